@@ -1,22 +1,322 @@
 package ort
 
 import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	ortgo "github.com/yalue/onnxruntime_go"
+	"google.golang.org/protobuf/proto"
+
+	"fakeart/internal/onnx/onnxpb"
 )
 
-func TestInit(t *testing.T) {
+// initVariable makes the test binary call Init and print the error instead of
+// running tests: what Init does with another library needs a process that has
+// none loaded.
+const initVariable = "FAKEART_TEST_INIT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(initVariable) != "" {
+		if err := Init(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("version", Version())
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// initElsewhere runs Init in another process with the given library and returns
+// all it printed.
+func initElsewhere(t *testing.T, library string) (output string, ok bool) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), initVariable+"=1", LibraryPathVariable+"="+library)
+	out, err := cmd.CombinedOutput()
+	return strings.TrimSpace(string(out)), err == nil
+}
+
+func TestInitLoadsTheLibraryOnce(t *testing.T) {
 	for range 2 {
 		if err := Init(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if Version() == "" {
-		t.Fatal("no version after Init")
+	if api, known := apiVersion(Version()); !known || api < minAPIVersion {
+		t.Errorf("version %q of the loaded library is not 1.%d or newer", Version(), minAPIVersion)
 	}
-	if !ortgo.IsInitialized() {
-		t.Fatal("the binding is not initialized")
+}
+
+func TestInitRefusesAnUnfitLibraryInOneLine(t *testing.T) {
+	garbage := filepath.Join(t.TempDir(), "garbage.so")
+	if err := os.WriteFile(garbage, []byte(strings.Repeat("not a library\n", 100)), 0o644); err != nil {
+		t.Fatal(err)
 	}
-	t.Log(Version())
+	empty := touch(t, t.TempDir(), "empty.so")
+	for _, test := range []struct{ name, library, want string }{
+		{"a library that is too old", compile(t, fakeORT("1.23.2", 23)), `version "1.23.2" is too old, 1.24 or newer is needed`},
+		{"an old library of unknown numbering", compile(t, fakeORT("trunk", 23)), `version "trunk" is too old`},
+		{"a library that states no version", compile(t, fakeORT("", 3)), `version "" is too old`},
+		{"another library", compile(t, "int answer(void) { return 42; }"), "it is not ONNX Runtime"},
+		{"a library with an empty base", compile(t, "void *OrtGetApiBase(void) { return 0; }"), "it is not ONNX Runtime"},
+		{"a library that needs a missing one", compile(t, "int absent(void); int present(void) { return absent(); }"), "absent"},
+		{"a file that is no library", garbage, garbage},
+		{"an empty file", empty, empty},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			output, ok := initElsewhere(t, test.library)
+			if ok {
+				t.Fatalf("Init took it: %s", output)
+			}
+			for _, want := range []string{test.want, test.library, LibraryPathVariable, installCommand} {
+				if !strings.Contains(output, want) {
+					t.Errorf("output %q does not say %q", output, want)
+				}
+			}
+			if strings.Contains(output, "\n") {
+				t.Errorf("output is more than one line: %q", output)
+			}
+		})
+	}
+}
+
+func TestCheckTakesALibraryThatIsNewEnough(t *testing.T) {
+	for _, test := range []struct{ name, source string }{
+		{"the oldest release that will do", fakeORT("1.24.0", 24)},
+		{"a far newer release", fakeORT("1.105.3", 105)},
+		{"a build of another numbering that offers the API", fakeORT("main-7f3c", 30)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := check(compile(t, test.source)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// fakeORT is the C source of a library that says it is ONNX Runtime of the given
+// version and, as the real one, prints a line when asked for an API beyond newest.
+func fakeORT(version string, newest int) string {
+	return fmt.Sprintf(`
+#include <stdint.h>
+#include <stdio.h>
+static const void *get_api(uint32_t v) {
+	static int api;
+	if (v <= %d) return &api;
+	if (%q[0] == '1') fprintf(stderr, "The requested API version [%%u] is not available\n", v);
+	return 0;
+}
+static const char *get_version(void) { return %q; }
+static const struct { const void *(*a)(uint32_t); const char *(*b)(void); } base = { get_api, get_version };
+const void *OrtGetApiBase(void) { return &base; }
+`, newest, version, version)
+}
+
+// compile makes a shared library from C source.
+func compile(t *testing.T, source string) string {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("makes its library with a Unix C compiler")
+	}
+	cc := os.Getenv("CC")
+	if cc == "" {
+		cc = "cc"
+	}
+	if _, err := exec.LookPath(cc); err != nil {
+		t.Skipf("no C compiler: %s", err)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "fake.c")
+	if err := os.WriteFile(file, []byte(source), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	library := filepath.Join(dir, "libonnxruntime.so.1")
+	args := []string{"-shared", "-fPIC", "-o", library, file}
+	if runtime.GOOS == "darwin" {
+		args = append(args, "-undefined", "dynamic_lookup")
+	}
+	if out, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", cc, err, out)
+	}
+	return library
+}
+
+func TestMinimumIsWhatTheBindingWasCompiledAgainst(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/yalue/onnxruntime_go").Output()
+	if err != nil {
+		t.Skipf("go list: %s", err)
+	}
+	header, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "onnxruntime_c_api.h"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^#define ORT_API_VERSION (\d+)`).FindSubmatch(header)
+	if m == nil || string(m[1]) != strconv.Itoa(minAPIVersion) {
+		t.Errorf("the binding's header says %q, minAPIVersion is %d", m, minAPIVersion)
+	}
+}
+
+// doubling is a model with the input x and the output y = x + x, both [2,3].
+func doubling(t *testing.T) []byte {
+	t.Helper()
+	value := func(name string) *onnxpb.ValueInfoProto {
+		dim := func(n int64) *onnxpb.TensorShapeProto_Dimension {
+			return &onnxpb.TensorShapeProto_Dimension{Value: &onnxpb.TensorShapeProto_Dimension_DimValue{DimValue: n}}
+		}
+		return &onnxpb.ValueInfoProto{Name: proto.String(name), Type: &onnxpb.TypeProto{Value: &onnxpb.TypeProto_TensorType{
+			TensorType: &onnxpb.TypeProto_Tensor{
+				ElemType: proto.Int32(int32(onnxpb.TensorProto_FLOAT)),
+				Shape:    &onnxpb.TensorShapeProto{Dim: []*onnxpb.TensorShapeProto_Dimension{dim(2), dim(3)}},
+			},
+		}}}
+	}
+	data, err := proto.Marshal(&onnxpb.ModelProto{
+		IrVersion:   proto.Int64(8),
+		OpsetImport: []*onnxpb.OperatorSetIdProto{{Version: proto.Int64(17)}},
+		Graph: &onnxpb.GraphProto{
+			Name:   proto.String("doubling"),
+			Node:   []*onnxpb.NodeProto{{OpType: proto.String("Add"), Input: []string{"x", "x"}, Output: []string{"y"}}},
+			Input:  []*onnxpb.ValueInfoProto{value("x")},
+			Output: []*onnxpb.ValueInfoProto{value("y")},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// tensors returns a bound input and output for doubling.
+func tensors(t *testing.T) (x, y *ortgo.Tensor[float32]) {
+	t.Helper()
+	if err := Init(); err != nil {
+		t.Fatal(err)
+	}
+	x, err := ortgo.NewTensor(ortgo.NewShape(2, 3), []float32{0, 1, 2, 3, 4, 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = x.Destroy() })
+	y, err = ortgo.NewEmptyTensor[float32](ortgo.NewShape(2, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = y.Destroy() })
+	return x, y
+}
+
+func TestASessionComputesWithEveryOption(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		options Options
+	}{
+		{"defaults", Options{}},
+		{"one thread", Options{Threads: 1}},
+		{"spinning threads", Options{Threads: 2, Spin: true}},
+		{"denormals as zero", Options{DenormalsAsZero: true}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			x, y := tensors(t)
+			s, err := NewSession(doubling(t), []Binding{{"x", x}}, []Binding{{"y", y}}, test.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, first := range []float32{0, 7} {
+				x.GetData()[0] = first
+				if err := s.Run(); err != nil {
+					t.Fatal(err)
+				}
+				if want := []float32{2 * first, 2, 4, 6, 8, 10}; !slices.Equal(y.GetData(), want) {
+					t.Errorf("got %v, want %v", y.GetData(), want)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestAClosedSessionIsAnErrorNotACrash(t *testing.T) {
+	x, y := tensors(t)
+	s, err := NewSession(doubling(t), []Binding{{"x", x}}, []Binding{{"y", y}}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.Run(); err == nil {
+		t.Error("a closed session ran")
+	}
+}
+
+func TestCloseWritesTheProfile(t *testing.T) {
+	x, y := tensors(t)
+	prefix := filepath.Join(t.TempDir(), "profile")
+	s, err := NewSession(doubling(t), []Binding{{"x", x}}, []Binding{{"y", y}}, Options{ProfilePrefix: prefix})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(prefix + "_*.json")
+	if err != nil || len(files) != 1 {
+		t.Fatalf("profiles %v (%v), want one", files, err)
+	}
+	profile, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(profile), `"Add"`) {
+		t.Errorf("the profile does not speak of the node: %.300s", profile)
+	}
+}
+
+func TestNewSessionRefuses(t *testing.T) {
+	x, y := tensors(t)
+	in, out := []Binding{{"x", x}}, []Binding{{"y", y}}
+	for _, test := range []struct {
+		name    string
+		model   []byte
+		in, out []Binding
+		options Options
+		want    string
+	}{
+		{"an empty model", nil, in, out, Options{}, "the model is empty"},
+		{"a model that is no ONNX", []byte("once upon a time"), in, out, Options{}, "open ONNX session: "},
+		{"no inputs", doubling(t), nil, out, Options{}, "0 inputs"},
+		{"no outputs", doubling(t), in, nil, Options{}, "0 outputs"},
+		{"negative threads", doubling(t), in, out, Options{Threads: -1}, "threads: -1 is negative"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, err := NewSession(test.model, test.in, test.out, test.options)
+			if err == nil {
+				_ = s.Close()
+				t.Fatal("no error")
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %q does not say %q", err, test.want)
+			}
+		})
+	}
 }
