@@ -1,0 +1,148 @@
+package onnx
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"fakeart/internal/onnx/onnxpb"
+)
+
+// attrs are a node's attributes: int64, []int64, float32, []float32 or string values.
+type attrs map[string]any
+
+// node is an operator about to be added. Methods of operators fill it in; its
+// own methods check what was given and name the operator when that is wrong.
+type node struct {
+	g      *Graph
+	op     string
+	domain string
+	inputs []Value
+	failed bool
+}
+
+func (g *Graph) node(op string, inputs ...Value) *node {
+	n := &node{g: g, op: op, inputs: inputs}
+	for _, v := range inputs {
+		if v.name == "" {
+			n.failf("an input is missing")
+		}
+	}
+	return n
+}
+
+// failf records that the node is wrong, with its inputs.
+func (n *node) failf(format string, args ...any) {
+	if n.failed {
+		return
+	}
+	n.failed = true
+	in := make([]string, len(n.inputs))
+	for i, v := range n.inputs {
+		in[i] = v.String()
+	}
+	n.g.Fail("%s(%s): %s", n.op, strings.Join(in, ", "), fmt.Sprintf(format, args...))
+}
+
+func (n *node) check(ok bool, format string, args ...any) {
+	if !ok {
+		n.failf(format, args...)
+	}
+}
+
+// dtype holds every input to one element type.
+func (n *node) dtype(t DType) {
+	for _, v := range n.inputs {
+		n.check(v.dtype == t, "%s is not %s", v, t)
+	}
+}
+
+func (n *node) rank(i, rank int) {
+	if !n.failed {
+		n.check(len(n.inputs[i].shape) == rank, "%s should have %d dimensions", n.inputs[i], rank)
+	}
+}
+
+// out adds the node and returns its only result.
+func (n *node) out(t DType, shape []int64, a attrs) Value {
+	vs := n.outs(a, Value{dtype: t, shape: shape})
+	return vs[0]
+}
+
+// outs adds the node with results of the given types and shapes.
+func (n *node) outs(a attrs, results ...Value) []Value {
+	if n.failed || n.g.err != nil {
+		return make([]Value, len(results))
+	}
+	pb := &onnxpb.NodeProto{OpType: proto.String(n.op), Name: proto.String(n.g.unique(n.op))}
+	if n.domain != "" {
+		pb.Domain = proto.String(n.domain)
+	}
+	for _, v := range n.inputs {
+		pb.Input = append(pb.Input, v.name)
+	}
+	for i := range results {
+		for _, d := range results[i].shape {
+			if d < 1 && d != Batch {
+				n.failf("gives an empty tensor of shape %v", results[i].shape)
+				return make([]Value, len(results))
+			}
+		}
+		results[i].name = n.g.unique(n.op + ":" + fmt.Sprint(i))
+		pb.Output = append(pb.Output, results[i].name)
+	}
+	for _, key := range sortedKeys(a) {
+		pb.Attribute = append(pb.Attribute, attribute(key, a[key]))
+	}
+	n.g.pb.Node = append(n.g.pb.Node, pb)
+	return results
+}
+
+func (g *Graph) ok(vs ...Value) bool {
+	for _, v := range vs {
+		if v.name == "" {
+			g.Fail("a missing tensor was used")
+		}
+	}
+	return g.err == nil
+}
+
+func sortedKeys(a attrs) []string {
+	keys := make([]string, 0, len(a))
+	for k := range a {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func attribute(name string, value any) *onnxpb.AttributeProto {
+	pb := &onnxpb.AttributeProto{Name: proto.String(name)}
+	switch v := value.(type) {
+	case int64:
+		pb.Type, pb.I = onnxpb.AttributeProto_INT.Enum(), proto.Int64(v)
+	case []int64:
+		pb.Type, pb.Ints = onnxpb.AttributeProto_INTS.Enum(), v
+	case float32:
+		pb.Type, pb.F = onnxpb.AttributeProto_FLOAT.Enum(), proto.Float32(v)
+	case []float32:
+		pb.Type, pb.Floats = onnxpb.AttributeProto_FLOATS.Enum(), v
+	case string:
+		pb.Type, pb.S = onnxpb.AttributeProto_STRING.Enum(), []byte(v)
+	default:
+		panic(fmt.Sprintf("onnx: attribute %s has the unknown type %T", name, value))
+	}
+	return pb
+}
+
+func littleEndian(data []float32) []byte {
+	out := make([]byte, 4*len(data))
+	for i, x := range data {
+		binary.LittleEndian.PutUint32(out[4*i:], math.Float32bits(x))
+	}
+	return out
+}

@@ -1,0 +1,367 @@
+package onnx
+
+import "slices"
+
+// Window describes how a kernel moves over a picture: for a convolution or a
+// pool, each in the order height, width; Pads are top, left, bottom, right.
+// Zero values mean stride 1, dilation 1, no padding, one group.
+type Window struct {
+	Kernel, Strides, Dilations [2]int64
+	Pads                       [4]int64
+	Group                      int64
+}
+
+func (w Window) defaults() Window {
+	for i := range 2 {
+		w.Strides[i] = max(w.Strides[i], 1)
+		w.Dilations[i] = max(w.Dilations[i], 1)
+	}
+	w.Group = max(w.Group, 1)
+	return w
+}
+
+// size is the spatial size that the window leaves of a picture's.
+func (w Window) size(in, axis int64) int64 {
+	span := (w.Kernel[axis]-1)*w.Dilations[axis] + 1
+	padded := in + w.Pads[axis] + w.Pads[axis+2]
+	if padded < span {
+		return 0
+	}
+	return (padded-span)/w.Strides[axis] + 1
+}
+
+func (w Window) attrs() attrs {
+	return attrs{
+		"kernel_shape": w.Kernel[:], "strides": w.Strides[:], "dilations": w.Dilations[:],
+		"pads": w.Pads[:],
+	}
+}
+
+// Conv is the convolution of x [N,C,H,W] with w [M,C/group,kh,kw] and, when
+// given, a bias [M]. The kernel's size is taken from w.
+func (g *Graph) Conv(x, w Value, win Window, bias ...Value) Value {
+	n := g.node("Conv", append([]Value{x, w}, bias...)...)
+	n.dtype(Float32)
+	shape := n.convShape(&win)
+	a := win.attrs()
+	a["group"] = win.Group
+	return n.out(Float32, shape, a)
+}
+
+// convShape checks a convolution's inputs and gives its result's shape.
+func (n *node) convShape(win *Window) []int64 {
+	n.rank(0, 4)
+	n.rank(1, 4)
+	if n.failed {
+		return nil
+	}
+	x, w := n.inputs[0].shape, n.inputs[1].shape
+	win.Kernel = [2]int64{w[2], w[3]}
+	*win = win.defaults()
+	n.check(x[1] == w[1]*win.Group, "%d channels do not fit weights for %d in %d groups", x[1], w[1], win.Group)
+	n.check(w[0]%win.Group == 0, "%d results do not fit %d groups", w[0], win.Group)
+	if len(n.inputs) > 2 {
+		n.check(slices.Equal(n.inputs[2].shape, w[:1]), "the bias should have shape [%d]", w[0])
+	}
+	return []int64{x[0], w[0], win.size(x[2], 0), win.size(x[3], 1)}
+}
+
+// MaxPool takes the maximum in each window of x [N,C,H,W].
+func (g *Graph) MaxPool(x Value, win Window) Value {
+	n := g.node("MaxPool", x)
+	n.dtype(Float32)
+	n.rank(0, 4)
+	win = win.defaults()
+	return n.out(Float32, win.pooled(x), win.attrs())
+}
+
+func (w Window) pooled(x Value) []int64 {
+	return []int64{x.Dim(0), x.Dim(1), w.size(x.Dim(2), 0), w.size(x.Dim(3), 1)}
+}
+
+// broadcast is the shape of an elementwise operation on two tensors, by
+// NumPy's rule.
+func (n *node) broadcast() []int64 {
+	if n.failed {
+		return nil
+	}
+	a, b := n.inputs[0].shape, n.inputs[1].shape
+	if len(a) < len(b) {
+		a, b = b, a
+	}
+	out := slices.Clone(a)
+	for i := range b {
+		j := len(a) - len(b) + i
+		switch {
+		case a[j] == b[i] || b[i] == 1:
+		case a[j] == 1:
+			out[j] = b[i]
+		default:
+			n.failf("the shapes do not broadcast")
+		}
+	}
+	return out
+}
+
+func (g *Graph) binary(op string, a, b Value, result DType) Value {
+	n := g.node(op, a, b)
+	n.dtype(Float32)
+	return n.out(result, n.broadcast(), nil)
+}
+
+// Add is a + b, broadcasting.
+func (g *Graph) Add(a, b Value) Value { return g.binary("Add", a, b, Float32) }
+
+// Sub is a - b, broadcasting.
+func (g *Graph) Sub(a, b Value) Value { return g.binary("Sub", a, b, Float32) }
+
+// Mul is a * b, broadcasting.
+func (g *Graph) Mul(a, b Value) Value { return g.binary("Mul", a, b, Float32) }
+
+// Div is a / b, broadcasting.
+func (g *Graph) Div(a, b Value) Value { return g.binary("Div", a, b, Float32) }
+
+// Equal tells where a = b, broadcasting.
+func (g *Graph) Equal(a, b Value) Value { return g.binary("Equal", a, b, Bool) }
+
+// Less tells where a < b, broadcasting.
+func (g *Graph) Less(a, b Value) Value { return g.binary("Less", a, b, Bool) }
+
+func (g *Graph) unary(op string, x Value, a attrs) Value {
+	n := g.node(op, x)
+	n.dtype(Float32)
+	return n.out(Float32, x.shape, a)
+}
+
+// Abs is |x|.
+func (g *Graph) Abs(x Value) Value { return g.unary("Abs", x, nil) }
+
+// Neg is -x.
+func (g *Graph) Neg(x Value) Value { return g.unary("Neg", x, nil) }
+
+// Sqrt is the square root of x.
+func (g *Graph) Sqrt(x Value) Value { return g.unary("Sqrt", x, nil) }
+
+// Reciprocal is 1/x.
+func (g *Graph) Reciprocal(x Value) Value { return g.unary("Reciprocal", x, nil) }
+
+// Sigmoid is 1/(1+exp(-x)).
+func (g *Graph) Sigmoid(x Value) Value { return g.unary("Sigmoid", x, nil) }
+
+// Softplus is log(1+exp(x)).
+func (g *Graph) Softplus(x Value) Value { return g.unary("Softplus", x, nil) }
+
+// LeakyRelu is x where x > 0 and slope*x elsewhere.
+func (g *Graph) LeakyRelu(x Value, slope float64) Value {
+	return g.unary("LeakyRelu", x, attrs{"alpha": float32(slope)})
+}
+
+// Clip limits x to [low, high].
+func (g *Graph) Clip(x Value, low, high float64) Value {
+	// Clip wants scalars without dimensions, unlike every other constant here.
+	bound := func(b float64) Value { return g.Const([]float32{float32(b)}) }
+	n := g.node("Clip", x, bound(low), bound(high))
+	n.dtype(Float32)
+	return n.out(Float32, x.shape, nil)
+}
+
+// Float turns truth values into 1 and 0.
+func (g *Graph) Float(x Value) Value {
+	n := g.node("Cast", x)
+	n.dtype(Bool)
+	return n.out(Float32, x.shape, attrs{"to": int64(Float32)})
+}
+
+// Where is a where cond holds and b elsewhere, all of one shape or [1].
+func (g *Graph) Where(cond, a, b Value) Value {
+	n := g.node("Where", cond, a, b)
+	for _, v := range []Value{a, b} {
+		n.check(v.dtype == Float32, "%s is not float", v)
+		n.check(slices.Equal(v.shape, cond.shape) || slices.Equal(v.shape, []int64{1}), "%s should have the condition's shape", v)
+	}
+	n.check(cond.dtype == Bool, "the condition is not bool")
+	return n.out(Float32, cond.shape, nil)
+}
+
+// Reshape gives x another shape of as many elements; no data move.
+func (g *Graph) Reshape(x Value, shape ...int64) Value {
+	to := Value{shape: shape}
+	if x.name != "" && slices.Equal(x.shape, shape) {
+		return x
+	}
+	n := g.node("Reshape", x, g.Ints(shape...))
+	n.check(to.Size() == x.Size() && !slices.Contains(shape, Batch) && !slices.Contains(x.shape, Batch),
+		"cannot become %v", shape)
+	return n.out(x.dtype, shape, nil)
+}
+
+// Flatten makes x [N,...] a matrix [N, the rest].
+func (g *Graph) Flatten(x Value) Value {
+	n := g.node("Flatten", x)
+	n.check(len(x.shape) > 1, "needs two dimensions at least")
+	if n.failed {
+		return Value{}
+	}
+	rest := Value{shape: x.shape[1:]}
+	n.check(!slices.Contains(rest.shape, Batch), "the batch must be the first dimension")
+	return n.out(x.dtype, []int64{x.shape[0], rest.Size()}, attrs{"axis": int64(1)})
+}
+
+// Transpose orders the dimensions of x as perm says.
+func (g *Graph) Transpose(x Value, perm ...int64) Value {
+	n := g.node("Transpose", x)
+	seen := make([]bool, len(x.shape))
+	shape := make([]int64, 0, len(perm))
+	n.check(len(perm) == len(x.shape), "%v is no order of its dimensions", perm)
+	for _, p := range perm {
+		if n.failed || p < 0 || p >= int64(len(seen)) || seen[p] {
+			n.failf("%v is no order of its dimensions", perm)
+			return Value{}
+		}
+		seen[p] = true
+		shape = append(shape, x.shape[p])
+	}
+	return n.out(x.dtype, shape, attrs{"perm": perm})
+}
+
+// Concat joins tensors along an axis.
+func (g *Graph) Concat(axis int, xs ...Value) Value {
+	n := g.node("Concat", xs...)
+	n.check(len(xs) > 0 && axis >= 0 && axis < len(xs[0].shape), "has no axis %d", axis)
+	if n.failed {
+		return Value{}
+	}
+	shape := slices.Clone(xs[0].shape)
+	for _, x := range xs[1:] {
+		n.check(x.dtype == xs[0].dtype && len(x.shape) == len(shape), "%s differs in kind", x)
+		for i := range shape {
+			n.check(n.failed || i == axis || x.shape[i] == shape[i], "%s differs in dimension %d", x, i)
+		}
+		if !n.failed {
+			shape[axis] += x.shape[axis]
+		}
+	}
+	return n.out(xs[0].dtype, shape, attrs{"axis": int64(axis)})
+}
+
+// Split cuts a vector into pieces of the given lengths.
+func (g *Graph) Split(x Value, lengths ...int64) []Value {
+	n := g.node("Split", x, g.Ints(lengths...))
+	n.rank(0, 1)
+	var sum int64
+	results := make([]Value, len(lengths))
+	for i, l := range lengths {
+		sum += l
+		results[i] = Value{dtype: x.dtype, shape: []int64{l}}
+	}
+	n.check(n.failed || sum == x.shape[0], "the pieces have %d elements", sum)
+	return n.outs(attrs{"axis": int64(0)}, results...)
+}
+
+// Slice takes the elements start ≤ i < end along one axis.
+func (g *Graph) Slice(x Value, axis int, start, end int64) Value {
+	n := g.node("Slice", x, g.Ints(start), g.Ints(end), g.Ints(int64(axis)))
+	n.check(axis >= 0 && axis < len(x.shape), "has no axis %d", axis)
+	if n.failed {
+		return Value{}
+	}
+	n.check(start >= 0 && start < end && end <= x.shape[axis], "has no elements %d to %d in dimension %d", start, end, axis)
+	shape := slices.Clone(x.shape)
+	shape[axis] = end - start
+	return n.out(x.dtype, shape, nil)
+}
+
+// Gather takes the elements with the given indices along one axis.
+func (g *Graph) Gather(x Value, axis int, indices ...int64) Value {
+	n := g.node("Gather", x, g.Ints(indices...))
+	n.check(axis >= 0 && axis < len(x.shape), "has no axis %d", axis)
+	for _, i := range indices {
+		n.check(n.failed || i >= 0 && i < x.shape[axis], "has no element %d in dimension %d", i, axis)
+	}
+	if n.failed {
+		return Value{}
+	}
+	shape := slices.Clone(x.shape)
+	shape[axis] = int64(len(indices))
+	return n.out(x.dtype, shape, attrs{"axis": int64(axis)})
+}
+
+// Pad puts zeros around x: before[i] and after[i] of them along dimension i.
+func (g *Graph) Pad(x Value, before, after []int64) Value {
+	n := g.node("Pad", x, g.Ints(append(slices.Clone(before), after...)...))
+	n.check(len(before) == len(x.shape) && len(after) == len(x.shape), "needs one padding a dimension")
+	if n.failed {
+		return Value{}
+	}
+	shape := slices.Clone(x.shape)
+	for i := range shape {
+		n.check(before[i] >= 0 && after[i] >= 0, "cannot pad by a negative number")
+		shape[i] += before[i] + after[i]
+	}
+	return n.out(x.dtype, shape, attrs{"mode": "constant"})
+}
+
+// ReduceSum sums over the given axes, which disappear.
+func (g *Graph) ReduceSum(x Value, axes ...int64) Value {
+	n := g.node("ReduceSum", x, g.Ints(axes...))
+	return n.out(x.dtype, n.without(axes), attrs{"keepdims": int64(0)})
+}
+
+// ReduceMean takes the mean over the given axes, which disappear.
+func (g *Graph) ReduceMean(x Value, axes ...int64) Value {
+	n := g.node("ReduceMean", x)
+	n.dtype(Float32)
+	return n.out(x.dtype, n.without(axes), attrs{"keepdims": int64(0), "axes": axes})
+}
+
+func (n *node) without(axes []int64) []int64 {
+	var shape []int64
+	for i, d := range n.inputs[0].shape {
+		if !slices.Contains(axes, int64(i)) {
+			shape = append(shape, d)
+		}
+	}
+	n.check(len(shape)+len(axes) == len(n.inputs[0].shape), "has no axes %v", axes)
+	n.check(len(shape) > 0, "nothing would be left: keep one dimension")
+	return shape
+}
+
+// MatMul is the product of matrices, batched over leading dimensions that
+// must agree.
+func (g *Graph) MatMul(a, b Value) Value {
+	n := g.node("MatMul", a, b)
+	n.dtype(Float32)
+	r := len(a.shape)
+	n.check(r > 1 && len(b.shape) == r, "both need the same number of dimensions, two or more")
+	if n.failed {
+		return Value{}
+	}
+	n.check(a.Dim(-1) == b.Dim(-2), "the inner dimensions differ")
+	n.check(slices.Equal(a.shape[:r-2], b.shape[:r-2]), "the leading dimensions differ")
+	return n.out(Float32, append(slices.Clone(a.shape[:r-1]), b.Dim(-1)), nil)
+}
+
+// Gemm is the product of two matrices, each transposed first when asked, plus
+// c (shape [columns]) when given.
+func (g *Graph) Gemm(a, b Value, transA, transB bool, c ...Value) Value {
+	n := g.node("Gemm", append([]Value{a, b}, c...)...)
+	n.dtype(Float32)
+	n.rank(0, 2)
+	n.rank(1, 2)
+	at := attrs{}
+	rows, inner := a.Dim(0), a.Dim(1)
+	if transA {
+		rows, inner = inner, rows
+		at["transA"] = int64(1)
+	}
+	inner2, cols := b.Dim(0), b.Dim(1)
+	if transB {
+		inner2, cols = cols, inner2
+		at["transB"] = int64(1)
+	}
+	n.check(inner == inner2, "the inner dimensions %d and %d differ", inner, inner2)
+	if len(c) > 0 {
+		n.check(slices.Equal(c[0].shape, []int64{cols}), "the bias should have shape [%d]", cols)
+	}
+	return n.out(Float32, []int64{rows, cols}, at)
+}
