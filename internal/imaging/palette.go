@@ -1,0 +1,26 @@
+package imaging
+
+// palette maps indices to colours.
+type palette struct{ r, g, b [256]uint8 }
+
+// makePalette reads entries of the given size, whose bytes red and blue hold those samples and whose
+// byte 1 holds green. An index without an entry is a grey of that level, as in Pillow, whose palettes
+// start as a grey ramp.
+func makePalette(entries []byte, size, red, blue int) *palette {
+	p := new(palette)
+	for i := range 256 {
+		p.r[i], p.g[i], p.b[i] = uint8(i), uint8(i), uint8(i)
+		if (i+1)*size <= len(entries) {
+			e := entries[i*size:]
+			p.r[i], p.g[i], p.b[i] = e[red], e[1], e[blue]
+		}
+	}
+	return p
+}
+
+func (p *palette) row(r, g, b, index []uint8) {
+	r, g, b = r[:len(index)], g[:len(index)], b[:len(index)]
+	for x, i := range index {
+		r[x], g[x], b[x] = p.r[i], p.g[i], p.b[i]
+	}
+}

@@ -1,0 +1,200 @@
+package imaging
+
+import (
+	"bytes"
+	"encoding/binary"
+	"image"
+
+	"golang.org/x/image/vp8"
+	"golang.org/x/image/vp8l"
+)
+
+// The container is read here and not by golang.org/x/image/webp: that refuses animations, of which
+// Pillow shows the first frame, and decodes alpha, which is dropped.
+
+// webpFrame is the first frame of a WebP file.
+type webpFrame struct {
+	canvasWidth, canvasHeight int
+	left, top                 int
+	width, height             int
+	lossless                  bool
+	data                      []byte
+}
+
+func readWebP(data []byte) (f webpFrame, err error) {
+	cut := func() error { return broken("WebP", "the data ends after %d bytes, before the first frame", len(data)) }
+	size := int64(binary.LittleEndian.Uint32(data[4:]))
+	if size < 4 || size+8 > int64(len(data)) {
+		return f, broken("WebP", "its header announces %d bytes, %d are there", size+8, len(data))
+	}
+	data = data[:8+size]
+	chunks := data[12:]
+	extended, animated := false, false
+	for len(chunks) >= 8 {
+		kind := string(chunks[:4])
+		length := int64(binary.LittleEndian.Uint32(chunks[4:]))
+		if length > int64(len(chunks))-8 {
+			return f, cut()
+		}
+		body := chunks[8 : 8+length]
+		chunks = chunks[min(8+length+length&1, int64(len(chunks))):]
+		switch kind {
+		case "VP8X":
+			if len(body) < 10 || extended || animated {
+				return f, broken("WebP", "its extended header is damaged")
+			}
+			extended = true
+			f.canvasWidth, f.canvasHeight = 1+uint24(body[4:]), 1+uint24(body[7:])
+		case "ANMF":
+			if len(body) < 16 || !extended || animated {
+				return f, broken("WebP", "its first frame's header is damaged")
+			}
+			// The chunks of the first frame stand within; they are all that matters.
+			animated = true
+			f.left, f.top = 2*uint24(body), 2*uint24(body[3:])
+			f.width, f.height = 1+uint24(body[6:]), 1+uint24(body[9:])
+			if f.left+f.width > f.canvasWidth || f.top+f.height > f.canvasHeight {
+				return f, broken("WebP", "its first frame lies outside of the canvas")
+			}
+			chunks = body[16:]
+		case "VP8 ", "VP8L":
+			f.lossless = kind == "VP8L"
+			f.data = body
+			width, height, err := webpFrameSize(kind, body)
+			if err != nil {
+				return f, err
+			}
+			if !extended {
+				f.canvasWidth, f.canvasHeight = width, height
+			}
+			if !animated {
+				f.width, f.height = f.canvasWidth, f.canvasHeight
+			}
+			if width != f.width || height != f.height {
+				return f, broken("WebP", "its frame has %d×%d pixels where %d×%d are announced", width, height, f.width, f.height)
+			}
+			return f, nil
+		}
+	}
+	return f, cut()
+}
+
+func webpFrameSize(kind string, body []byte) (width, height int, err error) {
+	if kind == "VP8L" {
+		if len(body) < 5 || body[0] != 0x2f || body[4]>>5 != 0 {
+			return 0, 0, broken("WebP", "its lossless header is damaged")
+		}
+		bits := binary.LittleEndian.Uint32(body[1:])
+		return 1 + int(bits&0x3fff), 1 + int(bits>>14&0x3fff), nil
+	}
+	if len(body) < 10 || body[0]&1 != 0 || string(body[3:6]) != "\x9d\x01\x2a" {
+		return 0, 0, broken("WebP", "its lossy header is damaged")
+	}
+	return int(binary.LittleEndian.Uint16(body[6:]) & 0x3fff), int(binary.LittleEndian.Uint16(body[8:]) & 0x3fff), nil
+}
+
+func uint24(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
+
+func (d *Decoder) decodeWebP(dst []uint8, data []byte) error {
+	f, err := readWebP(data)
+	if f.canvasWidth > 0 { // an oversized canvas is named as such even where the rest is broken
+		if err := d.admit("WebP", int64(f.canvasWidth), int64(f.canvasHeight)); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := d.admit("WebP", int64(f.width), int64(f.height)); err != nil {
+		return err
+	}
+
+	w := f.canvasWidth
+	r, g, b := d.rows.get(0, w), d.rows.get(1, w), d.rows.get(2, w)
+	clear(r)
+	clear(g)
+	clear(b)
+	d.res.begin(dst, w, f.canvasHeight)
+	for y := range f.canvasHeight { // an animation's canvas is black around its frame
+		if y < f.top || y >= f.top+f.height {
+			d.res.row(y, r, g, b)
+		}
+	}
+	fr, fg, fb := r[f.left:][:f.width], g[f.left:][:f.width], b[f.left:][:f.width]
+	if f.lossless {
+		img, err := vp8l.Decode(bytes.NewReader(f.data))
+		if err != nil {
+			return brokenBy("WebP", f.width, f.height, err)
+		}
+		pix, ok := img.(*image.NRGBA)
+		if !ok {
+			return broken("WebP", "unexpected colour model %T", img)
+		}
+		for y := range f.height {
+			row := pix.Pix[y*pix.Stride:][:4*f.width]
+			for x := range f.width {
+				fr[x], fg[x], fb[x] = row[4*x], row[4*x+1], row[4*x+2]
+			}
+			d.res.row(f.top+y, r, g, b)
+		}
+	} else {
+		dec := vp8.NewDecoder()
+		d.reader.Reset(f.data)
+		dec.Init(&d.reader, len(f.data))
+		if _, err := dec.DecodeFrameHeader(); err != nil {
+			return brokenBy("WebP", f.width, f.height, err)
+		}
+		img, err := dec.DecodeFrame()
+		if err != nil {
+			return brokenBy("WebP", f.width, f.height, err)
+		}
+		cw := (f.width + 1) / 2
+		u, v := d.rows.get(3, 2*cw+1), d.rows.get(4, 2*cw+1)
+		lastChroma := (f.height+1)/2 - 1
+		for y := range f.height {
+			near := y / 2
+			far := min(max(near-1+y%2*2, 0), lastChroma)
+			near, far = near*img.CStride, far*img.CStride
+			webpUpsample(u, img.Cb[near:][:cw], img.Cb[far:][:cw])
+			webpUpsample(v, img.Cr[near:][:cw], img.Cr[far:][:cw])
+			studioRow(fr, fg, fb, img.Y[y*img.YStride:][:f.width], u, v)
+			d.res.row(f.top+y, r, g, b)
+		}
+	}
+	d.res.end()
+	return nil
+}
+
+// webpUpsample is libwebp's fancy upsampling (upsampling.c) for one row and one component: weights
+// 9, 3, 3 and 1 of 16, in its two steps of rounding. near is the chroma row that covers the row, far
+// the next one on its side; both are the same at the top and bottom edge.
+func webpUpsample(out, near, far []uint8) {
+	n := len(near)
+	far = far[:n]
+	nl, fl := uint(near[0]), uint(far[0])
+	out[0] = uint8((3*nl + fl + 2) >> 2)
+	for x := 1; x < n; x++ {
+		nr, fr := uint(near[x]), uint(far[x])
+		sum := nl + nr + fl + fr + 8
+		out[2*x-1] = uint8(((sum+2*(nr+fl))>>3 + nl) >> 1)
+		out[2*x] = uint8(((sum+2*(nl+fr))>>3 + nr) >> 1)
+		nl, fl = nr, fr
+	}
+	out[2*n-1] = uint8((3*nl + fl + 2) >> 2)
+}
+
+// studioRow converts a row of YCbCr in studio range (16 to 235) as libwebp's yuv.h does. Go's own
+// conversion takes the planes for full range and is wrong for them.
+func studioRow(r, g, b, luma, cb, cr []uint8) {
+	n := len(luma)
+	r, g, b, cb, cr = r[:n], g[:n], b[:n], cb[:n], cr[:n]
+	for x, l := range luma {
+		y, u, v := int(l)*19077>>8, int(cb[x]), int(cr[x])
+		r[x] = clip6(y + v*26149>>8 - 14234)
+		g[x] = clip6(y - u*6419>>8 - v*13320>>8 + 8708)
+		b[x] = clip6(y + u*33050>>8 - 17685)
+	}
+}
+
+// clip6 drops six bits of fraction and limits to 0…255.
+func clip6(v int) uint8 { return uint8(min(max(v>>6, 0), 255)) }
