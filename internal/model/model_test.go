@@ -1,0 +1,585 @@
+package model
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+
+	"fakeart/internal/onnx/onnxpb"
+	"fakeart/internal/ort"
+)
+
+const (
+	testSize      = 4
+	testEmbedding = 2
+)
+
+// testMetadata differs from the zero value in every field.
+func testMetadata() Metadata {
+	return Metadata{
+		FormatVersion: FormatVersion,
+		Name:          `base "quoted", ünïcode`,
+		Classes:       []string{Real, Fake},
+		Threshold:     0.625,
+		InputSize:     testSize,
+		Preprocessing: "rgb-test-v1",
+		DataDigest:    "sha256:d0",
+		ConfigDigest:  "sha256:c0",
+		Seed:          -420,
+		ValLoss:       0.1,
+		ValAccuracy:   1.0 / 3,
+		Revision:      "v1.2.3-4-gabcdef",
+	}
+}
+
+// testGraph flattens the picture into two embeddings, the mean of all values and
+// their sum, and answers with logit = mean*10 - 5.
+func testGraph() *onnxpb.ModelProto {
+	const values = channels * testSize * testSize
+	weights := make([]float32, testEmbedding*values)
+	for i := range values {
+		weights[i], weights[values+i] = 1.0/values, 1
+	}
+	attribute := func(name string, i int64) *onnxpb.AttributeProto {
+		return &onnxpb.AttributeProto{Name: proto.String(name), Type: onnxpb.AttributeProto_INT.Enum(), I: proto.Int64(i)}
+	}
+	node := func(op string, in []string, out string, attributes ...*onnxpb.AttributeProto) *onnxpb.NodeProto {
+		return &onnxpb.NodeProto{Name: proto.String(op + " " + out), OpType: proto.String(op), Input: in, Output: []string{out}, Attribute: attributes}
+	}
+	return &onnxpb.ModelProto{
+		IrVersion:    proto.Int64(8),
+		ProducerName: proto.String("test"),
+		OpsetImport:  []*onnxpb.OperatorSetIdProto{{Version: proto.Int64(17)}},
+		MetadataProps: []*onnxpb.StringStringEntryProto{
+			{Key: proto.String("zoo"), Value: proto.String("kept")},
+			{Key: proto.String("fakeart.name"), Value: proto.String("replaced")},
+		},
+		Graph: &onnxpb.GraphProto{
+			Name: proto.String("tiny"),
+			Node: []*onnxpb.NodeProto{
+				node("Flatten", []string{"input"}, "flat", attribute("axis", 1)),
+				node("Gemm", []string{"flat", "w1"}, "embedding", attribute("transB", 1)),
+				node("Gemm", []string{"embedding", "w2", "b2"}, "logit", attribute("transB", 1)),
+			},
+			Initializer: []*onnxpb.TensorProto{
+				tensor("w1", weights, testEmbedding, values),
+				tensor("w2", []float32{10, 0}, 1, testEmbedding),
+				tensor("b2", []float32{-5}, 1),
+			},
+			Input:  []*onnxpb.ValueInfoProto{value("input", onnxpb.TensorProto_FLOAT, "batch", 3, testSize, testSize)},
+			Output: []*onnxpb.ValueInfoProto{value("logit", onnxpb.TensorProto_FLOAT, "batch", 1), value("embedding", onnxpb.TensorProto_FLOAT, "batch", testEmbedding)},
+		},
+	}
+}
+
+func tensor(name string, values []float32, dims ...int64) *onnxpb.TensorProto {
+	raw, err := binary.Append(nil, binary.LittleEndian, values)
+	if err != nil {
+		panic(err)
+	}
+	return &onnxpb.TensorProto{Name: proto.String(name), DataType: proto.Int32(int32(onnxpb.TensorProto_FLOAT)), Dims: dims, RawData: raw}
+}
+
+// value describes an input or output; a dimension is an int or a name.
+func value(name string, elem onnxpb.TensorProto_DataType, shape ...any) *onnxpb.ValueInfoProto {
+	var dims []*onnxpb.TensorShapeProto_Dimension
+	for _, d := range shape {
+		dim := &onnxpb.TensorShapeProto_Dimension{}
+		switch d := d.(type) {
+		case int:
+			dim.Value = &onnxpb.TensorShapeProto_Dimension_DimValue{DimValue: int64(d)}
+		case string:
+			dim.Value = &onnxpb.TensorShapeProto_Dimension_DimParam{DimParam: d}
+		}
+		dims = append(dims, dim)
+	}
+	return &onnxpb.ValueInfoProto{Name: proto.String(name), Type: &onnxpb.TypeProto{Value: &onnxpb.TypeProto_TensorType{
+		TensorType: &onnxpb.TypeProto_Tensor{ElemType: proto.Int32(int32(elem)), Shape: &onnxpb.TensorShapeProto{Dim: dims}},
+	}}}
+}
+
+// testFile is the bytes of a good model file.
+func testFile(t *testing.T) []byte {
+	t.Helper()
+	data, err := Marshal(testGraph(), testMetadata())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestAModelFileIsReadAsItWasWritten(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*Metadata)
+	}{
+		{"all fields set", func(*Metadata) {}},
+		{"no name, revision or digests", func(m *Metadata) { m.Name, m.Revision, m.DataDigest, m.ConfigDigest = "", "", "", "" }},
+		{"the extremes of the seed", func(m *Metadata) { m.Seed = math.MinInt64 }},
+		{"a validation loss that needs every digit", func(m *Metadata) { m.ValLoss = math.Nextafter(0.1, 1) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			want := testMetadata()
+			test.change(&want)
+			data, err := Marshal(testGraph(), want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := Parse(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, f.Metadata); diff != "" {
+				t.Errorf("metadata (-written +read):\n%s", diff)
+			}
+			if f.EmbeddingSize != testEmbedding {
+				t.Errorf("embedding size %d, want %d", f.EmbeddingSize, testEmbedding)
+			}
+		})
+	}
+}
+
+func TestAModelWithoutValidationKeepsNaN(t *testing.T) {
+	md := testMetadata()
+	md.ValLoss, md.ValAccuracy = math.NaN(), math.NaN()
+	data, err := Marshal(testGraph(), md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !math.IsNaN(f.Metadata.ValLoss) || !math.IsNaN(f.Metadata.ValAccuracy) {
+		t.Errorf("read %+v, want NaN", f.Metadata)
+	}
+}
+
+func TestMarshalWritesTheSameBytesAndLeavesTheGraphAlone(t *testing.T) {
+	graph := testGraph()
+	md := testMetadata()
+	md.FormatVersion = 0
+	first, err := Marshal(graph, md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(graph, testGraph()) {
+		t.Error("Marshal changed the graph")
+	}
+	for range 20 {
+		again, err := Marshal(graph, md)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(first, again) {
+			t.Fatal("the bytes differ")
+		}
+	}
+	// What was marshalled and read may be marshalled again.
+	var m onnxpb.ModelProto
+	if err := proto.Unmarshal(first, &m); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Marshal(&m, testMetadata())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(first, again) {
+		t.Error("the bytes differ after a round trip")
+	}
+	var keys []string
+	for _, e := range m.GetMetadataProps() {
+		keys = append(keys, e.GetKey())
+	}
+	want := []string{
+		"fakeart.classes", "fakeart.config_digest", "fakeart.data_digest", "fakeart.format_version", "fakeart.input_size", "fakeart.name",
+		"fakeart.preprocessing", "fakeart.revision", "fakeart.seed", "fakeart.threshold", "fakeart.val_accuracy", "fakeart.val_loss", "zoo",
+	}
+	if diff := cmp.Diff(want, keys); diff != "" {
+		t.Errorf("metadata keys (-want +got):\n%s", diff)
+	}
+}
+
+// graphFaults are graphs that are not a model's, each with the words that the
+// error must have.
+var graphFaults = []struct {
+	name   string
+	change func(*onnxpb.GraphProto)
+	want   []string
+}{
+	{"another input name", func(g *onnxpb.GraphProto) { g.Input[0].Name = proto.String("image") }, []string{`"image"`, `"input"`}},
+	{"a second input", func(g *onnxpb.GraphProto) { g.Input = append(g.Input, value("mask", onnxpb.TensorProto_FLOAT, 1)) }, []string{`"mask"`}},
+	{"no input", func(g *onnxpb.GraphProto) { g.Input = nil }, []string{"inputs are []"}},
+	{"input of another type", func(g *onnxpb.GraphProto) {
+		g.Input[0] = value("input", onnxpb.TensorProto_UINT8, "batch", 3, testSize, testSize)
+	}, []string{`"input"`, "UINT8"}},
+	{"input that is no tensor", func(g *onnxpb.GraphProto) { g.Input[0].Type = nil }, []string{`"input"`, "no tensor"}},
+	{"input with channels last", func(g *onnxpb.GraphProto) {
+		g.Input[0] = value("input", onnxpb.TensorProto_FLOAT, "batch", testSize, testSize, 3)
+	}, []string{"[batch,4,4,3]", "[batch,3,4,4]"}},
+	{"input of another size", func(g *onnxpb.GraphProto) {
+		g.Input[0] = value("input", onnxpb.TensorProto_FLOAT, "batch", 3, 5, 5)
+	}, []string{"[batch,3,5,5]"}},
+	{"input with a fixed batch", func(g *onnxpb.GraphProto) {
+		g.Input[0] = value("input", onnxpb.TensorProto_FLOAT, 1, 3, testSize, testSize)
+	}, []string{"[1,3,4,4]"}},
+	{"input without a batch", func(g *onnxpb.GraphProto) {
+		g.Input[0] = value("input", onnxpb.TensorProto_FLOAT, 3, testSize, testSize)
+	}, []string{"[3,4,4]"}},
+	{"input of unknown rank", func(g *onnxpb.GraphProto) { g.Input[0] = value("input", onnxpb.TensorProto_FLOAT) }, []string{"shape []"}},
+	{"no logit", func(g *onnxpb.GraphProto) { g.Output[0].Name = proto.String("score") }, []string{`"score"`, `"logit"`}},
+	{"two logits a picture", func(g *onnxpb.GraphProto) { g.Output[0] = value("logit", onnxpb.TensorProto_FLOAT, "batch", 2) }, []string{"[batch,2]", "[batch,1]"}},
+	{"logit of another type", func(g *onnxpb.GraphProto) { g.Output[0] = value("logit", onnxpb.TensorProto_DOUBLE, "batch", 1) }, []string{"DOUBLE"}},
+	{"no embedding", func(g *onnxpb.GraphProto) { g.Output = g.Output[:1] }, []string{`"embedding"`}},
+	{"embedding of unknown width", func(g *onnxpb.GraphProto) {
+		g.Output[1] = value("embedding", onnxpb.TensorProto_FLOAT, "batch", "width")
+	}, []string{"[batch,width]"}},
+	{"embedding of an absurd width", func(g *onnxpb.GraphProto) {
+		g.Output[1] = value("embedding", onnxpb.TensorProto_FLOAT, "batch", 1<<40)
+	}, []string{"embedding"}},
+	{"weights in another file", func(g *onnxpb.GraphProto) {
+		g.Initializer[0].DataLocation = onnxpb.TensorProto_EXTERNAL.Enum()
+	}, []string{`"w1"`, "outside the file"}},
+}
+
+func checkError(t *testing.T, err error, want ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range want {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q does not say %q", err, want)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("error is more than one line: %q", err)
+	}
+}
+
+func TestMarshalAndParseRefuseAGraphThatIsNotAModels(t *testing.T) {
+	for _, test := range graphFaults {
+		t.Run(test.name, func(t *testing.T) {
+			bad := testGraph()
+			test.change(bad.Graph)
+			_, err := Marshal(bad, testMetadata())
+			checkError(t, err, test.want...)
+
+			var m onnxpb.ModelProto
+			if err := proto.Unmarshal(testFile(t), &m); err != nil {
+				t.Fatal(err)
+			}
+			test.change(m.Graph)
+			data, err := proto.Marshal(&m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Parse(data)
+			checkError(t, err, test.want...)
+		})
+	}
+}
+
+func TestMarshalRefuses(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*onnxpb.ModelProto, *Metadata)
+		want   string
+	}{
+		{"an operator that is not in the standard", func(g *onnxpb.ModelProto, _ *Metadata) {
+			g.Graph.Node[1].Domain = proto.String("com.microsoft.nchwc")
+		}, `operator Gemm of domain "com.microsoft.nchwc"`},
+		{"a graph that is missing", func(g *onnxpb.ModelProto, _ *Metadata) { g.Graph = nil }, "no graph"},
+		{"another format version", func(_ *onnxpb.ModelProto, m *Metadata) { m.FormatVersion = 2 }, "format version 2"},
+		{"one class", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes = []string{Fake} }, "classes"},
+		{"the same class twice", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes = []string{Fake, Fake} }, "classes"},
+		{"a threshold of 0", func(_ *onnxpb.ModelProto, m *Metadata) { m.Threshold = 0 }, "threshold"},
+		{"a threshold that is no number", func(_ *onnxpb.ModelProto, m *Metadata) { m.Threshold = math.NaN() }, "threshold"},
+		{"no input size", func(_ *onnxpb.ModelProto, m *Metadata) { m.InputSize = 0 }, "input size"},
+		{"no preprocessing", func(_ *onnxpb.ModelProto, m *Metadata) { m.Preprocessing = "" }, "preprocessing"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			graph, md := testGraph(), testMetadata()
+			test.change(graph, &md)
+			_, err := Marshal(graph, md)
+			checkError(t, err, test.want)
+		})
+	}
+	_, err := Marshal(nil, testMetadata())
+	checkError(t, err, "no graph")
+}
+
+// withProps returns the good model file with another metadata.
+func withProps(t *testing.T, change func(map[string]string)) []byte {
+	t.Helper()
+	var m onnxpb.ModelProto
+	if err := proto.Unmarshal(testFile(t), &m); err != nil {
+		t.Fatal(err)
+	}
+	texts := map[string]string{}
+	for _, e := range m.MetadataProps {
+		texts[e.GetKey()] = e.GetValue()
+	}
+	change(texts)
+	m.MetadataProps = nil
+	for k, v := range texts {
+		m.MetadataProps = append(m.MetadataProps, &onnxpb.StringStringEntryProto{Key: proto.String(k), Value: proto.String(v)})
+	}
+	data, err := proto.Marshal(&m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestParseRefuses(t *testing.T) {
+	good := testFile(t)
+	set := func(key, text string) []byte {
+		return withProps(t, func(m map[string]string) { m[key] = text })
+	}
+	plain, err := proto.Marshal(testGraph())
+	if err != nil {
+		t.Fatal(err)
+	}
+	noGraph, err := proto.Marshal(&onnxpb.ModelProto{IrVersion: proto.Int64(8)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	double := append(bytes.Clone(good), bytes.Clone(withProps(t, func(map[string]string) {}))...)
+	for _, test := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"nothing", nil, "the file is empty"},
+		{"text", []byte("<!DOCTYPE html><title>404</title>"), "not an ONNX model"},
+		{"a pointer to a file kept elsewhere", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea\nsize 2\n"), "not an ONNX model"},
+		{"a picture", []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "not an ONNX model"},
+		{"zeros", make([]byte, 1000), "not an ONNX model"},
+		{"half of a model", good[:len(good)/2], "the file is truncated"},
+		{"a model without its last byte", good[:len(good)-1], "the file is truncated"},
+		{"a model and another", double, "stated twice"},
+		{"ONNX without a graph", noGraph, "no graph"},
+		{"a graph of others", withProps(t, func(m map[string]string) { clear(m) }), "without Fakeart's metadata"},
+		{"a graph with one key only", plain, "missing"},
+		{"a newer format", set("fakeart.format_version", "2"), "format version 2 is newer than this program reads (1)"},
+		{"a newer format with other fields", withProps(t, func(m map[string]string) {
+			clear(m)
+			m["fakeart.format_version"] = "7"
+		}), "format version 7 is newer"},
+		{"format version 0", set("fakeart.format_version", "0"), "no version"},
+		{"a format version that is no number", set("fakeart.format_version", "one"), `fakeart.format_version: "one"`},
+		{"classes that are no list", set("fakeart.classes", "REAL,FAKE"), "fakeart.classes"},
+		{"three classes", set("fakeart.classes", `["a","b","c"]`), "classes"},
+		{"a threshold of 1", set("fakeart.threshold", "1"), "threshold"},
+		{"a threshold that is text", set("fakeart.threshold", "half"), `fakeart.threshold: "half"`},
+		{"a seed that is too large", set("fakeart.seed", "99999999999999999999"), "fakeart.seed"},
+		{"a missing field", withProps(t, func(m map[string]string) { delete(m, "fakeart.threshold") }), "fakeart.threshold: missing"},
+		{"metadata that contradicts the graph", set("fakeart.input_size", "32"), "[batch,3,32,32]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Parse(test.data)
+			checkError(t, err, test.want)
+		})
+	}
+}
+
+func TestParseNeverTakesAPartOfAModel(t *testing.T) {
+	// Without the foreign entry, which nobody would miss at the end of the file.
+	good := withProps(t, func(m map[string]string) { delete(m, "zoo") })
+	for n := range good {
+		if _, err := Parse(good[:n]); err == nil {
+			t.Fatalf("took the first %d of %d bytes", n, len(good))
+		}
+	}
+}
+
+func TestParseIgnoresUnknownMetadataOfItsOwnFormat(t *testing.T) {
+	data := withProps(t, func(m map[string]string) { m["fakeart.mood"] = "sunny" })
+	if _, err := Parse(data); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestParseTakesWeightsListedAmongTheInputs(t *testing.T) {
+	graph := testGraph()
+	graph.Graph.Input = append(graph.Graph.Input, value("b2", onnxpb.TensorProto_FLOAT, 1))
+	data, err := Marshal(graph, testMetadata())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Parse(data); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOpenNamesTheFileAndItsDigest(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "model.onnx")
+	if err := os.WriteFile(path, testFile(t), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := Parse(testFile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Digest != parsed.Digest || !strings.HasPrefix(f.Digest, "sha256:") || len(f.Digest) != len("sha256:")+64 {
+		t.Errorf("digests %s and %s", f.Digest, parsed.Digest)
+	}
+	checkError(t, f.Check("other-v2", []string{Real, Fake}), path)
+
+	text := filepath.Join(dir, "text.onnx")
+	if err := os.WriteFile(text, []byte("hello"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(text)
+	checkError(t, err, "open model", text, "not an ONNX model")
+	_, err = Open(dir)
+	checkError(t, err, "open model", dir, "not a regular file")
+	_, err = Open(filepath.Join(dir, "absent.onnx"))
+	checkError(t, err, "open model", "absent.onnx", "no such file")
+}
+
+func TestCheckComparesPreprocessingAndClasses(t *testing.T) {
+	f, err := Parse(testFile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Check("rgb-test-v1", []string{Real, Fake}); err != nil {
+		t.Error(err)
+	}
+	checkError(t, f.Check("rgb-test-v2", []string{Real, Fake}), `"rgb-test-v1"`, `"rgb-test-v2"`, f.Digest)
+	checkError(t, f.Check("rgb-test-v1", []string{Fake, Real}), `["REAL" "FAKE"]`, `["FAKE" "REAL"]`)
+	checkError(t, f.Check("rgb-test-v1", nil), "classes")
+}
+
+func TestASessionRunsTheGraphOnEveryPictureOfTheBatch(t *testing.T) {
+	f, err := Parse(testFile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const picture = channels * testSize * testSize
+	for _, batch := range []int{1, 3} {
+		s, err := f.NewSession(batch, ort.Options{Threads: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Input()) != batch*picture || len(s.Logits()) != batch || len(s.Embeddings()) != batch*testEmbedding {
+			t.Fatalf("batch %d: %d inputs, %d logits, %d embeddings", batch, len(s.Input()), len(s.Logits()), len(s.Embeddings()))
+		}
+		for i := range batch {
+			for j := range picture {
+				s.Input()[i*picture+j] = float32(i) / 2
+			}
+		}
+		if err := s.Run(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range batch {
+			mean := float64(i) / 2
+			for _, value := range []struct {
+				name      string
+				got, want float64
+			}{
+				{"logit", float64(s.Logits()[i]), mean*10 - 5},
+				{"mean", float64(s.Embeddings()[i*testEmbedding]), mean},
+				{"sum", float64(s.Embeddings()[i*testEmbedding+1]), mean * picture},
+			} {
+				if math.Abs(value.got-value.want) > 1e-4 {
+					t.Errorf("batch %d, picture %d: %s %g, want %g", batch, i, value.name, value.got, value.want)
+				}
+			}
+		}
+		for range 2 {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := s.Run(); err == nil {
+			t.Error("a closed session ran")
+		}
+	}
+}
+
+func TestNewSessionFindsDamageInsideTheGraph(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*onnxpb.GraphProto)
+		want   string
+	}{
+		{"an operator that does not exist", func(g *onnxpb.GraphProto) { g.Node[1].OpType = proto.String("Gamm") }, "Gamm"},
+		{"a weight that is gone", func(g *onnxpb.GraphProto) { g.Initializer = g.Initializer[1:] }, "w1"},
+		{"a weight of another shape", func(g *onnxpb.GraphProto) { g.Initializer[0].Dims = []int64{testEmbedding * 2, 24} }, "fails on a blank picture"},
+		{"a weight with bytes missing", func(g *onnxpb.GraphProto) { g.Initializer[0].RawData = g.Initializer[0].RawData[:100] }, "does not accept the graph"},
+		{"an embedding that is wider than it says", func(g *onnxpb.GraphProto) {
+			g.Output[1] = value("embedding", onnxpb.TensorProto_FLOAT, "batch", testEmbedding+1)
+		}, "embedding"},
+		{"weights that are not numbers", func(g *onnxpb.GraphProto) {
+			g.Initializer[2] = tensor("b2", []float32{float32(math.NaN())}, 1)
+		}, "NaN"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			graph := testGraph()
+			test.change(graph.Graph)
+			data, err := Marshal(graph, testMetadata())
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := Parse(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := f.NewSession(2, ort.Options{Threads: 1})
+			if err == nil {
+				_ = s.Close()
+			}
+			checkError(t, err, f.Digest, test.want)
+		})
+	}
+	f, err := Parse(testFile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.NewSession(0, ort.Options{})
+	checkError(t, err, "a batch of 0 pictures")
+}
+
+func TestLabelSaysFakeAboveTheThresholdOnly(t *testing.T) {
+	md := testMetadata()
+	for _, test := range []struct {
+		probability float64
+		label       string
+		fake        bool
+	}{
+		{0, Real, false},
+		{0.625, Real, false},
+		{math.Nextafter(0.625, 1), Fake, true},
+		{1, Fake, true},
+	} {
+		if label, fake := md.Label(test.probability); label != test.label || fake != test.fake {
+			t.Errorf("%g is %s, %t, want %s, %t", test.probability, label, fake, test.label, test.fake)
+		}
+	}
+}
+
+func TestProbabilityIsTheLogisticFunction(t *testing.T) {
+	for _, test := range []struct {
+		logit float32
+		want  float64
+	}{{0, 0.5}, {1, 0.7310585786300049}, {-1, 0.2689414213699951}, {200, 1}, {float32(math.Inf(-1)), 0}} {
+		if got := Probability(test.logit); math.Abs(got-test.want) > 1e-15 {
+			t.Errorf("%g gives %g, want %g", test.logit, got, test.want)
+		}
+	}
+}
