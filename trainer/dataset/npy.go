@@ -1,0 +1,82 @@
+package dataset
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The .npy format, version 1.0, of uint8 arrays:
+// https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+//
+// github.com/sbinet/npyio is not used: it derives the shape from the Go type, so [N,32,32,3] would
+// have to be a slice of nested arrays, which it then walks by reflection; and it pads the header
+// to no multiple of 16, which NumPy reads but does not write.
+
+var (
+	npyMagic   = []byte("\x93NUMPY\x01\x00")
+	npyAlign   = 64 // NumPy aligns data to 64 bytes since 1.14, so that a file can be mapped
+	npyPattern = regexp.MustCompile(`^\{'descr': '([^']*)', 'fortran_order': (True|False), 'shape': \(([0-9, ]*)\), \} *\n$`)
+)
+
+// npyHeader returns what precedes the data of a uint8 array of this shape in C order.
+func npyHeader(shape []int) []byte {
+	dims := make([]string, len(shape))
+	for i, d := range shape {
+		dims[i] = strconv.Itoa(d)
+	}
+	list := strings.Join(dims, ", ")
+	if len(shape) == 1 {
+		list += ","
+	}
+	dict := fmt.Sprintf("{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }", list)
+	size := len(npyMagic) + 2 + len(dict) + 1
+	dict += strings.Repeat(" ", (npyAlign-size%npyAlign)%npyAlign) + "\n"
+	header := binary.LittleEndian.AppendUint16(slices.Clone(npyMagic), uint16(len(dict)))
+	return append(header, dict...)
+}
+
+// parseNPY returns the data of an .npy file that must be a uint8 array of this shape in C order.
+func parseNPY(content []byte, shape []int) ([]byte, error) {
+	rest, ok := bytes.CutPrefix(content, npyMagic)
+	if !ok || len(rest) < 2 {
+		return nil, errors.New("not an .npy file of version 1.0")
+	}
+	n := int(binary.LittleEndian.Uint16(rest))
+	if rest = rest[2:]; len(rest) < n {
+		return nil, errors.New("the .npy header is cut short")
+	}
+	header, data := rest[:n], rest[n:]
+	match := npyPattern.FindSubmatch(header)
+	if match == nil {
+		return nil, fmt.Errorf("cannot read the .npy header %q", bytes.TrimSpace(header))
+	}
+	if string(match[1]) != "|u1" || string(match[2]) != "False" {
+		return nil, fmt.Errorf("array of type %q (fortran_order %s), want |u1 in C order", match[1], match[2])
+	}
+	var got []int
+	size := 1
+	for dim := range strings.SplitSeq(string(match[3]), ",") {
+		if dim = strings.TrimSpace(dim); dim == "" {
+			continue
+		}
+		d, err := strconv.Atoi(dim)
+		if err != nil {
+			return nil, fmt.Errorf("shape (%s): %w", match[3], err)
+		}
+		got = append(got, d)
+		size *= d
+	}
+	if !slices.Equal(got, shape) {
+		return nil, fmt.Errorf("array of shape %v, want %v", got, shape)
+	}
+	if len(data) != size {
+		return nil, fmt.Errorf("%d bytes of data, shape %v needs %d", len(data), shape, size)
+	}
+	return data, nil
+}

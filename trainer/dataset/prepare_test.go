@@ -1,0 +1,58 @@
+package dataset
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"fakeart/internal/config"
+)
+
+// cifakeLayout returns the archive of the development data, or skips the test.
+func cifakeLayout(tb testing.TB) string {
+	dir := os.Getenv("FAKEART_DATA")
+	if dir == "" {
+		tb.Skip("FAKEART_DATA is unset: it names the folder that holds cifake-layout.zip")
+	}
+	return filepath.Join(dir, "cifake-layout.zip")
+}
+
+func synthetic(dir string, seed int64) config.Dataset {
+	return config.Dataset{Name: "synthetic", Dir: dir, Seed: seed, TrainPerClass: 20, TestPerClass: 5}
+}
+
+func TestPreparedPicturesAreLoadedAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data", "d")
+	m, err := Prepare(context.Background(), synthetic(dir, 1), new(bytes.Buffer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for split, n := range map[string]int{Train: 40, Test: 10} {
+		s, loaded, err := Load(dir, split)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Len() != n || len(s.Images) != n*32*32*3 || len(s.Image(n-1)) != 32*32*3 {
+			t.Errorf("%s: %d labels and %d bytes, want %d pictures", split, s.Len(), len(s.Images), n)
+		}
+		if loaded.Digest() != m.Digest() {
+			t.Errorf("%s: digest %s, Prepare said %s", split, loaded.Digest(), m.Digest())
+		}
+		if got := loaded.Splits[split]["REAL"]; got != n/2 {
+			t.Errorf("%s: the manifest counts %d REAL, want %d", split, got, n/2)
+		}
+	}
+}
+
+func TestTheArchiveOfTheDevelopmentDataIsReadWhole(t *testing.T) {
+	cfg := config.Dataset{Name: "archive", Path: cifakeLayout(t), Dir: filepath.Join(t.TempDir(), "d"), Strict: true}
+	m, err := Prepare(context.Background(), cfg, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Count(Train) != 8000 || m.Count(Test) != 2000 || len(m.Refused) != 0 {
+		t.Errorf("%d training and %d test pictures, %d refused; want 8000, 2000, 0", m.Count(Train), m.Count(Test), len(m.Refused))
+	}
+}

@@ -1,0 +1,97 @@
+package dataset
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+type unit int
+
+const (
+	unitPictures unit = iota
+	unitBytes
+)
+
+// progress shows how far long work has come: a bar on a terminal, otherwise a line at each tenth,
+// at most one a second and at least one every ten, and one at the end. Safe for concurrent use.
+type progress struct {
+	out   io.Writer
+	what  string
+	unit  unit
+	total int64 // -1 if not known
+	bar   *progressbar.ProgressBar
+
+	mu    sync.Mutex
+	done  int64
+	tenth int64
+	last  time.Time
+	start time.Time
+}
+
+func newProgress(out io.Writer, what string, total int64, u unit) *progress {
+	if out == nil {
+		out = io.Discard
+	}
+	now := time.Now()
+	p := &progress{out: out, what: what, unit: u, total: total, start: now, last: now}
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		p.bar = progressbar.NewOptions64(total,
+			progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what),
+			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("pictures"),
+			progressbar.OptionShowBytes(u == unitBytes), progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionFullWidth(), progressbar.OptionSetPredictTime(total > 0),
+		)
+	}
+	return p
+}
+
+func (p *progress) add(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done += n
+	if p.bar != nil {
+		_ = p.bar.Add64(n)
+		return
+	}
+	tenth := int64(0)
+	if p.total > 0 {
+		tenth = p.done * 10 / p.total
+	}
+	now := time.Now()
+	if since := now.Sub(p.last); tenth > p.tenth && since >= time.Second || since >= 10*time.Second {
+		p.tenth, p.last = tenth, now
+		p.line()
+	}
+}
+
+// line writes the state as a plain line.
+func (p *progress) line() {
+	amount := func(n int64) string {
+		if p.unit == unitBytes {
+			return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+		}
+		return fmt.Sprint(n)
+	}
+	state := amount(p.done)
+	if p.total > 0 {
+		state += fmt.Sprintf(" of %s (%d %%)", amount(p.total), p.done*100/p.total)
+	}
+	fmt.Fprintf(p.out, "%s: %s, %s\n", p.what, state, time.Since(p.start).Round(100*time.Millisecond))
+}
+
+// stop says how far the work came, so that what follows begins on a line of its own.
+func (p *progress) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bar != nil {
+		fmt.Fprintln(p.out)
+		return
+	}
+	p.line()
+}
