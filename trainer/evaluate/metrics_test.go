@@ -1,0 +1,355 @@
+package evaluate
+
+import (
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// logit is the inverse of Probability, to write tests in probabilities.
+func logit(p float64) float32 { return float32(math.Log(p / (1 - p))) }
+
+func logits(ps ...float64) []float32 {
+	zs := make([]float32, len(ps))
+	for i, p := range ps {
+		zs[i] = logit(p)
+	}
+	return zs
+}
+
+func near(t *testing.T, name string, got, want float64) {
+	t.Helper()
+	if math.IsNaN(got) || math.Abs(got-want) > 1e-6*math.Max(1, math.Abs(want)) {
+		t.Errorf("%s = %v, want %v", name, got, want)
+	}
+}
+
+func TestMeasureAgreesWithValuesWorkedOutByHand(t *testing.T) {
+	m, err := Measure(
+		logits(0.9, 0.8, 0.3, 0.6, 0.2, 0.1, 0.4, 0.7),
+		[]uint8{1, 1, 1, 1, 0, 0, 0, 0}, 0.5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Confusion{TP: 3, FN: 1, FP: 1, TN: 3}); m.Confusion != want {
+		t.Errorf("confusion = %+v, want %+v", m.Confusion, want)
+	}
+	near(t, "accuracy", m.Accuracy, 6.0/8)
+	near(t, "precision", m.Precision, 3.0/4)
+	near(t, "recall", m.Recall, 3.0/4)
+	near(t, "f1", m.F1, 3.0/4)
+	// Of the 16 pairs the fake scores lower in three: 0.3 < 0.4, 0.3 < 0.7, 0.6 < 0.7.
+	near(t, "roc_auc", *m.ROCAUC, 13.0/16)
+	near(t, "log_loss", m.LogLoss,
+		-(math.Log(0.9)+math.Log(0.8)+math.Log(0.3)+math.Log(0.6)+
+			math.Log(0.8)+math.Log(0.9)+math.Log(0.6)+math.Log(0.3))/8)
+	// Each of the eight probabilities lies in a bin of its own (the edges are k/15),
+	// so each gap is |p - label|.
+	near(t, "ece", m.ECE, (0.1+0.2+0.7+0.4+0.2+0.1+0.4+0.7)/8)
+	near(t, "threshold", m.Threshold, 0.5)
+	if len(m.Notes) != 0 {
+		t.Errorf("notes = %q, want none", m.Notes)
+	}
+}
+
+func TestMeasureGivesTheAUCOfScikitLearnsDocumentation(t *testing.T) {
+	// roc_auc_score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) is 0.75 in its user guide.
+	m, err := Measure(logits(0.1, 0.4, 0.35, 0.8), []uint8{0, 0, 1, 1}, 0.5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "roc_auc", *m.ROCAUC, 0.75)
+}
+
+func TestTheThresholdIsStrict(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		logit     float32
+		threshold float64
+		fake      bool
+	}{
+		{"a logit of 0 is REAL at one half", 0, 0.5, false},
+		{"the next float above is FAKE", 1e-6, 0.5, true},
+		{"nothing exceeds a threshold of 1", 100, 1, false},
+		{"anything exceeds a threshold of 0", -100, 0, true},
+		{"a raised threshold turns FAKE into REAL", 1, 0.75, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := IsFake(tc.logit, tc.threshold); got != tc.fake {
+				t.Errorf("IsFake(%v, %v) = %v", tc.logit, tc.threshold, got)
+			}
+			m, err := Measure([]float32{tc.logit}, []uint8{1}, tc.threshold)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (m.Confusion.TP == 1) != tc.fake {
+				t.Errorf("confusion = %+v", m.Confusion)
+			}
+		})
+	}
+}
+
+func TestUndefinedMetricsAreNotedAndTheJSONHasNoNaN(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		logits []float32
+		labels []uint8
+		notes  []string // how each begins
+		auc    bool
+	}{
+		{"only REAL, all called REAL", []float32{-1, -2}, []uint8{0, 0}, []string{"precision", "recall", "f1", "roc_auc"}, false},
+		{"only REAL, one called FAKE", []float32{-1, 2}, []uint8{0, 0}, []string{"recall", "roc_auc"}, false},
+		{"only FAKE, all called FAKE", []float32{1, 2}, []uint8{1, 1}, []string{"roc_auc"}, false},
+		{"both classes, all called REAL", []float32{-1, -2}, []uint8{0, 1}, []string{"precision"}, true},
+		{"one picture", []float32{3}, []uint8{1}, []string{"roc_auc"}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, err := Measure(tc.logits, tc.labels, 0.5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(m.Notes) != len(tc.notes) {
+				t.Fatalf("notes = %q, want ones about %q", m.Notes, tc.notes)
+			}
+			for i, want := range tc.notes {
+				if !strings.HasPrefix(m.Notes[i], want+" is undefined") {
+					t.Errorf("note %d = %q, want one about %s", i, m.Notes[i], want)
+				}
+			}
+			if (m.ROCAUC != nil) != tc.auc {
+				t.Errorf("roc_auc = %v", m.ROCAUC)
+			}
+			text, err := json.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(text), `"roc_auc"`) != tc.auc {
+				t.Errorf("JSON = %s", text)
+			}
+		})
+	}
+}
+
+func TestMeasureRefusesWhatHasNoMeaning(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	for _, tc := range []struct {
+		name      string
+		logits    []float32
+		labels    []uint8
+		threshold float64
+		want      string
+	}{
+		{"no pictures", nil, nil, 0.5, "no pictures"},
+		{"fewer labels than logits", []float32{1, 2}, []uint8{1}, 0.5, "2 logits for 1 labels"},
+		{"a NaN logit", []float32{1, nan}, []uint8{1, 0}, 0.5, "picture 1 is NaN"},
+		{"an infinite logit", []float32{inf}, []uint8{1}, 0.5, "picture 0 is +Inf"},
+		{"a third label", []float32{1, 1}, []uint8{1, 2}, 0.5, "label of picture 1 is 2"},
+		{"a threshold above 1", []float32{1}, []uint8{1}, 1.5, "threshold 1.5"},
+		{"a negative threshold", []float32{1}, []uint8{1}, -0.1, "threshold -0.1"},
+		{"a NaN threshold", []float32{1}, []uint8{1}, math.NaN(), "threshold NaN"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := Measure(tc.logits, tc.labels, tc.threshold)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("error = %v, want one with %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestExtremeLogitsStayFinite(t *testing.T) {
+	m, err := Measure([]float32{math.MaxFloat32, -math.MaxFloat32, 1000, -1000}, []uint8{1, 0, 0, 1}, 0.5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "log_loss", m.LogLoss, 500) // two sure mistakes of 1000 nats each among four
+	near(t, "ece", m.ECE, 0.5)          // both outer bins are sure, and wrong for one of their two
+	if _, err := json.Marshal(m); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProbabilitiesOnABinEdgeBelongToTheLowerBin(t *testing.T) {
+	bins := Reliability([]float32{-1000, 1000, 0}, []uint8{0, 1, 1})
+	for i, b := range bins {
+		want := 0
+		if i == 0 || i == 7 || i == Bins-1 {
+			want = 1
+		}
+		if b.Count != want {
+			t.Errorf("bin %d holds %d pictures, want %d", i, b.Count, want)
+		}
+	}
+	near(t, "edge", bins[14].High, 1)
+	near(t, "mean probability of the middle bin", bins[7].Probability, 0.5)
+	near(t, "share of FAKE in the middle bin", bins[7].Fake, 1)
+}
+
+// sample draws scores on a coarse grid, so that ties within and across classes are common.
+func sample(r *rand.Rand) ([]float32, []uint8) {
+	n := 2 + r.IntN(60)
+	zs, ys := make([]float32, n), make([]uint8, n)
+	for i := range zs {
+		ys[i] = uint8(r.IntN(2))
+		zs[i] = float32(math.Round(r.NormFloat64()*4+2*float64(ys[i]))) / 2
+	}
+	ys[0], ys[1] = 0, 1
+	return zs, ys
+}
+
+// naive computes the metrics as their textbook definitions read, sharing no code
+// with the package: counts by set membership, the AUC over all pairs, the losses
+// from the probabilities, the calibration error bin by bin.
+func naive(zs []float32, ys []uint8, threshold float64) (acc, prec, rec, f1, auc, loss, ece float64) {
+	n := float64(len(zs))
+	p := make([]float64, len(zs))
+	for i, z := range zs {
+		p[i] = math.Exp(float64(z)) / (math.Exp(float64(z)) + 1)
+		y := float64(ys[i])
+		loss -= (y*math.Log(p[i]) + (1-y)*math.Log(1-p[i])) / n
+	}
+	count := func(y uint8, called bool) (c float64) {
+		for i := range zs {
+			if ys[i] == y && (p[i] > threshold) == called {
+				c++
+			}
+		}
+		return c
+	}
+	acc = (count(1, true) + count(0, false)) / n
+	if d := count(1, true) + count(0, true); d > 0 {
+		prec = count(1, true) / d
+	}
+	rec = count(1, true) / (count(1, true) + count(1, false))
+	if prec+rec > 0 {
+		f1 = 2 * prec * rec / (prec + rec)
+	}
+	var pairs float64
+	for i := range zs {
+		for j := range zs {
+			if ys[i] == 1 && ys[j] == 0 {
+				pairs++
+				switch {
+				case zs[i] > zs[j]:
+					auc++
+				case zs[i] == zs[j]:
+					auc += 0.5
+				}
+			}
+		}
+	}
+	auc /= pairs
+	for b := range 15 {
+		var c, conf, fake float64
+		for i := range zs {
+			if (p[i] > float64(b)/15 || b == 0) && p[i] <= float64(b+1)/15 {
+				c++
+				conf += p[i]
+				fake += float64(ys[i])
+			}
+		}
+		if c > 0 {
+			ece += c / n * math.Abs(conf/c-fake/c)
+		}
+	}
+	return acc, prec, rec, f1, auc, loss, ece
+}
+
+func TestMeasureAgreesWithTheDefinitionsOnRandomScoresWithTies(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 500 {
+		zs, ys := sample(r)
+		threshold := 0.05 + 0.9*r.Float64()
+		m, err := Measure(zs, ys, threshold)
+		if err != nil {
+			t.Fatal(err)
+		}
+		acc, prec, rec, f1, auc, loss, ece := naive(zs, ys, threshold)
+		near(t, "accuracy", m.Accuracy, acc)
+		near(t, "precision", m.Precision, prec)
+		near(t, "recall", m.Recall, rec)
+		near(t, "f1", m.F1, f1)
+		near(t, "roc_auc", *m.ROCAUC, auc)
+		near(t, "log_loss", m.LogLoss, loss)
+		near(t, "ece", m.ECE, ece)
+		if t.Failed() {
+			t.Fatalf("logits %v, labels %v, threshold %v", zs, ys, threshold)
+		}
+	}
+}
+
+func TestMetricsKeepTheirSymmetries(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 200 {
+		zs, ys := sample(r)
+		m, err := Measure(zs, ys, 0.5)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		order := r.Perm(len(zs))
+		pz, py := make([]float32, len(zs)), make([]uint8, len(zs))
+		nz, stretched, flipped := make([]float32, len(zs)), make([]float32, len(zs)), make([]uint8, len(zs))
+		for i, j := range order {
+			pz[i], py[i] = zs[j], ys[j]
+			nz[i], flipped[i] = -zs[i], 1-ys[i]
+			stretched[i] = 8*zs[i] + 1
+		}
+		permuted, _ := Measure(pz, py, 0.5)
+		near(t, "accuracy in another order", permuted.Accuracy, m.Accuracy)
+		near(t, "roc_auc in another order", *permuted.ROCAUC, *m.ROCAUC)
+		near(t, "log_loss in another order", permuted.LogLoss, m.LogLoss)
+		near(t, "ece in another order", permuted.ECE, m.ECE)
+
+		twice, _ := Measure(append(pz, pz...), append(py, py...), 0.5)
+		near(t, "log_loss of everything twice", twice.LogLoss, m.LogLoss)
+		near(t, "roc_auc of everything twice", *twice.ROCAUC, *m.ROCAUC)
+
+		negated, _ := Measure(nz, ys, 0.5)
+		near(t, "roc_auc of negated scores", *negated.ROCAUC, 1-*m.ROCAUC)
+		mirrored, _ := Measure(nz, flipped, 0.5)
+		near(t, "roc_auc with the classes swapped", *mirrored.ROCAUC, *m.ROCAUC)
+		near(t, "log_loss with the classes swapped", mirrored.LogLoss, m.LogLoss)
+		scaled, _ := Measure(stretched, ys, 0.5)
+		near(t, "roc_auc of stretched scores", *scaled.ROCAUC, *m.ROCAUC)
+
+		if sum := m.Confusion.TP + m.Confusion.FP + m.Confusion.FN + m.Confusion.TN; sum != len(zs) {
+			t.Errorf("the confusion matrix holds %d of %d pictures", sum, len(zs))
+		}
+		if m.ECE < 0 || m.ECE > 1 || m.LogLoss < 0 {
+			t.Errorf("ece %v, log_loss %v", m.ECE, m.LogLoss)
+		}
+	}
+}
+
+func TestTheROCCurveRisesFromTheOriginToTheCorner(t *testing.T) {
+	fpr, tpr := ROC([]float32{2, 2, 1, 0, 0, -1}, []uint8{1, 0, 1, 1, 0, 0})
+	wantFPR := []float64{0, 1.0 / 3, 1.0 / 3, 2.0 / 3, 1}
+	wantTPR := []float64{0, 1.0 / 3, 2.0 / 3, 1, 1}
+	if len(fpr) != len(wantFPR) {
+		t.Fatalf("%d points, want %d", len(fpr), len(wantFPR))
+	}
+	for i := range fpr {
+		near(t, "fpr", fpr[i], wantFPR[i])
+		near(t, "tpr", tpr[i], wantTPR[i])
+	}
+	if fpr, _ := ROC([]float32{1, 2}, []uint8{1, 1}); fpr != nil {
+		t.Error("a curve of one class only")
+	}
+}
+
+func BenchmarkMeasure(b *testing.B) {
+	r := rand.New(rand.NewPCG(5, 6))
+	zs, ys := make([]float32, 20000), make([]uint8, 20000)
+	for i := range zs {
+		ys[i] = uint8(i % 2)
+		zs[i] = float32(r.NormFloat64()*3 + 4*float64(ys[i]) - 2)
+	}
+	for b.Loop() {
+		if _, err := Measure(zs, ys, 0.5); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
