@@ -102,16 +102,19 @@ type Graph struct {
 	names  map[string]bool
 	scope  []string
 	consts map[string]Value
-	nchwc  bool
-	err    error
+	// Values handed out before Output gave their tensors other names.
+	renamed map[string]string
+	nchwc   bool
+	err     error
 }
 
 // NewGraph starts an empty graph with the given name.
 func NewGraph(name string) *Graph {
 	return &Graph{
-		pb:     &onnxpb.GraphProto{Name: proto.String(name)},
-		names:  map[string]bool{},
-		consts: map[string]Value{},
+		pb:      &onnxpb.GraphProto{Name: proto.String(name)},
+		names:   map[string]bool{},
+		consts:  map[string]Value{},
+		renamed: map[string]string{},
 	}
 }
 
@@ -176,19 +179,13 @@ func (g *Graph) Output(name string, v Value) {
 	if !g.ok(v) {
 		return
 	}
+	v.name = g.current(v.name)
 	out := Value{g.claim(name), v.dtype, v.shape}
-	// A node writes under the name that it was made with: rename it there when
-	// nothing else reads it yet, which keeps Identity nodes out of the graph.
-	for _, n := range g.pb.Node {
-		for i, o := range n.Output {
-			if o != v.name || g.isRead(v.name) {
-				continue
-			}
-			n.Output[i] = name
-			g.pb.Output = append(g.pb.Output, out.info())
-			return
-		}
+	if g.rename(v.name, name) {
+		g.pb.Output = append(g.pb.Output, out.info())
+		return
 	}
+	// v is an input, a constant or an output already: it keeps its name.
 	g.pb.Node = append(g.pb.Node, &onnxpb.NodeProto{
 		OpType: proto.String("Identity"), Name: proto.String(g.unique("Identity")),
 		Input: []string{v.name}, Output: []string{name},
@@ -196,18 +193,41 @@ func (g *Graph) Output(name string, v Value) {
 	g.pb.Output = append(g.pb.Output, out.info())
 }
 
-func (g *Graph) isRead(name string) bool {
-	for _, n := range g.pb.Node {
-		if slices.Contains(n.Input, name) {
-			return true
-		}
+// current is the name that a tensor goes by now.
+func (g *Graph) current(name string) string {
+	if to, ok := g.renamed[name]; ok {
+		return to
 	}
+	return name
+}
+
+// rename gives a node's result another name, where it is made and wherever it
+// is read, which spares a node that copies it.
+func (g *Graph) rename(from, to string) bool {
+	made := false
 	for _, o := range g.pb.Output {
-		if o.GetName() == name {
-			return true
+		if o.GetName() == from {
+			return false
 		}
 	}
-	return false
+	for _, n := range g.pb.Node {
+		if i := slices.Index(n.Output, from); i >= 0 {
+			n.Output[i] = to
+			made = true
+		}
+	}
+	if !made {
+		return false
+	}
+	for _, n := range g.pb.Node {
+		for i, in := range n.Input {
+			if in == from {
+				n.Input[i] = to
+			}
+		}
+	}
+	g.renamed[from] = to
+	return true
 }
 
 // Param adds a named tensor of constants, as trained weights are kept.

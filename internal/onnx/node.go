@@ -83,7 +83,7 @@ func (n *node) outs(a attrs, results ...Value) []Value {
 		pb.Domain = proto.String(n.domain)
 	}
 	for _, v := range n.inputs {
-		pb.Input = append(pb.Input, v.name)
+		pb.Input = append(pb.Input, n.g.current(v.name))
 	}
 	for i := range results {
 		for _, d := range results[i].shape {
