@@ -1,0 +1,721 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fakeart/configs"
+)
+
+// load composes from the files of the repository and stops the test on error.
+func load(t *testing.T, overrides ...string) *Config {
+	t.Helper()
+	c, err := Load("", overrides)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// folder writes a copy of the repository's files with some replaced or added;
+// an empty text removes the file.
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, configs.Files); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if content == "" {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestWithoutOverridesTheDefaultsAreComposed(t *testing.T) {
+	want := &Config{
+		Run:     Run{Root: "runs", Name: "base"},
+		Dataset: Dataset{Name: "synthetic", Dir: "data/synthetic", Seed: 1, TrainPerClass: 2000, TestPerClass: 500},
+		Model: Model{
+			Channels: []int{32, 64, 128}, Dense: []int{256, 128},
+			Slope: 0.01, Dropout: 0.3, Threshold: 0.5,
+		},
+		Optimizer: Optimizer{Name: "adam", LR: 1e-3, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8},
+		Profiler:  Profiler{Name: "none"},
+		Evaluate:  Evaluate{BatchSize: 250, Split: "test"},
+	}
+	got := load(t)
+	// The schedule of base is tuned by measuring; its fixed points are these.
+	if e := got.Experiment; e.Name != "base" || e.Dropout != 0.3 || e.BatchSize != 32 || e.LR != 1e-3 || e.Seed != 420 {
+		t.Errorf("experiment base is %+v", e)
+	}
+	want.Experiment = got.Experiment
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestOverrides(t *testing.T) {
+	tests := []struct {
+		name      string
+		overrides []string
+		get       func(*Config) any
+		want      any
+	}{
+		{
+			"a choice takes another file of the group", []string{"optimizer=sgd"},
+			func(c *Config) any { return c.Optimizer }, Optimizer{Name: "sgd", LR: 1e-3, Momentum: 0.9, Nesterov: true},
+		},
+		{
+			"a file of a group starts from another of the same group", []string{"experiment=trials1"},
+			func(c *Config) any {
+				return []any{c.Experiment.Name, c.Experiment.Epochs, c.Experiment.LR, c.Experiment.Seed}
+			}, []any{"trials1", 10, 1e-4, int64(420)},
+		},
+		{
+			"a value is set after the choice even when written before it", []string{"experiment.epochs=7", "experiment=trials1"},
+			func(c *Config) any { return c.Experiment.Epochs }, 7,
+		},
+		{
+			"of two values the last one counts", []string{"experiment.epochs=7", "experiment.epochs=8"},
+			func(c *Config) any { return c.Experiment.Epochs }, 8,
+		},
+		{
+			"of two choices the last one counts", []string{"dataset=huggingface", "dataset=archive"},
+			func(c *Config) any { return c.Dataset.Name }, "archive",
+		},
+		{
+			"a value that others refer to changes them too", []string{"experiment.lr=0.5"},
+			func(c *Config) any { return c.Optimizer.LR }, 0.5,
+		},
+		{
+			"a value may be a reference", []string{"experiment.warmup_epochs=${experiment.epochs}", "experiment.epochs=3"},
+			func(c *Config) any { return c.Experiment.WarmupEpochs }, 3.0,
+		},
+		{
+			"a reference inside a text is written out", []string{"run.dir=out/${experiment.name}-${experiment.batch_size}-${experiment.lr}"},
+			func(c *Config) any { return c.Run.Dir }, "out/base-32-0.001",
+		},
+		{
+			"a reference may go over several keys", []string{"run.root=${run.dir}", "run.dir=x/${run.name}", "run.name=${experiment.name}"},
+			func(c *Config) any { return c.Run.Root }, "x/base",
+		},
+		{
+			"a reference may be part of a reference", []string{"run.dir=${${run.name}.name}", "run.name=dataset"},
+			func(c *Config) any { return c.Run.Dir }, "synthetic",
+		},
+		{
+			"an escaped reference is characters", []string{`run.dir=a\${run.name}b`},
+			func(c *Config) any { return c.Run.Dir }, "a${run.name}b",
+		},
+		{
+			"a list replaces a list", []string{"model.channels=[16, 32]"},
+			func(c *Config) any { return c.Model.Channels }, []int{16, 32},
+		},
+		{
+			"a whole number does for a number", []string{"experiment.lr=1"},
+			func(c *Config) any { return c.Experiment.LR }, 1.0,
+		},
+		{
+			"a number may have an exponent without a point", []string{"experiment.lr=1e-3"},
+			func(c *Config) any { return c.Experiment.LR }, 1e-3,
+		},
+		{
+			"a whole number is decimal in spite of zeros before it", []string{"experiment.seed=-010"},
+			func(c *Config) any { return c.Experiment.Seed }, int64(-10),
+		},
+		{
+			"the largest seed stays exact", []string{"experiment.seed=9223372036854775807"},
+			func(c *Config) any { return c.Experiment.Seed }, int64(math.MaxInt64),
+		},
+		{
+			"true and false set a switch", []string{"run.resume=true"},
+			func(c *Config) any { return c.Run.Resume }, true,
+		},
+		{
+			"a text needs no quotes though it looks like a number", []string{"run.name=2024"},
+			func(c *Config) any { return c.Run.Name }, "2024",
+		},
+		{
+			"a text keeps what YAML would take away", []string{`dataset=archive`, `dataset.path=C:\a: b #c=d`},
+			func(c *Config) any { return c.Dataset.Path }, `C:\a: b #c=d`,
+		},
+		{
+			"a text in quotes loses them", []string{`run.dir="a b"`},
+			func(c *Config) any { return c.Run.Dir }, "a b",
+		},
+		{
+			"nothing after the = is an empty text", []string{"run.dir=x", "run.dir="},
+			func(c *Config) any { return c.Run.Dir }, "",
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := test.get(load(t, test.overrides...)); !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got %#v, want %#v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestWrongOverridesAreRefused(t *testing.T) {
+	tests := []struct {
+		name      string
+		overrides []string
+		want      []string // parts of the message
+	}{
+		{
+			"an unknown key names the nearest one",
+			[]string{"experiment.epoch=6"},
+			[]string{"experiment.epoch=6", `unknown key "experiment.epoch"`, "did you mean experiment.epochs?"},
+		},
+		{
+			"a key without its section finds it",
+			[]string{"epochs=6"},
+			[]string{`"epochs"`, "did you mean experiment.epochs?"},
+		},
+		{
+			"a key in the wrong section finds the right one",
+			[]string{"model.batch_size=6"},
+			[]string{`unknown key "model.batch_size"`, "model.dense"},
+		},
+		{
+			"an unknown group names the nearest one",
+			[]string{"experimnt=base"},
+			[]string{`"experimnt"`, "did you mean experiment?"},
+		},
+		{
+			"an unknown choice names the nearest one and lists all",
+			[]string{"dataset=archve"},
+			[]string{"dataset=archve", "did you mean archive?", "archive, huggingface, synthetic"},
+		},
+		{
+			"a choice cannot leave the folder",
+			[]string{"dataset=../model/cnn"},
+			[]string{"there is no such dataset"},
+		},
+		{
+			"letters are no whole number",
+			[]string{"experiment.epochs=six"},
+			[]string{`experiment.epochs is "six"`, "must be a whole number"},
+		},
+		{
+			"half an epoch is no whole number",
+			[]string{"experiment.epochs=6.5"},
+			[]string{"experiment.epochs is 6.5", "must be a whole number"},
+		},
+		{
+			"a number beyond 64 bits is no whole number",
+			[]string{"experiment.seed=99999999999999999999"},
+			[]string{"experiment.seed is", "must be a whole number"},
+		},
+		{
+			"nothing is no number",
+			[]string{"experiment.lr="},
+			[]string{"experiment.lr is empty", "must be a number"},
+		},
+		{
+			"a number in quotes is a text",
+			[]string{"experiment.lr='0.1'"},
+			[]string{`experiment.lr is "0.1"`, "must be a number"},
+		},
+		{
+			"yes is neither true nor false",
+			[]string{"run.resume=yes"},
+			[]string{`run.resume is "yes"`, "must be true or false"},
+		},
+		{
+			"a number is no list",
+			[]string{"model.channels=16"},
+			[]string{"model.channels is 16", "such as [32,64,128]"},
+		},
+		{
+			"a list with a fraction is refused",
+			[]string{"model.channels=[16,2.5]"},
+			[]string{"model.channels is [16,2.5]", "list of whole numbers"},
+		},
+		{
+			"a section cannot be a value",
+			[]string{"run=x"},
+			[]string{"run is a section", "run.dir"},
+		},
+		{
+			"what takes a whole file cannot be set alone",
+			[]string{"optimizer.name=sgd"},
+			[]string{"optimizer.name=sgd", "write optimizer=sgd"},
+		},
+		{
+			"a key of another optimizer does not apply",
+			[]string{"optimizer.momentum=0.5"},
+			[]string{"optimizer.momentum does not apply to optimizer=adam, only to sgd"},
+		},
+		{
+			"a switch takes no dashes",
+			[]string{"--experiment.epochs=6"},
+			[]string{"--experiment.epochs=6", "without dashes"},
+		},
+		{
+			"key and value belong in one word",
+			[]string{"experiment.epochs", "6"},
+			[]string{`"experiment.epochs" is not a setting`, `"6" is not a setting`, "experiment.epochs=6"},
+		},
+		{
+			"spaces around the equals sign are named",
+			[]string{"experiment.epochs", "=", "6"},
+			[]string{`"=" has no key`, "without spaces"},
+		},
+		{
+			"adding with + says what to write",
+			[]string{"+experiment.epochs=6"},
+			[]string{"+ is not supported", "write experiment.epochs=6"},
+		},
+		{
+			"removing with ~ is not supported",
+			[]string{"~profiler"},
+			[]string{"~ is not supported"},
+		},
+		{
+			"a reference to nothing names the nearest key",
+			[]string{"model.slope=${experiment.lrr}"},
+			[]string{"model.slope: ${experiment.lrr}", "did you mean experiment.lr?"},
+		},
+		{
+			"a reference to a key that is not set says so",
+			[]string{"model.slope=${optimizer.momentum}"},
+			[]string{"model.slope: ${optimizer.momentum} is not set by the chosen files"},
+		},
+		{
+			"a circle of references is shown",
+			[]string{"run.root=${run.dir}", "run.dir=${run.name}", "run.name=x${run.root}"},
+			[]string{"circle", "run.dir → run.name → run.root → run.dir"},
+		},
+		{
+			"a reference to itself is a circle",
+			[]string{"experiment.lr=${experiment.lr}"},
+			[]string{"experiment.lr → experiment.lr"},
+		},
+		{
+			"a reference of the wrong type is refused",
+			[]string{"experiment.epochs=${experiment.lr}"},
+			[]string{"experiment.epochs is 0.001", "must be a whole number"},
+		},
+		{
+			"an open reference is refused",
+			[]string{"run.dir=${run.name"},
+			[]string{"run.dir", "is not closed"},
+		},
+		{
+			"a list inside a text is refused",
+			[]string{"run.dir=a${model.dense}"},
+			[]string{"${model.dense} is a list"},
+		},
+		{
+			"a resolver is refused",
+			[]string{"run.dir=${oc.env:HOME}"},
+			[]string{"resolvers are not supported"},
+		},
+		{
+			"all that is wrong is listed at once",
+			[]string{"experiment.epochs=0", "experiment.lr=.nan", "model.threshold=1", "evaluate.split=tset"},
+			[]string{"experiment.epochs is 0", "experiment.lr is NaN", "model.threshold is 1", `evaluate.split is "tset"`, "did you mean test?"},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Load("", test.overrides)
+			wantParts(t, err, test.want)
+		})
+	}
+}
+
+func wantParts(t *testing.T, err error, parts []string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q\ndoes not say %q", err, part)
+		}
+	}
+}
+
+func TestValuesOutOfRangeAreRefused(t *testing.T) {
+	sgd, archive, hub := "optimizer=sgd", "dataset=archive", "dataset=huggingface"
+	tests := [][]string{ // the last one is refused by its key; all before it are fine
+		{"run.root="},
+		{"run.root=~/runs"},
+		{"run.dir=~"},
+		{"run.name="},
+		{"run.name=a/b"},
+		{"run.name=.."},
+		{"dataset.dir="},
+		{"dataset.train_per_class=0"},
+		{"dataset.test_per_class=-1"},
+		{archive, "dataset.path=~/cifake.zip"},
+		{hub, "dataset.repo=cifake"},
+		{hub, "dataset.revision="},
+		{hub, "dataset.endpoint=localhost:80"},
+		{"model.channels=[]"},
+		{"model.channels=[0]"},
+		{"model.channels=[1,2,3,4,5,6]"},
+		{"model.dense=[]"},
+		{"model.dense=[128,-1]"},
+		{"model.slope=1"},
+		{"model.slope=-0.1"},
+		{"model.dropout=1"},
+		{"model.dropout=.nan"},
+		{"model.threshold=0"},
+		{"model.threshold=1"},
+		{"optimizer.lr=0"},
+		{"optimizer.weight_decay=-1"},
+		{"optimizer.weight_decay=.inf"},
+		{"optimizer.beta1=1"},
+		{"optimizer.beta2=-0.1"},
+		{"optimizer.epsilon=0"},
+		{sgd, "optimizer.momentum=1"},
+		{sgd, "optimizer.nesterov=true", "optimizer.momentum=0"},
+		{"experiment.name=a b"},
+		{"experiment.epochs=0"},
+		{"experiment.batch_size=0"},
+		{"experiment.batch_size=65537"},
+		{"experiment.lr=0"},
+		{"experiment.lr=-1"},
+		{"experiment.lr=.inf"},
+		{"experiment.lr=.nan"},
+		{"experiment.dropout=1"},
+		{"experiment.schedule=linear"},
+		{"experiment.warmup_epochs=-1"},
+		{"experiment.epochs=2", "experiment.warmup_epochs=2.5"},
+		{"experiment.val_split=0"},
+		{"experiment.val_split=0.51"},
+		{"experiment.val_split=.nan"},
+		{"experiment.patience=-1"},
+		{"experiment.layout=nchw"},
+		{"experiment.threads=-1"},
+		{"experiment.threads=1025"},
+		{"profiler.name=perf"},
+		{"evaluate.batch_size=0"},
+		{"evaluate.split=validation"},
+	}
+	for _, overrides := range tests {
+		last := overrides[len(overrides)-1]
+		t.Run(last, func(t *testing.T) {
+			_, err := Load("", overrides)
+			key, _, _ := strings.Cut(last, "=")
+			if strings.HasSuffix(last, "momentum=0") {
+				key = "optimizer.nesterov"
+			}
+			wantParts(t, err, []string{key + " is ", "must be "})
+		})
+	}
+}
+
+func TestValuesAtTheEdgeOfTheirRangeAreTaken(t *testing.T) {
+	load(t, "experiment.epochs=1", "experiment.batch_size=1", "experiment.dropout=0", "experiment.val_split=0.5",
+		"experiment.warmup_epochs=1", "experiment.patience=0", "model.slope=0", "model.channels=[1,1,1,1,1]",
+		"model.dense=[1]", "optimizer.weight_decay=0", "optimizer.beta1=0")
+	load(t, "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false")
+}
+
+func TestEveryChoiceOfEveryGroupComposes(t *testing.T) {
+	c := composer{files: configs.Files, fields: schema()}
+	groups, err := c.groups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(groups) != 6 {
+		t.Errorf("groups are %v", groups)
+	}
+	for group, choices := range groups {
+		for _, choice := range choices {
+			t.Run(group+"="+choice, func(t *testing.T) {
+				c := load(t, group+"="+choice)
+				// The name ends up in folder names and messages; a file that
+				// carries another's name misleads.
+				names := map[string]string{
+					"dataset": c.Dataset.Name, "optimizer": c.Optimizer.Name,
+					"experiment": c.Experiment.Name, "profiler": c.Profiler.Name,
+				}
+				if name, ok := names[group]; ok && name != choice {
+					t.Errorf("%s.name is %q", group, name)
+				}
+			})
+		}
+	}
+}
+
+func TestConfigurationFolders(t *testing.T) {
+	t.Run("a folder takes the place of the built-in files", func(t *testing.T) {
+		dir := folder(t, map[string]string{"experiment/night.yaml": "defaults: [trials1]\nname: night\nepochs: 99\n"})
+		c, err := Load(dir, []string{"experiment=night"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := c.Experiment; e.Epochs != 99 || e.LR != 1e-4 || c.Run.Name != "night" {
+			t.Errorf("got %+v, run %q", e, c.Run.Name)
+		}
+	})
+	t.Run("_self_ decides whether config.yaml comes first", func(t *testing.T) {
+		const groups = "- dataset: synthetic\n- model: cnn\n- optimizer: adam\n- experiment: base\n- profiler: none\n- evaluate: default\n"
+		const values = "run: {root: runs, dir: '', name: x, resume: false}\nevaluate: {batch_size: 7}\n"
+		for text, want := range map[string]int{
+			"defaults:\n- _self_\n" + groups + values:      250,
+			"defaults:\n" + groups + "- _self_\n" + values: 7,
+			"defaults:\n" + groups + values:                7,
+		} {
+			c, err := Load(folder(t, map[string]string{"config.yaml": text}), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Evaluate.BatchSize != want {
+				t.Errorf("evaluate.batch_size is %d, want %d for\n%s", c.Evaluate.BatchSize, want, text)
+			}
+		}
+	})
+
+	base, err := configs.Files.ReadFile("experiment/base.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name  string
+		files map[string]string
+		want  []string
+	}{
+		{
+			"an unknown key names its file",
+			map[string]string{"experiment/base.yaml": string(base) + "\nepoch: 3\n"},
+			[]string{"experiment/base.yaml", `"experiment.epoch"`, "did you mean experiment.epochs?"},
+		},
+		{
+			"a wrong type names its file",
+			map[string]string{"profiler/none.yaml": "name: 3"},
+			[]string{"profiler/none.yaml: profiler.name is 3", "must be text"},
+		},
+		{
+			"an empty value names its file",
+			map[string]string{"profiler/none.yaml": "name:"},
+			[]string{"profiler/none.yaml: profiler.name is empty"},
+		},
+		{
+			"a missing key is named",
+			map[string]string{"profiler/none.yaml": "# nothing\n"},
+			[]string{"profiler.name has no value"},
+		},
+		{
+			"a name that no code stands behind names its file",
+			map[string]string{"optimizer/adam.yaml": "name: adamw\nlr: 1\nweight_decay: 0\nbeta1: 0\n"},
+			[]string{`adam.yaml: optimizer.name is "adamw": it must be adam or sgd; did you mean adam?`},
+		},
+		{
+			"a key that does not apply names its file",
+			map[string]string{"optimizer/adam.yaml": "name: adam\nlr: 1\nweight_decay: 0\nbeta1: 0\nbeta2: 0\nepsilon: 1\nmomentum: 1\n"},
+			[]string{"adam.yaml: optimizer.momentum does not apply to optimizer=adam"},
+		},
+		{
+			"a section in the place of a value is refused",
+			map[string]string{"profiler/none.yaml": "name: {a: b}"},
+			[]string{"profiler/none.yaml", `"profiler.name.a"`},
+		},
+		{
+			"broken YAML names file and line in one line",
+			map[string]string{"profiler/none.yaml": "name: [\n"},
+			[]string{"profiler/none.yaml: yaml: line"},
+		},
+		{
+			"a key written twice is refused",
+			map[string]string{"profiler/none.yaml": "name: none\nname: pprof\n"},
+			[]string{"profiler/none.yaml", "already defined"},
+		},
+		{
+			"a list at the top is refused",
+			map[string]string{"profiler/none.yaml": "- name"},
+			[]string{"profiler/none.yaml"},
+		},
+		{
+			"defaults that are no list are refused",
+			map[string]string{"experiment/smoke.yaml": "defaults: base"},
+			[]string{"experiment/smoke.yaml", "must be a list"},
+		},
+		{
+			"defaults in a circle are shown",
+			map[string]string{"experiment/smoke.yaml": "defaults: [cloud]", "experiment/cloud.yaml": "defaults: [smoke]"},
+			[]string{"smoke → cloud → smoke"},
+		},
+		{
+			"defaults that name no file are refused",
+			map[string]string{"experiment/smoke.yaml": "defaults: [basis]"},
+			[]string{"experiment/smoke.yaml: defaults", "basis.yaml"},
+		},
+		{
+			"a group that the folder lacks is named",
+			map[string]string{"config.yaml": "defaults:\n- datset: synthetic\n"},
+			[]string{"config.yaml", `"datset"`, "did you mean dataset?"},
+		},
+		{
+			"a group that is listed twice is refused",
+			map[string]string{"config.yaml": "defaults:\n- model: cnn\n- model: cnn\n"},
+			[]string{"model is there twice"},
+		},
+		{
+			"a choice for a group that is not listed is refused",
+			map[string]string{"config.yaml": "defaults:\n- model: cnn\n"},
+			[]string{"has no line for experiment"},
+		},
+		{
+			"an unknown default lists the choices",
+			map[string]string{"config.yaml": "defaults:\n- model: cn\n"},
+			[]string{"config.yaml", "did you mean cnn?"},
+		},
+		{
+			"a folder without config.yaml is refused",
+			map[string]string{"config.yaml": ""},
+			[]string{"no config.yaml in this folder"},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := folder(t, test.files)
+			_, err := Load(dir, []string{"experiment=smoke"})
+			wantParts(t, err, test.want)
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("more than one line: %q", err)
+			}
+		})
+	}
+}
+
+func TestTheComposedFileIsReadBackExactly(t *testing.T) {
+	tests := map[string][]string{
+		"defaults":         nil,
+		"sgd and archive":  {"optimizer=sgd", "dataset=archive", "dataset.path=a: b"},
+		"hub":              {"dataset=huggingface", "dataset.revision=0123", "experiment=cloud"},
+		"awkward texts":    {"run.dir=1e3", `run.root=a\${b}: "c' #d`, "dataset.dir=null", "run.name=true"},
+		"awkward numbers":  {"experiment.lr=0.1000000000000000055", "experiment.seed=-9223372036854775808", "optimizer.epsilon=5e-324"},
+		"whole as numbers": {"experiment.lr=1", "experiment.warmup_epochs=0"},
+		"multiple lines":   {"run.dir=\"a\\nb\""},
+	}
+	for name, overrides := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := load(t, overrides...)
+			data, err := c.YAML()
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(t.TempDir(), "config.yaml")
+			if err := os.WriteFile(path, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			back, err := LoadFile(path)
+			if err != nil {
+				t.Fatalf("%v in\n%s", err, data)
+			}
+			if diff := cmp.Diff(c, back); diff != "" {
+				t.Errorf("(-written +read)\n%s", diff)
+			}
+			again, err := back.YAML()
+			if err != nil || string(again) != string(data) {
+				t.Errorf("written again (%v):\n%s\nat first:\n%s", err, again, data)
+			}
+		})
+	}
+}
+
+func TestAComposedFileThatWasChangedIsChecked(t *testing.T) {
+	data, err := load(t).YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for change, want := range map[[2]string]string{
+		{"epochs: ", "epoch: "}:         "did you mean experiment.epochs?",
+		{"resume: false", "resume: 0"}:  "run.resume is 0",
+		{"  dropout: ", "  #dropout: "}: "model.dropout has no value",
+		{"profiler:", "profiler: x"}:    "config.yaml",
+	} {
+		path := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(data), change[0], change[1])), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, err := LoadFile(path)
+		wantParts(t, err, []string{path, want})
+	}
+	if _, err := LoadFile(filepath.Join(t.TempDir(), "none.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file gives %v", err)
+	}
+}
+
+func TestTheDigestNamesWhatDeterminesTheModel(t *testing.T) {
+	digest := load(t).Digest()
+	if len(digest) != len("sha256:")+64 || !strings.HasPrefix(digest, "sha256:") {
+		t.Errorf("digest is %q", digest)
+	}
+	for _, same := range [][]string{
+		{"run.root=x", "run.dir=y", "run.name=z", "run.resume=true"},
+		{"profiler=pprof"},
+		{"evaluate.batch_size=1", "evaluate.split=train"},
+		{"dataset.dir=elsewhere"},
+		{"experiment.lr=0.0010"},
+		{"experiment=base", "dataset=synthetic"},
+	} {
+		if got := load(t, same...).Digest(); got != digest {
+			t.Errorf("%v changes the digest", same)
+		}
+	}
+	seen := map[string]string{digest: "the defaults"}
+	for _, other := range []string{
+		"dataset=archive", "dataset=huggingface", "dataset.seed=2", "dataset.train_per_class=1", "model.channels=[32,64]",
+		"model.slope=0", "optimizer=sgd", "optimizer.beta1=0.8", "experiment.epochs=2", "experiment.lr=0.002",
+		"experiment.seed=1", "experiment.batch_size=64", "experiment.layout=standard", "experiment.flip=true", "experiment.val_split=0.2",
+	} {
+		d := load(t, other).Digest()
+		if before, ok := seen[d]; ok {
+			t.Errorf("%s has the digest of %s", other, before)
+		}
+		seen[d] = other
+	}
+	a, b := load(t, "dataset=archive"), load(t, "dataset=archive", "dataset.path=x", "dataset.strict=true")
+	if a.Digest() != b.Digest() {
+		t.Error("where an archive lies changes the digest")
+	}
+}
+
+func TestDifferencesNameTheKeysThatChanged(t *testing.T) {
+	a := load(t)
+	if d := a.Differences(load(t, "run.resume=true")); len(d) != 0 {
+		t.Errorf("a continued run differs: %v", d)
+	}
+	got := a.Differences(load(t, "experiment.batch_size=8", "optimizer=sgd", "model.channels=[1]"))
+	want := []string{
+		"model.channels: [32,64,128] → [1]",
+		`optimizer.name: "adam" → "sgd"`,
+		"optimizer.beta1: 0.9 → (none)",
+		"optimizer.beta2: 0.999 → (none)",
+		"optimizer.epsilon: 1e-08 → (none)",
+		"optimizer.momentum: (none) → 0.9",
+		"optimizer.nesterov: (none) → true",
+		"experiment.batch_size: 32 → 8",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}

@@ -1,0 +1,160 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// problems lists everything that is wrong with a configuration; as an error it
+// is one line for one problem and a line each for several.
+type problems []string
+
+func (p problems) Error() string {
+	if len(p) == 1 {
+		return p[0]
+	}
+	return fmt.Sprintf("%d problems:\n  %s", len(p), strings.Join(p, "\n  "))
+}
+
+// err returns the problems as an error, nil when there is none.
+func (p problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return p
+}
+
+// fileName is what may be part of a file's name on every system.
+var fileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// hubRepo is the hub's <owner>/<name>.
+var hubRepo = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// notAmong words the refusal of a value that is none of those allowed.
+func notAmong(key, value string, allowed []string) string {
+	return fmt.Sprintf("%s is %q: it must be %s%s", key, value, orList(allowed), suggest(value, allowed))
+}
+
+// validate returns every value that is out of its range.
+func (c *Config) validate() error {
+	var p problems
+	check := func(ok bool, key string, value any, allowed string) {
+		if !ok {
+			p = append(p, fmt.Sprintf("%s is %s: it must be %s", key, show(value), allowed))
+		}
+	}
+	choice := func(key, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			p = append(p, notAmong(key, value, allowed))
+		}
+	}
+	// Comparisons are written so that NaN fails them.
+	share := func(key string, v float64) { check(v >= 0 && v < 1, key, v, "at least 0 and below 1") }
+	positive := func(key string, v float64) {
+		check(v > 0 && !math.IsInf(v, 1), key, v, "a finite number above 0")
+	}
+	widths := func(key string, v []int, most int) {
+		ok := len(v) >= 1 && len(v) <= most && !slices.ContainsFunc(v, func(n int) bool { return n < 1 || n > maxWidth })
+		check(ok, key, v, fmt.Sprintf("a list of 1 to %d whole numbers, each from 1 to %d", most, maxWidth))
+	}
+	batch := func(key string, v int) {
+		check(v >= 1 && v <= MaxBatchSize, key, v, fmt.Sprintf("from 1 to %d", MaxBatchSize))
+	}
+	folder := func(key, v string) {
+		check(v != "", key, v, "the path of a folder")
+		tilde(check, key, v)
+	}
+
+	r := c.Run
+	folder("run.root", r.Root)
+	tilde(check, "run.dir", r.Dir)
+	check(fileName.MatchString(r.Name), "run.name", r.Name, nameRule)
+
+	d := c.Dataset
+	folder("dataset.dir", d.Dir)
+	switch d.Name {
+	case "synthetic":
+		check(d.TrainPerClass >= 1, "dataset.train_per_class", d.TrainPerClass, "at least 1")
+		check(d.TestPerClass >= 1, "dataset.test_per_class", d.TestPerClass, "at least 1")
+	case "archive":
+		// An empty path is fine for all but `data prepare`, which asks for it.
+		tilde(check, "dataset.path", d.Path)
+	case "huggingface":
+		check(hubRepo.MatchString(d.Repo), "dataset.repo", d.Repo, "<owner>/<name>")
+		check(d.Revision != "", "dataset.revision", d.Revision, "a branch, tag or commit")
+		check(d.Endpoint == "" || strings.HasPrefix(d.Endpoint, "https://") || strings.HasPrefix(d.Endpoint, "http://"),
+			"dataset.endpoint", d.Endpoint, "an http:// or https:// address, or empty")
+	}
+
+	m := c.Model
+	widths("model.channels", m.Channels, maxBlocks)
+	widths("model.dense", m.Dense, maxDense)
+	share("model.slope", m.Slope)
+	// What is merely passed on by ${experiment.…} is reported once, below.
+	if m.Dropout != c.Experiment.Dropout {
+		share("model.dropout", m.Dropout)
+	}
+	check(m.Threshold > 0 && m.Threshold < 1, "model.threshold", m.Threshold, "above 0 and below 1")
+
+	o := c.Optimizer
+	if o.LR != c.Experiment.LR {
+		positive("optimizer.lr", o.LR)
+	}
+	check(o.WeightDecay >= 0 && !math.IsInf(o.WeightDecay, 1), "optimizer.weight_decay", o.WeightDecay, "a finite number, 0 or more")
+	switch o.Name {
+	case "adam":
+		share("optimizer.beta1", o.Beta1)
+		share("optimizer.beta2", o.Beta2)
+		positive("optimizer.epsilon", o.Epsilon)
+	case "sgd":
+		share("optimizer.momentum", o.Momentum)
+		check(!o.Nesterov || o.Momentum != 0, "optimizer.nesterov", o.Nesterov, "false where optimizer.momentum is 0")
+	}
+
+	e := c.Experiment
+	check(fileName.MatchString(e.Name), "experiment.name", e.Name, nameRule)
+	check(e.Epochs >= 1, "experiment.epochs", e.Epochs, "at least 1")
+	batch("experiment.batch_size", e.BatchSize)
+	positive("experiment.lr", e.LR)
+	share("experiment.dropout", e.Dropout)
+	choice("experiment.schedule", e.Schedule, "constant", "cosine")
+	check(e.WarmupEpochs >= 0 && (e.WarmupEpochs <= float64(e.Epochs) || e.Epochs < 1) && !math.IsInf(e.WarmupEpochs, 1),
+		"experiment.warmup_epochs", e.WarmupEpochs, fmt.Sprintf("from 0 to experiment.epochs (%d)", e.Epochs))
+	check(e.ValSplit > 0 && e.ValSplit <= 0.5, "experiment.val_split", e.ValSplit, "above 0 and at most 0.5")
+	check(e.Patience >= 0, "experiment.patience", e.Patience, "0 (never stop early) or more")
+	choice("experiment.layout", e.Layout, "auto", "standard", "blocked")
+	check(e.Threads >= 0 && e.Threads <= maxThreads, "experiment.threads", e.Threads,
+		fmt.Sprintf("from 0 (all cores) to %d", maxThreads))
+
+	choice("profiler.name", c.Profiler.Name, "none", "pprof", "onnxruntime")
+	batch("evaluate.batch_size", c.Evaluate.BatchSize)
+	choice("evaluate.split", c.Evaluate.Split, "train", "test")
+	return p.err()
+}
+
+const (
+	maxBlocks  = 5    // five poolings leave one pixel of 32
+	maxDense   = 8    // deeper is a slip, not a network
+	maxWidth   = 8192 // likewise
+	maxThreads = 1024
+
+	nameRule = `a letter or digit, then letters, digits, ".", "_" and "-"`
+)
+
+// tilde refuses a path that the shell was expected to expand and did not,
+// before somebody finds a folder named "~" and removes it.
+func tilde(check func(bool, string, any, string), key, path string) {
+	check(path != "~" && !strings.HasPrefix(path, "~/"), key, path,
+		`a path without "~", which shells leave as it is here; write $HOME instead`)
+}
+
+func orList(names []string) string {
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
