@@ -157,7 +157,6 @@ func (m Manifest) prepareCommand(dir string) string {
 	return strings.Join(append(args, "dataset.dir="+dir), " ")
 }
 
-
 func imagesName(split string) string { return split + "-images.npy" }
 func labelsName(split string) string { return split + "-labels.npy" }
 

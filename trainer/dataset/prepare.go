@@ -22,6 +22,7 @@ func Prepare(ctx context.Context, cfg config.Dataset, out io.Writer) (*Manifest,
 	gather, ok := map[string]func(context.Context, config.Dataset, *collection, io.Writer) (Source, error){
 		"synthetic":   gatherSynthetic,
 		"archive":     gatherArchive,
+		"huggingface": gatherHub,
 	}[cfg.Name]
 	if !ok {
 		return nil, fmt.Errorf("prepare data set: there is no source %q; choose dataset=synthetic, dataset=archive or dataset=huggingface", cfg.Name)
