@@ -1,0 +1,463 @@
+package report
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"image/png"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"fakeart/internal/imaging"
+	"fakeart/internal/model"
+	"fakeart/trainer/dataset"
+	"fakeart/trainer/evaluate"
+	"fakeart/trainer/runlog"
+)
+
+const pictureBytes = imaging.Size * imaging.Size * imaging.Channels
+
+// example is the report of a run over pictures that tell their own index in their pixels.
+func example(t *testing.T, logits []float32, labels []uint8) Report {
+	t.Helper()
+	metrics, err := evaluate.Measure(logits, labels, 0.5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	split := &dataset.Split{Images: make([]uint8, len(labels)*pictureBytes), Labels: labels}
+	for i := range labels {
+		picture := split.Image(i)
+		for j := range picture {
+			picture[j] = uint8(i*7 + j)
+		}
+	}
+	classes := dataset.Classes()
+	return Report{
+		Config:  []byte("experiment:\n  name: base\n"),
+		Metrics: run(3, 10),
+		Model: model.Metadata{
+			Name: "base", Classes: classes, Threshold: 0.5, Preprocessing: imaging.PreprocessingID,
+			ConfigDigest: "sha256:cc", Seed: 420, ValLoss: 0.1234, ValAccuracy: 0.9876, Revision: "v1.2.3",
+		},
+		Manifest: &dataset.Manifest{
+			Source: dataset.Source{Kind: "archive", Path: "cifake.zip"}, Preprocessing: imaging.PreprocessingID, Classes: classes,
+			Splits: map[string]map[string]int{"train": {"REAL": 11, "FAKE": 12}, "test": {"REAL": 13, "FAKE": 14}},
+		},
+		Result: &evaluate.Result{
+			Model: "sha256:aa", Data: "sha256:bb", Source: "archive", Split: "test",
+			Count: len(labels), Classes: classes, Metrics: metrics,
+		},
+		Logits: logits,
+		Split:  split,
+	}
+}
+
+// run makes the rows of a run whose second epoch is the best.
+func run(epochs, steps int) []runlog.Row {
+	var rows []runlog.Row
+	for e := 1; e <= epochs; e++ {
+		for s := 1; s <= steps; s++ {
+			step := (e-1)*steps + s
+			rows = append(rows, runlog.Row{
+				Kind: runlog.Step, Epoch: e, Step: step, TrainLoss: 1 / float64(step), TrainAccuracy: 1 - 1/float64(step+1),
+				ValLoss: math.NaN(), ValAccuracy: math.NaN(), LR: 0.001, ImagesPerSecond: 2500,
+			})
+		}
+		rows = append(rows, runlog.Row{
+			Kind: runlog.Epoch, Epoch: e, Step: e * steps, TrainLoss: 1 / float64(e), TrainAccuracy: 0.9,
+			ValLoss: 0.1 + math.Abs(float64(e)-2), ValAccuracy: 0.95, LR: 0.001, ImagesPerSecond: 2500,
+		})
+	}
+	return rows
+}
+
+// scores is a good model's answer to n pictures, with some mistakes.
+func scores(n int, distance float64) ([]float32, []uint8) {
+	r := rand.New(rand.NewPCG(1, 2))
+	logits, labels := make([]float32, n), make([]uint8, n)
+	for i := range logits {
+		labels[i] = uint8(i % 2)
+		logits[i] = float32(2*r.NormFloat64() + distance*(2*float64(labels[i])-1))
+	}
+	return logits, labels
+}
+
+func html(t *testing.T, r Report) string {
+	t.Helper()
+	page, err := render(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wellFormed(t, page)
+	return string(page)
+}
+
+// wellFormed walks all elements of a page: each one that is opened is closed, no
+// script is among them, and no attribute refers to anything outside the page.
+func wellFormed(t *testing.T, page []byte) {
+	t.Helper()
+	d := xml.NewDecoder(bytes.NewReader(page))
+	d.Strict = false
+	d.AutoClose = xml.HTMLAutoClose
+	d.Entity = xml.HTMLEntity
+	elements := 0
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("the page is broken: %v", err)
+		}
+		element, ok := token.(xml.StartElement)
+		if !ok {
+			continue
+		}
+		elements++
+		switch element.Name.Local {
+		case "script", "iframe", "object", "embed", "base", "form", "a":
+			t.Errorf("the page has a <%s>", element.Name.Local)
+		}
+		for _, a := range element.Attr {
+			switch name := strings.ToLower(a.Name.Local); {
+			case strings.HasPrefix(name, "on"):
+				t.Errorf("<%s> has the script %s=%q", element.Name.Local, name, a.Value)
+			case name == "src" || name == "href" || name == "srcset" || name == "data" || name == "action":
+				if !strings.HasPrefix(a.Value, "data:") {
+					t.Errorf("<%s> refers to %s=%q", element.Name.Local, name, a.Value)
+				}
+			}
+		}
+	}
+	if elements < 50 {
+		t.Errorf("the page has %d elements only", elements)
+	}
+	page = regexp.MustCompile(`base64,[^"]*`).ReplaceAll(page, nil) // which may hold any word
+	for _, outside := range []string{"://", "@import", "url(", "ZgotmplZ", "%!", "NaN", "Inf"} {
+		if i := bytes.Index(page, []byte(outside)); i >= 0 {
+			t.Errorf("the page has %q: …%s…", outside, page[max(0, i-60):min(len(page), i+60)])
+		}
+	}
+}
+
+func TestThePageShowsTheRun(t *testing.T) {
+	// Mistakes: no. 1 (FAKE, logit -2), no. 4 (REAL, 1), no. 6 (REAL, 3).
+	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint8{0, 1, 0, 1, 0, 1, 0, 1})
+	page := html(t, r)
+	for _, want := range []string{
+		"<h1>base</h1>", "8 pictures of the test split", "probability of 0.5",
+		"62.50 %", // accuracy, 5 of 8
+		"60.00 %", // precision, 3 of 5
+		"75.00 %", // recall, 3 of 4
+		"66.67 %", // f1
+		"AUC 0.8750", fmt.Sprintf("<dd>%.4f</dd>", r.Result.LogLoss), fmt.Sprintf("<dd>%.4f</dd>", r.Result.ECE),
+		"<b>2</b><span>50.00 %</span>", "<b>3</b><span>75.00 %</span>", // the confusion matrix
+		"REAL called FAKE", "FAKE called REAL", "no. 6", "no. 4", "no. 1", "0.9526", "0.7311", "0.1192",
+		"best epoch 2", "2 of 3",
+		"archive cifake.zip", "11 REAL, 12 FAKE", "13 REAL, 14 FAKE", "0.1234", "0.9876", "420", "v1.2.3",
+		imaging.PreprocessingID, "sha256:aa", "sha256:bb", "sha256:cc",
+		"experiment:\n  name: base",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if got := strings.Count(page, `<svg class="chart"`); got != 7 {
+		t.Errorf("%d charts, want 7", got)
+	}
+	if strings.Contains(page, "Synthetic") {
+		t.Error("the page calls real data synthetic")
+	}
+	if strings.Index(page, "no. 6") > strings.Index(page, "no. 4") {
+		t.Error("the surer mistake comes second")
+	}
+}
+
+func TestThePicturesOfTheMistakesAreTheSplitsOwn(t *testing.T) {
+	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint8{0, 1, 0, 1, 0, 1, 0, 1})
+	found := regexp.MustCompile(`data:image/png;base64,([^"]+)" [^>]*alt="Picture (\d+),`).FindAllStringSubmatch(html(t, r), -1)
+	if len(found) != 3 {
+		t.Fatalf("%d pictures, want 3", len(found))
+	}
+	for _, f := range found {
+		var index int
+		if _, err := fmt.Sscan(f[2], &index); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(f[1], "&#43;", "+") // as an attribute has it
+		img, err := png.Decode(base64.NewDecoder(base64.StdEncoding, strings.NewReader(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b := img.Bounds(); b.Dx() != imaging.Size || b.Dy() != imaging.Size {
+			t.Fatalf("picture %d has %v", index, b)
+		}
+		for i := range imaging.Size * imaging.Size {
+			red, green, blue, _ := img.At(i%imaging.Size, i/imaging.Size).RGBA()
+			want := r.Split.Image(index)[3*i : 3*i+3]
+			if got := [3]uint8{uint8(red >> 8), uint8(green >> 8), uint8(blue >> 8)}; !bytes.Equal(got[:], want) {
+				t.Fatalf("picture %d, pixel %d is %v, want %v", index, i, got, want)
+			}
+		}
+	}
+}
+
+func TestSyntheticDataIsCalledSo(t *testing.T) {
+	logits, labels := scores(40, 3)
+	r := example(t, logits, labels)
+	seed := int64(7)
+	r.Manifest.Source = dataset.Source{Kind: "synthetic", Seed: &seed}
+	r.Result.Notes = append(r.Result.Notes, evaluate.SyntheticNote)
+	page := html(t, r)
+	for _, want := range []string{"Synthetic data.", "say nothing about real generators", "from seed 7"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+func TestOddRunsStillGiveAPage(t *testing.T) {
+	nan, inf := math.NaN(), math.Inf(1)
+	good, labels := scores(60, 3)
+	var most, inverted []float32
+	for i, z := range good {
+		most = append(most, math.MaxFloat32*float32(2*float64(labels[i])-1))
+		inverted = append(inverted, -z)
+	}
+	noValidation := run(2, 4)
+	for i := range noValidation {
+		noValidation[i].ValLoss, noValidation[i].ValAccuracy = nan, nan
+	}
+	diverged := append(run(1, 4),
+		runlog.Row{Kind: runlog.Step, Epoch: 2, Step: 5, TrainLoss: nan, TrainAccuracy: nan, LR: 0.001, ImagesPerSecond: inf},
+		runlog.Row{Kind: runlog.Step, Epoch: 2, Step: 6, TrainLoss: inf, TrainAccuracy: 0, LR: 0.001})
+	only := func(kind runlog.Kind) (rows []runlog.Row) {
+		for _, r := range run(3, 4) {
+			if r.Kind == kind {
+				rows = append(rows, r)
+			}
+		}
+		return rows
+	}
+	for _, tc := range []struct {
+		name    string
+		logits  []float32
+		labels  []uint8
+		metrics []runlog.Row
+		want    string
+	}{
+		{"without metrics", good, labels, nil, "No metrics were recorded"},
+		{"with a single step", good, labels, run(1, 1)[:1], ">step</text>"},
+		{"with a single epoch", good, labels, run(1, 3), ">epoch</text>"},
+		{"without epochs", good, labels, only(runlog.Step), "train by step"},
+		{"without steps", good, labels, only(runlog.Epoch), "train by epoch"},
+		{"without validation", good, labels, noValidation, "train by epoch"},
+		{"that diverged", good, labels, diverged, "train by step"},
+		{"with all zeros", good, labels, []runlog.Row{{Kind: runlog.Step}, {Kind: runlog.Epoch}}, "Loss"},
+		{"with one picture", good[:1], labels[:1], run(1, 3), "undefined"},
+		{"with only REAL", []float32{-1, 1, -3}, []uint8{0, 0, 0}, run(1, 3), "Undefined: the split holds one class only"},
+		{"with equal logits", []float32{2, 2, 2}, []uint8{0, 1, 0}, run(1, 3), "AUC 0.5000"},
+		{"with the largest logits", most, labels, run(1, 3), "AUC 1.0000"},
+		{"with no mistake", []float32{-1, 1}, []uint8{0, 1}, run(1, 3), "None."},
+		{"with every mistake", inverted, labels, run(1, 3), "The 12 surest of 2"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := example(t, tc.logits, tc.labels)
+			r.Metrics = tc.metrics
+			r.Config = nil
+			if page := html(t, r); !strings.Contains(page, tc.want) {
+				t.Errorf("the page lacks %q", tc.want)
+			}
+		})
+	}
+}
+
+func TestNamesAndConfigurationCannotBreakThePage(t *testing.T) {
+	logits, labels := scores(20, 3)
+	r := example(t, logits, labels)
+	const evil = `</pre></style><script>alert(1)</script><img src=x onerror="alert(2)">&`
+	r.Model.Name = evil
+	r.Config = []byte(evil)
+	r.Model.Revision = evil
+	r.Manifest.Source.Path = evil
+	r.Result.Notes = []string{evil}
+	html(t, r) // fails on a script, and on a reference
+}
+
+func TestALongRunOfAPoorModelStaysBelowOneMegabyte(t *testing.T) {
+	logits, labels := scores(20000, 0)
+	r := example(t, logits, labels)
+	r.Metrics = run(400, 200)
+	noise := rand.New(rand.NewPCG(3, 4))
+	for i := range r.Metrics {
+		r.Metrics[i].TrainLoss = noise.Float64()
+	}
+	for i := range r.Split.Images { // pictures that do not compress
+		r.Split.Images[i] = uint8(noise.Uint32())
+	}
+	if page := html(t, r); len(page) > 1<<20 {
+		t.Errorf("the page has %d bytes", len(page))
+	}
+}
+
+func TestTheSameReportGivesTheSameBytes(t *testing.T) {
+	logits, labels := scores(100, 2)
+	if html(t, example(t, logits, labels)) != html(t, example(t, logits, labels)) {
+		t.Error("two pages differ")
+	}
+}
+
+func TestWriteReplacesAnOldPageAndAFailureLeavesIt(t *testing.T) {
+	logits, labels := scores(20, 2)
+	path := filepath.Join(t.TempDir(), "report.html")
+	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	broken := example(t, logits, labels)
+	broken.Logits = broken.Logits[1:]
+	if err := Write(path, broken); err == nil || !strings.Contains(err.Error(), "19 logits") {
+		t.Errorf("error = %v", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "old" {
+		t.Errorf("the old page became %q, %v", text, err)
+	}
+	if err := Write(path, example(t, logits, labels)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(text), "<!doctype html>") {
+		t.Errorf("the new page is %.20q, %v", text, err)
+	}
+	files, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(files) != 1 {
+		t.Errorf("the folder holds %v, %v", files, err)
+	}
+	missing := filepath.Join(t.TempDir(), "no", "report.html")
+	if err := Write(missing, example(t, logits, labels)); err == nil || !strings.Contains(err.Error(), missing) {
+		t.Errorf("error = %v, want one that names %s", err, missing)
+	}
+}
+
+func TestAReportWithoutAMeasurementIsRefused(t *testing.T) {
+	if err := Write(filepath.Join(t.TempDir(), "report.html"), Report{}); err == nil {
+		t.Error("an empty report was written")
+	}
+}
+
+func TestTheBestEpochIsTheFirstOfLowestValidationLoss(t *testing.T) {
+	row := func(epoch int, loss float64) runlog.Row {
+		return runlog.Row{Kind: runlog.Epoch, Epoch: epoch, Step: epoch * 5, ValLoss: loss}
+	}
+	nan := math.NaN()
+	for _, tc := range []struct {
+		name string
+		rows []runlog.Row
+		want int
+	}{
+		{"none", nil, -1},
+		{"none validated", []runlog.Row{row(1, nan), row(2, nan)}, -1},
+		{"the middle one", []runlog.Row{row(1, 3), row(2, 1), row(3, 2)}, 1},
+		{"a tie", []runlog.Row{row(1, 3), row(2, 1), row(3, 1)}, 1},
+		{"one without validation before it", []runlog.Row{row(1, nan), row(2, 1)}, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := newHistory(tc.rows).best; got != tc.want {
+				t.Errorf("best = %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestThinningAStepCurveKeepsItsMean(t *testing.T) {
+	h := newHistory(run(7, 143))
+	curve := h.stepCurve(func(r runlog.Row) float64 { return r.TrainLoss })
+	if len(curve) > maxPoints || len(curve) < maxPoints/2 {
+		t.Errorf("%d points", len(curve))
+	}
+	if last := curve[len(curve)-1].X; math.Abs(last-7) > 0.05 {
+		t.Errorf("the curve ends at epoch %v, want 7", last)
+	}
+	var sum, want float64
+	for i, p := range curve {
+		n := min(h.group, len(h.steps)-i*h.group)
+		sum += p.Y * float64(n)
+	}
+	for _, r := range h.steps {
+		want += r.TrainLoss
+	}
+	if math.Abs(sum-want) > 1e-9 {
+		t.Errorf("sum of losses = %v, want %v", sum, want)
+	}
+}
+
+func TestThinningAROCCurveKeepsItsEndsAndCorners(t *testing.T) {
+	if got := thin([]float64{0, 0, 0, 0.5, 1}, []float64{0, 0.5, 1, 1, 1}); len(got) != 3 {
+		t.Errorf("a corner between two straight lines became %v", got)
+	}
+	logits, labels := scores(5000, 0)
+	fpr, tpr := evaluate.ROC(logits, labels)
+	got := thin(fpr, tpr)
+	if len(got) > maxPoints+1 {
+		t.Errorf("%d points", len(got))
+	}
+	if first, last := got[0], got[len(got)-1]; first.X != 0 || first.Y != 0 || last.X != 1 || last.Y != 1 {
+		t.Errorf("the curve goes from %v to %v", first, last)
+	}
+}
+
+func TestTicksAreRoundNumbers(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		ticks     ticks
+		low, high float64
+		want      string
+	}{
+		{"shares", ticks{count: 5}, 0, 1, "0 0.2 0.4 0.6 0.8 1.0"},
+		{"percent", ticks{count: 5, percent: true}, 0.6, 1, "60 % 70 % 80 % 90 % 100 %"},
+		{"narrow percent", ticks{count: 5, percent: true}, 0.99, 1, "99.0 % 99.2 % 99.4 % 99.6 % 99.8 % 100.0 %"},
+		{"epochs", ticks{count: 8, whole: true}, 0, 6, "0 1 2 3 4 5 6"},
+		{"half an epoch", ticks{count: 8, whole: true}, 0, 0.5, "0 "},
+		{"many epochs", ticks{count: 8, whole: true}, 0, 100, "0 20 40 60 80 100"},
+		{"small rates", ticks{count: 5}, 0, 1e-5, "0 2e-06 4e-06 6e-06 8e-06 1e-05"},
+		{"rates", ticks{count: 5}, 0, 0.001, "0 0.0002 0.0004 0.0006 0.0008 0.0010"},
+		{"both signs", ticks{count: 4}, -10.3, 9.7, "-10 -5 0 5"},
+		{"nothing", ticks{count: 5}, 3, 3, "3.0 3.2 3.4 3.6 3.8 4.0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var labels []string
+			for _, m := range tc.ticks.Ticks(tc.low, tc.high) {
+				labels = append(labels, m.Label)
+			}
+			if got := strings.Join(labels, " "); got != tc.want {
+				t.Errorf("ticks %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	logits, labels := scores(20000, 2)
+	metrics, err := evaluate.Measure(logits, labels, 0.5)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := Report{
+		Metrics:  run(10, 3000),
+		Manifest: &dataset.Manifest{Classes: dataset.Classes()},
+		Result:   &evaluate.Result{Count: len(labels), Metrics: metrics},
+		Logits:   logits,
+		Split:    &dataset.Split{Images: make([]uint8, len(labels)*pictureBytes), Labels: labels},
+	}
+	for b.Loop() {
+		if _, err := render(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
