@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/moby/sys/atomicwriter"
@@ -150,16 +149,15 @@ func (r *Result) WriteTable(w io.Writer) {
 	if r.ROCAUC != nil {
 		auc = fmt.Sprintf("%.4f", *r.ROCAUC)
 	}
-	fmt.Fprintf(w, "%d pictures of the %s split (%s); above %v a picture is called %s\n\n",
-		r.Count, r.Split, r.Source, r.Threshold, positive)
+	fmt.Fprintf(w, "%d pictures of the %s split (%s); called %s above a probability of %v\n\n",
+		r.Count, r.Split, r.Source, positive, r.Threshold)
 
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "accuracy\t%.4f\t    roc auc\t%s\t\n", r.Accuracy, auc)
-	fmt.Fprintf(t, "precision\t%.4f\t    log loss\t%.4f\t\n", r.Precision, r.LogLoss)
-	fmt.Fprintf(t, "recall\t%.4f\t    calibration error\t%.4f\t\n", r.Recall, r.ECE)
-	fmt.Fprintf(t, "f1\t%.4f\t\t\t\n", r.F1)
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintf(t, "  accuracy\t%.4f\troc auc\t%s\n", r.Accuracy, auc)
+	fmt.Fprintf(t, "  precision\t%.4f\tlog loss\t%.4f\n", r.Precision, r.LogLoss)
+	fmt.Fprintf(t, "  recall\t%.4f\tcalibration error\t%.4f\n", r.Recall, r.ECE)
+	fmt.Fprintf(t, "  f1\t%.4f\n\n", r.F1)
 	_ = t.Flush()
-	fmt.Fprintln(w)
 
 	c := r.Confusion
 	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -170,6 +168,6 @@ func (r *Result) WriteTable(w io.Writer) {
 
 	fmt.Fprintf(w, "\nmodel  %s\ndata   %s\n", r.Model, r.Data)
 	for _, note := range r.Notes {
-		fmt.Fprintf(w, "note   %s\n", strings.TrimSpace(note))
+		fmt.Fprintf(w, "note   %s\n", note)
 	}
 }
