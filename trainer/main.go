@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"fakeart/internal/config"
+	"fakeart/trainer/train"
 )
 
 // The exit codes of the program.
@@ -46,8 +48,11 @@ func main() {
 type commands struct {
 	Version kong.VersionFlag `help:"Print the version and exit."`
 
-	Config configCommand `cmd:"" help:"Print the composed configuration."`
-	Data   dataCommand   `cmd:"" help:"Work on data sets."`
+	Config    configCommand    `cmd:"" help:"Print the composed configuration."`
+	Data      dataCommand      `cmd:"" help:"Work on data sets."`
+	Train     trainCommand     `cmd:"" help:"Train the network, export and measure the best epoch's model."`
+	Evaluate  evaluateCommand  `cmd:"" help:"Measure a model file on a split of a prepared data set."`
+	Benchmark benchmarkCommand `cmd:"" help:"Measure how fast this machine trains, beside how fast it infers."`
 }
 
 // streams is where a command writes: results to out, everything else to err.
@@ -102,7 +107,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	switch {
 	case errors.As(err, new(usageError)):
 		return exitUsage
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, train.ErrInterrupted)):
 		return exitInterrupted
 	}
 	return exitFailure
@@ -144,16 +149,24 @@ func version() string {
 	if !ok {
 		return "trainer (unknown build)"
 	}
-	settings := map[string]string{}
+	return fmt.Sprintf("trainer %s, revision %s, %s", info.Main.Version, cmp.Or(revision(), "unknown"), info.GoVersion)
+}
+
+// revision returns the commit that the program was built from, with "-modified"
+// behind it when the tree held more than the commit; empty when unknown.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	revision, modified := "", ""
 	for _, s := range info.Settings {
-		settings[s.Key] = s.Value
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			modified = "-modified"
+		}
 	}
-	revision := settings["vcs.revision"]
-	if revision == "" {
-		revision = "unknown"
-	}
-	if settings["vcs.modified"] == "true" {
-		revision += " (modified)"
-	}
-	return fmt.Sprintf("trainer %s, revision %s, %s", info.Main.Version, revision, info.GoVersion)
+	return revision + modified
 }

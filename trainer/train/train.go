@@ -22,6 +22,7 @@ import (
 	"golang.org/x/term"
 
 	"fakeart/internal/config"
+	"fakeart/internal/ort"
 	"fakeart/trainer/dataset"
 	"fakeart/trainer/evaluate"
 	"fakeart/trainer/net"
@@ -74,7 +75,7 @@ type run struct {
 func Run(ctx context.Context, cfg *config.Config, revision string, out io.Writer) (_ *Summary, err error) {
 	r := &run{cfg: cfg, out: out, revision: revision}
 	// All that can be wrong without a run folder is found before there is one.
-	if r.net, err = Network(cfg); err != nil {
+	if r.net, err = network(cfg); err != nil {
 		return nil, err
 	}
 	if r.split, r.manifest, err = dataset.Load(cfg.Dataset.Dir, dataset.Train); err != nil {
@@ -86,25 +87,19 @@ func Run(ctx context.Context, cfg *config.Config, revision string, out io.Writer
 			r.split.Len(), cfg.Dataset.Dir)
 	}
 	r.validate = subset(r.split, validate)
-	weights := r.net.Init(cfg.Experiment.Seed)
-	options := TrainerOptions(cfg)
-	if cfg.Profiler.Name == "none" {
-		// A trainer is made before the folder, since the library may be missing.
-		if r.trainer, err = net.NewTrainer(r.net, weights, options); err != nil {
-			return nil, err
-		}
+	if err := ort.Init(); err != nil {
+		return nil, err
 	}
 	if r.folder, err = openFolder(cfg, time.Now()); err != nil {
-		return nil, errors.Join(err, r.close())
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
+	prefix := ""
 	if cfg.Profiler.Name == "onnxruntime" {
-		options.ProfilePrefix = r.folder.file("onnxruntime")
+		prefix = r.folder.file("onnxruntime")
 	}
-	if r.trainer == nil {
-		if r.trainer, err = net.NewTrainer(r.net, weights, options); err != nil {
-			return nil, err
-		}
+	if r.trainer, err = newTrainer(cfg, r.net, prefix); err != nil {
+		return nil, err
 	}
 	stop, err := r.profile()
 	if err != nil {
@@ -131,22 +126,22 @@ func Run(ctx context.Context, cfg *config.Config, revision string, out io.Writer
 	return r.finish(ctx)
 }
 
-// Network is the network that the configuration describes.
-func Network(cfg *config.Config) (*net.Network, error) {
+// network is the network that the configuration describes.
+func network(cfg *config.Config) (*net.Network, error) {
 	m := cfg.Model
 	return net.New(net.Config{Channels: m.Channels, Dense: m.Dense, Slope: m.Slope, Dropout: m.Dropout})
 }
 
-// TrainerOptions is how the configuration wants the network trained.
-func TrainerOptions(cfg *config.Config) net.TrainerOptions {
+// newTrainer makes a trainer as the configuration wants it, with fresh weights.
+func newTrainer(cfg *config.Config, n *net.Network, profilePrefix string) (*net.Trainer, error) {
 	o := cfg.Optimizer
-	return net.TrainerOptions{
+	return net.NewTrainer(n, n.Init(cfg.Experiment.Seed), net.TrainerOptions{
 		Optimizer: net.Optimizer{
 			Name: o.Name, WeightDecay: o.WeightDecay, Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon,
 			Momentum: o.Momentum, Nesterov: o.Nesterov,
 		},
-		Layout: cfg.Experiment.Layout, Threads: cfg.Experiment.Threads,
-	}
+		Layout: cfg.Experiment.Layout, Threads: cfg.Experiment.Threads, ProfilePrefix: profilePrefix,
+	})
 }
 
 // close ends what is open, also half-way through Run.

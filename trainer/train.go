@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"fakeart/trainer/train"
+)
+
+// trainCommand trains a model.
+type trainCommand struct {
+	composition
+}
+
+// Run reports how training goes on standard error, and the result on standard
+// output.
+func (c *trainCommand) Run(ctx context.Context, std streams) error {
+	cfg, err := c.load()
+	if err != nil {
+		return err
+	}
+	s, err := train.Run(ctx, cfg, revision(), std.err)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "%s: %s\n", s.Model, s.Digest)
+	fmt.Fprintf(std.out, "  best epoch %d: validation loss %.4f, accuracy %.4f\n", s.BestEpoch, s.ValLoss, s.ValAccuracy)
+	if s.Test != nil {
+		fmt.Fprintf(std.out, "  test accuracy %.4f on %d pictures; see %s\n", s.Test.Accuracy, s.Test.Count, filepath.Join(s.Dir, "report.html"))
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"fakeart/internal/config"
+	"fakeart/internal/imaging"
+	"fakeart/internal/ort"
+	"fakeart/trainer/dataset"
+)
+
+const (
+	benchmarkRounds   = 7
+	benchmarkPictures = 4096
+	benchmarkTime     = 1500 * time.Millisecond // for each measurement
+)
+
+// Speed is what Benchmark measures for one batch size.
+type Speed struct {
+	Batch int
+	// Training and Inference are in images a second, each the median over rounds.
+	Training, Inference float64
+	// Efficiency is training ÷ (inference ÷ 3), the median over rounds: a training
+	// step does the work of three forward passes, so 1 is what no program exceeds
+	// that computes as fast as inference does.
+	Efficiency float64
+	// Layout is the one trained in.
+	Layout string
+}
+
+// Benchmark measures how fast the configured network trains, in the loop that
+// Run uses with the pictures prepared beside it, and how fast ONNX Runtime
+// infers with the same network, batch size and threads. The two take turns, so
+// that a machine whose speed drifts does not favour either. It learns from
+// noise, in memory. A line about each round goes to out.
+func Benchmark(ctx context.Context, cfg *config.Config, batch int, out io.Writer) (*Speed, error) {
+	c := *cfg
+	c.Experiment.BatchSize = batch
+	c.Experiment.Epochs = 1 << 20 // it is stopped long before
+	pictures := noise(max(benchmarkPictures, batch), c.Experiment.Seed)
+	r := &run{cfg: &c, manifest: &dataset.Manifest{}}
+	var err error
+	if r.net, err = network(&c); err != nil {
+		return nil, err
+	}
+	s := &Speed{Batch: batch}
+	var training, inference, efficiency []float64
+	for round := range benchmarkRounds {
+		t, layout, err := r.benchmarkTraining(ctx, pictures)
+		if err != nil {
+			return nil, err
+		}
+		i, err := r.benchmarkInference(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.Layout = layout
+		training, inference, efficiency = append(training, t), append(inference, i), append(efficiency, 3*t/i)
+		fmt.Fprintf(out, "batch %d, round %d of %d: training %.0f, inference %.0f images/s\n", batch, round+1, benchmarkRounds, t, i)
+	}
+	s.Training, s.Inference, s.Efficiency = median(training), median(inference), median(efficiency)
+	return s, nil
+}
+
+func median(x []float64) float64 {
+	slices.Sort(x)
+	return x[len(x)/2]
+}
+
+// noise is a split of n pictures that show nothing.
+func noise(n int, seed int64) *dataset.Split {
+	s := &dataset.Split{Images: make([]uint8, n*imaging.Channels*imaging.Size*imaging.Size), Labels: make([]uint8, n)}
+	rng := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // reproducible on purpose
+	for i := range s.Images {
+		s.Images[i] = uint8(rng.Uint32())
+	}
+	for i := range s.Labels {
+		s.Labels[i] = uint8(i & 1)
+	}
+	return s
+}
+
+// benchmarkTraining gives images a second of the training loop.
+func (r *run) benchmarkTraining(ctx context.Context, pictures *dataset.Split) (_ float64, layout string, err error) {
+	if r.trainer, err = newTrainer(r.cfg, r.net, ""); err != nil {
+		return 0, "", err
+	}
+	defer func() { err = errors.Join(err, r.trainer.Close()) }()
+	learn := make([]int, pictures.Len()/r.cfg.Experiment.BatchSize*r.cfg.Experiment.BatchSize)
+	for i := range learn {
+		learn[i] = i
+	}
+	if r.feeder, err = newFeeder(r.trainer, pictures, learn, r.cfg); err != nil {
+		return 0, "", err
+	}
+	defer r.feeder.close()
+	feeding, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		r.feeder.run(feeding, 0)
+		close(ended)
+	}()
+	defer func() {
+		stop()
+		<-ended
+	}()
+	rate, err := rate(ctx, r.cfg.Experiment.BatchSize, func() error {
+		next, ok := <-r.feeder.ready
+		if !ok {
+			return ctx.Err()
+		}
+		if next.err != nil {
+			return next.err
+		}
+		if _, err := r.trainer.Step(next.batch, r.cfg.Optimizer.LR); err != nil {
+			return err
+		}
+		r.feeder.free[next.size] <- next.batch
+		return nil
+	})
+	return rate, r.trainer.Layout(), err
+}
+
+// benchmarkInference gives images a second of the exported network.
+func (r *run) benchmarkInference(ctx context.Context) (_ float64, err error) {
+	f, _, err := r.file(best{Weights: r.net.Init(r.cfg.Experiment.Seed)})
+	if err != nil {
+		return 0, err
+	}
+	s, err := f.NewSession(r.cfg.Experiment.BatchSize, ort.Options{Threads: r.cfg.Experiment.Threads, Spin: true})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	in := s.Input()
+	rng := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // reproducible on purpose
+	for i := range in {
+		in[i] = rng.Float32()
+	}
+	return rate(ctx, r.cfg.Experiment.BatchSize, s.Run)
+}
+
+// rate repeats do, which works on n images, and gives images a second.
+func rate(ctx context.Context, n int, do func() error) (float64, error) {
+	for range 5 {
+		if err := do(); err != nil {
+			return 0, err
+		}
+	}
+	begin, count := time.Now(), 0
+	for time.Since(begin) < benchmarkTime {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if err := do(); err != nil {
+			return 0, err
+		}
+		count += n
+	}
+	return float64(count) / time.Since(begin).Seconds(), nil
+}
