@@ -49,6 +49,7 @@ type Value struct {
 	name  string
 	dtype DType
 	shape []int64
+	graph *Graph // whose tensor it is
 }
 
 // Name is the tensor's name, unique in its graph.
@@ -164,7 +165,7 @@ func (g *Graph) claim(name string) string {
 
 // Input declares an input of the graph.
 func (g *Graph) Input(name string, t DType, shape ...int64) Value {
-	v := Value{g.claim(name), t, slices.Clone(shape)}
+	v := Value{g.claim(name), t, slices.Clone(shape), g}
 	for _, d := range shape {
 		if d < 1 && d != Batch {
 			g.Fail("input %s has a dimension of size %d", v, d)
@@ -180,7 +181,7 @@ func (g *Graph) Output(name string, v Value) {
 		return
 	}
 	v.name = g.current(v.name)
-	out := Value{g.claim(name), v.dtype, v.shape}
+	out := Value{g.claim(name), v.dtype, v.shape, g}
 	if g.rename(v.name, name) {
 		g.pb.Output = append(g.pb.Output, out.info())
 		return
@@ -233,7 +234,7 @@ func (g *Graph) rename(from, to string) bool {
 // Param adds a named tensor of constants, as trained weights are kept.
 // The number of data must be the product of shape.
 func (g *Graph) Param(name string, data []float32, shape ...int64) Value {
-	v := Value{g.claim(name), Float32, slices.Clone(shape)}
+	v := Value{g.claim(name), Float32, slices.Clone(shape), g}
 	g.initializer(v, len(data), &onnxpb.TensorProto{FloatData: data})
 	return v
 }
@@ -262,7 +263,7 @@ func shared[T any](g *Graph, t DType, data []T, shape []int64, pb *onnxpb.Tensor
 	// Constants are shared by layers, so their names carry no scope.
 	scope := g.scope
 	g.scope = nil
-	v := Value{g.unique("const"), t, slices.Clone(shape)}
+	v := Value{g.unique("const"), t, slices.Clone(shape), g}
 	g.scope = scope
 	g.initializer(v, len(data), pb)
 	if key != "" {

@@ -102,8 +102,8 @@ func (b Blocked) AveragePool(x Value, win Window) Value {
 func (b Blocked) pool(op string, x Value, win Window) Value {
 	n := b.node(op, x)
 	b.whole(n, x.Dim(1))
-	win = win.defaults()
-	return n.out(Float32, win.pooled(x), win.attrs())
+	shape := n.poolShape(&win)
+	return n.out(Float32, shape, win.attrs())
 }
 
 // GlobalAveragePool is the mean of each channel of the blocked x: [N,C,1,1].

@@ -31,6 +31,7 @@ func (g *Graph) node(op string, inputs ...Value) *node {
 		if v.name == "" {
 			n.failf("an input is missing")
 		}
+		n.check(v.graph == nil || v.graph == g, "%s is of another graph", v)
 	}
 	return n
 }
@@ -92,6 +93,7 @@ func (n *node) outs(a attrs, results ...Value) []Value {
 				return make([]Value, len(results))
 			}
 		}
+		results[i].graph = n.g
 		results[i].name = n.g.unique(n.op + ":" + fmt.Sprint(i))
 		pb.Output = append(pb.Output, results[i].name)
 	}
@@ -106,6 +108,8 @@ func (g *Graph) ok(vs ...Value) bool {
 	for _, v := range vs {
 		if v.name == "" {
 			g.Fail("a missing tensor was used")
+		} else if v.graph != g {
+			g.Fail("%s is of another graph", v)
 		}
 	}
 	return g.err == nil

@@ -58,6 +58,7 @@ func (n *node) convShape(win *Window) []int64 {
 	x, w := n.inputs[0].shape, n.inputs[1].shape
 	win.Kernel = [2]int64{w[2], w[3]}
 	*win = win.defaults()
+	n.spatial(x, *win)
 	n.check(x[1] == w[1]*win.Group, "%d channels do not fit weights for %d in %d groups", x[1], w[1], win.Group)
 	n.check(w[0]%win.Group == 0, "%d results do not fit %d groups", w[0], win.Group)
 	if len(n.inputs) > 2 {
@@ -70,13 +71,30 @@ func (n *node) convShape(win *Window) []int64 {
 func (g *Graph) MaxPool(x Value, win Window) Value {
 	n := g.node("MaxPool", x)
 	n.dtype(Float32)
-	n.rank(0, 4)
-	win = win.defaults()
-	return n.out(Float32, win.pooled(x), win.attrs())
+	shape := n.poolShape(&win)
+	return n.out(Float32, shape, win.attrs())
 }
 
-func (w Window) pooled(x Value) []int64 {
-	return []int64{x.Dim(0), x.Dim(1), w.size(x.Dim(2), 0), w.size(x.Dim(3), 1)}
+// poolShape checks a pool's input and window and gives its result's shape.
+func (n *node) poolShape(win *Window) []int64 {
+	n.rank(0, 4)
+	if n.failed {
+		return nil
+	}
+	*win = win.defaults()
+	for i := range 2 {
+		n.check(win.Kernel[i] > 0 && win.Pads[i] < win.Kernel[i] && win.Pads[i+2] < win.Kernel[i],
+			"a window of %v with pads %v", win.Kernel, win.Pads)
+	}
+	x := n.inputs[0].shape
+	n.spatial(x, *win)
+	return []int64{x[0], x[1], win.size(x[2], 0), win.size(x[3], 1)}
+}
+
+// spatial checks what a window moves over.
+func (n *node) spatial(x []int64, win Window) {
+	n.check(x[2] != Batch && x[3] != Batch, "the batch must be the first dimension")
+	n.check(min(win.Pads[0], win.Pads[1], win.Pads[2], win.Pads[3]) >= 0, "pads %v are negative", win.Pads)
 }
 
 // broadcast is the shape of an elementwise operation on two tensors, by
@@ -232,8 +250,10 @@ func (g *Graph) Concat(axis int, xs ...Value) Value {
 		return Value{}
 	}
 	shape := slices.Clone(xs[0].shape)
+	n.check(shape[axis] != Batch || len(xs) == 1, "cannot join along the batch")
 	for _, x := range xs[1:] {
 		n.check(x.dtype == xs[0].dtype && len(x.shape) == len(shape), "%s differs in kind", x)
+		n.check(n.failed || x.shape[axis] != Batch, "cannot join along the batch")
 		for i := range shape {
 			n.check(n.failed || i == axis || x.shape[i] == shape[i], "%s differs in dimension %d", x, i)
 		}
@@ -251,6 +271,7 @@ func (g *Graph) Split(x Value, lengths ...int64) []Value {
 	var sum int64
 	results := make([]Value, len(lengths))
 	for i, l := range lengths {
+		n.check(l > 0, "a piece has %d elements", l)
 		sum += l
 		results[i] = Value{dtype: x.dtype, shape: []int64{l}}
 	}
@@ -296,6 +317,7 @@ func (g *Graph) Pad(x Value, before, after []int64) Value {
 	shape := slices.Clone(x.shape)
 	for i := range shape {
 		n.check(before[i] >= 0 && after[i] >= 0, "cannot pad by a negative number")
+		n.check(shape[i] != Batch || before[i]+after[i] == 0, "cannot pad the batch")
 		shape[i] += before[i] + after[i]
 	}
 	return n.out(x.dtype, shape, attrs{"mode": "constant"})
@@ -304,6 +326,7 @@ func (g *Graph) Pad(x Value, before, after []int64) Value {
 // ReduceSum sums over the given axes, which disappear.
 func (g *Graph) ReduceSum(x Value, axes ...int64) Value {
 	n := g.node("ReduceSum", x, g.Ints(axes...))
+	n.check(x.dtype != Bool, "%s cannot be summed", x)
 	return n.out(x.dtype, n.without(axes), attrs{"keepdims": int64(0)})
 }
 
@@ -321,7 +344,8 @@ func (n *node) without(axes []int64) []int64 {
 			shape = append(shape, d)
 		}
 	}
-	n.check(len(shape)+len(axes) == len(n.inputs[0].shape), "has no axes %v", axes)
+	// ONNX takes no axes for all of them.
+	n.check(len(axes) > 0 && len(shape)+len(axes) == len(n.inputs[0].shape), "has no axes %v", axes)
 	n.check(len(shape) > 0, "nothing would be left: keep one dimension")
 	return shape
 }
