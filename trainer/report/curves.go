@@ -113,7 +113,6 @@ func (h history) epochCurve(column func(runlog.Row) float64) plotter.XYs {
 
 func (h history) axes(yLabel string) *chart {
 	c := newChart(h.xLabel(), yLabel, chartWidth, chartHeight)
-	c.plot.X.Tick.Marker = ticks{count: 8, whole: true}
 	last := 0
 	for _, rows := range [][]runlog.Row{h.steps, h.epochs} {
 		if n := len(rows); n > 0 {
@@ -121,6 +120,8 @@ func (h history) axes(yLabel string) *chart {
 		}
 	}
 	c.plot.X.Min, c.plot.X.Max = 0, math.Max(h.x(float64(last)), 1e-9)
+	// A run of one epoch or two would hardly have a mark.
+	c.plot.X.Tick.Marker = ticks{count: 8, whole: c.plot.X.Max > 2}
 	return c
 }
 
