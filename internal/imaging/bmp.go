@@ -152,10 +152,12 @@ func unpackMasks(bits int, red, green, blue uint32) func(r, g, b, row []byte) {
 
 func (d *Decoder) decodeBMP(dst []uint8, data []byte) error {
 	hdr, err := readBMPHeader(data)
-	if err != nil {
-		return err
+	if hdr.paletteSize > 0 { // too large is too large, whatever else is wrong
+		if err := d.admit("BMP", hdr.width, hdr.height); err != nil {
+			return err
+		}
 	}
-	if err := d.admit("BMP", hdr.width, hdr.height); err != nil {
+	if err != nil {
 		return err
 	}
 	if hdr.pixels > int64(len(data)) {
@@ -163,6 +165,13 @@ func (d *Decoder) decodeBMP(dst []uint8, data []byte) error {
 	}
 	data = data[hdr.pixels:]
 	w, h := int(hdr.width), int(hdr.height)
+	runLength := hdr.compression == bmpRLE8 || hdr.compression == bmpRLE4
+	used := (w*hdr.bits + 7) / 8
+	stride := (w*hdr.bits + 31) / 32 * 4
+	// The last row's padding may be missing.
+	if need := stride*(h-1) + used; !runLength && need > len(data) {
+		return broken("BMP", "%d×%d pixels need %d bytes, %d are there", w, h, need, len(data))
+	}
 	place := func(y int) int {
 		if hdr.topDown {
 			return y
@@ -176,7 +185,7 @@ func (d *Decoder) decodeBMP(dst []uint8, data []byte) error {
 	if hdr.bits <= 8 {
 		pal = makePalette(hdr.palette, hdr.paletteSize, 2, 0)
 	}
-	if hdr.compression == bmpRLE8 || hdr.compression == bmpRLE4 {
+	if runLength {
 		runs := bmpRuns{data: data, width: w, four: hdr.compression == bmpRLE4}
 		index := d.rows.get(3, w)
 		for y := range h {
@@ -190,11 +199,6 @@ func (d *Decoder) decodeBMP(dst []uint8, data []byte) error {
 		return nil
 	}
 
-	used := (w*hdr.bits + 7) / 8
-	stride := (w*hdr.bits + 31) / 32 * 4
-	if need := stride*(h-1) + used; need > len(data) { // the last row's padding may be missing
-		return broken("BMP", "%d×%d pixels need %d bytes, %d are there", w, h, need, len(data))
-	}
 	index := d.rows.get(3, w)
 	for y := range h {
 		row := data[y*stride:][:used]

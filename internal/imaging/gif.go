@@ -18,6 +18,11 @@ func (d *Decoder) decodeGIF(dst []uint8, data []byte) error {
 		return cut()
 	}
 	width, height := int(binary.LittleEndian.Uint16(data[6:])), int(binary.LittleEndian.Uint16(data[8:]))
+	if width > 0 && height > 0 { // else the frame may still widen it
+		if err := d.admit("GIF", int64(width), int64(height)); err != nil {
+			return err
+		}
+	}
 	at := 13
 	var colours []byte
 	if flags := data[10]; flags&0x80 != 0 {

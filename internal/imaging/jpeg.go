@@ -149,27 +149,33 @@ var (
 	adobeSegment = []byte("\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00")
 )
 
+// jpegReader is the file as image/jpeg shall see it.
+func (d *Decoder) jpegReader(hdr *jpegHeader, data []byte) io.Reader {
+	switch {
+	case hdr.components == 3 && !hdr.jfif && (hdr.adobe == 0 || string(hdr.ids[:3]) == "RGB"):
+		return splice(data[:hdr.scan], jfifSegment, data[hdr.scan:])
+	case hdr.components == 4 && hdr.adobe != 0:
+		return splice(data[:hdr.scan], adobeSegment, data[hdr.scan:])
+	}
+	d.reader.Reset(data) // the hot path: no allocation
+	return &d.reader
+}
+
 func (d *Decoder) decodeJPEG(dst []uint8, data []byte) error {
 	hdr, err := readJPEGHeader(data)
-	if err != nil {
-		return err
+	if hdr.components > 0 { // too large is too large, whatever else is wrong
+		if err := d.admit("JPEG", int64(hdr.width), int64(hdr.height)); err != nil {
+			return err
+		}
 	}
-	if err := d.admit("JPEG", int64(hdr.width), int64(hdr.height)); err != nil {
+	if err != nil {
 		return err
 	}
 	if len(data)-hdr.scan < hdr.minBytes() {
 		return broken("JPEG", "%d bytes cannot hold %d×%d pixels; it is cut off", len(data), hdr.width, hdr.height)
 	}
 
-	var reader io.Reader = &d.reader
-	d.reader.Reset(data)
-	switch {
-	case hdr.components == 3 && !hdr.jfif:
-		reader = splice(data[:hdr.scan], jfifSegment, data[hdr.scan:])
-	case hdr.components == 4 && hdr.adobe != 0:
-		reader = splice(data[:hdr.scan], adobeSegment, data[hdr.scan:])
-	}
-	img, err := jpeg.Decode(reader)
+	img, err := jpeg.Decode(d.jpegReader(&hdr, data))
 	if err != nil {
 		if _, ok := err.(jpeg.UnsupportedError); ok {
 			return unsupported("JPEG", "a feature that is not read (%v); save it as a baseline JPEG", err)

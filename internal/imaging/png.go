@@ -58,7 +58,8 @@ func readPNGHeader(data []byte) (hdr pngHeader, err error) {
 	return hdr, nil
 }
 
-// readChunks finds the palette and the picture's data.
+// readChunks finds the palette and the picture's data. As Pillow, it checks the checksums of what comes
+// before the data, leaves the data to zlib's own, and does not look beyond.
 func (hdr *pngHeader) readChunks(data []byte) error {
 	for at := len(pngSignature) + len(hdr.ihdr); at+8 <= len(data); {
 		length := int64(binary.BigEndian.Uint32(data[at:]))
@@ -74,6 +75,10 @@ func (hdr *pngHeader) readChunks(data []byte) error {
 			length = int64(len(rest)) // what is there may be enough
 		}
 		body := rest[:length]
+		if kind != "IDAT" && (length+4 > int64(len(rest)) ||
+			crc32.ChecksumIEEE(data[at+4:at+8+int(length)]) != binary.BigEndian.Uint32(rest[length:])) {
+			return broken("PNG", "its %q chunk has the wrong checksum", kind)
+		}
 		switch kind {
 		case "IDAT":
 			hdr.data = append(hdr.data, body)
@@ -122,10 +127,12 @@ func (hdr *pngHeader) minData() int64 {
 
 func (d *Decoder) decodePNG(dst []uint8, data []byte) error {
 	hdr, err := readPNGHeader(data)
-	if err != nil {
-		return err
+	if hdr.ihdr != nil { // too large is too large, whatever else is wrong
+		if err := d.admit("PNG", int64(hdr.width), int64(hdr.height)); err != nil {
+			return err
+		}
 	}
-	if err := d.admit("PNG", int64(hdr.width), int64(hdr.height)); err != nil {
+	if err != nil {
 		return err
 	}
 	width, height := int(hdr.width), int(hdr.height)

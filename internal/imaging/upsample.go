@@ -84,38 +84,30 @@ func triangleBoth(out, cur, next []uint8) {
 	out[2*n-1] = uint8((4*sum + 7) >> 4)
 }
 
-// The tables of libjpeg's jdcolor.c: 16 bits of fraction, rounded where it rounds.
-var (
-	crToRed   [256]int32
-	cbToBlue  [256]int32
-	crToGreen [256]int32  // scaled by 1<<16
-	cbToGreen [256]int32  // scaled by 1<<16, the rounding half included
-	clamp     [1024]uint8 // clamp[256+v] is v limited to 0…255, for -256 <= v < 768
-)
-
-func init() {
-	const half = 1 << 15
-	fix := func(x float64) int32 { return int32(x*(1<<16) + 0.5) }
-	for i := range 256 {
-		x := int32(i) - 128
-		crToRed[i] = (fix(1.40200)*x + half) >> 16
-		cbToBlue[i] = (fix(1.77200)*x + half) >> 16
-		crToGreen[i] = -fix(0.71414) * x
-		cbToGreen[i] = -fix(0.34414)*x + half
+// clamped holds v limited to 0…255 at 256+v, for -256 <= v < 768.
+var clamped = func() (t [1024]uint8) {
+	for i := range t {
+		t[i] = uint8(min(max(i-256, 0), 255))
 	}
-	for i := range clamp {
-		clamp[i] = uint8(min(max(i-256, 0), 255))
-	}
-}
+	return t
+}()
 
-// yccRow converts a row of full-resolution YCbCr as libjpeg's ycc_rgb_convert does.
+// yccRow converts a row of full-resolution YCbCr as libjpeg's ycc_rgb_convert does: with 16 bits of
+// fraction, rounded once a channel.
 func yccRow(r, g, b, luma, cb, cr []uint8) {
+	const (
+		offset    = 256<<16 + 1<<15 // into the table, and a half to round
+		crToRed   = 91881           // 1.40200
+		cbToGreen = 22554           // 0.34414
+		crToGreen = 46802           // 0.71414
+		cbToBlue  = 116130          // 1.77200
+	)
 	n := len(luma)
 	r, g, b, cb, cr = r[:n], g[:n], b[:n], cb[:n], cr[:n]
 	for x, l := range luma {
-		y, u, v := int32(l)+256, cb[x], cr[x]
-		r[x] = clamp[(y+crToRed[v])&1023]
-		g[x] = clamp[(y+(cbToGreen[u]+crToGreen[v])>>16)&1023]
-		b[x] = clamp[(y+cbToBlue[u])&1023]
+		y, u, v := int32(l)<<16+offset, int32(cb[x])-128, int32(cr[x])-128
+		r[x] = clamped[(y+crToRed*v)>>16&1023]
+		g[x] = clamped[(y-cbToGreen*u-crToGreen*v)>>16&1023]
+		b[x] = clamped[(y+cbToBlue*u)>>16&1023]
 	}
 }

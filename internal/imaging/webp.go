@@ -97,7 +97,7 @@ func uint24(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
 
 func (d *Decoder) decodeWebP(dst []uint8, data []byte) error {
 	f, err := readWebP(data)
-	if f.canvasWidth > 0 { // an oversized canvas is named as such even where the rest is broken
+	if f.canvasWidth > 0 { // too large is too large, whatever else is wrong
 		if err := d.admit("WebP", int64(f.canvasWidth), int64(f.canvasHeight)); err != nil {
 			return err
 		}
