@@ -142,7 +142,8 @@ func (c *chart) spans(a *plot.Axis, low, high float64) {
 	marks := a.Tick.Marker.Ticks(low, high)
 	step := marks[1].Value - marks[0].Value
 	a.Min = math.Floor(low/step+1e-9) * step
-	a.Max = math.Ceil(high/step-1e-9) * step
+	// The library drops a grid line that rounding has put above the axis' end.
+	a.Max = (math.Ceil(high/step-1e-9) + 1e-6) * step
 }
 
 var (
