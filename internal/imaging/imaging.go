@@ -12,6 +12,11 @@
 // them is ours, because that is where they and Pillow part: chroma upsampling and colour conversion
 // (as libjpeg-turbo and libwebp do them), palettes, 16-bit samples, the GIF, WebP and BMP containers,
 // and the antialiased resize.
+//
+// Lossless pictures and WebP come out exactly as Pillow's. JPEG differs where Go's inverse DCT rounds
+// to the other side: in the tests by up to 3 levels, 0.04 on average. Damaged JPEG data is refused, where
+// libjpeg guesses at the missing part; so are arithmetic coding, unusual sampling factors, and restart
+// markers in separate scans of subsampled components, which the standard library does not read.
 package imaging
 
 import (
@@ -202,7 +207,8 @@ func broken(format, message string, args ...any) error {
 
 // brokenBy reports data of a known format that a library's decoder refused.
 func brokenBy(format string, width, height int, cause error) error {
-	return fmt.Errorf("%w: %s of %d×%d pixels: %w", ErrBroken, format, width, height, cause)
+	return fmt.Errorf("%w: the %s of %d×%d pixels is cut off or damaged, send it whole: %w",
+		ErrBroken, format, width, height, cause)
 }
 
 // unsupported reports a variant of a known format that is not read.

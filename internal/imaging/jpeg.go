@@ -2,6 +2,7 @@ package imaging
 
 import (
 	"encoding/binary"
+	"errors"
 	"image"
 	"image/jpeg"
 	"io"
@@ -177,7 +178,8 @@ func (d *Decoder) decodeJPEG(dst []uint8, data []byte) error {
 
 	img, err := jpeg.Decode(d.jpegReader(&hdr, data))
 	if err != nil {
-		if _, ok := err.(jpeg.UnsupportedError); ok {
+		var feature jpeg.UnsupportedError
+		if errors.As(err, &feature) {
 			return unsupported("JPEG", "a feature that is not read (%v); save it as a baseline JPEG", err)
 		}
 		return brokenBy("JPEG", hdr.width, hdr.height, err)

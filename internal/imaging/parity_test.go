@@ -2,10 +2,12 @@ package imaging
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sbinet/npyio"
@@ -46,29 +48,39 @@ type fixture struct {
 	want []uint8
 }
 
-// readFixtures reads what testdata/make_fixtures.py made.
-func readFixtures(t testing.TB) []fixture {
-	t.Helper()
+// loadFixtures reads what testdata/make_fixtures.py made.
+var loadFixtures = sync.OnceValues(func() ([]fixture, error) {
 	names, err := filepath.Glob("testdata/pictures/*")
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	expected, err := npz.Open("testdata/expected.npz")
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	defer expected.Close()
 	if len(names) == 0 || len(names) != len(expected.Keys()) {
-		t.Fatalf("%d pictures, %d expectations: run testdata/make_fixtures.py", len(names), len(expected.Keys()))
+		return nil, fmt.Errorf("%d pictures, %d expectations: run testdata/make_fixtures.py", len(names), len(expected.Keys()))
 	}
 	fixtures := make([]fixture, len(names))
 	for i, name := range names {
 		f := &fixtures[i]
 		f.name = filepath.Base(name)
-		f.data = readFile(t, name)
-		if err := expected.Read(f.name+".npy", &f.want); err != nil {
-			t.Fatalf("%s: %v", f.name, err)
+		if f.data, err = os.ReadFile(name); err != nil {
+			return nil, err
 		}
+		if err := expected.Read(f.name+".npy", &f.want); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	return fixtures, nil
+})
+
+func readFixtures(t testing.TB) []fixture {
+	t.Helper()
+	fixtures, err := loadFixtures()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return fixtures
 }
