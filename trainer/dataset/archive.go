@@ -169,27 +169,29 @@ func place(parts []string) (*placed, error) {
 		at := path.Join(folders[:i+1]...)
 		if index(splitNames[:], folder) >= 0 && i+1 < len(folders) {
 			wrong := folders[i+1]
-			return nil, fmt.Errorf("%s: the class folders are REAL and FAKE; did you mean %s? Rename or remove it",
-				path.Join(at, wrong), path.Join(at, nearest(wrong, classNames[:])))
+			return nil, fmt.Errorf("%s: the class folders are REAL and FAKE%s; rename or remove it",
+				path.Join(at, wrong), didYouMean(at, wrong, classNames[:]))
 		}
 		if index(classNames[:], folder) >= 0 {
 			if i == 0 {
 				return nil, fmt.Errorf("%s is not in a folder train or test; dataset.path must be what holds train/ and test/", at)
 			}
 			wrong := folders[i-1]
-			return nil, fmt.Errorf("%s: the folders above REAL and FAKE are train and test; did you mean %s? Rename or remove it",
-				path.Join(folders[:i]...), path.Join(path.Join(folders[:i-1]...), nearest(wrong, splitNames[:])))
+			return nil, fmt.Errorf("%s: the folders above REAL and FAKE are train and test%s; rename or remove it",
+				path.Join(folders[:i]...), didYouMean(path.Join(folders[:i-1]...), wrong, splitNames[:]))
 		}
 	}
 	return nil, nil
 }
 
-// nearest returns the name with the fewest edits from s.
-func nearest(s string, names []string) string {
-	return slices.MinFunc(names, func(a, b string) int {
-		return levenshtein.ComputeDistance(strings.ToLower(s), strings.ToLower(a)) -
-			levenshtein.ComputeDistance(strings.ToLower(s), strings.ToLower(b))
-	})
+// didYouMean names the folder that a wrong one may be meant as, if it is only a few letters off.
+func didYouMean(above, wrong string, names []string) string {
+	for _, name := range names {
+		if levenshtein.ComputeDistance(strings.ToLower(wrong), strings.ToLower(name)) <= 2 {
+			return " (did you mean " + path.Join(above, name) + "?)"
+		}
+	}
+	return ""
 }
 
 // complete refuses an archive that lacks a split or a class.

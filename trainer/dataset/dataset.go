@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"fakeart/internal/imaging"
@@ -150,11 +151,26 @@ func (m Manifest) fileNames() []string {
 
 // prepareCommand is the command that makes this data set anew in dir.
 func (m Manifest) prepareCommand(dir string) string {
-	args := []string{"bin/trainer data prepare", "dataset=" + cmp.Or(m.Source.Kind, "synthetic|archive|huggingface")}
-	if m.Source.Path != "" {
-		args = append(args, "dataset.path="+m.Source.Path)
+	command := "bin/trainer data prepare dataset=" + cmp.Or(m.Source.Kind, "synthetic|archive|huggingface")
+	set := func(key, value string) {
+		if value == "" {
+			return
+		}
+		if strings.ContainsAny(value, " \t'\"$&|;<>()*?\\") {
+			value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+		}
+		command += " dataset." + key + "=" + value
 	}
-	return strings.Join(append(args, "dataset.dir="+dir), " ")
+	set("path", m.Source.Path)
+	set("repo", m.Source.Repo)
+	set("revision", m.Source.Revision)
+	if m.Source.Seed != nil {
+		set("seed", strconv.FormatInt(*m.Source.Seed, 10))
+		set("train_per_class", strconv.Itoa(m.Source.TrainPerClass))
+		set("test_per_class", strconv.Itoa(m.Source.TestPerClass))
+	}
+	set("dir", dir)
+	return command
 }
 
 func imagesName(split string) string { return split + "-images.npy" }
@@ -175,7 +191,7 @@ func Load(dir, split string) (*Split, *Manifest, error) {
 		return nil, nil, err
 	}
 	if m.Count(split) == 0 {
-		return nil, nil, fmt.Errorf("load data set: %s has no %s split; prepare one that has: %s", dir, split, m.prepareCommand(dir))
+		return nil, nil, fmt.Errorf("load data set: %s has no %s split; prepare one that has: %s", dir, split, Manifest{}.prepareCommand(dir))
 	}
 	s, err := m.load(dir, split)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 
 // maxFile bounds the bytes that are read for one picture. CIFAKE's have about 1,000; a photograph
 // straight from a camera has 10 to 30 million.
-const maxFile = 64 << 20
+const maxFile = 32 << 20
 
 var errFileTooLarge = fmt.Errorf("larger than %d MiB", maxFile>>20)
 

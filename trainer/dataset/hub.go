@@ -157,7 +157,7 @@ type repository struct {
 	files  []remoteFile
 }
 
-var repoPattern = regexp.MustCompile(`^[\w.-]+(/[\w.-]+)?$`)
+var repoPattern = regexp.MustCompile(`^\w[\w.-]*(/\w[\w.-]*)?$`)
 
 // open finds out the commit that revision stands for, and the files it has.
 func (h *hub) open(ctx context.Context, repo, revision string) (*repository, error) {

@@ -59,7 +59,7 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 	if err != nil {
 		return Source{}, fmt.Errorf("hub: %s at %s %w", cfg.Repo, repo.commit, err)
 	}
-	said, err := repo.readCard(ctx)
+	card, err := repo.readCard(ctx)
 	if err != nil {
 		return Source{}, fmt.Errorf("hub: %w", err)
 	}
@@ -80,6 +80,7 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 		}
 	}()
 	rows := int64(0)
+	var said []nameClaim
 	for i, s := range shards {
 		t, err := openTable(paths[i], s.file.name)
 		if err != nil {
@@ -88,7 +89,12 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 		tables = append(tables, t)
 		rows += t.file.NumRows()
 		if t.names != nil {
-			said = append(said, nameClaim{s.file.name, t.names})
+			said = append(said, nameClaim{s.file.name, t.column, t.names})
+		}
+	}
+	for _, claim := range card {
+		if claim.column == tables[0].column { // others count other things
+			said = append(said, claim)
 		}
 	}
 	names, labels, err := agree(said)
@@ -164,8 +170,9 @@ func findShards(files []remoteFile) ([]shard, error) {
 
 // nameClaim is one place's word on the class names, in label order.
 type nameClaim struct {
-	where string
-	names []string
+	where  string
+	column string
+	names  []string
 }
 
 // agree returns the class names that all claims agree on, and for each of the hub's labels ours.
@@ -244,14 +251,10 @@ func (r *repository) readCard(ctx context.Context) ([]nameClaim, error) {
 	if err != nil {
 		return nil, err
 	}
-	var claims []nameClaim
-	for _, names := range cardNames(data) {
-		claims = append(claims, nameClaim{card, names})
-	}
-	return claims, nil
+	return cardNames(card, data), nil
 }
 
-// cardNames returns the class names of each description in a card's head:
+// cardNames returns the class names of each labelled column in a card's head:
 //
 //	dataset_info:
 //	  features:
@@ -261,7 +264,7 @@ func (r *repository) readCard(ctx context.Context) ([]nameClaim, error) {
 //	        names:
 //	          '0': FAKE
 //	          '1': REAL
-func cardNames(card []byte) [][]string {
+func cardNames(where string, card []byte) []nameClaim {
 	text := strings.ReplaceAll(strings.TrimPrefix(string(card), "\ufeff"), "\r\n", "\n")
 	text, ok := strings.CutPrefix(text, "---\n")
 	if !ok {
@@ -292,7 +295,7 @@ func cardNames(card []byte) [][]string {
 	} else if head.Info.Decode(&infos[0]) != nil {
 		return nil
 	}
-	var all [][]string
+	var claims []nameClaim
 	for _, i := range infos {
 		for _, f := range i.Features {
 			var dtype struct {
@@ -304,11 +307,11 @@ func cardNames(card []byte) [][]string {
 				continue
 			}
 			if names := labelNames(dtype.ClassLabel.Names); names != nil {
-				all = append(all, names)
+				claims = append(claims, nameClaim{where, f.Name, names})
 			}
 		}
 	}
-	return all
+	return claims
 }
 
 // labelNames reads class names that are a list, or a map from label to name.
@@ -337,6 +340,7 @@ type table struct {
 	name         string
 	os           *os.File
 	file         *parquet.File
+	column       string   // the name of the column of labels
 	names        []string // class names from the file's own metadata, nil if it has none
 	image, label parquet.LeafColumn
 }
@@ -380,7 +384,7 @@ func openTable(local, name string) (t *table, err error) {
 	}
 	all := features(meta.Info.Features)
 	label, image := column(all, "ClassLabel", "label"), column(all, "Image", "image")
-	t.names = all[label].Names
+	t.column, t.names = label, all[label].Names
 
 	var has []string
 	for _, c := range file.Schema().Columns() {

@@ -3,6 +3,7 @@ package dataset
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -48,7 +49,7 @@ func TestPreparedPicturesAreLoadedAgain(t *testing.T) {
 
 func TestTheArchiveOfTheDevelopmentDataIsReadWhole(t *testing.T) {
 	cfg := config.Dataset{Name: "archive", Path: cifakeLayout(t), Dir: filepath.Join(t.TempDir(), "d"), Strict: true}
-	m, err := Prepare(context.Background(), cfg, os.Stderr)
+	m, err := Prepare(context.Background(), cfg, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

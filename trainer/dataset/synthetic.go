@@ -196,27 +196,34 @@ func (d *drawing) drawTexture() {
 	clear(d.texture[:])
 	amplitude := int32(one / 2)
 	falloff := 150 + d.rng.n(100)
-	var lattice [fine/2 + 1]int32
-	var next [fine/2 + 1]int32
+	var above, below, row [fine/2 + 1]int32 // the noise at the corners of the cells
+	var weight [fine / 2]int32
 	for cell := int32(fine / 2); cell >= 2; cell /= 2 {
-		n := fine/cell + 1
-		for i := range n {
-			next[i] = d.rng.span(one)
+		n := fine / cell
+		corners := func(dst *[fine/2 + 1]int32) {
+			for i := range n + 1 {
+				dst[i] = d.rng.span(one)
+			}
 		}
+		for i := range cell {
+			weight[i] = ease(i, cell)
+		}
+		corners(&below)
 		for y := range int32(fine) {
 			if y%cell == 0 {
-				lattice = next
-				for i := range n {
-					next[i] = d.rng.span(one)
-				}
+				above = below
+				corners(&below)
 			}
-			ty := ease(y%cell, cell)
-			for x := range int32(fine) {
-				i := x / cell
-				tx := ease(x%cell, cell)
-				top := lattice[i]*(one-tx) + lattice[i+1]*tx
-				bottom := next[i]*(one-tx) + next[i+1]*tx
-				d.texture[y*fine+x] += (top*(one-ty) + bottom*ty) / (one * one) * amplitude / one
+			t := weight[y%cell]
+			for i := range n + 1 {
+				row[i] = (above[i]*(one-t) + below[i]*t) / one * amplitude / one
+			}
+			out := d.texture[y*fine : (y+1)*fine]
+			for i := range n {
+				from, step := row[i], row[i+1]-row[i]
+				for j := range cell {
+					out[i*cell+j] += from + step*weight[j]/one
+				}
 			}
 		}
 		amplitude = amplitude * falloff / one
