@@ -112,26 +112,77 @@ func (l blocked) rows3() onnx.Window {
 	return onnx.Window{Dilations: [2]int64{l.each, 1}, Pads: [4]int64{l.each, 1, l.each, 1}}
 }
 
-// kernel orders weights [out,in,3,3] as blocked convolutions read them.
+// The weights' own order, [out,in,3,3], is changed by ReorderInput, which moves
+// out or in into the innermost place, and Gather, which then moves whole rows
+// of a block: both share the work among the threads, as Transpose does not.
+
+// rows is v as rows of one block each.
+func (l blocked) rows(v onnx.Value) onnx.Value { return l.g.Reshape(v, v.Size()/l.block, l.block) }
+
+// outInnermost gives weights [out,in,3,3] as rows [out/b, in, 3, 3] of b(out).
+func (l blocked) outInnermost(w onnx.Value) onnx.Value {
+	out, in := w.Dim(0), w.Dim(1)
+	return l.rows(l.ops.ReorderInput(l.g.Reshape(w, out/l.block, l.block, in*3, 3)))
+}
+
+// kernel orders weights as blocked convolutions read them, [out/b, in/b, 3, 3,
+// b(in), b(out)].
 func (l blocked) kernel(w onnx.Value) onnx.Value {
 	out, in := w.Dim(0), w.Dim(1)
-	k := l.g.Reshape(w, out/l.block, l.block, in/l.block, l.block, 9)
-	return l.g.Reshape(l.g.Transpose(k, 0, 2, 4, 3, 1), out, in, 3, 3)
+	var order []int64
+	for o := range out / l.block {
+		for i := int64(0); i < in; i += l.block {
+			for k := range int64(9) {
+				for j := range l.block {
+					order = append(order, (o*in+i+j)*9+k)
+				}
+			}
+		}
+	}
+	return l.g.Reshape(l.g.Gather(l.outInnermost(w), 0, order...), out, in, 3, 3)
+}
+
+// backwardKernel is the kernel of w with in and out exchanged and turned by half
+// a turn, [in/b, out/b, 3, 3, b(out), b(in)].
+func (l blocked) backwardKernel(w onnx.Value) onnx.Value {
+	out, in := w.Dim(0), w.Dim(1)
+	rows := l.rows(l.ops.ReorderInput(w)) // [out, in/b, 3, 3] of b(in)
+	var order []int64
+	for i := range in / l.block {
+		for o := int64(0); o < out; o += l.block {
+			for k := range int64(9) {
+				for j := range l.block {
+					order = append(order, ((o+j)*(in/l.block)+i)*9+8-k)
+				}
+			}
+		}
+	}
+	return l.g.Reshape(l.g.Gather(rows, 0, order...), in, out, 3, 3)
+}
+
+// inputKernel orders the first block's weights for pictures whose colours lie
+// side by side: three columns of a kernel are nine of one channel.
+func (l blocked) inputKernel(w onnx.Value) onnx.Value {
+	out, in := w.Dim(0), w.Dim(1)
+	var order []int64
+	for o := range out / l.block {
+		for k := range int64(9) {
+			for i := range in {
+				order = append(order, (o*in+i)*9+k)
+			}
+		}
+	}
+	return l.g.Reshape(l.g.Gather(l.outInnermost(w), 0, order...), out, 1, 3, 3*in)
 }
 
 func (l blocked) conv(x pictures, w onnx.Value) pictures {
-	out := w.Dim(0)
 	if !isInput(x) {
-		return pictures{l.ops.Conv(x.value, l.kernel(w), l.rows3(), none, none), out, x.side}
+		return pictures{l.ops.Conv(x.value, l.kernel(w), l.rows3(), none, none), w.Dim(0), x.side}
 	}
-	// The colours lie side by side: three columns of a kernel are nine of one
-	// channel, and a step is three.
-	k := l.g.Reshape(w, out/l.block, l.block, imaging.Channels, 3, 3)
-	k = l.g.Reshape(l.g.Transpose(k, 0, 3, 4, 2, 1), out, 1, 3, 3*imaging.Channels)
 	win := onnx.Window{
 		Strides: [2]int64{1, imaging.Channels}, Dilations: [2]int64{l.each, 1}, Pads: [4]int64{l.each, 0, l.each, 0},
 	}
-	return pictures{l.ops.Conv(x.value, k, win, none, none), out, x.side}
+	return pictures{l.ops.Conv(x.value, l.inputKernel(w), win, none, none), w.Dim(0), x.side}
 }
 
 // dots is Σ a·b for each channel: a convolution of a channel with itself or
@@ -212,7 +263,7 @@ func (l blocked) ones2x2(channels int64) onnx.Value {
 }
 
 func (l blocked) convInput(dy pictures, w onnx.Value) pictures {
-	dx := l.ops.Conv(dy.value, l.kernel(backwardKernel(l.g, w)), l.rows3(), none, none)
+	dx := l.ops.Conv(dy.value, l.backwardKernel(w), l.rows3(), none, none)
 	return pictures{dx, w.Dim(1), dy.side}
 }
 
@@ -236,21 +287,47 @@ func (l blocked) convWeight(x, dy pictures) onnx.Value {
 		Strides: [2]int64{l.each, 1}, Dilations: [2]int64{1, in}, Pads: [4]int64{l.each, 0, l.each, 0}, Group: l.groups,
 	}
 	parts := l.ops.Conv(image, kernel, win, none, none)
-	sum := g.ReduceSum(g.Reshape(parts, l.groups, 9*in*out), 0)
-	ordered := g.Transpose(g.Reshape(sum, out/l.block, 9, in, l.block), 0, 3, 2, 1)
-	return g.Reshape(ordered, out, in, 3, 3)
+	sum := l.rows(g.ReduceSum(g.Reshape(parts, l.groups, 9*in*out), 0)) // [out/b, 3, 3, in] of b(out)
+	var order []int64
+	for o := range out / l.block {
+		for i := range in {
+			for k := range int64(9) {
+				order = append(order, (o*9+k)*in+i)
+			}
+		}
+	}
+	ordered := g.Reshape(g.Gather(sum, 0, order...), out/l.block, l.block, in*3, 3)
+	return g.Reshape(l.ops.ReorderOutput(ordered), out, in, 3, 3)
+}
+
+// picturesFirst moves whole rows of pictures between [group, channels/b, row,
+// picture] and [group, picture, channels/b, row]; h says how many there are.
+func (l blocked) picturesFirst(v onnx.Value, h pictures, first bool) onnx.Value {
+	count := h.channels / l.block * h.side
+	order := make([]int64, 0, l.groups*l.each*count)
+	for group := range l.groups {
+		start := group * l.each * count
+		outer, inner := count, l.each
+		if first {
+			outer, inner = inner, outer
+		}
+		for i := range outer {
+			for j := range inner {
+				order = append(order, start+j*outer+i)
+			}
+		}
+	}
+	rows := l.g.Reshape(v, int64(len(order)), h.side*l.block)
+	return l.g.Gather(rows, 0, order...)
 }
 
 func (l blocked) flatten(h pictures) onnx.Value {
-	plain := l.ops.ReorderOutput(h.value)
-	each := l.g.Reshape(plain, l.groups, h.channels, h.side, l.each, h.side)
-	each = l.g.Transpose(each, 0, 3, 1, 2, 4)
-	return l.g.Reshape(each, l.groups*l.each, h.channels*h.side*h.side)
+	batch := l.groups * l.each
+	each := l.g.Reshape(l.picturesFirst(h.value, h, true), batch, h.channels, h.side, h.side)
+	return l.g.Flatten(l.ops.ReorderOutput(each))
 }
 
 func (l blocked) unflatten(d onnx.Value, like pictures) pictures {
-	each := l.g.Reshape(d, l.groups, l.each, like.channels, like.side, like.side)
-	each = l.g.Transpose(each, 0, 2, 3, 1, 4)
-	plain := l.g.Reshape(each, l.groups, like.channels, like.side*l.each, like.side)
-	return pictures{l.ops.ReorderInput(plain), like.channels, like.side}
+	each := l.ops.ReorderInput(l.g.Reshape(d, l.groups*l.each, like.channels, like.side, like.side))
+	return l.shaped(l.picturesFirst(each, like, false), like.channels, like.side)
 }

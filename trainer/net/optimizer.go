@@ -35,35 +35,41 @@ func (o Optimizer) check() error {
 	return nil
 }
 
-// update adds one update of the flat vector p by its gradient to the graph.
-// rate is what scalars gives for the step.
-func (o Optimizer) update(g *onnx.Graph, p, grad onnx.Value, state []onnx.Value, rate, second onnx.Value) (onnx.Value, []onnx.Value) {
+// update adds one update of the weights p by their gradient to the graph, and
+// gives the new weights and the new state. rate and epsilon are what scalars
+// gives for the step.
+//
+// Adam's moments are kept divided by 1−β1 and 1−β2, and all factors that are
+// the same for every weight are drawn together into rate and epsilon: with m'
+// and v' the kept moments, the update is p − rate·m'/(√v' + epsilon).
+func (o Optimizer) update(g *onnx.Graph, p, grad onnx.Value, state []onnx.Value, rate, epsilon onnx.Value) []onnx.Value {
 	if o.WeightDecay != 0 {
 		grad = g.Add(grad, g.Mul(p, g.Scalar(o.WeightDecay)))
 	}
-	mix := func(old onnx.Value, keep float64, now onnx.Value, add float64) onnx.Value {
-		return g.Add(g.Mul(old, g.Scalar(keep)), g.Mul(now, g.Scalar(add)))
+	decayed := func(old onnx.Value, by float64, now onnx.Value) onnx.Value {
+		return g.Add(g.Mul(old, g.Scalar(by)), now)
 	}
 	if o.Name == "sgd" {
-		buffer := g.Add(g.Mul(state[0], g.Scalar(o.Momentum)), grad)
+		buffer := decayed(state[0], o.Momentum, grad)
 		direction := buffer
 		if o.Nesterov {
-			direction = g.Add(grad, g.Mul(buffer, g.Scalar(o.Momentum)))
+			direction = decayed(buffer, o.Momentum, grad)
 		}
-		return g.Sub(p, g.Mul(direction, rate)), []onnx.Value{buffer}
+		return []onnx.Value{g.Sub(p, g.Mul(direction, rate)), buffer}
 	}
-	m := mix(state[0], o.Beta1, grad, 1-o.Beta1)
-	v := mix(state[1], o.Beta2, g.Mul(grad, grad), 1-o.Beta2)
-	root := g.Add(g.Mul(g.Sqrt(v), second), g.Scalar(o.Epsilon))
-	return g.Sub(p, g.Mul(g.Div(m, root), rate)), []onnx.Value{m, v}
+	m := decayed(state[0], o.Beta1, grad)
+	v := decayed(state[1], o.Beta2, g.Mul(grad, grad))
+	step := g.Div(m, g.Add(g.Sqrt(v), epsilon))
+	return []onnx.Value{g.Sub(p, g.Mul(step, rate)), m, v}
 }
 
-// scalars are the two numbers that change from step to step (counted from 1):
-// the rate, and for Adam what corrects the second moment's bias.
-func (o Optimizer) scalars(step int, lr float64) (rate, second float32) {
+// scalars are the two numbers that change from step to step, counted from 1.
+func (o Optimizer) scalars(step int, lr float64) (rate, epsilon float32) {
 	if o.Name == "sgd" {
-		return float32(lr), 1
+		return float32(lr), 0
 	}
 	t := float64(step)
-	return float32(lr / (1 - math.Pow(o.Beta1, t))), float32(1 / math.Sqrt(1-math.Pow(o.Beta2, t)))
+	// √v̂ = root·√v', the bias correction included.
+	root := math.Sqrt((1 - o.Beta2) / (1 - math.Pow(o.Beta2, t)))
+	return float32(lr * (1 - o.Beta1) / (1 - math.Pow(o.Beta1, t)) / root), float32(o.Epsilon / root)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 
 	ortgo "github.com/yalue/onnxruntime_go"
 
@@ -31,40 +32,91 @@ func newLayout(g *onnx.Graph, name string, batch, block int64) layout {
 	return standard{g, batch}
 }
 
-// stepGraph is a training step: from weights, optimizer state, pictures and
-// labels to the loss, new weights and new state.
-//
-//	in   params [P], state0… [P], pictures (the layout's), labels [B,1],
-//	     dropout [B,first dense] (with dropout), rate [1], second [1]
-//	out  loss [1], logit [B,1], mean [ΣC], variance [ΣC] (biased, of the batch),
-//	     new_params [P], new_state0… [P]; with gradients also gradient [P]
-func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int64, gradients bool) (*onnx.Graph, layout, onnx.Value) {
-	g := onnx.NewGraph("training_step")
-	b := int64(batch)
-	flat := g.Input("params", onnx.Float32, int64(n.size))
-	var state []onnx.Value
-	for i := range o.slots() {
-		state = append(state, g.Input(fmt.Sprintf("state%d", i), onnx.Float32, int64(n.size)))
+// segment is a stretch of the flat vector of weights that the optimizer updates
+// at a time. Each of its dozen operators reads and writes all of a segment, so
+// one that fits the cache several times over is updated at the cache's speed
+// and not at the memory's.
+type segment struct {
+	offset, size int
+	params       []int // the whole parameters in it, or the one that it is a piece of
+}
+
+const segmentSize = 1 << 16
+
+// segments cuts the flat vector: small neighbouring parameters are together,
+// large ones are divided.
+func (n *Network) segments() []segment {
+	var all []segment
+	room := 0
+	for i, p := range n.params {
+		if p.Size <= room {
+			last := &all[len(all)-1]
+			last.size += p.Size
+			last.params = append(last.params, i)
+			room -= p.Size
+			continue
+		}
+		for at := 0; at < p.Size; at += segmentSize {
+			all = append(all, segment{p.Offset + at, min(segmentSize, p.Size-at), []int{i}})
+		}
+		room = max(segmentSize-p.Size, 0)
 	}
-	l := newLayout(g, layoutName, b, block)
-	x := l.input()
-	input := x.value
-	labels := g.Input("labels", onnx.Float32, b, 1)
+	return all
+}
+
+// stepGraph is a training step. Its inputs and outputs, in this order:
+//
+//	in   each parameter by its name; params<i> [S] and state<k>.<i> [S] for each
+//	     segment of the flat vectors; pictures (the layout's); labels [B,1];
+//	     dropout [B, first dense] (with dropout); rate [1]; epsilon [1]
+//	out  loss [1]; logit [B,1]; mean [ΣC], variance [ΣC] (biased, of the batch);
+//	     new_params<i> and new_state<k>.<i>; gradient [P] if asked for
+type stepGraph struct {
+	graph    *onnx.Graph
+	layout   layout
+	pictures []int64 // shape
+	in, out  []string
+}
+
+func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int64, gradients bool) stepGraph {
+	g := onnx.NewGraph("training_step")
+	s := stepGraph{graph: g}
+	b := int64(batch)
+	input := func(name string, shape ...int64) onnx.Value {
+		s.in = append(s.in, name)
+		return g.Input(name, onnx.Float32, shape...)
+	}
+	params := make([]onnx.Value, len(n.params))
+	for i, p := range n.params {
+		params[i] = input(p.Name, p.Shape...)
+	}
+	segments := n.segments()
+	// The parameters once more, and the optimizer's numbers, cut into segments.
+	vectors := make([][]onnx.Value, 1+o.slots())
+	for k := range vectors {
+		for i, seg := range segments {
+			vectors[k] = append(vectors[k], input(vectorName(k, i), int64(seg.size)))
+		}
+	}
+	s.layout = newLayout(g, layoutName, b, block)
+	x := s.layout.input()
+	s.in = append(s.in, x.value.Name())
+	s.pictures = x.value.Shape()
+	labels := input("labels", b, 1)
 	var mask onnx.Value
 	if n.dense[0].dropout {
-		mask = g.Input("dropout", onnx.Float32, b, n.dense[0].out)
+		mask = input("dropout", b, n.dense[0].out)
 	}
-	rate, second := g.Input("rate", onnx.Float32, 1), g.Input("second", onnx.Float32, 1)
+	rate, epsilon := input("rate", 1), input("epsilon", 1)
 
-	params := n.split(g, flat)
 	blocks := make([]blockTape, len(n.blocks))
 	var means, variances []onnx.Value
 	for i, layer := range n.blocks {
-		g.In(layer.name, func() { blocks[i] = layer.forward(g, l, params, x, b) })
+		g.In(layer.name, func() { blocks[i] = layer.forward(g, s.layout, params, x, b) })
 		x = blocks[i].h
 		means, variances = append(means, blocks[i].mean), append(variances, blocks[i].variance)
 	}
-	h := l.flatten(x)
+	h := s.layout.flatten(x)
 	denses := make([]denseTape, len(n.dense))
 	for i, layer := range n.dense {
 		g.In(layer.name, func() { denses[i] = layer.forward(g, params, h, mask) })
@@ -81,45 +133,75 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 		layer := n.dense[i]
 		g.In(layer.name+"_back", func() { dh = layer.backward(g, params, denses[i], dh, grads) })
 	}
-	dx := l.unflatten(dh, x)
+	dx := s.layout.unflatten(dh, x)
 	for i := len(n.blocks) - 1; i >= 0; i-- {
 		layer := n.blocks[i]
-		g.In(layer.name+"_back", func() { dx = layer.backward(g, l, blocks[i], dx, grads) })
+		g.In(layer.name+"_back", func() { dx = layer.backward(g, s.layout, blocks[i], dx, grads) })
 	}
 	for i, p := range n.params {
 		grads[i] = g.Reshape(grads[i], int64(p.Size))
 	}
-	var gradient onnx.Value
-	g.In("optimizer", func() {
-		gradient = g.Concat(0, grads...)
-		flat, state = o.update(g, flat, gradient, state, rate, second)
-	})
 
-	g.Output("loss", loss)
-	g.Output("logit", h)
-	g.Output("mean", g.Concat(0, means...))
-	g.Output("variance", g.Concat(0, variances...))
-	g.Output("new_params", flat)
-	for i, s := range state {
-		g.Output(fmt.Sprintf("new_state%d", i), s)
+	output := func(name string, v onnx.Value) {
+		s.out = append(s.out, name)
+		g.Output(name, v)
+	}
+	output("loss", loss)
+	output("logit", h)
+	output("mean", g.Concat(0, means...))
+	output("variance", g.Concat(0, variances...))
+	updated := make([][]onnx.Value, len(vectors))
+	g.In("optimizer", func() {
+		for i, grad := range n.perSegment(g, segments, grads) {
+			old := make([]onnx.Value, len(vectors))
+			for k := range vectors {
+				old[k] = vectors[k][i]
+			}
+			for k, v := range o.update(g, old[0], grad, old[1:], rate, epsilon) {
+				updated[k] = append(updated[k], v)
+			}
+		}
+	})
+	for k := range updated {
+		for i, v := range updated[k] {
+			output("new_"+vectorName(k, i), v)
+		}
 	}
 	if gradients {
-		g.Output("gradient", gradient)
+		output("gradient", g.Concat(0, grads...))
 	}
-	return g, l, input
+	return s
 }
 
-// split cuts the flat vector into the parameters, each in its shape.
-func (n *Network) split(g *onnx.Graph, flat onnx.Value) []onnx.Value {
-	lengths := make([]int64, len(n.params))
-	for i, p := range n.params {
-		lengths[i] = int64(p.Size)
+// vectorName names segment i of the weights (k = 0) or of one of the
+// optimizer's vectors.
+func vectorName(k, i int) string {
+	if k == 0 {
+		return fmt.Sprintf("params%d", i)
 	}
-	parts := g.Split(flat, lengths...)
-	for i, p := range n.params {
-		parts[i] = g.Reshape(parts[i], p.Shape...)
+	return fmt.Sprintf("state%d.%d", k-1, i)
+}
+
+// perSegment puts gradients together, or cuts them, as the segments are.
+func (n *Network) perSegment(g *onnx.Graph, segments []segment, grads []onnx.Value) []onnx.Value {
+	var out []onnx.Value
+	for len(out) < len(segments) && g.Err() == nil {
+		seg := segments[len(out)]
+		p := n.params[seg.params[0]]
+		switch {
+		case p.Size > segmentSize:
+			var lengths []int64
+			for at := 0; at < p.Size; at += segmentSize {
+				lengths = append(lengths, int64(min(segmentSize, p.Size-at)))
+			}
+			out = append(out, g.Split(grads[seg.params[0]], lengths...)...)
+		case len(seg.params) == 1:
+			out = append(out, grads[seg.params[0]])
+		default:
+			out = append(out, g.Concat(0, grads[seg.params[0]:seg.params[len(seg.params)-1]+1]...))
+		}
 	}
-	return parts
+	return out
 }
 
 // TrainerOptions says how a Trainer computes.
@@ -147,7 +229,7 @@ type Trainer struct {
 	block   int64
 
 	// Two sets of buffers: a step reads the current one and writes the other.
-	sets    [2]set
+	sets    [2]*set
 	current int
 	mean    []float32
 	varia   []float32
@@ -156,22 +238,67 @@ type Trainer struct {
 	programs map[int]*program
 }
 
-// set is the weights and the optimizer's numbers, as tensors over Go memory.
+// set is the weights and the optimizer's numbers, in Go memory, and the tensors
+// over stretches of it that a step reads or writes.
 type set struct {
-	data   [][]float32
-	values []ortgo.Value
+	vectors  [][]float32 // weights, then the optimizer's
+	params   []ortgo.Value
+	segments []ortgo.Value
+}
+
+func newSet(n *Network, o Optimizer) (*set, error) {
+	s := &set{}
+	view := func(list *[]ortgo.Value, data []float32, shape ...int64) error {
+		v, err := ortgo.NewTensor(ortgo.NewShape(shape...), data)
+		if err != nil {
+			return errors.Join(fmt.Errorf("make tensor %v: %w", shape, err), s.close())
+		}
+		*list = append(*list, v)
+		return nil
+	}
+	for k := range 1 + o.slots() {
+		vector := make([]float32, n.size)
+		s.vectors = append(s.vectors, vector)
+		for _, seg := range n.segments() {
+			if err := view(&s.segments, vector[seg.offset:][:seg.size], int64(seg.size)); err != nil {
+				return nil, err
+			}
+		}
+		if k > 0 {
+			continue
+		}
+		for _, p := range n.params {
+			if err := view(&s.params, vector[p.Offset:][:p.Size], p.Shape...); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s, nil
+}
+
+func (s *set) close() error {
+	if s == nil {
+		return nil
+	}
+	var err error
+	for _, v := range slices.Concat(s.params, s.segments) {
+		err = errors.Join(err, v.Destroy())
+	}
+	s.params, s.segments = nil, nil
+	return err
 }
 
 // program is the step for one batch size.
 type program struct {
-	run    *ort.Program
-	layout layout
-	shape  []int64 // of the pictures
+	run   *ort.Program
+	graph stepGraph
 
-	loss, logit, mean, variance, gradient []float32
-	results                               []ortgo.Value
-	rate, second                          []float32
-	scalars                               []ortgo.Value
+	loss, logit, mean, variance []float32
+	results                     []ortgo.Value
+	rate, epsilon               []float32
+	scalars                     []ortgo.Value
+	gradient                    []float32
+	gradients                   []ortgo.Value // none or one
 }
 
 // NewTrainer starts from the given weights, which are copied.
@@ -180,18 +307,16 @@ func NewTrainer(n *Network, w Weights, o TrainerOptions) (*Trainer, error) {
 		return nil, err
 	}
 	t := &Trainer{net: n, options: o, programs: map[int]*program{}}
+	if err := ort.Init(); err != nil {
+		return nil, err
+	}
 	var err error
 	if t.layout, t.block, err = n.chooseLayout(o.Layout); err != nil {
 		return nil, err
 	}
 	for i := range t.sets {
-		for range 1 + o.Optimizer.slots() {
-			data, value, err := newTensor(int64(n.size))
-			if err != nil {
-				return nil, errors.Join(err, t.Close())
-			}
-			t.sets[i].data = append(t.sets[i].data, data)
-			t.sets[i].values = append(t.sets[i].values, value)
+		if t.sets[i], err = newSet(n, o.Optimizer); err != nil {
+			return nil, errors.Join(err, t.Close())
 		}
 	}
 	t.mean, t.varia = make([]float32, n.stats), make([]float32, n.stats)
@@ -213,8 +338,8 @@ type State struct {
 // State copies the trainer's state.
 func (t *Trainer) State() State {
 	now := t.sets[t.current]
-	s := State{Weights: Weights{now.data[0], t.mean, t.varia}.Clone(), Step: t.step}
-	for _, v := range now.data[1:] {
+	s := State{Weights: Weights{now.vectors[0], t.mean, t.varia}.Clone(), Step: t.step}
+	for _, v := range now.vectors[1:] {
 		s.Optimizer = append(s.Optimizer, append([]float32(nil), v...))
 	}
 	return s
@@ -227,18 +352,18 @@ func (t *Trainer) Restore(s State) error {
 		return err
 	}
 	now := t.sets[t.current]
-	if s.Optimizer != nil && len(s.Optimizer) != len(now.data)-1 {
-		return fmt.Errorf("restore training: %d optimizer vectors given, %s has %d", len(s.Optimizer), t.options.Optimizer.Name, len(now.data)-1)
+	if s.Optimizer != nil && len(s.Optimizer) != len(now.vectors)-1 {
+		return fmt.Errorf("restore training: %d optimizer vectors given, %s has %d", len(s.Optimizer), t.options.Optimizer.Name, len(now.vectors)-1)
 	}
 	for _, v := range s.Optimizer {
 		if len(v) != t.net.size {
 			return fmt.Errorf("restore training: an optimizer vector has %d numbers, the network %d", len(v), t.net.size)
 		}
 	}
-	copy(now.data[0], s.Weights.Params)
+	copy(now.vectors[0], s.Weights.Params)
 	copy(t.mean, s.Weights.Mean)
 	copy(t.varia, s.Weights.Var)
-	for i, v := range now.data[1:] {
+	for i, v := range now.vectors[1:] {
 		clear(v)
 		if s.Optimizer != nil {
 			copy(v, s.Optimizer[i])
@@ -264,7 +389,7 @@ func (t *Trainer) NewBatch(size int) (*Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Batch{size: size, layout: p.layout}
+	b := &Batch{size: size, layout: p.graph.layout}
 	add := func(data *[]float32, shape ...int64) {
 		if err != nil {
 			return
@@ -274,7 +399,7 @@ func (t *Trainer) NewBatch(size int) (*Batch, error) {
 			b.values = append(b.values, v)
 		}
 	}
-	add(&b.pictures, p.shape...)
+	add(&b.pictures, p.graph.pictures...)
 	add(&b.labels, int64(size), 1)
 	if d := t.net.dense[0]; d.dropout {
 		add(&b.dropout, int64(size), d.out)
@@ -336,14 +461,10 @@ func (t *Trainer) Step(b *Batch, lr float64) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	p.rate[0], p.second[0] = t.options.Optimizer.scalars(t.step+1, lr)
+	p.rate[0], p.epsilon[0] = t.options.Optimizer.scalars(t.step+1, lr)
 	now, next := t.sets[t.current], t.sets[1-t.current]
-	in := append(append(append([]ortgo.Value(nil), now.values...), b.values...), p.scalars...)
-	out := append(append([]ortgo.Value(nil), p.results...), next.values...)
-	if p.gradient != nil { // declared last
-		last := len(p.results) - 1
-		out = append(append(append([]ortgo.Value(nil), p.results[:last]...), next.values...), p.results[last])
-	}
+	in := slices.Concat(now.params, now.segments, b.values, p.scalars)
+	out := slices.Concat(p.results, next.segments, p.gradients)
 	if err := p.run.Run(in, out); err != nil {
 		return Result{}, fmt.Errorf("training step %d: %w", t.step+1, err)
 	}
@@ -378,23 +499,11 @@ func (t *Trainer) program(batch int) (*program, error) {
 	if batch < 1 {
 		return nil, fmt.Errorf("training step: a batch of %d pictures", batch)
 	}
-	g, l, pictures := t.net.stepGraph(batch, t.options.Optimizer, t.layout, t.block, t.options.gradients)
-	data, err := g.Marshal()
+	p := &program{graph: t.net.stepGraph(batch, t.options.Optimizer, t.layout, t.block, t.options.gradients)}
+	data, err := p.graph.graph.Marshal()
 	if err != nil {
 		return nil, err
 	}
-	p := &program{layout: l, shape: pictures.Shape()}
-	in := []string{"params"}
-	out := []string{"loss", "logit", "mean", "variance", "new_params"}
-	for i := range t.options.Optimizer.slots() {
-		in = append(in, fmt.Sprintf("state%d", i))
-		out = append(out, fmt.Sprintf("new_state%d", i))
-	}
-	in = append(in, "pictures", "labels")
-	if t.net.dense[0].dropout {
-		in = append(in, "dropout")
-	}
-	in = append(in, "rate", "second")
 	options := ort.Options{Threads: t.options.Threads, DenormalsAsZero: true}
 	if len(t.programs) == 0 {
 		// Only one program may keep its threads spinning: others would take the
@@ -417,13 +526,12 @@ func (t *Trainer) program(batch int) (*program, error) {
 	tensor(&p.mean, &p.results, stats)
 	tensor(&p.variance, &p.results, stats)
 	if t.options.gradients {
-		out = append(out, "gradient")
-		tensor(&p.gradient, &p.results, int64(t.net.size))
+		tensor(&p.gradient, &p.gradients, int64(t.net.size))
 	}
 	tensor(&p.rate, &p.scalars, 1)
-	tensor(&p.second, &p.scalars, 1)
+	tensor(&p.epsilon, &p.scalars, 1)
 	if err == nil {
-		p.run, err = ort.NewProgram(data, in, out, options)
+		p.run, err = ort.NewProgram(data, p.graph.in, p.graph.out, options)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("training step for batches of %d: %w", batch, err), p.close())
@@ -437,7 +545,7 @@ func (p *program) close() error {
 	if p.run != nil {
 		err = p.run.Close()
 	}
-	for _, v := range append(p.results, p.scalars...) {
+	for _, v := range slices.Concat(p.results, p.scalars, p.gradients) {
 		err = errors.Join(err, v.Destroy())
 	}
 	return err
@@ -451,10 +559,7 @@ func (t *Trainer) Close() error {
 	}
 	t.programs = nil
 	for i := range t.sets {
-		for _, v := range t.sets[i].values {
-			err = errors.Join(err, v.Destroy())
-		}
-		t.sets[i] = set{}
+		err = errors.Join(err, t.sets[i].close())
 	}
 	return err
 }
