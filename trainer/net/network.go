@@ -157,7 +157,7 @@ func (w Weights) Clone() Weights {
 // The same seed gives the same weights on every machine.
 func (n *Network) Init(seed int64) Weights {
 	w := Weights{make([]float32, n.size), make([]float32, n.stats), make([]float32, n.stats)}
-	rng := rand.New(rand.NewPCG(uint64(seed), 0x696e6974)) //nolint:gosec // reproducible on purpose
+	rng := rand.New(rand.NewPCG(uint64(seed), 0x696e6974))
 	for _, p := range n.params {
 		data := w.Params[p.Offset : p.Offset+p.Size]
 		switch p.init {

@@ -76,7 +76,7 @@ func median(x []float64) float64 {
 // noise is a split of n pictures that show nothing.
 func noise(n int, seed int64) *dataset.Split {
 	s := &dataset.Split{Images: make([]uint8, n*imaging.Channels*imaging.Size*imaging.Size), Labels: make([]uint8, n)}
-	rng := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // reproducible on purpose
+	rng := rand.New(rand.NewPCG(uint64(seed), 0))
 	for i := range s.Images {
 		s.Images[i] = uint8(rng.Uint32())
 	}
@@ -139,7 +139,7 @@ func (r *run) benchmarkInference(ctx context.Context) (_ float64, err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	in := s.Input()
-	rng := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // reproducible on purpose
+	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range in {
 		in[i] = rng.Float32()
 	}
