@@ -261,7 +261,7 @@ func (a *archive) folder(out io.Writer) error {
 	if err := walk("", nil); err != nil {
 		return err
 	}
-	bar := newProgress(out, "files read", int64(len(files)), unitPictures)
+	bar := newProgress(out, "files read", int64(len(files)), unitFiles)
 	defer bar.stop()
 	for _, rel := range files {
 		m := member{path: filepath.ToSlash(rel), size: -1, open: func() (io.ReadCloser, error) {
@@ -296,20 +296,21 @@ func (a *archive) file(out io.Writer) error {
 	if info.Size() == 0 {
 		return fmt.Errorf("%s is an empty file", a.name)
 	}
-	bar := newProgress(out, "archive read", info.Size(), unitBytes)
-	defer bar.stop()
 	head := make([]byte, 512)
 	n, err := f.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	head = head[:n]
+	kind := archiveKind(head)
+	if kind == "zip" || kind == "" && strings.EqualFold(path.Ext(a.name), ".zip") {
+		return a.zip(f, info.Size(), out)
+	}
+	bar := newProgress(out, "archive read", info.Size(), unitBytes)
+	defer bar.stop()
 	stream := bufio.NewReaderSize(&progressReader{f, bar}, 1<<18)
-	lower := strings.ToLower(a.name)
-	switch kind := archiveKind(head); {
-	case kind == "zip", kind == "" && strings.HasSuffix(lower, ".zip"):
-		return a.zip(f, info.Size(), bar)
-	case kind == "gzip":
+	switch kind {
+	case "gzip":
 		z, err := gzip.NewReader(stream)
 		if err != nil {
 			return &brokenArchiveError{a.name, err}
@@ -324,12 +325,12 @@ func (a *archive) file(out io.Writer) error {
 			return fmt.Errorf("%s is compressed with gzip but holds no tar archive", a.name)
 		}
 		return a.tar(unzipped)
-	case kind == "tar":
+	case "tar":
 		return a.tar(stream)
-	case kind != "":
-		return fmt.Errorf("%s is a %s file; unpack it, or pack it as .zip, .tar or .tar.gz", a.name, kind)
-	default:
+	case "":
 		return fmt.Errorf("%s is no .zip, .tar or .tar.gz archive (it begins with %q)", a.name, head[:min(len(head), 16)])
+	default:
+		return fmt.Errorf("%s is a %s file; unpack it, or pack it as .zip, .tar or .tar.gz", a.name, kind)
 	}
 }
 
@@ -369,12 +370,15 @@ func (e *brokenArchiveError) Error() string {
 
 func (e *brokenArchiveError) Unwrap() error { return e.err }
 
-func (a *archive) zip(f *os.File, size int64, bar *progress) error {
+func (a *archive) zip(f *os.File, size int64, out io.Writer) error {
 	z, err := zip.NewReader(f, size)
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // visit refuses such paths itself
 		return &brokenArchiveError{a.name, err}
 	}
+	bar := newProgress(out, "files read", int64(len(z.File)), unitFiles)
+	defer bar.stop()
 	for _, file := range z.File {
+		bar.add(1)
 		if strings.HasSuffix(file.Name, "/") {
 			continue
 		}
@@ -392,7 +396,6 @@ func (a *archive) zip(f *os.File, size int64, bar *progress) error {
 		if err := a.visit(m); err != nil {
 			return err
 		}
-		bar.add(int64(file.CompressedSize64))
 	}
 	return nil
 }

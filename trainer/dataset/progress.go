@@ -11,11 +11,13 @@ import (
 	"golang.org/x/term"
 )
 
-type unit int
+// unit is what a progress counts.
+type unit string
 
 const (
-	unitPictures unit = iota
-	unitBytes
+	unitPictures unit = "pictures"
+	unitFiles    unit = "files"
+	unitBytes    unit = "bytes"
 )
 
 // progress shows how far long work has come: a bar on a terminal, otherwise a line at each tenth,
@@ -43,10 +45,13 @@ func newProgress(out io.Writer, what string, total int64, u unit) *progress {
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		p.bar = progressbar.NewOptions64(total,
 			progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what),
-			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("pictures"),
+			progressbar.OptionShowCount(), progressbar.OptionSetItsString(string(u)),
 			progressbar.OptionShowBytes(u == unitBytes), progressbar.OptionThrottle(100*time.Millisecond),
 			progressbar.OptionFullWidth(), progressbar.OptionSetPredictTime(total > 0),
 		)
+		if u != unitBytes { // which have their rate by themselves
+			progressbar.OptionShowIts()(p.bar)
+		}
 	}
 	return p
 }

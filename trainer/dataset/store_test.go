@@ -189,7 +189,7 @@ func TestWhatEndsPrepareEarlyLeavesTheOlderDataSet(t *testing.T) {
 		{"a source that is none", config.Dataset{Name: "kaggle"}, "dataset=archive"},
 		{"an archive that is not there", config.Dataset{Name: "archive", Path: "nowhere.zip"}, "nowhere.zip"},
 		{"no pictures asked for", config.Dataset{Name: "synthetic"}, "train_per_class"},
-		{"too many pictures", config.Dataset{Name: "synthetic", TrainPerClass: 1 << 40}, "train_per_class"},
+		{"too many pictures", config.Dataset{Name: "synthetic", TrainPerClass: 1 << 30}, "train_per_class"},
 		{"a negative number of pictures", config.Dataset{Name: "synthetic", TrainPerClass: 1, TestPerClass: -1}, "test_per_class"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
