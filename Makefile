@@ -1,0 +1,77 @@
+# The front door: `make help` lists what there is.
+#
+# A target installs what it needs and does nothing twice: npm runs when the
+# lockfile has changed, the linter is built when its pin has changed, and Go's
+# build cache knows the rest.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+linter := bin/tools/golangci-lint
+# npm writes this file last, so that it stands for a finished installation.
+installed := node_modules/.package-lock.json
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## Prepare data, train, evaluate, serve, and tell a real picture from a generated one
+	go run ./internal/demo
+
+.PHONY: test
+test: lint vet race smoke ## Everything that must hold: lint, vet, race and smoke
+
+.PHONY: build
+build: deps ## Build bin/trainer and bin/server, with the source revision inside
+	go build -o bin/ ./trainer ./server
+
+.PHONY: deps
+deps: toolchain $(installed) ## Install ONNX Runtime from npm
+
+$(installed): package.json package-lock.json .npmrc
+	npm ci --ignore-scripts
+	touch $@
+
+$(linter): tools/lint/go.mod tools/lint/go.sum
+	@echo "building the linter from source: a few minutes, once"
+	cd tools/lint && go build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	touch $@
+
+.PHONY: lint
+lint: toolchain $(linter) ## Check style and likely mistakes
+	$(linter) run
+
+.PHONY: fmt
+fmt: toolchain $(linter) ## Format the Go code
+	$(linter) fmt
+
+.PHONY: vet
+vet: toolchain ## Run go vet
+	go vet ./...
+
+.PHONY: race
+race: deps ## Run all tests under the race detector
+	go test -race -timeout 20m ./...
+
+.PHONY: smoke
+smoke: build ## Run the demo in a folder of its own
+	go run ./internal/demo --dir runs/smoke
+
+.PHONY: bench
+bench: build ## Measure the hot paths, then training against inference
+	go test -run '^$$' -bench . -benchmem ./...
+	bin/trainer benchmark
+
+.PHONY: clean
+clean: ## Remove the programs and tools (data/, runs/ and node_modules/ stay)
+	rm -rf bin
+
+.PHONY: toolchain
+toolchain: ## Check for what no target installs: Go, a C compiler, npm
+	@missing() { echo "make: $$1 is missing: $$2" >&2; exit 1; }; \
+	command -v go >/dev/null || missing go "install Go 1.26 or newer from https://go.dev/dl/"; \
+	set -- $$(go env CC); \
+	command -v "$$1" >/dev/null || missing "the C compiler $$1" "cgo calls ONNX Runtime through it; on Debian: sudo apt-get install gcc libc6-dev"; \
+	command -v npm >/dev/null || missing npm "it brings ONNX Runtime; on Debian: sudo apt-get install nodejs npm"

@@ -1,0 +1,225 @@
+// Command demo walks the whole path from nothing to a verdict with the built
+// programs, as a user would: it prepares pictures, trains, evaluates, starts
+// the server, sends it one photograph-like and one generated picture of the
+// test split as PNG files, prints the two verdicts and stops the server.
+//
+// It ends with an error when a step fails or a verdict is wrong.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"image"
+	"image/png"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"fakeart/internal/imaging"
+	"fakeart/trainer/dataset"
+)
+
+func main() {
+	var d demo
+	flag.StringVar(&d.trainer, "trainer", "bin/trainer", "the program that trains")
+	flag.StringVar(&d.server, "server", "bin/server", "the program that serves")
+	flag.StringVar(&d.dir, "dir", "runs/demo", "folder for data, run and pictures; those of an earlier demo are replaced")
+	flag.Parse()
+	d.out = os.Stdout
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := d.run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// demo is one walk along the path.
+type demo struct {
+	trainer, server string // programs
+	dir             string
+	out             io.Writer
+}
+
+func (d *demo) run(ctx context.Context) error {
+	data, run := filepath.Join(d.dir, "data"), filepath.Join(d.dir, "run")
+	model := filepath.Join(run, "model.onnx")
+	if err := os.RemoveAll(run); err != nil {
+		return err
+	}
+	steps := [][]string{
+		{d.trainer, "data", "prepare", "dataset=synthetic", "dataset.dir=" + data},
+		{d.trainer, "train", "experiment=smoke", "dataset=synthetic", "dataset.dir=" + data, "run.dir=" + run},
+		{d.trainer, "evaluate", "--model", model, "--data", data, "--split", "test"},
+	}
+	for _, args := range steps {
+		cmd := d.command(ctx, args...)
+		cmd.Stdout, cmd.Stderr = d.out, d.out
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("%s: %w", strings.Join(args, " "), err)
+		}
+	}
+	return d.serve(ctx, model, data)
+}
+
+// serve starts the server on a free port, asks it about a picture of each
+// class and stops it.
+func (d *demo) serve(ctx context.Context, model, data string) (err error) {
+	test, manifest, err := dataset.Load(data, "test")
+	if err != nil {
+		return err
+	}
+
+	cmd := d.command(ctx, d.server, "--model", model, "--addr", "127.0.0.1:0")
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start server: %w", err)
+	}
+	address, logged := make(chan string, 1), make(chan struct{})
+	go func() {
+		defer close(logged)
+		d.watch(log, address)
+	}()
+	defer func() {
+		// Ended already when the context is: then the signal finds no process.
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-logged
+		if e := cmd.Wait(); e != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", d.server, e))
+		}
+	}()
+
+	var url string
+	select {
+	case url = <-address:
+	case <-logged:
+		return errors.New("the server ended before it listened")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for label, class := range manifest.Classes {
+		i := slices.Index(test.Labels, uint8(label))
+		if i < 0 {
+			return fmt.Errorf("%s: the test split has no picture of class %s", data, class)
+		}
+		path := filepath.Join(d.dir, class+".png")
+		if err := writePNG(path, test.Image(i)); err != nil {
+			return err
+		}
+		if err := d.ask(ctx, url, path, class); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// command prepares a child process. When the context ends the child has some
+// seconds to end as well: Ctrl-C reaches it from the terminal, and a signal of
+// ours would be its second one, at which programs end without saving.
+func (d *demo) command(ctx context.Context, args ...string) *exec.Cmd {
+	fmt.Fprintf(d.out, "\n$ %s\n", strings.Join(args, " "))
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Cancel = func() error { return nil }
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+// listening is the server's word that it takes requests, and where.
+var listening = regexp.MustCompile(`listening on (http://[0-9.]+:[0-9]+)`)
+
+// watch passes the server's log on and sends the address once it is known.
+func (d *demo) watch(log io.Reader, address chan<- string) {
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		fmt.Fprintln(d.out, lines.Text())
+		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
+			address <- m[1]
+		}
+	}
+}
+
+// ask sends the picture in a form, as a browser would, and checks the verdict.
+func (d *demo) ask(ctx context.Context, url, path, want string) error {
+	picture, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	part, err := form.CreateFormFile("data", filepath.Base(path))
+	if err != nil {
+		return err
+	}
+	if _, err := part.Write(picture); err != nil {
+		return err
+	}
+	if err := form.Close(); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "\n$ curl -F data=@%s %s/predict\n", path, url)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/predict", &body)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", form.FormDataContentType())
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil {
+		return fmt.Errorf("read answer of %s: %w", url, err)
+	}
+	fmt.Fprintf(d.out, "%s\n", bytes.TrimSpace(answer))
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("the server answered %s", response.Status)
+	}
+	var verdict struct {
+		Label       string  `json:"label"`
+		Probability float64 `json:"probability"`
+	}
+	if err := json.Unmarshal(answer, &verdict); err != nil {
+		return fmt.Errorf("read verdict: %w", err)
+	}
+	if verdict.Label != want {
+		return fmt.Errorf("%s is %s, but the verdict is %s", path, want, verdict.Label)
+	}
+	fmt.Fprintf(d.out, "→ %s is %s: right (probability of FAKE %.3f)\n", path, verdict.Label, verdict.Probability)
+	return nil
+}
+
+// writePNG writes the pixels of a picture, rows of RGB, as a PNG file.
+func writePNG(path string, pixels []uint8) error {
+	img := image.NewNRGBA(image.Rect(0, 0, imaging.Size, imaging.Size))
+	for i := range imaging.Size * imaging.Size {
+		copy(img.Pix[4*i:], pixels[3*i:3*i+3])
+		img.Pix[4*i+3] = 0xff
+	}
+	var data bytes.Buffer
+	if err := png.Encode(&data, img); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.WriteFile(path, data.Bytes(), 0o644)
+}
