@@ -22,11 +22,10 @@ func TestMain(m *testing.M) {
 // trainer runs the program and returns its exit code and what it wrote.
 func trainer(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	return trainerContext(t, t.Context(), args...)
+	return trainerContext(t.Context(), args...)
 }
 
-func trainerContext(t *testing.T, ctx context.Context, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
+func trainerContext(ctx context.Context, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	code = run(ctx, args, streams{&out, &errs})
 	return code, out.String(), errs.String()
@@ -244,7 +243,7 @@ func TestAnInterruptHasItsOwnExitCode(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dir := filepath.Join(t.TempDir(), "d")
-	code, _, stderr := trainerContext(t, ctx, "data", "prepare", "dataset.dir="+dir)
+	code, _, stderr := trainerContext(ctx, "data", "prepare", "dataset.dir="+dir)
 	if code != exitInterrupted {
 		t.Errorf("exit code %d", code)
 	}

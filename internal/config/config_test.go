@@ -82,89 +82,113 @@ func TestOverrides(t *testing.T) {
 		want      any
 	}{
 		{
-			"a choice takes another file of the group", []string{"optimizer=sgd"},
-			func(c *Config) any { return c.Optimizer }, Optimizer{Name: "sgd", LR: 1e-3, Momentum: 0.9, Nesterov: true},
+			"a choice takes another file of the group",
+			[]string{"optimizer=sgd"},
+			func(c *Config) any { return c.Optimizer },
+			Optimizer{Name: "sgd", LR: 1e-3, Momentum: 0.9, Nesterov: true},
 		},
 		{
-			"a file of a group starts from another of the same group", []string{"experiment=trials1"},
+			"a file of a group starts from another of the same group",
+			[]string{"experiment=trials1"},
 			func(c *Config) any {
 				return []any{c.Experiment.Name, c.Experiment.Epochs, c.Experiment.LR, c.Experiment.Seed}
-			}, []any{"trials1", 10, 1e-4, int64(420)},
+			},
+			[]any{"trials1", 10, 1e-4, int64(420)},
 		},
 		{
-			"a value is set after the choice even when written before it", []string{"experiment.epochs=7", "experiment=trials1"},
+			"a value is set after the choice even when written before it",
+			[]string{"experiment.epochs=7", "experiment=trials1"},
 			func(c *Config) any { return c.Experiment.Epochs }, 7,
 		},
 		{
-			"of two values the last one counts", []string{"experiment.epochs=7", "experiment.epochs=8"},
+			"of two values the last one counts",
+			[]string{"experiment.epochs=7", "experiment.epochs=8"},
 			func(c *Config) any { return c.Experiment.Epochs }, 8,
 		},
 		{
-			"of two choices the last one counts", []string{"dataset=huggingface", "dataset=archive"},
+			"of two choices the last one counts",
+			[]string{"dataset=huggingface", "dataset=archive"},
 			func(c *Config) any { return c.Dataset.Name }, "archive",
 		},
 		{
-			"a value that others refer to changes them too", []string{"experiment.lr=0.5"},
+			"a value that others refer to changes them too",
+			[]string{"experiment.lr=0.5"},
 			func(c *Config) any { return c.Optimizer.LR }, 0.5,
 		},
 		{
-			"a value may be a reference", []string{"experiment.warmup_epochs=${experiment.epochs}", "experiment.epochs=3"},
+			"a value may be a reference",
+			[]string{"experiment.warmup_epochs=${experiment.epochs}", "experiment.epochs=3"},
 			func(c *Config) any { return c.Experiment.WarmupEpochs }, 3.0,
 		},
 		{
-			"a reference inside a text is written out", []string{"run.dir=out/${experiment.name}-${experiment.batch_size}-${experiment.lr}"},
+			"a reference inside a text is written out",
+			[]string{"run.dir=out/${experiment.name}-${experiment.batch_size}-${experiment.lr}"},
 			func(c *Config) any { return c.Run.Dir }, "out/base-32-0.001",
 		},
 		{
-			"a reference may go over several keys", []string{"run.root=${run.dir}", "run.dir=x/${run.name}", "run.name=${experiment.name}"},
+			"a reference may go over several keys",
+			[]string{"run.root=${run.dir}", "run.dir=x/${run.name}", "run.name=${experiment.name}"},
 			func(c *Config) any { return c.Run.Root }, "x/base",
 		},
 		{
-			"a reference may be part of a reference", []string{"run.dir=${${run.name}.name}", "run.name=dataset"},
+			"a reference may be part of a reference",
+			[]string{"run.dir=${${run.name}.name}", "run.name=dataset"},
 			func(c *Config) any { return c.Run.Dir }, "synthetic",
 		},
 		{
-			"an escaped reference is characters", []string{`run.dir=a\${run.name}b`},
+			"an escaped reference is characters",
+			[]string{`run.dir=a\${run.name}b`},
 			func(c *Config) any { return c.Run.Dir }, "a${run.name}b",
 		},
 		{
-			"a list replaces a list", []string{"model.channels=[16, 32]"},
-			func(c *Config) any { return c.Model.Channels }, []int{16, 32},
+			"a list replaces a list",
+			[]string{"model.channels=[16, 32]"},
+			func(c *Config) any { return c.Model.Channels },
+			[]int{16, 32},
 		},
 		{
-			"a whole number does for a number", []string{"experiment.lr=1"},
+			"a whole number does for a number",
+			[]string{"experiment.lr=1"},
 			func(c *Config) any { return c.Experiment.LR }, 1.0,
 		},
 		{
-			"a number may have an exponent without a point", []string{"experiment.lr=1e-3"},
+			"a number may have an exponent without a point",
+			[]string{"experiment.lr=1e-3"},
 			func(c *Config) any { return c.Experiment.LR }, 1e-3,
 		},
 		{
-			"a whole number is decimal in spite of zeros before it", []string{"experiment.seed=-010"},
+			"a whole number is decimal in spite of zeros before it",
+			[]string{"experiment.seed=-010"},
 			func(c *Config) any { return c.Experiment.Seed }, int64(-10),
 		},
 		{
-			"the largest seed stays exact", []string{"experiment.seed=9223372036854775807"},
+			"the largest seed stays exact",
+			[]string{"experiment.seed=9223372036854775807"},
 			func(c *Config) any { return c.Experiment.Seed }, int64(math.MaxInt64),
 		},
 		{
-			"true and false set a switch", []string{"run.resume=true"},
+			"true and false set a switch",
+			[]string{"run.resume=true"},
 			func(c *Config) any { return c.Run.Resume }, true,
 		},
 		{
-			"a text needs no quotes though it looks like a number", []string{"run.name=2024"},
+			"a text needs no quotes though it looks like a number",
+			[]string{"run.name=2024"},
 			func(c *Config) any { return c.Run.Name }, "2024",
 		},
 		{
-			"a text keeps what YAML would take away", []string{`dataset=archive`, `dataset.path=C:\a: b #c=d`},
+			"a text keeps what YAML would take away",
+			[]string{`dataset=archive`, `dataset.path=C:\a: b #c=d`},
 			func(c *Config) any { return c.Dataset.Path }, `C:\a: b #c=d`,
 		},
 		{
-			"a text in quotes loses them", []string{`run.dir="a b"`},
+			"a text in quotes loses them",
+			[]string{`run.dir="a b"`},
 			func(c *Config) any { return c.Run.Dir }, "a b",
 		},
 		{
-			"nothing after the = is an empty text", []string{"run.dir=x", "run.dir="},
+			"nothing after the = is an empty text",
+			[]string{"run.dir=x", "run.dir="},
 			func(c *Config) any { return c.Run.Dir }, "",
 		},
 	}

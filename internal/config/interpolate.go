@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -80,7 +81,7 @@ func (r *resolver) text(s string) (any, error) {
 		}
 		n := closing(rest[i:])
 		if n < 0 {
-			return nil, fmt.Errorf(`"${" is not closed; write ${group.key}, or \${ for the characters themselves`)
+			return nil, errors.New(`"${" is not closed; write ${group.key}, or \${ for the characters themselves`)
 		}
 		reference := rest[i : i+n]
 		v, err := r.target(reference)
