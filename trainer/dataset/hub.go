@@ -44,7 +44,7 @@ func newHub(endpoint, token string) (*hub, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("the hub's address %q is not one such as %s; see dataset.endpoint and HF_ENDPOINT", endpoint, defaultEndpoint)
 	}
-	h := &hub{endpoint: u, token: token, client: retryablehttp.NewClient(), tries: 5, idle: time.Minute}
+	h := &hub{endpoint: u, token: token, client: retryablehttp.NewClient(), tries: 4, idle: time.Minute}
 	h.client.Logger = nil
 	h.client.RetryMax = h.tries
 	h.client.RetryWaitMin = time.Second
@@ -109,8 +109,10 @@ func (h *hub) get(ctx context.Context, address string, offset int64, accept ...i
 		}
 	}
 	_ = resp.Body.Close()
-	return nil, &statusError{address: address, status: resp.StatusCode, token: h.token != "",
-		message: resp.Header.Get("X-Error-Message"), retryAfter: resp.Header.Get("Retry-After")}
+	return nil, &statusError{
+		address: address, status: resp.StatusCode, token: h.token != "",
+		message: resp.Header.Get("X-Error-Message"), retryAfter: resp.Header.Get("Retry-After"),
+	}
 }
 
 // statusError is an answer that is of no use.
@@ -303,7 +305,7 @@ func (r *repository) fetch(ctx context.Context, cache string, files []remoteFile
 	if _, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil {
 		return nil, fmt.Errorf("lock the cache folder: %w", err)
 	}
-	defer lock.Unlock()
+	defer func() { _ = lock.Unlock() }()
 
 	total := int64(0)
 	for _, f := range files {

@@ -309,7 +309,7 @@ dataset_info:
 
 func TestLabelsFollowTheClassNamesOfTheDataSet(t *testing.T) {
 	list := strings.Replace(strings.Replace(card, "'0': %s", "- %s", 1), "'1': %s", "- %s", 1)
-	configs := strings.Replace(strings.Replace(card, "  features:", "- config_name: default\n  features:", 1), "\n", "\r\n", -1)
+	configs := strings.ReplaceAll(strings.Replace(card, "  features:", "- config_name: default\n  features:", 1), "\n", "\r\n")
 	for _, test := range []struct {
 		name   string
 		labels []string
