@@ -9,6 +9,9 @@
 .DELETE_ON_ERROR:
 
 linter := bin/tools/golangci-lint
+# Wherever git can tell the revision it goes into the programs, and by them into
+# the models; elsewhere (an unpacked archive) the build works all the same.
+stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
 # npm writes this file last, so that it stands for a finished installation.
 installed := node_modules/.package-lock.json
 
@@ -25,7 +28,7 @@ test: lint vet race smoke ## Everything that must hold: lint, vet, race and smok
 
 .PHONY: build
 build: deps ## Build bin/trainer and bin/server, with the source revision inside
-	go build -o bin/ ./trainer ./server
+	go build $(stamp) -o bin/ ./trainer ./server
 
 .PHONY: deps
 deps: toolchain $(installed) ## Install ONNX Runtime from npm
