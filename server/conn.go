@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,34 +13,65 @@ import (
 // lingerTime is how long what a refused client still sends is taken and thrown away.
 const lingerTime = 5 * time.Second
 
+// backlogTime bounds for how long connections that the system has already made are
+// still taken once the listener is to close.
+const (
+	backlogTime = 100 * time.Millisecond
+	quietTime   = 200 * time.Microsecond // without a new one, they are all taken
+)
+
 // listener hands out connections that know two things that fasthttp does not:
 // whether the client has said anything yet, and how to close without losing an
-// answer.
+// answer. It closes without refusing who has just been connected.
 type listener struct {
-	net.Listener
-	close func() error // once
+	*net.TCPListener
+	until   time.Time // when closing, connections are no longer taken after this
+	closing atomic.Bool
 
 	mu     sync.Mutex
 	silent map[*conn]bool // connections on which no byte has come in yet
 }
 
-func newListener(l net.Listener) *listener {
-	return &listener{Listener: l, close: sync.OnceValue(l.Close), silent: map[*conn]bool{}}
+func newListener(l *net.TCPListener) *listener {
+	return &listener{TCPListener: l, silent: map[*conn]bool{}}
 }
 
-// Close stops taking connections. Those that were taken stay open.
-func (l *listener) Close() error { return l.close() }
+// Close makes Accept hand out the connections that the system has already made,
+// which would otherwise be reset, and then close the port. It does not wait for
+// that. A second Close does nothing.
+func (l *listener) Close() error {
+	if l.closing.Load() {
+		return nil
+	}
+	l.until = time.Now().Add(backlogTime)
+	l.closing.Store(true)
+	return l.SetDeadline(time.Now()) // wakes Accept
+}
 
 func (l *listener) Accept() (net.Conn, error) {
-	inner, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		begin, closing := time.Now(), l.closing.Load()
+		if closing {
+			// An error here is an error of Accept as well.
+			_ = l.SetDeadline(begin.Add(quietTime))
+		}
+		inner, err := l.TCPListener.Accept()
+		if err == nil {
+			c := &conn{Conn: inner, listener: l}
+			l.mu.Lock()
+			l.silent[c] = true
+			l.mu.Unlock()
+			return c, nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, err
+		}
+		// Woken late, on a busy machine, others may have come meanwhile: look again.
+		if now := time.Now(); closing && (now.Sub(begin) < 2*quietTime || now.After(l.until)) {
+			_ = l.TCPListener.Close()
+			return nil, net.ErrClosed
+		}
 	}
-	c := &conn{Conn: inner, listener: l}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.silent[c] = true
-	return c, nil
 }
 
 // closeSilent closes the connections that were opened in advance, as browsers and

@@ -38,7 +38,6 @@ func main() {
 	kong.Parse(&flags,
 		kong.Name("server"),
 		kong.Description("Answers over HTTP whether a picture is a photograph or AI-generated."),
-		kong.UsageOnError(),
 		kong.Vars{"version": versionText(), "max_pixels": strconv.Itoa(imaging.DefaultMaxPixels)})
 	if err := serve(flags.Config); err != nil {
 		fmt.Fprintf(os.Stderr, "server: %v\n", err)
@@ -142,7 +141,7 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	m.listener = newListener(l)
+	m.listener = newListener(l.(*net.TCPListener)) // which "tcp" always is
 	m.app = m.newApp()
 	m.served = make(chan struct{})
 	go func() {
