@@ -646,7 +646,7 @@ func TestCloseAnswersWhatHasBegun(t *testing.T) {
 		t.Error(err)
 	}
 	// The connection that had nothing to say was closed, too.
-	if n, err := idle.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("read %d, %v from an idle connection, want EOF", n, err)
 	}
 	if err := m.Close(); err != nil {

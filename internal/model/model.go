@@ -92,6 +92,9 @@ type File struct {
 // Open reads and checks the model file at path. See Parse.
 func Open(path string) (*File, error) {
 	data, err := readFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open model: %w; name the model.onnx in the folder of a training run", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open model: %w", err)
 	}
@@ -138,14 +141,14 @@ func Parse(data []byte) (*File, error) {
 
 func parse(data []byte) (*File, error) {
 	if len(data) == 0 {
-		return nil, errors.New("the file is empty")
+		return nil, errors.New("the file is empty; copy or export it again")
 	}
 	var m onnxpb.ModelProto
 	if err := proto.Unmarshal(data, &m); err != nil {
 		if truncated(data) {
 			return nil, fmt.Errorf("the file is truncated: it ends after %d bytes, inside the model; copy or export it again", len(data))
 		}
-		return nil, errors.New("not an ONNX model")
+		return nil, errors.New("not an ONNX model; name the model.onnx in the folder of a training run")
 	}
 	if m.GetGraph() == nil {
 		return nil, errors.New("not an ONNX model: it holds no graph")
@@ -375,10 +378,10 @@ func (f *File) newSession(batch int, o ort.Options) (_ *Session, err error) {
 		[]ort.Binding{{Name: inputName, Value: s.input}},
 		[]ort.Binding{{Name: logitName, Value: s.logit}, {Name: embeddingName, Value: s.embedding}}, o)
 	if err != nil {
-		return nil, fmt.Errorf("ONNX Runtime %s does not accept the graph: %w", ort.Version(), err)
+		return nil, fmt.Errorf("ONNX Runtime %s does not accept the graph; if the file is damaged, export it again: %w", ort.Version(), err)
 	}
 	if err := s.Run(); err != nil {
-		return nil, fmt.Errorf("the graph fails on a blank picture: %w", err)
+		return nil, fmt.Errorf("the graph fails on a blank picture; if the file is damaged, export it again: %w", err)
 	}
 	if l := float64(s.Logits()[0]); math.IsNaN(l) || math.IsInf(l, 0) {
 		return nil, fmt.Errorf("the graph answers a blank picture with %g: its weights are damaged; export it again", l)
