@@ -1,6 +1,7 @@
 package onnx_test
 
 import (
+	"errors"
 	"bytes"
 	"math"
 	"os"
@@ -454,7 +455,7 @@ func TestTheFirstMistakeIsKeptAndTheRestDoesNothing(t *testing.T) {
 		g.Output("out", v)
 	}
 	g.Fail("another mistake")
-	if g.Err() != first {
+	if !errors.Is(g.Err(), first) {
 		t.Errorf("the error became %v, was %v", g.Err(), first)
 	}
 }

@@ -310,7 +310,8 @@ func TestALongRunOfAPoorModelStaysBelowOneMegabyte(t *testing.T) {
 
 func TestTheSameReportGivesTheSameBytes(t *testing.T) {
 	logits, labels := scores(100, 2)
-	if html(t, example(t, logits, labels)) != html(t, example(t, logits, labels)) {
+	first, second := html(t, example(t, logits, labels)), html(t, example(t, logits, labels))
+	if first != second {
 		t.Error("two pages differ")
 	}
 }
