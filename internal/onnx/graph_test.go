@@ -1,8 +1,8 @@
 package onnx_test
 
 import (
-	"errors"
 	"bytes"
+	"errors"
 	"math"
 	"os"
 	"os/exec"
