@@ -77,7 +77,8 @@ func New(c Config) (*Network, error) {
 	if len(c.Channels) == 0 || len(c.Dense) == 0 {
 		return nil, fmt.Errorf("network: channels %v and dense %v need one number at least", c.Channels, c.Dense)
 	}
-	if c.Slope < 0 || c.Slope >= 1 || c.Dropout < 0 || c.Dropout >= 1 {
+	share := func(x float64) bool { return x >= 0 && x < 1 } // which NaN is not
+	if !share(c.Slope) || !share(c.Dropout) {
 		return nil, fmt.Errorf("network: slope %v and dropout %v must be at least 0 and below 1", c.Slope, c.Dropout)
 	}
 	in, side := imaging.Channels, imaging.Size

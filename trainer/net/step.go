@@ -412,7 +412,8 @@ func (t *Trainer) NewBatch(size int) (*Batch, error) {
 
 // Fill sets the batch: pictures are HWC, RGB, 32·32·3 bytes each, as many as the
 // batch's size; labels are 0 or 1; flip says which pictures are mirrored and may
-// be nil. drop is asked for each of the numbers that dropout may drop, in order.
+// be nil. drop is asked for each of the numbers that dropout may drop, in order;
+// keep is the share that it leaves. A network without dropout needs neither.
 func (b *Batch) Fill(pictures [][]uint8, labels []uint8, flip []bool, keep float64, drop func() bool) error {
 	if len(pictures) != b.size || len(labels) != b.size {
 		return fmt.Errorf("fill batch: %d pictures and %d labels for a batch of %d", len(pictures), len(labels), b.size)
@@ -421,6 +422,20 @@ func (b *Batch) Fill(pictures [][]uint8, labels []uint8, flip []bool, keep float
 		if len(p) != pixels {
 			return fmt.Errorf("fill batch: picture %d has %d bytes, not %d", i, len(p), pixels)
 		}
+	}
+	for i, l := range labels {
+		if l > 1 {
+			return fmt.Errorf("fill batch: label %d is %d, not 0 or 1", i, l)
+		}
+	}
+	if flip != nil && len(flip) != b.size {
+		return fmt.Errorf("fill batch: %d flips for a batch of %d", len(flip), b.size)
+	}
+	if len(b.dropout) > 0 && !(keep > 0 && keep <= 1) {
+		return fmt.Errorf("fill batch: keep %v of the numbers, need a share above 0", keep)
+	}
+	if len(b.dropout) > 0 && drop == nil {
+		return errors.New("fill batch: dropout needs a draw")
 	}
 	b.layout.fill(b.pictures, pictures, flip)
 	for i, l := range labels {
