@@ -1,0 +1,112 @@
+package net
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestImpossibleNetworksAreRefused(t *testing.T) {
+	nan := math.NaN()
+	for _, c := range []struct {
+		name   string
+		config Config
+		want   string
+	}{
+		{"no blocks", Config{Dense: []int{4}}, "channels [] and dense [4] need one number at least"},
+		{"no hidden layer", Config{Channels: []int{4}}, "channels [4] and dense [] need one number at least"},
+		{"a block without channels", Config{Channels: []int{4, 0}, Dense: []int{4}}, "block2 has 0 channels"},
+		{"a layer of negative width", Config{Channels: []int{4}, Dense: []int{4, -1}}, "dense2 has the width -1"},
+		{"more halvings than a picture has", Config{Channels: []int{1, 1, 1, 1, 1, 1}, Dense: []int{4}}, "a picture of 32 pixels a side cannot be halved 6 times"},
+		{"a negative slope", Config{Channels: []int{4}, Dense: []int{4}, Slope: -0.1}, "slope -0.1"},
+		{"a slope of one", Config{Channels: []int{4}, Dense: []int{4}, Slope: 1}, "slope 1"},
+		{"no slope at all", Config{Channels: []int{4}, Dense: []int{4}, Slope: nan}, "slope NaN"},
+		{"everything dropped", Config{Channels: []int{4}, Dense: []int{4}, Dropout: 1}, "dropout 1"},
+		{"less than nothing dropped", Config{Channels: []int{4}, Dense: []int{4}, Dropout: -0.5}, "dropout -0.5"},
+		{"no dropout at all", Config{Channels: []int{4}, Dense: []int{4}, Dropout: nan}, "dropout NaN"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n, err := New(c.config)
+			if n != nil || err == nil || !strings.HasPrefix(err.Error(), "network: ") || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want one that says %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestTheNetworkListsItsWeights(t *testing.T) {
+	n := newNetwork(t, cifake)
+	type entry struct {
+		name  string
+		shape []int64
+	}
+	want := []entry{
+		{"block1.conv.weight", []int64{32, 3, 3, 3}}, {"block1.norm.weight", []int64{32}}, {"block1.norm.bias", []int64{32}},
+		{"block2.conv.weight", []int64{64, 32, 3, 3}}, {"block2.norm.weight", []int64{64}}, {"block2.norm.bias", []int64{64}},
+		{"block3.conv.weight", []int64{128, 64, 3, 3}}, {"block3.norm.weight", []int64{128}}, {"block3.norm.bias", []int64{128}},
+		{"dense1.weight", []int64{256, 2048}}, {"dense1.bias", []int64{256}},
+		{"dense2.weight", []int64{128, 256}}, {"dense2.bias", []int64{128}},
+		{"dense3.weight", []int64{1, 128}}, {"dense3.bias", []int64{1}},
+	}
+	offset := 0
+	params := n.Params()
+	for i, p := range params {
+		if p.Name != want[i].name || !slices.Equal(p.Shape, want[i].shape) || p.Offset != offset {
+			t.Errorf("parameter %d is %s %v at %d, want %s %v at %d", i, p.Name, p.Shape, p.Offset, want[i].name, want[i].shape, offset)
+		}
+		offset += p.Size
+	}
+	if len(params) != len(want) || n.Size() != offset || n.Embedding() != 128 {
+		t.Errorf("%d parameters of %d numbers, embedding %d; want %d of %d, 128", len(params), n.Size(), n.Embedding(), len(want), offset)
+	}
+	params[0].Name = "changed"
+	if n.Params()[0].Name == "changed" {
+		t.Error("the list is not a copy")
+	}
+}
+
+func TestTrainingStartsAsPyTorchDoes(t *testing.T) {
+	n := newNetwork(t, cifake)
+	w := n.Init(420)
+	for _, p := range n.params {
+		data := wide(w.Params[p.Offset : p.Offset+p.Size])
+		switch p.init {
+		case initOne, initZero:
+			want := 0.0
+			if p.init == initOne {
+				want = 1
+			}
+			for _, v := range data {
+				if v != want {
+					t.Fatalf("%s starts at %v, want %v", p.Name, v, want)
+				}
+			}
+		case initUniform:
+			bound := 1 / math.Sqrt(float64(p.fanIn))
+			if m := largest(data); m > bound*(1+1e-6) {
+				t.Errorf("%s reaches %v, beyond %v", p.Name, m, bound)
+			}
+			if p.Size < 500 {
+				continue // too few for moments
+			}
+			var mean, square float64
+			for _, v := range data {
+				mean += v / float64(p.Size)
+				square += v * v / float64(p.Size)
+			}
+			// The deviations of the two moments of n uniform numbers, five times.
+			root := math.Sqrt(float64(p.Size))
+			if math.Abs(mean) > 5*bound/math.Sqrt(3)/root || math.Abs(square-bound*bound/3) > 5*bound*bound*0.3/root {
+				t.Errorf("%s has mean %v and mean square %v: not uniform within ±%v", p.Name, mean, square, bound)
+			}
+		}
+	}
+	sameBytes(t, "weights of the same seed", n.Init(420).Params, w.Params)
+	if slices.Equal(n.Init(421).Params, w.Params) {
+		t.Error("two seeds give the same weights")
+	}
+	if largest(wide(w.Mean)) != 0 || slices.ContainsFunc(w.Var, func(v float32) bool { return v != 1 }) {
+		t.Error("running statistics do not start at zero and one")
+	}
+}
