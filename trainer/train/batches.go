@@ -21,12 +21,13 @@ const (
 )
 
 func random(seed int64, purpose uint64, n int) *rand.Rand {
-	return rand.New(rand.NewPCG(uint64(seed), purpose<<48|uint64(n))) //nolint:gosec // reproducible on purpose
+	return rand.New(rand.NewPCG(uint64(seed), purpose<<48|uint64(n)))
 }
 
 // holdOut cuts the validation pictures from the training split: share of each
-// class, drawn by the seed. Both results are indices, in rising order; neither
-// is empty where the split has two pictures of a class.
+// class, drawn by the seed. Both results are indices, in rising order. Of a class
+// with two pictures or more each result has one at least; a class's only picture
+// is learnt from.
 func holdOut(labels []uint8, share float64, seed int64) (learn, validate []int) {
 	rng := random(seed, forSplit, 0)
 	for _, class := range []uint8{dataset.Real, dataset.Fake} {
@@ -37,10 +38,8 @@ func holdOut(labels []uint8, share float64, seed int64) (learn, validate []int) 
 			}
 		}
 		rng.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
-		n := int(share*float64(len(members)) + 0.5)
-		if len(members) > 1 {
-			n = min(max(n, 1), len(members)-1)
-		}
+		n := max(int(share*float64(len(members))+0.5), 1)
+		n = max(min(n, len(members)-1), 0)
 		validate = append(validate, members[:n]...)
 		learn = append(learn, members[n:]...)
 	}
@@ -108,36 +107,52 @@ func (f *feeder) sizes() []int {
 // steps is the number of steps of an epoch.
 func (f *feeder) steps() int { return (len(f.learn) + f.size() - 1) / f.size() }
 
+// order is that in which an epoch goes through the pictures: indices into the split.
+func (f *feeder) order(epoch int) []int {
+	order := slices.Clone(f.learn)
+	random(f.config.Experiment.Seed, forOrder, epoch).Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	return order
+}
+
+// flip draws which pictures of a step are mirrored.
+func (f *feeder) flip(flips []bool, step int) {
+	rng := random(f.config.Experiment.Seed, forFlip, step)
+	for i := range flips {
+		flips[i] = f.config.Experiment.Flip && rng.Uint32()&1 == 1
+	}
+}
+
+// drop gives what decides, asked once for each number, what a step's dropout drops.
+func (f *feeder) drop(step int) func() bool {
+	rng := random(f.config.Experiment.Seed, forDropout, step)
+	below := uint32(f.config.Model.Dropout * (1 << 32))
+	return func() bool { return rng.Uint32() < below }
+}
+
 // run fills batches from the given step on (counted from 0 over the whole run)
 // until the last or until ctx ends.
 func (f *feeder) run(ctx context.Context, from int) {
 	defer close(f.ready)
-	e := f.config.Experiment
 	var order []int
 	pictures, labels, flips := make([][]uint8, f.size()), make([]uint8, f.size()), make([]bool, f.size())
-	for step := from; step < e.Epochs*f.steps(); step++ {
+	for step := from; step < f.config.Experiment.Epochs*f.steps(); step++ {
 		epoch, place := step/f.steps(), step%f.steps()
 		if order == nil || place == 0 {
-			order = slices.Clone(f.learn)
-			random(e.Seed, forOrder, epoch).Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+			order = f.order(epoch)
 		}
 		batch := order[place*f.size() : min((place+1)*f.size(), len(order))]
 		n := len(batch)
-		flip := random(e.Seed, forFlip, step)
 		for i, index := range batch {
 			pictures[i], labels[i] = f.split.Image(index), f.split.Labels[index]
-			flips[i] = e.Flip && flip.Uint32()&1 == 1
 		}
+		f.flip(flips[:n], step)
 		next := filled{size: n}
 		select {
 		case next.batch = <-f.free[n]:
 		case <-ctx.Done():
 			return
 		}
-		dropout := random(e.Seed, forDropout, step)
-		below := uint32(f.config.Model.Dropout * (1 << 32))
-		next.err = next.batch.Fill(pictures[:n], labels[:n], flips[:n], 1-f.config.Model.Dropout,
-			func() bool { return dropout.Uint32() < below })
+		next.err = next.batch.Fill(pictures[:n], labels[:n], flips[:n], 1-f.config.Model.Dropout, f.drop(step))
 		select {
 		case f.ready <- next:
 		case <-ctx.Done():
