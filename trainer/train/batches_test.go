@@ -1,0 +1,265 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"fakeart/internal/config"
+	"fakeart/trainer/dataset"
+)
+
+func TestHoldOut(t *testing.T) {
+	for _, test := range []struct {
+		real, fake int
+		share      float64
+		held       [2]int // of REAL, of FAKE
+	}{
+		{100, 100, 0.1, [2]int{10, 10}},
+		{100, 40, 0.1, [2]int{10, 4}},
+		{15, 4, 0.1, [2]int{2, 1}}, // one at least
+		{2, 2, 0.01, [2]int{1, 1}},
+		{3, 2, 0.5, [2]int{2, 1}}, // one is left to learn from
+		{1, 9, 0.5, [2]int{0, 5}},
+		{1, 9, 0.1, [2]int{0, 1}},
+		{1, 1, 0.5, [2]int{0, 0}},
+		{0, 10, 0.2, [2]int{0, 2}},
+		{0, 0, 0.2, [2]int{0, 0}},
+	} {
+		t.Run(fmt.Sprintf("%v of %d and %d", test.share, test.real, test.fake), func(t *testing.T) {
+			labels := slices.Concat(slices.Repeat([]uint8{dataset.Fake}, test.fake), slices.Repeat([]uint8{dataset.Real}, test.real))
+			learn, validate := holdOut(labels, test.share, 420)
+			all := slices.Concat(learn, validate)
+			slices.Sort(all)
+			for i, index := range all {
+				if i != index {
+					t.Fatalf("%v and %v are not each picture once", learn, validate)
+				}
+			}
+			if len(all) != len(labels) {
+				t.Errorf("%d of %d pictures are in either part", len(all), len(labels))
+			}
+			if !slices.IsSorted(learn) || !slices.IsSorted(validate) {
+				t.Errorf("%v and %v are not sorted", learn, validate)
+			}
+			var held [2]int
+			for _, i := range validate {
+				held[labels[i]]++
+			}
+			if held != test.held {
+				t.Errorf("%v of REAL and FAKE are held out, want %v", held, test.held)
+			}
+			again, _ := holdOut(labels, test.share, 420)
+			if !slices.Equal(again, learn) {
+				t.Error("the same seed gives another split")
+			}
+			if len(validate) > 9 {
+				if _, other := holdOut(labels, test.share, 421); slices.Equal(other, validate) {
+					t.Error("another seed gives the same split")
+				}
+			}
+		})
+	}
+}
+
+// feederOf is a feeder of 50 pictures, without batches, for what it draws.
+func feederOf(t *testing.T, more ...string) *feeder {
+	t.Helper()
+	f := &feeder{config: configuration(t, "", more...)}
+	for i := range 50 {
+		f.learn = append(f.learn, 3*i) // the validation pictures lie between
+	}
+	return f
+}
+
+func TestEachEpochHasAnOrderOfItsOwn(t *testing.T) {
+	f := feederOf(t)
+	learn := slices.Clone(f.learn)
+	seen := map[string]int{}
+	for epoch := range 20 {
+		order := f.order(epoch)
+		if !slices.Equal(f.order(epoch), order) {
+			t.Fatalf("epoch %d is drawn differently each time", epoch)
+		}
+		if other, ok := seen[fmt.Sprint(order)]; ok {
+			t.Errorf("epochs %d and %d have the same order", epoch, other)
+		}
+		seen[fmt.Sprint(order)] = epoch
+		slices.Sort(order)
+		if !slices.Equal(order, learn) {
+			t.Errorf("epoch %d does not learn from each picture once: %v", epoch, order)
+		}
+	}
+	if !slices.Equal(f.learn, learn) {
+		t.Error("drawing an order changed the pictures to learn from")
+	}
+	if other := feederOf(t, "experiment.seed=421"); slices.Equal(other.order(0), f.order(0)) {
+		t.Error("another seed gives the same order")
+	}
+}
+
+// Each step has a random stream of its own, and neighbouring ones must not be
+// alike: over steps as well as within one, everything is to be a fair draw.
+func TestFlipsAndDropoutAreFairDraws(t *testing.T) {
+	const steps, n = 400, 64
+	f := feederOf(t, "experiment.flip=true", "experiment.dropout=0.3")
+	flips := make([][]bool, steps)
+	drops := make([][]bool, steps)
+	for step := range steps {
+		flips[step], drops[step] = make([]bool, n), make([]bool, n)
+		f.flip(flips[step], step)
+		drop := f.drop(step)
+		for i := range n {
+			drops[step][i] = drop()
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		draws [][]bool
+		share float64
+	}{{"flip", flips, 0.5}, {"dropout", drops, 0.3}} {
+		var place [n]int
+		all, repeated := 0, 0
+		for step, draws := range test.draws {
+			for i, yes := range draws {
+				if yes {
+					place[i]++
+					all++
+					if step > 0 && test.draws[step-1][i] {
+						repeated++
+					}
+				}
+			}
+		}
+		check := func(what string, count, of int, share float64) {
+			// Six standard deviations: the draws are fixed by the seed, so this fails
+			// always or never.
+			if d := float64(count) - share*float64(of); math.Abs(d) > 6*math.Sqrt(share*(1-share)*float64(of)) {
+				t.Errorf("%s: %s %d of %d, want about %v", test.name, what, count, of, share)
+			}
+		}
+		check("drawn", all, steps*n, test.share)
+		check("drawn twice in a row", repeated, (steps-1)*n, test.share*test.share)
+		for i, count := range place {
+			check(fmt.Sprintf("drawn for place %d", i), count, steps, test.share)
+		}
+	}
+
+	off := feederOf(t, "experiment.flip=false")
+	mirrored := slices.Repeat([]bool{true}, n)
+	off.flip(mirrored, 0)
+	if slices.Contains(mirrored, true) {
+		t.Error("pictures are mirrored where experiment.flip is false")
+	}
+}
+
+func TestTheFeederGivesWhatIsLeft(t *testing.T) {
+	for _, test := range []struct {
+		pictures, from int
+		want           []int // sizes
+	}{
+		{32, 0, []int{12, 12, 8, 12, 12, 8}},
+		{32, 2, []int{8, 12, 12, 8}},
+		{32, 3, []int{12, 12, 8}},
+		{32, 5, []int{8}},
+		{32, 6, nil},
+		{24, 1, []int{12, 12, 12}},
+		{13, 0, []int{12, 1, 12, 1}},
+		{7, 0, []int{7, 7}},
+	} {
+		t.Run(fmt.Sprintf("%d pictures from step %d", test.pictures, test.from), func(t *testing.T) {
+			noGoroutineLeft(t)
+			f := newTestFeeder(t, configuration(t, ""), test.pictures)
+			go f.run(t.Context(), test.from)
+			var sizes []int
+			for next := range f.ready {
+				if next.err != nil {
+					t.Fatal(next.err)
+				}
+				sizes = append(sizes, next.size)
+				f.free[next.size] <- next.batch
+			}
+			if !slices.Equal(sizes, test.want) {
+				t.Errorf("the batches have %v pictures, want %v", sizes, test.want)
+			}
+		})
+	}
+}
+
+func TestTheFeederStopsWhereverItIs(t *testing.T) {
+	for taken := range 8 {
+		t.Run(fmt.Sprintf("after %d batches", taken), func(t *testing.T) {
+			noGoroutineLeft(t)
+			f := newTestFeeder(t, configuration(t, "", "experiment.epochs=100"), 13)
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() {
+				f.run(ctx, 0)
+				close(ended)
+			}()
+			for range taken {
+				next := <-f.ready
+				f.free[next.size] <- next.batch
+			}
+			stop()
+			<-ended
+		})
+	}
+}
+
+// newTestFeeder is a feeder of noise, and a trainer behind it.
+func newTestFeeder(tb testing.TB, cfg *config.Config, pictures int) *feeder {
+	tb.Helper()
+	n, err := network(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	trainer, err := newTrainer(cfg, n, "")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := trainer.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	learn := make([]int, pictures)
+	for i := range learn {
+		learn[i] = i
+	}
+	f, err := newFeeder(trainer, noise(pictures, 1), learn, cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(f.close)
+	return f
+}
+
+func BenchmarkFeeder(b *testing.B) {
+	cfg, err := config.Load("", []string{"experiment.flip=true", "experiment.epochs=1000000"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	f := newTestFeeder(b, cfg, 1024)
+	ctx, stop := context.WithCancel(b.Context())
+	ended := make(chan struct{})
+	go func() {
+		f.run(ctx, 0)
+		close(ended)
+	}()
+	b.ReportAllocs()
+	images := 0
+	for b.Loop() {
+		next := <-f.ready
+		if next.err != nil {
+			b.Fatal(next.err)
+		}
+		images += next.size
+		f.free[next.size] <- next.batch
+	}
+	b.ReportMetric(float64(images)/b.Elapsed().Seconds(), "images/s")
+	stop()
+	<-ended
+}

@@ -1,0 +1,77 @@
+package train
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"fakeart/internal/config"
+)
+
+func TestLearningRate(t *testing.T) {
+	const lr = 0.5
+	cosine := func(at float64) float64 { return lr * 0.5 * (1 + math.Cos(math.Pi*at)) }
+	for _, test := range []struct {
+		name          string
+		schedule      string
+		epochs, steps int
+		warmup        float64
+		want          map[int]float64 // by step
+	}{
+		{"constant", "constant", 3, 10, 0, map[int]float64{0: lr, 1: lr, 15: lr, 29: lr}},
+		{"constant after a warm-up", "constant", 3, 10, 1, map[int]float64{0: lr / 11, 4: lr * 5 / 11, 9: lr * 10 / 11, 10: lr, 29: lr}},
+		{"cosine", "cosine", 3, 10, 0, map[int]float64{0: lr, 15: lr / 2, 10: cosine(1.0 / 3), 29: cosine(29.0 / 30)}},
+		{"cosine after half an epoch", "cosine", 2, 10, 0.5, map[int]float64{0: lr / 6, 4: lr * 5 / 6, 5: lr, 19: cosine(14.0 / 15)}},
+		{"a warm-up that ends within a step", "cosine", 2, 10, 0.25, map[int]float64{0: lr / 3, 1: lr * 2 / 3, 2: lr, 3: cosine(0.5 / 17.5)}},
+		{"a warm-up shorter than a step", "cosine", 1, 4, 0.01, map[int]float64{0: lr, 1: cosine(0.96 / 3.96)}},
+		{"all of it a warm-up", "cosine", 2, 10, 2, map[int]float64{0: lr / 21, 19: lr * 20 / 21}},
+		{"all of it a warm-up, constant", "constant", 2, 10, 2, map[int]float64{0: lr / 21, 19: lr * 20 / 21}},
+		{"a single step", "cosine", 1, 1, 0, map[int]float64{0: lr}},
+		{"a single step, constant", "constant", 1, 1, 0, map[int]float64{0: lr}},
+		{"a single step of warm-up", "cosine", 1, 1, 1, map[int]float64{0: lr / 2}},
+		{"a single step, half of it warm-up", "cosine", 1, 1, 0.5, map[int]float64{0: lr}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := &config.Config{Optimizer: config.Optimizer{LR: lr}, Experiment: config.Experiment{
+				Epochs: test.epochs, Schedule: test.schedule, WarmupEpochs: test.warmup,
+			}}
+			for step, want := range test.want {
+				if got := learningRate(cfg, step, test.steps); math.Abs(got-want) > 1e-12 {
+					t.Errorf("step %d: %v, want %v", step, got, want)
+				}
+			}
+		})
+	}
+}
+
+// Whatever the fractions: up to the peak, never beyond it, then never up again,
+// and always above zero, since a step that learns nothing is a step wasted.
+func TestLearningRateRisesAndFallsOnce(t *testing.T) {
+	for _, schedule := range []string{"constant", "cosine"} {
+		for _, epochs := range []int{1, 2, 7} {
+			for _, steps := range []int{1, 3, 10, 97} {
+				for _, warmup := range []float64{0, 1e-9, 0.1, 0.3, 1.0 / 3, 0.5, 0.7, 0.999, 1, 1.1, 6.999, 7} {
+					if warmup > float64(epochs) {
+						continue
+					}
+					name := fmt.Sprintf("%s over %d epochs of %d, %v warm", schedule, epochs, steps, warmup)
+					cfg := &config.Config{Optimizer: config.Optimizer{LR: 1}, Experiment: config.Experiment{
+						Epochs: epochs, Schedule: schedule, WarmupEpochs: warmup,
+					}}
+					before, fell := 0.0, false
+					for step := range epochs * steps {
+						rate := learningRate(cfg, step, steps)
+						if !(rate > 0 && rate <= 1) {
+							t.Fatalf("%s: step %d has the rate %v", name, step, rate)
+						}
+						if fell && rate > before {
+							t.Fatalf("%s: the rate rises again at step %d, from %v to %v", name, step, before, rate)
+						}
+						fell = fell || rate < before
+						before = rate
+					}
+				}
+			}
+		}
+	}
+}

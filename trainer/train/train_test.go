@@ -1,0 +1,347 @@
+package train
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"fakeart/internal/model"
+	"fakeart/trainer/dataset"
+	"fakeart/trainer/evaluate"
+	"fakeart/trainer/net"
+	"fakeart/trainer/runlog"
+)
+
+func TestTheSameConfigurationGivesTheSameBytes(t *testing.T) {
+	for _, layout := range []string{net.LayoutStandard, net.LayoutBlocked} {
+		for _, optimizer := range []string{"adam", "sgd"} {
+			t.Run(layout+" "+optimizer, func(t *testing.T) {
+				skipWithout(t, layout)
+				options := []string{"experiment.layout=" + layout, "optimizer=" + optimizer, "experiment.threads=2"}
+				first, second := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+				mustTrain(t, first, options...)
+				mustTrain(t, second, options...)
+				mustEqual(t, outcomeOf(t, second), outcomeOf(t, first))
+			})
+		}
+	}
+}
+
+func TestAnotherSeedOrFlipOrDropoutGivesAnotherModel(t *testing.T) {
+	models := map[string]string{string(reference(t).model): "the reference"}
+	for _, option := range []string{"experiment.seed=1", "experiment.flip=false", "experiment.dropout=0.2"} {
+		dir := filepath.Join(t.TempDir(), "run")
+		mustTrain(t, dir, option)
+		m := string(outcomeOf(t, dir).model)
+		if same, ok := models[m]; ok {
+			t.Errorf("%s gives the model of %s", option, same)
+		}
+		models[m] = option
+	}
+}
+
+// skipWithout skips where the machine has no such layout.
+func skipWithout(t *testing.T, layout string) {
+	t.Helper()
+	if layout != net.LayoutBlocked {
+		return
+	}
+	cfg := configuration(t, "", "experiment.layout=blocked")
+	n, err := network(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trainer, err := newTrainer(cfg, n, "")
+	if err != nil {
+		t.Skipf("this machine has no blocked layout: %v", err)
+	}
+	if err := trainer.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	s := mustTrain(t, dir)
+	want := []string{lockFile, checkpointsDir, configFile, evalFile, metricsFile, modelFile, reportFile, logFile}
+	got := list(dir)
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("the folder holds %q, want %q", got, want)
+	}
+	if got := list(filepath.Join(dir, checkpointsDir)); !slices.Equal(got, []string{checkpointFile}) {
+		t.Errorf("the checkpoints are %q", got)
+	}
+	if s.Dir != dir || s.Model != filepath.Join(dir, modelFile) || s.Test == nil || s.Test.Count != 20 {
+		t.Errorf("the summary is %+v", s)
+	}
+
+	f, err := model.Open(s.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := configuration(t, dir)
+	m := f.Metadata
+	if f.Digest != s.Digest || m.ConfigDigest != cfg.Digest() || m.Seed != cfg.Experiment.Seed || m.Revision != "test" ||
+		m.ValLoss != s.ValLoss || m.ValAccuracy != s.ValAccuracy || m.DataDigest != s.Test.Data {
+		t.Errorf("the model's metadata are %+v, the summary %+v", m, s)
+	}
+	result, _, err := evaluate.Run(t.Context(), f, testData, dataset.Test, 250)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := result.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := outcomeOf(t, dir).eval; !bytes.Equal(got, text) {
+		t.Errorf("%s says\n%s\nwant what evaluate says of the model file:\n%s", evalFile, got, text)
+	}
+
+	rows := outcomeOf(t, dir).metrics
+	var kinds []string
+	for _, r := range rows {
+		kinds = append(kinds, string(r.Kind))
+	}
+	if got, want := strings.Join(kinds, " "), "step step step epoch step step step epoch"; got != want {
+		t.Errorf("the rows are %s, want %s", got, want)
+	}
+	// An epoch's loss is the mean over its pictures, of which the last batch has fewer.
+	mean := (12*rows[0].TrainLoss + 12*rows[1].TrainLoss + 8*rows[2].TrainLoss) / 32
+	if math.Abs(rows[3].TrainLoss-mean) > 1e-12 {
+		t.Errorf("the epoch's loss is %v, the mean over its pictures %v", rows[3].TrainLoss, mean)
+	}
+	log, err := os.ReadFile(filepath.Join(dir, logFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"msg=train", "epoch=1/2", "epoch=2/2", "msg=export", s.Digest, "msg=evaluate"} {
+		if !strings.Contains(string(log), word) {
+			t.Errorf("%s does not say %q:\n%s", logFile, word, log)
+		}
+	}
+}
+
+func TestADataSetWithoutTestSplitStillGivesAModel(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	if err := draw(data, 12, 0); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "run")
+	s := mustTrain(t, dir, "dataset.dir="+data, "experiment.epochs=1")
+	if _, err := model.Open(s.Model); err != nil {
+		t.Error(err)
+	}
+	if s.Test != nil || slices.Contains(list(dir), evalFile) {
+		t.Errorf("a test split was measured where there is none: %+v", s)
+	}
+	mustTrain(t, dir, "dataset.dir="+data, "experiment.epochs=1", "run.resume=true")
+}
+
+func TestEarlyStoppingExportsTheBestEpoch(t *testing.T) {
+	const patience, epochs = 2, 80
+	dir := filepath.Join(t.TempDir(), "run")
+	options := []string{"experiment.epochs=80", "experiment.patience=2", "experiment.schedule=constant", "experiment.warmup_epochs=0", "experiment.lr=0.02"}
+	s := mustTrain(t, dir, options...)
+
+	var measured []runlog.Row
+	for _, r := range outcomeOf(t, dir).metrics {
+		if r.Kind == runlog.Epoch {
+			measured = append(measured, r)
+		}
+	}
+	if len(measured) == epochs {
+		t.Fatalf("%d epochs without two in a row that are no better: this test says nothing", epochs)
+	}
+	best := slices.MinFunc(measured, func(a, b runlog.Row) int {
+		if a.ValLoss < b.ValLoss {
+			return -1
+		}
+		return 1
+	})
+	if s.BestEpoch != best.Epoch || s.ValLoss != best.ValLoss || s.ValAccuracy != best.ValAccuracy {
+		t.Errorf("exported epoch %d with the loss %v, the best was %d with %v", s.BestEpoch, s.ValLoss, best.Epoch, best.ValLoss)
+	}
+	if last := measured[len(measured)-1].Epoch; last != best.Epoch+patience {
+		t.Errorf("the last epoch was %d, the best %d: want %d after it", last, best.Epoch, patience)
+	}
+
+	// The exported file, on pictures held out anew, is what was measured then.
+	cfg := configuration(t, dir, options...)
+	split, _, err := dataset.Load(testData, dataset.Train)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, held := holdOut(split.Labels, cfg.Experiment.ValSplit, cfg.Experiment.Seed)
+	f, err := model.Open(s.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pictures := subset(split, held)
+	logits, err := evaluate.Logits(t.Context(), f, pictures, cfg.Evaluate.BatchSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := evaluate.Measure(logits, pictures.Labels, cfg.Model.Threshold)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.LogLoss != best.ValLoss || m.LogLoss != f.Metadata.ValLoss || m.Accuracy != f.Metadata.ValAccuracy {
+		t.Errorf("the file's loss is %v, its metadata say %v, metrics.csv says %v", m.LogLoss, f.Metadata.ValLoss, best.ValLoss)
+	}
+}
+
+func TestADivergedTrainingStopsAndSaysWhatToTry(t *testing.T) {
+	for name, options := range map[string][]string{
+		"a loss that is no number":             {"optimizer=sgd", "experiment.lr=1e30", "experiment.warmup_epochs=0"},
+		"a rate of its own":                    {"optimizer=sgd", "optimizer.lr=1e30", "experiment.warmup_epochs=0"},
+		"weights out of range at an epoch end": {"optimizer=sgd", "experiment.lr=1e38", "optimizer.momentum=0.99", "experiment.warmup_epochs=0", "experiment.batch_size=32"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			noGoroutineLeft(t)
+			dir := filepath.Join(t.TempDir(), "run")
+			want := "smaller experiment.lr"
+			if name == "a rate of its own" {
+				want = "smaller optimizer.lr"
+			}
+			r := &run{cfg: configuration(t, dir, options...), out: t.Output()} // saves after each step
+			_, err := r.do(t.Context())
+			wantError(t, err, "diverged", want, "optimizer", "another run.dir")
+			if slices.Contains(list(dir), modelFile) {
+				t.Error("a model was exported")
+			}
+			c, err := loadCheckpoint(filepath.Join(dir, checkpointsDir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c != nil && !finite(c.State.Weights.Params, c.State.Weights.Mean, c.State.Weights.Var) {
+				t.Error("the checkpoint holds weights that are no numbers")
+			}
+			before := snapshot(t, dir)
+			delete(before, filepath.Join(dir, metricsFile))
+			mustFail(t, dir, append(options, "run.resume=true"), "diverged")
+			after := snapshot(t, dir)
+			for path, content := range before {
+				if after[path] != content {
+					t.Errorf("%s has changed", path)
+				}
+			}
+		})
+	}
+}
+
+func TestWeightsThatAreNoNumbersAreNotSaved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	_, err := Run(newStopAfter(t, 2), configuration(t, dir), "test", t.Output())
+	if !errors.Is(err, ErrInterrupted) {
+		t.Fatal(err)
+	}
+	before := snapshot(t, dir)
+	cfg := configuration(t, dir, "run.resume=true")
+	r := &run{cfg: cfg, out: t.Output(), folder: &folder{path: dir}}
+	n, err := network(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.trainer, err = newTrainer(cfg, n, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		w := n.Init(1)
+		w.Var[len(w.Var)-1] = float32(bad)
+		if err := r.trainer.Restore(net.State{Weights: w}); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, r.save(), "diverged")
+	}
+	mustBeUntouched(t, dir, before)
+}
+
+func TestProfilersWriteIntoTheRunFolder(t *testing.T) {
+	t.Run("pprof", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "run")
+		mustTrain(t, dir, "profiler=pprof")
+		for _, name := range []string{cpuProfileFile, heapProfileFile} {
+			f, err := os.Open(filepath.Join(dir, name))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			defer f.Close()
+			z, err := gzip.NewReader(f)
+			if err != nil {
+				t.Errorf("%s is no profile: %v", name, err)
+				continue
+			}
+			if data, err := io.ReadAll(z); err != nil || len(data) == 0 {
+				t.Errorf("%s has %d bytes: %v", name, len(data), err)
+			}
+		}
+	})
+	t.Run("onnxruntime", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "run")
+		mustTrain(t, dir, "profiler=onnxruntime")
+		traces, err := filepath.Glob(filepath.Join(dir, onnxProfilePrefix+"*.json"))
+		if err != nil || len(traces) != 1 {
+			t.Fatalf("the traces are %q: %v", traces, err)
+		}
+		text, err := os.ReadFile(traces[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var events []struct {
+			Category string `json:"cat"`
+			Name     string `json:"name"`
+			Duration int64  `json:"dur"`
+		}
+		if err := json.Unmarshal(text, &events); err != nil {
+			t.Fatal(err)
+		}
+		var nodes, runs int
+		for _, e := range events {
+			if e.Category == "Node" && strings.Contains(e.Name, "block1_back") {
+				nodes++
+			}
+			if e.Name == "model_run" {
+				runs++
+			}
+		}
+		// Two epochs of two steps of the usual size; the last ones are smaller.
+		if nodes == 0 || runs != 4 {
+			t.Errorf("the trace has %d runs and %d nodes of the first block's backward, want 4 runs", runs, nodes)
+		}
+	})
+}
+
+func TestTheBenchmarkStopsWhenTold(t *testing.T) {
+	noGoroutineLeft(t)
+	cfg := configuration(t, "")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	// Stopped by what it tells of its first round.
+	_, err := Benchmark(ctx, cfg, 8, writerFunc(func(line []byte) {
+		t.Logf("%s", line)
+		stop()
+	}))
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("a benchmark that was told to stop returned %v", err)
+	}
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
+}
