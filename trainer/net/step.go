@@ -32,45 +32,16 @@ func newLayout(g *onnx.Graph, name string, batch, block int64) layout {
 	return standard{g, batch}
 }
 
-// segment is a stretch of the flat vector of weights that the optimizer updates
-// at a time. Each of its dozen operators reads and writes all of a segment, so
-// one that fits the cache several times over is updated at the cache's speed
-// and not at the memory's.
-type segment struct {
-	offset, size int
-	params       []int // the whole parameters in it, or the one that it is a piece of
-}
-
-const segmentSize = 1 << 16
-
-// segments cuts the flat vector: small neighbouring parameters are together,
-// large ones are divided.
-func (n *Network) segments() []segment {
-	var all []segment
-	room := 0
-	for i, p := range n.params {
-		if p.Size <= room {
-			last := &all[len(all)-1]
-			last.size += p.Size
-			last.params = append(last.params, i)
-			room -= p.Size
-			continue
-		}
-		for at := 0; at < p.Size; at += segmentSize {
-			all = append(all, segment{p.Offset + at, min(segmentSize, p.Size-at), []int{i}})
-		}
-		room = max(segmentSize-p.Size, 0)
-	}
-	return all
-}
-
 // stepGraph is a training step. Its inputs and outputs, in this order:
 //
-//	in   each parameter by its name; params<i> [S] and state<k>.<i> [S] for each
-//	     segment of the flat vectors; pictures (the layout's); labels [B,1];
-//	     dropout [B, first dense] (with dropout); rate [1]; epsilon [1]
+//	in   each parameter by its name; params [P], all of them once more; state0 [P]
+//	     and so on; pictures (the layout's); labels [B,1]; dropout [B, first dense]
+//	     (with dropout); rate [1]; epsilon [1]
 //	out  loss [1]; logit [B,1]; mean [ΣC], variance [ΣC] (biased, of the batch);
-//	     new_params<i> and new_state<k>.<i>; gradient [P] if asked for
+//	     new_params [P]; new_state0 [P] and so on; gradient [P] if asked for
+//
+// The parameters come in twice, over the same memory: one by one for the layers,
+// and as one vector for the optimizer. So nothing needs to be cut or copied.
 type stepGraph struct {
 	graph    *onnx.Graph
 	layout   layout
@@ -90,13 +61,9 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 	for i, p := range n.params {
 		params[i] = input(p.Name, p.Shape...)
 	}
-	segments := n.segments()
-	// The parameters once more, and the optimizer's numbers, cut into segments.
-	vectors := make([][]onnx.Value, 1+o.slots())
+	vectors := make([]onnx.Value, 1+o.slots())
 	for k := range vectors {
-		for i, seg := range segments {
-			vectors[k] = append(vectors[k], input(vectorName(k, i), int64(seg.size)))
-		}
+		vectors[k] = input(vectorName(k), int64(n.size))
 	}
 	s.layout = newLayout(g, layoutName, b, block)
 	x := s.layout.input()
@@ -150,58 +117,26 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 	output("logit", h)
 	output("mean", g.Concat(0, means...))
 	output("variance", g.Concat(0, variances...))
-	updated := make([][]onnx.Value, len(vectors))
+	var gradient onnx.Value
 	g.In("optimizer", func() {
-		for i, grad := range n.perSegment(g, segments, grads) {
-			old := make([]onnx.Value, len(vectors))
-			for k := range vectors {
-				old[k] = vectors[k][i]
-			}
-			for k, v := range o.update(g, old[0], grad, old[1:], rate, epsilon) {
-				updated[k] = append(updated[k], v)
-			}
-		}
+		gradient = g.Concat(0, grads...)
+		vectors = o.update(g, vectors[0], gradient, vectors[1:], rate, epsilon)
 	})
-	for k := range updated {
-		for i, v := range updated[k] {
-			output("new_"+vectorName(k, i), v)
-		}
+	for k, v := range vectors {
+		output("new_"+vectorName(k), v)
 	}
 	if gradients {
-		output("gradient", g.Concat(0, grads...))
+		output("gradient", gradient)
 	}
 	return s
 }
 
-// vectorName names segment i of the weights (k = 0) or of one of the
-// optimizer's vectors.
-func vectorName(k, i int) string {
+// vectorName names the weights (k = 0) or one of the optimizer's vectors.
+func vectorName(k int) string {
 	if k == 0 {
-		return fmt.Sprintf("params%d", i)
+		return "params"
 	}
-	return fmt.Sprintf("state%d.%d", k-1, i)
-}
-
-// perSegment puts gradients together, or cuts them, as the segments are.
-func (n *Network) perSegment(g *onnx.Graph, segments []segment, grads []onnx.Value) []onnx.Value {
-	var out []onnx.Value
-	for len(out) < len(segments) && g.Err() == nil {
-		seg := segments[len(out)]
-		p := n.params[seg.params[0]]
-		switch {
-		case p.Size > segmentSize:
-			var lengths []int64
-			for at := 0; at < p.Size; at += segmentSize {
-				lengths = append(lengths, int64(min(segmentSize, p.Size-at)))
-			}
-			out = append(out, g.Split(grads[seg.params[0]], lengths...)...)
-		case len(seg.params) == 1:
-			out = append(out, grads[seg.params[0]])
-		default:
-			out = append(out, g.Concat(0, grads[seg.params[0]:seg.params[len(seg.params)-1]+1]...))
-		}
-	}
-	return out
+	return fmt.Sprintf("state%d", k-1)
 }
 
 // TrainerOptions says how a Trainer computes.
@@ -239,11 +174,11 @@ type Trainer struct {
 }
 
 // set is the weights and the optimizer's numbers, in Go memory, and the tensors
-// over stretches of it that a step reads or writes.
+// over it that a step reads or writes.
 type set struct {
-	vectors  [][]float32 // weights, then the optimizer's
-	params   []ortgo.Value
-	segments []ortgo.Value
+	vectors [][]float32   // weights, then the optimizer's
+	whole   []ortgo.Value // over each of the vectors
+	params  []ortgo.Value // over the stretches of the first that are one parameter each
 }
 
 func newSet(n *Network, o Optimizer) (*set, error) {
@@ -256,21 +191,16 @@ func newSet(n *Network, o Optimizer) (*set, error) {
 		*list = append(*list, v)
 		return nil
 	}
-	for k := range 1 + o.slots() {
+	for range 1 + o.slots() {
 		vector := make([]float32, n.size)
 		s.vectors = append(s.vectors, vector)
-		for _, seg := range n.segments() {
-			if err := view(&s.segments, vector[seg.offset:][:seg.size], int64(seg.size)); err != nil {
-				return nil, err
-			}
+		if err := view(&s.whole, vector, int64(n.size)); err != nil {
+			return nil, err
 		}
-		if k > 0 {
-			continue
-		}
-		for _, p := range n.params {
-			if err := view(&s.params, vector[p.Offset:][:p.Size], p.Shape...); err != nil {
-				return nil, err
-			}
+	}
+	for _, p := range n.params {
+		if err := view(&s.params, s.vectors[0][p.Offset:][:p.Size], p.Shape...); err != nil {
+			return nil, err
 		}
 	}
 	return s, nil
@@ -281,10 +211,10 @@ func (s *set) close() error {
 		return nil
 	}
 	var err error
-	for _, v := range slices.Concat(s.params, s.segments) {
+	for _, v := range slices.Concat(s.params, s.whole) {
 		err = errors.Join(err, v.Destroy())
 	}
-	s.params, s.segments = nil, nil
+	s.params, s.whole = nil, nil
 	return err
 }
 
@@ -478,8 +408,8 @@ func (t *Trainer) Step(b *Batch, lr float64) (Result, error) {
 	}
 	p.rate[0], p.epsilon[0] = t.options.Optimizer.scalars(t.step+1, lr)
 	now, next := t.sets[t.current], t.sets[1-t.current]
-	in := slices.Concat(now.params, now.segments, b.values, p.scalars)
-	out := slices.Concat(p.results, next.segments, p.gradients)
+	in := slices.Concat(now.params, now.whole, b.values, p.scalars)
+	out := slices.Concat(p.results, next.whole, p.gradients)
 	if err := p.run.Run(in, out); err != nil {
 		return Result{}, fmt.Errorf("training step %d: %w", t.step+1, err)
 	}
