@@ -51,7 +51,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 		{"between epochs", nil, 2, 128 << 10, []string{checkpointFile}},
 		// Steps of one picture, so that an epoch's rows need a block more.
 		{"within an epoch", []string{"experiment.batch_size=1"}, 36, 128 << 10, []string{metricsFile}},
-		{"at the export", nil, 13, 8 << 10, []string{modelFile, evalFile}},
+		{"at the export", nil, 13, 16 << 10, []string{modelFile, evalFile}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			disk := smallDisk(t, 16<<20)

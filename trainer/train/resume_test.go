@@ -86,7 +86,7 @@ func TestAKilledRunEndsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "run")
-	options := []string{"experiment.epochs=6", "run.resume=true"}
+	options := []string{"experiment.epochs=4", "run.resume=true"}
 	kills := 0
 	// Killed ever later after its first line; it saves after each step, so that
 	// most of these moments are in the middle of writing a checkpoint.
