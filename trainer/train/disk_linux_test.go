@@ -78,11 +78,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 				if c, err := loadCheckpoint(filepath.Join(dir, checkpointsDir)); err != nil || c == nil {
 					t.Fatalf("with %d bytes free the checkpoint is gone: %v", free, err)
 				}
-				for _, name := range append(list(dir), list(filepath.Join(dir, checkpointsDir))...) {
-					if strings.HasPrefix(name, litterPrefix) {
-						t.Errorf("with %d bytes free %s was left", free, name)
-					}
-				}
+				mustHoldNoLitter(t, dir)
 			}
 			for _, name := range test.unfit {
 				if !unfit[name] {

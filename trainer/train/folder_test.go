@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -51,6 +52,35 @@ func TestAnEmptyFolderIsTaken(t *testing.T) {
 	}
 	mustTrain(t, dir)
 	mustEqual(t, outcomeOf(t, dir), reference(t))
+	mustHoldNoLitter(t, dir)
+}
+
+func TestWhatAKilledRunWasWritingIsRemoved(t *testing.T) {
+	dir := interruptedRun(t)
+	for _, name := range []string{filepath.Join(checkpointsDir, litterPrefix+checkpointFile+"1"), litterPrefix + modelFile + "2"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	note := filepath.Join(dir, ".notes") // somebody else's
+	if err := os.WriteFile(note, []byte("keep"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustTrain(t, dir, "run.resume=true")
+	mustHoldNoLitter(t, dir)
+	if _, err := os.Stat(note); err != nil {
+		t.Errorf("a file that is not the run's was removed: %v", err)
+	}
+}
+
+// mustHoldNoLitter fails if a run folder has half-written files.
+func mustHoldNoLitter(t *testing.T, dir string) {
+	t.Helper()
+	for _, name := range append(list(dir), list(filepath.Join(dir, checkpointsDir))...) {
+		if strings.HasPrefix(name, litterPrefix) {
+			t.Errorf("%s was left in %s", name, dir)
+		}
+	}
 }
 
 func TestASecondTrainingInAFolderIsRefused(t *testing.T) {
