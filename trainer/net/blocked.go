@@ -271,11 +271,18 @@ func (l blocked) sums(dz, p pictures) (sum, product onnx.Value) {
 func (l blocked) unpool(dz, p, y pictures, k1, k0 onnx.Value) pictures {
 	g := l.g
 	wide := l.wide(y)
-	up := func(v onnx.Value) onnx.Value { return l.ops.Upsample(v, 2, 2) }
 	// 1 where the maximum minus y is zero, 0 where it is more.
-	maxima := l.scale(wide, l.all(-1, y.channels), none, up(l.wide(p)), onnx.HardSigmoidActivation(-steep, 1))
+	up := l.ops.Upsample(l.wide(p), 2, 2)
+	maxima := l.scale(wide, l.all(-1, y.channels), none, up, onnx.HardSigmoidActivation(-steep, 1))
 	count := l.ops.Conv(maxima, l.ones2x2(y.channels), onnx.Window{Strides: [2]int64{2, 2}, Group: y.channels}, none, none)
-	spread := g.Mul(maxima, up(g.Div(l.wide(dz), count)))
+	// A share is repeated along its row by Upsample, and over both rows by the
+	// product's broadcasting, which needs no memory.
+	pairs := func(v onnx.Value, rows int64) onnx.Value {
+		width := l.each * y.side * l.block
+		return g.Reshape(v, v.Size()/width/rows, rows, width)
+	}
+	share := l.ops.Upsample(g.Div(l.wide(dz), count), 1, 2)
+	spread := g.Reshape(g.Mul(pairs(maxima, 2), pairs(share, 1)), wide.Shape()...)
 	return l.shaped(l.scale(wide, k1, k0, spread), y.channels, y.side)
 }
 
