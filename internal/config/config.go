@@ -75,7 +75,7 @@ type Optimizer struct {
 // training uses.
 type Experiment struct {
 	Name         string  `koanf:"name"`
-	Epochs       int     `koanf:"epochs"`        // at least 1
+	Epochs       int     `koanf:"epochs"`        // 1 to MaxEpochs
 	BatchSize    int     `koanf:"batch_size"`    // 1 to MaxBatchSize
 	LR           float64 `koanf:"lr"`            // above 0
 	Dropout      float64 `koanf:"dropout"`       // [0,1)
@@ -103,3 +103,6 @@ type Evaluate struct {
 // MaxBatchSize bounds batch sizes, so that a slip of the finger is refused
 // here and not by an allocation of terabytes.
 const MaxBatchSize = 65536
+
+// MaxEpochs bounds the epochs likewise, so that the steps of a run can be counted.
+const MaxEpochs = 1 << 20

@@ -420,6 +420,7 @@ func TestValuesOutOfRangeAreRefused(t *testing.T) {
 		{sgd, "optimizer.nesterov=true", "optimizer.momentum=0"},
 		{"experiment.name=a b"},
 		{"experiment.epochs=0"},
+		{"experiment.epochs=1048577"},
 		{"experiment.batch_size=0"},
 		{"experiment.batch_size=65537"},
 		{"experiment.lr=0"},

@@ -116,7 +116,7 @@ func (c *Config) validate() error {
 
 	e := c.Experiment
 	check(fileName.MatchString(e.Name), "experiment.name", e.Name, nameRule)
-	check(e.Epochs >= 1, "experiment.epochs", e.Epochs, "at least 1")
+	check(e.Epochs >= 1 && e.Epochs <= MaxEpochs, "experiment.epochs", e.Epochs, fmt.Sprintf("from 1 to %d", MaxEpochs))
 	batch("experiment.batch_size", e.BatchSize)
 	positive("experiment.lr", e.LR)
 	share("experiment.dropout", e.Dropout)
