@@ -351,18 +351,18 @@ func (n *node) without(axes []int64) []int64 {
 }
 
 // MatMul is the product of matrices, batched over leading dimensions that
-// must agree.
+// must agree; a may be a single matrix for all of b's.
 func (g *Graph) MatMul(a, b Value) Value {
 	n := g.node("MatMul", a, b)
 	n.dtype(Float32)
-	r := len(a.shape)
-	n.check(r > 1 && len(b.shape) == r, "both need the same number of dimensions, two or more")
+	r := len(b.shape)
+	n.check(r > 1 && (len(a.shape) == r || len(a.shape) == 2), "both need the same number of dimensions, two or more")
 	if n.failed {
 		return Value{}
 	}
 	n.check(a.Dim(-1) == b.Dim(-2), "the inner dimensions differ")
-	n.check(slices.Equal(a.shape[:r-2], b.shape[:r-2]), "the leading dimensions differ")
-	return n.out(Float32, append(slices.Clone(a.shape[:r-1]), b.Dim(-1)), nil)
+	n.check(len(a.shape) == 2 || slices.Equal(a.shape[:r-2], b.shape[:r-2]), "the leading dimensions differ")
+	return n.out(Float32, append(slices.Clone(b.shape[:r-2]), a.Dim(-2), b.Dim(-1)), nil)
 }
 
 // Gemm is the product of two matrices, each transposed first when asked, plus

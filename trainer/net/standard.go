@@ -12,6 +12,7 @@ import (
 type standard struct {
 	g     *onnx.Graph
 	batch int64
+	made  map[string]onnx.Value // patches, by the pictures' name
 }
 
 func (standard) name() string { return "standard" }
@@ -42,14 +43,42 @@ func (l standard) like(v onnx.Value, channels, side int64) pictures {
 	return pictures{l.g.Reshape(v, l.batch, channels, side, side), channels, side}
 }
 
-// perChannel shapes a vector so that it scales channels.
-func (l standard) perChannel(v onnx.Value) onnx.Value {
-	return l.g.Reshape(v, 1, v.Size(), 1, 1)
+// scale is scale·x + shift, channel by channel: a convolution that makes one
+// pass where Mul and Add would make two.
+func (l standard) scale(x, scale, shift onnx.Value) onnx.Value {
+	channels := x.Dim(1)
+	return l.g.Conv(x, l.g.Reshape(scale, channels, 1, 1, 1), onnx.Window{Group: channels}, shift)
 }
 
+// conv is the product of the weights with the patches of each picture, which
+// the weights' gradient needs as well.
 func (l standard) conv(x pictures, w onnx.Value) pictures {
-	y := l.g.Conv(x.value, w, onnx.Window{Pads: [4]int64{1, 1, 1, 1}})
-	return pictures{y, w.Dim(0), x.side}
+	out := w.Dim(0)
+	kernel := l.g.Reshape(l.g.Transpose(l.g.Reshape(w, out, x.channels, 9), 0, 2, 1), out, 9*x.channels)
+	return l.like(l.g.MatMul(kernel, l.patches(x)), out, x.side)
+}
+
+// patches lays the nine shifted copies of the padded pictures side by side:
+// [batch, 9·channels, pixels].
+func (l standard) patches(x pictures) onnx.Value {
+	if p, ok := l.made[x.value.Name()]; ok {
+		return p
+	}
+	g, n := l.g, x.side
+	padded := g.Pad(x.value, []int64{0, 0, 1, 1}, []int64{0, 0, 1, 1})
+	var columns []onnx.Value
+	for kx := range int64(3) {
+		columns = append(columns, g.Reshape(g.Slice(padded, 3, kx, kx+n), l.batch, 1, x.channels, (n+2)*n))
+	}
+	var patches []onnx.Value
+	for ky := range int64(3) {
+		for kx := range 3 {
+			patches = append(patches, g.Slice(columns[kx], 3, ky*n, (ky+n)*n))
+		}
+	}
+	p := g.Reshape(g.Concat(1, patches...), l.batch, 9*x.channels, n*n)
+	l.made[x.value.Name()] = p
+	return p
 }
 
 func (l standard) moments(y pictures) (mean, meanSquare onnx.Value) {
@@ -62,7 +91,7 @@ func (l standard) pool(y pictures) pictures {
 }
 
 func (l standard) affine(p pictures, scale, shift onnx.Value, slope float64) pictures {
-	z := l.g.Add(l.g.Mul(p.value, l.perChannel(scale)), l.perChannel(shift))
+	z := l.scale(p.value, scale, shift)
 	p.value = l.g.LeakyRelu(z, slope)
 	return p
 }
@@ -100,7 +129,7 @@ func (l standard) unpool(dz, p, y pictures, k1, k0 onnx.Value) pictures {
 	count := g.Gemm(maxima, twice, false, true)
 	share := g.Div(rows(dz.value, half), count)
 	spread := l.like(g.Mul(maxima, up(share)), y.channels, y.side)
-	dense := g.Add(g.Mul(y.value, l.perChannel(k1)), l.perChannel(k0))
+	dense := l.scale(y.value, k1, k0)
 	return pictures{g.Add(spread.value, dense), y.channels, y.side}
 }
 
@@ -117,23 +146,17 @@ func backwardKernel(g *onnx.Graph, w onnx.Value) onnx.Value {
 	return g.Reshape(g.Transpose(turned, 1, 0, 2), in, out, 3, 3)
 }
 
-// convWeight lays the nine shifted copies of the padded pictures side by side,
-// so that the sum over pixels is a matrix product for each picture.
+// convWeight is a product for each picture, summed over the batch.
 func (l standard) convWeight(x, dy pictures) onnx.Value {
 	g, n := l.g, x.side
-	padded := g.Pad(x.value, []int64{0, 0, 1, 1}, []int64{0, 0, 1, 1})
-	var patches []onnx.Value
-	for ky := range int64(3) {
-		rows := g.Slice(padded, 2, ky, ky+n)
-		for kx := range int64(3) {
-			shifted := g.Slice(rows, 3, kx, kx+n)
-			patches = append(patches, g.Reshape(shifted, l.batch, 1, x.channels, n*n))
-		}
+	// [batch, 9·in, pixels] · [batch, pixels, out]
+	each := g.MatMul(l.patches(x), g.Transpose(g.Reshape(dy.value, l.batch, dy.channels, n*n), 0, 2, 1))
+	ones := make([]float32, l.batch)
+	for i := range ones {
+		ones[i] = 1
 	}
-	all := g.Reshape(g.Concat(1, patches...), l.batch, 9*x.channels, n*n)
-	// [batch, 9·in, pixels] · [batch, pixels, out], summed over the batch.
-	each := g.MatMul(all, g.Transpose(g.Reshape(dy.value, l.batch, dy.channels, n*n), 0, 2, 1))
-	dw := g.Reshape(g.ReduceSum(each, 0), 9, x.channels, dy.channels)
+	dw := g.MatMul(g.Const(ones, 1, l.batch), g.Reshape(each, l.batch, 9*x.channels*dy.channels))
+	dw = g.Reshape(dw, 9, x.channels, dy.channels)
 	return g.Reshape(g.Transpose(dw, 2, 1, 0), dy.channels, x.channels, 3, 3)
 }
 

@@ -29,7 +29,7 @@ func newLayout(g *onnx.Graph, name string, batch, block int64) layout {
 	if name == LayoutBlocked {
 		return newBlocked(g, batch, block)
 	}
-	return standard{g, batch}
+	return standard{g, batch, map[string]onnx.Value{}}
 }
 
 // stepGraph is a training step. Its inputs and outputs, in this order:
