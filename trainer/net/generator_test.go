@@ -84,8 +84,9 @@ func drawStats(w Weights, seed int) Weights {
 }
 
 // drawPictures gives the seed's pictures from number first on: areas of 4×4
-// pixels with noise, and in those labelled 1 a grid, so that there is something
-// to learn. The noise keeps two pixels of a pool from being equal.
+// pixels with noise, and in those labelled 1 a faint grid, so that there is
+// something to learn, but not in twenty steps. The noise keeps two pixels of a
+// pool from being equal.
 func drawPictures(seed, first, count int) (pictures [][]uint8, labels []uint8) {
 	const side, colors = imaging.Size, imaging.Channels
 	all := draw(stream(seed, streamLabels), first+count)
@@ -99,7 +100,7 @@ func drawPictures(seed, first, count int) (pictures [][]uint8, labels []uint8) {
 				for c := range colors {
 					at := (row*side+column)*colors + c
 					picture[at] = uint8(areas[(row/4*side/4+column/4)*colors+c]&127) + uint8(noise[at]&63) +
-						48*label*uint8((row+column)&1)
+						6*label*uint8((row+column)&1)
 				}
 			}
 		}

@@ -42,12 +42,21 @@ func TestTheNetworkListsItsWeights(t *testing.T) {
 		shape []int64
 	}
 	want := []entry{
-		{"block1.conv.weight", []int64{32, 3, 3, 3}}, {"block1.norm.weight", []int64{32}}, {"block1.norm.bias", []int64{32}},
-		{"block2.conv.weight", []int64{64, 32, 3, 3}}, {"block2.norm.weight", []int64{64}}, {"block2.norm.bias", []int64{64}},
-		{"block3.conv.weight", []int64{128, 64, 3, 3}}, {"block3.norm.weight", []int64{128}}, {"block3.norm.bias", []int64{128}},
-		{"dense1.weight", []int64{256, 2048}}, {"dense1.bias", []int64{256}},
-		{"dense2.weight", []int64{128, 256}}, {"dense2.bias", []int64{128}},
-		{"dense3.weight", []int64{1, 128}}, {"dense3.bias", []int64{1}},
+		{"block1.conv.weight", []int64{32, 3, 3, 3}},
+		{"block1.norm.weight", []int64{32}},
+		{"block1.norm.bias", []int64{32}},
+		{"block2.conv.weight", []int64{64, 32, 3, 3}},
+		{"block2.norm.weight", []int64{64}},
+		{"block2.norm.bias", []int64{64}},
+		{"block3.conv.weight", []int64{128, 64, 3, 3}},
+		{"block3.norm.weight", []int64{128}},
+		{"block3.norm.bias", []int64{128}},
+		{"dense1.weight", []int64{256, 2048}},
+		{"dense1.bias", []int64{256}},
+		{"dense2.weight", []int64{128, 256}},
+		{"dense2.bias", []int64{128}},
+		{"dense3.weight", []int64{1, 128}},
+		{"dense3.bias", []int64{1}},
 	}
 	offset := 0
 	params := n.Params()

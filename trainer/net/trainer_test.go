@@ -69,8 +69,9 @@ func TestOptimizersFollowTheirRules(t *testing.T) {
 					r.update(params, got.gradient, step, lr)
 					now := wide(tr.State().Weights.Params)
 					for i := range params {
-						// The last digit of the weight, and five of the step that it makes.
-						if allowed := 2e-7*math.Abs(params[i]) + 1e-5*o.lr; !(math.Abs(now[i]-params[i]) <= allowed) {
+						// The last digit of the weight, and four of the step that it makes: where
+						// gradient and decay cancel, Adam makes a full step of what is left.
+						if allowed := 2e-7*math.Abs(params[i]) + 1e-4*o.lr; !(math.Abs(now[i]-params[i]) <= allowed) {
 							t.Fatalf("weight %d after step %d is %.9g, want %.9g", i, step, now[i], params[i])
 						}
 					}

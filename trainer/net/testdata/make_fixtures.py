@@ -1,0 +1,283 @@
+#!/usr/bin/python3
+"""Writes small.npz and cifake.npz beside this file: what PyTorch makes of the
+network's first training steps, for fixtures_test.go.
+
+Needs Debian's python3-torch (1.13) and python3-numpy. Run it as
+
+    /usr/bin/python3 trainer/net/testdata/make_fixtures.py
+
+Weights, pictures, labels and dropout masks are not stored: they come from a
+small generator of integers that generator_test.go has as well. Everything is
+computed in float64 from float32 weights and pictures, so that the fixtures are
+exact to float32's last digit on any machine; PyTorch's own float32 results lie
+around them, as this project's do.
+
+A batch that comes close to a tie in a pool, or to the kink of a leaky ReLU, lets
+rounding decide which way a gradient goes, and training then amplifies that:
+after twenty steps PyTorch's own float32 was seen a tenth away from its float64. So
+the seeds are such that no number comes closer to either than rounding reaches
+(ROUNDINGS), in the first steps, and in small.npz in all twenty. The script stops
+where that is not so: take another seed.
+"""
+
+import pathlib
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+SIDE, COLORS = 32, 3
+SLOPE, DROPOUT, KEEP = 0.01, 3 / 10, 0.7
+STEPS = 20
+# Ten times what float32 does to a convolution's result, in standard deviations.
+ROUNDINGS = 7e-6
+
+
+def draw(stream, n):
+    """n integers of 24 bits: splitmix64 from the state stream * 0xD1B5...ED03."""
+    start = (stream * 0xD1B54A32D192ED03) & (2**64 - 1)
+    with np.errstate(over="ignore"):
+        z = np.uint64(start) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(40)).astype(np.int64)
+
+
+def unit(d):
+    return d / 2.0**24
+
+
+class Streams:
+    """The streams of a seed; generator_test.go lists them."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def draw(self, which, n):
+        return draw(10000 * self.seed + which, n)
+
+    def pictures(self, first, count):
+        labels = (self.draw(300, first + count) & 1)[first:]
+        out = np.empty((count, SIDE, SIDE, COLORS), np.uint8)
+        row, column = np.mgrid[0:SIDE, 0:SIDE]
+        for i in range(count):
+            number = first + i
+            areas = (self.draw(1000 + 2 * number, 8 * 8 * COLORS) & 127).reshape(8, 8, COLORS)
+            noise = (self.draw(1001 + 2 * number, SIDE * SIDE * COLORS) & 63).reshape(SIDE, SIDE, COLORS)
+            grid = 6 * labels[i] * ((row + column) & 1)
+            out[i] = areas[row // 4, column // 4] + noise + grid[:, :, None]
+        return out, labels
+
+    def dropout(self, step, shape):
+        d = self.draw(400 + step, int(np.prod(shape)))
+        mask = np.where(d * 10 < 3 << 24, np.float32(0), np.float32(1 / KEEP))
+        return torch.from_numpy(mask.astype(np.float64)).reshape(shape)
+
+
+class Network(nn.Module):
+    def __init__(self, channels, dense):
+        super().__init__()
+        widths = [COLORS] + channels
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in zip(widths, widths[1:]))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in channels)
+        side = SIDE >> len(channels)
+        widths = [channels[-1] * side * side] + dense + [1]
+        self.dense = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.double()
+
+    def flat(self):
+        """All parameters in the order of the flat vector."""
+        out = []
+        for conv, norm in zip(self.convs, self.norms):
+            out += [conv.weight, norm.weight, norm.bias]
+        for layer in self.dense:
+            out += [layer.weight, layer.bias]
+        return out
+
+    def start(self, streams):
+        """The weights that drawWeights gives."""
+        norms = {id(norm.weight) for norm in self.norms}, {id(norm.bias) for norm in self.norms}
+        fan_in = 0
+        with torch.no_grad():
+            for k, p in enumerate(self.flat()):
+                u = unit(streams.draw(k, p.numel()))
+                if id(p) in norms[0]:
+                    u = np.where(streams.draw(100 + k, p.numel()) & 3 == 0, -(u + 0.5), u + 0.5)
+                elif id(p) in norms[1]:
+                    u = 0.2 * (2 * u - 1)
+                else:
+                    # A bias follows its weights, and has their number of inputs.
+                    fan_in = p[0].numel() if p.dim() > 1 else fan_in
+                    u = (2 * u - 1) / np.sqrt(fan_in)
+                p.copy_(torch.from_numpy(u.astype(np.float32).astype(np.float64)).reshape(p.shape))
+
+    def statistics(self):
+        """Running means and variances, block after block."""
+        return [np.concatenate([getattr(n, name).numpy() for n in self.norms]) for name in ("running_mean", "running_var")]
+
+    def set_statistics(self, streams):
+        """The statistics that drawStats gives."""
+        total = sum(n.num_features for n in self.norms)
+        mean = (0.2 * (2 * unit(streams.draw(200, total)) - 1)).astype(np.float32)
+        var = (0.5 + unit(streams.draw(201, total))).astype(np.float32)
+        at = 0
+        for n in self.norms:
+            n.running_mean.copy_(torch.from_numpy(mean[at : at + n.num_features].astype(np.float64)))
+            n.running_var.copy_(torch.from_numpy(var[at : at + n.num_features].astype(np.float64)))
+            at += n.num_features
+
+    def forward(self, x, mask=None, near=None):
+        """near, a list, is given how close to a kink each layer comes."""
+        for conv, norm in zip(self.convs, self.norms):
+            y = conv(x)
+            z = norm(y)
+            x = F.max_pool2d(F.leaky_relu(z, SLOPE), 2)
+            if near is not None:
+                near.append(self.nearest(z.detach(), norm.weight.detach()))
+        x = x.flatten(1)
+        embedding = None
+        for i, layer in enumerate(self.dense):
+            embedding = x
+            x = layer(x)
+            if i < len(self.dense) - 1:
+                if near is not None:
+                    near.append(x.detach().abs().min().item())
+                x = F.leaky_relu(x, SLOPE)
+            if i == 0 and mask is not None:
+                x = x * mask
+        return x, embedding
+
+    @staticmethod
+    def nearest(z, gamma):
+        """The smallest gap to a pool's maximum, and of a maximum to zero, in
+        standard deviations of the channel."""
+        z = z / gamma.abs().reshape(1, -1, 1, 1)
+        b, c, h, w = z.shape
+        squares = z.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 1, 2, 4, 3, 5).reshape(b, c, h // 2, w // 2, 4)
+        top = squares.sort(-1, descending=True)[0]
+        return min((top[..., 0] - top[..., 1]).min().item(), top[..., 0].abs().min().item())
+
+
+OPTIMIZERS = {
+    "adam": lambda p, scale: torch.optim.Adam(p, lr=scale * 1e-3),
+    "sgd": lambda p, scale: torch.optim.SGD(p, lr=scale * 0.05, momentum=0.9, nesterov=True, weight_decay=1e-4),
+}
+
+
+class Run:
+    """The training of one network from the seed's weights."""
+
+    def __init__(self, seed, channels, dense):
+        self.streams = Streams(seed)
+        self.net = Network(channels, dense)
+        self.net.start(self.streams)
+        self.net.train()
+
+    def batch(self, first, size):
+        pictures, labels = self.streams.pictures(first, size)
+        x = pictures.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+        return torch.from_numpy(x.astype(np.float64)), torch.from_numpy(labels.astype(np.float64)).reshape(-1, 1)
+
+    def loss(self, first, size, step, near=None):
+        """The loss of the batch, backward done; near as for Network.forward."""
+        x, labels = self.batch(first, size)
+        for p in self.net.parameters():
+            p.grad = None
+        mask = self.streams.dropout(step, (size, self.net.dense[0].out_features))
+        logit, _ = self.net(x, mask, near)
+        loss = F.binary_cross_entropy_with_logits(logit, labels)
+        loss.backward()
+        return loss.item()
+
+
+def clear(near, what):
+    print(f"{what}: nearest kink {min(near):.1e}")
+    if min(near) < ROUNDINGS:
+        raise SystemExit("too near: take another seed")
+
+
+def gradients(seed, channels, dense, first, size):
+    run = Run(seed, channels, dense)
+    near = []
+    run.loss(first, size, 0, near)
+    clear(near, f"seed {seed}, {size} pictures")
+    return [p.grad.numpy() for p in run.net.flat()], *run.net.statistics()
+
+
+def losses(seed, channels, dense, optimizer, batches, scale=1.0):
+    """The losses of STEPS steps over the batches (first, size), again and again,
+    and how close they came to a kink."""
+    run = Run(seed, channels, dense)
+    step = OPTIMIZERS[optimizer](run.net.flat(), scale)
+    out, near = [], []
+    for i in range(STEPS):
+        out.append(run.loss(*batches[i % len(batches)], i, near))
+        step.step()
+    return np.array(out), near
+
+
+def evaluated(seed, channels, dense, count):
+    run = Run(seed, channels, dense)
+    run.net.set_statistics(run.streams)
+    run.net.eval()
+    with torch.no_grad():
+        logit, embedding = run.net(run.batch(0, count)[0])
+    return logit.numpy(), embedding.numpy()
+
+
+def f32(x):
+    return np.asarray(x, np.float32)
+
+
+def small():
+    """A small network, every number of its gradients for a whole and a last,
+    smaller batch; and the losses over epochs that end with a smaller batch."""
+    shape = [16, 32, 32], [32, 16]
+    seed = 107
+    out = {"seed": np.array([seed], np.int64)}
+    for first, size in ((0, 24), (72, 7)):
+        grads, mean, var = gradients(seed, *shape, first, size)
+        out[f"gradient_{size}"] = f32(np.concatenate([g.ravel() for g in grads]))
+        out[f"mean_{size}"], out[f"var_{size}"] = f32(mean), f32(var)
+    logit, embedding = evaluated(seed, *shape, 24)
+    out["eval_logit"], out["eval_embedding"] = f32(logit.ravel()), f32(embedding.ravel())
+    for name, seed in (("adam", 111), ("sgd", 1917)):
+        out[f"seed_{name}"] = np.array([seed], np.int64)
+        out[f"losses_{name}"], near = losses(seed, *shape, name, [(0, 3), (3, 3), (6, 3), (9, 2)])
+        clear(near, f"seed {seed}, {STEPS} steps of {name}")
+    return out
+
+
+def cifake():
+    """The network that the project trains: of each gradient its norm, its largest
+    number and 32 samples."""
+    shape = [32, 64, 128], [256, 128]
+    seed = 129
+    grads, mean, var = gradients(seed, *shape, 0, 32)
+    streams = Streams(seed)
+    samples = [g.ravel()[streams.draw(500 + k, 32) % g.size] for k, g in enumerate(grads)]
+    out = {
+        "seed": np.array([seed], np.int64),
+        "norms": np.array([np.sqrt((g**2).sum()) for g in grads]),
+        "largest": np.array([np.abs(g).max() for g in grads]),
+        "samples": f32(np.concatenate(samples)),
+        "mean": f32(mean),
+        "var": f32(var),
+    }
+    for name in OPTIMIZERS:
+        # At a tenth of the rate, since these steps cannot all stay clear of kinks: so
+        # PyTorch's float32 stays within 1e-3 of its float64, and not within a tenth.
+        out[f"losses_{name}"], near = losses(seed, *shape, name, [(32 * i, 32) for i in range(4)], 0.1)
+        print(f"seed {seed}, {STEPS} steps of {name}: nearest kink {min(near):.1e}")
+    logit, embedding = evaluated(seed, *shape, 32)
+    out["eval_logit"], out["eval_embedding"] = f32(logit.ravel()), f32(embedding[:4].ravel())
+    return out
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    here = pathlib.Path(__file__).parent
+    np.savez_compressed(here / "small.npz", **small())
+    np.savez_compressed(here / "cifake.npz", **cifake())
