@@ -76,7 +76,7 @@ func (p *pool) predict(data []byte) (Prediction, error) {
 	if err := w.decoder.Tensor(w.session.Input(), data); err != nil {
 		return Prediction{}, err
 	}
-	if err := w.session.Run(); err != nil {
+	if err := w.session.Run(1); err != nil {
 		return Prediction{}, fmt.Errorf("judge picture: %w", err)
 	}
 	probability := model.Probability(w.session.Logits()[0])

@@ -329,16 +329,26 @@ func (f *File) title() string {
 // logistic function.
 func Probability(logit float32) float64 { return 1 / (1 + math.Exp(-float64(logit))) }
 
-// Session runs a model on batches of a fixed size. It is not safe for concurrent use.
+// Session runs a model on batches of up to a fixed size. It is not safe for
+// concurrent use.
 type Session struct {
-	session                 *ort.Session
-	input, logit, embedding *ortgo.Tensor[float32]
+	file    *File
+	session *ort.MultiSession
+	// One buffer each for the largest batch; a smaller one uses the beginning.
+	input, logit, embedding []float32
+	sizes                   []boundSize // by batch size; made when first asked for
+}
+
+// boundSize is the session tied to tensors for one batch size.
+type boundSize struct {
+	bound   *ort.Bound
+	tensors []*ortgo.Tensor[float32]
 }
 
 // NewSession loads the ONNX Runtime library if need be and prepares the model for
-// batches of the given size. It runs the model once, on a blank batch: a graph
-// that is damaged inside is found out here, and the first real run is not slower
-// than the next. The caller closes the session.
+// batches of up to the given size. It runs the model once, on a blank batch of
+// that size: a graph that is damaged inside is found out here, and the first real
+// run is not slower than the next. The caller closes the session.
 func (f *File) NewSession(batch int, o ort.Options) (*Session, error) {
 	s, err := f.newSession(batch, o)
 	if err != nil {
@@ -351,63 +361,100 @@ func (f *File) newSession(batch int, o ort.Options) (_ *Session, err error) {
 	if batch < 1 {
 		return nil, fmt.Errorf("a batch of %d pictures", batch)
 	}
-	// Tensors need the library as well, and come before the session.
-	if err := ort.Init(); err != nil {
-		return nil, err
+	session, err := ort.NewMultiSession(f.data, o)
+	if err != nil {
+		if ort.Version() == "" { // the library is what is missing
+			return nil, err
+		}
+		return nil, fmt.Errorf("ONNX Runtime %s does not accept the graph; if the file is damaged, export it again: %w", ort.Version(), err)
 	}
-	s := &Session{}
+	s := &Session{
+		file: f, session: session, sizes: make([]boundSize, batch+1),
+		input: make([]float32, batch*f.pictureSize()), logit: make([]float32, batch), embedding: make([]float32, batch*f.EmbeddingSize),
+	}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
 		}
 	}()
-	n, size := int64(batch), int64(f.Metadata.InputSize)
-	for _, t := range []struct {
-		tensor **ortgo.Tensor[float32]
-		shape  ortgo.Shape
-	}{
-		{&s.input, ortgo.NewShape(n, channels, size, size)},
-		{&s.logit, ortgo.NewShape(n, 1)},
-		{&s.embedding, ortgo.NewShape(n, int64(f.EmbeddingSize))},
-	} {
-		if *t.tensor, err = ortgo.NewEmptyTensor[float32](t.shape); err != nil {
-			return nil, fmt.Errorf("make a tensor of shape %v: %w", t.shape, err)
-		}
-	}
-	s.session, err = ort.NewSession(f.data,
-		[]ort.Binding{{Name: inputName, Value: s.input}},
-		[]ort.Binding{{Name: logitName, Value: s.logit}, {Name: embeddingName, Value: s.embedding}}, o)
-	if err != nil {
-		return nil, fmt.Errorf("ONNX Runtime %s does not accept the graph; if the file is damaged, export it again: %w", ort.Version(), err)
-	}
-	if err := s.Run(); err != nil {
+	if err := s.Run(batch); err != nil {
 		return nil, fmt.Errorf("the graph fails on a blank picture; if the file is damaged, export it again: %w", err)
 	}
-	if l := float64(s.Logits()[0]); math.IsNaN(l) || math.IsInf(l, 0) {
+	if l := float64(s.logit[0]); math.IsNaN(l) || math.IsInf(l, 0) {
 		return nil, fmt.Errorf("the graph answers a blank picture with %g: its weights are damaged; export it again", l)
 	}
 	return s, nil
 }
 
-// Input is where the next batch of pictures goes: batch*3*size*size values, each
-// picture as planes of red, green and blue in [0,1]. It is valid until Close.
-func (s *Session) Input() []float32 { return s.input.GetData() }
+// pictureSize is the number of values that a picture has in the input.
+func (f *File) pictureSize() int { return channels * f.Metadata.InputSize * f.Metadata.InputSize }
 
-// Run computes Logits and Embeddings from Input.
-func (s *Session) Run() error {
+// bind makes the tensors for batches of n pictures.
+func (s *Session) bind(n int) (_ *ort.Bound, err error) {
+	size, b := int64(s.file.Metadata.InputSize), int64(n)
+	var made []*ortgo.Tensor[float32]
+	defer func() {
+		if err != nil {
+			for _, t := range made {
+				_ = t.Destroy()
+			}
+		}
+	}()
+	for _, t := range []struct {
+		shape ortgo.Shape
+		data  []float32
+	}{
+		{ortgo.NewShape(b, channels, size, size), s.input},
+		{ortgo.NewShape(b, 1), s.logit},
+		{ortgo.NewShape(b, int64(s.file.EmbeddingSize)), s.embedding},
+	} {
+		tensor, err := ortgo.NewTensor(t.shape, t.data)
+		if err != nil {
+			return nil, fmt.Errorf("make a tensor of shape %v: %w", t.shape, err)
+		}
+		made = append(made, tensor)
+	}
+	bound, err := s.session.Bind(
+		[]ort.Binding{{Name: inputName, Value: made[0]}},
+		[]ort.Binding{{Name: logitName, Value: made[1]}, {Name: embeddingName, Value: made[2]}})
+	if err != nil {
+		return nil, err
+	}
+	s.sizes[n] = boundSize{bound, made}
+	return bound, nil
+}
+
+// Input is where the next batch of pictures goes: for each picture 3*size*size
+// values, as planes of red, green and blue in [0,1]. It has room for the largest batch.
+func (s *Session) Input() []float32 { return s.input }
+
+// Run computes Logits and Embeddings from the first n pictures of Input; n is 1 to
+// the size that the session was made for. The first run of a size makes its
+// tensors and takes longer.
+func (s *Session) Run(n int) error {
 	if s.session == nil {
 		return errors.New("run model: the session is closed")
 	}
-	return s.session.Run()
+	if n < 1 || n >= len(s.sizes) {
+		return fmt.Errorf("run model: a batch of %d pictures, want 1 to %d", n, len(s.sizes)-1)
+	}
+	bound := s.sizes[n].bound
+	if bound == nil {
+		var err error
+		if bound, err = s.bind(n); err != nil {
+			return fmt.Errorf("run model: %w", err)
+		}
+	}
+	return bound.Run()
 }
 
-// Logits holds one value for each picture of the last run. The next run
-// overwrites it; it is valid until Close.
-func (s *Session) Logits() []float32 { return s.logit.GetData() }
+// Logits holds one value for each picture of the last run, and what earlier runs
+// left behind it. The next run overwrites it.
+func (s *Session) Logits() []float32 { return s.logit }
 
 // Embeddings holds EmbeddingSize values for each picture of the last run: the last
-// hidden layer. The next run overwrites it; it is valid until Close.
-func (s *Session) Embeddings() []float32 { return s.embedding.GetData() }
+// hidden layer. Otherwise it is as Logits.
+func (s *Session) Embeddings() []float32 { return s.embedding }
 
 // Close frees the session, and writes its profile if one was asked for. A second
 // Close does nothing.
@@ -416,11 +463,11 @@ func (s *Session) Close() error {
 	if s.session != nil {
 		errs = append(errs, s.session.Close())
 	}
-	for _, t := range []*ortgo.Tensor[float32]{s.input, s.logit, s.embedding} {
-		if t != nil {
+	for _, b := range s.sizes {
+		for _, t := range b.tensors {
 			errs = append(errs, t.Destroy())
 		}
 	}
-	*s = Session{}
+	s.session, s.sizes = nil, nil
 	return errors.Join(errs...)
 }

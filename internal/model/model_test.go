@@ -3,6 +3,7 @@ package model
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -469,22 +470,27 @@ func TestASessionRunsTheGraphOnEveryPictureOfTheBatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const picture = channels * testSize * testSize
-	for _, batch := range []int{1, 3} {
-		s, err := f.NewSession(batch, ort.Options{Threads: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(s.Input()) != batch*picture || len(s.Logits()) != batch || len(s.Embeddings()) != batch*testEmbedding {
-			t.Fatalf("batch %d: %d inputs, %d logits, %d embeddings", batch, len(s.Input()), len(s.Logits()), len(s.Embeddings()))
-		}
+	const picture, most = channels * testSize * testSize, 3
+	s, err := f.NewSession(most, ort.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Input()) != most*picture || len(s.Logits()) != most || len(s.Embeddings()) != most*testEmbedding {
+		t.Fatalf("%d inputs, %d logits, %d embeddings", len(s.Input()), len(s.Logits()), len(s.Embeddings()))
+	}
+	for _, batch := range []int{3, 1, 2, 3} {
+		clear(s.Logits())
+		clear(s.Embeddings())
 		for i := range batch {
 			for j := range picture {
 				s.Input()[i*picture+j] = float32(i) / 2
 			}
 		}
-		if err := s.Run(); err != nil {
+		if err := s.Run(batch); err != nil {
 			t.Fatal(err)
+		}
+		if batch < most && s.Logits()[batch] != 0 {
+			t.Errorf("a batch of %d wrote a logit %g behind its end", batch, s.Logits()[batch])
 		}
 		for i := range batch {
 			mean := float64(i) / 2
@@ -501,15 +507,16 @@ func TestASessionRunsTheGraphOnEveryPictureOfTheBatch(t *testing.T) {
 				}
 			}
 		}
-		for range 2 {
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := s.Run(); err == nil {
-			t.Error("a closed session ran")
+	}
+	for _, n := range []int{-1, 0, most + 1} {
+		checkError(t, s.Run(n), fmt.Sprintf("a batch of %d pictures, want 1 to 3", n))
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
 	}
+	checkError(t, s.Run(1), "closed")
 }
 
 func TestNewSessionFindsDamageInsideTheGraph(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -140,22 +141,32 @@ type Session struct {
 	in, out []Binding
 }
 
-// NewSession loads the library if need be and prepares the ONNX model for
-// repeated runs on the given tensors. model may be changed afterwards. The caller
-// closes the session.
-func NewSession(model []byte, in, out []Binding, o Options) (*Session, error) {
+// prepare loads the library if need be and makes the options of a session on the
+// model; the caller destroys them.
+func prepare(model []byte, o Options) (*ortgo.SessionOptions, error) {
 	if err := Init(); err != nil {
 		return nil, err
 	}
 	if len(model) == 0 {
 		return nil, errors.New("open ONNX session: the model is empty")
 	}
-	if len(in) == 0 || len(out) == 0 {
-		return nil, fmt.Errorf("open ONNX session: %d inputs and %d outputs bound, need at least one each", len(in), len(out))
-	}
 	options, err := o.sessionOptions()
 	if err != nil {
 		return nil, fmt.Errorf("open ONNX session: %w", err)
+	}
+	return options, nil
+}
+
+// NewSession loads the library if need be and prepares the ONNX model for
+// repeated runs on the given tensors. model may be changed afterwards. The caller
+// closes the session.
+func NewSession(model []byte, in, out []Binding, o Options) (*Session, error) {
+	if len(in) == 0 || len(out) == 0 {
+		return nil, fmt.Errorf("open ONNX session: %d inputs and %d outputs bound, need at least one each", len(in), len(out))
+	}
+	options, err := prepare(model, o)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = options.Destroy() }()
 	inNames, inValues := split(in)
@@ -187,6 +198,91 @@ func (s *Session) Close() error {
 	err := s.session.Destroy()
 	s.session, s.in, s.out = nil, nil, nil
 	if err != nil {
+		return fmt.Errorf("close ONNX session: %w", err)
+	}
+	return nil
+}
+
+// MultiSession is a graph ready to run on any of several sets of tensors: batches
+// of several sizes with one copy of the weights. It is not safe for concurrent use.
+type MultiSession struct {
+	session *ortgo.DynamicAdvancedSession
+	bounds  []*Bound
+}
+
+// NewMultiSession loads the library if need be and prepares the ONNX model, to be
+// run on the tensors of Bind. model may be changed afterwards. The caller closes
+// the session.
+func NewMultiSession(model []byte, o Options) (*MultiSession, error) {
+	options, err := prepare(model, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = options.Destroy() }()
+	// The names of inputs and outputs come with each Bind.
+	s, err := ortgo.NewDynamicAdvancedSessionWithONNXData(model, nil, nil, options)
+	if err != nil {
+		return nil, fmt.Errorf("open ONNX session: %w", err)
+	}
+	return &MultiSession{session: s}, nil
+}
+
+// Bound is a session tied to one set of tensors.
+type Bound struct {
+	session *MultiSession
+	binding *ortgo.IoBinding
+	in, out []Binding // what the binding's bare pointers point to
+}
+
+// Bind ties the session to the tensors of some graph inputs and outputs, for any
+// number of runs. The tensors stay the caller's, and must live as long as the session.
+func (s *MultiSession) Bind(in, out []Binding) (*Bound, error) {
+	if s.session == nil {
+		return nil, errors.New("bind ONNX session: it is closed")
+	}
+	binding, err := s.session.CreateIoBinding()
+	if err != nil {
+		return nil, fmt.Errorf("bind ONNX session: %w", err)
+	}
+	for i, b := range slices.Concat(in, out) {
+		bind := binding.BindInput
+		if i >= len(in) {
+			bind = binding.BindOutput
+		}
+		if err := bind(b.Name, b.Value); err != nil {
+			_ = binding.Destroy()
+			return nil, fmt.Errorf("bind ONNX session: %q: %w", b.Name, err)
+		}
+	}
+	bound := &Bound{session: s, binding: binding, in: in, out: out}
+	s.bounds = append(s.bounds, bound)
+	return bound, nil
+}
+
+// Run computes the outputs from what the input tensors hold now.
+func (b *Bound) Run() error {
+	if b.session.session == nil {
+		return errors.New("run ONNX session: it is closed")
+	}
+	if err := b.session.session.RunWithBinding(b.binding); err != nil {
+		return fmt.Errorf("run ONNX session: %w", err)
+	}
+	return nil
+}
+
+// Close frees the session and what it was bound to, and writes the profile if one
+// was asked for. The tensors are left alone. A second Close does nothing.
+func (s *MultiSession) Close() error {
+	if s.session == nil {
+		return nil
+	}
+	var errs []error
+	for _, b := range s.bounds {
+		errs = append(errs, b.binding.Destroy())
+	}
+	errs = append(errs, s.session.Destroy())
+	s.session, s.bounds = nil, nil
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close ONNX session: %w", err)
 	}
 	return nil

@@ -169,17 +169,16 @@ func TestMinimumIsWhatTheBindingWasCompiledAgainst(t *testing.T) {
 	}
 }
 
-// doubling is a model with the input x and the output y = x + x, both [2,3].
+// doubling is a model with the input x and the output y = x + x, both [rows,3].
 func doubling(t *testing.T) []byte {
 	t.Helper()
 	value := func(name string) *onnxpb.ValueInfoProto {
-		dim := func(n int64) *onnxpb.TensorShapeProto_Dimension {
-			return &onnxpb.TensorShapeProto_Dimension{Value: &onnxpb.TensorShapeProto_Dimension_DimValue{DimValue: n}}
-		}
+		rows := &onnxpb.TensorShapeProto_Dimension{Value: &onnxpb.TensorShapeProto_Dimension_DimParam{DimParam: "rows"}}
+		three := &onnxpb.TensorShapeProto_Dimension{Value: &onnxpb.TensorShapeProto_Dimension_DimValue{DimValue: 3}}
 		return &onnxpb.ValueInfoProto{Name: proto.String(name), Type: &onnxpb.TypeProto{Value: &onnxpb.TypeProto_TensorType{
 			TensorType: &onnxpb.TypeProto_Tensor{
 				ElemType: proto.Int32(int32(onnxpb.TensorProto_FLOAT)),
-				Shape:    &onnxpb.TensorShapeProto{Dim: []*onnxpb.TensorShapeProto_Dimension{dim(2), dim(3)}},
+				Shape:    &onnxpb.TensorShapeProto{Dim: []*onnxpb.TensorShapeProto_Dimension{rows, three}},
 			},
 		}}}
 	}
@@ -266,6 +265,62 @@ func TestAClosedSessionIsAnErrorNotACrash(t *testing.T) {
 	}
 }
 
+func TestOneSessionRunsOnSeveralSetsOfTensors(t *testing.T) {
+	s, err := NewMultiSession(doubling(t), Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, out := []float32{1, 2, 3, 4, 5, 6}, make([]float32, 6)
+	bind := func(rows int) *Bound {
+		var values [2]ortgo.Value
+		for i, data := range [][]float32{in, out} {
+			tensor, err := ortgo.NewTensor(ortgo.NewShape(int64(rows), 3), data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = tensor.Destroy() })
+			values[i] = tensor
+		}
+		b, err := s.Bind([]Binding{{"x", values[0]}}, []Binding{{"y", values[1]}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	one, two := bind(1), bind(2)
+	for _, test := range []struct {
+		bound *Bound
+		want  []float32
+	}{
+		{one, []float32{2, 4, 6, 0, 0, 0}},
+		{two, []float32{2, 4, 6, 8, 10, 12}},
+		{one, []float32{2, 4, 6, 0, 0, 0}},
+	} {
+		clear(out)
+		if err := test.bound.Run(); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(out, test.want) {
+			t.Errorf("got %v, want %v", out, test.want)
+		}
+	}
+	x, y := tensors(t)
+	if _, err := s.Bind([]Binding{{"z", x}}, []Binding{{"y", y}}); err == nil || !strings.Contains(err.Error(), `"z"`) {
+		t.Errorf("an input that the graph has not: %v", err)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := one.Run(); err == nil {
+		t.Error("a closed session ran")
+	}
+	if _, err := s.Bind(nil, nil); err == nil {
+		t.Error("a closed session was bound")
+	}
+}
+
 func TestCloseWritesTheProfile(t *testing.T) {
 	x, y := tensors(t)
 	prefix := filepath.Join(t.TempDir(), "profile")
@@ -316,6 +371,12 @@ func TestNewSessionRefuses(t *testing.T) {
 			}
 			if !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %q does not say %q", err, test.want)
+			}
+			if test.in == nil || test.out == nil {
+				return
+			}
+			if _, err := NewMultiSession(test.model, test.options); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("for several sets of tensors: error %v does not say %q", err, test.want)
 			}
 		})
 	}

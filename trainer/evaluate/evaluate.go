@@ -104,7 +104,7 @@ func Logits(ctx context.Context, f *model.File, pictures *dataset.Split, batch i
 		// A smaller last batch runs at the full size as well: a picture's logit does
 		// not depend on its neighbours, so what the rows after it hold is no matter,
 		// and one shape means one order of summation for every picture.
-		if err := session.Run(); err != nil {
+		if err := session.Run(batch); err != nil {
 			return nil, fmt.Errorf("pictures %d to %d: %w", first, first+n-1, err)
 		}
 		logits = append(logits, session.Logits()[:n]...)

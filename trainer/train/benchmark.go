@@ -133,7 +133,8 @@ func (r *run) benchmarkInference(ctx context.Context) (_ float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	s, err := f.NewSession(r.cfg.Experiment.BatchSize, ort.Options{Threads: r.cfg.Experiment.Threads, Spin: true})
+	batch := r.cfg.Experiment.BatchSize
+	s, err := f.NewSession(batch, ort.Options{Threads: r.cfg.Experiment.Threads, Spin: true})
 	if err != nil {
 		return 0, err
 	}
@@ -143,7 +144,7 @@ func (r *run) benchmarkInference(ctx context.Context) (_ float64, err error) {
 	for i := range in {
 		in[i] = rng.Float32()
 	}
-	return rate(ctx, r.cfg.Experiment.BatchSize, s.Run)
+	return rate(ctx, batch, func() error { return s.Run(batch) })
 }
 
 // rate repeats do, which works on n images, and gives images a second.
