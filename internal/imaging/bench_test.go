@@ -1,11 +1,16 @@
 package imaging
 
 import (
+	"archive/zip"
 	"bytes"
 	"image"
 	"image/color"
 	"image/jpeg"
+	"io/fs"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -41,8 +46,48 @@ func benchmarkTensor(b *testing.B, data []byte) {
 func BenchmarkTensor32x32JPEG(b *testing.B)   { benchmarkTensor(b, photo(b, 32, 32)) }
 func BenchmarkTensor640x480JPEG(b *testing.B) { benchmarkTensor(b, photo(b, 640, 480)) }
 
-// The share of the above that is the standard library's.
-func benchmarkJPEGDecode(b *testing.B, data []byte) {
+// BenchmarkTensorFixtures measures other kinds of small pictures.
+func BenchmarkTensorFixtures(b *testing.B) {
+	for _, name := range []string{
+		"jpeg-420-32x32.jpg", "jpeg-444-32x32.jpg", "jpeg-progressive-444-32x32.jpg", "png-32x32.png", "webp-lossy-32x32.webp", "bmp-24-32x32.bmp",
+	} {
+		b.Run(name, func(b *testing.B) { benchmarkTensor(b, fixtureNamed(b, name).data) })
+	}
+}
+
+// BenchmarkTensorCIFAKE measures what the server gets: all test pictures of the archive, one an operation.
+func BenchmarkTensorCIFAKE(b *testing.B) {
+	root := os.Getenv("FAKEART_DATA")
+	if root == "" {
+		b.Skip("FAKEART_DATA is not set: no real pictures here")
+	}
+	archive, err := zip.OpenReader(filepath.Join(root, "cifake-layout.zip"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer archive.Close()
+	pictures, err := fs.Glob(archive, "test/*/*.jpg")
+	if err != nil || len(pictures) == 0 {
+		b.Fatalf("%d pictures, %v", len(pictures), err)
+	}
+	data := make([][]byte, len(pictures))
+	for i, name := range pictures {
+		if data[i], err = fs.ReadFile(archive, name); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var d Decoder
+	dst := make([]float32, numPixels)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if err := d.Tensor(dst, data[i%len(data)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// What image/jpeg alone takes, for comparison.
+func benchmarkStandardLibrary(b *testing.B, data []byte) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := jpeg.Decode(bytes.NewReader(data)); err != nil {
@@ -51,8 +96,49 @@ func benchmarkJPEGDecode(b *testing.B, data []byte) {
 	}
 }
 
-func BenchmarkStandardLibrary32x32JPEG(b *testing.B)   { benchmarkJPEGDecode(b, photo(b, 32, 32)) }
-func BenchmarkStandardLibrary640x480JPEG(b *testing.B) { benchmarkJPEGDecode(b, photo(b, 640, 480)) }
+func BenchmarkStandardLibrary32x32JPEG(b *testing.B) { benchmarkStandardLibrary(b, photo(b, 32, 32)) }
+
+func BenchmarkStandardLibrary640x480JPEG(b *testing.B) {
+	benchmarkStandardLibrary(b, photo(b, 640, 480))
+}
+
+// BenchmarkInverseDCT takes blocks that have only a mean, coefficients in a corner, or all of them.
+func BenchmarkInverseDCT(b *testing.B) {
+	var samples [64]uint8
+	for _, last := range []int{0, onlyCorner, 63} {
+		b.Run(strconv.Itoa(last), func(b *testing.B) {
+			for b.Loop() {
+				var coefficients block
+				for k := range last + 1 {
+					coefficients[zigzag[k]] = int32(40 - k)
+				}
+				coefficients.inverse(last, samples[:], 8)
+			}
+		})
+	}
+}
+
+func BenchmarkInspect(b *testing.B) {
+	for _, name := range []string{"jpeg-420-32x32.jpg", "jpeg-exif-rotated.jpg", "png-32x32.png", "gif-plain.gif", "webp-lossy-32x32.webp", "bmp-24.bmp"} {
+		data := fixtureNamed(b, name).data
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := Inspect(data, 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkStats(b *testing.B) {
+	pixels := fixtureNamed(b, "jpeg-420-32x32.jpg").want
+	b.ReportAllocs()
+	for b.Loop() {
+		StatsOf(pixels)
+	}
+}
 
 func BenchmarkResample640x480(b *testing.B) {
 	const width, height = 640, 480

@@ -21,6 +21,7 @@ type bmpHeader struct {
 	paletteSize   int // bytes an entry
 	pixels        int64
 	unpack        func(r, g, b, row []byte) // of 16, 24 and 32 bits
+	info          Info                      // of openBMP
 }
 
 func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
@@ -66,9 +67,9 @@ func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 	case hdr.compression == bmpRaw && hdr.bits == 16:
 		hdr.unpack = unpack555
 	case hdr.compression == bmpRaw && hdr.bits == 24:
-		hdr.unpack = unpackBytes(3, 2, 1, 0)
+		hdr.unpack = unpackBGR
 	case hdr.compression == bmpRaw && hdr.bits == 32:
-		hdr.unpack = unpackBytes(4, 2, 1, 0) // the fourth byte is padding or alpha
+		hdr.unpack = unpackBGRX
 	case hdr.compression == bmpBitfields && (hdr.bits == 16 || hdr.bits == 24 || hdr.bits == 32):
 		masks := h[min(40, size):]
 		if len(masks) < 12 { // then they follow the header
@@ -108,6 +109,14 @@ func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 	return hdr, nil
 }
 
+// By the order of the bytes. X is padding or alpha.
+var (
+	unpackBGR  = unpackBytes(3, 2, 1, 0)
+	unpackBGRX = unpackBytes(4, 2, 1, 0)
+	unpackXBGR = unpackBytes(4, 3, 2, 1)
+	unpackRGBX = unpackBytes(4, 0, 1, 2)
+)
+
 func unpackBytes(step, red, green, blue int) func(r, g, b, row []byte) {
 	return func(r, g, b, row []byte) {
 		for x := range r {
@@ -139,30 +148,37 @@ func unpackMasks(bits int, red, green, blue uint32) func(r, g, b, row []byte) {
 	case [4]uint32{16, 0x7c00, 0x3e0, 0x1f}:
 		return unpack555
 	case [4]uint32{24, 0xff0000, 0xff00, 0xff}:
-		return unpackBytes(3, 2, 1, 0)
+		return unpackBGR
 	case [4]uint32{32, 0xff0000, 0xff00, 0xff}, [4]uint32{32, 0, 0, 0}:
-		return unpackBytes(4, 2, 1, 0)
+		return unpackBGRX
 	case [4]uint32{32, 0xff000000, 0xff0000, 0xff00}:
-		return unpackBytes(4, 3, 2, 1)
+		return unpackXBGR
 	case [4]uint32{32, 0xff, 0xff00, 0xff0000}:
-		return unpackBytes(4, 0, 1, 2)
+		return unpackRGBX
 	}
 	return nil
 }
 
-func (d *Decoder) decodeBMP(dst []uint8, data []byte) error {
+// openBMP reads the header and refuses what cannot or shall not be decoded.
+func openBMP(data []byte, maxPixels int) (bmpHeader, error) {
 	hdr, err := readBMPHeader(data)
 	if hdr.paletteSize > 0 { // too large is too large, whatever else is wrong
-		if err := d.admit("BMP", hdr.width, hdr.height); err != nil {
-			return err
+		if err := admit("BMP", hdr.width, hdr.height, maxPixels); err != nil {
+			return hdr, err
 		}
 	}
 	if err != nil {
-		return err
+		return hdr, err
 	}
 	if hdr.pixels > int64(len(data)) {
-		return broken("BMP", "the pixels begin at byte %d of %d", hdr.pixels, len(data))
+		return hdr, broken("BMP", "the pixels begin at byte %d of %d", hdr.pixels, len(data))
 	}
+	w, h := int(hdr.width), int(hdr.height)
+	hdr.info = Info{formatBMP, w, h, memory(w, h, 0)}
+	return hdr, nil
+}
+
+func (d *Decoder) decodeBMP(dst []uint8, hdr *bmpHeader, data []byte) error {
 	data = data[hdr.pixels:]
 	w, h := int(hdr.width), int(hdr.height)
 	runLength := hdr.compression == bmpRLE8 || hdr.compression == bmpRLE4

@@ -11,30 +11,38 @@ import (
 // than the screen, no palette, indices beyond the palette, unknown extensions), and which would hold
 // a whole frame where a row is enough.
 
-// decodeGIF decodes the first frame.
-func (d *Decoder) decodeGIF(dst []uint8, data []byte) error {
-	cut := func() error { return broken("GIF", "the data ends after %d bytes, before the first frame", len(data)) }
+// gifHeader is what stands before the pixels of the first frame.
+type gifHeader struct {
+	width, height           int // of the screen, widened by the frame
+	left, top               int
+	frameWidth, frameHeight int
+	interlaced              bool
+	colours                 []byte
+	background              uint8
+	codeSize                int
+	data                    []byte
+	info                    Info // of openGIF
+}
+
+func readGIFHeader(data []byte) (hdr gifHeader, err error) {
+	cut := func() (gifHeader, error) {
+		return hdr, broken("GIF", "the data ends after %d bytes, before the first frame", len(data))
+	}
 	if len(data) < 13 {
 		return cut()
 	}
-	width, height := int(binary.LittleEndian.Uint16(data[6:])), int(binary.LittleEndian.Uint16(data[8:]))
-	if width > 0 && height > 0 { // else the frame may still widen it
-		if err := d.admit("GIF", int64(width), int64(height)); err != nil {
-			return err
-		}
-	}
+	le := binary.LittleEndian
+	hdr.width, hdr.height = int(le.Uint16(data[6:])), int(le.Uint16(data[8:]))
 	at := 13
-	var colours []byte
 	if flags := data[10]; flags&0x80 != 0 {
 		n := 3 * (2 << (flags & 7))
 		if at+n > len(data) {
 			return cut()
 		}
-		colours = data[at : at+n]
+		hdr.colours = data[at : at+n]
 		at += n
 	}
 
-	background := uint8(0)
 	for {
 		if at >= len(data) {
 			return cut()
@@ -42,7 +50,7 @@ func (d *Decoder) decodeGIF(dst []uint8, data []byte) error {
 		kind := data[at]
 		at++
 		if kind == ';' {
-			return broken("GIF", "it ends without any frame")
+			return hdr, broken("GIF", "it ends without any frame")
 		}
 		if kind == ',' {
 			break
@@ -68,7 +76,7 @@ func (d *Decoder) decodeGIF(dst []uint8, data []byte) error {
 				return cut()
 			}
 			if block := data[at : at+n]; first && label == 0xf9 && n >= 4 && block[0]&1 != 0 {
-				background = block[3] // what the frame does not cover is transparent
+				hdr.background = block[3] // what the frame does not cover is transparent
 			}
 			at += n
 		}
@@ -76,63 +84,78 @@ func (d *Decoder) decodeGIF(dst []uint8, data []byte) error {
 	if at+9 > len(data) {
 		return cut()
 	}
-	left, top := int(binary.LittleEndian.Uint16(data[at:])), int(binary.LittleEndian.Uint16(data[at+2:]))
-	frameWidth, frameHeight := int(binary.LittleEndian.Uint16(data[at+4:])), int(binary.LittleEndian.Uint16(data[at+6:]))
+	hdr.left, hdr.top = int(le.Uint16(data[at:])), int(le.Uint16(data[at+2:]))
+	hdr.frameWidth, hdr.frameHeight = int(le.Uint16(data[at+4:])), int(le.Uint16(data[at+6:]))
 	flags := data[at+8]
 	at += 9
 	// As in Pillow, a frame that is larger than the screen widens it.
-	width, height = max(width, left+frameWidth), max(height, top+frameHeight)
-	if err := d.admit("GIF", int64(width), int64(height)); err != nil {
-		return err
-	}
+	hdr.width, hdr.height = max(hdr.width, hdr.left+hdr.frameWidth), max(hdr.height, hdr.top+hdr.frameHeight)
+	hdr.interlaced = flags&0x40 != 0
 	if flags&0x80 != 0 {
 		n := 3 * (2 << (flags & 7))
 		if at+n > len(data) {
 			return cut()
 		}
-		colours = data[at : at+n]
+		hdr.colours = data[at : at+n]
 		at += n
 	}
 	if at >= len(data) {
 		return cut()
 	}
-	codeSize := int(data[at])
-	at++
-	if codeSize < 1 || codeSize > 8 {
-		return broken("GIF", "a code size of %d bits", codeSize)
+	hdr.codeSize = int(data[at])
+	hdr.data = data[at+1:]
+	if hdr.codeSize < 1 || hdr.codeSize > 8 {
+		return hdr, broken("GIF", "a code size of %d bits", hdr.codeSize)
 	}
-	frame := lzw.NewReader(&subBlocks{data: data[at:]}, lzw.LSB, codeSize)
+	return hdr, nil
+}
+
+// openGIF reads the header and refuses what cannot or shall not be decoded.
+func openGIF(data []byte, maxPixels int) (gifHeader, error) {
+	hdr, err := readGIFHeader(data)
+	if err == nil || hdr.width > 0 && hdr.height > 0 { // too large is too large, whatever else is wrong
+		if err := admit("GIF", int64(hdr.width), int64(hdr.height), maxPixels); err != nil {
+			return hdr, err
+		}
+	}
+	hdr.info = Info{formatGIF, hdr.width, hdr.height, memory(hdr.width, hdr.height, 0)}
+	return hdr, err
+}
+
+// decodeGIF decodes the first frame.
+func (d *Decoder) decodeGIF(dst []uint8, hdr *gifHeader) error {
+	width, height := hdr.width, hdr.height
+	frame := lzw.NewReader(&subBlocks{data: hdr.data}, lzw.LSB, hdr.codeSize)
 	defer frame.Close()
 
-	pal := makePalette(colours, 3, 0, 2)
+	pal := makePalette(hdr.colours, 3, 0, 2)
 	r, g, b := d.rows.get(0, width), d.rows.get(1, width), d.rows.get(2, width)
 	index := d.rows.get(3, width)
 	for x := range index {
-		index[x] = background
+		index[x] = hdr.background
 	}
 	d.res.begin(dst, width, height)
 	pal.row(r, g, b, index)
 	for y := range height {
-		if y < top || y >= top+frameHeight {
+		if y < hdr.top || y >= hdr.top+hdr.frameHeight {
 			d.res.row(y, r, g, b)
 		}
 	}
-	interlaced := flags&0x40 != 0
 	y, step, pass := 0, 1, 0
-	if interlaced {
+	if hdr.interlaced {
 		step = 8
 	}
-	for range frameHeight {
-		if _, err := io.ReadFull(frame, index[left:left+frameWidth]); err != nil {
+	for range hdr.frameHeight {
+		if _, err := io.ReadFull(frame, index[hdr.left:hdr.left+hdr.frameWidth]); err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return brokenBy("GIF", width, height, err)
 		}
 		pal.row(r, g, b, index)
-		d.res.row(top+y, r, g, b)
+		d.res.row(hdr.top+y, r, g, b)
 		y += step
-		for interlaced && y >= frameHeight && pass < 3 {
+		for hdr.interlaced && y >= hdr.frameHeight && pass < 3 {
 			pass++
 			y, step = 8>>pass, 16>>pass
 		}

@@ -8,15 +8,16 @@
 // both. Alpha is dropped and not blended, EXIF rotation and colour profiles are ignored, the first
 // frame of an animation is taken, and a picture that is 32×32 already is not resampled.
 //
-// The entropy decoders are those of the standard library and golang.org/x/image. What lies around
-// them is ours, because that is where they and Pillow part: chroma upsampling and colour conversion
-// (as libjpeg-turbo and libwebp do them), palettes, 16-bit samples, the GIF, WebP and BMP containers,
-// and the antialiased resize.
+// Sequential JPEG is decoded here altogether: by libjpeg's inverse DCT, and without the tables that
+// image/jpeg makes anew for every picture. Otherwise the entropy decoders are those of the standard
+// library and golang.org/x/image. What lies around them is ours, because that is where they and Pillow
+// part: chroma upsampling and colour conversion (as libjpeg-turbo and libwebp do them), palettes, 16-bit
+// samples, the GIF, WebP and BMP containers, and the antialiased resize.
 //
-// Lossless pictures and WebP come out exactly as Pillow's. JPEG differs where Go's inverse DCT rounds
-// to the other side: in the tests by up to 3 levels, 0.04 on average. Damaged JPEG data is refused, where
-// libjpeg guesses at the missing part; so are arithmetic coding, unusual sampling factors, and restart
-// markers in separate scans of subsampled components, which the standard library does not read.
+// All pictures come out exactly as Pillow's but for progressive JPEG, where image/jpeg's inverse DCT
+// rounds to the other side now and then: in the tests by up to 2 levels, 0.05 on average. Damaged JPEG
+// data is refused, where libjpeg guesses at the missing part; so are arithmetic coding, unusual sampling
+// factors, and what the standard library does not read of progressive JPEG.
 package imaging
 
 import (
@@ -32,12 +33,12 @@ const (
 	Channels = 3
 	// PreprocessingID names what this package does to a picture. It is written into model files and
 	// data manifests; it changes whenever the pixels that Decoder yields change.
-	PreprocessingID = "rgb-32x32-bilinear-aa-v1"
+	PreprocessingID = "rgb-32x32-bilinear-aa-v2"
 
 	// DefaultMaxPixels is the largest width × height that a Decoder reads unless told otherwise:
 	// 50 Mi pixels, which admits a 50-megapixel camera's picture (8192×6144). At the 3 to 4 bytes a
-	// pixel that most decoders need, it bounds the memory for one picture to about 200 MiB
-	// (progressive JPEG and 16-bit PNG may take up to four times that).
+	// pixel that most decoders need, it bounds the memory for one picture to about 200 MiB. Progressive
+	// JPEG, interlaced and 16-bit PNG take 8 to 28 bytes a pixel: Inspect says how much.
 	DefaultMaxPixels = 50 << 20
 
 	// maxSide bounds width and height by themselves: the resize keeps two coefficients a column and
@@ -64,38 +65,97 @@ var (
 	ErrBroken = errors.New("broken image")
 )
 
-// Decoder turns pictures into pixels. Its zero value is ready for use. It keeps scratch buffers from
-// one picture to the next (bounded: those of a huge picture are let go), and so must not be used by
-// two goroutines at once; separate Decoders are independent.
+// Info is what the header of a picture says.
+type Info struct {
+	// Format is "jpeg", "png", "gif", "webp" or "bmp".
+	Format string
+	// Width and Height are the picture's size in pixels, before it is resized. Those of an animation are
+	// of its canvas.
+	Width, Height int
+	// Memory is an upper estimate, in bytes, of what decoding the picture takes at any time, beside the
+	// data and what a Decoder keeps anyway. It is made of what the header and the length of the data
+	// allow, and so is far above what is used where a format may hide more in its data than most
+	// pictures do: a lossless WebP may have thousands of Huffman codes.
+	Memory int64
+}
+
+// Inspect reads the header of the picture in data and none of its pixels: in less than a microsecond
+// for most, and without an allocation for those that are read. It lets a program decide how many
+// pictures it decodes at once. The error is the one that a Decoder with that MaxPixels would return, if
+// the header alone shows it.
+func Inspect(data []byte, maxPixels int) (Info, error) {
+	info, err := inspect(data, maxPixels)
+	if err != nil {
+		return Info{}, fmt.Errorf("decode image: %w", err)
+	}
+	return info, nil
+}
+
+func inspect(data []byte, maxPixels int) (Info, error) {
+	format, err := formatOf(data)
+	if err != nil {
+		return Info{}, err
+	}
+	switch format {
+	case formatJPEG:
+		hdr, err := openJPEG(data, maxPixels)
+		return hdr.info, err
+	case formatPNG:
+		hdr, err := openPNG(data, maxPixels)
+		return hdr.info, err
+	case formatGIF:
+		hdr, err := openGIF(data, maxPixels)
+		return hdr.info, err
+	case formatWebP:
+		f, err := openWebP(data, maxPixels)
+		return f.info, err
+	default:
+		hdr, err := openBMP(data, maxPixels)
+		return hdr.info, err
+	}
+}
+
+// Decoder turns pictures into pixels. Its zero value is ready for use. It keeps tables and scratch
+// buffers from one picture to the next, and so must not be used by two goroutines at once; separate
+// Decoders are independent. The buffers are bounded: those of more than 1 MiB are let go, so that after a
+// 640×480 JPEG they are of half a MiB together, and of 14 MiB at the very most.
 type Decoder struct {
 	// MaxPixels is the largest width × height that is decoded; 0 means DefaultMaxPixels.
 	MaxPixels int
 
+	jpeg   jpegDecoder
 	res    resampler
 	reader bytes.Reader
 	rows   rowBuffers
 	pixels [numPixels]uint8
 }
 
-// Pixels decodes the picture in data into dst, which must hold 32·32·3 bytes: rows from the top,
+// Decode decodes the picture in data into dst, which must hold 32·32·3 bytes: rows from the top,
 // pixels from the left, red, green, blue, each 0 to 255. JPEG, PNG, GIF (first frame), WebP and BMP
 // are read. data is not changed and not kept. On error, which wraps one of the package's Err values,
-// the content of dst is undefined.
-func (d *Decoder) Pixels(dst []uint8, data []byte) error {
+// the content of dst is undefined. A sequential JPEG of ordinary size is decoded without allocations.
+func (d *Decoder) Decode(dst []uint8, data []byte) (Info, error) {
 	if len(dst) != numPixels {
-		return fmt.Errorf("decode image: destination holds %d bytes, need %d", len(dst), numPixels)
+		return Info{}, fmt.Errorf("decode image: destination holds %d bytes, need %d", len(dst), numPixels)
 	}
-	err := d.decode(dst, data)
+	info, err := d.decode(dst, data)
 	d.reader.Reset(nil)
+	d.jpeg.trim()
 	d.rows.trim()
 	d.res.trim()
 	if err != nil {
-		return fmt.Errorf("decode image: %w", err)
+		return Info{}, fmt.Errorf("decode image: %w", err)
 	}
-	return nil
+	return info, nil
 }
 
-// Tensor decodes the picture in data as Pixels does and writes it to dst as ToTensor does: 3·32·32
+// Pixels is Decode for who does not ask what the picture was.
+func (d *Decoder) Pixels(dst []uint8, data []byte) error {
+	_, err := d.Decode(dst, data)
+	return err
+}
+
+// Tensor decodes the picture in data as Decode does and writes it to dst as ToTensor does: 3·32·32
 // values in [0,1], channels first.
 func (d *Decoder) Tensor(dst []float32, data []byte) error {
 	if len(dst) != numPixels {
@@ -129,25 +189,74 @@ func ToTensor(dst []float32, pixels []uint8) {
 	}
 }
 
-func (d *Decoder) decode(dst []uint8, data []byte) error {
+func (d *Decoder) decode(dst []uint8, data []byte) (Info, error) {
+	format, err := formatOf(data)
+	if err != nil {
+		return Info{}, err
+	}
+	switch format {
+	case formatJPEG:
+		hdr, err := openJPEG(data, d.MaxPixels)
+		if err != nil {
+			return Info{}, err
+		}
+		return hdr.info, d.decodeJPEG(dst, &hdr, data)
+	case formatPNG:
+		hdr, err := openPNG(data, d.MaxPixels)
+		if err != nil {
+			return Info{}, err
+		}
+		return hdr.info, d.decodePNG(dst, &hdr, data)
+	case formatGIF:
+		hdr, err := openGIF(data, d.MaxPixels)
+		if err != nil {
+			return Info{}, err
+		}
+		return hdr.info, d.decodeGIF(dst, &hdr)
+	case formatWebP:
+		f, err := openWebP(data, d.MaxPixels)
+		if err != nil {
+			return Info{}, err
+		}
+		return f.info, d.decodeWebP(dst, &f)
+	default:
+		hdr, err := openBMP(data, d.MaxPixels)
+		if err != nil {
+			return Info{}, err
+		}
+		return hdr.info, d.decodeBMP(dst, &hdr, data)
+	}
+}
+
+// The formats that are read.
+const (
+	formatJPEG = "jpeg"
+	formatPNG  = "png"
+	formatGIF  = "gif"
+	formatWebP = "webp"
+	formatBMP  = "bmp"
+)
+
+// formatOf tells a picture's format by its first bytes.
+func formatOf(data []byte) (string, error) {
 	switch {
 	case len(data) == 0:
-		return fmt.Errorf("%w: send a JPEG, PNG, GIF, WebP or BMP picture", ErrEmpty)
+		return "", fmt.Errorf("%w: send a JPEG, PNG, GIF, WebP or BMP picture", ErrEmpty)
 	case hasPrefix(data, "\xff\xd8\xff"):
-		return d.decodeJPEG(dst, data)
+		return formatJPEG, nil
 	case hasPrefix(data, pngSignature):
-		return d.decodePNG(dst, data)
+		return formatPNG, nil
 	case hasPrefix(data, "GIF87a"), hasPrefix(data, "GIF89a"):
-		return d.decodeGIF(dst, data)
+		return formatGIF, nil
 	case hasPrefix(data, "RIFF") && len(data) >= 12 && string(data[8:12]) == "WEBP":
-		return d.decodeWebP(dst, data)
+		return formatWebP, nil
 	case hasPrefix(data, "BM"):
-		return d.decodeBMP(dst, data)
+		return formatBMP, nil
 	}
 	if name := otherFormat(data); name != "" {
-		return fmt.Errorf("%w %q: send a JPEG, PNG, GIF, WebP or BMP picture", ErrFormat, name)
+		return "", fmt.Errorf("%w %q: send a JPEG, PNG, GIF, WebP or BMP picture", ErrFormat, name)
 	}
-	return fmt.Errorf("%w: the bytes do not begin like a JPEG, PNG, GIF, WebP or BMP picture", ErrFormat)
+	return "", fmt.Errorf("%w: the bytes do not begin like a JPEG, PNG, GIF, WebP or BMP picture", ErrFormat)
 }
 
 func hasPrefix(data []byte, prefix string) bool {
@@ -182,8 +291,8 @@ func otherFormat(data []byte) string {
 }
 
 // admit refuses a picture of the given size before anything is allocated for it.
-func (d *Decoder) admit(format string, width, height int64) error {
-	limit := int64(d.MaxPixels)
+func admit(format string, width, height int64, maxPixels int) error {
+	limit := int64(maxPixels)
 	if limit <= 0 {
 		limit = DefaultMaxPixels
 	}
@@ -214,6 +323,15 @@ func brokenBy(format string, width, height int, cause error) error {
 // unsupported reports a variant of a known format that is not read.
 func unsupported(format, message string, args ...any) error {
 	return fmt.Errorf("%w: %s with %s", ErrFormat, format, fmt.Sprintf(message, args...))
+}
+
+// memory is the estimate for a picture of the given size, of which a decoder of ours or of a library
+// holds the given number of bytes. To that come rows, resampling coefficients, and what the libraries
+// use whatever the size; an eighth is what the allocator may round up, and lost tables of compress/flate.
+func memory(width, height int, held int64) int64 {
+	const fixed = 128 << 10
+	scratch := 8*int64(width+16) + 8*int64(width+height)
+	return held + held/8 + scratch + scratch/8 + fixed
 }
 
 // rowBuffers is scratch for one row of the picture in several planes.

@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 	"image"
 	"image/png"
+	"io"
 )
 
 const pngSignature = "\x89PNG\r\n\x1a\n"
@@ -13,10 +14,11 @@ const pngSignature = "\x89PNG\r\n\x1a\n"
 type pngHeader struct {
 	width, height uint32
 	depth, colour uint8
+	interlaced    bool
 	ihdr          []byte // the whole chunk
 	palette       []byte
-	data          [][]byte // the contents of the IDAT chunks
-	dataBytes     int64
+	data          []byte // from the first IDAT chunk on
+	info          Info   // of openPNG
 }
 
 const (
@@ -39,7 +41,7 @@ func readPNGHeader(data []byte) (hdr pngHeader, err error) {
 	hdr.ihdr = data[at : at+8+13+4]
 	body := hdr.ihdr[8:]
 	hdr.width, hdr.height = binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])
-	hdr.depth, hdr.colour = body[8], body[9]
+	hdr.depth, hdr.colour, hdr.interlaced = body[8], body[9], body[12] != 0
 	if crc32.ChecksumIEEE(hdr.ihdr[4:21]) != binary.BigEndian.Uint32(hdr.ihdr[21:]) {
 		return hdr, broken("PNG", "its header has the wrong checksum")
 	}
@@ -58,63 +60,102 @@ func readPNGHeader(data []byte) (hdr pngHeader, err error) {
 	return hdr, nil
 }
 
-// readChunks finds the palette and the picture's data. As Pillow, it checks the checksums of what comes
-// before the data, leaves the data to zlib's own, and does not look beyond.
-func (hdr *pngHeader) readChunks(data []byte) error {
-	for at := len(pngSignature) + len(hdr.ihdr); at+8 <= len(data); {
-		length := int64(binary.BigEndian.Uint32(data[at:]))
-		kind := string(data[at+4 : at+8])
-		if kind != "IDAT" && hdr.dataBytes > 0 {
-			return nil
-		}
-		rest := data[at+8:]
-		if length > int64(len(rest)) {
-			if kind != "IDAT" {
-				return broken("PNG", "the data ends after %d bytes, within a %q chunk", len(data), kind)
+// pngChunk is a chunk of a PNG.
+type pngChunk struct {
+	head []byte // length and kind
+	body []byte // what is there of it
+	crc  []byte // nil if it is cut off
+}
+
+func (c *pngChunk) is(kind string) bool { return string(c.head[4:8]) == kind }
+
+// nextPNGChunk cuts off the first chunk of data; false means that there is none.
+func nextPNGChunk(data []byte) (c pngChunk, rest []byte, ok bool) {
+	if len(data) < 8 {
+		return c, nil, false
+	}
+	length := int64(binary.BigEndian.Uint32(data))
+	c.head, data = data[:8], data[8:]
+	if length+4 > int64(len(data)) {
+		c.body = data[:min(length, int64(len(data)))]
+		return c, nil, true
+	}
+	c.body, c.crc = data[:length], data[length:length+4]
+	return c, data[length+4:], true
+}
+
+// readChunks finds the palette and the picture's data, and tells how many bytes of it there are. As
+// Pillow, it checks the checksums of what comes before the data, leaves the data to zlib's own, and does
+// not look beyond.
+func (hdr *pngHeader) readChunks(data []byte) (dataBytes int64, err error) {
+	rest := data[len(pngSignature)+len(hdr.ihdr):]
+	for {
+		c, next, ok := nextPNGChunk(rest)
+		switch {
+		case !ok, c.is("IEND"), dataBytes > 0 && !c.is("IDAT"):
+			return dataBytes, nil
+		case c.is("IDAT"): // if it is cut off, what is there may be enough
+			if dataBytes == 0 {
+				hdr.data = rest
 			}
-			length = int64(len(rest)) // what is there may be enough
+			dataBytes += int64(len(c.body))
+		case c.crc == nil:
+			return 0, broken("PNG", "the data ends after %d bytes, within a %q chunk", len(data), c.head[4:])
+		case crc32.ChecksumIEEE(rest[4:8+len(c.body)]) != binary.BigEndian.Uint32(c.crc):
+			return 0, broken("PNG", "its %q chunk has the wrong checksum", c.head[4:])
+		case c.is("PLTE"):
+			hdr.palette = c.body
 		}
-		body := rest[:length]
-		if kind != "IDAT" && (length+4 > int64(len(rest)) ||
-			crc32.ChecksumIEEE(data[at+4:at+8+int(length)]) != binary.BigEndian.Uint32(rest[length:])) {
-			return broken("PNG", "its %q chunk has the wrong checksum", kind)
-		}
-		switch kind {
-		case "IDAT":
-			hdr.data = append(hdr.data, body)
-			hdr.dataBytes += length
-		case "PLTE":
-			hdr.palette = body
-		case "IEND":
-			return nil
-		}
-		at += 8 + int(length) + 4
+		rest = next
 	}
-	return nil
 }
 
-// stream is the picture as image/png shall see it: only the chunks that matter, so that damage in
+// pngStream is the picture as image/png shall see it: only the chunks that matter, so that damage in
 // the others, which Pillow does not look at, does no harm; without transparency, which is dropped
-// anyway; with a palette of full length, since the indices are looked up here.
-func (hdr *pngHeader) stream() *splicer {
-	parts := make([][]byte, 0, 4+3*len(hdr.data))
-	parts = append(parts, []byte(pngSignature), hdr.ihdr)
-	if hdr.colour == pngPalette {
-		parts = appendChunk(parts, "PLTE", make([]byte, 3<<hdr.depth))
-	}
-	for _, body := range hdr.data {
-		parts = appendChunk(parts, "IDAT", body)
-	}
-	parts = appendChunk(parts, "IEND", nil)
-	return splice(parts...)
+// anyway; with a palette of full length, since the indices are looked up here; and with checksums that
+// are right.
+type pngStream struct {
+	parts [][]byte // to be read next
+	data  []byte   // chunks to come
+	ended bool
 }
 
-func appendChunk(parts [][]byte, kind string, body []byte) [][]byte {
-	head := make([]byte, 8, 12)
-	binary.BigEndian.PutUint32(head, uint32(len(body)))
-	copy(head[4:], kind)
-	crc := crc32.Update(crc32.ChecksumIEEE(head[4:8]), crc32.IEEETable, body)
-	return append(parts, head, body, binary.BigEndian.AppendUint32(nil, crc))
+func (hdr *pngHeader) stream() *pngStream {
+	s := &pngStream{parts: [][]byte{[]byte(pngSignature), hdr.ihdr}, data: hdr.data}
+	if hdr.colour == pngPalette {
+		s.chunk("PLTE", make([]byte, 3<<hdr.depth))
+	}
+	return s
+}
+
+func (s *pngStream) chunk(kind string, body []byte) {
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+	head = append(head, kind...)
+	crc := crc32.Update(crc32.ChecksumIEEE(head[4:]), crc32.IEEETable, body)
+	s.parts = append(s.parts, head, body, binary.BigEndian.AppendUint32(nil, crc))
+}
+
+// Read implements io.Reader.
+func (s *pngStream) Read(p []byte) (int, error) {
+	for len(s.parts) > 0 && len(s.parts[0]) == 0 {
+		s.parts = s.parts[1:]
+	}
+	if len(s.parts) == 0 {
+		c, rest, ok := nextPNGChunk(s.data)
+		s.parts, s.data = s.parts[:0], rest
+		switch {
+		case ok && c.is("IDAT"):
+			s.chunk("IDAT", c.body)
+		case s.ended:
+			return 0, io.EOF
+		default:
+			s.data, s.ended = nil, true
+			s.chunk("IEND", nil)
+		}
+	}
+	n := copy(p, s.parts[0])
+	s.parts[0] = s.parts[0][n:]
+	return n, nil
 }
 
 // minData is the least that deflate can make of the picture's bytes: it never packs tighter than
@@ -125,22 +166,48 @@ func (hdr *pngHeader) minData() int64 {
 	return row * int64(hdr.height) / 1032
 }
 
-func (d *Decoder) decodePNG(dst []uint8, data []byte) error {
+// openPNG reads the header and refuses what cannot or shall not be decoded.
+func openPNG(data []byte, maxPixels int) (pngHeader, error) {
 	hdr, err := readPNGHeader(data)
 	if hdr.ihdr != nil { // too large is too large, whatever else is wrong
-		if err := d.admit("PNG", int64(hdr.width), int64(hdr.height)); err != nil {
-			return err
+		if err := admit("PNG", int64(hdr.width), int64(hdr.height), maxPixels); err != nil {
+			return hdr, err
 		}
 	}
 	if err != nil {
-		return err
+		return hdr, err
 	}
+	w, h := int(hdr.width), int(hdr.height)
+	hdr.info = Info{formatPNG, w, h, memory(w, h, hdr.held())}
+	return hdr, nil
+}
+
+// held is how many bytes image/png holds in proportion to the size: the picture and two rows; of an
+// interlaced picture, the seven that it consists of as well.
+func (hdr *pngHeader) held() int64 {
+	pixel := int64(1)
+	switch {
+	case hdr.colour == pngGrey:
+		pixel = int64(hdr.depth+7) / 8
+	case hdr.colour != pngPalette:
+		pixel = 4 * int64(hdr.depth) / 8
+	}
+	picture := pixel * int64(hdr.width) * int64(hdr.height)
+	rows := 2 * (pixel*int64(hdr.width) + 1)
+	if hdr.interlaced {
+		return 2*picture + 4*rows
+	}
+	return picture + rows
+}
+
+func (d *Decoder) decodePNG(dst []uint8, hdr *pngHeader, data []byte) error {
 	width, height := int(hdr.width), int(hdr.height)
-	if err := hdr.readChunks(data); err != nil {
+	dataBytes, err := hdr.readChunks(data)
+	if err != nil {
 		return err
 	}
-	if hdr.dataBytes == 0 || hdr.dataBytes < hdr.minData() {
-		return broken("PNG", "%d bytes of data cannot hold %d×%d pixels; it is cut off", hdr.dataBytes, width, height)
+	if dataBytes == 0 || dataBytes < hdr.minData() {
+		return broken("PNG", "%d bytes of data cannot hold %d×%d pixels; it is cut off", dataBytes, width, height)
 	}
 	img, err := png.Decode(hdr.stream())
 	if err != nil {

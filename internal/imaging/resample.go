@@ -5,11 +5,30 @@ package imaging
 const precision = 32 - 8 - 2
 
 // taps are the coefficients that map a side of some length to Size samples.
+//
+// A side that is longer than the result has each of its samples in the windows of no more than two
+// neighbouring results, one that it is about to leave and one that it has entered: exactly, since
+// windows begin and end where another one has its middle. Both coefficients stand in one word and are
+// multiplied at once.
 type taps struct {
 	length int           // of the source side; 0 = not computed yet
-	first  [Size]int     // first source sample of each result
-	offset [Size + 1]int // result i has the coefficients coef[offset[i]:offset[i+1]]
+	first  [Size + 1]int // first source sample in the window of each result, and the end of the side
+
+	// For the longer side: by source sample x with first[i] <= x < first[i+1], the coefficient for result i
+	// in the upper half, and the one for result i-1 in the lower half.
+	pairs []uint64
+
+	// For others: result i has the coefficients coef[offset[i]:offset[i+1]].
+	offset [Size + 1]int
 	coef   []uint32
+}
+
+// window is where the samples of result i begin and end, and its middle, in samples.
+func (t *taps) window(i int) (first, last int, middle float64) {
+	scale := float64(t.length) / Size
+	support := max(scale, 1) // the triangle's own support is 1
+	middle = (float64(i) + 0.5) * scale
+	return max(int(middle-support+0.5), 0), min(int(middle+support+0.5), t.length), middle
 }
 
 // compute is precompute_coeffs and normalize_coeffs_8bpc of Pillow's Resample.c for the triangle
@@ -21,27 +40,79 @@ func (t *taps) compute(length int) {
 		return
 	}
 	t.length = length
-	scale := float64(length) / Size
-	filterScale := max(scale, 1)
-	support := filterScale // the triangle's own support is 1
-	inverse := 1 / filterScale
-	t.coef = t.coef[:0]
+	inverse := 1 / max(float64(length)/Size, 1)
+	t.coef, t.pairs = t.coef[:0], t.pairs[:0]
+	if t.shrinks() {
+		if cap(t.pairs) < length {
+			t.pairs = make([]uint64, length)
+		}
+		t.pairs = t.pairs[:length]
+		clear(t.pairs)
+	}
 	for i := range Size {
-		center := float64((float64(i) + 0.5) * scale)
-		first := max(int(center-support+0.5), 0)
-		last := min(int(center+support+0.5), length)
+		first, last, middle := t.window(i)
 		sum := 0.0
 		for x := first; x < last; x++ {
-			sum += triangle(float64((float64(x) - center + 0.5) * inverse))
+			sum += triangle(float64((float64(x) - middle + 0.5) * inverse))
 		}
 		t.first[i] = first
 		t.offset[i] = len(t.coef)
+		next, _, _ := t.window(i + 1)
 		for x := first; x < last; x++ {
-			w := triangle(float64((float64(x)-center+0.5)*inverse)) / sum
-			t.coef = append(t.coef, uint32(0.5+float64(w*(1<<precision))))
+			w := triangle(float64((float64(x)-middle+0.5)*inverse)) / sum
+			k := uint32(0.5 + float64(w*(1<<precision)))
+			switch {
+			case !t.shrinks():
+				t.coef = append(t.coef, k)
+			case x < next || i == Size-1:
+				t.pairs[x] |= uint64(k) << 32
+			default:
+				t.pairs[x] |= uint64(k)
+			}
 		}
 	}
+	t.first[Size] = length
 	t.offset[Size] = len(t.coef)
+}
+
+// shrinks tells whether the side is longer than the result, and pairs are used.
+func (t *taps) shrinks() bool { return t.length > Size }
+
+// apply maps a row of samples to a row of results, rounded to 8 bits.
+func (t *taps) apply(out *[Size]uint32, in []uint8) {
+	const half = 1 << (precision - 1)
+	if t.length == Size {
+		for x, s := range in[:Size] {
+			out[x] = uint32(s)
+		}
+		return
+	}
+	if !t.shrinks() {
+		for i := range out {
+			coef := t.coef[t.offset[i]:t.offset[i+1]]
+			src := in[t.first[i]:][:len(coef)]
+			sum := uint32(half)
+			for x, k := range coef {
+				sum += k * uint32(src[x])
+			}
+			out[i] = min(sum>>precision, 255)
+		}
+		return
+	}
+	entered := uint64(half) // what a result has from the samples before the present ones
+	for i := range out {
+		pairs := t.pairs[t.first[i]:t.first[i+1]]
+		src := in[t.first[i]:][:len(pairs)]
+		sum := uint64(0)
+		for x, k := range pairs {
+			sum += k * uint64(src[x])
+		}
+		if i > 0 {
+			out[i-1] = min(uint32(entered+sum)>>precision, 255)
+		}
+		entered = sum>>32 + half
+	}
+	out[Size-1] = min(uint32(entered)>>precision, 255)
 }
 
 func triangle(x float64) float64 {
@@ -81,11 +152,14 @@ func (r *resampler) begin(dst []uint8, width, height int) {
 	}
 }
 
+// line is line y of the result. While copying, it may be written there instead of handing over a row.
+func (r *resampler) line(y int) []uint8 { return r.dst[y*Size*Channels:][:Size*Channels] }
+
 // row takes row y of the picture; each row must come exactly once. The three slices hold the width's
 // samples; they may be one and the same for a grey picture, which then costs a third.
 func (r *resampler) row(y int, red, green, blue []uint8) {
 	if r.copying {
-		out := r.dst[y*Size*Channels:][:Size*Channels]
+		out := r.line(y)
 		red, green, blue = red[:Size], green[:Size], blue[:Size]
 		for x := range Size {
 			out[3*x], out[3*x+1], out[3*x+2] = red[x], green[x], blue[x]
@@ -95,52 +169,40 @@ func (r *resampler) row(y int, red, green, blue []uint8) {
 
 	// The horizontal pass rounds to 8 bits before the vertical one, as Pillow does.
 	var line [Channels * Size]uint32
-	h := &r.horizontal
-	grey := &red[0] == &green[0] && &red[0] == &blue[0]
-	switch {
-	case h.length == Size:
-		for x := range Size {
-			line[x], line[Size+x], line[2*Size+x] = uint32(red[x]), uint32(green[x]), uint32(blue[x])
-		}
-	case grey:
-		for x := range Size {
-			coef := h.coef[h.offset[x]:h.offset[x+1]]
-			src := red[h.first[x]:][:len(coef)]
-			sum := uint32(1 << (precision - 1))
-			for i, k := range coef {
-				sum += k * uint32(src[i])
-			}
-			v := min(sum>>precision, 255)
-			line[x], line[Size+x], line[2*Size+x] = v, v, v
-		}
-	default:
-		for x := range Size {
-			coef := h.coef[h.offset[x]:h.offset[x+1]]
-			first := h.first[x]
-			rs, gs, bs := red[first:][:len(coef)], green[first:][:len(coef)], blue[first:][:len(coef)]
-			sr, sg, sb := uint32(1<<(precision-1)), uint32(1<<(precision-1)), uint32(1<<(precision-1))
-			for i, k := range coef {
-				sr += k * uint32(rs[i])
-				sg += k * uint32(gs[i])
-				sb += k * uint32(bs[i])
-			}
-			line[x] = min(sr>>precision, 255)
-			line[Size+x] = min(sg>>precision, 255)
-			line[2*Size+x] = min(sb>>precision, 255)
-		}
+	lines := [Channels]*[Size]uint32{(*[Size]uint32)(line[:]), (*[Size]uint32)(line[Size:]), (*[Size]uint32)(line[2*Size:])}
+	r.horizontal.apply(lines[0], red)
+	if &red[0] == &green[0] && &red[0] == &blue[0] {
+		*lines[1], *lines[2] = *lines[0], *lines[0]
+	} else {
+		r.horizontal.apply(lines[1], green)
+		r.horizontal.apply(lines[2], blue)
 	}
 
 	v := &r.vertical
+	if v.shrinks() {
+		i := 0
+		for y >= v.first[i+1] {
+			i++
+		}
+		k := v.pairs[y]
+		r.add(i, uint32(k>>32), &line)
+		if i > 0 {
+			r.add(i-1, uint32(k), &line)
+		}
+		return
+	}
 	for i := range Size {
-		at := y - v.first[i]
-		if at < 0 || at >= v.offset[i+1]-v.offset[i] {
-			continue
+		if at := y - v.first[i]; at >= 0 && at < v.offset[i+1]-v.offset[i] {
+			r.add(i, v.coef[v.offset[i]+at], &line)
 		}
-		k := v.coef[v.offset[i]+at]
-		sum := &r.sum[i]
-		for j, s := range line {
-			sum[j] += k * s
-		}
+	}
+}
+
+// add adds the line, k times, to line i of the result.
+func (r *resampler) add(i int, k uint32, line *[Channels * Size]uint32) {
+	sum := &r.sum[i]
+	for j, s := range line {
+		sum[j] += k * s
 	}
 }
 
@@ -148,7 +210,7 @@ func (r *resampler) row(y int, red, green, blue []uint8) {
 func (r *resampler) end() {
 	if !r.copying {
 		for y := range Size {
-			out := r.dst[y*Size*Channels:][:Size*Channels]
+			out := r.line(y)
 			sum := &r.sum[y]
 			for x := range Size {
 				out[3*x] = uint8(min(sum[x]>>precision, 255))
@@ -164,7 +226,7 @@ func (r *resampler) end() {
 func (r *resampler) trim() {
 	r.dst = nil
 	for _, t := range []*taps{&r.horizontal, &r.vertical} {
-		if 4*cap(t.coef) > maxScratch {
+		if 8*cap(t.pairs) > maxScratch {
 			*t = taps{}
 		}
 	}

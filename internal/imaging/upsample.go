@@ -1,5 +1,7 @@
 package imaging
 
+import "encoding/binary"
+
 // plane is one component of a JPEG at its own resolution.
 type plane struct {
 	pix           []uint8
@@ -26,7 +28,8 @@ func (p *plane) row(y int, buffers *rowBuffers, i int) []uint8 {
 	if p.hr == 1 && p.vr == 1 {
 		return p.line(y)
 	}
-	out := buffers.get(i, p.width*p.hr)
+	// Triangles are computed by fours.
+	out := buffers.get(i, (p.width+3)&^3*p.hr)
 	cur := p.line(y / p.vr)
 	next := cur // the nearer one of the rows above and below
 	if p.vr == 2 {
@@ -52,39 +55,94 @@ func (p *plane) row(y int, buffers *rowBuffers, i int) []uint8 {
 	return out
 }
 
-// triangleAcross is h2v1_fancy_upsample: three quarters of the nearer sample, one of the farther, with
-// roundings that alternate so that none prevails.
-func triangleAcross(out, in []uint8) {
-	n := len(in)
-	out = out[:2*n]
-	left, cur := int(in[0]), int(in[0])
-	for x := range n - 1 {
-		right := int(in[x+1])
-		out[2*x] = uint8((3*cur + left + 1) >> 2)
-		out[2*x+1] = uint8((3*cur + right + 2) >> 2)
-		left, cur = cur, right
+// The triangle filters below work on four samples at once, each in 16 bits of a word: everyLane * v is
+// the same v in each, and lowBytes are their lower halves.
+const (
+	everyLane = 0x0001000100010001
+	lowBytes  = 0x00ff * everyLane
+)
+
+// fourFrom returns the samples x to x+3 of a row in lanes. Behind its end the last one is repeated.
+func fourFrom(row []uint8, x int) uint64 {
+	var four uint64
+	if x+4 <= len(row) {
+		four = uint64(binary.LittleEndian.Uint32(row[x:]))
+	} else {
+		for i := range 4 {
+			four |= uint64(row[min(x+i, len(row)-1)]) << (8 * i)
+		}
 	}
-	out[2*n-2] = uint8((3*cur + left + 1) >> 2)
-	out[2*n-1] = uint8(cur)
+	four = (four | four<<16) & 0x0000ffff0000ffff
+	return (four | four<<8) & lowBytes
+}
+
+// widen doubles four values to eight samples: three quarters of the nearer value, one of the farther,
+// with roundings that alternate so that none prevails. left holds the value before the four in its
+// lowest lane, right the one behind them.
+func widen(left, four, right, evenBias, oddBias uint64, shift int) uint64 {
+	even := (3*four + (four<<16 | left) + evenBias*everyLane) >> shift & lowBytes
+	odd := (3*four + (four>>16 | right<<48) + oddBias*everyLane) >> shift & lowBytes
+	return even | odd<<8
+}
+
+// triangleAcross is h2v1_fancy_upsample. It writes eight samples for each four, begun or whole.
+func triangleAcross(out, in []uint8) {
+	four := fourFrom(in, 0)
+	left := four & 0xffff
+	for x := 0; x < len(in); x += 4 {
+		right := four >> 48
+		if x+4 < len(in) {
+			right = fourFrom(in, x+4)
+		}
+		binary.LittleEndian.PutUint64(out[2*x:], widen(left, four, right, 1, 2, 2))
+		left, four = four>>48, right
+	}
 }
 
 // triangleBoth is h2v2_fancy_upsample: the same in both directions at once.
 func triangleBoth(out, cur, next []uint8) {
-	n := len(cur)
-	out, next = out[:2*n], next[:n]
-	sum := 3*int(cur[0]) + int(next[0])
-	left := sum
-	for x := range n - 1 {
-		right := 3*int(cur[x+1]) + int(next[x+1])
-		out[2*x] = uint8((3*sum + left + 8) >> 4)
-		out[2*x+1] = uint8((3*sum + right + 7) >> 4)
-		left, sum = sum, right
+	four := 3*fourFrom(cur, 0) + fourFrom(next, 0)
+	left := four & 0xffff
+	for x := 0; x < len(cur); x += 4 {
+		right := four >> 48
+		if x+4 < len(cur) {
+			right = 3*fourFrom(cur, x+4) + fourFrom(next, x+4)
+		}
+		binary.LittleEndian.PutUint64(out[2*x:], widen(left, four, right, 8, 7, 4))
+		left, four = four>>48, right
 	}
-	out[2*n-2] = uint8((3*sum + left + 8) >> 4)
-	out[2*n-1] = uint8((4*sum + 7) >> 4)
 }
 
-// clamped holds v limited to 0…255 at 256+v, for -256 <= v < 768.
+// Colours are converted as libjpeg's ycc_rgb_convert does: with 16 bits of fraction, rounded once a
+// channel. One 64-bit sum does it for all three, each with ten bits for -256 to 767 (256 is added, so
+// that there are no borrows) in a lane of its own: red and blue as integers, since what is added to
+// the luma is rounded before, and green, to which both chromas contribute, with its fraction below.
+const (
+	redLane   = 0
+	blueLane  = 16
+	greenLane = 54 // the fraction begins at 38
+
+	lumaLanes = 1<<redLane | 1<<blueLane | 1<<greenLane
+)
+
+// crLanes and cbLanes hold what each level of chroma adds to the sum.
+var crLanes, cbLanes = func() (cr, cb [256]uint64) {
+	const (
+		half      = 1 << 15
+		crToRed   = 91881  // 1.40200
+		cbToGreen = 22554  // 0.34414
+		crToGreen = 46802  // 0.71414
+		cbToBlue  = 116130 // 1.77200
+	)
+	for i := range cr {
+		v := i - 128
+		cr[i] = uint64(256+(crToRed*v+half)>>16)<<redLane + uint64(128<<16+half-crToGreen*v)<<(greenLane-16)
+		cb[i] = uint64(256+(cbToBlue*v+half)>>16)<<blueLane + uint64(128<<16-cbToGreen*v)<<(greenLane-16)
+	}
+	return cr, cb
+}()
+
+// clamped holds v limited to 0…255 at 256+v.
 var clamped = func() (t [1024]uint8) {
 	for i := range t {
 		t[i] = uint8(min(max(i-256, 0), 255))
@@ -92,22 +150,28 @@ var clamped = func() (t [1024]uint8) {
 	return t
 }()
 
-// yccRow converts a row of full-resolution YCbCr as libjpeg's ycc_rgb_convert does: with 16 bits of
-// fraction, rounded once a channel.
+// ycc converts a pixel.
+func ycc(luma, cb, cr uint8) (r, g, b uint8) {
+	sum := uint64(luma)*lumaLanes + crLanes[cr] + cbLanes[cb]
+	return clamped[sum>>redLane&1023], clamped[sum>>greenLane], clamped[sum>>blueLane&1023]
+}
+
+// yccRow converts a row of full-resolution YCbCr into three planes.
 func yccRow(r, g, b, luma, cb, cr []uint8) {
-	const (
-		offset    = 256<<16 + 1<<15 // into the table, and a half to round
-		crToRed   = 91881           // 1.40200
-		cbToGreen = 22554           // 0.34414
-		crToGreen = 46802           // 0.71414
-		cbToBlue  = 116130          // 1.77200
-	)
 	n := len(luma)
 	r, g, b, cb, cr = r[:n], g[:n], b[:n], cb[:n], cr[:n]
 	for x, l := range luma {
-		y, u, v := int32(l)<<16+offset, int32(cb[x])-128, int32(cr[x])-128
-		r[x] = clamped[(y+crToRed*v)>>16&1023]
-		g[x] = clamped[(y-cbToGreen*u-crToGreen*v)>>16&1023]
-		b[x] = clamped[(y+cbToBlue*u)>>16&1023]
+		r[x], g[x], b[x] = ycc(l, cb[x], cr[x])
+	}
+}
+
+// yccPixels converts it into pixels of three bytes.
+func yccPixels(out, luma, cb, cr []uint8) {
+	n := len(luma)
+	cb, cr = cb[:n], cr[:n]
+	for x, l := range luma {
+		_ = out[2]
+		out[0], out[1], out[2] = ycc(l, cb[x], cr[x])
+		out = out[3:]
 	}
 }

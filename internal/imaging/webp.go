@@ -19,6 +19,7 @@ type webpFrame struct {
 	width, height             int
 	lossless                  bool
 	data                      []byte
+	info                      Info // of openWebP
 }
 
 func readWebP(data []byte) (f webpFrame, err error) {
@@ -95,20 +96,54 @@ func webpFrameSize(kind string, body []byte) (width, height int, err error) {
 
 func uint24(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
 
-func (d *Decoder) decodeWebP(dst []uint8, data []byte) error {
+// openWebP reads the headers and refuses what cannot or shall not be decoded.
+func openWebP(data []byte, maxPixels int) (webpFrame, error) {
 	f, err := readWebP(data)
 	if f.canvasWidth > 0 { // too large is too large, whatever else is wrong
-		if err := d.admit("WebP", int64(f.canvasWidth), int64(f.canvasHeight)); err != nil {
-			return err
+		if err := admit("WebP", int64(f.canvasWidth), int64(f.canvasHeight), maxPixels); err != nil {
+			return f, err
 		}
 	}
 	if err != nil {
-		return err
+		return f, err
 	}
-	if err := d.admit("WebP", int64(f.width), int64(f.height)); err != nil {
-		return err
+	if err := admit("WebP", int64(f.width), int64(f.height), maxPixels); err != nil {
+		return f, err
 	}
+	held := lossyMemory(&f)
+	if f.lossless {
+		held = losslessMemory(&f)
+	}
+	w, h := f.canvasWidth, f.canvasHeight
+	f.info = Info{formatWebP, w, h, memory(w, h, held)}
+	return f, nil
+}
 
+// lossyMemory is how many bytes golang.org/x/image/vp8 holds: the planes and a little for each macroblock,
+// the data, and the first partition, of which it believes the announced size.
+func lossyMemory(f *webpFrame) int64 {
+	wide, high := int64(f.width+15)/16, int64(f.height+15)/16
+	return wide*high*(256+2*64+4) + 6*wide + int64(len(f.data)) + int64(uint24(f.data)>>5)
+}
+
+// losslessMemory is how many bytes golang.org/x/image/vp8l holds at most.
+func losslessMemory(f *webpFrame) int64 {
+	const (
+		maxGroups = 2600                          // of five Huffman codes; of more it reads none
+		perGroup  = 5 * (24 + 128*4)              // the tables for short codes
+		symbols   = 256 + 24 + 1<<11 + 3*256 + 40 // that the codes of a group may have
+		perSymbol = 2 * 8                         // nodes of a tree
+		auxiliary = 4                             // pictures with a group of their own, for the transforms
+	)
+	bits := 8 * int64(len(f.data))
+	tiles := int64((f.width+3)/4) * int64((f.height+3)/4)
+	groups := min(maxGroups, tiles, bits/20+1) + auxiliary // 20 bits suffice for a group
+	nodes := perSymbol * min(groups*symbols, 3*bits)       // two bits for six symbols
+	// Pixels, where they are indices at first those as well; one of each tile for groups and two transforms.
+	return (4+2)*int64(f.width)*int64(f.height) + 3*4*tiles + groups*perGroup + nodes
+}
+
+func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 	w := f.canvasWidth
 	r, g, b := d.rows.get(0, w), d.rows.get(1, w), d.rows.get(2, w)
 	clear(r)

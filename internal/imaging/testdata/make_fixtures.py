@@ -111,8 +111,8 @@ def adobe(transform):
     return segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
 
 
-def jpeg(width, height, planes, sampling, markers=JFIF, ids=(1, 2, 3, 4), interleaved=True, restart=0, sof=0xC0):
-    """planes: full-resolution uint8 arrays; sampling: (h, v) of each."""
+def jpeg(width, height, planes, sampling, markers=JFIF, ids=(1, 2, 3, 4), scans=None, restart=0, sof=0xC0, wide=False):
+    """planes: full-resolution uint8 arrays; sampling: (h, v) of each; scans: components of each, in one by default."""
     hmax, vmax = max(h for h, _ in sampling), max(v for _, v in sampling)
     mcux, mcuy = -(-width // (8 * hmax)), -(-height // (8 * vmax))
     blocks = []
@@ -123,15 +123,15 @@ def jpeg(width, height, planes, sampling, markers=JFIF, ids=(1, 2, 3, 4), interl
         coefficients = (DCT @ tiles @ DCT.T).reshape(mcuy * v, mcux * h, 64)[:, :, ZIGZAG]
         blocks.append(np.rint(coefficients / QUANT).astype(int))
     n = len(planes)
-    out = b"\xff\xd8" + markers + segment(0xDB, b"\0" + bytes(QUANT.tolist()))
+    out = b"\xff\xd8" + markers + segment(0xDB, b"\x10" + QUANT.astype(">u2").tobytes() if wide else b"\0" + bytes(QUANT.tolist()))
     frame = b"".join(bytes([ids[c], h << 4 | v, 0]) for c, (h, v) in enumerate(sampling))
     out += segment(sof, struct.pack(">BHHB", 8, height, width, n) + frame)
     out += segment(0xC4, b"\x00" + DC_TABLE) + segment(0xC4, b"\x10" + AC_TABLE)
     if restart:
         out += segment(0xDD, struct.pack(">H", restart))
-    for scan in [range(n)] if interleaved else [[c] for c in range(n)]:
+    for scan in scans or [range(n)]:
         out += segment(0xDA, bytes([len(scan)]) + b"".join(bytes([ids[c], 0]) for c in scan) + b"\0\x3f\0")
-        if interleaved and n > 1:
+        if len(scan) > 1:
             units = [
                 [(c, my * sampling[c][1] + j, mx * sampling[c][0] + i)
                  for c in scan for j in range(sampling[c][1]) for i in range(sampling[c][0])]
@@ -196,10 +196,12 @@ def make_jpegs():
     save("jpeg-tall.jpg", rgb(3, 500, 142), format="JPEG", quality=85)
     save("jpeg-black.jpg", Image.new("RGB", (64, 64)), format="JPEG")
     save("jpeg-saturated-noise.jpg", Image.fromarray(np.random.default_rng(7).choice([0, 255], (40, 40, 3)).astype(np.uint8)), format="JPEG", quality=30)
+    # So coarse that many samples come out far below 0 and above 255.
+    save("jpeg-saturated-noise-q1.jpg", Image.fromarray(np.random.default_rng(8).choice([0, 255], (40, 40, 3)).astype(np.uint8)), format="JPEG", quality=1, subsampling=0)
 
     w, h = 39, 35
     grey = ycc(w, h, 151)[:1]
-    files["jpeg-grey-sampling-2x2.jpg"] = jpeg(w, h, grey, [(2, 2)], interleaved=False)
+    files["jpeg-grey-sampling-2x2.jpg"] = jpeg(w, h, grey, [(2, 2)])
     colours = [picture(w, h, 152)[:, :, c] for c in range(3)]
     same = [(1, 1)] * 3
     files["jpeg-rgb-adobe-0.jpg"] = jpeg(w, h, colours, same, adobe(0))
@@ -211,8 +213,15 @@ def make_jpegs():
     files["jpeg-ycc-no-marker-ids-0.jpg"] = jpeg(w, h, y, same, b"", (0, 1, 2))
     files["jpeg-jfif-and-adobe-0.jpg"] = jpeg(w, h, y, same, JFIF + adobe(0))
     files["jpeg-restart.jpg"] = jpeg(w, h, y, [(2, 2), (1, 1), (1, 1)], restart=2)
-    files["jpeg-separate-scans.jpg"] = jpeg(w, h, y, [(2, 2), (1, 1), (1, 1)], interleaved=False)
-    files["jpeg-separate-scans-restart.jpg"] = jpeg(w, h, y, same, interleaved=False, restart=3)
+    separate, half = [[0], [1], [2]], [(2, 2), (1, 1), (1, 1)]
+    files["jpeg-separate-scans.jpg"] = jpeg(w, h, y, half, scans=separate)
+    files["jpeg-separate-scans-restart.jpg"] = jpeg(w, h, y, same, scans=separate, restart=3)
+    files["jpeg-separate-scans-restart-420.jpg"] = jpeg(w, h, y, half, scans=separate, restart=2)
+    files["jpeg-separate-scans-factors-4-2.jpg"] = jpeg(w, h, y, [(4, 2), (2, 1), (2, 1)], scans=separate)
+    files["jpeg-two-scans.jpg"] = jpeg(w, h, y, half, scans=[[0], [2, 1]], restart=1)
+    files["jpeg-factors-4-2.jpg"] = jpeg(w, h, y, [(4, 1), (2, 1), (2, 1)])
+    files["jpeg-restart-grey.jpg"] = jpeg(w, h, grey, [(1, 1)], restart=1)
+    files["jpeg-16-bit-quantisation.jpg"] = jpeg(w, h, y, same, sof=0xC1, wide=True)
     files["jpeg-extended-sequential.jpg"] = jpeg(w, h, y, same, sof=0xC1)
     files["jpeg-comments.jpg"] = jpeg(w, h, y, same, JFIF + segment(0xFE, b"a comment \xff\xd9") + segment(0xE1, bytes(300)))
     inks = four(w, h, 154)

@@ -1,0 +1,195 @@
+package imaging
+
+import (
+	"bytes"
+	"compress/zlib"
+	"fmt"
+	"image"
+	colours "image/color/palette"
+	"image/gif"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+var sizeInName = regexp.MustCompile(`(\d+)x(\d+)(-interlaced)?\.\w+$`)
+
+func TestInfoIsWhatThePictureWas(t *testing.T) {
+	formats := map[string]string{".jpg": "jpeg", ".png": "png", ".gif": "gif", ".webp": "webp", ".bmp": "bmp"}
+	var d Decoder
+	dst := make([]uint8, numPixels)
+	for _, f := range readFixtures(t) {
+		info, err := d.Decode(dst, f.data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := formats[filepath.Ext(f.name)]; info.Format != want {
+			t.Errorf("%s: format %q, want %q", f.name, info.Format, want)
+		}
+		if m := sizeInName.FindStringSubmatch(f.name); m != nil && !strings.HasPrefix(f.name, "jpeg-grey-sampling") {
+			if got := []string{strconv.Itoa(info.Width), strconv.Itoa(info.Height)}; !slices.Equal(got, m[1:3]) {
+				t.Errorf("%s: size %v", f.name, got)
+			}
+		}
+		if early, err := Inspect(f.data, 0); err != nil || early != info {
+			t.Errorf("%s: Inspect says %+v and %v, Decode %+v", f.name, early, err, info)
+		}
+	}
+	for _, c := range []struct {
+		name          string
+		width, height int
+	}{
+		{"jpeg-cmyk.jpg", 43, 39},
+		{"jpeg-exif-rotated.jpg", 48, 24},
+		{"gif-256-colours.gif", 61, 50},
+		{"bmp-24-top-down.bmp", 45, 37},
+	} {
+		if info, err := d.Decode(dst, fixtureNamed(t, c.name).data); err != nil || info.Width != c.width || info.Height != c.height {
+			t.Errorf("%s: %+v, %v", c.name, info, err)
+		}
+	}
+}
+
+func TestABrokenPictureHasNoInfo(t *testing.T) {
+	data := fixtureNamed(t, "jpeg-420-32x32.jpg").data
+	var d Decoder
+	if info, err := d.Decode(make([]uint8, numPixels), data[:len(data)-10]); err == nil || info != (Info{}) {
+		t.Errorf("Decode says %+v, %v", info, err)
+	}
+	if info, err := Inspect(data, 100); err == nil || info != (Info{}) {
+		t.Errorf("Inspect says %+v, %v", info, err)
+	}
+}
+
+func TestInspectAllocatesNothing(t *testing.T) {
+	for _, f := range readFixtures(t) {
+		if n := testing.AllocsPerRun(5, func() {
+			if _, err := Inspect(f.data, 0); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations", f.name, n)
+		}
+	}
+}
+
+// blankPNG is a picture whose data are all zero.
+func blankPNG(t *testing.T, width, height int, depth, colour byte, interlaced bool) []byte {
+	t.Helper()
+	channels := map[byte]int{pngGrey: 1, pngRGB: 3, pngPalette: 1, pngGreyAlpha: 2, pngRGBA: 4}[colour]
+	row := func(width int) int { return 1 + (width*channels*int(depth)+7)/8 }
+	size := row(width) * height
+	if interlaced {
+		size = 0
+		for _, p := range [][4]int{{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4}, {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}} {
+			if w, h := (width-p[0]+p[2]-1)/p[2], (height-p[1]+p[3]-1)/p[3]; w > 0 && h > 0 {
+				size += row(w) * h
+			}
+		}
+	}
+	var data bytes.Buffer
+	z := zlib.NewWriter(&data)
+	if _, err := z.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	header := slices.Concat(be32(width), be32(height), []byte{depth, colour, 0, 0, 0})
+	if interlaced {
+		header[12] = 1
+	}
+	return slices.Concat([]byte(pngSignature), pngChunkOf("IHDR", header), pngChunkOf("IDAT", data.Bytes()), pngChunkOf("IEND", nil))
+}
+
+// blankWebP is a lossless picture of one colour, or of indices of two colours.
+func blankWebP(width, height int, indexed bool) []byte {
+	var bits []byte
+	put := func(b string) { bits = append(bits, b...) }
+	codes := strings.Repeat("1000", 5) // each of one symbol, 0
+	if indexed {
+		put("1" + "11" + "10000000") // a transform, by colours, of which there are two
+		put("0" + codes)             // as a picture without a colour cache
+	}
+	put("0" + "0" + "0" + codes) // no further transform, no colour cache, one group
+	data := append([]byte{0x2f}, le32(width-1|(height-1)<<14)...)
+	for chunk := range slices.Chunk(bits, 8) {
+		b := byte(0)
+		for i, bit := range chunk {
+			b |= (bit - '0') << i
+		}
+		data = append(data, b)
+	}
+	return riffOf(riffChunk("VP8L", data))
+}
+
+func TestMemoryIsAnUpperEstimate(t *testing.T) {
+	const w, h = 501, 403
+	type picture struct {
+		name string
+		data []byte
+	}
+	var pictures []picture
+	for _, size := range [][2]int{{w, h}, {5, 9000}, {9000, 5}} {
+		for _, sampling := range []string{"\x11", "\x11\x11\x11", "\x22\x11\x11", "\x42\x11\x11", "\x11\x11\x11\x11", "\x22\x11\x11\x22"} {
+			for marker, kind := range map[byte]string{markerSOF0: "sequential", markerSOF2: "progressive"} {
+				pictures = append(pictures, picture{
+					fmt.Sprintf("%s JPEG of %v, sampling %x", kind, size, sampling),
+					blankJPEG(marker, size[0], size[1], []byte(sampling)...),
+				})
+			}
+		}
+		for _, kind := range [][2]byte{{1, pngGrey}, {8, pngGrey}, {16, pngGrey}, {8, pngRGB}, {16, pngRGB}, {4, pngPalette}, {8, pngGreyAlpha}, {16, pngGreyAlpha}, {8, pngRGBA}, {16, pngRGBA}} {
+			for _, interlaced := range []bool{false, true} {
+				pictures = append(pictures, picture{
+					fmt.Sprintf("PNG of %v, %d bits, colour type %d, interlaced %v", size, kind[0], kind[1], interlaced),
+					blankPNG(t, size[0], size[1], kind[0], kind[1], interlaced),
+				})
+			}
+		}
+		var encoded bytes.Buffer
+		if err := gif.Encode(&encoded, image.NewPaletted(image.Rect(0, 0, size[0], size[1]), colours.Plan9), nil); err != nil {
+			t.Fatal(err)
+		}
+		pictures = append(pictures, picture{fmt.Sprintf("GIF of %v", size), encoded.Bytes()},
+			picture{fmt.Sprintf("BMP of %v", size), append(bmpOf(size[0], size[1], 24, 0), make([]byte, (3*size[0]+3)*size[1])...)})
+	}
+	pictures = append(pictures,
+		picture{"lossy WebP", riffOf(vp8Of(w, h))},
+		picture{"lossy WebP that announces a large partition", patched(riffOf(vp8Of(w, h)), 20, 0xf0, 0xff, 0xff)},
+		picture{"lossless WebP", blankWebP(w, h, false)},
+		picture{"lossless WebP of two colours", blankWebP(w, h, true)},
+	)
+	for _, f := range readFixtures(t) {
+		pictures = append(pictures, picture{f.name, f.data})
+	}
+	dst := make([]uint8, numPixels)
+	for _, p := range pictures {
+		info, err := Inspect(p.data, 0)
+		if err != nil {
+			t.Errorf("%s: %v", p.name, err)
+			continue
+		}
+		var d Decoder
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err = d.Pixels(dst, p.data)
+		runtime.ReadMemStats(&after)
+		if err != nil && !strings.HasPrefix(p.name, "lossy") { // of which only the beginning is there
+			t.Errorf("%s: %v", p.name, err)
+		}
+		used := int64(after.TotalAlloc - before.TotalAlloc)
+		t.Logf("%-50s used %9d, estimate %9d", p.name, used, info.Memory)
+		if used > info.Memory {
+			t.Errorf("%s: %d bytes were allocated, the estimate is %d", p.name, used, info.Memory)
+		}
+		// Of a lossless WebP much more has to be expected.
+		if info.Memory > 2*used+(1<<20) && !strings.Contains(p.name, "lossless") {
+			t.Errorf("%s: only %d bytes were allocated, the estimate is %d", p.name, used, info.Memory)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package imaging
+
+import (
+	"bytes"
+	"errors"
+	"image"
+	"image/jpeg"
+	"io"
+)
+
+// maxScans bounds the scans of a progressive JPEG. Encoders make about ten; a few bytes make another one,
+// for which image/jpeg goes over all of the picture.
+const maxScans = 100
+
+// progressivePlanes decodes the planes of a picture by image/jpeg: a progressive one, which is too rare
+// and too slow anyway for a decoder of its own.
+func (d *Decoder) progressivePlanes(hdr *jpegHeader, data []byte) (planes [4]plane, err error) {
+	if n := bytes.Count(data, []byte{0xff, markerSOS}); n > maxScans {
+		return planes, unsupported("JPEG", "%d scans, at most %d are read; save it as a baseline JPEG", n, maxScans)
+	}
+	img, err := jpeg.Decode(d.jpegReader(hdr, data))
+	if err != nil {
+		var feature jpeg.UnsupportedError
+		if errors.As(err, &feature) {
+			return planes, unsupported("JPEG", "a feature that is not read (%v); save it as a baseline JPEG", err)
+		}
+		return planes, hdr.damaged(err)
+	}
+	switch img := img.(type) {
+	case *image.Gray:
+		planes[0] = newPlane(img.Pix, img.Stride, hdr.width, hdr.height, 1, 1)
+	case *image.YCbCr:
+		hr, vr := hdr.h[0]/hdr.h[1], hdr.v[0]/hdr.v[1]
+		planes[0] = newPlane(img.Y, img.YStride, hdr.width, hdr.height, 1, 1)
+		planes[1] = newPlane(img.Cb, img.CStride, hdr.width, hdr.height, hr, vr)
+		planes[2] = newPlane(img.Cr, img.CStride, hdr.width, hdr.height, hr, vr)
+	case *image.CMYK:
+		planes = cmykPlanes(hdr, img)
+	default:
+		return planes, broken("JPEG", "unexpected colour model %T", img)
+	}
+	return planes, nil
+}
+
+// Segments that tell image/jpeg to leave the colours alone: with a JFIF marker it hands out the
+// three planes of an RGB picture instead of converting them, and with Adobe's transform 0 the four
+// planes of a YCCK one.
+var (
+	jfifSegment  = []byte("\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00")
+	adobeSegment = []byte("\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00")
+)
+
+// jpegReader is the file as image/jpeg shall see it.
+func (d *Decoder) jpegReader(hdr *jpegHeader, data []byte) io.Reader {
+	switch {
+	case hdr.components == 3 && !hdr.jfif && (hdr.adobe == 0 || string(hdr.ids[:3]) == "RGB"):
+		return withSegment(data, hdr.scan, jfifSegment)
+	case hdr.components == 4 && hdr.adobe != 0:
+		return withSegment(data, hdr.scan, adobeSegment)
+	}
+	d.reader.Reset(data)
+	return &d.reader
+}
+
+func withSegment(data []byte, at int, segment []byte) io.Reader {
+	return io.MultiReader(bytes.NewReader(data[:at]), bytes.NewReader(segment), bytes.NewReader(data[at:]))
+}
+
+// cmykPlanes takes the four planes out of the interleaved picture that image/jpeg makes of them by
+// repeating the subsampled ones and inverting all.
+func cmykPlanes(hdr *jpegHeader, img *image.CMYK) (planes [4]plane) {
+	for c := range planes {
+		hr, vr := hdr.h[0]/hdr.h[c], hdr.v[0]/hdr.v[c]
+		p := newPlane(nil, 0, hdr.width, hdr.height, hr, vr)
+		p.stride = p.width
+		p.pix = make([]uint8, p.width*p.height)
+		for y := range p.height {
+			out := p.pix[y*p.stride:][:p.width]
+			in := img.Pix[y*vr*img.Stride+c:]
+			for x := range out {
+				out[x] = 255 - in[4*x*hr]
+			}
+		}
+		planes[c] = p
+	}
+	return planes
+}

@@ -1,0 +1,373 @@
+package imaging
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// blankJPEG is a picture of the given size in one grey: a bit for each DC coefficient, all zero, and,
+// unless it is progressive, one that ends the block. sampling has the factors of each component.
+func blankJPEG(marker byte, width, height int, sampling ...byte) []byte {
+	segment := func(marker byte, body ...byte) []byte {
+		return slices.Concat([]byte{0xff, marker}, be16(len(body)+2), body)
+	}
+	frame := slices.Concat([]byte{8}, be16(height), be16(width), []byte{byte(len(sampling))})
+	scan := []byte{byte(len(sampling))}
+	wide, high, blocks := 8*int(sampling[0]>>4), 8*int(sampling[0]&15), 0
+	for i, factors := range sampling {
+		frame = append(frame, byte(i+1), factors, 0)
+		scan = append(scan, byte(i+1), 0)
+		blocks += int(factors>>4) * int(factors&15)
+	}
+	if len(sampling) == 1 {
+		wide, high, blocks = 8, 8, 1
+	}
+	blocks *= (width + wide - 1) / wide * ((height + high - 1) / high)
+	bits, spectrum := 2*blocks, []byte{0, 63, 0}
+	if marker == markerSOF2 {
+		bits, spectrum = blocks, []byte{0, 0, 0}
+	}
+	ones := append([]byte{1}, make([]byte, 15)...) // one code, of one bit
+	return slices.Concat([]byte{0xff, 0xd8},
+		segment(markerDQT, append([]byte{0}, bytes.Repeat([]byte{1}, 64)...)...),
+		segment(marker, frame...),
+		segment(markerDHT, slices.Concat([]byte{0x00}, ones, []byte{0}, []byte{0x10}, ones, []byte{0})...),
+		segment(markerSOS, append(scan, spectrum...)...),
+		make([]byte, (bits+7)/8), []byte{0xff, markerEOI})
+}
+
+// stricter are the faults that image/jpeg lets pass, and makes something of that is not in the data:
+// codes that overlap, tables that are not there, symbols without a meaning, blocks that do not end,
+// components without data.
+var stricter = []error{errJPEGTable, errJPEGNoTable, errJPEGCode, errJPEGBlock, errJPEGNoScan}
+
+// countsOtherwise tells whether a picture has scans that image/jpeg misreads: of one component of
+// several, where it does not count the blocks of that component, but those of all.
+func countsOtherwise(hdr *jpegHeader, data []byte) bool {
+	if hdr.components == 1 || slices.Max(hdr.h[:]) == 1 && slices.Max(hdr.v[:]) == 1 {
+		return false
+	}
+	restarts, alone := false, false
+	for at := 2; ; {
+		s, err := nextJPEGSegment(data, at)
+		if err != nil || s.marker == 0 || s.marker == markerEOI {
+			return alone && (restarts || hdr.h[1] > 1 || hdr.v[1] > 1)
+		}
+		restarts = restarts || s.marker == markerDRI
+		alone = alone || s.marker == markerSOS && len(s.body) > 0 && s.body[0] == 1
+		at = s.end
+	}
+}
+
+// holdAgainstStandardLibrary decodes a sequential JPEG by image/jpeg too: what it refuses must be refused,
+// what it accepts must be accepted but for the faults above, and samples must be the same within three
+// levels. The inverse DCTs differ where they leave the range, which image/jpeg's wraps around: blocks that
+// touch its ends are left out.
+func holdAgainstStandardLibrary(t *testing.T, ours, theirs *Decoder, data []byte) {
+	t.Helper()
+	if format, _ := formatOf(data); format != formatJPEG {
+		return
+	}
+	hdr, err := openJPEG(data, 1<<16)
+	if err != nil || hdr.progressive || countsOtherwise(&hdr, data) {
+		return
+	}
+	got, err := ours.jpeg.decode(&hdr, data)
+	want, theirErr := theirs.progressivePlanes(&hdr, data)
+	strict := slices.ContainsFunc(stricter, func(e error) bool { return errors.Is(err, e) })
+	switch {
+	case err == nil && theirErr != nil:
+		t.Fatalf("accepted, but image/jpeg says %v", theirErr)
+	case err != nil && theirErr == nil && !strict:
+		t.Fatalf("image/jpeg accepts it, but we say %v", err)
+	case err != nil:
+		return
+	}
+	for c := range hdr.components {
+		p, q := &got[c], &want[c]
+		for y := 0; y < p.height; y += 8 {
+			for x := 0; x < p.width; x += 8 {
+				if d := deviateBlock(p, q, x, y); d > 3 {
+					t.Fatalf("component %d at column %d, row %d: deviates by %d from image/jpeg", c, x, y, d)
+				}
+			}
+		}
+	}
+}
+
+// deviateBlock is the greatest deviation in a block, or 0 if it touches the ends of the range.
+func deviateBlock(p, q *plane, left, top int) int {
+	most := 0
+	for y := top; y < min(top+8, p.height); y++ {
+		a, b := p.line(y), q.line(y)
+		for x := left; x < min(left+8, p.width); x++ {
+			if a[x] == 0 || a[x] == 255 || b[x] == 0 || b[x] == 255 {
+				return 0
+			}
+			d := int(a[x]) - int(b[x])
+			most = max(most, d, -d)
+		}
+	}
+	return most
+}
+
+func sequentialFixtures(t testing.TB) []fixture {
+	t.Helper()
+	return slices.DeleteFunc(slices.Clone(readFixtures(t)), func(f fixture) bool {
+		return !strings.HasSuffix(f.name, ".jpg") || strings.Contains(f.name, "progressive")
+	})
+}
+
+func TestSequentialJPEGsAreWhatTheStandardLibraryMakesOfThem(t *testing.T) {
+	var ours, theirs Decoder
+	for _, f := range sequentialFixtures(t) {
+		t.Run(f.name, func(t *testing.T) { holdAgainstStandardLibrary(t, &ours, &theirs, f.data) })
+	}
+}
+
+func TestDamagedJPEGsAreRefusedIfTheStandardLibraryRefusesThem(t *testing.T) {
+	each := 150
+	if testing.Short() {
+		each = 20
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	var ours, theirs Decoder
+	for _, f := range sequentialFixtures(t) {
+		t.Run(f.name, func(t *testing.T) {
+			for range each {
+				holdAgainstStandardLibrary(t, &ours, &theirs, damaged(rng, f.data))
+			}
+		})
+	}
+}
+
+// damaged is a copy of data with a few bytes changed, repeated, left out, moved, or cut off at the end.
+func damaged(rng *rand.Rand, data []byte) []byte {
+	data = slices.Clone(data)
+	for range 1 + rng.IntN(3) {
+		at := rng.IntN(len(data))
+		end := min(at+1+rng.IntN(4), len(data))
+		switch rng.IntN(8) {
+		case 0:
+			data[at] = byte(rng.Uint32())
+		case 1:
+			data[at] ^= 1 << rng.IntN(8)
+		case 2:
+			data[at] = []byte{0, 0xff, 0xd0, 0xd9, 0x80}[rng.IntN(5)]
+		case 3:
+			data = slices.Delete(data, at, end)
+		case 4:
+			data = slices.Insert(data, at, data[at:end]...)
+		case 5:
+			data = slices.Insert(data, at, 0xff, byte(0xc0+rng.IntN(64)))
+		case 6:
+			copy(data[rng.IntN(len(data)):], data[at:end])
+		default:
+			if rng.IntN(8) == 0 {
+				data = data[:at]
+			}
+		}
+		if len(data) < 4 {
+			break
+		}
+	}
+	return data
+}
+
+func TestEveryTruncationOfAJPEGIsRefused(t *testing.T) {
+	var d Decoder
+	dst := make([]uint8, numPixels)
+	for _, f := range sequentialFixtures(t) {
+		if len(f.data) > 2500 || strings.Contains(f.name, "garbage") {
+			continue
+		}
+		for n := range len(f.data) {
+			if err := d.Pixels(dst, f.data[:n]); err == nil {
+				t.Errorf("%s: its first %d of %d bytes are decoded", f.name, n, len(f.data))
+			}
+		}
+	}
+}
+
+func TestDamageInAJPEGIsNamed(t *testing.T) {
+	f := fixtureNamed(t, "jpeg-restart.jpg").data
+	quant, frame, huffman := bytes.Index(f, []byte{0xff, markerDQT}), bytes.Index(f, []byte{0xff, markerSOF0}), bytes.Index(f, []byte{0xff, markerDHT})
+	interval, scan := bytes.Index(f, []byte{0xff, markerDRI}), bytes.Index(f, []byte{0xff, markerSOS})
+	first := bytes.Index(f, []byte{0xff, markerRST0})
+	separate := fixtureNamed(t, "jpeg-separate-scans.jpg").data
+	second := scan + bytes.Index(separate[scan:], []byte{0xff, markerSOS})
+	blank := blankJPEG(markerSOF0, 16, 16, 0x11)
+	code := bytes.Index(blank, []byte{0xff, markerDHT}) + 5
+	for _, c := range []struct {
+		name string
+		data []byte
+		want error
+	}{
+		{"a restart marker out of turn", patched(f, first+1, 0xd3), errJPEGNoRestart},
+		{"a restart marker that is none", patched(f, first, 0x12), errJPEGNoRestart},
+		{"no restart interval", patched(f, interval+1, markerCOM), nil},
+		{"another restart interval", patched(f, interval+5, 3), nil},
+		{"a restart interval of three bytes", slices.Insert(patched(f, interval+3, 5), interval+4, 0), errJPEGRestarts},
+		{"an end in the middle", patched(f, first+1, markerEOI), errJPEGNoRestart},
+		{"a scan that ends in the middle", slices.Insert(slices.Clone(f), first-5, 0xff, markerEOI), errJPEGShort},
+		{"no quantisation table", patched(f, quant+1, markerCOM), errJPEGNoTable},
+		{"no Huffman table", patched(f, huffman+1, markerCOM), errJPEGNoTable},
+		{"a Huffman table of another number", patched(f, huffman+4, 1), errJPEGNoTable},
+		{"a Huffman table of no number", patched(f, huffman+4, 2), nil},
+		{"a Huffman table with too many codes", patched(f, huffman+5, 3), errJPEGTable},
+		{"a quantisation table that is too short", patched(f, quant+3, 0x42), errJPEGTable},
+		{"a quantisation table of no number", patched(f, quant+4, 7), errJPEGTable},
+		{"a scan of an unknown component", patched(f, scan+5, 9), errJPEGScan},
+		{"a scan with a component twice", patched(f, scan+7, 1), errJPEGScan},
+		{"a scan of four components", patched(f, scan+4, 4), errJPEGScan},
+		{"a scan of no component", slices.Concat(f[:scan+3], []byte{6, 0, 0, 63, 0}, f[scan+14:]), errJPEGScan},
+		{"a scan of too many blocks", patched(f, frame+11, 0x42, 0, 2, 0x42, 0, 3, 0x42), errJPEGScan},
+		{"a second frame header", slices.Insert(slices.Clone(f), len(f)-2, f[frame:huffman]...), errJPEGFrames},
+		{"a component without a scan", slices.Concat(separate[:second], []byte{0xff, markerEOI}), errJPEGNoScan},
+		{"a code that does not exist", patched(blank, len(blank)-3, 0x80), errJPEGCode},
+		{"a symbol without meaning", patched(blank, code+16+18, 0x20), errJPEGCode},
+		{"a DC difference of 17 bits", patched(blank, code+16, 17), errJPEGDifference},
+		{"no end", f[:len(f)-2], errJPEGNoEnd},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var d Decoder
+			err := d.Pixels(make([]uint8, numPixels), c.data)
+			if c.want == nil {
+				c.want = ErrBroken
+			}
+			if !errors.Is(err, c.want) && !strings.Contains(err.Error(), c.want.Error()) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			var theirs Decoder
+			holdAgainstStandardLibrary(t, &d, &theirs, c.data)
+		})
+	}
+}
+
+func TestAProgressiveJPEGHasABoundedNumberOfScans(t *testing.T) {
+	data := blankJPEG(markerSOF2, 16, 16, 0x11)
+	scan := bytes.Index(data, []byte{0xff, markerSOS})
+	body := data[scan : len(data)-2]
+	var d Decoder
+	dst := make([]uint8, numPixels)
+	for n, want := range map[int]error{1: nil, maxScans: nil, maxScans + 1: ErrFormat} {
+		many := slices.Concat(data[:scan], bytes.Repeat(body, n), data[len(data)-2:])
+		if err := d.Pixels(dst, many); !errors.Is(err, want) {
+			t.Errorf("%d scans: got %v, want %v", n, err, want)
+		}
+	}
+}
+
+func TestTablesOfOnePictureDoNotServeTheNext(t *testing.T) {
+	f := fixtureNamed(t, "jpeg-444-32x32.jpg").data
+	var d Decoder
+	dst := make([]uint8, numPixels)
+	if err := d.Pixels(dst, f); err != nil {
+		t.Fatal(err)
+	}
+	for _, marker := range []byte{markerDQT, markerDHT} {
+		without := patched(f, bytes.Index(f, []byte{0xff, marker})+1, markerCOM)
+		if err := d.Pixels(dst, without); !errors.Is(err, errJPEGNoTable) {
+			t.Errorf("without segment %#x: %v", marker, err)
+		}
+	}
+	if err := d.Pixels(dst, f); err != nil {
+		t.Error(err)
+	}
+}
+
+// The inverse DCT by its definition.
+func exactInverse(b *block) (samples [64]float64) {
+	scale := func(k int) float64 {
+		if k == 0 {
+			return math.Sqrt(0.125)
+		}
+		return 0.5
+	}
+	var basis [8][8]float64
+	for k := range 8 {
+		for n := range 8 {
+			basis[k][n] = scale(k) * math.Cos(float64(2*n+1)*float64(k)*math.Pi/16)
+		}
+	}
+	for y := range 8 {
+		for x := range 8 {
+			sum := 128.0
+			for v := range 8 {
+				for u := range 8 {
+					sum += float64(b[8*v+u]) * basis[v][y] * basis[u][x]
+				}
+			}
+			samples[8*y+x] = min(max(sum, 0), 255)
+		}
+	}
+	return samples
+}
+
+func TestTheInverseTransformIsExactAndItsShortcutsChangeNothing(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for _, last := range []int{0, 1, 5, 9, 10, 30, 63} {
+		for round := range 200 {
+			var b block
+			for k := range last + 1 {
+				if k == 0 || k == last || rng.IntN(3) == 0 {
+					b[zigzag[k]] = int32(rng.IntN(2001)-1000) >> (round % 8)
+				}
+			}
+			want := exactInverse(&b)
+			whole := b
+			var got, plain [64]uint8
+			b.inverse(last, got[:], 8)
+			whole.inverse(63, plain[:], 8)
+			if got != plain {
+				t.Fatalf("up to coefficient %d the shortcut gives\n%v, not\n%v", last, got, plain)
+			}
+			if b != (block{}) || whole != (block{}) {
+				t.Fatal("the block is not cleared")
+			}
+			for i, g := range got {
+				if math.Abs(float64(g)-want[i]) > 1 {
+					t.Fatalf("up to coefficient %d: sample %d is %d, not %.2f", last, i, g, want[i])
+				}
+			}
+		}
+	}
+}
+
+func TestHuffmanCodesOfEveryLengthAreDecoded(t *testing.T) {
+	// One code of each length, 0, 10, 110 and so on.
+	counts, symbols := [16]uint8{}, []uint8{}
+	for l := range 16 {
+		counts[l] = 1
+		symbols = append(symbols, uint8(0x11*l))
+	}
+	var h huffman
+	if !h.define(&counts, symbols, false) {
+		t.Fatal("refused")
+	}
+	for l := 1; l <= 16; l++ {
+		bits := ^uint64(0) << (65 - l) // a one less than l, then zeros
+		symbol, length := int(h.fast[bits>>(64-fastBits)]>>8), int(h.fast[bits>>(64-fastBits)]&255)
+		if l > fastBits {
+			if length != 0 {
+				t.Errorf("the code of %d bits is found by the first %d", l, fastBits)
+			}
+			symbol, length = h.long(bits)
+		}
+		if symbol != 0x11*(l-1) || length != l {
+			t.Errorf("the code of %d bits is symbol %#x of %d bits", l, symbol, length)
+		}
+	}
+	if _, length := h.long(^uint64(0)); length != 0 {
+		t.Error("sixteen ones are a code")
+	}
+	counts[0] = 3
+	if h.define(&counts, append(symbols, 1, 2), false) {
+		t.Error("three codes of one bit are accepted")
+	}
+}

@@ -1,0 +1,69 @@
+package imaging
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+)
+
+func noise(rng *rand.Rand, n int) []uint8 {
+	out := make([]uint8, n)
+	for i := range out {
+		out[i] = uint8(rng.Uint32())
+		if rng.IntN(4) == 0 {
+			out[i] = []uint8{0, 255}[rng.IntN(2)]
+		}
+	}
+	return out
+}
+
+// plainTriangle is libjpeg's h2v1_fancy_upsample of the sums 3·near + far of two rows, or, with far nil,
+// of near alone; sample by sample, as jdsample.c has it.
+func plainTriangle(near, far []uint8) []uint8 {
+	sum, bias, shift := func(x int) int { return int(near[x]) }, [2]int{1, 2}, 2
+	if far != nil {
+		sum, bias, shift = func(x int) int { return 3*int(near[x]) + int(far[x]) }, [2]int{8, 7}, 4
+	}
+	out := make([]uint8, 0, 2*len(near))
+	for x := range near {
+		left, right := sum(max(x-1, 0)), sum(min(x+1, len(near)-1))
+		out = append(out, uint8((3*sum(x)+left+bias[0])>>shift), uint8((3*sum(x)+right+bias[1])>>shift))
+	}
+	return out
+}
+
+func TestTrianglesByFoursEqualThoseByOnes(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	for n := 3; n < 60; n++ {
+		near, far := noise(rng, n), noise(rng, n)
+		out := make([]uint8, (n+3)&^3*2)
+		triangleAcross(out, near)
+		if !bytes.Equal(out[:2*n], plainTriangle(near, nil)) {
+			t.Errorf("%d samples: across it is %v, not %v", n, out[:2*n], plainTriangle(near, nil))
+		}
+		triangleBoth(out, near, far)
+		if !bytes.Equal(out[:2*n], plainTriangle(near, far)) {
+			t.Errorf("%d samples: in both directions it is %v, not %v", n, out[:2*n], plainTriangle(near, far))
+		}
+	}
+}
+
+func TestColoursAreConvertedByLibjpegsFormula(t *testing.T) {
+	limit := func(v int) uint8 { return uint8(min(max(v, 0), 255)) }
+	step := 3
+	if testing.Short() {
+		step = 17
+	}
+	for cb := 0; cb < 256; cb += step {
+		for cr := 0; cr < 256; cr += step {
+			for luma := range 256 {
+				y, u, v := luma<<16+1<<15, cb-128, cr-128
+				want := [3]uint8{limit((y + 91881*v) >> 16), limit((y - 22554*u - 46802*v) >> 16), limit((y + 116130*u) >> 16)}
+				r, g, b := ycc(uint8(luma), uint8(cb), uint8(cr))
+				if got := [3]uint8{r, g, b}; got != want {
+					t.Fatalf("Y %d, Cb %d, Cr %d: got %v, want %v", luma, cb, cr, got, want)
+				}
+			}
+		}
+	}
+}
