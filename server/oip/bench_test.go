@@ -1,0 +1,81 @@
+package oip
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"testing"
+)
+
+// full is the shape of the model that is served.
+var full = Shape{Channels: 3, Size: 32, MaxBatch: 8}
+
+// pictures is n pictures as they come from 8-bit levels.
+func pictures(n int) []float32 {
+	rng := rand.New(rand.NewPCG(1, 2))
+	values := make([]float32, n*full.picture())
+	for i := range values {
+		values[i] = float32(rng.IntN(256)) / 255
+	}
+	return values
+}
+
+// python writes values as Python's json does: each as the double that it is.
+func python(values []float32) string {
+	text := []byte("[")
+	for i, v := range values {
+		if i > 0 {
+			text = append(text, ", "...)
+		}
+		text = strconv.AppendFloat(text, float64(v), 'g', -1, 64)
+	}
+	return string(append(text, ']'))
+}
+
+func benchmarkDecode(b *testing.B, m message, n int) {
+	body := []byte(m.json + m.binary)
+	header := m.header()
+	var r Request
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := r.Decode(full, header, body); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if r.Batch != n {
+		b.Fatalf("%d pictures, want %d", r.Batch, n)
+	}
+}
+
+func benchmarkDecodeJSON(b *testing.B, n int) {
+	shape := `[` + strconv.Itoa(n) + `,3,32,32]`
+	benchmarkDecode(b, message{`{"inputs":[{"name":"input","shape":` + shape + `,"datatype":"FP32","data":` + python(pictures(n)) + `}]}`, ""}, n)
+}
+
+func benchmarkDecodeBinary(b *testing.B, n int) {
+	shape, size := `[`+strconv.Itoa(n)+`,3,32,32]`, strconv.Itoa(n*full.picture()*valueSize)
+	benchmarkDecode(b, message{`{"inputs":[{"name":"input","shape":` + shape + `,"datatype":"FP32","parameters":{"binary_data_size":` + size + `}}],"parameters":{"binary_data_output":true}}`, raw(pictures(n))}, n)
+}
+
+func BenchmarkDecodeJSON1(b *testing.B)   { benchmarkDecodeJSON(b, 1) }
+func BenchmarkDecodeJSON8(b *testing.B)   { benchmarkDecodeJSON(b, 8) }
+func BenchmarkDecodeBinary1(b *testing.B) { benchmarkDecodeBinary(b, 1) }
+func BenchmarkDecodeBinary8(b *testing.B) { benchmarkDecodeBinary(b, 8) }
+
+func benchmarkAnswer(b *testing.B, n int, binary bool) {
+	r := Request{ID: "42", Batch: n, Outputs: []Output{{LogitName, binary}, {EmbeddingName, binary}}}
+	a := Answer{ModelName: "fakeart", ModelVersion: "1", Logit: pictures(n)[:n], Embedding: pictures(n)[:n*128]}
+	var dst []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		var err error
+		if dst, _, err = r.AppendAnswer(dst[:0], a); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkAnswerJSON1(b *testing.B)   { benchmarkAnswer(b, 1, false) }
+func BenchmarkAnswerJSON8(b *testing.B)   { benchmarkAnswer(b, 8, false) }
+func BenchmarkAnswerBinary1(b *testing.B) { benchmarkAnswer(b, 1, true) }
+func BenchmarkAnswerBinary8(b *testing.B) { benchmarkAnswer(b, 8, true) }
