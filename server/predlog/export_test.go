@@ -1,0 +1,356 @@
+package predlog
+
+import (
+	"bufio"
+	"bytes"
+	"database/sql"
+	"encoding/base64"
+	"encoding/csv"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+func mustJSON(t *testing.T, v any) string {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// readers of each format, as another program would read it.
+var readExport = map[Format]func(t *testing.T, data []byte) []Row{
+	NDJSON:   readNDJSON,
+	CSV:      readCSV,
+	Parquet:  readParquet,
+	Database: readDatabase,
+}
+
+func readNDJSON(t *testing.T, data []byte) (rows []Row) {
+	t.Helper()
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		decoder := json.NewDecoder(bytes.NewReader(lines.Bytes()))
+		decoder.DisallowUnknownFields()
+		var r Row
+		if err := decoder.Decode(&r); err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+func readCSV(t *testing.T, data []byte) (rows []Row) {
+	t.Helper()
+	lines, err := csv.NewReader(bytes.NewReader(data)).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range lines[1:] {
+		// What is a number in JSON is made one, and all is read by name.
+		object := map[string]any{}
+		for i, name := range lines[0] {
+			var number json.Number
+			switch {
+			case name == "embedding":
+				object[name] = json.RawMessage(line[i])
+			case name == "image":
+				if object[name], err = base64.StdEncoding.DecodeString(line[i]); err != nil {
+					t.Fatal(err)
+				}
+			case !slices.Contains([]string{"id", "time", "request_id", "trace_id", "model", "label", "image_sha256", "image_format"}, name):
+				number = json.Number(line[i])
+				if _, err := strconv.ParseFloat(line[i], 64); err != nil {
+					t.Fatal(err)
+				}
+				object[name] = number
+			default:
+				object[name] = line[i]
+			}
+		}
+		var r Row
+		if err := json.Unmarshal([]byte(mustJSON(t, object)), &r); err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+func readParquet(t *testing.T, data []byte) []Row {
+	t.Helper()
+	rows, err := parquet.Read[Row](bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range rows {
+		if rows[i].Embedding == nil {
+			rows[i].Embedding = []float32{}
+		}
+	}
+	return rows
+}
+
+func readDatabase(t *testing.T, data []byte) []Row {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "copy.db")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := query(t, path, "PRAGMA integrity_check"); got != "ok" {
+		t.Error(got)
+	}
+	s := openSQLite(t, SQLiteOptions{Path: path})
+	rows := allRowsAtOnce(t, s)
+	mustClose(t, s)
+	return rows
+}
+
+var formats = []Format{NDJSON, CSV, Parquet, Database}
+
+func TestAnExportHoldsWhatWasWritten(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	records := newRecords(50)
+	records[1].Image = []byte("\x00\xff picture")
+	records[2].Embedding, records[2].TraceID = nil, ""
+	records[3].RequestID = "comma, \"quote\",\nline and <b>"
+	mustWrite(t, s, records...)
+	want := rowsOf(records)
+	for _, format := range formats {
+		t.Run(string(format), func(t *testing.T) {
+			var b bytes.Buffer
+			if err := s.Export(t.Context(), &b, format); err != nil {
+				t.Fatal(err)
+			}
+			equalRows(t, readExport[format](t, b.Bytes()), want)
+			if format.ContentType() == Format("").ContentType() {
+				t.Error("it has no media type")
+			}
+			if f, err := ParseFormat(string(format)); f != format || err != nil {
+				t.Errorf("ParseFormat gives %q, %v", f, err)
+			}
+		})
+	}
+	if _, err := ParseFormat("xlsx"); err == nil {
+		t.Error("xlsx is a format")
+	}
+}
+
+func TestAnExportOfNothingIsAFileOfItsFormat(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	for _, format := range formats {
+		t.Run(string(format), func(t *testing.T) {
+			var b bytes.Buffer
+			if err := s.Export(t.Context(), &b, format); err != nil {
+				t.Fatal(err)
+			}
+			if rows := readExport[format](t, b.Bytes()); len(rows) != 0 {
+				t.Errorf("%d rows", len(rows))
+			}
+		})
+	}
+}
+
+// Each transaction has ten records: a snapshot never has part of them.
+func TestAnExportWhileWritingIsOneMoment(t *testing.T) {
+	for _, format := range formats {
+		t.Run(string(format), func(t *testing.T) {
+			s := openSQLite(t, SQLiteOptions{})
+			write := func(i int) {
+				records := newRecords(10)
+				for k := range records {
+					records[k].RequestID = strconv.Itoa(10*i + k)
+				}
+				mustWrite(t, s, records...)
+			}
+			for i := range 50 {
+				write(i)
+			}
+			stop := make(chan struct{})
+			var group sync.WaitGroup
+			group.Go(func() {
+				for i := 50; ; i++ {
+					select {
+					case <-stop:
+						return
+					case <-time.After(time.Millisecond):
+						write(i)
+					}
+				}
+			})
+			defer group.Wait()
+			defer close(stop)
+			for range 2 {
+				var b bytes.Buffer
+				// A slow reader, so that something is written in the meantime.
+				slow := writerFunc(func(p []byte) (int, error) {
+					if b.Len() < 256<<10 {
+						time.Sleep(time.Millisecond)
+					}
+					return b.Write(p)
+				})
+				if err := s.Export(t.Context(), slow, format); err != nil {
+					t.Fatal(err)
+				}
+				rows := readExport[format](t, b.Bytes())
+				if len(rows) < 500 || len(rows)%10 != 0 {
+					t.Errorf("%d rows", len(rows))
+				}
+				for i, r := range rows {
+					if r.RequestID != strconv.Itoa(i) {
+						t.Fatalf("row %d is record %s", i, r.RequestID)
+					}
+				}
+			}
+		})
+	}
+}
+
+type broken struct{ after int }
+
+func (b *broken) Write(p []byte) (int, error) {
+	if b.after -= len(p); b.after < 0 {
+		return 0, io.ErrClosedPipe
+	}
+	return len(p), nil
+}
+
+func TestAnExportEndsWhenItsReaderHasGone(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	mustWrite(t, s, newRecords(500)...)
+	for _, format := range formats {
+		if err := s.Export(t.Context(), &broken{after: 1000}, format); err == nil {
+			t.Errorf("%s: no error", format)
+		}
+	}
+	// No read transaction is left that would keep the -wal file from being emptied.
+	if got := s.db.reader.Stats().InUse; got != 0 {
+		t.Errorf("%d connections are still reading", got)
+	}
+}
+
+func TestNoRequestIDIsAFormulaInASpreadsheet(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	for i, id := range []string{"=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "a=1", ""} {
+		r := newRecord(i)
+		r.RequestID = id
+		mustWrite(t, s, *r)
+	}
+	var b bytes.Buffer
+	if err := s.Export(t.Context(), &b, CSV); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := csv.NewReader(&b).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	column := slices.Index(lines[0], "request_id")
+	for i, line := range lines[1:] {
+		if id := line[column]; id != "" && strings.ContainsRune("=+-@\t\r\n", rune(id[0])) {
+			t.Errorf("row %d: %q", i, id)
+		}
+	}
+}
+
+func TestTheNamesAreTheSameEverywhere(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	mustWrite(t, s, *newRecord(0))
+	var want []string
+	for _, f := range bigQuerySchema() {
+		want = append(want, f.Name)
+	}
+	if !slices.Equal(csvHeader, want) {
+		t.Errorf("CSV:  %v\nwant: %v", csvHeader, want)
+	}
+	var names []string
+	for _, c := range parquet.SchemaOf(Row{}).Fields() {
+		names = append(names, c.Name())
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("Parquet: %v\nwant:    %v", names, want)
+	}
+	object := map[string]any{}
+	r := newRecord(0)
+	r.Image = []byte{1}
+	if err := json.Unmarshal([]byte(mustJSON(t, r.row())), &object); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range want {
+		if _, ok := object[name]; !ok {
+			t.Errorf("JSON has no %s", name)
+		}
+	}
+	if len(object) != len(want) {
+		t.Errorf("JSON has %d names, want %d", len(object), len(want))
+	}
+	db, err := sql.Open("sqlite", s.options.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	rows, err := db.Query("SELECT * FROM predictions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	got, err := rows.Columns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = slices.DeleteFunc(got, func(name string) bool { return name == "seq" || name == "image_logged" })
+	if !slices.Equal(append(got, "image"), want) {
+		t.Errorf("SQLite: %v\nwant:   %v", got, want)
+	}
+}
+
+// The rows exported are many times what an export may hold at once.
+func TestAnExportHoldsLittleInMemory(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	picture := bytes.Repeat([]byte("0123456789abcdef"), 64<<10) // 1 MiB
+	for i := range 24 {
+		r := newRecord(i)
+		r.Image = picture
+		mustWrite(t, s, *r)
+	}
+	for _, format := range formats {
+		t.Run(string(format), func(t *testing.T) {
+			var peak uint64
+			n := 0
+			w := writerFunc(func(p []byte) (int, error) {
+				if n += len(p); n > 1<<20 {
+					n = 0
+					var m runtime.MemStats
+					runtime.GC()
+					runtime.ReadMemStats(&m)
+					peak = max(peak, m.HeapAlloc)
+				}
+				return len(p), nil
+			})
+			if err := s.Export(t.Context(), w, format); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("at most %d MiB were held", peak>>20)
+			if peak > 16<<20 {
+				t.Errorf("%d MiB were held", peak>>20)
+			}
+		})
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

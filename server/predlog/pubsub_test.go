@@ -1,0 +1,373 @@
+package predlog
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"gocloud.dev/gcerrors"
+	"gocloud.dev/pubsub"
+	"gocloud.dev/pubsub/driver"
+	"gocloud.dev/pubsub/mempubsub"
+)
+
+// fakeTopic is a topic's driver that fails, hangs or refuses when told to.
+type fakeTopic struct {
+	mu      sync.Mutex
+	bodies  [][]byte
+	failure error
+	hang    bool
+	refuse  string // messages with this text make the whole call fail
+	calls   int
+}
+
+var errRefused = errors.New("invalid message")
+
+func (f *fakeTopic) SendBatch(ctx context.Context, ms []*driver.Message) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+	if f.hang {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return ctx.Err()
+	}
+	if f.failure != nil {
+		return f.failure
+	}
+	for _, m := range ms {
+		if f.refuse != "" && bytes.Contains(m.Body, []byte(f.refuse)) {
+			return errRefused
+		}
+	}
+	for _, m := range ms {
+		f.bodies = append(f.bodies, m.Body)
+	}
+	return nil
+}
+
+func (*fakeTopic) IsRetryable(error) bool  { return false }
+func (*fakeTopic) As(any) bool             { return false }
+func (*fakeTopic) ErrorAs(error, any) bool { return false }
+func (*fakeTopic) Close() error            { return nil }
+func (*fakeTopic) ErrorCode(err error) gcerrors.ErrorCode {
+	if errors.Is(err, errRefused) {
+		return gcerrors.InvalidArgument
+	}
+	return gcerrors.Unknown
+}
+
+func (f *fakeTopic) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// ids returns the request ids of what was sent, in order.
+func (f *fakeTopic) ids(t *testing.T) (ids []string) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, body := range f.bodies {
+		var r Row
+		if err := json.Unmarshal(body, &r); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, r.RequestID)
+	}
+	return ids
+}
+
+func openPubSub(t *testing.T, topic *fakeTopic, options PubSubOptions) *PubSub {
+	t.Helper()
+	if options.Outbox == "" {
+		options.Outbox = filepath.Join(t.TempDir(), "outbox.db")
+	}
+	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), options, 50*time.Millisecond, newBackOff(time.Millisecond, 20*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		_ = p.Close(ctx)
+	})
+	return p
+}
+
+func spilled(t *testing.T, p *PubSub) int64 {
+	t.Helper()
+	n, err := p.Spilled(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func wantSent(t *testing.T, topic *fakeTopic, records []Record) {
+	t.Helper()
+	got := map[string]bool{}
+	for _, id := range topic.ids(t) {
+		got[id] = true
+	}
+	for i := range records {
+		if !got[records[i].RequestID] {
+			t.Errorf("%s was not sent", records[i].RequestID)
+		}
+	}
+}
+
+func TestRecordsAreSentAsTheJSONOfRows(t *testing.T) {
+	ctx := t.Context()
+	topic := mempubsub.NewTopic()
+	subscription := mempubsub.NewSubscription(topic, time.Minute)
+	defer func() { _ = subscription.Shutdown(ctx) }()
+	var counts tally
+	p, err := newPubSub(ctx, topic, PubSubOptions{Outbox: filepath.Join(t.TempDir(), "outbox.db"), Count: counts.count}, time.Minute, newBackOff(time.Second, time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := newRecords(20)
+	records[7].Image = []byte("a picture")
+	mustWrite(t, p)
+	mustWrite(t, p, records...)
+	want := map[string]string{}
+	for _, r := range rowsOf(records) {
+		want[r.ID] = mustJSON(t, r)
+	}
+	for range records {
+		m, err := subscription.Receive(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Ack()
+		var r Row
+		if err := json.Unmarshal(m.Body, &r); err != nil {
+			t.Fatal(err)
+		}
+		if want[r.ID] != string(m.Body) {
+			t.Errorf("got  %s\nwant %s", m.Body, want[r.ID])
+		}
+		delete(want, r.ID)
+	}
+	if len(want) != 0 || counts.of(Written) != 20 || counts.of(Spilled) != 0 || spilled(t, p) != 0 {
+		t.Errorf("%d are missing, counted %v", len(want), counts.n)
+	}
+	mustClose(t, p)
+}
+
+func TestATopicByItsURL(t *testing.T) {
+	for _, test := range []struct{ name, topic, want string }{
+		{"a driver that there is not", "carrier-pigeon://loft", "carrier-pigeon"},
+		{"no URL", "", "topic"},
+		{"an unknown parameter", "mem://topic?x=1", "x"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := OpenPubSub(t.Context(), PubSubOptions{Topic: test.topic, Outbox: filepath.Join(t.TempDir(), "x.db")})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	if _, err := OpenPubSub(t.Context(), PubSubOptions{Topic: "mem://" + uuid.NewString(), Outbox: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "outbox") {
+		t.Errorf("a folder for an outbox: %v", err)
+	}
+	if !pubsub.DefaultURLMux().ValidTopicScheme("gcppubsub") {
+		t.Error("Google's topics cannot be opened")
+	}
+	p, err := OpenPubSub(t.Context(), PubSubOptions{Topic: "mem://" + uuid.NewString(), Outbox: filepath.Join(t.TempDir(), "x.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, p, newRecords(1)...)
+	mustClose(t, p)
+}
+
+func TestWhatCannotBeSentIsSentLaterOldestFirst(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		down, up func(*fakeTopic)
+	}{
+		{"the topic fails", func(f *fakeTopic) { f.failure = errDown }, func(f *fakeTopic) { f.failure = nil }},
+		{"the topic hangs", func(f *fakeTopic) { f.hang = true }, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			topic, counts, lines := &fakeTopic{}, tally{}, logLines{}
+			test.down(topic)
+			outbox := filepath.Join(t.TempDir(), "outbox.db")
+			p := openPubSub(t, topic, PubSubOptions{Outbox: outbox, Count: counts.count, Logger: lines.logger()})
+			records := newRecords(50)
+			for i := range 5 {
+				mustWrite(t, p, records[10*i:10*i+10]...)
+			}
+			if n := spilled(t, p); n != 50 || counts.of(Spilled) != 50 || counts.of(Written) != 0 {
+				t.Errorf("%d records in the outbox, counted %v", n, counts.n)
+			}
+			if test.up != nil {
+				topic.set(func() { test.up(topic) })
+			} else {
+				// What hangs now stays so: the next process has another connection.
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				defer cancel()
+				_ = p.Close(ctx)
+				topic = &fakeTopic{}
+				p = openPubSub(t, topic, PubSubOptions{Outbox: outbox, Count: counts.count, Logger: lines.logger()})
+			}
+			eventually(t, "the outbox is sent", func() bool { return spilled(t, p) == 0 && counts.of(Written) >= 50 })
+			wantSent(t, topic, records)
+			// A failing topic is tried with the ten oldest.
+			if first := topic.ids(t)[0]; test.up != nil && first >= "request-10" && len(first) > len("request-0") {
+				t.Errorf("%s was sent first", first)
+			}
+			if !strings.Contains(lines.String(), "go to the outbox") {
+				t.Errorf("logged: %s", lines.String())
+			}
+			more := newRecord(100)
+			mustWrite(t, p, *more)
+			eventually(t, "a new record is sent", func() bool { return counts.of(Written) >= 51 })
+			wantSent(t, topic, []Record{*more})
+		})
+	}
+}
+
+func TestAnotherProcessSendsWhatWasLeft(t *testing.T) {
+	topic := &fakeTopic{failure: errDown}
+	outbox := filepath.Join(t.TempDir(), "outbox.db")
+	p := openPubSub(t, topic, PubSubOptions{Outbox: outbox})
+	records := newRecords(30)
+	records[3].Image = []byte("a picture")
+	mustWrite(t, p, records...)
+	mustClose(t, p)
+
+	topic = &fakeTopic{}
+	p = openPubSub(t, topic, PubSubOptions{Outbox: outbox})
+	eventually(t, "what was left is sent", func() bool { return spilled(t, p) == 0 })
+	wantSent(t, topic, records)
+	for _, body := range topic.bodies {
+		var r Row
+		if err := json.Unmarshal(body, &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.RequestID == "request-3" && string(r.Image) != "a picture" {
+			t.Errorf("the picture came back as %q", r.Image)
+		}
+		if want := newRecord(0).Embedding[5]; r.RequestID == "request-0" && r.Embedding[5] != want {
+			t.Errorf("the embedding came back as %v", r.Embedding)
+		}
+	}
+}
+
+func TestWhileSendingFailsNewRecordsGoToTheOutboxAtOnce(t *testing.T) {
+	topic := &fakeTopic{failure: errDown}
+	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), PubSubOptions{Outbox: filepath.Join(t.TempDir(), "outbox.db")}, time.Minute, newBackOff(time.Hour, time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := newRecords(100)
+	mustWrite(t, p, records[0])
+	eventually(t, "the sender waits", func() bool { topic.mu.Lock(); defer topic.mu.Unlock(); return topic.calls >= 2 })
+	calls := topic.calls
+	for i := range records[1:] {
+		mustWrite(t, p, records[1+i])
+	}
+	if topic.calls != calls {
+		t.Errorf("%d more attempts were made", topic.calls-calls)
+	}
+	if n := spilled(t, p); n != 100 {
+		t.Errorf("%d records in the outbox", n)
+	}
+	mustClose(t, p)
+}
+
+func TestARecordThatTheTopicRefusesHoldsUpNoOther(t *testing.T) {
+	topic, lines := &fakeTopic{failure: errDown, refuse: "request-3\""}, logLines{}
+	p := openPubSub(t, topic, PubSubOptions{Logger: lines.logger()})
+	records := newRecords(20)
+	mustWrite(t, p, records...)
+	topic.set(func() { topic.failure = nil })
+	eventually(t, "all but one are sent", func() bool { return spilled(t, p) == 1 })
+	mustWrite(t, p, *newRecord(50))
+	eventually(t, "so are later ones", func() bool { return len(topic.ids(t)) >= 20 && spilled(t, p) == 1 })
+	if !strings.Contains(lines.String(), "refuses") {
+		t.Errorf("logged: %s", lines.String())
+	}
+	topic.set(func() { topic.refuse = "" })
+	eventually(t, "once it takes it, the last one is sent", func() bool { return spilled(t, p) == 0 })
+	wantSent(t, topic, records)
+}
+
+func TestAnOutboxThatFailsIsTheLogsFailure(t *testing.T) {
+	topic, counts := &fakeTopic{failure: errDown}, tally{}
+	p := openPubSub(t, topic, PubSubOptions{Count: counts.count})
+	p.outbox.mu.Lock()
+	_, err := p.outbox.db.insert.conn.ExecContext(t.Context(), "PRAGMA max_page_count = 1")
+	p.outbox.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := New(p, Options{Count: counts.count})
+	records := newRecords(100)
+	for i := range records {
+		mustAppend(t, l, &records[i])
+	}
+	eventually(t, "the log fails", func() bool { return isFull(l.Err()) })
+	// The outbox does not heal, the topic does: that is enough.
+	topic.set(func() { topic.failure = nil })
+	eventually(t, "the log works", func() bool { return l.Err() == nil && l.Waiting() == 0 && spilled(t, p) == 0 })
+	wantSent(t, topic, records)
+	if counts.of(Failed) != 0 || counts.of(Written) < 100 {
+		t.Errorf("counted %v", counts.n)
+	}
+	mustClose(t, l)
+}
+
+func TestAPictureThatIsTooLargeForAMessageIsLeftOut(t *testing.T) {
+	topic, lines := &fakeTopic{}, logLines{}
+	p := openPubSub(t, topic, PubSubOptions{Logger: lines.logger()})
+	p.attempt = time.Minute
+	records := newRecords(2)
+	records[0].Image = make([]byte, 5<<20)
+	records[1].Image = make([]byte, 6<<20)
+	mustWrite(t, p, records...)
+	for _, body := range topic.bodies {
+		var r Row
+		if err := json.Unmarshal(body, &r); err != nil {
+			t.Fatal(err)
+		}
+		if has := len(r.Image) > 0; has != (r.RequestID == "request-0") || len(body) > 8<<20 {
+			t.Errorf("%s has a picture: %v, in %d bytes", r.RequestID, has, len(body))
+		}
+	}
+	if got := strings.Count(lines.String(), "left out"); got != 1 {
+		t.Errorf("logged: %s", lines.String())
+	}
+}
+
+func TestARecordThatIsNotSentInTimeWhenTheLogClosesIsSpilled(t *testing.T) {
+	topic, counts := &fakeTopic{hang: true}, tally{}
+	outbox := filepath.Join(t.TempDir(), "outbox.db")
+	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), PubSubOptions{Outbox: outbox, Count: counts.count}, time.Hour, newBackOff(time.Hour, time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := New(p, Options{Count: counts.count})
+	mustAppend(t, l, newRecord(0))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_ = l.Close(ctx)
+	if counts.of(Spilled) != 1 || counts.of(Failed) != 0 {
+		t.Errorf("counted %v", counts.n)
+	}
+	s := openSQLite(t, SQLiteOptions{Path: outbox})
+	if n := len(allRowsAtOnce(t, s)); n != 1 {
+		t.Errorf("%d records in the outbox", n)
+	}
+}

@@ -1,0 +1,261 @@
+package predlog
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+// Reader is a store that can be read.
+type Reader interface {
+	// Page returns up to limit rows, newest first, without pictures: those before
+	// the cursor, or the newest when it is empty. next is the cursor of the page
+	// that follows, empty after the last one. Rows that are written in the meantime
+	// are on no later page. ErrCursor means that the cursor was not one of these.
+	Page(ctx context.Context, cursor string, limit int) (rows []Row, next string, err error)
+	// Export writes all rows, oldest first, as they are at one moment, while
+	// writing goes on. Memory is bounded. What is in w after an error is useless.
+	Export(ctx context.Context, w io.Writer, format Format) error
+	// Count returns the number of rows.
+	Count(ctx context.Context) (int64, error)
+}
+
+// Format is a file format of an export.
+type Format string
+
+// The formats.
+const (
+	// NDJSON is one JSON object a line.
+	NDJSON Format = "ndjson"
+	// CSV has a header line; the embedding is a JSON list in one field. A request
+	// id that a spreadsheet would take for a formula has a ' before it.
+	CSV Format = "csv"
+	// Parquet has one column for each field.
+	Parquet Format = "parquet"
+	// Database is a SQLite database of its own.
+	Database Format = "sqlite"
+)
+
+// ParseFormat returns the format of that name.
+func ParseFormat(name string) (Format, error) {
+	switch f := Format(name); f {
+	case NDJSON, CSV, Parquet, Database:
+		return f, nil
+	}
+	return "", fmt.Errorf("unknown format %.40q: there are %s, %s, %s and %s", name, NDJSON, CSV, Parquet, Database)
+}
+
+// ContentType is the media type of a file of the format.
+func (f Format) ContentType() string {
+	switch f {
+	case NDJSON:
+		return "application/x-ndjson"
+	case CSV:
+		return "text/csv; charset=utf-8"
+	case Parquet:
+		return "application/vnd.apache.parquet"
+	case Database:
+		return "application/vnd.sqlite3"
+	}
+	return "application/octet-stream"
+}
+
+// rowGroup bounds a row group of Parquet, which is held in memory.
+const (
+	rowGroupRows  = 10_000
+	rowGroupBytes = 16 << 20
+)
+
+// Page implements Reader.
+func (s *SQLite) Page(ctx context.Context, cursor string, limit int) (rows []Row, next string, err error) {
+	before := int64(1<<63 - 1)
+	if cursor != "" {
+		if before, err = strconv.ParseInt(cursor, 10, 64); err != nil || before < 1 {
+			return nil, "", fmt.Errorf("%w %.40q: take the one that the page before gave", ErrCursor, cursor)
+		}
+	}
+	if limit < 1 {
+		return nil, "", fmt.Errorf("read prediction log: a page of %d rows", limit)
+	}
+	var last int64
+	// One more tells whether there is another page.
+	more := false
+	err = s.each(ctx, "SELECT seq, "+columns+", NULL FROM predictions WHERE seq < ? ORDER BY seq DESC LIMIT ?", []any{before, limit + 1},
+		func(seq int64, r *Row) error {
+			if len(rows) == limit {
+				more = true
+				return nil
+			}
+			rows, last = append(rows, *r), seq
+			return nil
+		})
+	if err != nil {
+		return nil, "", err
+	}
+	if more {
+		next = strconv.FormatInt(last, 10)
+	}
+	return rows, next, nil
+}
+
+// Count implements Reader.
+func (s *SQLite) Count(ctx context.Context) (n int64, err error) {
+	err = s.read(ctx, func(ctx context.Context, db *sql.DB) error {
+		return db.QueryRowContext(ctx, "SELECT count(*) FROM predictions").Scan(&n)
+	})
+	return n, err
+}
+
+const selectAll = "SELECT seq, " + columns + ", images.data FROM predictions LEFT JOIN images ON image_logged AND sha256 = image_sha256"
+
+// each calls f for each row of the query: seq, columns, and the picture. The row's
+// slices are its own. A single statement sees one state of the database.
+func (s *SQLite) each(ctx context.Context, query string, args []any, f func(seq int64, r *Row) error) error {
+	return s.read(ctx, func(ctx context.Context, db *sql.DB) error {
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }()
+		for rows.Next() {
+			var (
+				seq             int64
+				r               Row
+				stamp           string
+				logged          bool
+				embedding, data sql.RawBytes
+			)
+			if err := rows.Scan(&seq, &r.ID, &stamp, &r.RequestID, &r.TraceID, &r.Model, &r.Label, &r.Probability, &r.LatencySeconds,
+				&r.ImageSHA256, &r.ImageFormat, &r.ImageBytes, &r.Width, &r.Height,
+				&r.Mean, &r.StdDev, &r.Brightness, &r.Contrast, &r.Sharpness, &r.Saturation, &logged, &embedding, &data); err != nil {
+				return err
+			}
+			if r.Time, err = time.Parse(time.RFC3339, stamp); err != nil {
+				return fmt.Errorf("record %s: %w", r.ID, err)
+			}
+			r.Embedding = parseFloats(embedding)
+			if data != nil {
+				r.Image = append([]byte{}, data...)
+			}
+			if err := f(seq, &r); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+}
+
+// Export implements Reader.
+func (s *SQLite) Export(ctx context.Context, w io.Writer, format Format) error {
+	switch format {
+	case NDJSON:
+		encoder := json.NewEncoder(w)
+		encoder.SetEscapeHTML(false)
+		return s.each(ctx, selectAll+" ORDER BY seq", nil, func(_ int64, r *Row) error { return encoder.Encode(r) })
+	case CSV:
+		return s.exportCSV(ctx, w)
+	case Parquet:
+		return s.exportParquet(ctx, w)
+	case Database:
+		return s.exportDatabase(ctx, w)
+	}
+	_, err := ParseFormat(string(format))
+	return err
+}
+
+func (s *SQLite) exportCSV(ctx context.Context, w io.Writer) error {
+	out := csv.NewWriter(w)
+	if err := out.Write(csvHeader); err != nil {
+		return err
+	}
+	float := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+	err := s.each(ctx, selectAll+" ORDER BY seq", nil, func(_ int64, r *Row) error {
+		embedding, err := json.Marshal(r.Embedding)
+		if err != nil {
+			return err
+		}
+		return out.Write([]string{
+			r.ID, r.Time.UTC().Format(timeFormat), harmless(r.RequestID), r.TraceID, r.Model, r.Label, float(r.Probability), float(r.LatencySeconds),
+			r.ImageSHA256, r.ImageFormat, strconv.FormatInt(r.ImageBytes, 10), strconv.FormatInt(r.Width, 10), strconv.FormatInt(r.Height, 10),
+			float(r.Mean), float(r.StdDev), float(r.Brightness), float(r.Contrast), float(r.Sharpness), float(r.Saturation),
+			string(embedding), base64.StdEncoding.EncodeToString(r.Image),
+		})
+	})
+	out.Flush()
+	return errors.Join(err, out.Error())
+}
+
+var csvHeader = []string{
+	"id", "time", "request_id", "trace_id", "model", "label", "probability", "latency_seconds",
+	"image_sha256", "image_format", "image_bytes", "width", "height",
+	"mean", "std_dev", "brightness", "contrast", "sharpness", "saturation", "embedding", "image",
+}
+
+// harmless keeps a spreadsheet from taking the text, which comes from a client, for
+// a formula (https://owasp.org/www-community/attacks/CSV_Injection).
+func harmless(text string) string {
+	if text != "" && strings.ContainsRune("=+-@\t\r\n", rune(text[0])) {
+		return "'" + text
+	}
+	return text
+}
+
+func (s *SQLite) exportParquet(ctx context.Context, w io.Writer) error {
+	out := parquet.NewGenericWriter[Row](w, parquet.Compression(&parquet.Snappy), parquet.CreatedBy("fakeart", "", ""),
+		// The smallest and the largest picture of each page would stay in memory until the end.
+		parquet.SkipPageBounds("image"), parquet.SkipPageStatistics("image"))
+	rows, size := 0, 0
+	err := s.each(ctx, selectAll+" ORDER BY seq", nil, func(_ int64, r *Row) error {
+		if _, err := out.Write([]Row{*r}); err != nil {
+			return err
+		}
+		rows, size = rows+1, size+len(r.Image)
+		if rows < rowGroupRows && size < rowGroupBytes {
+			return nil
+		}
+		rows, size = 0, 0
+		return out.Flush()
+	})
+	if err != nil {
+		return err
+	}
+	return out.Close()
+}
+
+// exportDatabase copies the database to a temporary file, in one read transaction,
+// and the file to w.
+func (s *SQLite) exportDatabase(ctx context.Context, w io.Writer) error {
+	dir, err := os.MkdirTemp("", "fakeart-export-")
+	if err != nil {
+		return fmt.Errorf("export prediction log: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	path := filepath.Join(dir, "predictions.db")
+	if err := s.read(ctx, func(ctx context.Context, db *sql.DB) error {
+		_, err := db.ExecContext(ctx, "VACUUM INTO ?", path)
+		return err
+	}); err != nil {
+		return err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("export prediction log: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	if _, err := io.Copy(w, file); err != nil {
+		return fmt.Errorf("export prediction log: %w", err)
+	}
+	return ctx.Err()
+}
