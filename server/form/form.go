@@ -117,7 +117,7 @@ func named(headers []byte, field string) (ours, ok bool) {
 		end := bytes.Index(headers, crlf)
 		line := headers[:end]
 		headers = headers[end+2:]
-		if len(line) == 0 || line[0] == ' ' || line[0] == '\t' || bytes.IndexByte(line, ':') <= 0 || bytes.IndexByte(line, '\n') >= 0 || bytes.IndexByte(line, '\r') >= 0 {
+		if !plainHeader(line) {
 			return false, false
 		}
 		if hasFoldedPrefix(line, encoding) {
@@ -145,6 +145,18 @@ func named(headers []byte, field string) (ours, ok bool) {
 		}
 	}
 	return ours, found
+}
+
+// plainHeader tells whether the line is a name, a colon, and printable characters.
+func plainHeader(line []byte) bool {
+	name := bytes.IndexByte(line, ':')
+	for i, c := range line {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '-'
+		if i < name && !letter || c < ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return name > 0
 }
 
 var fileName = []byte(`; filename="`)
