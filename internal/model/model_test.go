@@ -107,7 +107,7 @@ func value(name string, elem onnxpb.TensorProto_DataType, shape ...any) *onnxpb.
 }
 
 // testFile is the bytes of a good model file.
-func testFile(t *testing.T) []byte {
+func testFile(t testing.TB) []byte {
 	t.Helper()
 	data, err := Marshal(testGraph(), testMetadata())
 	if err != nil {
