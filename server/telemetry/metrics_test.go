@@ -1,0 +1,137 @@
+package telemetry
+
+import (
+	"math"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+)
+
+func metrics() *Metrics {
+	return NewMetrics("1.2.3", Sources{
+		QueueDepth: func() int { return 3 }, InFlight: func() int { return 4 }, LogWaiting: func() int { return 5 }, LogWritable: func() bool { return true },
+	})
+}
+
+func text(t *testing.T, m *Metrics) string {
+	t.Helper()
+	recorder := httptest.NewRecorder()
+	m.Handler().ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
+	if recorder.Code != 200 {
+		t.Fatalf("status %d: %s", recorder.Code, recorder.Body)
+	}
+	return recorder.Body.String()
+}
+
+// exercise gives every metric a value.
+func exercise(m *Metrics) {
+	m.Route("/predict", "POST").Answered(200, 3*time.Millisecond)
+	m.Route("/predict", "POST").Answered(200, 30*time.Second)
+	m.Route("/predict", "POST").Answered(422, time.Millisecond)
+	m.Batch(4, 800*time.Microsecond)
+	model := m.Model("sha256:abc", []string{"REAL", "FAKE"})
+	model.Predicted(true, 0.97)
+	model.Predicted(false, 0.01)
+	m.Swap(true)
+	m.Swap(false)
+	m.LogRecords("written", 2)
+	m.Panic()
+	m.InUse("sha256:old", "old", "d", "p")
+	m.InUse("sha256:abc", "new", "d", "p")
+}
+
+func TestMetricsCountWhatHappened(t *testing.T) {
+	m := metrics()
+	exercise(m)
+	got := text(t, m)
+	for _, line := range []string{
+		`fakeart_requests_total{code="200",method="POST",route="/predict"} 2`,
+		`fakeart_requests_total{code="422",method="POST",route="/predict"} 1`,
+		`fakeart_request_duration_seconds_bucket{method="POST",route="/predict",le="0.001"} 1`,
+		`fakeart_request_duration_seconds_bucket{method="POST",route="/predict",le="0.003"} 2`,
+		`fakeart_request_duration_seconds_count{method="POST",route="/predict"} 3`,
+		`fakeart_inference_duration_seconds_bucket{le="0.001"} 1`,
+		`fakeart_batch_size_bucket{le="4"} 1`,
+		`fakeart_predictions_total{label="FAKE",model="sha256:abc"} 1`,
+		`fakeart_predictions_total{label="REAL",model="sha256:abc"} 1`,
+		`fakeart_probability_bucket{le="0.05"} 1`,
+		`fakeart_model_swaps_total{result="success"} 1`,
+		`fakeart_model_swaps_total{result="failed"} 1`,
+		`fakeart_log_records_total{result="written"} 2`,
+		`fakeart_log_records_total{result="failed"} 0`,
+		`fakeart_model_info{data_digest="d",model="sha256:abc",name="new",preprocessing="p"} 1`,
+		`fakeart_build_info{version="1.2.3"} 1`,
+		`fakeart_queue_depth 3`, `fakeart_requests_in_flight 4`, `fakeart_log_waiting_records 5`, `fakeart_log_writable 1`, `fakeart_panics_total 1`,
+	} {
+		if !strings.Contains(got, line+"\n") {
+			t.Errorf("lacks %s", line)
+		}
+	}
+	for _, name := range []string{"sha256:old", "go_goroutines", "process_resident_memory_bytes"} {
+		if strings.Contains(got, name) == (name == "sha256:old") {
+			t.Errorf("%s is there: %t", name, name == "sha256:old")
+		}
+	}
+}
+
+func TestMetricsFollowPrometheussConventions(t *testing.T) {
+	m := metrics()
+	exercise(m)
+	problems, err := promlint.New(strings.NewReader(text(t, m))).Lint()
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
+	}
+	if n, err := testutil.GatherAndCount(m.registry); err != nil || n < 20 {
+		t.Errorf("%d metrics, %v", n, err)
+	}
+}
+
+// The share of requests within an objective is exact only at a bucket's bound.
+func TestDurationsAreResolvedFromOneMillisecondToOneSecond(t *testing.T) {
+	for _, threshold := range []float64{0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.3, 0.5, 1} {
+		if !slices.Contains(durationBuckets, threshold) {
+			t.Errorf("%g s is no bound", threshold)
+		}
+	}
+	for i, b := range durationBuckets[1:] {
+		if a := durationBuckets[i]; b <= a || b <= 1 && b/a > 1.5+1e-9 && math.Abs(b/a-5.0/3) > 1e-9 {
+			t.Errorf("from %g to %g s nothing is resolved", a, b)
+		}
+	}
+}
+
+func TestCountingARequestAllocatesNothing(t *testing.T) {
+	m := metrics()
+	exercise(m)
+	route, model := m.Route("/predict", "POST"), m.Model("sha256:abc", []string{"REAL", "FAKE"})
+	if n := testing.AllocsPerRun(100, func() {
+		route.Answered(200, time.Millisecond)
+		model.Predicted(true, 0.9)
+		m.Batch(8, time.Millisecond)
+	}); n != 0 {
+		t.Errorf("%g allocations", n)
+	}
+}
+
+func TestAStatusOutOfRangeIsCountedAsAFailure(t *testing.T) {
+	m := metrics()
+	for _, status := range []int{-1, 600, 1 << 30} {
+		m.Route("/x", "GET").Answered(status, 0)
+	}
+	if !strings.Contains(text(t, m), `fakeart_requests_total{code="500",method="GET",route="/x"} 3`) {
+		t.Error("they were not counted")
+	}
+}
+
+func BenchmarkAnswered(b *testing.B) {
+	route := metrics().Route("/predict", "POST")
+	b.ReportAllocs()
+	for b.Loop() {
+		route.Answered(200, 2*time.Millisecond)
+	}
+}
