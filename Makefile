@@ -12,23 +12,32 @@ linter := bin/tools/golangci-lint
 # Wherever git can tell the revision it goes into the programs, and by them into
 # the models; elsewhere (an unpacked archive) the build works all the same.
 stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
+# Google's storage library otherwise brings all of gRPC's xDS along, 20 MB, which only
+# its own gRPC transport needs.
+tags := -tags disable_grpc_modules
+# What `make bench-serve` serves: any model file; made by the demo if it is missing.
+MODEL ?= runs/demo/run/model.onnx
+# How long each fuzz target is tried.
+FUZZTIME ?= 5s
+fuzz := internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/model:FuzzParse \
+	server/form:FuzzParts server/oip:FuzzJSON server/oip:FuzzBinary
 # npm writes this file last, so that it stands for a finished installation.
 installed := node_modules/.package-lock.json
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Prepare data, train, evaluate, serve, and tell a real picture from a generated one
 	go run ./internal/demo
 
 .PHONY: test
-test: lint vet race smoke ## Everything that must hold: lint, vet, race and smoke
+test: lint vet race fuzz smoke ## Everything that must hold: lint, vet, race, fuzz and smoke
 
 .PHONY: build
 build: deps ## Build bin/trainer and bin/server, with the source revision inside
-	go build $(stamp) -o bin/ ./trainer ./server
+	go build $(stamp) $(tags) -o bin/ ./trainer ./server
 
 .PHONY: deps
 deps: toolchain $(installed) ## Install ONNX Runtime from npm
@@ -58,6 +67,17 @@ vet: toolchain ## Run go vet
 race: deps ## Run all tests under the race detector
 	go test -race -timeout 20m ./...
 
+.PHONY: test-long
+test-long: deps ## Try the server's faults again and again: kills, signals, model changes, damage
+	FAKEART_TEST_LONG=1 go test -race -timeout 10m ./server
+
+.PHONY: fuzz
+fuzz: deps ## Try each fuzz target for a while (FUZZTIME=5s)
+	@set -e; for target in $(fuzz); do \
+		echo "go test -fuzz $${target#*:} ./$${target%:*}"; \
+		go test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) ./$${target%:*}; \
+	done
+
 .PHONY: smoke
 smoke: build ## Run the demo in a folder of its own
 	go run ./internal/demo --dir runs/smoke
@@ -66,6 +86,11 @@ smoke: build ## Run the demo in a folder of its own
 bench: build ## Measure the hot paths, then training against inference
 	go test -run '^$$' -bench . -benchmem ./...
 	bin/trainer benchmark
+
+.PHONY: bench-serve
+bench-serve: build ## Measure the server against its limit (MODEL=FILE, WRITE=1 for the docs)
+	@test -e $(MODEL) || go run ./internal/demo
+	bin/server benchmark --model $(MODEL) $(if $(WRITE),--write docs/performance.md)
 
 .PHONY: clean
 clean: ## Remove the programs and tools (data/, runs/ and node_modules/ stay)

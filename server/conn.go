@@ -1,10 +1,9 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,96 +12,121 @@ import (
 // lingerTime is how long what a refused client still sends is taken and thrown away.
 const lingerTime = 5 * time.Second
 
-// backlogTime bounds for how long connections that the system has already made are
-// still taken once the listener is to close.
-const (
-	backlogTime = 100 * time.Millisecond
-	quietTime   = 200 * time.Microsecond // without a new one, they are all taken
-)
-
 // listener hands out connections that know two things that fasthttp does not:
 // whether the client has said anything yet, and how to close without losing an
-// answer. It closes without refusing who has just been connected.
+// answer. It closes without resetting who has just been connected.
 type listener struct {
 	*net.TCPListener
-	until   time.Time // when closing, connections are no longer taken after this
 	closing atomic.Bool
+	last    []net.Conn // taken when it was closed; owned by the one goroutine that accepts
 
-	mu     sync.Mutex
-	silent map[*conn]bool // connections on which no byte has come in yet
+	mu    sync.Mutex
+	conns map[*conn]bool // those that are open
 }
 
 func newListener(l *net.TCPListener) *listener {
-	return &listener{TCPListener: l, silent: map[*conn]bool{}}
+	return &listener{TCPListener: l, conns: map[*conn]bool{}}
 }
 
 // Close makes Accept hand out the connections that the system has already made,
 // which would otherwise be reset, and then close the port. It does not wait for
 // that. A second Close does nothing.
 func (l *listener) Close() error {
-	if l.closing.Load() {
+	if l.closing.Swap(true) {
 		return nil
 	}
-	l.until = time.Now().Add(backlogTime)
-	l.closing.Store(true)
 	return l.SetDeadline(time.Now()) // wakes Accept
 }
 
 func (l *listener) Accept() (net.Conn, error) {
-	for {
-		begin, closing := time.Now(), l.closing.Load()
-		if closing {
-			// An error here is an error of Accept as well.
-			_ = l.SetDeadline(begin.Add(quietTime))
-		}
+	if len(l.last) == 0 {
 		inner, err := l.TCPListener.Accept()
 		if err == nil {
-			c := &conn{Conn: inner, listener: l}
-			l.mu.Lock()
-			l.silent[c] = true
-			l.mu.Unlock()
-			return c, nil
+			return l.opened(inner), nil
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
+		if !l.closing.Load() {
 			return nil, err
 		}
-		// Woken late, on a busy machine, others may have come meanwhile: look again.
-		if now := time.Now(); closing && (now.Sub(begin) < 2*quietTime || now.After(l.until)) {
-			_ = l.TCPListener.Close()
+		l.last = takeRest(l.TCPListener)
+		_ = l.TCPListener.Close()
+		if len(l.last) == 0 {
 			return nil, net.ErrClosed
 		}
 	}
+	inner := l.last[0]
+	l.last = l.last[1:]
+	return l.opened(inner), nil
+}
+
+func (l *listener) opened(inner net.Conn) *conn {
+	c := &conn{Conn: inner, listener: l}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[c] = true
+	return c
 }
 
 // closeSilent closes the connections that were opened in advance, as browsers and
 // HTTP libraries do, and never used. To fasthttp they look like a request that is
 // coming in.
-func (l *listener) closeSilent() {
+func (l *listener) closeSilent() { l.closeThose(func(c *conn) bool { return !c.heard.Load() }) }
+
+// closeAll closes every connection.
+func (l *listener) closeAll() { l.closeThose(func(*conn) bool { return true }) }
+
+func (l *listener) closeThose(chosen func(*conn) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c := range l.silent {
-		_ = c.Conn.Close()
+	for c := range l.conns {
+		if chosen(c) {
+			_ = c.Conn.Close()
+		}
 	}
 }
 
 func (l *listener) forget(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.silent, c)
+	delete(l.conns, c)
 }
 
 type conn struct {
 	net.Conn
 	listener *listener
-	heard    bool // owned by the one goroutine that reads
+	heard    atomic.Bool // whether any byte has come in
 	linger   atomic.Bool
+	// renew, unless 0, gives each Write so much time, instead of the whole answer:
+	// an answer of any length then reaches a client that keeps taking it.
+	renew atomic.Int64
+
+	// What belongs to the request that is worked on, owned by the goroutine that does.
+	request requestState
+}
+
+// requestState is what is known of a request besides what it says itself.
+type requestState struct {
+	id       string          // the client's name for it, or one of ours
+	traceID  string          // of the trace that it belongs to; empty without one
+	ctx      context.Context // with its span; nil when it is not traced
+	excess   bool            // whether it is more than are worked on at once
+	bodyRead bool            // whether all of its body has been read
+	canceled bool            // whether the client did not wait for the answer
+}
+
+// Write sends b.
+func (c *conn) Write(b []byte) (int, error) {
+	if d := c.renew.Load(); d > 0 {
+		if err := c.SetWriteDeadline(time.Now().Add(time.Duration(d))); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(b)
 }
 
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n > 0 && !c.heard {
-		c.heard = true
-		c.listener.forget(c)
+	if n > 0 && !c.heard.Load() {
+		c.heard.Store(true)
 	}
 	return n, err
 }

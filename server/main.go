@@ -1,62 +1,147 @@
 // Server answers over HTTP whether a picture is a photograph or AI-generated.
 //
-//	server --model runs/demo/model.onnx --addr 127.0.0.1:8080
+//	server --model runs/demo/run/model.onnx --addr 127.0.0.1:8080
 //	curl -F data=@picture.jpg 127.0.0.1:8080/predict
+//
+// The exit code is 0 when it was told to stop, 1 on failure, and 2 when the command
+// line or the configuration is wrong and nothing was started.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"strconv"
-	"sync/atomic"
+	"strings"
 	"syscall"
-	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/gofiber/fiber/v2"
+	"go.opentelemetry.io/otel"
+	"golang.org/x/term"
 
-	"fakeart/internal/imaging"
-	"fakeart/internal/model"
-	"fakeart/internal/ort"
+	"fakeart/server/telemetry"
+)
+
+// The exit codes of the program.
+const (
+	exitFailure = 1
+	exitUsage   = 2
 )
 
 // version is the release; the build sets it with -ldflags "-X main.version=…".
 var version string
 
-func main() {
-	var flags struct {
-		Config  `embed:""`
-		Version kong.VersionFlag `help:"Print the version and exit."`
-	}
-	kong.Parse(&flags,
-		kong.Name("server"),
-		kong.Description("Answers over HTTP whether a picture is a photograph or AI-generated."),
-		kong.Vars{"version": versionText(), "max_pixels": strconv.Itoa(imaging.DefaultMaxPixels)})
-	if err := serve(flags.Config); err != nil {
-		fmt.Fprintf(os.Stderr, "server: %v\n", err)
-		os.Exit(1)
-	}
+// commands is the command line.
+type commands struct {
+	Config `embed:""`
+
+	ConfigFile string           `name:"config" help:"YAML file whose keys are the names of these flags." placeholder:"FILE"`
+	Version    kong.VersionFlag `help:"Print the version and exit." env:"-"`
+
+	Serve     serveCommand     `cmd:"" default:"1" help:"Serve a model; this is what is done without a command."`
+	Print     printCommand     `cmd:"" name:"config" help:"Print the configuration in force, secrets masked."`
+	Benchmark benchmarkCommand `cmd:"" help:"Measure how fast this machine serves the model, beside how fast it could."`
+	Constant  constantCommand  `cmd:"" hidden:""`
 }
 
-// serve runs the program until it is told to stop.
-func serve(config Config) error {
-	// After the first signal the handlers are gone: a second one ends the program at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	m := NewMain(config, slog.New(slog.NewTextHandler(os.Stderr, nil)))
-	err := m.Run(ctx)
+const description = `Answers over HTTP whether a picture is a photograph or AI-generated.
+
+A flag can also be given as the variable beside it, or in the file of --config; flags go before variables, and both before the file. SIGTERM and Ctrl-C end it once it has answered what it has accepted. A running server describes its API at /docs.`
+
+func main() { os.Exit(run(os.Args[1:], streams{os.Stdout, os.Stderr})) }
+
+// streams is where a command writes: results to out, everything else to err.
+type streams struct{ out, err io.Writer }
+
+// usageError is an error in what the user wrote, found before anything was started.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// exit is panicked with when kong has answered --help or --version itself.
+type exit int
+
+// run is the whole program but for the process around it.
+func run(args []string, std streams) (code int) {
+	defer func() {
+		switch e := recover().(type) {
+		case nil:
+		case exit:
+			code = int(e)
+		default:
+			panic(e)
+		}
+	}()
+	err := parseAndRun(args, std)
 	if err == nil {
-		err = m.Wait(ctx)
+		return 0
 	}
-	stop()
-	return errors.Join(err, m.Close())
+	fmt.Fprintf(std.err, "server: %v\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+func parseAndRun(args []string, std streams) error {
+	_, command, err := parse(args, std)
+	if err != nil {
+		return usageError{err}
+	}
+	return command.Run()
+}
+
+// parse reads the command line, the variables and the file.
+func parse(args []string, std streams) (*Config, *kong.Context, error) {
+	var c commands
+	options := []kong.Option{
+		kong.Name("server"),
+		kong.Description(description),
+		kong.Vars{"version": versionText(), "max_pixels": strconv.Itoa(maxPixels), "bench_begin": benchBegin, "bench_end": benchEnd},
+		kong.DefaultEnvars("FAKEART"),
+		kong.Writers(std.out, std.err),
+		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
+		kong.Bind(std, &c.Config),
+	}
+	if path := configPath(args); path != "" {
+		r, err := newFileResolver(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		options = append(options, kong.Resolvers(r))
+	}
+	parser, err := kong.New(&c, options...)
+	if err != nil {
+		panic(err) // the struct above is wrong, whatever the arguments are
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	given := os.Getenv("FAKEART_ADDR") != ""
+	for _, p := range command.Path {
+		given = given || p.Flag != nil && p.Flag.Name == "addr" && !p.Resolved
+	}
+	return &c.Config, command, c.applyPort(given)
+}
+
+// configPath is the file of --config, which has to be known before the other flags are.
+func configPath(args []string) string {
+	for i, a := range args {
+		if a == "--config" && i+1 < len(args) {
+			return args[i+1]
+		}
+		if path, ok := strings.CutPrefix(a, "--config="); ok {
+			return path
+		}
+	}
+	return os.Getenv("FAKEART_CONFIG")
 }
 
 func versionText() string {
@@ -70,141 +155,50 @@ func versionText() string {
 	return info.Main.Version
 }
 
-// Config is what a user decides. Every flag can be given as a variable as well.
-type Config struct {
-	Model           string        `help:"Model file that the trainer exported." required:"" placeholder:"FILE" env:"FAKEART_MODEL"`
-	Addr            string        `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:8080" env:"FAKEART_ADDR"`
-	MaxBody         int           `help:"Largest request body in bytes." default:"10485760" env:"FAKEART_MAX_BODY"`
-	MaxPixels       int           `help:"Largest picture in pixels, width times height." default:"${max_pixels}" env:"FAKEART_MAX_PIXELS"`
-	ShutdownTimeout time.Duration `help:"How long to wait, when told to stop, for requests that have begun." default:"8s" env:"FAKEART_SHUTDOWN_TIMEOUT"`
-}
+// printCommand is `server config`.
+type printCommand struct{}
 
-// Validate is called by kong once the flags are read.
-func (c *Config) Validate() error {
-	switch {
-	case c.MaxBody < 1:
-		return fmt.Errorf("--max-body=%d: need at least one byte", c.MaxBody)
-	case c.MaxPixels < 1:
-		return fmt.Errorf("--max-pixels=%d: need at least one pixel", c.MaxPixels)
-	case c.ShutdownTimeout < 0:
-		return fmt.Errorf("--shutdown-timeout=%s: is negative", c.ShutdownTimeout)
-	}
-	return nil
-}
-
-// drainTime is how long the server, once told to stop, goes on taking requests
-// while asking each client to reconnect elsewhere. Without it a client that sends
-// on a connection just as it is closed for being idle would get no answer.
-const drainTime = 100 * time.Millisecond
-
-// Main is the program: what it is made of, and its life from Run to Close.
-type Main struct {
-	config Config
-	log    *slog.Logger
-
-	file     *model.File
-	workers  *pool
-	listener *listener
-	app      *fiber.App
-
-	draining atomic.Bool   // told to stop
-	pending  atomic.Int64  // requests read but not yet answered
-	served   chan struct{} // closed when the listener is no longer served
-	serveErr error         // why; valid once served is closed
-}
-
-// NewMain returns a program that has not been started.
-func NewMain(config Config, log *slog.Logger) *Main {
-	return &Main{config: config, log: log}
-}
-
-// Run opens the model and the port, and returns once requests are answered. After
-// an error, too, Close frees what was opened.
-func (m *Main) Run(ctx context.Context) (err error) {
-	if m.file, err = model.Open(m.config.Model); err != nil {
-		return err
-	}
-	if err := m.file.Check(imaging.PreprocessingID, []string{model.Real, model.Fake}); err != nil {
-		return err
-	}
-	// A worker for each core, of one thread each: more pictures at once beat more
-	// threads for a picture.
-	m.workers, err = newPool(m.file, runtime.GOMAXPROCS(0), m.config.MaxPixels, ort.Options{Threads: 1, DenormalsAsZero: true})
+func (printCommand) Run(c *Config, std streams) error {
+	text, err := c.print()
 	if err != nil {
 		return err
 	}
-	// Told to stop already, the program still starts: it then ends without an error.
-	l, err := new(net.ListenConfig).Listen(context.WithoutCancel(ctx), "tcp", m.config.Addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w; stop the program that uses it, or choose another --addr", err)
-	}
-	if err != nil {
-		return err
-	}
-	m.listener = newListener(l.(*net.TCPListener)) // which "tcp" always is
-	m.app = m.newApp()
-	m.served = make(chan struct{})
-	go func() {
-		defer close(m.served)
-		m.serveErr = m.app.Listener(m.listener)
-	}()
-	m.log.Info("listening on "+m.URL(), "model", m.file.Digest, "name", m.file.Metadata.Name, "onnxruntime", ort.Version())
-	return nil
-}
-
-// URL is the address at which the running program answers.
-func (m *Main) URL() string { return "http://" + m.listener.Addr().String() }
-
-// Wait returns when ctx is done, or with an error when connections can no longer
-// be taken.
-func (m *Main) Wait(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-m.served:
-		return fmt.Errorf("serve %s: %w", m.URL(), errors.Join(net.ErrClosed, m.serveErr))
-	}
-}
-
-// Close answers the requests that have been received, waits up to
-// Config.ShutdownTimeout for those that are being received, and frees everything.
-// It is an error when a request stays unanswered; a client that has not sent its
-// request by then is no error.
-func (m *Main) Close() error {
-	err := m.shutdown()
-	if m.workers != nil {
-		err = errors.Join(err, m.workers.close())
-		m.workers = nil
-	}
+	_, err = io.WriteString(std.out, text)
 	return err
 }
 
-func (m *Main) shutdown() error {
-	if m.app == nil {
-		return nil
+// serveCommand is the server itself.
+type serveCommand struct{}
+
+func (serveCommand) Run(c *Config, std streams) error {
+	if c.Model == "" {
+		return usageError{errors.New("--model is missing: name a model file, or a folder or URL with one")}
 	}
-	m.log.Info("stopping")
-	m.draining.Store(true)
-	time.Sleep(drainTime)
-	err := m.listener.Close()
-	<-m.served
-	// A connection taken just now gets a moment to say what it is for.
-	silence := time.AfterFunc(drainTime, m.listener.closeSilent)
-	defer silence.Stop()
-	ctx, cancel := context.WithTimeout(context.Background(), m.config.ShutdownTimeout)
-	defer cancel()
-	err = errors.Join(err, m.app.ShutdownWithContext(ctx))
-	m.app = nil
-	if errors.Is(err, context.DeadlineExceeded) {
-		if n := m.pending.Load(); n > 0 {
-			return fmt.Errorf("stop: %d requests unanswered after %s", n, m.config.ShutdownTimeout)
-		}
-		m.log.Warn("closed connections that had not sent a whole request", "after", m.config.ShutdownTimeout)
-		return nil
+	// After the first signal the handlers are gone: a second one ends the program at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	scheduleAsBatch()
+	m := NewMain(*c, newLogger(c, std.err))
+	err := m.Run(ctx)
+	if err == nil {
+		err = m.Wait(ctx)
 	}
-	if err != nil {
-		return fmt.Errorf("stop: %w", err)
+	stop()
+	return errors.Join(err, m.Close())
+}
+
+// newLogger returns the program's logger for standard error.
+func newLogger(c *Config, w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		panic(err) // kong has let only good ones pass
 	}
-	m.log.Info("stopped")
-	return nil
+	asJSON := c.LogFormat == "json"
+	if c.LogFormat == "auto" {
+		f, ok := w.(*os.File)
+		asJSON = !ok || !term.IsTerminal(int(f.Fd()))
+	}
+	log := telemetry.NewLogger(w, level, asJSON)
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
+	return log
 }

@@ -29,6 +29,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"fakeart/internal/imaging"
 	"fakeart/internal/model"
 	"fakeart/internal/onnx"
@@ -50,7 +52,7 @@ func TestMain(m *testing.M) {
 
 // redDetector is a graph that takes red for a sign of forgery:
 // logit = 8·mean(red) - 4.
-func redDetector(t *testing.T) *onnxpb.ModelProto {
+func redDetector(t testing.TB) *onnxpb.ModelProto {
 	t.Helper()
 	g := onnx.NewGraph("red detector")
 	x := g.Input("input", onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
@@ -72,7 +74,7 @@ func metadata() model.Metadata {
 }
 
 // writeModel writes a model file and returns its path.
-func writeModel(t *testing.T, graph *onnxpb.ModelProto, md model.Metadata) string {
+func writeModel(t testing.TB, graph *onnxpb.ModelProto, md model.Metadata) string {
 	t.Helper()
 	data, err := model.Marshal(graph, md)
 	if err != nil {
@@ -81,7 +83,7 @@ func writeModel(t *testing.T, graph *onnxpb.ModelProto, md model.Metadata) strin
 	return writeFile(t, "model.onnx", data)
 }
 
-func writeFile(t *testing.T, name string, data []byte) string {
+func writeFile(t testing.TB, name string, data []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, data, 0o644); err != nil {
@@ -90,19 +92,34 @@ func writeFile(t *testing.T, name string, data []byte) string {
 	return path
 }
 
-func testConfig(modelPath string) Config {
-	return Config{Model: modelPath, Addr: "127.0.0.1:0", MaxBody: 1 << 20, MaxPixels: 1 << 20, ShutdownTimeout: time.Minute}
+// testConfig is what a user gets who names the model, but for limits that tests can
+// reach, and a log of its own.
+func testConfig(t testing.TB, modelPath string) Config {
+	t.Helper()
+	c, _, err := parse([]string{
+		"--model", modelPath, "--addr=127.0.0.1:0", "--max-body=1048576", "--max-pixels=1048576", "--shutdown-timeout=1m",
+		"--log-path", filepath.Join(t.TempDir(), "predictions.db"),
+	}, streams{io.Discard, io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *c
 }
 
 // start starts the program and closes it when the test ends.
-func start(t *testing.T, change ...func(*Config)) *Main {
+func start(t testing.TB, change ...func(*Config)) *Main {
 	t.Helper()
-	config := testConfig(writeModel(t, redDetector(t), metadata()))
+	config := testConfig(t, writeModel(t, redDetector(t), metadata()))
 	for _, f := range change {
 		f(&config)
 	}
-	m := NewMain(config, slog.New(slog.DiscardHandler))
+	return startMain(t, NewMain(config, slog.New(slog.DiscardHandler)))
+}
+
+func startMain(t testing.TB, m *Main) *Main {
+	t.Helper()
 	if err := m.Run(t.Context()); err != nil {
+		_ = m.Close()
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -111,6 +128,36 @@ func start(t *testing.T, change ...func(*Config)) *Main {
 		}
 	})
 	return m
+}
+
+// startHeld starts the program with one worker, which has judged one picture and is
+// held up before the next until it is released.
+func startHeld(t *testing.T, change ...func(*Config)) (m *Main, release func()) {
+	t.Helper()
+	config := testConfig(t, writeModel(t, redDetector(t), metadata()))
+	config.Workers, config.MaxBatch = 1, 1
+	for _, f := range change {
+		f(&config)
+	}
+	m = NewMain(config, slog.New(slog.DiscardHandler))
+	gate := make(chan struct{})
+	release = sync.OnceFunc(func() { close(gate) })
+	m.afterBatch = func(int, time.Duration) { <-gate }
+	startMain(t, m)
+	t.Cleanup(release) // before the program is closed
+	response, answer := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	checkPrediction(t, m, response, answer, model.Fake)
+	return m, release
+}
+
+// until waits for something that another goroutine brings about.
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
 }
 
 var (
@@ -152,7 +199,7 @@ type field struct {
 }
 
 // form is the content type and the body of a form.
-func form(t *testing.T, fields ...field) (string, []byte) {
+func formOf(t *testing.T, fields ...field) (string, []byte) {
 	t.Helper()
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
@@ -242,8 +289,11 @@ func checkPrediction(t *testing.T, m *Main, response *http.Response, body []byte
 	if err := decoder.Decode(&p); err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
-	if p.Label != want || p.IsAI != (want == model.Fake) || p.Model != m.file.Digest {
-		t.Errorf("got %+v, want %s by %s", p, want, m.file.Digest)
+	if id, err := uuid.Parse(p.ID); err != nil || id.Version() != 7 {
+		t.Errorf("id %q is no UUIDv7: %v", p.ID, err)
+	}
+	if p.Label != want || p.IsAI != (want == model.Fake) || p.Model != inUse(m) {
+		t.Errorf("got %+v, want %s by %s", p, want, inUse(m))
 	}
 	// The mean of red is 1 or 0.
 	probability := model.Probability(4)
@@ -271,7 +321,7 @@ func TestPredictJudgesAPicture(t *testing.T) {
 		{"a picture of one pixel", pngOf(t, plain(blue, 1, 1)), model.Real},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			contentType, body := form(t, field{"data", "picture", test.picture})
+			contentType, body := formOf(t, field{"data", "picture", test.picture})
 			response, answer := do(t, "POST", m.URL()+"/predict", contentType, body)
 			checkPrediction(t, m, response, answer, test.want)
 			// What a raw body claims to be does not matter; curl claims a form.
@@ -295,7 +345,7 @@ func TestPredictTakesAFormAsItComes(t *testing.T) {
 		{"with a file name that misleads", []field{{"data", "../../etc/passwd", picture}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			contentType, body := form(t, test.fields...)
+			contentType, body := formOf(t, test.fields...)
 			response, answer := do(t, "POST", m.URL()+"/predict", contentType, body)
 			checkPrediction(t, m, response, answer, model.Fake)
 		})
@@ -334,13 +384,12 @@ func TestPredictAnswersManyAtOnceEachItsOwn(t *testing.T) {
 func TestPredictRefuses(t *testing.T) {
 	m := start(t)
 	good := pngOf(t, plain(red, 32, 32))
-	goodType, goodForm := form(t, field{"data", "a.png", good})
-	noneType, noneForm := form(t, field{"file", "a.png", good}, field{"x", "", nil})
-	emptyType, emptyForm := form(t, field{"data", "a.png", nil})
-	twiceType, twiceForm := form(t, field{"data", "a.png", good}, field{"data", "b.png", good})
-	textType, textForm := form(t, field{"data", "a.png", []byte("hello")})
-	brokenType, brokenForm := form(t, field{"data", "a.png", good[:len(good)-20]})
-	lateType, lateForm := form(t, field{"data", "a.png", good}, field{"x", "", bytes.Repeat([]byte("x"), 100)})
+	goodType, goodForm := formOf(t, field{"data", "a.png", good})
+	noneType, noneForm := formOf(t, field{"file", "a.png", good}, field{"x", "", nil})
+	emptyType, emptyForm := formOf(t, field{"data", "a.png", nil})
+	textType, textForm := formOf(t, field{"data", "a.png", []byte("hello")})
+	brokenType, brokenForm := formOf(t, field{"data", "a.png", good[:len(good)-20]})
+	lateType, lateForm := formOf(t, field{"data", "a.png", good}, field{"x", "", bytes.Repeat([]byte("x"), 100)})
 	wide := pngOf(t, plain(red, 32, 32))
 	// The header announces 60,000 × 60,000 pixels; its checksum is made to fit.
 	wide = withPNGSize(wide, 60000, 60000)
@@ -353,8 +402,7 @@ func TestPredictRefuses(t *testing.T) {
 		{"nothing", "", nil, 400, []string{"no image", `"data"`}},
 		{"nothing, said to be a picture", "image/png", nil, 400, []string{"no image"}},
 		{"a form without the field", noneType, noneForm, 400, []string{"no image", `"data"`, `"file"`}},
-		{"a form whose field is empty", emptyType, emptyForm, 400, []string{"no image", "empty"}},
-		{"a form with two pictures", twiceType, twiceForm, 400, []string{"more than one"}},
+		{"a form whose field is empty", emptyType, emptyForm, 400, []string{"no image"}},
 		{"a form without content", goodType, nil, 400, []string{"broken form"}},
 		{"a form that breaks off before the picture", goodType, goodForm[:100], 400, []string{"broken form"}},
 		{"a form that breaks off in the picture", goodType, goodForm[:bytes.Index(goodForm, []byte("IDAT"))], 400, []string{"broken form"}},
@@ -365,7 +413,9 @@ func TestPredictRefuses(t *testing.T) {
 		{"several parts that are no form", strings.Replace(goodType, "form-data", "mixed", 1), goodForm, 415, []string{"multipart/mixed"}},
 		{"text in a form", textType, textForm, 415, []string{"image"}},
 		{"text", "image/png", []byte("hello"), 415, []string{"image"}},
-		{"JSON", "application/json", []byte(`{"data":"aGVsbG8="}`), 415, nil},
+		{"JSON without instances", "application/json", []byte(`{"data":"aGVsbG8="}`), 400, []string{"instances"}},
+		{"JSON that is none", "application/json; charset=utf-8", []byte(`{"instances":[`), 400, []string{"instances"}},
+		{"JSON with an instance that is none", "application/json", []byte(`{"instances":[{"b64":"aGVsbG8="},{}]}`), 400, []string{"instance 1", "b64"}},
 		{"a TIFF", "image/tiff", []byte("II*\x00\x08\x00\x00\x00"), 415, nil},
 		{"a picture that breaks off", "", good[:len(good)-20], 422, nil},
 		{"a picture that breaks off, in a form", brokenType, brokenForm, 422, nil},
@@ -463,6 +513,17 @@ func TestOtherRequests(t *testing.T) {
 		response, answer := receive(t, conn)
 		checkProblem(t, response, answer, 431)
 	})
+	for series, want := range map[string]float64{
+		`fakeart_requests_total{code="404",method="GET",route="unmatched"}`:    3,
+		`fakeart_requests_total{code="405",method="PUT",route="unmatched"}`:    1,
+		`fakeart_requests_total{code="501",method="_OTHER",route="unmatched"}`: 1,
+		`fakeart_requests_total{code="400",method="_OTHER",route="unmatched"}`: 1,
+		`fakeart_requests_total{code="431",method="_OTHER",route="unmatched"}`: 1,
+	} {
+		if got := metric(t, m, series); got != want {
+			t.Errorf("%s is %g, want %g", series, got, want)
+		}
+	}
 }
 
 func TestHealthAndReadiness(t *testing.T) {
@@ -477,48 +538,17 @@ func TestHealthAndReadiness(t *testing.T) {
 	m.draining.Store(true)
 	response, answer := do(t, "GET", m.URL()+"/readyz", "", nil)
 	checkProblem(t, response, answer, 503)
-	if !response.Close {
-		t.Error("a server that is stopping keeps the connection open")
-	}
 	if response, _ := do(t, "GET", m.URL()+"/healthz", "", nil); response.StatusCode != 200 {
 		t.Errorf("healthz of a server that is stopping: status %d", response.StatusCode)
 	}
 }
 
-// takeWorkers leaves the pool without any, and returns how to give them back.
-func takeWorkers(m *Main) (giveBack func()) {
-	var workers []*worker
-	for range cap(m.workers.free) {
-		workers = append(workers, <-m.workers.free)
-	}
-	return sync.OnceFunc(func() {
-		for _, w := range workers {
-			m.workers.free <- w
-		}
-	})
-}
-
-func TestAPanicIsAnsweredAndItsWorkerSurvives(t *testing.T) {
-	m := start(t)
-	picture := pngOf(t, plain(red, 32, 32))
-	giveBack := takeWorkers(m)
-	m.workers.free <- &worker{} // without a session
-	for range 3 {
-		response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
-		checkProblem(t, response, answer, 500)
-		if bytes.Contains(answer, []byte("nil pointer")) {
-			t.Errorf("the answer tells what is for the log alone: %s", answer)
-		}
-	}
-	<-m.workers.free
-	giveBack()
-	response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
-	checkPrediction(t, m, response, answer, model.Fake)
-}
+// inUse is the digest of the model in use.
+func inUse(m *Main) string { return m.models.current.Load().file.Digest }
 
 func dial(t *testing.T, m *Main) net.Conn {
 	t.Helper()
-	return dialAddr(t, m.listener.Addr().String())
+	return dialAddr(t, m.fronts[0].listener.Addr().String())
 }
 
 func dialAddr(t *testing.T, addr string) net.Conn {
@@ -611,7 +641,7 @@ func untilClosed(t *testing.T, addr string) {
 
 func TestCloseAnswersWhatHasBegun(t *testing.T) {
 	m := start(t)
-	addr := m.listener.Addr().String()
+	addr := m.fronts[0].listener.Addr().String()
 	picture := pngOf(t, plain(red, 32, 32))
 	var conns []net.Conn
 	for range 5 {
@@ -624,7 +654,7 @@ func TestCloseAnswersWhatHasBegun(t *testing.T) {
 	if response, _ := receive(t, idle); response.StatusCode != 200 {
 		t.Fatalf("status %d", response.StatusCode)
 	}
-	digest := m.file.Digest
+	digest := inUse(m)
 	closed := make(chan error, 1)
 	go func() { closed <- m.Close() }()
 	untilClosed(t, addr)
@@ -656,7 +686,7 @@ func TestCloseAnswersWhatHasBegun(t *testing.T) {
 
 func TestCloseDoesNotWaitForeverForAClientThatDoesNotSend(t *testing.T) {
 	m := start(t, func(c *Config) { c.ShutdownTimeout = 10 * time.Millisecond })
-	begin(t, m.listener.Addr().String(), []byte("never sent"))
+	begin(t, m.fronts[0].listener.Addr().String(), []byte("never sent"))
 	if err := m.Close(); err != nil {
 		t.Error(err)
 	}
@@ -677,20 +707,18 @@ func TestCloseDoesNotWaitForAConnectionThatWasNeverUsed(t *testing.T) {
 }
 
 func TestShutdownSaysWhenARequestStaysUnanswered(t *testing.T) {
-	m := start(t, func(c *Config) { c.ShutdownTimeout = 10 * time.Millisecond })
-	giveBack := takeWorkers(m)
-	defer giveBack()
+	m, release := startHeld(t, func(c *Config) { c.ShutdownTimeout = 10 * time.Millisecond })
 	conn := dial(t, m)
 	picture := pngOf(t, plain(red, 32, 32))
 	if _, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%s", len(picture), picture); err != nil {
 		t.Fatal(err)
 	}
-	for m.pending.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	if err := m.shutdown(); err == nil || !strings.Contains(err.Error(), "1 requests unanswered") {
+	until(t, "the request", func() bool { return m.pending.Load() > 0 })
+	if err := m.Close(); err == nil || !strings.Contains(err.Error(), "1 requests unanswered") {
 		t.Errorf("error %v", err)
 	}
+	release()
+	until(t, "the answer", func() bool { return m.pending.Load() == 0 })
 }
 
 func TestRunRefuses(t *testing.T) {
@@ -714,7 +742,7 @@ func TestRunRefuses(t *testing.T) {
 		words             []string
 	}{
 		{"a model that is missing", filepath.Join(t.TempDir(), "absent.onnx"), "127.0.0.1:0", []string{"absent.onnx", "no such file"}},
-		{"a model that is a folder", t.TempDir(), "127.0.0.1:0", []string{"not a regular file"}},
+		{"a folder without a model", t.TempDir(), "127.0.0.1:0", []string{"no model", ".onnx"}},
 		{"a model that is no model", writeFile(t, "picture.onnx", pngOf(t, plain(red, 1, 1))), "127.0.0.1:0", []string{"picture.onnx", "not an ONNX model"}},
 		{"half a model", writeFile(t, "half.onnx", data[:len(data)/2]), "127.0.0.1:0", []string{"half.onnx", "truncated"}},
 		{"a model of another preprocessing", writeModel(t, redDetector(t), otherPreprocessing), "127.0.0.1:0", []string{"bgr-v0", imaging.PreprocessingID}},
@@ -724,7 +752,7 @@ func TestRunRefuses(t *testing.T) {
 		{"an address that is none", good, "nonsense", []string{"nonsense"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			config := testConfig(test.model)
+			config := testConfig(t, test.model)
 			config.Addr = test.addr
 			m := NewMain(config, slog.New(slog.DiscardHandler))
 			err := m.Run(t.Context())
@@ -747,11 +775,11 @@ func TestRunRefuses(t *testing.T) {
 }
 
 func TestWaitReportsAListenerThatFails(t *testing.T) {
-	m := NewMain(testConfig(writeModel(t, redDetector(t), metadata())), slog.New(slog.DiscardHandler))
+	m := NewMain(testConfig(t, writeModel(t, redDetector(t), metadata())), slog.New(slog.DiscardHandler))
 	if err := m.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_ = m.listener.Close()
+	_ = m.fronts[0].listener.Close()
 	if err := m.Wait(t.Context()); err == nil {
 		t.Error("no error")
 	}
@@ -768,7 +796,7 @@ func program(t *testing.T, variables []string, args ...string) (*exec.Cmd, *byte
 		t.Fatal(err)
 	}
 	cmd := exec.Command(exe, args...)
-	cmd.Env = append(append(os.Environ(), programVariable+"=1"), variables...)
+	cmd.Env = append(append(os.Environ(), programVariable+"=1", "FAKEART_LOG_PATH="+filepath.Join(t.TempDir(), "predictions.db")), variables...)
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
 	return cmd, &stdout
@@ -900,30 +928,5 @@ func TestTheProgramRefusesWrongFlags(t *testing.T) {
 	cmd, stdout := program(t, nil, "--version")
 	if err := cmd.Run(); err != nil || strings.TrimSpace(stdout.String()) == "" {
 		t.Errorf("--version: %q, %v", stdout, err)
-	}
-}
-
-func BenchmarkPredict(b *testing.B) {
-	data, err := os.ReadFile(os.Getenv("FAKEART_MODEL"))
-	if err != nil {
-		b.Skip("set FAKEART_MODEL to a model file")
-	}
-	file, err := model.Parse(data)
-	if err != nil {
-		b.Fatal(err)
-	}
-	p, err := newPool(file, 1, 0, ort.Options{Threads: 1})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = p.close() }()
-	var picture bytes.Buffer
-	if err := jpeg.Encode(&picture, plain(red, 32, 32), nil); err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		if _, err := p.predict(picture.Bytes()); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

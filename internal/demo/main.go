@@ -86,7 +86,7 @@ func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 		return err
 	}
 
-	cmd := d.command(ctx, d.server, "--model", model, "--addr", "127.0.0.1:0")
+	cmd := d.command(ctx, d.server, "--model", model, "--addr", "127.0.0.1:0", "--log-path", filepath.Join(d.dir, "predictions.db"), "--log-format=text")
 	log, err := cmd.StderrPipe()
 	if err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -29,17 +28,13 @@ func closed(ctx context.Context, addr netip.AddrPort, request []byte, connection
 
 	open := make([]rawConn, connections)
 	for i := range open {
-		file, err := dial(ctx, addr)
+		fd, err := dial(addr)
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = file.Close() }()
-		c := &open[i]
-		c.fd, c.buffer = int(file.Fd()), make([]byte, 0, 4096) // Fd makes it blocking
-		if err := unix.SetNonblock(c.fd, true); err != nil {
-			return nil, os.NewSyscallError("set nonblock", err)
-		}
-		if err := unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, c.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}); err != nil {
+		defer func() { _ = unix.Close(fd) }()
+		open[i] = rawConn{fd: fd, buffer: make([]byte, 0, 4096)}
+		if err := unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}); err != nil {
 			return nil, os.NewSyscallError("epoll_ctl", err)
 		}
 	}
@@ -101,13 +96,26 @@ func wait(poll int, events []unix.EpollEvent) (int, error) {
 	return 0, os.NewSyscallError("epoll_pwait", err)
 }
 
-func dial(ctx context.Context, addr netip.AddrPort) (*os.File, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr.String())
-	if err != nil {
-		return nil, err
+// dial connects. Of a connection of the package net Go's own poller would be told
+// whenever an answer comes, and wake a thread for it.
+func dial(addr netip.AddrPort) (fd int, err error) {
+	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()})
+	if ip := addr.Addr().Unmap(); ip.Is4() {
+		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: ip.As4()}
 	}
-	defer func() { _ = conn.Close() }() // File makes a copy
-	return conn.(*net.TCPConn).File()
+	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if err = unix.Connect(fd, to); err == nil {
+		if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err == nil {
+			err = unix.SetNonblock(fd, true)
+		}
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, os.NewSyscallError("connect", err)
+	}
+	return fd, nil
 }
 
 // rawConn is one connection.

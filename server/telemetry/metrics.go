@@ -45,6 +45,7 @@ type Metrics struct {
 type Sources struct {
 	QueueDepth  func() int // pictures that wait for a session
 	LogWaiting  func() int // records that wait to be stored
+	LogOutbox   func() int // records that could not be sent to it yet
 	LogWritable func() bool
 	InFlight    func() int // requests
 }
@@ -106,6 +107,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 		gauge("fakeart_queue_depth", "Pictures that wait for a session.", func() float64 { return float64(s.QueueDepth()) }),
 		gauge("fakeart_requests_in_flight", "Requests that are worked on.", func() float64 { return float64(s.InFlight()) }),
 		gauge("fakeart_log_waiting_records", "Records of the prediction log that wait to be stored.", func() float64 { return float64(s.LogWaiting()) }),
+		gauge("fakeart_log_outbox_records", "Records of the prediction log that were spilled and are not sent yet.", func() float64 { return float64(s.LogOutbox()) }),
 		gauge("fakeart_log_writable", "1 while the prediction log can be written.", func() float64 {
 			if s.LogWritable() {
 				return 1

@@ -14,7 +14,7 @@ import (
 
 func metrics() *Metrics {
 	return NewMetrics("1.2.3", Sources{
-		QueueDepth: func() int { return 3 }, InFlight: func() int { return 4 }, LogWaiting: func() int { return 5 }, LogWritable: func() bool { return true },
+		QueueDepth: func() int { return 3 }, InFlight: func() int { return 4 }, LogWaiting: func() int { return 5 }, LogOutbox: func() int { return 6 }, LogWritable: func() bool { return true },
 	})
 }
 
@@ -66,7 +66,7 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 		`fakeart_log_records_total{result="failed"} 0`,
 		`fakeart_model_info{data_digest="d",model="sha256:abc",name="new",preprocessing="p"} 1`,
 		`fakeart_build_info{version="1.2.3"} 1`,
-		`fakeart_queue_depth 3`, `fakeart_requests_in_flight 4`, `fakeart_log_waiting_records 5`, `fakeart_log_writable 1`, `fakeart_panics_total 1`,
+		`fakeart_queue_depth 3`, `fakeart_requests_in_flight 4`, `fakeart_log_waiting_records 5`, `fakeart_log_outbox_records 6`, `fakeart_log_writable 1`, `fakeart_panics_total 1`,
 	} {
 		if !strings.Contains(got, line+"\n") {
 			t.Errorf("lacks %s", line)

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"fakeart/internal/model"
+)
+
+// adminRoutes are those that only an administrator may use.
+var adminRoutes = []struct{ method, path, body string }{
+	{"GET", "/log", ""},
+	{"GET", "/log/export", ""},
+	{"PUT", "/models/current", `{"model":"previous"}`},
+}
+
+func askAs(t *testing.T, method, url, body string, header map[string]string) (*http.Response, []byte) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range header {
+		if key == "Host" {
+			request.Host = value
+		} else {
+			request.Header.Set(key, value)
+		}
+	}
+	return send(t, request)
+}
+
+func TestAdministratorsNeedAToken(t *testing.T) {
+	file := writeFile(t, "tokens", []byte("old-token-in-the-file\n\nnew-token-in-the-file\n"))
+	m := start(t, func(c *Config) { c.AdminToken, c.AdminTokenFile = []string{"first-token-here,second-token-here"}, file })
+	for _, route := range adminRoutes {
+		for _, test := range []struct {
+			name, authorization string
+			status              int
+			challenge           string
+		}{
+			{"none", "", 401, `Bearer realm="fakeart"`},
+			{"another scheme", "Basic Zmlyc3Q6dG9rZW4=", 401, `Bearer realm="fakeart"`},
+			{"no token", "Bearer ", 401, `Bearer realm="fakeart"`},
+			{"a wrong token", "Bearer first-token-herE", 401, "invalid_token"},
+			{"a part of a token", "Bearer first", 401, "invalid_token"},
+			{"all of them", "Bearer first-token-here,second-token-here", 401, "invalid_token"},
+			{"the first", "Bearer first-token-here", 0, ""},
+			{"the second", "bearer second-token-here", 0, ""},
+			{"one of the file", "Bearer new-token-in-the-file", 0, ""},
+		} {
+			t.Run(route.method+route.path+" "+test.name, func(t *testing.T) {
+				header := map[string]string{}
+				if test.authorization != "" {
+					header["Authorization"] = test.authorization
+				}
+				response, body := askAs(t, route.method, m.URL()+route.path, route.body, header)
+				if test.status == 0 {
+					if response.StatusCode == 401 || response.StatusCode == 403 {
+						t.Errorf("status %d: %s", response.StatusCode, body)
+					}
+					return
+				}
+				checkProblem(t, response, body, test.status)
+				if !strings.Contains(response.Header.Get("WWW-Authenticate"), test.challenge) {
+					t.Errorf("challenge %q, want %q", response.Header.Get("WWW-Authenticate"), test.challenge)
+				}
+			})
+		}
+	}
+	// Tokens are rotated by replacing the file.
+	if err := os.WriteFile(file, []byte("newest-token"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for token, want := range map[string]int{"old-token-in-the-file": 401, "newest-token": 200} {
+		if response, body := askAs(t, "GET", m.URL()+"/log", "", map[string]string{"Authorization": "Bearer " + token}); response.StatusCode != want {
+			t.Errorf("%s: status %d, want %d: %s", token, response.StatusCode, want, body)
+		}
+	}
+}
+
+func TestWithoutTokensAdministrationIsLocal(t *testing.T) {
+	m := start(t)
+	for _, route := range adminRoutes {
+		for _, test := range []struct {
+			name   string
+			header map[string]string
+			local  bool
+		}{
+			{"from this machine", nil, true},
+			{"by its name", map[string]string{"Host": "localhost:1234"}, true},
+			{"through a proxy", map[string]string{"X-Forwarded-For": "127.0.0.1"}, false},
+			{"through a proxy that says so otherwise", map[string]string{"Forwarded": "for=192.0.2.1"}, false},
+			{"from a page whose name was bent", map[string]string{"Host": "evil.example"}, false},
+		} {
+			t.Run(route.path+" "+test.name, func(t *testing.T) {
+				response, body := askAs(t, route.method, m.URL()+route.path, route.body, test.header)
+				if test.local {
+					if response.StatusCode == 403 {
+						t.Errorf("refused: %s", body)
+					}
+					return
+				}
+				checkProblem(t, response, body, 403, "loopback", "FAKEART_ADMIN_TOKEN")
+			})
+		}
+	}
+}
+
+func TestProfilesAreOnTheAdministratorsAddressAlone(t *testing.T) {
+	m := start(t, func(c *Config) { c.AdminAddr = "127.0.0.1:0" })
+	admin := "http://" + m.fronts[1].listener.Addr().String()
+	response, body := do(t, "GET", m.URL()+"/debug/pprof/", "", nil)
+	checkProblem(t, response, body, 404)
+	for path, word := range map[string]string{
+		"/debug/pprof/": "goroutine", "/debug/pprof/goroutine?debug=1": "goroutine profile", "/debug/pprof/profile?seconds=1": "\x1f\x8b",
+		"/debug/pprof/cmdline": "", "/metrics": "fakeart_build_info", "/healthz": "ok", "/log": "records", "/models/current": inUse(m),
+	} {
+		response, body := do(t, "GET", admin+path, "", nil)
+		if response.StatusCode != 200 || !bytes.Contains(body, []byte(word)) {
+			t.Errorf("%s: status %d: %.100q", path, response.StatusCode, body)
+		}
+	}
+	response, body = askAs(t, "GET", admin+"/debug/pprof/", "", map[string]string{"X-Forwarded-For": "192.0.2.1"})
+	checkProblem(t, response, body, 403)
+	response, body = do(t, "POST", admin+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	checkPrediction(t, m, response, body, model.Fake)
+}

@@ -1,0 +1,361 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"fakeart/server/oip"
+	"fakeart/server/source"
+)
+
+// document is the OpenAPI document that the program serves.
+func document(t *testing.T, m *Main) map[string]any {
+	t.Helper()
+	response, body := do(t, "GET", m.URL()+"/openapi.json", "", nil)
+	if response.StatusCode != 200 || response.Header.Get("Content-Type") != "application/json" {
+		t.Fatalf("status %d, %s", response.StatusCode, response.Header.Get("Content-Type"))
+	}
+	parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed.(map[string]any)
+}
+
+func member(v any, path ...string) any {
+	for _, key := range path {
+		object, ok := v.(map[string]any)
+		if !ok {
+			return nil
+		}
+		v = object[key]
+	}
+	return v
+}
+
+func TestTheDocumentDescribesEveryRouteAndNoOther(t *testing.T) {
+	m := start(t)
+	d := document(t, m)
+	if version := d["openapi"]; version != "3.1.0" {
+		t.Errorf("OpenAPI %v", version)
+	}
+	var described, routes []string
+	for path, item := range d["paths"].(map[string]any) {
+		for method := range item.(map[string]any) {
+			described = append(described, strings.ToUpper(method)+" "+path)
+		}
+	}
+	parameter := regexp.MustCompile(`:(\w+)`)
+	for _, r := range m.fronts[0].app.GetRoutes(true) {
+		if r.Method != "HEAD" {
+			routes = append(routes, r.Method+" "+parameter.ReplaceAllString(r.Path, "{$1}"))
+		}
+	}
+	slices.Sort(described)
+	slices.Sort(routes)
+	// The files that the page of the document is made of.
+	routes = slices.DeleteFunc(routes, func(r string) bool { return r == "GET /docs/*" })
+	if !slices.Equal(described, routes) {
+		t.Errorf("described:\n%s\nroutes:\n%s", strings.Join(described, "\n"), strings.Join(routes, "\n"))
+	}
+	for path, item := range d["paths"].(map[string]any) {
+		for method, op := range item.(map[string]any) {
+			if member(op, "summary") == nil || member(op, "operationId") == nil || member(op, "tags") == nil {
+				t.Errorf("%s %s: lacks a summary, an id or a tag", method, path)
+			}
+		}
+	}
+}
+
+// The document's promises, one by one: each documented answer of each operation is
+// brought about on a running program, and held against its schema.
+func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
+	t.Setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:1") // where nobody listens
+	open := start(t)
+	tokens := start(t, func(c *Config) { c.AdminToken = []string{"secret-secret-secret"} })
+	limited := start(t, func(c *Config) { c.RateLimit = 1 })
+	unlogged := start(t, func(c *Config) { c.LogStore = "none" })
+	held, _ := startHeld(t, func(c *Config) { c.Queue, c.MaxImages, c.RequestTimeout = 1, 1, 50*time.Millisecond })
+	unready := start(t)
+	unready.draining.Store(true)
+	vanished := start(t)
+	if err := os.Remove(vanished.config.Model); err != nil {
+		t.Fatal(err)
+	}
+	unreachable := start(t)
+	bucket, err := source.Open(t.Context(), "gs://bucket/model.onnx", source.Options{Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unreachable.models.source, unreachable.models.options = bucket, source.Options{Timeout: time.Second}
+	small := start(t)
+	small.models.options = source.Options{Limit: 10}
+
+	picture := pngOf(t, plain(red, 32, 32))
+	formType, form := formOf(t, field{"data", "a.png", picture}, field{"data", "b.png", picture})
+	noneType, none := formOf(t, field{"x", "a.png", picture})
+	tensor := func(n int) []byte {
+		values := strings.TrimSuffix(strings.Repeat("0.5,", n*3*32*32), ",")
+		return fmt.Appendf(nil, `{"id":"7","inputs":[{"name":"input","shape":[%d,3,32,32],"datatype":"FP32","data":[%s]}]}`, n, values)
+	}
+	good := writeFile(t, "new.onnx", modelBytes(t, detector(t, 2)))
+	bad := writeFile(t, "bad.onnx", []byte("no model"))
+	put := func(ref string) []byte { return fmt.Appendf(nil, `{"model":%q}`, ref) }
+
+	type call struct {
+		m       *Main
+		query   string
+		header  map[string]string
+		body    []byte
+		times   int // before the answer that counts
+		name    string
+		version string
+	}
+	gzip := map[string]string{"Content-Encoding": "gzip"}
+	proxied := map[string]string{"X-Forwarded-For": "192.0.2.1"}
+	big := make([]byte, open.config.MaxBody+1)
+	asForm, asJSON := map[string]string{"Content-Type": formType}, map[string]string{"Content-Type": "application/json"}
+	answers := map[string]map[string]call{
+		"health":        {"200": {m: open}},
+		"ready":         {"200": {m: open}, "503": {m: unready}},
+		"models":        {"200": {m: open}, "404": {m: vanished}, "502": {m: unreachable}},
+		"current-model": {"200": {m: open}},
+		"change-model": {
+			"200": {m: start(t), body: put("file://" + good)}, "400": {m: open, body: put("ftp://x/y")}, "401": {m: tokens, body: put("previous")},
+			"403": {m: open, body: put("previous"), header: proxied}, "404": {m: open, body: put("file:///nowhere.onnx")},
+			"409": {m: open, body: put("previous")}, "413": {m: small, body: put("file://" + good)}, "415": {m: open, body: []byte("x"), header: map[string]string{"Content-Type": "text/html"}},
+			"422": {m: open, body: put("file://" + bad)}, "502": {m: unreachable, body: put("gs://bucket/other.onnx")},
+		},
+		"log": {
+			"200": {m: open, query: "?limit=5"}, "400": {m: open, query: "?cursor=x"}, "401": {m: tokens}, "403": {m: open, header: proxied},
+			"404": {m: unlogged}, "422": {m: open, query: "?limit=0"},
+		},
+		"export-log": {
+			"200": {m: open}, "400": {m: open, query: "?format=xls"}, "401": {m: tokens, header: map[string]string{"Authorization": "Bearer wrong"}},
+			"403": {m: open, header: proxied}, "404": {m: unlogged},
+		},
+		"v2-server": {"200": {m: open}},
+		"v2-live":   {"200": {m: open}},
+		"v2-ready":  {"200": {m: open}, "503": {m: unready}},
+		"metrics":   {"200": {m: open}},
+		"openapi":   {"200": {m: open}},
+		"docs":      {"200": {m: open}},
+	}
+	for _, id := range []string{"predict", "model"} {
+		answers[id] = map[string]call{
+			"200": {m: open, body: picture}, "400": {m: open, body: none, header: map[string]string{"Content-Type": noneType}},
+			"413": {m: open, body: big}, "415": {m: open, body: []byte("hello")}, "422": {m: open, body: picture[:60]},
+			"429": {m: limited, body: picture, times: 2}, "503": {m: held, body: picture},
+		}
+	}
+	for _, prefix := range []string{"v2-model", "v2-version"} {
+		answers[prefix] = map[string]call{"200": {m: open}, "404": {m: open, name: "other"}}
+		answers[prefix+"-ready"] = map[string]call{"200": {m: open}, "404": {m: open, name: "other"}, "503": {m: unready}}
+	}
+	answers["v2-version"]["404"] = call{m: open, version: "1"}
+	for _, id := range []string{"v2-infer", "v2-version-infer"} {
+		answers[id] = map[string]call{
+			"200": {m: open, body: tensor(2)}, "400": {m: open, body: []byte(`{"inputs":[]}`)}, "404": {m: open, body: tensor(1), name: "other"},
+			"413": {m: open, body: big}, "415": {m: open, body: tensor(1), header: gzip},
+			"429": {m: limited, body: tensor(1), times: 2}, "503": {m: held, body: tensor(1)},
+		}
+	}
+	// Beside the documented forms of a request.
+	more := map[string][]call{"predict": {{m: open, body: form, header: asForm}, {m: open, body: []byte(`{"instances":[{"b64":""},{"b64":"!"}]}`), header: asJSON}, {m: open, body: picture, query: "?embedding=true"}}}
+
+	d := document(t, open)
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	if err := compiler.AddResource("http://localhost/openapi.json", d); err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range d["paths"].(map[string]any) {
+		for method, op := range item.(map[string]any) {
+			id := member(op, "operationId").(string)
+			responses := member(op, "responses").(map[string]any)
+			check := func(t *testing.T, status string, c call) {
+				where := strings.NewReplacer("{name}", cmp.Or(c.name, modelName), "{version}", cmp.Or(c.version, inUse(c.m))).Replace(path)
+				var response *http.Response
+				var body []byte
+				for range c.times + 1 {
+					request, err := http.NewRequestWithContext(t.Context(), strings.ToUpper(method), c.m.URL()+where+c.query, bytes.NewReader(c.body))
+					if err != nil {
+						t.Fatal(err)
+					}
+					for key, value := range c.header {
+						request.Header.Set(key, value)
+					}
+					response, body = send(t, request)
+				}
+				if fmt.Sprint(response.StatusCode) != status {
+					t.Fatalf("status %d, want %s: %.300s", response.StatusCode, status, body)
+				}
+				mediaType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
+				content, _ := member(responses[status], "content").(map[string]any)
+				if content[mediaType] == nil {
+					t.Fatalf("content type %s is not documented, only %v", mediaType, content)
+				}
+				if !strings.HasSuffix(mediaType, "json") || id == "export-log" || id == "openapi" {
+					return
+				}
+				pointer := strings.Join([]string{"paths", escape(path), method, "responses", status, "content", escape(mediaType), "schema"}, "/")
+				schema, err := compiler.Compile("http://localhost/openapi.json#/" + pointer)
+				if err != nil {
+					t.Fatal(err)
+				}
+				value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+				if err == nil {
+					err = schema.Validate(value)
+				}
+				if err != nil {
+					t.Errorf("%s: %v", body, err)
+				}
+			}
+			for status := range responses {
+				t.Run(id+" "+status, func(t *testing.T) {
+					if status == "default" {
+						return // every status that is not listed
+					}
+					c, ok := answers[id][status]
+					if !ok {
+						t.Fatalf("%s %s documents %s, which this test does not bring about", method, path, status)
+					}
+					check(t, status, c)
+				})
+			}
+			for status := range answers[id] {
+				if responses[status] == nil {
+					t.Errorf("%s answers with %s, which is not documented", id, status)
+				}
+			}
+			for i, c := range more[id] {
+				t.Run(fmt.Sprint(id, " 200 ", i), func(t *testing.T) { check(t, "200", c) })
+			}
+			delete(answers, id)
+		}
+	}
+	for id := range answers {
+		t.Errorf("%s is no operation", id)
+	}
+}
+
+func escape(pointer string) string {
+	return strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D").Replace(pointer)
+}
+
+func TestThePageOfTheDocumentLoadsNothingFromElsewhere(t *testing.T) {
+	m := start(t)
+	response, page := do(t, "GET", m.URL()+"/docs", "", nil)
+	if response.StatusCode != 200 || !strings.HasPrefix(response.Header.Get("Content-Type"), "text/html") {
+		t.Fatalf("status %d, %s", response.StatusCode, response.Header.Get("Content-Type"))
+	}
+	policy := response.Header.Get("Content-Security-Policy")
+	if !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "http") || strings.Contains(strings.SplitAfter(policy, "script-src")[1], "unsafe") {
+		t.Errorf("policy %q", policy)
+	}
+	links := regexp.MustCompile(`(?:src|href)="([^"]*)"`).FindAllSubmatch(page, -1)
+	if len(links) < 3 {
+		t.Fatalf("only %d files in %.500s", len(links), page)
+	}
+	for _, link := range links {
+		path := string(link[1])
+		if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
+			t.Errorf("%s is elsewhere", path)
+			continue
+		}
+		if response, body := do(t, "GET", m.URL()+path, "", nil); response.StatusCode != 200 || len(body) == 0 {
+			t.Errorf("%s: status %d, %d bytes", path, response.StatusCode, len(body))
+		}
+	}
+	if !bytes.Contains(page, []byte("/openapi.json")) {
+		t.Error("the page does not show the document")
+	}
+	// What is not in the program is not on the disk either.
+	for _, path := range []string{"/docs/../main.go", "/docs/%2e%2e/%2e%2e/etc/passwd", "/docs//etc/passwd", "/docs/nothing.js"} {
+		if response, body := do(t, "GET", m.URL()+path, "", nil); response.StatusCode != 404 {
+			t.Errorf("%s: status %d: %.100s", path, response.StatusCode, body)
+		}
+	}
+}
+
+func TestTheProtocolTakesAndGivesBinaryTensors(t *testing.T) {
+	m := start(t)
+	const n, size = 3, 3 * 32 * 32
+	binaryInput := make([]byte, 0, 4*n*size)
+	for i := range n {
+		for j := range size {
+			v := float32(0)
+			if j < 32*32 { // the plane of red
+				v = float32(i) / 2
+			}
+			binaryInput = binary.LittleEndian.AppendUint32(binaryInput, math.Float32bits(v))
+		}
+	}
+	head := fmt.Sprintf(`{"inputs":[{"name":"input","shape":[%d,3,32,32],"datatype":"FP32","parameters":{"binary_data_size":%d}}],"outputs":[{"name":"logit","parameters":{"binary_data":true}},{"name":"embedding"}]}`, n, len(binaryInput))
+	request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/v2/models/fakeart/infer", io.MultiReader(strings.NewReader(head), bytes.NewReader(binaryInput)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set(oip.LengthHeader, fmt.Sprint(len(head)))
+	response, body := send(t, request)
+	if response.StatusCode != 200 || response.Header.Get("Content-Type") != oip.TypeBinary {
+		t.Fatalf("status %d, %s: %s", response.StatusCode, response.Header.Get("Content-Type"), body)
+	}
+	var length int
+	if _, err := fmt.Sscan(response.Header.Get(oip.LengthHeader), &length); err != nil || len(body)-length != 4*n {
+		t.Fatalf("header %q for %d bytes: %v", response.Header.Get(oip.LengthHeader), len(body), err)
+	}
+	var answer oip.InferResponse
+	if err := json.Unmarshal(body[:length], &answer); err != nil || answer.ModelVersion != inUse(m) || len(answer.Outputs) != 2 || len(answer.Outputs[1].Data) != 3*n {
+		t.Fatalf("%s: %v", body[:length], err)
+	}
+	for i := range n {
+		want := 8*float32(i)/2 - 4
+		if got := math.Float32frombits(binary.LittleEndian.Uint32(body[length+4*i:])); math.Abs(float64(got-want)) > 1e-5 {
+			t.Errorf("logit %d is %g, want %g", i, got, want)
+		}
+		if got := answer.Outputs[1].Data[3*i]; got != float32(i)/2 {
+			t.Errorf("embedding %d begins with %g", i, got)
+		}
+	}
+	// Each picture has left a record.
+	until(t, "the records", func() bool { return metric(t, m, `fakeart_log_records_total{result="written"}`) == n })
+	page := logPage(t, m, "")
+	if len(page.Records) != n || page.Records[0].ImageFormat != tensorFormat || page.Records[0].Width != 32 || page.Records[n-1].Label != "REAL" || page.Records[0].Label != "FAKE" {
+		t.Errorf("records %+v", page.Records)
+	}
+}
+
+func TestATensorFarOutOfRangeIsTheClientsFault(t *testing.T) {
+	m := start(t)
+	values := strings.TrimSuffix(strings.Repeat("3e38,", 3*32*32), ",")
+	response, body := do(t, "POST", m.URL()+"/v2/models/fakeart/infer", "application/json",
+		fmt.Appendf(nil, `{"inputs":[{"name":"input","shape":[1,3,32,32],"datatype":"FP32","data":[%s]}]}`, values))
+	if response.StatusCode != 400 || !bytes.Contains(body, []byte("finite")) {
+		t.Errorf("status %d: %s", response.StatusCode, body)
+	}
+}
+
+func TestAClientOfTheProtocolMaySayHowLongItWaits(t *testing.T) {
+	m, _ := startHeld(t)
+	values := strings.TrimSuffix(strings.Repeat("0,", 3*32*32), ",")
+	response, body := do(t, "POST", m.URL()+"/v2/models/fakeart/infer", "application/json",
+		fmt.Appendf(nil, `{"parameters":{"timeout":30000},"inputs":[{"name":"input","shape":[1,3,32,32],"datatype":"FP32","data":[%s]}]}`, values))
+	if response.StatusCode != 503 || !bytes.Contains(body, []byte(`{"error":"the request was not answered in time"`)) {
+		t.Errorf("status %d: %s", response.StatusCode, body)
+	}
+}

@@ -1,0 +1,367 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/csv"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/parquet-go/parquet-go"
+	"gocloud.dev/pubsub"
+	_ "gocloud.dev/pubsub/mempubsub"
+
+	"fakeart/internal/model"
+	"fakeart/server/predlog"
+)
+
+// logPage reads a page of the log.
+func logPage(t *testing.T, m *Main, query string) LogPage {
+	t.Helper()
+	response, body := do(t, "GET", m.URL()+"/log"+query, "", nil)
+	var page LogPage
+	if err := json.Unmarshal(body, &page); err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("status %d: %s (%v)", response.StatusCode, body, err)
+	}
+	return page
+}
+
+func written(t *testing.T, m *Main, n float64) {
+	t.Helper()
+	until(t, fmt.Sprintf("%g records", n), func() bool { return metric(t, m, `fakeart_log_records_total{result="written"}`) == n })
+}
+
+func TestARecordSaysWhatThePredictionWasMadeOf(t *testing.T) {
+	m := start(t)
+	picture := pngOf(t, plain(red, 40, 20))
+	request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict", bytes.NewReader(picture))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Request-Id", "my-request")
+	request.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	before := time.Now()
+	response, body := send(t, request)
+	checkPrediction(t, m, response, body, model.Fake)
+	var p Prediction
+	if err := json.Unmarshal(body, &p); err != nil {
+		t.Fatal(err)
+	}
+	written(t, m, 1)
+	page := logPage(t, m, "")
+	if page.Total != 1 || len(page.Records) != 1 || page.Next != "" {
+		t.Fatalf("page %+v", page)
+	}
+	r := page.Records[0]
+	sum := sha256.Sum256(picture)
+	for _, v := range []struct{ name, got, want any }{
+		{"id", r.ID, p.ID},
+		{"request id", r.RequestID, "my-request"},
+		{"trace id", r.TraceID, "0af7651916cd43dd8448eb211c80319c"},
+		{"model", r.Model, p.Model},
+		{"label", r.Label, p.Label},
+		{"probability", r.Probability, p.Probability},
+		{"digest", r.ImageSHA256, hex.EncodeToString(sum[:])},
+		{"format", r.ImageFormat, "png"},
+		{"bytes", r.ImageBytes, int64(len(picture))},
+		{"width", r.Width, int64(40)},
+		{"height", r.Height, int64(20)},
+		{"image", len(r.Image), 0},
+		{"embedding", fmt.Sprint(r.Embedding), "[1 0 0]"},
+		{"saturation", r.Saturation, 1.0},
+	} {
+		if v.got != v.want {
+			t.Errorf("%s is %v, want %v", v.name, v.got, v.want)
+		}
+	}
+	if r.Time.Before(before.Add(-time.Second)) || r.Time.After(time.Now()) || !(r.LatencySeconds > 0 && r.LatencySeconds < 30) {
+		t.Errorf("time %v, latency %g", r.Time, r.LatencySeconds)
+	}
+	if math.Abs(r.Mean-1.0/3) > 1e-6 || math.Abs(r.Brightness-0.299) > 0.01 || r.Contrast != 0 || r.Sharpness != 0 {
+		t.Errorf("statistics of a red picture: %+v", r)
+	}
+}
+
+func TestThePagesOfTheLogGoThroughAllOfIt(t *testing.T) {
+	m := start(t, func(c *Config) { c.LogImages = true })
+	picture := pngOf(t, plain(red, 32, 32))
+	var ids []string
+	for range 25 {
+		_, body := do(t, "POST", m.URL()+"/predict", "", picture)
+		var p Prediction
+		if err := json.Unmarshal(body, &p); err != nil {
+			t.Fatal(err)
+		}
+		ids = append([]string{p.ID}, ids...) // newest first
+	}
+	written(t, m, 25)
+	var got []string
+	for query := "?limit=10"; ; {
+		page := logPage(t, m, query)
+		for _, r := range page.Records {
+			got = append(got, r.ID)
+		}
+		if page.Next == "" {
+			break
+		}
+		query = "?limit=10&cursor=" + page.Next
+	}
+	if strings.Join(got, " ") != strings.Join(ids, " ") {
+		t.Errorf("pages give %v, want %v", got, ids)
+	}
+	// Pictures are in the export.
+	_, body := do(t, "GET", m.URL()+"/log/export", "", nil)
+	var row predlog.Row
+	if err := json.Unmarshal(bytes.SplitN(body, []byte("\n"), 2)[0], &row); err != nil || !bytes.Equal(row.Image, picture) {
+		t.Errorf("a logged picture has %d bytes, want %d (%v)", len(row.Image), len(picture), err)
+	}
+}
+
+func TestTheLogIsExportedInEveryFormatWhileItIsWritten(t *testing.T) {
+	m := start(t)
+	picture := pngOf(t, plain(red, 32, 32))
+	const before = 50
+	for range before {
+		do(t, "POST", m.URL()+"/predict", "", picture)
+	}
+	written(t, m, before)
+	var stop atomic.Bool
+	var group sync.WaitGroup
+	group.Go(func() {
+		for !stop.Load() {
+			do(t, "POST", m.URL()+"/predict", "", picture)
+		}
+	})
+	defer group.Wait()
+	defer stop.Store(true)
+	for _, format := range []string{"", "ndjson", "csv", "parquet", "sqlite"} {
+		t.Run(format, func(t *testing.T) {
+			response, body := do(t, "GET", m.URL()+"/log/export?format="+format, "", nil)
+			if response.StatusCode != 200 || !strings.Contains(response.Header.Get("Content-Disposition"), "attachment") {
+				t.Fatalf("status %d, %v: %.200s", response.StatusCode, response.Header, body)
+			}
+			rows := 0
+			switch format {
+			case "", "ndjson":
+				for line := range bytes.Lines(body) {
+					var row predlog.Row
+					if err := json.Unmarshal(line, &row); err != nil || row.Label != model.Fake {
+						t.Fatalf("%s: %v", line, err)
+					}
+					rows++
+				}
+			case "csv":
+				lines, err := csv.NewReader(bytes.NewReader(body)).ReadAll()
+				if err != nil || lines[0][0] != "id" {
+					t.Fatalf("%v: %.200s", err, body)
+				}
+				rows = len(lines) - 1
+			case "parquet":
+				all, err := parquet.Read[predlog.Row](bytes.NewReader(body), int64(len(body)))
+				if err != nil || all[0].Label != model.Fake || len(all[0].Embedding) != 3 {
+					t.Fatalf("%v: %+v", err, all)
+				}
+				rows = len(all)
+			case "sqlite":
+				db, err := sql.Open("sqlite", writeFile(t, "copy.db", body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = db.Close() }()
+				if err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM predictions WHERE label = 'FAKE'").Scan(&rows); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if rows < before {
+				t.Errorf("%d rows, want at least %d", rows, before)
+			}
+		})
+	}
+}
+
+func TestAnExportEndsWhenTheClientGoesAway(t *testing.T) {
+	m := start(t)
+	for range 3 {
+		do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	}
+	written(t, m, 3)
+	conn := dial(t, m)
+	if _, err := io.WriteString(conn, "GET /log/export?format=parquet HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	until(t, "the end of the request", func() bool { return m.pending.Load() == 0 })
+	if page := logPage(t, m, ""); page.Total != 3 {
+		t.Errorf("%d records", page.Total)
+	}
+}
+
+// failingStore is a store that can be made to fail.
+type failingStore struct {
+	fails   atomic.Bool
+	records atomic.Int64
+}
+
+func (s *failingStore) Write(_ context.Context, records []predlog.Record) error {
+	if s.fails.Load() {
+		return fmt.Errorf("no space left on device")
+	}
+	s.records.Add(int64(len(records)))
+	return nil
+}
+
+func (s *failingStore) Close(context.Context) error { return nil }
+
+// startWithStore starts the program with a log on the store.
+func startWithStore(t *testing.T, store predlog.Store, options predlog.Options, change ...func(*Config)) *Main {
+	t.Helper()
+	m := start(t, append(change, func(c *Config) { c.LogStore = "none" })...)
+	options.Count = func(result predlog.Result, n int) { m.metrics.LogRecords(string(result), n) }
+	m.predictions = predlog.New(store, options)
+	return m
+}
+
+func TestPredictionsGoOnWhileTheLogFails(t *testing.T) {
+	store := &failingStore{}
+	m := startWithStore(t, store, predlog.Options{MaxRecords: 10})
+	picture := pngOf(t, plain(red, 32, 32))
+	store.fails.Store(true)
+	for range 30 {
+		response, body := do(t, "POST", m.URL()+"/predict", "", picture)
+		checkPrediction(t, m, response, body, model.Fake)
+	}
+	until(t, "a server that is not ready", func() bool {
+		response, _ := do(t, "GET", m.URL()+"/readyz", "", nil)
+		return response.StatusCode == 503
+	})
+	response, body := do(t, "GET", m.URL()+"/readyz", "", nil)
+	checkProblem(t, response, body, 503, "log", "no space left")
+	if metric(t, m, "fakeart_log_writable") != 0 {
+		t.Error("the metrics say that the log can be written")
+	}
+	for range 30 { // more than there is room for
+		response, body := do(t, "POST", m.URL()+"/predict", "", picture)
+		checkPrediction(t, m, response, body, model.Fake)
+	}
+	lost := metric(t, m, `fakeart_log_records_total{result="failed"}`)
+	if lost == 0 {
+		t.Error("no record counted as lost")
+	}
+	store.fails.Store(false)
+	until(t, "a server that is ready again", func() bool {
+		response, _ := do(t, "GET", m.URL()+"/readyz", "", nil)
+		return response.StatusCode == 200
+	})
+	until(t, "what was kept", func() bool { return float64(store.records.Load()) == 60-lost })
+}
+
+func TestAnAnswerThatMustBeLoggedIsNotGivenWithout(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*Config)
+		log    predlog.Options
+	}{
+		{"durable", func(c *Config) { c.LogDurable = true }, predlog.Options{Durable: true}},
+		{"required", func(c *Config) { c.LogRequired = true }, predlog.Options{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			store := &failingStore{}
+			m := startWithStore(t, store, test.log, test.change)
+			picture := pngOf(t, plain(red, 32, 32))
+			response, body := do(t, "POST", m.URL()+"/predict", "", picture)
+			checkPrediction(t, m, response, body, model.Fake)
+			store.fails.Store(true)
+			until(t, "a refusal", func() bool {
+				response, body = do(t, "POST", m.URL()+"/predict", "", picture)
+				return response.StatusCode != 200
+			})
+			checkProblem(t, response, body, 503, "logged", "no space left")
+			if response.Header.Get("Retry-After") == "" {
+				t.Error("no Retry-After")
+			}
+			store.fails.Store(false)
+			until(t, "an answer", func() bool {
+				response, _ := do(t, "POST", m.URL()+"/predict", "", picture)
+				return response.StatusCode == 200
+			})
+		})
+	}
+}
+
+func TestADamagedLogIsSetAsideAndANewOneBegun(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log.db")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("garbage "), 1000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	config := testConfig(t, writeModel(t, redDetector(t), metadata()))
+	config.LogPath = path
+	var said bytes.Buffer
+	m := startMain(t, NewMain(config, slog.New(slog.NewTextHandler(&said, nil))))
+	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	checkPrediction(t, m, response, body, model.Fake)
+	written(t, m, 1)
+	aside, err := filepath.Glob(path + ".corrupt-*")
+	if err != nil || len(aside) != 1 || !strings.Contains(said.String(), aside[0]) {
+		t.Errorf("set aside: %v, %v; said %s", aside, err, &said)
+	}
+}
+
+func TestPredictionsArePublished(t *testing.T) {
+	ctx := t.Context()
+	name := "mem://" + uuid.NewString() // topics are shared, and this one is shut down
+	// A subscription in memory needs its topic, which the program opens again and closes.
+	topic, err := pubsub.OpenTopic(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subscription, err := pubsub.OpenSubscription(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = subscription.Shutdown(context.WithoutCancel(ctx)) }()
+	m := start(t, func(c *Config) { c.LogStore, c.LogTopic = "pubsub", name })
+	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	checkPrediction(t, m, response, body, model.Fake)
+	message, err := subscription.Receive(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message.Ack()
+	var row predlog.Row
+	var p Prediction
+	if err := json.Unmarshal(message.Body, &row); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(body, &p); err != nil || row.ID != p.ID || row.Label != p.Label {
+		t.Errorf("published %s for %s", message.Body, body)
+	}
+	response, body = do(t, "GET", m.URL()+"/log", "", nil)
+	checkProblem(t, response, body, 404, "pubsub")
+
+	// Whom the topic does not answer any more it still owes the record.
+	if err := topic.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	response, body = do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	checkPrediction(t, m, response, body, model.Fake)
+	until(t, "a record in the outbox", func() bool { return metric(t, m, "fakeart_log_outbox_records") == 1 })
+	if err := m.Close(); err == nil || !strings.Contains(err.Error(), "Shutdown") {
+		t.Errorf("closed with %v", err)
+	}
+}

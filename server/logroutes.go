@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/utils"
+
+	"fakeart/server/predlog"
+)
+
+// LogPage is a part of the prediction log.
+type LogPage struct {
+	Records []predlog.Row `json:"records" doc:"Newest first, without pictures."`
+	Next    string        `json:"next,omitempty" doc:"Cursor of the page that follows; absent on the last one."`
+	Total   int64         `json:"total" doc:"Number of records in the log."`
+}
+
+type logQuery struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Most records to send."`
+	Cursor string `query:"cursor" doc:"Where to go on: the field next of the page before."`
+}
+
+// errUnreadableLog means that this server keeps no log that it could show.
+func (m *Main) errUnreadableLog() error {
+	return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("the prediction log is not kept where this server can read it (--log-store=%s)", m.config.LogStore))
+}
+
+// registerLog gives the routes by which the log is read.
+func (m *Main) registerLog(api huma.API) {
+	huma.Register(api, huma.Operation{
+		Method: http.MethodGet, Path: "/log", OperationID: "log", Tags: []string{tagLog}, Summary: "Read the prediction log",
+		Security: adminSecurity, Middlewares: huma.Middlewares{m.guarded}, Errors: []int{400, 401, 403, 404, 422},
+	}, func(ctx context.Context, q *logQuery) (*struct{ Body LogPage }, error) {
+		if m.reader == nil {
+			return nil, told(m.errUnreadableLog())
+		}
+		rows, next, err := m.reader.Page(ctx, q.Cursor, q.Limit)
+		if errors.Is(err, predlog.ErrCursor) {
+			return nil, newProblem(fiber.StatusBadRequest, err.Error())
+		}
+		var total int64
+		if err == nil {
+			total, err = m.reader.Count(ctx)
+		}
+		if err != nil {
+			m.log.Error("prediction log not read", "error", err)
+			return nil, told(err)
+		}
+		if rows == nil {
+			rows = []predlog.Row{}
+		}
+		return &struct{ Body LogPage }{LogPage{rows, next, total}}, nil
+	})
+}
+
+// told is the error as huma's operations answer with it.
+func told(err error) error {
+	status, detail, _ := problemOf(err)
+	return newProblem(status, detail)
+}
+
+// handleExport sends the whole log as a file.
+func (m *Main) handleExport(c *fiber.Ctx) error {
+	format, err := predlog.ParseFormat(utils.CopyString(c.Query("format", string(predlog.NDJSON))))
+	if err != nil {
+		return fiber.NewError(fiber.StatusBadRequest, err.Error())
+	}
+	if m.reader == nil {
+		return m.errUnreadableLog()
+	}
+	from, to := io.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		err := m.reader.Export(ctx, to, format)
+		if err != nil && ctx.Err() == nil {
+			m.log.Error("prediction log not exported", "format", format, "error", err)
+		}
+		// An error ends the answer before its end, so that the client knows.
+		_ = to.CloseWithError(err)
+	}()
+	stream := &exportStream{Reader: bufio.NewReaderSize(from, 64<<10), pipe: from, cancel: cancel}
+	// What fails before the first byte still has a status.
+	if _, err := stream.Peek(1); err != nil && !errors.Is(err, io.EOF) {
+		_ = stream.Close()
+		return err
+	}
+	if conn, ok := c.Context().Conn().(*conn); ok {
+		conn.renew.Store(int64(m.config.WriteTimeout))
+	}
+	c.Set(fiber.HeaderContentDisposition, fmt.Sprintf(`attachment; filename="predictions-%s.%s"`, time.Now().UTC().Format("20060102T150405Z"), format))
+	c.Response().Header.SetContentType(format.ContentType())
+	c.Context().SetBodyStream(stream, -1)
+	return nil
+}
+
+// exportStream is an export on its way. Closing it ends the export.
+type exportStream struct {
+	*bufio.Reader
+	pipe   *io.PipeReader
+	cancel context.CancelFunc
+}
+
+// Close is called by fasthttp when the answer is sent, or cannot be.
+func (s *exportStream) Close() error {
+	s.cancel()
+	return s.pipe.Close()
+}

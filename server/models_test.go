@@ -1,0 +1,328 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"fakeart/internal/imaging"
+	"fakeart/internal/model"
+	"fakeart/internal/onnx"
+	"fakeart/internal/onnx/onnxpb"
+)
+
+// detector is a graph that takes one colour (0 is red, 2 is blue) for a sign of forgery.
+func detector(t testing.TB, colour int) *onnxpb.ModelProto {
+	t.Helper()
+	weights := []float32{0, 0, 0}
+	weights[colour] = 8
+	g := onnx.NewGraph("detector")
+	x := g.Input("input", onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
+	mean := g.ReduceMean(x, 2, 3)
+	g.Output("logit", g.Gemm(mean, g.Param("w", weights, 1, 3), false, true, g.Param("b", []float32{-4}, 1)))
+	g.Output("embedding", mean)
+	graph, err := g.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return graph
+}
+
+// modelBytes is a model file.
+func modelBytes(t *testing.T, graph *onnxpb.ModelProto) []byte {
+	t.Helper()
+	data, err := model.Marshal(graph, metadata())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func digestOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// change asks for another model.
+func change(t *testing.T, m *Main, ref, digest string) (*http.Response, []byte) {
+	t.Helper()
+	body, err := json.Marshal(ModelChange{Model: ref, SHA256: digest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return do(t, "PUT", m.URL()+"/models/current", "application/x-www-form-urlencoded", body) // as curl -d
+}
+
+func mustChange(t *testing.T, m *Main, ref, digest string) ModelInUse {
+	t.Helper()
+	response, body := change(t, m, ref, digest)
+	var use ModelInUse
+	if err := json.Unmarshal(body, &use); response.StatusCode != 200 || err != nil {
+		t.Fatalf("status %d: %s (%v)", response.StatusCode, body, err)
+	}
+	return use
+}
+
+// publish writes a file as a careful publisher does.
+func publish(t *testing.T, path string, data []byte) string {
+	t.Helper()
+	if err := os.WriteFile(path+".new", data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// startFolder starts the program on a folder with a red detector in it.
+func startFolder(t *testing.T, change ...func(*Config)) (m *Main, dir string, first []byte) {
+	t.Helper()
+	dir, first = t.TempDir(), modelBytes(t, detector(t, 0))
+	publish(t, filepath.Join(dir, "red.onnx"), first)
+	m = start(t, append(change, func(c *Config) { c.Model = dir })...)
+	return m, dir, first
+}
+
+func TestAModelIsChangedByItsNameAndBackAgain(t *testing.T) {
+	m, dir, first := startFolder(t)
+	second := modelBytes(t, detector(t, 2))
+	path := publish(t, filepath.Join(dir, "blue.onnx"), second)
+	picture := pngOf(t, plain(red, 32, 32))
+	ask := func(want, digest string) {
+		t.Helper()
+		response, body := do(t, "POST", m.URL()+"/predict", "", picture)
+		var p Prediction
+		if err := json.Unmarshal(body, &p); err != nil || response.StatusCode != 200 || p.Label != want || p.Model != digest {
+			t.Errorf("status %d: %s, want %s by %s", response.StatusCode, body, want, digest)
+		}
+	}
+	ask(model.Fake, digestOf(first))
+	response, body := change(t, m, "previous", "")
+	checkProblem(t, response, body, 409, "previous")
+	for _, ref := range []string{path, "file://" + path} {
+		use := mustChange(t, m, ref, strings.ToUpper(strings.TrimPrefix(digestOf(second), "sha256:")))
+		if use.Model != digestOf(second) || use.Name != "red detector" {
+			t.Errorf("in use: %+v", use)
+		}
+		ask(model.Real, digestOf(second))
+		// The file is gone by now; what is needed to go back is kept.
+		_ = os.Remove(filepath.Join(dir, "red.onnx"))
+		if use := mustChange(t, m, "previous", ""); use.Model != digestOf(first) {
+			t.Errorf("after going back: %+v", use)
+		}
+		ask(model.Fake, digestOf(first))
+	}
+	var models Models
+	_, body = do(t, "GET", m.URL()+"/models", "", nil)
+	if err := json.Unmarshal(body, &models); err != nil || len(models.Models) != 1 || models.Models[0].Ref != path || models.Models[0].Current || models.Previous == nil || models.Previous.Model != digestOf(second) {
+		t.Errorf("models: %s, %v", body, err)
+	}
+	if got := metric(t, m, `fakeart_model_swaps_total{result="success"}`); got != 4 {
+		t.Errorf("%g changes counted, want 4", got)
+	}
+	if got := metric(t, m, `fakeart_model_swaps_total{result="failed"}`); got != 1 {
+		t.Errorf("%g failures counted, want 1", got)
+	}
+	if got := metric(t, m, fmt.Sprintf(`fakeart_model_info{data_digest="",model="%s",name="red detector",preprocessing="%s"}`, digestOf(first), imaging.PreprocessingID)); got != 1 {
+		t.Error("the metrics do not tell the model in use")
+	}
+}
+
+func TestAModelThatFailsChangesNothing(t *testing.T) {
+	m, dir, first := startFolder(t)
+	good := modelBytes(t, detector(t, 2))
+	broken := detector(t, 2)
+	broken.Graph.Node[0].OpType = &[]string{"ReduceMeen"}[0]
+	constant := detector(t, 1)
+	constant.Graph.Initializer[0].RawData = make([]byte, 12)
+	narrow := detector(t, 2)
+	narrow.Graph.Input[0].Type.GetTensorType().Shape.Dim[1].Value = &onnxpb.TensorShapeProto_Dimension_DimValue{DimValue: 1}
+	shape, err := model.Marshal(detector(t, 2), metadata())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare := detector(t, 2)
+	bareBytes, err := proto.Marshal(bare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	narrowBytes, err := proto.Marshal(withMetadata(narrow, shape))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := metadata()
+	other.Preprocessing = "bgr-v0"
+	otherBytes, err := model.Marshal(detector(t, 2), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, data []byte) string { return publish(t, filepath.Join(dir, name), data) }
+	outside := writeFile(t, "outside.onnx", good)
+	for _, test := range []struct {
+		name, ref, digest string
+		status            int
+		words             []string
+	}{
+		{"a truncated model", write("half.onnx", good[:len(good)/2]), "", 422, []string{"truncated"}},
+		{"an empty file", write("empty.onnx", nil), "", 422, []string{"empty"}},
+		{"a model of another shape", write("narrow.onnx", narrowBytes), "", 422, []string{"shape"}},
+		{"a model without metadata", write("bare.onnx", bareBytes), "", 422, []string{"without Fakeart's metadata"}},
+		{"a model for other preprocessing", write("bgr.onnx", otherBytes), "", 422, []string{"bgr-v0"}},
+		{"a model that does not run", write("broken.onnx", modelBytes(t, broken)), "", 422, []string{"ReduceMeen"}},
+		{"a model that says the same of everything", write("constant.onnx", modelBytes(t, constant)), "", 422, []string{"every probe picture"}},
+		{"a picture", write("picture.onnx", pngOf(t, plain(red, 8, 8))), "", 422, []string{"not an ONNX model"}},
+		{"a model of another digest", write("good.onnx", good), digestOf(first), 422, []string{digestOf(first), digestOf(good)}},
+		{"a digest that is none", write("good.onnx", good), "sha256:12", 400, []string{"64 hexadecimal"}},
+		{"a file that is not there", "file://" + filepath.Join(dir, "absent.onnx"), "", 404, []string{"absent.onnx"}},
+		{"a path that the source does not offer", outside, "", 404, []string{"outside.onnx"}},
+		{"a path that climbs", "../../etc/passwd", "", 404, nil},
+		{"a system file", "/etc/passwd", "", 404, nil},
+		{"a host of the server's network", "s3://bucket/model.onnx?endpoint=http://127.0.0.1:1&region=x", "", 403, []string{"--model-source"}},
+		{"a place that is none", "https://example.org/model.onnx", "", 400, []string{"gs://"}},
+		{"no reference", "", "", 422, []string{"model"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			response, body := change(t, m, test.ref, test.digest)
+			checkProblem(t, response, body, test.status, test.words...)
+			response, body = do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+			checkPrediction(t, m, response, body, model.Fake)
+			if inUse(m) != digestOf(first) {
+				t.Errorf("in use is %s", inUse(m))
+			}
+		})
+	}
+	// A URL is taken from anywhere unless places are named.
+	mustChange(t, m, "file://"+outside, "")
+}
+
+func TestModelsComeOnlyFromThePlacesThatAreNamed(t *testing.T) {
+	allowed := t.TempDir()
+	m, _, _ := startFolder(t, func(c *Config) { c.ModelSource = []string{allowed} })
+	good := modelBytes(t, detector(t, 2))
+	outside := writeFile(t, "outside.onnx", good)
+	for _, ref := range []string{"file://" + outside, "file://" + allowed + "/../" + filepath.Base(outside), "file://" + allowed + "/%2e%2e/x.onnx", "gs://bucket/x.onnx"} {
+		response, body := change(t, m, ref, "")
+		checkProblem(t, response, body, 403)
+	}
+	mustChange(t, m, "file://"+publish(t, filepath.Join(allowed, "new.onnx"), good), "")
+}
+
+func TestPublishingAFileIsADeployment(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	first, second, third := modelBytes(t, detector(t, 0)), modelBytes(t, detector(t, 2)), modelBytes(t, detector(t, 1))
+	publish(t, path, first)
+	m := start(t, func(c *Config) { c.Model, c.ModelWatch = path, interval(20*time.Millisecond) })
+	publish(t, path, second)
+	until(t, "the new model", func() bool { return inUse(m) == digestOf(second) })
+	// Going back lasts until something new is published.
+	mustChange(t, m, "previous", "")
+	publish(t, path, []byte("no model"))
+	until(t, "the failure", func() bool { return metric(t, m, `fakeart_model_swaps_total{result="failed"}`) == 1 })
+	if inUse(m) != digestOf(first) {
+		t.Errorf("in use is %s", inUse(m))
+	}
+	publish(t, path, third)
+	until(t, "the newest model", func() bool { return inUse(m) == digestOf(third) })
+}
+
+// swapUnderLoad changes the model again and again while requests come in, and checks
+// that none fails and that each answer is that of the model it names.
+func swapUnderLoad(t *testing.T, swaps, clients int) {
+	t.Helper()
+	m, dir, first := startFolder(t)
+	second := modelBytes(t, detector(t, 2))
+	refs := []string{publish(t, filepath.Join(dir, "blue.onnx"), second), filepath.Join(dir, "red.onnx")}
+	truth := map[string]map[string]string{ // by model and colour
+		digestOf(first):  {"red": model.Fake, "blue": model.Real},
+		digestOf(second): {"red": model.Real, "blue": model.Fake},
+	}
+	pictures := map[string][]byte{"red": pngOf(t, plain(red, 32, 32)), "blue": pngOf(t, plain(blue, 32, 32))}
+	manyType, many := formOf(t, field{"data", "a", pictures["red"]}, field{"data", "b", pictures["red"]}, field{"data", "c", pictures["red"]})
+	var answered, stop atomic.Int64
+	by := sync.Map{}
+	var group sync.WaitGroup
+	for i := range clients {
+		group.Go(func() {
+			colour := []string{"red", "blue"}[i%2]
+			for stop.Load() == 0 {
+				if i == 0 { // several pictures are judged by one model
+					response, body := do(t, "POST", m.URL()+"/predict", manyType, many)
+					for _, item := range predictions(t, response, body) {
+						if item.Prediction == nil || truth[item.Model]["red"] != item.Label {
+							t.Errorf("%s", body)
+						}
+					}
+					continue
+				}
+				response, body := do(t, "POST", m.URL()+"/predict", "", pictures[colour])
+				var p Prediction
+				if err := json.Unmarshal(body, &p); err != nil || response.StatusCode != 200 {
+					t.Errorf("status %d: %s", response.StatusCode, body)
+					return
+				}
+				if truth[p.Model][colour] != p.Label {
+					t.Errorf("%s is %s by %s", colour, p.Label, p.Model)
+				}
+				by.Store(p.Model, true)
+				answered.Add(1)
+			}
+		})
+	}
+	for i := range swaps {
+		before := answered.Load()
+		mustChange(t, m, refs[i%2], "")
+		// Each of them serves.
+		until(t, "answers between two changes", func() bool { return answered.Load() > before })
+	}
+	stop.Store(1)
+	group.Wait()
+	for digest := range truth {
+		if _, ok := by.Load(digest); !ok {
+			t.Errorf("no answer of %s", digest)
+		}
+	}
+	t.Logf("%d answers during %d changes", answered.Load(), swaps)
+}
+
+func TestFiftyChangesUnderLoadFailNoRequest(t *testing.T) { swapUnderLoad(t, 50, 8) }
+
+func TestTheFirstModelMayComeFromAFolderAndHaveToHaveADigest(t *testing.T) {
+	dir := t.TempDir()
+	data := modelBytes(t, detector(t, 0))
+	publish(t, filepath.Join(dir, "a.onnx"), data)
+	config := testConfig(t, dir)
+	config.ModelSHA256 = digestOf([]byte("another"))
+	m := NewMain(config, slog.New(slog.DiscardHandler))
+	err := m.Run(t.Context())
+	_ = m.Close()
+	if err == nil || !strings.Contains(err.Error(), digestOf(data)) {
+		t.Errorf("error %v, want one that names %s", err, digestOf(data))
+	}
+	m = start(t, func(c *Config) { c.Model, c.ModelSHA256 = "file://"+dir+"/", digestOf(data) })
+	if inUse(m) != digestOf(data) {
+		t.Errorf("in use is %s", inUse(m))
+	}
+}
+
+// withMetadata gives a graph the metadata of a model file.
+func withMetadata(graph *onnxpb.ModelProto, file []byte) *onnxpb.ModelProto {
+	var whole onnxpb.ModelProto
+	if err := proto.Unmarshal(file, &whole); err != nil {
+		panic(err) // Marshal has made it
+	}
+	graph.MetadataProps = whole.MetadataProps
+	return graph
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"fakeart/internal/model"
+	"fakeart/server/infer"
+)
+
+// predictions reads an answer for several pictures.
+func predictions(t *testing.T, response *http.Response, body []byte) []Item {
+	t.Helper()
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("status %d: %s", response.StatusCode, body)
+	}
+	var p Predictions
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&p); err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	return p.Predictions
+}
+
+// verdicts are the labels of the items, or the statuses of their errors.
+func verdicts(items []Item) (verdicts []string) {
+	for _, item := range items {
+		switch {
+		case item.Error != nil && item.Prediction == nil:
+			verdicts = append(verdicts, fmt.Sprint(item.Error.Status))
+		case item.Error == nil && item.Prediction != nil:
+			verdicts = append(verdicts, item.Label)
+		default:
+			verdicts = append(verdicts, "both or neither")
+		}
+	}
+	return verdicts
+}
+
+func TestPredictJudgesSeveralPicturesInTheirOrder(t *testing.T) {
+	m := start(t)
+	real, fake := pngOf(t, plain(blue, 32, 32)), pngOf(t, plain(red, 32, 32))
+	bomb := withPNGSize(fake, 60000, 60000)
+	pictures := [][]byte{real, []byte("hello"), fake, fake[:len(fake)-20], nil, bomb, real}
+	want := []string{model.Real, "415", model.Fake, "422", "400", "413", model.Real}
+
+	var fields []field
+	var instances Instances
+	for i, p := range pictures {
+		fields = append(fields, field{"data", fmt.Sprintf("%d.png", i), p})
+		instances.Instances = append(instances.Instances, Instance{base64.StdEncoding.EncodeToString(p)})
+	}
+	formType, form := formOf(t, fields...)
+	instances.Instances = append(instances.Instances, Instance{"not base64!"})
+	object, err := json.Marshal(instances)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, contentType string
+		body              []byte
+		want              []string
+	}{
+		{"in a form", formType, form, want},
+		{"in JSON", "application/json; charset=utf-8", object, append(slices.Clone(want), "400")},
+		{"one in JSON", "application/json", fmt.Appendf(nil, `{"signature_name":"x","instances":[{"b64":%q}]}`, base64.StdEncoding.EncodeToString(fake)), []string{model.Fake}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			response, body := do(t, "POST", m.URL()+"/predict", test.contentType, test.body)
+			items := predictions(t, response, body)
+			if diff := cmp.Diff(test.want, verdicts(items)); diff != "" {
+				t.Fatal(diff)
+			}
+			ids := map[string]bool{}
+			for _, item := range items {
+				if item.Prediction == nil {
+					continue
+				}
+				if ids[item.ID] || item.Model != inUse(m) {
+					t.Errorf("id %s, model %s: want ids that differ and %s", item.ID, item.Model, inUse(m))
+				}
+				ids[item.ID] = true
+			}
+		})
+	}
+}
+
+func TestPredictAddsTheEmbeddingWhenAsked(t *testing.T) {
+	m := start(t)
+	for query, want := range map[string][]float32{"": nil, "?embedding=false": nil, "?embedding=true": {1, 0, 0}, "?embedding=1": {1, 0, 0}} {
+		response, body := do(t, "POST", m.URL()+"/predict"+query, "", pngOf(t, plain(red, 32, 32)))
+		checkPrediction(t, m, response, body, model.Fake)
+		var p Prediction
+		if err := json.Unmarshal(body, &p); err != nil || !slices.Equal(p.Embedding, want) {
+			t.Errorf("%q: embedding %v, want %v (%v)", query, p.Embedding, want, err)
+		}
+	}
+}
+
+func TestTheOriginalsRouteGivesTheSameAnswer(t *testing.T) {
+	m := start(t)
+	contentType, body := formOf(t, field{"data", "a.png", pngOf(t, plain(red, 32, 32))})
+	for _, path := range []string{"/model/", "/model"} {
+		response, answer := do(t, "POST", m.URL()+path, contentType, body)
+		checkPrediction(t, m, response, answer, model.Fake)
+	}
+}
+
+func TestAnAnswerIsWrittenAsEncodingJSONDoes(t *testing.T) {
+	id := uuid.MustParse("01932d5e-8c6b-7f3a-9b1e-0c2d4e6f8a1b")
+	x := &exchange{served: &served{file: &model.File{Digest: "sha256:abc"}}}
+	for _, probability := range []float64{0, 1, 0.5, 1e-6, 9.99e-7, 3.1611362768116953e-9, 1e-21, 1e-300, 0.1 + 0.2, math.Nextafter(1, 0)} {
+		for _, embedding := range [][]float32{nil, {0, -1.5, 1e-7, 3e20, 1e21, math.SmallestNonzeroFloat32, math.MaxFloat32}} {
+			p := &picture{id: id, label: "FAKE", fake: probability > 0.5, probability: probability, job: &infer.Job{Embedding: embedding}}
+			want, err := json.Marshal(Prediction{ID: id.String(), Label: "FAKE", IsAI: p.fake, Probability: probability, Model: "sha256:abc", Embedding: embedding})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := x.appendPrediction(nil, p, embedding != nil); !bytes.Equal(got, want) {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		}
+	}
+}
+
+func TestTooManyPicturesAreRefusedAtOnce(t *testing.T) {
+	m := start(t)
+	fields := make([]field, 10_000)
+	for i := range fields {
+		fields[i] = field{"data", "a.png", []byte("x")}
+	}
+	contentType, form := formOf(t, fields...)
+	response, answer := do(t, "POST", m.URL()+"/predict", contentType, form)
+	checkProblem(t, response, answer, 413)
+	c := m.config
+	m2 := start(t, func(c *Config) { c.MaxBody = 8 << 20 })
+	response, answer = do(t, "POST", m2.URL()+"/predict", contentType, form)
+	checkProblem(t, response, answer, 413, fmt.Sprint(c.MaxImages))
+	object := `{"instances":[` + strings.Repeat(`{"b64":""},`, c.MaxImages) + `{"b64":""}]}`
+	response, answer = do(t, "POST", m.URL()+"/predict", "application/json", []byte(object))
+	checkProblem(t, response, answer, 413, fmt.Sprint(c.MaxImages+1))
+}
+
+func TestAFullQueueRefusesAtOnceAndSaysWhenToComeBack(t *testing.T) {
+	m, release := startHeld(t, func(c *Config) { c.Queue, c.MaxImages = 2, 2 })
+	picture := pngOf(t, plain(red, 32, 32))
+	var waiting sync.WaitGroup
+	for range 2 {
+		waiting.Go(func() {
+			response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
+			checkPrediction(t, m, response, answer, model.Fake)
+		})
+	}
+	until(t, "two pictures that wait", func() bool { return m.engine.Waiting() == 2 })
+	response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
+	checkProblem(t, response, answer, 503, "waiting")
+	if response.Header.Get("Retry-After") != "1" {
+		t.Errorf("Retry-After: %q", response.Header.Get("Retry-After"))
+	}
+	release()
+	waiting.Wait()
+	response, answer = do(t, "POST", m.URL()+"/predict", "", picture)
+	checkPrediction(t, m, response, answer, model.Fake)
+}
+
+func TestARequestWhoseTimeIsUpIsAnswered(t *testing.T) {
+	m, release := startHeld(t, func(c *Config) { c.RequestTimeout = 60 * time.Millisecond })
+	response, answer := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	checkProblem(t, response, answer, 503, "in time")
+	release()
+	// The picture that nobody waits for is dropped, and its place is free again.
+	response, answer = do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	checkPrediction(t, m, response, answer, model.Fake)
+}
+
+func TestAClientThatGoesAwayIsNotWorkedFor(t *testing.T) {
+	m, release := startHeld(t)
+	conn := dial(t, m)
+	picture := pngOf(t, plain(red, 32, 32))
+	if _, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%s", len(picture), picture); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the picture", func() bool { return m.engine.Waiting() == 1 })
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the end of the request", func() bool { return m.pending.Load() == 0 })
+	if got := metric(t, m, `fakeart_requests_total{code="499",method="POST",route="/predict"}`); got != 1 {
+		t.Errorf("%g requests counted as gone, want 1", got)
+	}
+	release()
+	response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
+	checkPrediction(t, m, response, answer, model.Fake)
+	// The first picture, the one given up, and this one.
+	if got := metric(t, m, `fakeart_predictions_total{label="FAKE",model="`+inUse(m)+`"}`); got != 2 {
+		t.Errorf("%g predictions, want 2", got)
+	}
+}
+
+func TestRequestsAtOnceAreBounded(t *testing.T) {
+	m, release := startHeld(t, func(c *Config) { c.MaxRequests = 1 })
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		response, answer := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+		checkPrediction(t, m, response, answer, model.Fake)
+	})
+	until(t, "a picture that waits", func() bool { return m.engine.Waiting() == 1 })
+	response, answer := do(t, "GET", m.URL()+"/models/current", "", nil)
+	checkProblem(t, response, answer, 503, "1 requests at once")
+	if got := metric(t, m, `fakeart_requests_total{code="503",method="GET",route="/models/current"}`); got != 1 {
+		t.Errorf("%g refusals counted, want 1", got)
+	}
+	if response.Header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	release()
+	waiting.Wait()
+}
+
+func TestARateLimitHoldsForOneClient(t *testing.T) {
+	m := start(t, func(c *Config) {
+		c.RateLimit, c.TrustedProxy = 2, []string{"127.0.0.0/8"}
+	})
+	ask := func(path, client string) *http.Response {
+		request, err := http.NewRequestWithContext(t.Context(), "GET", m.URL()+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-Forwarded-For", "10.9.9.9, "+client)
+		response, body := send(t, request)
+		if response.StatusCode == 429 {
+			checkProblem(t, response, body, 429, "2 requests a second")
+			if response.Header.Get("Retry-After") == "" {
+				t.Error("no Retry-After")
+			}
+		}
+		return response
+	}
+	limited := 0
+	for range 10 {
+		if ask("/models/current", "192.0.2.1").StatusCode == 429 {
+			limited++
+		}
+	}
+	if limited < 4 {
+		t.Errorf("%d of 10 requests were refused", limited)
+	}
+	if got := metric(t, m, `fakeart_requests_total{code="429",method="GET",route="/models/current"}`); got != float64(limited) {
+		t.Errorf("%g refusals counted, want %d", got, limited)
+	}
+	if status := ask("/models/current", "192.0.2.2").StatusCode; status != 200 {
+		t.Errorf("another client gets %d", status)
+	}
+	for range 5 {
+		if status := ask("/readyz", "192.0.2.1").StatusCode; status != 200 {
+			t.Errorf("readyz: status %d", status)
+		}
+	}
+}
+
+// Each connection announces a body that alone would be allowed.
+func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
+	m := start(t, func(c *Config) { c.MaxBody, c.MaxMemory = 8<<20, 16<<20 })
+	refused := 0
+	for range 6 {
+		conn := dial(t, m)
+		if _, err := io.WriteString(conn, "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 8000000\r\n\r\nbegin"+strings.Repeat("x", 9000)); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		b := make([]byte, 12)
+		if n, _ := io.ReadFull(conn, b); n == 12 && string(b[9:]) == "503" {
+			refused++
+		}
+	}
+	if refused != 4 {
+		t.Errorf("%d of 6 bodies were refused, want 4 where there is memory for two", refused)
+	}
+	response, answer := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	checkPrediction(t, m, response, answer, model.Fake)
+}
+
+func TestLargePicturesShareTheMemory(t *testing.T) {
+	m := start(t, func(c *Config) { c.MaxMemory = 3 << 20; c.MaxBody = 1 << 20 })
+	response, answer := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 1000, 1000)))
+	checkPrediction(t, m, response, answer, model.Fake)
+	response, answer = do(t, "POST", m.URL()+"/predict", "", encode(t, gradient(1000, 1000), pngEncode))
+	checkProblem(t, response, answer, 413, "memory")
+}

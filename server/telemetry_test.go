@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"fakeart/internal/model"
+	"fakeart/server/telemetry"
+)
+
+// collected takes in spans, as a collector does.
+type collected struct {
+	collector.UnimplementedTraceServiceServer
+	mu    sync.Mutex
+	spans []*tracepb.Span
+}
+
+func (c *collected) Export(_ context.Context, r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, resource := range r.ResourceSpans {
+		for _, scope := range resource.ScopeSpans {
+			c.spans = append(c.spans, scope.Spans...)
+		}
+	}
+	return &collector.ExportTraceServiceResponse{}, nil
+}
+
+func TestARequestLeavesItsSpans(t *testing.T) {
+	for _, protocol := range []string{"http/protobuf", "grpc"} {
+		t.Run(protocol, func(t *testing.T) {
+			var c collected
+			if protocol == "grpc" {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := grpc.NewServer()
+				collector.RegisterTraceServiceServer(s, &c)
+				go func() { _ = s.Serve(l) }()
+				defer s.Stop()
+				t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+l.Addr().String())
+			} else {
+				s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					body, _ := io.ReadAll(r.Body)
+					var request collector.ExportTraceServiceRequest
+					if err := proto.Unmarshal(body, &request); err != nil || r.URL.Path != "/v1/traces" {
+						t.Errorf("%s: %v", r.URL, err)
+					}
+					_, _ = c.Export(r.Context(), &request)
+				}))
+				defer s.Close()
+				t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", s.URL)
+			}
+			t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+			m := start(t)
+			request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict", bytes.NewReader(pngOf(t, plain(red, 32, 32))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+			response, body := send(t, request)
+			checkPrediction(t, m, response, body, model.Fake)
+			// Another one, in whose place the texts of the first must not be.
+			if request, err = http.NewRequestWithContext(t.Context(), "PUT", m.URL()+"/nowhere", nil); err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+			response, body = send(t, request)
+			checkProblem(t, response, body, 404)
+			if err := m.Close(); err != nil { // which sends what waits
+				t.Fatal(err)
+			}
+			names := map[string]*tracepb.Span{}
+			for _, s := range c.spans {
+				names[s.Name] = s
+				if got := hexOf(s.TraceId); got != "0af7651916cd43dd8448eb211c80319c" {
+					t.Errorf("%s is of the trace %s", s.Name, got)
+				}
+			}
+			root := names["POST /predict"]
+			if root == nil || hexOf(root.ParentSpanId) != "b7ad6b7169203331" || root.Kind != tracepb.Span_SPAN_KIND_SERVER {
+				t.Fatalf("spans %v", c.spans)
+			}
+			attributes := map[string]string{}
+			for _, a := range root.Attributes {
+				attributes[a.Key] = a.Value.GetStringValue()
+			}
+			if attributes["url.path"] != "/predict" || attributes["http.request.method"] != "POST" || attributes["http.route"] != "/predict" {
+				t.Errorf("attributes %v", attributes)
+			}
+			var before uint64
+			for _, name := range []string{"decode", "queue", "inference", "log"} {
+				s := names[name]
+				if s == nil {
+					t.Errorf("no span %q among %v", name, names)
+					continue
+				}
+				if !bytes.Equal(s.ParentSpanId, root.SpanId) || s.StartTimeUnixNano < root.StartTimeUnixNano || s.EndTimeUnixNano > root.EndTimeUnixNano || s.EndTimeUnixNano < s.StartTimeUnixNano {
+					t.Errorf("%s lies wrong: %v in %v", name, s, root)
+				}
+				if s.StartTimeUnixNano < before {
+					t.Errorf("%s begins before what comes before it", name)
+				}
+				before = s.StartTimeUnixNano
+			}
+		})
+	}
+}
+
+func hexOf(b []byte) string {
+	const digits = "0123456789abcdef"
+	var s strings.Builder
+	for _, c := range b {
+		s.WriteByte(digits[c>>4])
+		s.WriteByte(digits[c&15])
+	}
+	return s.String()
+}
+
+func TestACollectorThatIsDownCostsNoRequest(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+	t.Setenv("OTEL_BSP_EXPORT_TIMEOUT", "100")
+	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "100")
+	m := start(t, func(c *Config) { c.ShutdownTimeout = 2 * time.Second })
+	for range 10 {
+		response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+		checkPrediction(t, m, response, body, model.Fake)
+	}
+}
+
+func TestTracingThatCannotBeSetUpIsSaidAtTheStart(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon")
+	m := NewMain(testConfig(t, writeModel(t, redDetector(t), metadata())), slog.New(slog.DiscardHandler))
+	err := m.Run(t.Context())
+	_ = m.Close()
+	if err == nil || !strings.Contains(err.Error(), "carrier-pigeon") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// lines starts the program with a JSON log and returns what it says of requests, once
+// f has made some.
+func lines(t *testing.T, level slog.Level, f func(m *Main)) (requests []map[string]any) {
+	t.Helper()
+	var out bytes.Buffer
+	m := NewMain(testConfig(t, writeModel(t, redDetector(t), metadata())), telemetry.NewLogger(&out, level, true))
+	if err := m.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f(m)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(out.Bytes()) {
+		var fields map[string]any
+		if err := json.Unmarshal(line, &fields); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		if fields["message"] == "request" {
+			requests = append(requests, fields)
+		}
+	}
+	return requests
+}
+
+func TestEachRequestHasALineAtDebug(t *testing.T) {
+	t.Setenv("GOOGLE_CLOUD_PROJECT", "my-project")
+	got := lines(t, slog.LevelDebug, func(m *Main) {
+		for _, path := range []string{"/healthz", "/nowhere?x=1", "/readyz"} {
+			request, err := http.NewRequestWithContext(t.Context(), "GET", m.URL()+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+			request.Header.Set("X-Request-Id", "r1")
+			send(t, request)
+		}
+	})
+	if len(got) != 3 {
+		t.Fatalf("%d lines: %v", len(got), got)
+	}
+	request := got[1]["httpRequest"].(map[string]any)
+	if request["requestMethod"] != "GET" || request["requestUrl"] != "/nowhere?x=1" || request["status"] != 404.0 || request["remoteIp"] != "127.0.0.1" || !strings.HasSuffix(request["latency"].(string), "s") {
+		t.Errorf("httpRequest: %v", request)
+	}
+	if got[1]["request_id"] != "r1" || got[1][telemetry.TraceKey] != "projects/my-project/traces/0af7651916cd43dd8448eb211c80319c" || got[1]["severity"] != "DEBUG" {
+		t.Errorf("line %v", got[1])
+	}
+}
+
+func TestAtInfoRequestsAreSampledAndFailuresAllSaid(t *testing.T) {
+	got := lines(t, slog.LevelInfo, func(m *Main) {
+		for range 200 {
+			do(t, "GET", m.URL()+"/healthz", "", nil)
+		}
+		m.draining.Store(true)
+		for range 3 {
+			do(t, "GET", m.URL()+"/readyz", "", nil)
+		}
+		m.draining.Store(false)
+	})
+	severities := []string{}
+	for _, line := range got {
+		severities = append(severities, line["severity"].(string))
+	}
+	failures := slices.DeleteFunc(slices.Clone(severities), func(s string) bool { return s != "WARNING" })
+	if len(failures) != 3 || len(got) < 4 || len(got) > 60 {
+		t.Errorf("%d lines for 203 requests, of severities %v", len(got), severities)
+	}
+}
+
+func TestTheMetricsTellRoutesApartByTheirPatterns(t *testing.T) {
+	m := start(t)
+	for _, path := range []string{"/v2/models/a", "/v2/models/b", "/x", "/y", "/healthz"} {
+		do(t, "GET", m.URL()+path, "", nil)
+	}
+	do(t, "DELETE", m.URL()+"/predict", "", nil)
+	for series, want := range map[string]float64{
+		`fakeart_requests_total{code="404",method="GET",route="/v2/models/:name"}`: 2,
+		`fakeart_requests_total{code="404",method="GET",route="unmatched"}`:        2,
+		`fakeart_requests_total{code="405",method="DELETE",route="unmatched"}`:     1,
+		`fakeart_requests_total{code="200",method="GET",route="/healthz"}`:         1,
+	} {
+		if got := metric(t, m, series); got != want {
+			t.Errorf("%s is %g, want %g", series, got, want)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/utils"
+	"github.com/valyala/fasthttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"fakeart/server/telemetry"
+)
+
+// headerCarrier lets OpenTelemetry read a request's header.
+type headerCarrier struct{ *fasthttp.RequestHeader }
+
+func (h headerCarrier) Get(key string) string { return string(h.Peek(key)) }
+func (h headerCarrier) Keys() []string        { return nil } // which only baggage asks for
+
+// beginTrace finds the trace that the request belongs to and, when tracing is on,
+// begins its span. It returns nil when there is none to end.
+func (m *Main) beginTrace(c *fiber.Ctx, s *requestState) trace.Span {
+	header := &c.Request().Header
+	if !m.tracing.On() && len(header.Peek("traceparent")) == 0 {
+		return nil
+	}
+	ctx := telemetry.Remote(context.Background(), headerCarrier{header})
+	if !m.tracing.On() {
+		if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
+			s.traceID = id.String()
+		}
+		return nil
+	}
+	ctx, span := m.tracing.Start(ctx, c.Method(), trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(c.Context().Time()))
+	s.traceID = span.SpanContext().TraceID().String()
+	if span.IsRecording() {
+		s.ctx = ctx
+	}
+	return span
+}
+
+// endTrace ends the request's span. Attributes have the names of OpenTelemetry's
+// semantic conventions for HTTP.
+func endTrace(span trace.Span, c *fiber.Ctx, pattern string, status int) {
+	if span.IsRecording() {
+		// Spans outlive the request, and Fiber's texts do not.
+		method, path := utils.CopyString(c.Method()), utils.CopyString(c.Path())
+		span.SetName(method + " " + pattern)
+		span.SetAttributes(
+			attribute.String("http.request.method", method),
+			attribute.String("http.route", pattern),
+			attribute.String("url.path", path),
+			attribute.Int("http.response.status_code", status),
+		)
+		if status >= 500 {
+			span.SetStatus(codes.Error, "")
+		}
+	}
+	span.End()
+}
+
+// span records a part of the request that has already taken place.
+func (x *exchange) span(name string, began, ended time.Time, attributes ...attribute.KeyValue) {
+	_, span := x.m.tracing.Start(x.state.ctx, name, trace.WithTimestamp(began), trace.WithAttributes(attributes...))
+	span.End(trace.WithTimestamp(ended))
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+
+	"github.com/gofiber/fiber/v2"
+
+	"fakeart/internal/imaging"
+	"fakeart/server/oip"
+)
+
+// modelName is the name of the model in the Open Inference Protocol. Its versions
+// are the digests of model files.
+const modelName = "fakeart"
+
+// tensorFormat is the image format of a picture that came as a tensor, in the log.
+const tensorFormat = "tensor"
+
+// writeProtocolError answers with the protocol's error object.
+func writeProtocolError(c *fiber.Ctx, status int, message string) error {
+	c.Status(status)
+	c.Response().Header.SetContentType(oip.TypeJSON)
+	c.Response().SetBody(oip.AppendError(nil, message))
+	return nil
+}
+
+// named checks that the route's model, and its version if there is one, are those
+// in use.
+func named(c *fiber.Ctx, use *served) error {
+	if name := c.Params("name"); name != modelName {
+		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("there is no model %.80q; the one served is %q", name, modelName))
+	}
+	if version := c.Params("version"); version != "" && version != use.file.Digest {
+		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("version %.80q of the model is not served; the one in use is %q", version, use.file.Digest))
+	}
+	return nil
+}
+
+func (m *Main) shape() oip.Shape {
+	return oip.Shape{Channels: imaging.Channels, Size: imaging.Size, MaxBatch: m.config.MaxImages}
+}
+
+func (m *Main) handleV2Model(c *fiber.Ctx) error {
+	use := m.models.current.Load()
+	if err := named(c, use); err != nil {
+		return err
+	}
+	return c.JSON(m.shape().Metadata(modelName, use.file.EmbeddingSize, use.file.Digest))
+}
+
+func (m *Main) handleV2ModelReady(c *fiber.Ctx) error {
+	if err := named(c, m.models.current.Load()); err != nil {
+		return err
+	}
+	status := fiber.StatusOK
+	if m.unready() != nil {
+		status = fiber.StatusServiceUnavailable
+	}
+	return c.Status(status).JSON(oip.ModelReady{Name: modelName, Ready: status == fiber.StatusOK})
+}
+
+func (m *Main) handleV2Live(c *fiber.Ctx) error { return c.JSON(oip.Live{Live: true}) }
+
+func (m *Main) handleV2Ready(c *fiber.Ctx) error {
+	status := fiber.StatusOK
+	if m.unready() != nil {
+		status = fiber.StatusServiceUnavailable
+	}
+	return c.Status(status).JSON(oip.Ready{Ready: status == fiber.StatusOK})
+}
+
+func (m *Main) handleV2Server(c *fiber.Ctx) error {
+	return c.JSON(oip.ServerMetadata{Name: "fakeart", Version: versionText(), Extensions: oip.Extensions()})
+}
+
+// tensors is what an inference request needs besides an exchange.
+type tensors struct {
+	request    oip.Request
+	logits     []float32
+	embeddings []float32
+}
+
+var tensorPool = sync.Pool{New: func() any { return new(tensors) }}
+
+// handleV2Infer judges the pictures in a tensor.
+func (m *Main) handleV2Infer(c *fiber.Ctx) error {
+	if name := c.Params("name"); name != modelName {
+		return named(c, m.models.current.Load())
+	}
+	x := m.newExchange(c)
+	defer x.free()
+	if err := m.bodies.read(c, &x.body); err != nil {
+		return err
+	}
+	t := tensorPool.Get().(*tensors)
+	defer tensorPool.Put(t)
+	if err := t.request.Decode(m.shape(), c.Get(oip.LengthHeader), x.body.bytes); err != nil {
+		return protocolError(err)
+	}
+	if d := t.request.Timeout; d > 0 {
+		if own := c.Context().Time().Add(d); own.Before(x.deadline) {
+			x.deadline = own
+		}
+	}
+	if err := x.judgeTensor(t); err != nil {
+		return err
+	}
+	body, length, err := t.request.AppendAnswer(x.answer, oip.Answer{
+		ModelName: modelName, ModelVersion: x.served.file.Digest, Logit: t.logits, Embedding: t.embeddings,
+	})
+	if err != nil {
+		return protocolError(err)
+	}
+	x.answer = body
+	h := &c.Response().Header
+	h.SetContentType(oip.TypeJSON)
+	if length > 0 {
+		h.SetContentType(oip.TypeBinary)
+		h.Set(oip.LengthHeader, fmt.Sprint(length))
+	}
+	c.Response().SetBody(body)
+	return nil
+}
+
+// protocolError makes an error of the package oip one that tells its status.
+func protocolError(err error) error {
+	if e, ok := errors.AsType[*oip.Error](err); ok {
+		return fiber.NewError(e.Status, e.Message)
+	}
+	return err
+}
+
+// judgeTensor judges each picture of the tensor, by one model, and logs it.
+func (x *exchange) judgeTensor(t *tensors) error {
+	m := x.m
+	call, err := m.engine.Admit(t.request.Batch, x.deadline, x.peer())
+	if err != nil {
+		return m.refusal(err)
+	}
+	defer call.Close()
+	x.served = call.Model().Data.(*served)
+	if err := named(x.c, x.served); err != nil {
+		return err
+	}
+	const size = imaging.Channels * imaging.Size * imaging.Size
+	for i := range t.request.Batch {
+		input := t.request.Input[i*size:][:size]
+		x.pictures = append(x.pictures, picture{job: call.Next()})
+		p := &x.pictures[i]
+		copy(p.job.Input, input)
+		call.Submit(p.job)
+		if m.logs() {
+			p.describe(input)
+		}
+	}
+	t.logits, t.embeddings = t.logits[:0], t.embeddings[:0]
+	if err := x.wait(call); err != nil {
+		return m.refusal(err)
+	}
+	for i := range x.pictures {
+		p := &x.pictures[i]
+		if p.err != nil {
+			return p.err
+		}
+		t.logits = append(t.logits, p.job.Logit)
+		t.embeddings = append(t.embeddings, p.job.Embedding...)
+	}
+	return x.log()
+}
+
+func finite(v float32) bool { return v-v == 0 }
+
+// describe notes for the log what a picture that came as a tensor looks like: its
+// levels are what ToTensor would have made the tensor of.
+func (p *picture) describe(tensor []float32) {
+	const plane = imaging.Size * imaging.Size
+	var levels [imaging.Channels * plane]uint8
+	digest := sha256.New()
+	var bytes [4 * 256]byte
+	for i, v := range tensor {
+		level := uint8(min(max(math.Round(float64(v)*255), 0), 255))
+		levels[i%plane*imaging.Channels+i/plane] = level
+		binary.LittleEndian.PutUint32(bytes[i%256*4:], math.Float32bits(v))
+		if i%256 == 255 {
+			digest.Write(bytes[:])
+		}
+	}
+	digest.Sum(p.record.ImageSHA256[:0])
+	p.record.ImageFormat, p.record.Width, p.record.Height = tensorFormat, imaging.Size, imaging.Size
+	p.record.ImageBytes = 4 * len(tensor)
+	p.setStats(imaging.StatsOf(levels[:]))
+}
