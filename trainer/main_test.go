@@ -254,3 +254,19 @@ func TestAnInterruptHasItsOwnExitCode(t *testing.T) {
 		t.Errorf("the folder is there: %v", err)
 	}
 }
+
+func TestTheTasksOfASweepDifferByTheirSeed(t *testing.T) {
+	dir := t.TempDir()
+	data, run := filepath.Join(dir, "d"), filepath.Join(dir, "r")
+	if code, _, stderr := trainer(t, "data", "prepare", "dataset.dir="+data, "dataset.train_per_class=20", "dataset.test_per_class=2"); code != 0 {
+		t.Fatal(stderr)
+	}
+	t.Setenv("CLOUD_RUN_TASK_INDEX", "2")
+	if code, _, stderr := trainer(t, "train", "dataset.dir="+data, "run.dir="+run, "experiment.epochs=1", "experiment.seed=40", "model.channels=[2]", "model.dense=[2]"); code != 0 {
+		t.Fatal(stderr)
+	}
+	text, err := os.ReadFile(filepath.Join(run, "config.yaml"))
+	if err != nil || !strings.Contains(string(text), "seed: 42\n") {
+		t.Errorf("the run was made with\n%s (%v)", text, err)
+	}
+}

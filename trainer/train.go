@@ -11,6 +11,7 @@ import (
 // trainCommand trains a model.
 type trainCommand struct {
 	composition
+	Task int64 `env:"CLOUD_RUN_TASK_INDEX" placeholder:"N" help:"Add this to experiment.seed, by which the tasks of a sweep differ. Cloud Run sets the variable."`
 }
 
 // Run reports how training goes on standard error, and the result on standard
@@ -20,6 +21,7 @@ func (c *trainCommand) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	cfg.Experiment.Seed += c.Task
 	s, err := train.Run(ctx, cfg, revision(), std.err)
 	if err != nil {
 		return err
