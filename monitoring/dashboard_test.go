@@ -1,0 +1,129 @@
+package monitoring
+
+import (
+	"encoding/json"
+	"io"
+	"net/http/httptest"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"fakeart/server/telemetry"
+)
+
+// board is as much of a dashboard as is looked at here.
+type board struct {
+	DisplayName  string
+	MosaicLayout struct {
+		Columns int
+		Tiles   []struct {
+			XPos, YPos, Width, Height int
+			Widget                    struct {
+				Title   string
+				XyChart struct {
+					DataSets []struct {
+						TimeSeriesQuery struct{ PrometheusQuery string }
+					}
+				}
+			}
+		}
+	}
+}
+
+func read(t *testing.T) (b board) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(Dashboard("fakeart-dev-server")), &b); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestEveryTileIsOfTheServicesOwnSeries(t *testing.T) {
+	zero := func() int { return 0 }
+	m := telemetry.NewMetrics("test", telemetry.Sources{
+		QueueDepth: zero, LogWaiting: zero, LogOutbox: zero, InFlight: zero, LogWritable: func() bool { return true },
+	})
+	m.Route("/predict", "POST").Answered(200, time.Millisecond)
+	m.Model("sha256:1", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
+	m.InUse("sha256:1", "cnn", "sha256:2", "v1")
+	response := httptest.NewRecorder()
+	m.Handler().ServeHTTP(response, httptest.NewRequest("GET", "/metrics", nil))
+	scraped, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	selector := regexp.MustCompile(`([a-z_:]+)\{([^}]*)\}`)
+	b := read(t)
+	if len(b.MosaicLayout.Tiles) < 10 || b.DisplayName != "fakeart-dev-server" {
+		t.Errorf("%q has %d tiles", b.DisplayName, len(b.MosaicLayout.Tiles))
+	}
+	for _, tile := range b.MosaicLayout.Tiles {
+		if len(tile.Widget.XyChart.DataSets) == 0 || tile.Widget.Title == "" {
+			t.Errorf("%q shows nothing", tile.Widget.Title)
+		}
+		for _, set := range tile.Widget.XyChart.DataSets {
+			query := strings.ReplaceAll(set.TimeSeriesQuery.PrometheusQuery, "${__interval}", "")
+			found := selector.FindAllStringSubmatch(query, -1)
+			if len(found) == 0 || strings.Contains(query, "SERVICE") {
+				t.Errorf("%q asks for %q", tile.Widget.Title, query)
+			}
+			for _, s := range found {
+				own := strings.HasPrefix(s[2], `cluster="__run__",namespace="fakeart-dev-server"`) && regexp.MustCompile(`(?m)^`+s[1]+`[{ ]`).Match(scraped)
+				google := strings.HasPrefix(s[1], "run_googleapis_com:") && strings.Contains(s[2], `service_name="fakeart-dev-server"`)
+				if !own && !google {
+					t.Errorf("%q: %s is no series of the server", tile.Widget.Title, s[0])
+				}
+			}
+		}
+	}
+}
+
+// The API leaves out what has the value that it would have anyway; the dashboard would
+// then differ from its file at every update.
+func TestTheDashboardSaysNothingThatTheAPIForgets(t *testing.T) {
+	var all any
+	if err := json.Unmarshal([]byte(dashboard), &all); err != nil {
+		t.Fatal(err)
+	}
+	var look func(path string, v any)
+	look = func(path string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for key, value := range v {
+				look(path+"."+key, value)
+			}
+		case []any:
+			for _, value := range v {
+				look(path, value)
+			}
+			if len(v) == 0 {
+				t.Errorf("%s is empty", path)
+			}
+			return
+		}
+		if v == nil || reflect.ValueOf(v).IsZero() {
+			t.Errorf("%s is %v", path, v)
+		}
+	}
+	look("", all)
+}
+
+func TestNoTileCoversAnother(t *testing.T) {
+	b := read(t)
+	taken := map[[2]int]string{}
+	for _, tile := range b.MosaicLayout.Tiles {
+		if tile.XPos+tile.Width > b.MosaicLayout.Columns {
+			t.Errorf("%q is not on the board", tile.Widget.Title)
+		}
+		for x := tile.XPos; x < tile.XPos+tile.Width; x++ {
+			for y := tile.YPos; y < tile.YPos+tile.Height; y++ {
+				if other, ok := taken[[2]int{x, y}]; ok {
+					t.Fatalf("%q covers %q", tile.Widget.Title, other)
+				}
+				taken[[2]int{x, y}] = tile.Widget.Title
+			}
+		}
+	}
+}
