@@ -1,0 +1,317 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi/config"
+)
+
+// Config is what a stack decides, in Pulumi.STACK.yaml. A field's key is that of the
+// name space fakeart; docs/infra.md lists them all, and a test holds the two together.
+type Config struct {
+	// Protect is for what must not be lost: deletion protection, old versions kept,
+	// resources protected in Pulumi. It also refuses images by tag.
+	Protect bool `key:"protect" default:"false" doc:"Protect data against deletion, and refuse images by tag. True for production."`
+
+	Image          string  `key:"image" doc:"Image of the server; without one the service is not made. By digest when protected."`
+	TrainerImage   string  `key:"trainerImage" doc:"Image of the trainer; without one the jobs and what starts them are not made. By digest when protected."`
+	CollectorImage string  `key:"collectorImage" default:"us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.8.0" doc:"Google's Managed Prometheus sidecar."`
+	Canary         *Canary `key:"canary" doc:"{image, percent}: another image of the server, and its share of the requests in percent."`
+
+	Public       bool   `key:"public" default:"false" doc:"Whether anybody may call the service. Otherwise callers need the role run.invoker."`
+	Ingress      string `key:"ingress" default:"all" doc:"Where requests may come from: all, internal, or internal-and-cloud-load-balancing."`
+	Domain       string `key:"domain" doc:"Domain of your own for the service; it has to be verified for the account that deploys."`
+	MinInstances int    `key:"minInstances" default:"0" doc:"Instances that are always there."`
+	MaxInstances int    `key:"maxInstances" default:"4" doc:"Most instances."`
+	Concurrency  int    `key:"concurrency" default:"80" doc:"Requests that an instance is given at once, 1 to 1000."`
+	CPU          int    `key:"cpu" default:"1" doc:"Cores of an instance: 1, 2, 4 or 8."`
+	Memory       string `key:"memory" default:"512Mi" doc:"Memory of an instance, such as 512Mi or 2Gi."`
+	Timeout      int    `key:"timeout" default:"30" doc:"Seconds after which a request is given up, 1 to 3600."`
+
+	KMSKey        string   `key:"kmsKey" doc:"Key for the bucket and the prediction log, projects/P/locations/L/keyRings/R/cryptoKeys/K; Google's own without one."`
+	ImmutableTags bool     `key:"immutableTags" default:"false" doc:"Whether a tag in the registry stays with its image."`
+	LogDays       int      `key:"logDays" default:"0" doc:"Days after which predictions are deleted; 0 keeps them."`
+	Training      Training `key:"training" doc:"The training job: {cpu, memory, timeout, retries, tasks, parallelism, args}."`
+	DriftSchedule string   `key:"driftSchedule" default:"0 6 * * *" doc:"When the drift job runs, in cron's form, UTC."`
+
+	Repository string `key:"repository" doc:"GitHub repository, owner/name, whose workflows may deploy; without one none may."`
+	DeployRef  string `key:"deployRef" default:"refs/heads/main" doc:"Git ref whose workflows may deploy."`
+
+	Email        string `key:"email" doc:"Address that alerts and the budget's messages go to."`
+	SlackChannel string `key:"slackChannel" doc:"Slack channel for alerts; wants the secret slackToken."`
+	Objectives   bool   `key:"objectives" default:"true" doc:"Whether there are objectives, and alerts on the server's metrics. Cloud Monitoring refuses them in a project that has never had one of these metrics: false until the server has run for some minutes."`
+	RunbookURL   string `key:"runbookUrl" default:"https://github.com/OWNER/REPOSITORY/blob/main/docs/runbooks.md" doc:"Page that alerts link to, each with its own anchor."`
+
+	BillingAccount string `key:"billingAccount" doc:"Billing account for a budget, XXXXXX-XXXXXX-XXXXXX; no budget without one."`
+	Budget         int    `key:"budget" default:"50" doc:"Monthly budget, in units of budgetCurrency."`
+	BudgetCurrency string `key:"budgetCurrency" default:"USD" doc:"Currency of the billing account, three letters."`
+
+	AdminToken   pulumi.StringPtrOutput `key:"adminToken" secret:"true" doc:"Secret: the server's bearer token for administrators; made at random without one."`
+	SlackToken   pulumi.StringPtrOutput `key:"slackToken" secret:"true" doc:"Secret: token of the Slack app for slackChannel."`
+	PagerDutyKey pulumi.StringPtrOutput `key:"pagerDutyKey" secret:"true" doc:"Secret: integration key of a PagerDuty service, which pages go to."`
+
+	// Project, Region and Stack are gcp:project, gcp:region and the stack's name.
+	Project, Region, Stack string
+
+	given map[string]bool // the keys that the stack sets
+}
+
+// Canary is another image that part of the requests goes to.
+type Canary struct {
+	Image   string `json:"image"`
+	Percent int    `json:"percent"`
+}
+
+// Training is the size of the training job.
+type Training struct {
+	CPU         int      `json:"cpu"`
+	Memory      string   `json:"memory"`
+	Timeout     int      `json:"timeout"` // seconds
+	Retries     int      `json:"retries"`
+	Tasks       int      `json:"tasks"`
+	Parallelism int      `json:"parallelism"`
+	Args        []string `json:"args"`
+}
+
+// defaultTraining is the job when the stack says nothing of it.
+var defaultTraining = Training{CPU: 4, Memory: "4Gi", Timeout: 3600, Retries: 1, Tasks: 1, Parallelism: 1, Args: []string{"experiment=base"}}
+
+// loadConfig reads the stack's configuration, and reports everything that is wrong
+// with it, with the key and what is allowed. Nothing has been made by then.
+func loadConfig(ctx *pulumi.Context) (*Config, error) {
+	c := &Config{Stack: ctx.Stack(), Training: defaultTraining, given: map[string]bool{}}
+	errs := unknownKeys(os.Getenv("PULUMI_CONFIG"))
+	gcp := config.New(ctx, "gcp")
+	c.Project, c.Region = gcp.Get("project"), gcp.Get("region")
+	own := config.New(ctx, "fakeart")
+	value := reflect.ValueOf(c).Elem()
+	for i := range value.NumField() {
+		field := value.Type().Field(i)
+		key := field.Tag.Get("key")
+		if key == "" {
+			continue
+		}
+		text, err := own.Try(key)
+		c.given[key] = err == nil
+		if field.Tag.Get("secret") != "" {
+			secret := pulumi.StringPtr("").ToStringPtrOutput()
+			if err == nil {
+				secret = own.RequireSecret(key).ToStringPtrOutput()
+			}
+			value.Field(i).Set(reflect.ValueOf(secret))
+			continue
+		}
+		if err != nil {
+			text = field.Tag.Get("default")
+		}
+		if err := set(value.Field(i), text); err != nil {
+			errs = append(errs, fmt.Errorf("fakeart:%s: %w", key, err))
+		}
+	}
+	return c, errors.Join(append(errs, c.validate()...)...)
+}
+
+// set gives a field the value that the text means; an empty text leaves it.
+func set(field reflect.Value, text string) error {
+	if text == "" {
+		return nil
+	}
+	switch field.Kind() {
+	case reflect.String:
+		field.SetString(text)
+	case reflect.Bool:
+		v, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		field.SetBool(v)
+	case reflect.Int:
+		v, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", text)
+		}
+		field.SetInt(int64(v))
+	default:
+		d := json.NewDecoder(strings.NewReader(text))
+		d.DisallowUnknownFields()
+		if err := d.Decode(field.Addr().Interface()); err != nil {
+			return fmt.Errorf("is not what is wanted there: %w", err)
+		}
+	}
+	return nil
+}
+
+// mebibytes is what a text such as 2Gi means.
+func mebibytes(text string) int {
+	n, _ := strconv.Atoi(text[:len(text)-2])
+	if strings.HasSuffix(text, "Gi") {
+		n *= 1024
+	}
+	return n
+}
+
+// keys are those that a stack may set.
+func keys() []string {
+	var names []string
+	for i, kind := 0, reflect.TypeFor[Config](); i < kind.NumField(); i++ {
+		if key := kind.Field(i).Tag.Get("key"); key != "" {
+			names = append(names, key)
+		}
+	}
+	return names
+}
+
+// unknownKeys refuses keys that mean nothing here: the engine gives a program all of
+// its configuration as a JSON object.
+func unknownKeys(text string) (errs []error) {
+	var all map[string]string
+	if json.Unmarshal([]byte(text), &all) != nil {
+		return nil // without an engine there is none
+	}
+	known := keys()
+	for _, full := range slices.Sorted(maps.Keys(all)) {
+		key, ours := strings.CutPrefix(full, "fakeart:")
+		if !ours || slices.Contains(known, key) {
+			continue
+		}
+		nearest := slices.MinFunc(known, func(a, b string) int {
+			return levenshtein.ComputeDistance(key, a) - levenshtein.ComputeDistance(key, b)
+		})
+		errs = append(errs, fmt.Errorf("fakeart:%s: there is no such key; did you mean fakeart:%s?", key, nearest))
+	}
+	return errs
+}
+
+var (
+	projectPattern  = regexp.MustCompile(`^[a-z][a-z0-9-]{4,28}[a-z0-9]$`)
+	regionPattern   = regexp.MustCompile(`^[a-z]+-[a-z]+[0-9]+$`)
+	stackPattern    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,11}[a-z0-9]$`)
+	digestPattern   = regexp.MustCompile(`^[^\s@]+@sha256:[0-9a-f]{64}$`)
+	imagePattern    = regexp.MustCompile(`^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+(:[\w.-]+|@sha256:[0-9a-f]{64})?$`)
+	memoryPattern   = regexp.MustCompile(`^[1-9][0-9]*(Mi|Gi)$`)
+	kmsPattern      = regexp.MustCompile(`^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$`)
+	repoPattern     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*/[\w.-]+$`)
+	refPattern      = regexp.MustCompile(`^refs/(heads|tags)/[\w./-]+$`)
+	billingPattern  = regexp.MustCompile(`^[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}$`)
+	currencyPattern = regexp.MustCompile(`^[A-Z]{3}$`)
+	emailPattern    = regexp.MustCompile(`^[^\s@]+@[^\s@]+\.[^\s@]+$`)
+	domainPattern   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$`)
+	cronPattern     = regexp.MustCompile(`^\S+( \S+){4}$`)
+)
+
+// ingresses are the values of Ingress, as Cloud Run names them.
+var ingresses = map[string]string{
+	"all":                               "INGRESS_TRAFFIC_ALL",
+	"internal":                          "INGRESS_TRAFFIC_INTERNAL_ONLY",
+	"internal-and-cloud-load-balancing": "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER",
+}
+
+// validate reports what is wrong with the values.
+func (c *Config) validate() (errs []error) {
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: "+format, append([]any{key}, args...)...))
+	}
+	if !stackPattern.MatchString(c.Stack) {
+		bad("the stack", "%q: names of resources carry it: want 2 to 13 small letters, digits and dashes, such as dev", c.Stack)
+	}
+	must := func(key, value, example string, pattern *regexp.Regexp) {
+		if !pattern.MatchString(value) {
+			bad(key, "%q: want such as %s", value, example)
+		}
+	}
+	must("gcp:project", c.Project, "my-project-1", projectPattern)
+	must("gcp:region", c.Region, "europe-west4", regionPattern)
+	may := func(key, value, example string, pattern *regexp.Regexp) {
+		if value != "" {
+			must("fakeart:"+key, value, example, pattern)
+		}
+	}
+	images := [][2]string{{"image", c.Image}, {"trainerImage", c.TrainerImage}, {"collectorImage", c.CollectorImage}}
+	if c.Canary != nil {
+		images = append(images, [2]string{"canary.image", c.Canary.Image})
+		if c.Canary.Image == "" {
+			bad("fakeart:canary", "has no image: want {image: …, percent: 5}")
+		}
+		if c.Image == "" {
+			bad("fakeart:canary", "needs fakeart:image, to which the other requests go")
+		}
+		if c.Canary.Percent < 0 || c.Canary.Percent > 100 {
+			bad("fakeart:canary.percent", "%d: want 0 to 100", c.Canary.Percent)
+		}
+	}
+	for _, image := range images {
+		may(image[0], image[1], "europe-west4-docker.pkg.dev/my-project-1/fakeart-dev/server@sha256:…", imagePattern)
+		// The collector is Google's, and its releases are not replaced.
+		if c.Protect && image[1] != "" && image[0] != "collectorImage" && !digestPattern.MatchString(image[1]) {
+			bad("fakeart:"+image[0], "%q: a protected stack wants an image by digest, NAME@sha256:…: a tag can be moved", image[1])
+		}
+	}
+	if ingresses[c.Ingress] == "" {
+		bad("fakeart:ingress", "%q: want one of %s", c.Ingress, strings.Join(slices.Sorted(maps.Keys(ingresses)), ", "))
+	}
+	for _, n := range []struct {
+		key                string
+		value, least, most int
+	}{
+		{"minInstances", c.MinInstances, 0, c.MaxInstances},
+		{"maxInstances", c.MaxInstances, 1, 100},
+		{"concurrency", c.Concurrency, 1, 1000},
+		{"timeout", c.Timeout, 1, 3600},
+		{"logDays", c.LogDays, 0, 36500},
+		{"budget", c.Budget, 1, 1_000_000_000},
+		{"training.timeout", c.Training.Timeout, 60, 7 * 24 * 3600},
+		{"training.retries", c.Training.Retries, 0, 10},
+		{"training.tasks", c.Training.Tasks, 1, 10000},
+		{"training.parallelism", c.Training.Parallelism, 1, c.Training.Tasks},
+	} {
+		if n.value < n.least || n.value > n.most {
+			bad("fakeart:"+n.key, "%d: want %d to %d", n.value, n.least, n.most)
+		}
+	}
+	for _, n := range []struct {
+		key   string
+		value int
+	}{{"cpu", c.CPU}, {"training.cpu", c.Training.CPU}} {
+		if !slices.Contains([]int{1, 2, 4, 8}, n.value) {
+			bad("fakeart:"+n.key, "%d: want 1, 2, 4 or 8", n.value)
+		}
+	}
+	for _, n := range []struct {
+		key, value string
+		cpu        int
+	}{{"memory", c.Memory, c.CPU}, {"training.memory", c.Training.Memory, c.Training.CPU}} {
+		// The second generation's least, and what Cloud Run asks for with more cores.
+		least := map[int]int{1: 512, 2: 512, 4: 2048, 8: 4096}[n.cpu]
+		if !memoryPattern.MatchString(n.value) {
+			bad("fakeart:"+n.key, "%q: want such as 512Mi or 2Gi", n.value)
+		} else if mebibytes(n.value) < least {
+			bad("fakeart:"+n.key, "%s: %d cores want at least %s", n.value, n.cpu, map[int]string{512: "512Mi", 2048: "2Gi", 4096: "4Gi"}[least])
+		}
+	}
+	must("fakeart:driftSchedule", c.DriftSchedule, "0 6 * * *", cronPattern)
+	may("domain", c.Domain, "fakeart.example.org", domainPattern)
+	may("kmsKey", c.KMSKey, "projects/P/locations/L/keyRings/R/cryptoKeys/K", kmsPattern)
+	may("repository", c.Repository, "owner/name", repoPattern)
+	must("fakeart:deployRef", c.DeployRef, "refs/heads/main", refPattern)
+	may("email", c.Email, "team@example.org", emailPattern)
+	may("billingAccount", c.BillingAccount, "012345-6789AB-CDEF01", billingPattern)
+	must("fakeart:budgetCurrency", c.BudgetCurrency, "USD", currencyPattern)
+	if c.SlackChannel != "" && !c.given["slackToken"] {
+		bad("fakeart:slackChannel", "needs the token of a Slack app: pulumi config set --secret slackToken …")
+	}
+	if c.Protect && c.Email == "" {
+		bad("fakeart:email", "is missing: a protected stack has alerts that somebody gets")
+	}
+	return errs
+}

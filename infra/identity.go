@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/iam"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/projects"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/serviceaccount"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// Identity is who the workloads are, and how GitHub's workflows become one of them.
+// There are no keys.
+type Identity struct {
+	pulumi.ResourceState
+
+	// Server, Trainer, Deployer and Events are the service accounts of the service, the
+	// jobs, the workflows that deploy, and what starts the jobs.
+	Server, Trainer, Deployer, Events *serviceaccount.Account
+	// Provider is the full name of the provider that GitHub's tokens are exchanged at;
+	// empty without a repository.
+	Provider pulumi.StringOutput
+	// Grants have to be there before a workload starts.
+	Grants []pulumi.Resource
+}
+
+// IdentityArgs says who may deploy.
+type IdentityArgs struct {
+	Stack *Stack
+	// Repository is owner/name on GitHub; empty for none.
+	Repository string
+	// Ref is the git ref whose workflows may deploy.
+	Ref string
+}
+
+// NewIdentity makes the accounts, with what they need of the project as a whole. What
+// they need of one resource is granted where that is made.
+func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...pulumi.ResourceOption) (*Identity, error) {
+	i := &Identity{Provider: pulumi.String("").ToStringOutput()}
+	if err := ctx.RegisterComponentResource("fakeart:infra:Identity", name, i, opts...); err != nil {
+		return nil, err
+	}
+	for _, account := range []struct {
+		at            **serviceaccount.Account
+		name, purpose string
+	}{
+		{&i.Server, "server", "Fakeart's service"},
+		{&i.Trainer, "trainer", "Fakeart's training and evaluation"},
+		{&i.Deployer, "deployer", "Fakeart's deployment from GitHub"},
+		{&i.Events, "events", "What starts Fakeart's jobs"},
+	} {
+		made, err := serviceaccount.NewAccount(ctx, account.name, &serviceaccount.AccountArgs{
+			Project: pulumi.String(args.Stack.Project), AccountId: pulumi.String(args.Stack.Named(account.name)),
+			DisplayName: pulumi.String(args.Stack.Named(account.name)), Description: pulumi.String(account.purpose),
+		}, args.Stack.In(i))
+		if err != nil {
+			return nil, err
+		}
+		*account.at = made
+	}
+	// These roles exist for whole projects alone.
+	for _, grant := range []struct {
+		who  string
+		to   *serviceaccount.Account
+		role string
+	}{
+		{"server", i.Server, "roles/monitoring.metricWriter"},
+		{"server", i.Server, "roles/logging.logWriter"},
+		{"server", i.Server, "roles/cloudtrace.agent"},
+		{"trainer", i.Trainer, "roles/logging.logWriter"},
+	} {
+		made, err := projects.NewIAMMember(ctx, grant.who+"-"+grant.role[len("roles/"):], &projects.IAMMemberArgs{
+			Project: pulumi.String(args.Stack.Project), Role: pulumi.String(grant.role), Member: member(grant.to.Email),
+		}, args.Stack.In(i))
+		if err != nil {
+			return nil, err
+		}
+		i.Grants = append(i.Grants, made)
+	}
+	// Who deploys a revision acts as the account that it runs as.
+	for _, as := range []struct {
+		name    string
+		account *serviceaccount.Account
+	}{{"server", i.Server}, {"trainer", i.Trainer}} {
+		if _, err := serviceaccount.NewIAMMember(ctx, "deployer-as-"+as.name, &serviceaccount.IAMMemberArgs{
+			ServiceAccountId: as.account.Name, Role: pulumi.String("roles/iam.serviceAccountUser"), Member: member(i.Deployer.Email),
+		}, args.Stack.In(i)); err != nil {
+			return nil, err
+		}
+	}
+	if args.Repository != "" {
+		if err := i.federate(ctx, args); err != nil {
+			return nil, err
+		}
+	}
+	return i, ctx.RegisterResourceOutputs(i, pulumi.Map{
+		"server": i.Server.Email, "trainer": i.Trainer.Email, "deployer": i.Deployer.Email, "events": i.Events.Email, "provider": i.Provider,
+	})
+}
+
+// federate lets the workflows of one repository, and of one ref of it, become the
+// deployer (https://cloud.google.com/iam/docs/workload-identity-federation-with-deployment-pipelines).
+func (i *Identity) federate(ctx *pulumi.Context, args *IdentityArgs) error {
+	// A deleted pool keeps its name for 30 days: a stack that is made again needs another.
+	pool, err := iam.NewWorkloadIdentityPool(ctx, "github", &iam.WorkloadIdentityPoolArgs{
+		Project: pulumi.String(args.Stack.Project), WorkloadIdentityPoolId: pulumi.String(args.Stack.Named("gh-" + randomText(2))),
+		DisplayName: pulumi.String("GitHub Actions"), Description: pulumi.String("Workflows of " + args.Repository),
+	}, args.Stack.In(i, pulumi.IgnoreChanges([]string{"workloadIdentityPoolId"})))
+	if err != nil {
+		return err
+	}
+	provider, err := iam.NewWorkloadIdentityPoolProvider(ctx, "github", &iam.WorkloadIdentityPoolProviderArgs{
+		Project: pulumi.String(args.Stack.Project), WorkloadIdentityPoolId: pool.WorkloadIdentityPoolId,
+		WorkloadIdentityPoolProviderId: pulumi.String("github"), DisplayName: pulumi.String("GitHub Actions"),
+		AttributeMapping: pulumi.StringMap{
+			"google.subject":       pulumi.String("assertion.sub"),
+			"attribute.repository": pulumi.String("assertion.repository"),
+			"attribute.ref":        pulumi.String("assertion.ref"),
+		},
+		AttributeCondition: pulumi.String(fmt.Sprintf("assertion.repository == '%s' && assertion.ref == '%s'", args.Repository, args.Ref)),
+		Oidc:               &iam.WorkloadIdentityPoolProviderOidcArgs{IssuerUri: pulumi.String("https://token.actions.githubusercontent.com")},
+	}, args.Stack.In(i))
+	if err != nil {
+		return err
+	}
+	if _, err := serviceaccount.NewIAMMember(ctx, "github-as-deployer", &serviceaccount.IAMMemberArgs{
+		ServiceAccountId: i.Deployer.Name, Role: pulumi.String("roles/iam.workloadIdentityUser"),
+		Member: pulumi.Sprintf("principalSet://iam.googleapis.com/%s/attribute.repository/%s", pool.Name, args.Repository),
+	}, args.Stack.In(i)); err != nil {
+		return err
+	}
+	i.Provider = provider.Name
+	return nil
+}

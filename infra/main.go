@@ -1,0 +1,120 @@
+// Infra provisions Fakeart on Google Cloud, from an empty project to a watched
+// service: `pulumi up`. docs/infra.md has the keys of a stack and the first deployment.
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/organizations"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+func main() { pulumi.Run(deploy) }
+
+// deploy is the whole system.
+func deploy(ctx *pulumi.Context) error {
+	c, err := loadConfig(ctx)
+	if err != nil {
+		return err
+	}
+	project, err := organizations.LookupProject(ctx, &organizations.LookupProjectArgs{ProjectId: &c.Project})
+	if err != nil {
+		return fmt.Errorf("gcp:project %s: %w; does it exist, and are you logged in (gcloud auth application-default login)?", c.Project, err)
+	}
+	stack := &Stack{Project: c.Project, Region: c.Region, Number: project.Number, Prefix: "fakeart-" + c.Stack, Protect: c.Protect}
+	services, err := NewServices(ctx, "services", &ServicesArgs{stack})
+	if err != nil {
+		return err
+	}
+	stack.APIs = services.Enabled
+
+	identity, err := NewIdentity(ctx, "identity", &IdentityArgs{Stack: stack, Repository: c.Repository, Ref: c.DeployRef})
+	if err != nil {
+		return err
+	}
+	storage, err := NewStorage(ctx, "storage", &StorageArgs{Stack: stack, KMSKey: c.KMSKey, Reader: identity.Server.Email, Writer: identity.Trainer.Email})
+	if err != nil {
+		return err
+	}
+	registry, err := NewRegistry(ctx, "registry", &RegistryArgs{Stack: stack, ImmutableTags: c.ImmutableTags, Writer: identity.Deployer.Email})
+	if err != nil {
+		return err
+	}
+	secrets, err := NewSecrets(ctx, "secrets", &SecretsArgs{Stack: stack, Token: c.AdminToken, Given: c.given["adminToken"], Reader: identity.Server})
+	if err != nil {
+		return err
+	}
+	log, err := NewPredictionLog(ctx, "prediction-log", &PredictionLogArgs{Stack: stack, Days: c.LogDays, KMSKey: c.KMSKey, Writer: identity.Server.Email})
+	if err != nil {
+		return err
+	}
+
+	outputs := pulumi.Map{
+		"bucket": storage.Bucket.Name, "registry": pulumi.String(registry.Address), "topic": log.Topic.Name,
+		"workloadIdentityProvider": identity.Provider, "deployer": identity.Deployer.Email,
+		"adminTokenSecret": secrets.AdminToken.SecretId,
+	}
+	watch := &MonitoringArgs{
+		Stack: stack, Service: stack.Named("server"), MinInstances: c.MinInstances,
+		Email: c.Email, SlackChannel: c.SlackChannel, SlackToken: c.SlackToken,
+		PagerDutyKey: c.PagerDutyKey, HasPagerDuty: c.given["pagerDutyKey"], RunbookURL: c.RunbookURL,
+		DeadLetterSubscriptions: pulumi.StringArray{log.DeadLetters.Name},
+	}
+	if c.Image != "" {
+		service, err := NewService(ctx, "service", &ServiceArgs{
+			Stack: stack, Config: c, Account: identity.Server.Email, Deployer: identity.Deployer.Email,
+			Bucket: bucketName(stack), Topic: stack.Named("predictions"),
+			AdminToken: stack.Named("admin-token"), Collector: stack.Named("collector"),
+			Ready: slices.Concat(secrets.Ready, storage.Grants, identity.Grants, []pulumi.Resource{log}),
+		})
+		if err != nil {
+			return err
+		}
+		outputs["url"] = service.URL
+		watch.HasMetrics = c.Objectives
+		watch.After = []pulumi.Resource{service}
+		if c.Public {
+			watch.Host = service.Host
+		}
+	}
+	if c.TrainerImage != "" {
+		training, err := NewTraining(ctx, "training", &TrainingArgs{
+			Stack: stack, Image: c.TrainerImage, Size: c.Training, Account: identity.Trainer.Email, Bucket: storage.Bucket.Name, Log: log,
+		}, pulumi.DependsOn(storage.Grants))
+		if err != nil {
+			return err
+		}
+		triggers, err := NewTriggers(ctx, "triggers", &TriggersArgs{
+			Stack: stack, Bucket: storage.Bucket.Name, Account: identity.Events.Email, Training: training, Schedule: c.DriftSchedule,
+		})
+		if err != nil {
+			return err
+		}
+		outputs["jobs"] = pulumi.ToStringArray(training.Names)
+		watch.Jobs, watch.DriftWorkflow = training.Names, stack.Named("dispatch")
+		watch.DeadLetterSubscriptions = append(watch.DeadLetterSubscriptions, triggers.DeadLetters.Name)
+	}
+	monitoring, err := NewMonitoring(ctx, "monitoring", watch)
+	if err != nil {
+		return err
+	}
+	outputs["dashboard"] = monitoring.DashboardURL
+	if c.BillingAccount != "" {
+		if _, err := NewBudget(ctx, "budget", &BudgetArgs{
+			Stack: stack, Account: c.BillingAccount, Amount: c.Budget, Currency: c.BudgetCurrency, Channels: monitoring.Channels,
+		}); err != nil {
+			return err
+		}
+	}
+	console := "https://console.cloud.google.com"
+	outputs["console"] = pulumi.StringMap{
+		"service": pulumi.Sprintf("%s/run/detail/%s/%s?project=%s", console, c.Region, stack.Named("server"), c.Project),
+		"logs":    pulumi.Sprintf("%s/logs/query?project=%s", console, c.Project),
+		"bucket":  pulumi.Sprintf("%s/storage/browser/%s?project=%s", console, storage.Bucket.Name, c.Project),
+	}
+	for name, value := range outputs {
+		ctx.Export(name, value)
+	}
+	return nil
+}

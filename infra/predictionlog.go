@@ -1,0 +1,293 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/bigquery"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/kms"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/projects"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/pubsub"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// predictionSchema is the table's schema, in the form of BigQuery's API. The server's
+// tests hold it against what the server writes.
+const predictionSchema = "../server/predlog/bigquery-schema.json"
+
+// PredictionLog takes the records that the server publishes into a table. No code runs
+// in between: a subscription of Pub/Sub's writes them.
+type PredictionLog struct {
+	pulumi.ResourceState
+
+	// Topic is what the server publishes to.
+	Topic *pubsub.Topic
+	// Dataset holds the table predictions and the views daily and drift.
+	Dataset *bigquery.Dataset
+	// Table has a row for each record; one that was delivered twice has two, with one id.
+	Table *bigquery.Table
+	// Drift is the view that compares each day with the four weeks before it.
+	Drift *bigquery.Table
+	// DeadLetters keeps the records that the table did not take.
+	DeadLetters *pubsub.Subscription
+}
+
+// PredictionLogArgs says who writes, and how long records stay.
+type PredictionLogArgs struct {
+	Stack *Stack
+	// Days is after how many a record is deleted; 0 keeps them.
+	Days int
+	// KMSKey encrypts topics and tables; empty for Google's own key.
+	KMSKey string
+	// Writer is the e-mail address of the server's service account.
+	Writer pulumi.StringInput
+}
+
+// NewPredictionLog makes the topic, the table, and what leads from one to the other.
+func NewPredictionLog(ctx *pulumi.Context, name string, args *PredictionLogArgs, opts ...pulumi.ResourceOption) (*PredictionLog, error) {
+	l := &PredictionLog{}
+	if err := ctx.RegisterComponentResource("fakeart:infra:PredictionLog", name, l, opts...); err != nil {
+		return nil, err
+	}
+	key, err := l.key(ctx, name, args)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.tables(ctx, name, args, key); err != nil {
+		return nil, err
+	}
+	if err := l.stream(ctx, name, args, key); err != nil {
+		return nil, err
+	}
+	return l, ctx.RegisterResourceOutputs(l, pulumi.Map{
+		"topic": l.Topic.ID(), "dataset": l.Dataset.DatasetId, "table": l.Table.TableId, "deadLetters": l.DeadLetters.Name,
+	})
+}
+
+// key lets Pub/Sub and BigQuery use the key: it is they that encrypt, not who writes.
+func (l *PredictionLog) key(ctx *pulumi.Context, name string, args *PredictionLogArgs) (granted []pulumi.Resource, err error) {
+	// Pub/Sub's account does not exist in a new project until somebody asks for it.
+	agent, err := projects.NewServiceIdentity(ctx, name+"-pubsub", &projects.ServiceIdentityArgs{
+		Project: pulumi.String(args.Stack.Project), Service: pulumi.String("pubsub.googleapis.com"),
+	}, args.Stack.In(l))
+	if err != nil {
+		return nil, err
+	}
+	granted = append(granted, agent)
+	if args.KMSKey == "" {
+		return granted, nil
+	}
+	for _, user := range []struct{ name, account string }{
+		{"pubsub", pubsubAgent(args.Stack)},
+		{"bigquery", "serviceAccount:bq-" + args.Stack.Number + "@bigquery-encryption.iam.gserviceaccount.com"},
+	} {
+		use, err := kms.NewCryptoKeyIAMMember(ctx, name+"-"+user.name+"-key", &kms.CryptoKeyIAMMemberArgs{
+			CryptoKeyId: pulumi.String(args.KMSKey), Role: pulumi.String("roles/cloudkms.cryptoKeyEncrypterDecrypter"), Member: pulumi.String(user.account),
+		}, args.Stack.In(l, pulumi.DependsOn([]pulumi.Resource{agent})))
+		if err != nil {
+			return nil, err
+		}
+		granted = append(granted, use)
+	}
+	return granted, nil
+}
+
+// pubsubAgent is Pub/Sub's own account in the project: who moves messages on.
+func pubsubAgent(stack *Stack) string {
+	return "serviceAccount:service-" + stack.Number + "@gcp-sa-pubsub.iam.gserviceaccount.com"
+}
+
+// tables makes the dataset, the table and the views.
+func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *PredictionLogArgs, after []pulumi.Resource) error {
+	schema, err := os.ReadFile(predictionSchema)
+	if err != nil {
+		return fmt.Errorf("schema of the prediction log: %w", err)
+	}
+	stack := args.Stack
+	dataset := &bigquery.DatasetArgs{
+		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region),
+		DatasetId:    pulumi.String(strings.ReplaceAll(stack.Prefix, "-", "_")), // no dashes there
+		FriendlyName: pulumi.String(stack.Prefix), Description: pulumi.String("Fakeart's predictions, one row for each picture"),
+		Labels:                  stack.Labels("prediction-log"),
+		DeleteContentsOnDestroy: pulumi.Bool(!stack.Protect),
+	}
+	partitions := &bigquery.TableTimePartitioningArgs{Type: pulumi.String("DAY"), Field: pulumi.String("time")}
+	if args.Days > 0 {
+		partitions.ExpirationMs = pulumi.Int(args.Days * day * 1000)
+	}
+	table := &bigquery.TableArgs{
+		Project: pulumi.String(stack.Project), TableId: pulumi.String("predictions"),
+		Description: pulumi.String("What was asked and answered; the columns say what they are"),
+		Schema:      pulumi.String(string(schema)), TimePartitioning: partitions,
+		Clusterings: pulumi.ToStringArray([]string{"model", "label"}),
+		Labels:      stack.Labels("prediction-log"), DeletionProtection: pulumi.Bool(stack.Protect),
+	}
+	if args.KMSKey != "" {
+		// The table says it itself, too: one that only inherits the key seems to differ
+		// from what the program asks for, and would be replaced.
+		dataset.DefaultEncryptionConfiguration = &bigquery.DatasetDefaultEncryptionConfigurationArgs{KmsKeyName: pulumi.String(args.KMSKey)}
+		table.EncryptionConfiguration = &bigquery.TableEncryptionConfigurationArgs{KmsKeyName: pulumi.String(args.KMSKey)}
+	}
+	if l.Dataset, err = bigquery.NewDataset(ctx, name, dataset, stack.In(l, stack.Kept(), pulumi.DependsOn(after))); err != nil {
+		return err
+	}
+	table.DatasetId = l.Dataset.DatasetId
+	if l.Table, err = bigquery.NewTable(ctx, name, table, stack.In(l, stack.Kept())); err != nil {
+		return err
+	}
+	for _, view := range []struct {
+		at                     **bigquery.Table
+		name, query, describes string
+	}{
+		{new(*bigquery.Table), "daily", dailyQuery, "Predictions by day, label and model, each counted once"},
+		{&l.Drift, "drift", driftQuery, "Each day of the last 90, statistic by statistic, beside the four weeks before it"},
+	} {
+		if *view.at, err = bigquery.NewTable(ctx, name+"-"+view.name, &bigquery.TableArgs{
+			Project: pulumi.String(stack.Project), DatasetId: l.Dataset.DatasetId, TableId: pulumi.String(view.name),
+			Description: pulumi.String(view.describes), Labels: stack.Labels("prediction-log"),
+			View: &bigquery.TableViewArgs{
+				Query:        pulumi.Sprintf(view.query, stack.Project, l.Dataset.DatasetId, l.Table.TableId),
+				UseLegacySql: pulumi.Bool(false),
+			},
+			DeletionProtection: pulumi.Bool(false), // nothing is in it
+		}, stack.In(l)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dailyQuery counts predictions.
+const dailyQuery = "SELECT DATE(time) AS day, label, model, COUNT(DISTINCT id) AS predictions\n" +
+	"FROM `%s.%s.%s`\n" +
+	"GROUP BY day, label, model\n"
+
+// driftQuery holds each day against the 28 before it. shift is by how many standard
+// deviations of those weeks the day's average has moved: unlike a test's p-value it does
+// not grow with the number of pictures. drifted is true from half a deviation on, which
+// shows in a picture of the two distributions, if there are enough records to tell.
+const driftQuery = "WITH records AS (\n" +
+	"  SELECT DATE(time) AS day, model, probability, mean, std_dev, brightness, contrast, sharpness, saturation\n" +
+	"  FROM `%s.%s.%s`\n" +
+	"  WHERE time >= TIMESTAMP_SUB(TIMESTAMP_TRUNC(CURRENT_TIMESTAMP(), DAY), INTERVAL 90 DAY)\n" +
+	"  QUALIFY ROW_NUMBER() OVER (PARTITION BY id ORDER BY time) = 1\n" +
+	"),\n" + `daily AS (
+  SELECT
+    day, statistic, COUNT(*) AS records, COUNT(DISTINCT model) AS models,
+    AVG(value) AS average, STDDEV_SAMP(value) AS deviation, SUM(value) AS total, SUM(value * value) AS squares
+  FROM records
+  UNPIVOT (value FOR statistic IN (probability, mean, std_dev, brightness, contrast, sharpness, saturation))
+  GROUP BY day, statistic
+),
+sums AS (
+  SELECT
+    day, statistic, records, models, average, deviation,
+    SUM(records) OVER weeks AS baseline_records, SUM(total) OVER weeks AS baseline_total, SUM(squares) OVER weeks AS baseline_squares
+  FROM daily
+  WINDOW weeks AS (PARTITION BY statistic ORDER BY UNIX_DATE(day) RANGE BETWEEN 28 PRECEDING AND 1 PRECEDING)
+),
+compared AS (
+  SELECT
+    day, statistic, records, models, average, deviation, baseline_records,
+    SAFE_DIVIDE(baseline_total, baseline_records) AS baseline_average,
+    SQRT(GREATEST(SAFE_DIVIDE(baseline_squares, baseline_records) - POW(SAFE_DIVIDE(baseline_total, baseline_records), 2), 0)) AS baseline_deviation
+  FROM sums
+)
+SELECT
+  *, SAFE_DIVIDE(average - baseline_average, baseline_deviation) AS shift,
+  COALESCE(records >= 100 AND baseline_records >= 1000 AND ABS(SAFE_DIVIDE(average - baseline_average, baseline_deviation)) >= 0.5, FALSE) AS drifted
+FROM compared
+`
+
+// stream makes the topic, the subscription that writes to the table, and the place for
+// what the table does not take.
+func (l *PredictionLog) stream(ctx *pulumi.Context, name string, args *PredictionLogArgs, after []pulumi.Resource) error {
+	stack := args.Stack
+	topic := func(what, retention string) (*pubsub.Topic, error) {
+		t := &pubsub.TopicArgs{
+			Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(what)), Labels: stack.Labels("prediction-log"),
+			// Records stay in the region that the table is in.
+			MessageStoragePolicy: &pubsub.TopicMessageStoragePolicyArgs{AllowedPersistenceRegions: pulumi.ToStringArray([]string{stack.Region})},
+		}
+		if retention != "" {
+			t.MessageRetentionDuration = pulumi.String(retention)
+		}
+		if args.KMSKey != "" {
+			t.KmsKeyName = pulumi.String(args.KMSKey)
+		}
+		return pubsub.NewTopic(ctx, name+strings.TrimPrefix(what, "predictions"), t, stack.In(l, stack.Kept(), pulumi.DependsOn(after)))
+	}
+	var err error
+	if l.Topic, err = topic("predictions", ""); err != nil {
+		return err
+	}
+	letters, err := topic("predictions-dead-letters", letterRetention)
+	if err != nil {
+		return err
+	}
+	if l.DeadLetters, err = newLetterbox(ctx, name+"-dead-letters", "predictions-dead-letters", "prediction-log", letters, l, stack); err != nil {
+		return err
+	}
+	writes, err := bigquery.NewIamMember(ctx, name+"-writes", &bigquery.IamMemberArgs{
+		Project: pulumi.String(stack.Project), DatasetId: l.Dataset.DatasetId, TableId: l.Table.TableId,
+		Role: pulumi.String("roles/bigquery.dataEditor"), Member: pulumi.String(pubsubAgent(stack)),
+	}, stack.In(l, pulumi.DependsOn(after)))
+	if err != nil {
+		return err
+	}
+	gives, err := pubsub.NewTopicIAMMember(ctx, name+"-gives-up", &pubsub.TopicIAMMemberArgs{
+		Project: pulumi.String(stack.Project), Topic: letters.Name,
+		Role: pulumi.String("roles/pubsub.publisher"), Member: pulumi.String(pubsubAgent(stack)),
+	}, stack.In(l, pulumi.DependsOn(after)))
+	if err != nil {
+		return err
+	}
+	subscription, err := pubsub.NewSubscription(ctx, name, &pubsub.SubscriptionArgs{
+		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named("predictions-bigquery")), Topic: l.Topic.ID(),
+		Labels: stack.Labels("prediction-log"),
+		BigqueryConfig: &pubsub.SubscriptionBigqueryConfigArgs{
+			Table:          pulumi.Sprintf("%s.%s.%s", stack.Project, l.Dataset.DatasetId, l.Table.TableId),
+			UseTableSchema: pulumi.Bool(true),
+			// A server that is newer than the table goes on being logged.
+			DropUnknownFields: pulumi.Bool(true),
+		},
+		MessageRetentionDuration: pulumi.String(longestBacklog),
+		ExpirationPolicy:         &pubsub.SubscriptionExpirationPolicyArgs{Ttl: pulumi.String("")}, // never
+		RetryPolicy:              &pubsub.SubscriptionRetryPolicyArgs{MinimumBackoff: pulumi.String("10s"), MaximumBackoff: pulumi.String("600s")},
+		// With these pauses some two hours: longer than most disturbances of BigQuery's.
+		DeadLetterPolicy: &pubsub.SubscriptionDeadLetterPolicyArgs{DeadLetterTopic: letters.ID(), MaxDeliveryAttempts: pulumi.Int(20)},
+	}, stack.In(l, stack.Kept(), pulumi.DependsOn([]pulumi.Resource{writes, gives})))
+	if err != nil {
+		return err
+	}
+	// To hand a message on Pub/Sub has to take it from the subscription.
+	if _, err := pubsub.NewSubscriptionIAMMember(ctx, name+"-takes", &pubsub.SubscriptionIAMMemberArgs{
+		Project: pulumi.String(stack.Project), Subscription: subscription.Name,
+		Role: pulumi.String("roles/pubsub.subscriber"), Member: pulumi.String(pubsubAgent(stack)),
+	}, stack.In(l)); err != nil {
+		return err
+	}
+	_, err = pubsub.NewTopicIAMMember(ctx, name+"-writer", &pubsub.TopicIAMMemberArgs{
+		Project: pulumi.String(stack.Project), Topic: l.Topic.Name, Role: pulumi.String("roles/pubsub.publisher"), Member: member(args.Writer),
+	}, stack.In(l))
+	return err
+}
+
+const (
+	// longestBacklog is the longest that a subscription keeps what nobody took: a week.
+	longestBacklog = "604800s"
+	// letterRetention is the longest that a topic keeps what was published: 31 days. A
+	// subscription can be wound back to then.
+	letterRetention = "2678400s"
+)
+
+// newLetterbox makes the subscription that keeps a topic's dead letters until somebody
+// looks after them. Without one they would be lost.
+func newLetterbox(ctx *pulumi.Context, name, what, component string, letters *pubsub.Topic, parent pulumi.Resource, stack *Stack) (*pubsub.Subscription, error) {
+	return pubsub.NewSubscription(ctx, name, &pubsub.SubscriptionArgs{
+		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(what)), Topic: letters.ID(), Labels: stack.Labels(component),
+		MessageRetentionDuration: pulumi.String(longestBacklog), AckDeadlineSeconds: pulumi.Int(60),
+		ExpirationPolicy: &pubsub.SubscriptionExpirationPolicyArgs{Ttl: pulumi.String("")},
+	}, stack.In(parent, stack.Kept()))
+}

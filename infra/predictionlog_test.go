@@ -1,0 +1,193 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// alone runs part of the program by itself, in a stack such as dev or prod.
+func alone(t *testing.T, stack string, preview bool, part func(ctx *pulumi.Context, stack *Stack) error) []made {
+	t.Helper()
+	e := &engine{preview: preview}
+	err := pulumi.RunErr(func(ctx *pulumi.Context) error {
+		return part(ctx, &Stack{
+			Project: "my-project-1", Region: "europe-west4", Number: projectNumber, Prefix: "fakeart-" + stack, Protect: stack == "prod",
+		})
+	}, pulumi.WithMocks("fakeart", stack, e), func(i *pulumi.RunInfo) { i.DryRun = preview })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.resources
+}
+
+// logAlone makes the prediction log of a stack by itself.
+func logAlone(t *testing.T, stack string, args PredictionLogArgs) []made {
+	t.Helper()
+	return alone(t, stack, false, func(ctx *pulumi.Context, s *Stack) error {
+		args.Stack, args.Writer = s, pulumi.String("server@example.org")
+		_, err := NewPredictionLog(ctx, "log", &args)
+		return err
+	})
+}
+
+// expect compares values of a resource, by their paths.
+func expect(t *testing.T, r made, want map[string]any) {
+	t.Helper()
+	for _, path := range slices.Sorted(maps.Keys(want)) {
+		if got := r.value(path); got != want[path] {
+			t.Errorf("%s %s: %s is %v, want %v", r.kind, r.name, path, got, want[path])
+		}
+	}
+}
+
+// grants lists who may do what with what.
+func grants(resources []made) []string {
+	var list []string
+	for _, r := range resources {
+		if r.value("role") == nil {
+			continue
+		}
+		on := []string{}
+		for _, key := range []string{"topic", "subscription", "tableId", "datasetId", "bucket", "name", "cryptoKeyId"} {
+			if text, ok := r.value(key).(string); ok {
+				on = append(on, text)
+			}
+		}
+		if len(on) == 0 {
+			on = append(on, "project")
+		}
+		list = append(list, fmt.Sprintf("%s: %s on %s", r.value("member"), r.value("role"), strings.Join(on, " of ")))
+	}
+	slices.Sort(list)
+	return list
+}
+
+func expectGrants(t *testing.T, resources []made, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	if got := grants(resources); !slices.Equal(got, want) {
+		t.Errorf("grants are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+const (
+	tableKind        = "gcp:bigquery/table:Table"
+	subscriptionKind = "gcp:pubsub/subscription:Subscription"
+	topicKind        = "gcp:pubsub/topic:Topic"
+
+	someKey = "projects/my-project-1/locations/europe-west4/keyRings/fakeart/cryptoKeys/data"
+)
+
+func TestTheTableHasTheServersSchemaAndIsCheapToAsk(t *testing.T) {
+	resources := logAlone(t, "prod", PredictionLogArgs{Days: 400})
+	table := find(t, resources, tableKind, "log")
+	expect(t, table, map[string]any{
+		"datasetId": "fakeart_prod", "tableId": "predictions", "deletionProtection": true,
+		"timePartitioning.type": "DAY", "timePartitioning.field": "time", "timePartitioning.expirationMs": 400 * 24 * 3600 * 1000.0,
+		"clusterings.0": "model", "clusterings.1": "label", "labels.stack": "fakeart-prod",
+	})
+	schema, err := os.ReadFile("../server/predlog/bigquery-schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if table.value("schema") != string(schema) {
+		t.Error("the table's schema is not the server's")
+	}
+	dataset := find(t, resources, "gcp:bigquery/dataset:Dataset", "log")
+	expect(t, dataset, map[string]any{"datasetId": "fakeart_prod", "location": "europe-west4", "deleteContentsOnDestroy": false})
+}
+
+func TestOnlyAProtectedLogIsProtected(t *testing.T) {
+	for stack, protect := range map[string]bool{"dev": false, "prod": true} {
+		resources := logAlone(t, stack, PredictionLogArgs{})
+		for _, r := range resources {
+			view := r.value("view") != nil
+			holds := slices.Contains([]string{tableKind, subscriptionKind, topicKind, "gcp:bigquery/dataset:Dataset"}, r.kind) && !view
+			if r.protect != (protect && holds) {
+				t.Errorf("%s: %s %s: protected is %v", stack, r.kind, r.name, r.protect)
+			}
+			if r.kind == tableKind && r.value("deletionProtection") != (protect && !view) {
+				t.Errorf("%s: table %s: deletionProtection is %v", stack, r.name, r.value("deletionProtection"))
+			}
+		}
+		expect(t, find(t, resources, tableKind, "log"), map[string]any{"timePartitioning.expirationMs": nil, "encryptionConfiguration": nil})
+	}
+}
+
+func TestRecordsReachTheTableOrAreKept(t *testing.T) {
+	resources := logAlone(t, "dev", PredictionLogArgs{})
+	expect(t, find(t, resources, topicKind, "log"), map[string]any{
+		"name": "fakeart-dev-predictions", "messageStoragePolicy.allowedPersistenceRegions.0": "europe-west4", "kmsKeyName": nil,
+	})
+	expect(t, find(t, resources, subscriptionKind, "log"), map[string]any{
+		"topic": "log-id", "bigqueryConfig.table": "my-project-1.fakeart_dev.predictions",
+		"bigqueryConfig.useTableSchema": true, "bigqueryConfig.dropUnknownFields": true, "bigqueryConfig.writeMetadata": nil,
+		"expirationPolicy.ttl": "", "retryPolicy.minimumBackoff": "10s", "retryPolicy.maximumBackoff": "600s",
+		"deadLetterPolicy.deadLetterTopic": "log-dead-letters-id", "deadLetterPolicy.maxDeliveryAttempts": 20.0,
+	})
+	expect(t, find(t, resources, subscriptionKind, "log-dead-letters"), map[string]any{
+		"name": "fakeart-dev-predictions-dead-letters", "topic": "log-dead-letters-id", "expirationPolicy.ttl": "", "messageRetentionDuration": "604800s",
+	})
+}
+
+func TestPubSubMayWriteToTheTableAndNoMore(t *testing.T) {
+	const agent = "serviceAccount:service-" + projectNumber + "@gcp-sa-pubsub.iam.gserviceaccount.com"
+	want := []string{
+		agent + ": roles/bigquery.dataEditor on predictions of fakeart_dev",
+		agent + ": roles/pubsub.publisher on fakeart-dev-predictions-dead-letters",
+		agent + ": roles/pubsub.subscriber on fakeart-dev-predictions-bigquery",
+		"serviceAccount:server@example.org: roles/pubsub.publisher on fakeart-dev-predictions",
+	}
+	expectGrants(t, logAlone(t, "dev", PredictionLogArgs{}), want...)
+
+	resources := logAlone(t, "dev", PredictionLogArgs{KMSKey: someKey})
+	expectGrants(t, resources, append(want,
+		agent+": roles/cloudkms.cryptoKeyEncrypterDecrypter on "+someKey,
+		"serviceAccount:bq-"+projectNumber+"@bigquery-encryption.iam.gserviceaccount.com: roles/cloudkms.cryptoKeyEncrypterDecrypter on "+someKey)...)
+	expect(t, find(t, resources, topicKind, "log"), map[string]any{"kmsKeyName": someKey})
+	expect(t, find(t, resources, topicKind, "log-dead-letters"), map[string]any{"kmsKeyName": someKey})
+	expect(t, find(t, resources, tableKind, "log"), map[string]any{"encryptionConfiguration.kmsKeyName": someKey})
+	expect(t, find(t, resources, "gcp:bigquery/dataset:Dataset", "log"), map[string]any{"defaultEncryptionConfiguration.kmsKeyName": someKey})
+}
+
+func TestTheViewsAskForColumnsThatThereAre(t *testing.T) {
+	text, err := os.ReadFile(predictionSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema []struct{ Name, Type string }
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	types := map[string]string{}
+	for _, column := range schema {
+		types[column.Name] = column.Type
+	}
+	for _, name := range []string{"id", "time", "model", "label"} {
+		if types[name] == "" {
+			t.Errorf("the table has no column %s", name)
+		}
+	}
+	// All that is unpivoted has to be of one type.
+	statistics := regexp.MustCompile(`statistic IN \(([^)]*)\)`).FindStringSubmatch(driftQuery)[1]
+	for name := range strings.SplitSeq(statistics, ", ") {
+		if types[name] != "FLOAT64" {
+			t.Errorf("statistic %s is %q in the table, want FLOAT64", name, types[name])
+		}
+	}
+	for _, view := range []string{"daily", "drift"} {
+		r := find(t, logAlone(t, "dev", PredictionLogArgs{}), tableKind, "log-"+view)
+		expect(t, r, map[string]any{"tableId": view, "view.useLegacySql": false})
+		if query := r.value("view.query").(string); !strings.Contains(query, "`my-project-1.fakeart_dev.predictions`") || strings.Contains(query, "%!") {
+			t.Errorf("the view %s asks\n%s", view, query)
+		}
+	}
+}

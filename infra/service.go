@@ -1,0 +1,224 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/cloudrun"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/cloudrunv2"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// The container port of the server, which the collector reads its metrics from too.
+const serverPort = 8080
+
+// Service is the server on Cloud Run, with the collector of its metrics beside it.
+type Service struct {
+	pulumi.ResourceState
+
+	// Service is the service.
+	Service *cloudrunv2.Service
+	// URL is where it answers, and Host the host in it.
+	URL, Host pulumi.StringOutput
+}
+
+// ServiceArgs says what runs, and how much of it.
+type ServiceArgs struct {
+	Stack  *Stack
+	Config *Config
+	// Account and Deployer are e-mail addresses of service accounts: whom it runs as,
+	// and who may deploy revisions.
+	Account, Deployer pulumi.StringOutput
+	// Bucket and Topic are names: of the bucket with the models, and of the topic that
+	// predictions are logged to.
+	Bucket, Topic string
+	// AdminToken and Collector are names of secrets.
+	AdminToken, Collector string
+	// Ready has to be there before an instance starts: secrets, and the account's grants.
+	Ready []pulumi.Resource
+}
+
+// instance is all that makes one revision another than the next. Values that are the
+// provider's to know have no part in it, so that its digest is known in a preview.
+type instance struct {
+	Image, Collector, Config          string
+	Env                               [][2]string
+	CPU                               int
+	Memory                            string
+	Concurrency, Timeout, Least, Most int
+	AdminToken, CollectorSecret       string
+}
+
+// NewService makes the service.
+//
+// A revision is named by the digest of what it is made of. So the revision that a
+// canary stands beside is the one that the same configuration without the canary had
+// made, and going back to it makes no new one.
+func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pulumi.ResourceOption) (*Service, error) {
+	s := &Service{}
+	if err := ctx.RegisterComponentResource("fakeart:infra:Service", name, s, opts...); err != nil {
+		return nil, err
+	}
+	c, stack := args.Config, args.Stack
+	stable := instance{
+		Image: c.Image, Collector: c.CollectorImage, Config: collectorConfig, Env: args.env(), CPU: c.CPU, Memory: c.Memory,
+		Concurrency: c.Concurrency, Timeout: c.Timeout, Least: c.MinInstances, Most: c.MaxInstances,
+		AdminToken: args.AdminToken, CollectorSecret: args.Collector,
+	}
+	latest := stable
+	traffic := cloudrunv2.ServiceTrafficArray{
+		&cloudrunv2.ServiceTrafficArgs{Type: pulumi.String("TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"), Percent: pulumi.Int(100)},
+	}
+	if c.Canary != nil {
+		latest.Image = c.Canary.Image
+		traffic = cloudrunv2.ServiceTrafficArray{
+			&cloudrunv2.ServiceTrafficArgs{
+				Type: pulumi.String("TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION"), Revision: pulumi.String(stable.revision(stack)), Percent: pulumi.Int(100 - c.Canary.Percent),
+			},
+			&cloudrunv2.ServiceTrafficArgs{
+				Type: pulumi.String("TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"), Percent: pulumi.Int(c.Canary.Percent), Tag: pulumi.String("canary"),
+			},
+		}
+	}
+	var err error
+	s.Service, err = cloudrunv2.NewService(ctx, name, &cloudrunv2.ServiceArgs{
+		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("server")),
+		Description: pulumi.String("Tells photographs from AI-generated pictures"), Labels: stack.Labels("service"),
+		Ingress: pulumi.String(ingresses[c.Ingress]), Template: latest.template(args), Traffics: traffic,
+	}, stack.In(s, stack.Kept(), pulumi.DependsOn(args.Ready)))
+	if err != nil {
+		return nil, err
+	}
+	s.URL = s.Service.Uri
+	s.Host = s.URL.ApplyT(func(url string) string { return strings.TrimPrefix(url, "https://") }).(pulumi.StringOutput)
+	if err := s.access(ctx, name, args); err != nil {
+		return nil, err
+	}
+	if c.Domain != "" {
+		mapping, err := cloudrun.NewDomainMapping(ctx, name, &cloudrun.DomainMappingArgs{
+			Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(c.Domain),
+			Metadata: &cloudrun.DomainMappingMetadataArgs{Namespace: pulumi.String(stack.Project), Labels: stack.Labels("service")},
+			Spec:     &cloudrun.DomainMappingSpecArgs{RouteName: s.Service.Name},
+		}, stack.In(s))
+		if err != nil {
+			return nil, err
+		}
+		s.URL = pulumi.Sprintf("https://%s", mapping.Name)
+	}
+	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"url": s.URL, "name": s.Service.Name})
+}
+
+// access says who may call the service, and who may deploy its revisions.
+func (s *Service) access(ctx *pulumi.Context, name string, args *ServiceArgs) error {
+	grants := []struct {
+		name, role string
+		member     pulumi.StringInput
+	}{{"deployer", "roles/run.developer", member(args.Deployer)}}
+	if args.Config.Public {
+		grants = append(grants, struct {
+			name, role string
+			member     pulumi.StringInput
+		}{"public", "roles/run.invoker", pulumi.String("allUsers")})
+	}
+	for _, g := range grants {
+		if _, err := cloudrunv2.NewServiceIamMember(ctx, name+"-"+g.name, &cloudrunv2.ServiceIamMemberArgs{
+			Project: s.Service.Project, Location: s.Service.Location, Name: s.Service.Name, Role: pulumi.String(g.role), Member: g.member,
+		}, args.Stack.In(s)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// env is the server's environment; docs/operations.md explains it. There is nothing
+// secret in it.
+func (a *ServiceArgs) env() [][2]string {
+	return [][2]string{
+		{"FAKEART_ADMIN_TOKEN_FILE", "/etc/fakeart/admin/token"},
+		{"FAKEART_LOG_FORMAT", "json"},
+		// What cannot be sent waits in memory: Cloud Run's disk is that.
+		{"FAKEART_LOG_PATH", "/tmp/outbox.db"},
+		{"FAKEART_LOG_STORE", "pubsub"},
+		{"FAKEART_LOG_TOPIC", fmt.Sprintf("gcppubsub://projects/%s/topics/%s", a.Stack.Project, a.Topic)},
+		{"FAKEART_MODEL", "gs://" + a.Bucket + "/" + modelsFolder},
+		{"FAKEART_MODEL_SOURCE", "gs://" + a.Bucket + "/models/"},
+		{"FAKEART_MODEL_WATCH", "30s"},
+		{"FAKEART_REQUEST_TIMEOUT", "10s"},
+		{"GOOGLE_CLOUD_PROJECT", a.Stack.Project},
+	}
+}
+
+// revision names the revision that the instance is.
+func (i instance) revision(s *Stack) string {
+	text, err := json.Marshal(i)
+	if err != nil {
+		panic(err) // texts and numbers always have a JSON form
+	}
+	digest := sha256.Sum256(text)
+	return s.Named("server") + "-" + hex.EncodeToString(digest[:4])
+}
+
+// template is the revision as Cloud Run wants it.
+func (i instance) template(args *ServiceArgs) *cloudrunv2.ServiceTemplateArgs {
+	env := cloudrunv2.ServiceTemplateContainerEnvArray{}
+	for _, e := range i.Env {
+		env = append(env, &cloudrunv2.ServiceTemplateContainerEnvArgs{Name: pulumi.String(e[0]), Value: pulumi.String(e[1])})
+	}
+	mount := func(name, path string) *cloudrunv2.ServiceTemplateContainerVolumeMountArgs {
+		return &cloudrunv2.ServiceTemplateContainerVolumeMountArgs{Name: pulumi.String(name), MountPath: pulumi.String(path)}
+	}
+	secret := func(name, id, file string) *cloudrunv2.ServiceTemplateVolumeArgs {
+		return &cloudrunv2.ServiceTemplateVolumeArgs{
+			Name: pulumi.String(name),
+			Secret: &cloudrunv2.ServiceTemplateVolumeSecretArgs{
+				Secret: pulumi.String(id),
+				Items:  cloudrunv2.ServiceTemplateVolumeSecretItemArray{&cloudrunv2.ServiceTemplateVolumeSecretItemArgs{Version: pulumi.String("latest"), Path: pulumi.String(file)}},
+			},
+		}
+	}
+	return &cloudrunv2.ServiceTemplateArgs{
+		Revision: pulumi.String(i.revision(args.Stack)), Labels: args.Stack.Labels("service"), ServiceAccount: args.Account,
+		ExecutionEnvironment:          pulumi.String("EXECUTION_ENVIRONMENT_GEN2"),
+		Timeout:                       pulumi.String(fmt.Sprintf("%ds", i.Timeout)),
+		MaxInstanceRequestConcurrency: pulumi.Int(i.Concurrency),
+		Scaling:                       &cloudrunv2.ServiceTemplateScalingArgs{MinInstanceCount: pulumi.Int(i.Least), MaxInstanceCount: pulumi.Int(i.Most)},
+		Volumes: cloudrunv2.ServiceTemplateVolumeArray{
+			secret("admin", i.AdminToken, "token"),
+			secret("collector", i.CollectorSecret, "config.yaml"),
+		},
+		Containers: cloudrunv2.ServiceTemplateContainerArray{
+			&cloudrunv2.ServiceTemplateContainerArgs{
+				Name: pulumi.String("server"), Image: pulumi.String(i.Image), Envs: env,
+				Ports:        cloudrunv2.ServiceTemplateContainerPortArray{&cloudrunv2.ServiceTemplateContainerPortArgs{Name: pulumi.String("http1"), ContainerPort: pulumi.Int(serverPort)}},
+				VolumeMounts: cloudrunv2.ServiceTemplateContainerVolumeMountArray{mount("admin", "/etc/fakeart/admin")},
+				Resources: &cloudrunv2.ServiceTemplateContainerResourcesArgs{
+					Limits: pulumi.StringMap{"cpu": pulumi.String(fmt.Sprint(i.CPU)), "memory": pulumi.String(i.Memory)},
+					// The collector works between requests, too; without its core it would lose samples.
+					CpuIdle: pulumi.Bool(false), StartupCpuBoost: pulumi.Bool(true),
+				},
+				StartupProbe: &cloudrunv2.ServiceTemplateContainerStartupProbeArgs{
+					HttpGet:       &cloudrunv2.ServiceTemplateContainerStartupProbeHttpGetArgs{Path: pulumi.String("/readyz"), Port: pulumi.Int(serverPort)},
+					PeriodSeconds: pulumi.Int(2), TimeoutSeconds: pulumi.Int(1), FailureThreshold: pulumi.Int(30),
+				},
+				LivenessProbe: &cloudrunv2.ServiceTemplateContainerLivenessProbeArgs{
+					HttpGet:       &cloudrunv2.ServiceTemplateContainerLivenessProbeHttpGetArgs{Path: pulumi.String("/healthz"), Port: pulumi.Int(serverPort)},
+					PeriodSeconds: pulumi.Int(15), TimeoutSeconds: pulumi.Int(5), FailureThreshold: pulumi.Int(3),
+				},
+			},
+			&cloudrunv2.ServiceTemplateContainerArgs{
+				Name: pulumi.String("collector"), Image: pulumi.String(i.Collector), DependsOns: pulumi.ToStringArray([]string{"server"}),
+				VolumeMounts: cloudrunv2.ServiceTemplateContainerVolumeMountArray{mount("collector", "/etc/rungmp")},
+				Resources: &cloudrunv2.ServiceTemplateContainerResourcesArgs{
+					Limits: pulumi.StringMap{"cpu": pulumi.String("1"), "memory": pulumi.String("512Mi")}, CpuIdle: pulumi.Bool(false),
+				},
+				LivenessProbe: &cloudrunv2.ServiceTemplateContainerLivenessProbeArgs{
+					HttpGet:       &cloudrunv2.ServiceTemplateContainerLivenessProbeHttpGetArgs{Path: pulumi.String("/liveness"), Port: pulumi.Int(13133)},
+					PeriodSeconds: pulumi.Int(30), TimeoutSeconds: pulumi.Int(30), FailureThreshold: pulumi.Int(3),
+				},
+			},
+		},
+	}
+}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	serviceKind = "gcp:cloudrunv2/service:Service"
+	grantKind   = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
+)
+
+func TestTheServiceIsTheServerWithItsCollector(t *testing.T) {
+	service := find(t, mustUp(t, "dev", nil), serviceKind, "service")
+	for path, want := range map[string]any{
+		"name":                                             "fakeart-dev-server",
+		"ingress":                                          "INGRESS_TRAFFIC_ALL",
+		"template.executionEnvironment":                    "EXECUTION_ENVIRONMENT_GEN2",
+		"template.timeout":                                 "30s",
+		"template.maxInstanceRequestConcurrency":           80.0,
+		"template.scaling.minInstanceCount":                0.0,
+		"template.scaling.maxInstanceCount":                4.0,
+		"template.containers.0.name":                       "server",
+		"template.containers.0.image":                      "europe-west4-docker.pkg.dev/my-project-1/fakeart-dev/server" + someDigest,
+		"template.containers.0.ports.0.containerPort":      8080.0,
+		"template.containers.0.resources.startupCpuBoost":  true,
+		"template.containers.0.resources.cpuIdle":          false,
+		"template.containers.0.resources.limits.cpu":       "1",
+		"template.containers.0.resources.limits.memory":    "512Mi",
+		"template.containers.0.startupProbe.httpGet.path":  "/readyz",
+		"template.containers.0.livenessProbe.httpGet.path": "/healthz",
+		"template.containers.0.volumeMounts.0.mountPath":   "/etc/fakeart/admin",
+		"template.containers.1.name":                       "collector",
+		"template.containers.1.dependsOns.0":               "server",
+		"template.containers.1.image":                      "us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.8.0",
+		"template.containers.1.livenessProbe.httpGet.path": "/liveness",
+		"template.containers.1.livenessProbe.httpGet.port": 13133.0,
+		"template.containers.1.volumeMounts.0.mountPath":   "/etc/rungmp",
+		"template.volumes.0.secret.secret":                 "fakeart-dev-admin-token",
+		"template.volumes.0.secret.items.0.path":           "token",
+		"template.volumes.1.secret.secret":                 "fakeart-dev-collector",
+		"template.volumes.1.secret.items.0.path":           "config.yaml",
+		"traffics.0.type":                                  "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST",
+		"traffics.0.percent":                               100.0,
+	} {
+		if got := service.value(path); got != want {
+			t.Errorf("%s is %v, want %v", path, got, want)
+		}
+	}
+	env := map[string]string{}
+	for _, e := range service.value("template.containers.0.envs").([]any) {
+		env[fmt.Sprint(e.(map[string]any)["name"])] = fmt.Sprint(e.(map[string]any)["value"])
+	}
+	for name, want := range map[string]string{
+		"FAKEART_MODEL":            "gs://my-project-1-fakeart-dev/models/production/",
+		"FAKEART_MODEL_WATCH":      "30s",
+		"FAKEART_LOG_STORE":        "pubsub",
+		"FAKEART_LOG_TOPIC":        "gcppubsub://projects/my-project-1/topics/fakeart-dev-predictions",
+		"FAKEART_ADMIN_TOKEN_FILE": "/etc/fakeart/admin/token",
+	} {
+		if env[name] != want {
+			t.Errorf("%s=%s, want %s", name, env[name], want)
+		}
+	}
+}
+
+func TestTheCollectorsConfigurationIsWhatGoogleDocuments(t *testing.T) {
+	resources := mustUp(t, "dev", nil)
+	text := find(t, resources, "gcp:secretmanager/secretVersion:SecretVersion", "collector").value("secretData").(string)
+	var document struct {
+		APIVersion string `yaml:"apiVersion"`
+		Kind       string
+		Spec       struct {
+			Endpoints []struct {
+				Port           int
+				Path, Interval string
+			}
+			TargetLabels struct{ Metadata []string } `yaml:"targetLabels"`
+		}
+	}
+	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
+		t.Fatal(err)
+	}
+	if document.APIVersion != "monitoring.googleapis.com/v1beta" || document.Kind != "RunMonitoring" || len(document.Spec.Endpoints) != 1 ||
+		document.Spec.Endpoints[0].Port != serverPort || document.Spec.Endpoints[0].Path != "/metrics" || document.Spec.Endpoints[0].Interval == "" || len(document.Spec.TargetLabels.Metadata) == 0 {
+		t.Errorf("the document is %+v", document)
+	}
+}
+
+func TestACanaryStandsBesideTheRevisionThatWasThere(t *testing.T) {
+	before := find(t, mustUp(t, "dev", nil), serviceKind, "service")
+	other := "europe-west4-docker.pkg.dev/my-project-1/fakeart-dev/server@sha256:" + strings.Repeat("f", 64)
+	canary := map[string]string{"fakeart:canary": `{"image":"` + other + `","percent":5}`}
+	during := find(t, mustUp(t, "dev", canary), serviceKind, "service")
+	for path, want := range map[string]any{
+		"template.containers.0.image": other,
+		"traffics.0.type":             "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION",
+		"traffics.0.revision":         before.value("template.revision"),
+		"traffics.0.percent":          95.0,
+		"traffics.1.type":             "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST",
+		"traffics.1.percent":          5.0,
+		"traffics.1.tag":              "canary",
+	} {
+		if got := during.value(path); got != want {
+			t.Errorf("%s is %v, want %v", path, got, want)
+		}
+	}
+	// Promoted, it goes on as the revision that it was.
+	after := find(t, mustUp(t, "dev", map[string]string{"fakeart:image": other}), serviceKind, "service")
+	if after.value("template.revision") != during.value("template.revision") || after.value("template.revision") == before.value("template.revision") {
+		t.Errorf("revisions %v, %v, %v", before.value("template.revision"), during.value("template.revision"), after.value("template.revision"))
+	}
+	if name := fmt.Sprint(after.value("template.revision")); len(name) > 63 || !strings.HasPrefix(name, "fakeart-dev-server-") {
+		t.Errorf("the revision is called %s", name)
+	}
+}
+
+func TestWhatChangesARevisionChangesItsName(t *testing.T) {
+	names := map[any]string{}
+	for _, change := range []string{"", "memory=1Gi", "cpu=2", "concurrency=10", "timeout=20", "minInstances=1", "maxInstances=9", "collectorImage=a.b/c/d:1"} {
+		key, value, _ := strings.Cut(change, "=")
+		name := find(t, mustUp(t, "dev", map[string]string{"fakeart:" + key: value}), serviceKind, "service").value("template.revision")
+		if twin, ok := names[name]; ok {
+			t.Errorf("%q and %q are both %v", change, twin, name)
+		}
+		names[name] = change
+	}
+}
+
+func TestOnlyAPublicServiceIsEverybodys(t *testing.T) {
+	everybody := func(resources []made) (n int) {
+		for _, r := range resources {
+			if r.kind == grantKind && r.value("member") == "allUsers" {
+				n++
+			}
+		}
+		return n
+	}
+	if n := everybody(mustUp(t, "dev", nil)); n != 0 {
+		t.Errorf("%d grants to everybody", n)
+	}
+	if n := everybody(mustUp(t, "dev", map[string]string{"fakeart:public": "true"})); n != 1 {
+		t.Errorf("%d grants to everybody, want 1", n)
+	}
+}
+
+func TestWithoutAnImageThereIsNoServiceAndAllTheRest(t *testing.T) {
+	all, rest := mustUp(t, "dev", nil), mustUp(t, "dev", map[string]string{"fakeart:image": "", "fakeart:trainerImage": ""})
+	for _, r := range rest {
+		if strings.HasPrefix(r.kind, "gcp:cloudrunv2/") {
+			t.Errorf("%s %s was made", r.kind, r.name)
+		}
+	}
+	if len(rest) < len(all)/2 {
+		t.Errorf("%d resources of %d are left", len(rest), len(all))
+	}
+}
+
+func TestOnlyTheRepositorysOwnRefBecomesTheDeployer(t *testing.T) {
+	resources := mustUp(t, "dev", map[string]string{"fakeart:deployRef": "refs/heads/release"})
+	provider := find(t, resources, "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider", "github")
+	if got := provider.value("attributeCondition"); got != "assertion.repository == 'owner/name' && assertion.ref == 'refs/heads/release'" {
+		t.Errorf("the condition is %v", got)
+	}
+	grant := find(t, resources, "gcp:serviceaccount/iAMMember:IAMMember", "github-as-deployer")
+	if got := fmt.Sprint(grant.value("member")); !strings.HasPrefix(got, "principalSet://") || !strings.HasSuffix(got, "/attribute.repository/owner/name") || grant.value("role") != "roles/iam.workloadIdentityUser" {
+		t.Errorf("%v gets %v", got, grant.value("role"))
+	}
+	for _, r := range mustUp(t, "dev", map[string]string{"fakeart:repository": ""}) {
+		if strings.Contains(r.kind, "workloadIdentity") {
+			t.Errorf("%s without a repository", r.kind)
+		}
+	}
+}
+
+func TestTheBucketLosesNothingAtOnce(t *testing.T) {
+	for stack, want := range map[string]map[string]any{
+		"dev":  {"softDeletePolicy.retentionDurationSeconds": 7.0 * day, "forceDestroy": true, "encryption": nil},
+		"prod": {"softDeletePolicy.retentionDurationSeconds": 30.0 * day, "forceDestroy": false, "encryption.defaultKmsKeyName": "projects/my-project-1/locations/europe-west4/keyRings/fakeart/cryptoKeys/data"},
+	} {
+		bucket := find(t, mustUp(t, stack, nil), "gcp:storage/bucket:Bucket", "storage")
+		want["versioning.enabled"] = true
+		want["name"] = "my-project-1-fakeart-" + stack
+		want["lifecycleRules.1.condition.matchesPrefixes.0"] = "triggers/"
+		want["lifecycleRules.2.action.type"] = "AbortIncompleteMultipartUpload"
+		for path, want := range want {
+			if got := bucket.value(path); got != want {
+				t.Errorf("%s: %s is %v, want %v", stack, path, got, want)
+			}
+		}
+	}
+}
+
+func TestTheBudgetTellsBeforeItIsSpent(t *testing.T) {
+	budget := find(t, mustUp(t, "dev", nil), "gcp:billing/budget:Budget", "budget")
+	for i, want := range []string{"0.5 CURRENT_SPEND", "0.9 CURRENT_SPEND", "1 CURRENT_SPEND", "1.2 FORECASTED_SPEND"} {
+		rule := fmt.Sprintf("thresholdRules.%d.", i)
+		if got := fmt.Sprint(budget.value(rule+"thresholdPercent"), " ", budget.value(rule+"spendBasis")); got != want {
+			t.Errorf("rule %d is %s, want %s", i, got, want)
+		}
+	}
+	if got := budget.value("budgetFilter.projects.0"); got != "projects/"+projectNumber {
+		t.Errorf("it is the budget of %v", got)
+	}
+	for _, r := range mustUp(t, "dev", map[string]string{"fakeart:billingAccount": ""}) {
+		if r.kind == budget.kind {
+			t.Error("a budget without a billing account")
+		}
+	}
+}
+
+func TestTheAdminTokenIsASecretWhoeverMadeIt(t *testing.T) {
+	for _, given := range []string{"", "correct-horse-battery-staple"} {
+		resources := mustUp(t, "dev", map[string]string{"fakeart:adminToken": given})
+		version := find(t, resources, "gcp:secretmanager/secretVersion:SecretVersion", "admin-token")
+		if !version.secrets {
+			t.Error("it is in the state for everybody to read")
+		}
+		if given != "" && version.value("secretData") != given {
+			t.Errorf("it is %v", version.value("secretData"))
+		}
+	}
+}

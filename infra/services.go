@@ -1,0 +1,59 @@
+package main
+
+import (
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/projects"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// apis are the services of Google's that the program uses.
+var apis = []string{
+	"artifactregistry.googleapis.com",
+	"bigquery.googleapis.com",
+	"billingbudgets.googleapis.com",
+	"cloudresourcemanager.googleapis.com",
+	"cloudscheduler.googleapis.com",
+	"cloudtrace.googleapis.com",
+	"containerscanning.googleapis.com",
+	"eventarc.googleapis.com",
+	"iam.googleapis.com",
+	"iamcredentials.googleapis.com",
+	"logging.googleapis.com",
+	"monitoring.googleapis.com",
+	"pubsub.googleapis.com",
+	"run.googleapis.com",
+	"secretmanager.googleapis.com",
+	"storage.googleapis.com",
+	"sts.googleapis.com",
+	"workflows.googleapis.com",
+	"workflowexecutions.googleapis.com",
+}
+
+// Services are the APIs that are enabled.
+type Services struct {
+	pulumi.ResourceState
+
+	// Enabled is one resource for each API.
+	Enabled []pulumi.Resource
+}
+
+// ServicesArgs says where.
+type ServicesArgs struct{ Stack *Stack }
+
+// NewServices enables the APIs. They stay enabled when the stack is destroyed: other
+// programs in the project may use them.
+func NewServices(ctx *pulumi.Context, name string, args *ServicesArgs, opts ...pulumi.ResourceOption) (*Services, error) {
+	s := &Services{}
+	if err := ctx.RegisterComponentResource("fakeart:infra:Services", name, s, opts...); err != nil {
+		return nil, err
+	}
+	for _, api := range apis {
+		service, err := projects.NewService(ctx, api, &projects.ServiceArgs{
+			Project: pulumi.String(args.Stack.Project), Service: pulumi.String(api), DisableOnDestroy: pulumi.Bool(false),
+		}, pulumi.Parent(s))
+		if err != nil {
+			return nil, err
+		}
+		s.Enabled = append(s.Enabled, service)
+	}
+	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"apis": pulumi.ToStringArray(apis)})
+}

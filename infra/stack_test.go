@@ -1,0 +1,196 @@
+package main
+
+import (
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// made is a resource that the program asked for.
+type made struct {
+	kind, name string // the type's token, and the name in the program
+	inputs     map[string]any
+	secrets    bool // whether any input is secret
+	parent     string
+	protect    bool
+}
+
+// engine stands in for Pulumi's: it makes whatever it is asked for.
+type engine struct {
+	preview bool // what a provider has to say is not known yet
+
+	mu        sync.Mutex
+	resources []made
+}
+
+// The number of the project that the stand-in knows.
+const projectNumber = "123456789012"
+
+func (e *engine) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
+	result := args.Args.Copy()
+	if args.Token == "gcp:organizations/getProject:getProject" {
+		result["number"] = resource.NewStringProperty(projectNumber)
+	}
+	return result, nil
+}
+
+func (e *engine) NewResource(args pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
+	if !args.Custom {
+		return "", args.Inputs, nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.resources = append(e.resources, made{
+		kind: args.TypeToken, name: args.Name, inputs: plain(args.Inputs).(map[string]any), secrets: args.Inputs.ContainsSecrets(),
+		parent: args.RegisterRPC.GetParent(), protect: args.RegisterRPC.GetProtect(),
+	})
+	state := args.Inputs.Copy()
+	for _, output := range []string{"email", "name", "uri", "result", "hex", "secretId", "project", "location", "selfLink"} {
+		key := resource.PropertyKey(output)
+		if state.HasValue(key) {
+			continue
+		}
+		state[key] = resource.NewStringProperty(args.Name + "-" + output)
+		if e.preview && output != "result" { // the stand-in for the engine cannot pass on a secret that is not known
+			state[key] = resource.MakeComputed(resource.NewStringProperty(""))
+		}
+	}
+	return args.Name + "-id", state, nil
+}
+
+// plain is a value without Pulumi's own kinds.
+func plain(v any) any {
+	switch v := v.(type) {
+	case resource.PropertyMap:
+		m := map[string]any{}
+		for key, value := range v {
+			m[string(key)] = plain(value)
+		}
+		return m
+	case resource.PropertyValue:
+		switch {
+		case v.IsSecret():
+			return plain(v.SecretValue().Element)
+		case v.IsOutput():
+			return plain(v.OutputValue().Element)
+		case v.IsObject():
+			return plain(v.ObjectValue())
+		case v.IsArray():
+			list := []any{}
+			for _, element := range v.ArrayValue() {
+				list = append(list, plain(element))
+			}
+			return list
+		}
+		return v.V
+	}
+	return v
+}
+
+const someDigest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+// stackConfig is the configuration of a stack such as dev or prod, all of it in use.
+func stackConfig(stack string, change map[string]string) map[string]string {
+	c := map[string]string{
+		"gcp:project": "my-project-1", "gcp:region": "europe-west4",
+		"fakeart:image":          "europe-west4-docker.pkg.dev/my-project-1/fakeart-" + stack + "/server" + someDigest,
+		"fakeart:trainerImage":   "europe-west4-docker.pkg.dev/my-project-1/fakeart-" + stack + "/trainer" + someDigest,
+		"fakeart:repository":     "owner/name",
+		"fakeart:email":          "team@example.org",
+		"fakeart:billingAccount": "012345-6789AB-CDEF01",
+	}
+	if stack == "prod" {
+		for key, value := range map[string]string{
+			"protect": "true", "public": "true", "minInstances": "1", "domain": "fakeart.example.org", "logDays": "400",
+			"kmsKey": "projects/my-project-1/locations/europe-west4/keyRings/fakeart/cryptoKeys/data", "slackChannel": "#alerts", "slackToken": "xoxb", "pagerDutyKey": "k",
+		} {
+			c["fakeart:"+key] = value
+		}
+	}
+	for key, value := range change {
+		if value == "" {
+			delete(c, key)
+			continue
+		}
+		c[key] = value
+	}
+	return c
+}
+
+// up runs the program for a stack, and returns what it asked for.
+func up(t *testing.T, stack string, change map[string]string) ([]made, error) {
+	t.Helper()
+	return run(stack, stackConfig(stack, change), false)
+}
+
+func mustUp(t *testing.T, stack string, change map[string]string) []made {
+	t.Helper()
+	resources, err := up(t, stack, change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resources
+}
+
+func run(stack string, config map[string]string, preview bool) ([]made, error) {
+	e := &engine{preview: preview}
+	err := pulumi.RunErr(deploy, pulumi.WithMocks("fakeart", stack, e), func(i *pulumi.RunInfo) {
+		i.Config, i.DryRun = config, preview
+	})
+	return e.resources, err
+}
+
+// find returns the one resource of the kind with the name in the program.
+func find(t *testing.T, resources []made, kind, name string) made {
+	t.Helper()
+	for _, r := range resources {
+		if r.kind == kind && r.name == name {
+			return r
+		}
+	}
+	t.Fatalf("no %s %s was made", kind, name)
+	return made{}
+}
+
+// value follows a path such as template.containers.0.image.
+func (r made) value(path string) any {
+	var v any = r.inputs
+	for part := range strings.SplitSeq(path, ".") {
+		switch container := v.(type) {
+		case map[string]any:
+			v = container[part]
+		case []any:
+			i := int(part[0] - '0')
+			if i >= len(container) {
+				return nil
+			}
+			v = container[i]
+		default:
+			return nil
+		}
+	}
+	return v
+}
+
+// strings calls f with every text in the resource, and the key that it is under.
+func (r made) strings(f func(key, text string)) {
+	var walk func(key string, v any)
+	walk = func(key string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for k, element := range v {
+				walk(k, element)
+			}
+		case []any:
+			for _, element := range v {
+				walk(key, element)
+			}
+		case string:
+			f(key, v)
+		}
+	}
+	walk("", r.inputs)
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/kms"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/storage"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+const day = 24 * 3600 // seconds
+
+// Storage is the bucket for data sets, runs and models.
+type Storage struct {
+	pulumi.ResourceState
+
+	// Bucket has data under data/, training runs under runs/, models under
+	// models/staging/ and models/production/.
+	Bucket *storage.Bucket
+	// Grants have to be there before a workload starts.
+	Grants []pulumi.Resource
+}
+
+// StorageArgs says who may do what with the bucket.
+type StorageArgs struct {
+	Stack *Stack
+	// KMSKey encrypts the objects; empty for Google's own key.
+	KMSKey string
+	// Reader and Writer are e-mail addresses of service accounts.
+	Reader, Writer pulumi.StringOutput
+}
+
+// modelsFolder is where the server takes its model from: its newest file.
+const modelsFolder = "models/production/"
+
+// NewStorage makes the bucket. Nothing in it is ever public, and a deleted object can
+// be brought back for at least a week.
+func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pulumi.ResourceOption) (*Storage, error) {
+	s := &Storage{}
+	if err := ctx.RegisterComponentResource("fakeart:infra:Storage", name, s, opts...); err != nil {
+		return nil, err
+	}
+	kept, versions := 7, 3 // days of deleted objects, newer versions of one that is kept
+	if args.Stack.Protect {
+		kept, versions = 30, 20
+	}
+	bucket := &storage.BucketArgs{
+		Project: pulumi.String(args.Stack.Project), Location: pulumi.String(args.Stack.Region),
+		Name:                     pulumi.String(bucketName(args.Stack)),
+		Labels:                   args.Stack.Labels("storage"),
+		UniformBucketLevelAccess: pulumi.Bool(true),
+		PublicAccessPrevention:   pulumi.String("enforced"),
+		ForceDestroy:             pulumi.Bool(!args.Stack.Protect),
+		Versioning:               &storage.BucketVersioningArgs{Enabled: pulumi.Bool(true)},
+		SoftDeletePolicy:         &storage.BucketSoftDeletePolicyArgs{RetentionDurationSeconds: pulumi.Int(kept * day)},
+		LifecycleRules: storage.BucketLifecycleRuleArray{
+			&storage.BucketLifecycleRuleArgs{
+				Action: &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("Delete")},
+				// Both hold for what is deleted: many newer versions, and long ago.
+				Condition: &storage.BucketLifecycleRuleConditionArgs{NumNewerVersions: pulumi.Int(versions), DaysSinceNoncurrentTime: pulumi.Int(kept), WithState: pulumi.String("ARCHIVED")},
+			},
+			&storage.BucketLifecycleRuleArgs{
+				Action: &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("Delete")},
+				// The markers of events that were handled: none is delivered again so much later.
+				Condition: &storage.BucketLifecycleRuleConditionArgs{Age: pulumi.Int(90), MatchesPrefixes: pulumi.ToStringArray([]string{"triggers/"}), WithState: pulumi.String("LIVE")},
+			},
+			&storage.BucketLifecycleRuleArgs{
+				Action:    &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("AbortIncompleteMultipartUpload")},
+				Condition: &storage.BucketLifecycleRuleConditionArgs{Age: pulumi.Int(7), WithState: pulumi.String("ANY")},
+			},
+		},
+	}
+	after := []pulumi.Resource{}
+	if args.KMSKey != "" {
+		bucket.Encryption = &storage.BucketEncryptionArgs{DefaultKmsKeyName: pulumi.String(args.KMSKey)}
+		// It is Cloud Storage itself that uses the key.
+		use, err := kms.NewCryptoKeyIAMMember(ctx, name+"-key", &kms.CryptoKeyIAMMemberArgs{
+			CryptoKeyId: pulumi.String(args.KMSKey), Role: pulumi.String("roles/cloudkms.cryptoKeyEncrypterDecrypter"),
+			Member: pulumi.String("serviceAccount:service-" + args.Stack.Number + "@gs-project-accounts.iam.gserviceaccount.com"),
+		}, args.Stack.In(s))
+		if err != nil {
+			return nil, err
+		}
+		after = append(after, use)
+	}
+	var err error
+	if s.Bucket, err = storage.NewBucket(ctx, name, bucket, args.Stack.In(s, args.Stack.Kept(), pulumi.DependsOn(after))); err != nil {
+		return nil, err
+	}
+	for _, grant := range []struct {
+		name, role string
+		account    pulumi.StringOutput
+	}{
+		{"reader", "roles/storage.objectViewer", args.Reader},
+		{"writer", "roles/storage.objectUser", args.Writer},
+	} {
+		member, err := storage.NewBucketIAMMember(ctx, name+"-"+grant.name, &storage.BucketIAMMemberArgs{
+			Bucket: s.Bucket.Name, Role: pulumi.String(grant.role), Member: member(grant.account),
+		}, args.Stack.In(s))
+		if err != nil {
+			return nil, err
+		}
+		s.Grants = append(s.Grants, member)
+	}
+	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"bucket": s.Bucket.Name})
+}
+
+// bucketName is the bucket's name: those of buckets are unique in the whole world, and
+// so is that of the project.
+func bucketName(s *Stack) string { return s.Project + "-" + s.Prefix }
+
+// member is a service account as policies name it.
+func member(email pulumi.StringInput) pulumi.StringOutput {
+	return pulumi.Sprintf("serviceAccount:%s", email)
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/bigquery"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/cloudrunv2"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/cloudscheduler"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/eventarc"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/projects"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/pubsub"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/storage"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/workflows"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// workflowFile is what is done with an event.
+const workflowFile = "workflow.yaml"
+
+// Triggers start the jobs: a data set that has changed is trained on, a staged model is
+// evaluated, and once in a while yesterday's pictures are held against those before.
+type Triggers struct {
+	pulumi.ResourceState
+
+	// Workflow decides what an event means.
+	Workflow *workflows.Workflow
+	// DeadLetters keeps the events that could not be handled.
+	DeadLetters *pubsub.Subscription
+	// Schedule starts the check of drift.
+	Schedule *cloudscheduler.Job
+}
+
+// TriggersArgs says what to watch, and what to start.
+type TriggersArgs struct {
+	Stack *Stack
+	// Bucket is the name of the bucket that is watched. Its access has to be uniform.
+	Bucket pulumi.StringInput
+	// Account is the e-mail address of the service account that all of this runs as.
+	Account  pulumi.StringInput
+	Training *TrainingJobs
+	// Schedule is when drift is looked for, in cron's form, UTC.
+	Schedule string
+}
+
+// NewTriggers makes one trigger, for every object that is written, and one workflow that
+// tells what it is: Eventarc cannot filter Cloud Storage's events by name.
+func NewTriggers(ctx *pulumi.Context, name string, args *TriggersArgs, opts ...pulumi.ResourceOption) (*Triggers, error) {
+	t := &Triggers{}
+	if err := ctx.RegisterComponentResource("fakeart:infra:Triggers", name, t, opts...); err != nil {
+		return nil, err
+	}
+	stack := args.Stack
+	letters, err := pubsub.NewTopic(ctx, name+"-dead-letters", &pubsub.TopicArgs{
+		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named("trigger-dead-letters")),
+		Labels: stack.Labels("triggers"), MessageRetentionDuration: pulumi.String(letterRetention),
+	}, stack.In(t, stack.Kept()))
+	if err != nil {
+		return nil, err
+	}
+	if t.DeadLetters, err = newLetterbox(ctx, name+"-dead-letters", "trigger-dead-letters", "triggers", letters, t, stack); err != nil {
+		return nil, err
+	}
+	granted, err := t.grants(ctx, name, args, letters)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.workflow(ctx, name, args, letters, granted); err != nil {
+		return nil, err
+	}
+	if err := t.sources(ctx, name, args, granted); err != nil {
+		return nil, err
+	}
+	return t, ctx.RegisterResourceOutputs(t, pulumi.Map{
+		"workflow": t.Workflow.Name, "deadLetters": t.DeadLetters.Name, "schedule": t.Schedule.Name,
+	})
+}
+
+// grants gives the account what it needs, on the resource itself where that can be had.
+// What it returns has to be there before the first event.
+func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, letters *pubsub.Topic) (granted []pulumi.Resource, err error) {
+	stack, account := args.Stack, member(args.Account)
+	// Eventarc's account does not exist in a new project until somebody asks for it.
+	agent, err := projects.NewServiceIdentity(ctx, name+"-eventarc", &projects.ServiceIdentityArgs{
+		Project: pulumi.String(stack.Project), Service: pulumi.String("eventarc.googleapis.com"),
+	}, stack.In(t))
+	if err != nil {
+		return nil, err
+	}
+	granted = append(granted, agent)
+	for _, grant := range []struct {
+		name, role string
+		member     pulumi.StringInput
+	}{
+		{"receives", "roles/eventarc.eventReceiver", account},
+		{"invokes", "roles/workflows.invoker", account}, // workflows have no policies of their own
+		{"logs", "roles/logging.logWriter", account},
+		{"queries", "roles/bigquery.jobUser", account}, // a query belongs to a project
+		// Cloud Storage itself publishes its events, to a topic that Eventarc has yet to make.
+		{"storage-publishes", "roles/pubsub.publisher", pulumi.String("serviceAccount:service-" + stack.Number + "@gs-project-accounts.iam.gserviceaccount.com")},
+	} {
+		made, err := projects.NewIAMMember(ctx, name+"-"+grant.name, &projects.IAMMemberArgs{
+			Project: pulumi.String(stack.Project), Role: pulumi.String(grant.role), Member: grant.member,
+		}, stack.In(t))
+		if err != nil {
+			return nil, err
+		}
+		granted = append(granted, made)
+	}
+	// With overrides: each run gets its own data set, model and folder as arguments. The
+	// account can thereby run the trainer with any arguments, as the trainer.
+	for _, job := range []struct {
+		name string
+		job  *cloudrunv2.Job
+	}{{"train", args.Training.Train}, {"evaluate", args.Training.Evaluate}} {
+		made, err := cloudrunv2.NewJobIamMember(ctx, name+"-runs-"+job.name, &cloudrunv2.JobIamMemberArgs{
+			Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: job.job.Name,
+			Role: pulumi.String("roles/run.jobsExecutorWithOverrides"), Member: account,
+		}, stack.In(t))
+		if err != nil {
+			return nil, err
+		}
+		granted = append(granted, made)
+	}
+	// Markers are made and read, and never changed.
+	for _, grant := range [][2]string{{"marks", "roles/storage.objectCreator"}, {"reads-marks", "roles/storage.objectViewer"}} {
+		made, err := storage.NewBucketIAMMember(ctx, name+"-"+grant[0], &storage.BucketIAMMemberArgs{
+			Bucket: args.Bucket, Role: pulumi.String(grant[1]), Member: account,
+			Condition: &storage.BucketIAMMemberConditionArgs{
+				Title:       pulumi.String("markers"),
+				Description: pulumi.String("Only the markers of events that were handled"),
+				Expression:  pulumi.Sprintf(`resource.name.startsWith("projects/_/buckets/%s/objects/triggers/")`, args.Bucket),
+			},
+		}, stack.In(t))
+		if err != nil {
+			return nil, err
+		}
+		granted = append(granted, made)
+	}
+	publishes, err := pubsub.NewTopicIAMMember(ctx, name+"-gives-up", &pubsub.TopicIAMMemberArgs{
+		Project: pulumi.String(stack.Project), Topic: letters.Name, Role: pulumi.String("roles/pubsub.publisher"), Member: account,
+	}, stack.In(t))
+	if err != nil {
+		return nil, err
+	}
+	// A view is read with the rights of who asks: on it and on what it is made of, which
+	// is all of the dataset.
+	reads, err := bigquery.NewDatasetIamMember(ctx, name+"-reads-log", &bigquery.DatasetIamMemberArgs{
+		Project: pulumi.String(stack.Project), DatasetId: args.Training.Log.Dataset.DatasetId,
+		Role: pulumi.String("roles/bigquery.dataViewer"), Member: account,
+	}, stack.In(t))
+	if err != nil {
+		return nil, err
+	}
+	return append(granted, publishes, reads), nil
+}
+
+// workflow makes the workflow.
+func (t *Triggers) workflow(ctx *pulumi.Context, name string, args *TriggersArgs, letters *pubsub.Topic, granted []pulumi.Resource) error {
+	source, err := os.ReadFile(workflowFile)
+	if err != nil {
+		return fmt.Errorf("workflow of the triggers: %w", err)
+	}
+	stack, training := args.Stack, args.Training
+	// One task has a run folder of its own, and goes on there when it is tried again.
+	// Several share a folder in which each makes its own.
+	arguments, folder := slices.Concat(training.Arguments, []string{"run.resume=true"}), "run.dir="
+	if training.Tasks > 1 {
+		arguments, folder = training.Arguments, "run.root="
+	}
+	encoded, err := json.Marshal(arguments)
+	if err != nil {
+		return err
+	}
+	job := func(j *cloudrunv2.Job) pulumi.StringOutput {
+		return pulumi.Sprintf("projects/%s/locations/%s/jobs/%s", stack.Project, stack.Region, j.Name)
+	}
+	log := training.Log
+	t.Workflow, err = workflows.NewWorkflow(ctx, name, &workflows.WorkflowArgs{
+		Project: pulumi.String(stack.Project), Region: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("dispatch")),
+		Description: pulumi.String("Starts what an event calls for"), Labels: stack.Labels("triggers"),
+		ServiceAccount: pulumi.Sprintf("projects/%s/serviceAccounts/%s", stack.Project, args.Account),
+		CallLogLevel:   pulumi.String("LOG_ERRORS_ONLY"),
+		SourceContents: pulumi.String(string(source)),
+		UserEnvVars: pulumi.StringMap{
+			"bucket": args.Bucket, "mount": pulumi.String(bucketMount), "data_set": pulumi.String(dataSet),
+			"train_job": job(training.Train), "train_arguments": pulumi.String(string(encoded)), "train_folder": pulumi.String(folder + bucketMount + "/runs"),
+			"evaluate_job": job(training.Evaluate),
+			"drift_view":   pulumi.Sprintf("%s.%s.%s", stack.Project, log.Dataset.DatasetId, log.Drift.TableId),
+			"dead_letters": pulumi.Sprintf("projects/%s/topics/%s", stack.Project, letters.Name),
+		},
+	}, stack.In(t, pulumi.DependsOn(granted)))
+	return err
+}
+
+// sources makes what starts the workflow: Cloud Storage's events, and the schedule.
+func (t *Triggers) sources(ctx *pulumi.Context, name string, args *TriggersArgs, granted []pulumi.Resource) error {
+	stack := args.Stack
+	at := pulumi.Sprintf("projects/%s/locations/%s/workflows/%s", stack.Project, stack.Region, t.Workflow.Name)
+	if _, err := eventarc.NewTrigger(ctx, name, &eventarc.TriggerArgs{
+		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("objects")),
+		Labels: stack.Labels("triggers"), ServiceAccount: args.Account,
+		MatchingCriterias: eventarc.TriggerMatchingCriteriaArray{
+			&eventarc.TriggerMatchingCriteriaArgs{Attribute: pulumi.String("type"), Value: pulumi.String("google.cloud.storage.object.v1.finalized")},
+			&eventarc.TriggerMatchingCriteriaArgs{Attribute: pulumi.String("bucket"), Value: args.Bucket},
+		},
+		Destination: &eventarc.TriggerDestinationArgs{Workflow: at},
+	}, stack.In(t, pulumi.DependsOn(granted))); err != nil {
+		return err
+	}
+	execution, err := json.Marshal(map[string]string{"argument": `{"check":"drift"}`})
+	if err != nil {
+		return err
+	}
+	t.Schedule, err = cloudscheduler.NewJob(ctx, name, &cloudscheduler.JobArgs{
+		Project: pulumi.String(stack.Project), Region: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("drift")),
+		Description: pulumi.String("Looks whether yesterday's pictures are like those before"),
+		Schedule:    pulumi.String(args.Schedule), TimeZone: pulumi.String("Etc/UTC"), AttemptDeadline: pulumi.String("60s"),
+		RetryConfig: &cloudscheduler.JobRetryConfigArgs{RetryCount: pulumi.Int(3), MinBackoffDuration: pulumi.String("30s")},
+		HttpTarget: &cloudscheduler.JobHttpTargetArgs{
+			Uri:        pulumi.Sprintf("https://workflowexecutions.googleapis.com/v1/%s/executions", at),
+			HttpMethod: pulumi.String("POST"), Headers: pulumi.StringMap{"Content-Type": pulumi.String("application/json")},
+			Body: pulumi.String(base64.StdEncoding.EncodeToString(execution)),
+			OauthToken: &cloudscheduler.JobHttpTargetOauthTokenArgs{
+				ServiceAccountEmail: args.Account, Scope: pulumi.String("https://www.googleapis.com/auth/cloud-platform"),
+			},
+		},
+	}, stack.In(t, pulumi.DependsOn(granted)))
+	return err
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"fakeart/internal/config"
+)
+
+const workflowKind = "gcp:workflows/workflow:Workflow"
+
+func TestEveryObjectOfTheBucketIsAnEvent(t *testing.T) {
+	resources := jobsAlone(t, false, defaultTraining)
+	trigger := find(t, resources, "gcp:eventarc/trigger:Trigger", "triggers")
+	expect(t, trigger, map[string]any{
+		"name": "fakeart-dev-objects", "location": "europe-west4", "serviceAccount": "events@example.org",
+		"destination.workflow":         "projects/my-project-1/locations/europe-west4/workflows/fakeart-dev-dispatch",
+		"matchingCriterias.0.value":    "google.cloud.storage.object.v1.finalized",
+		"matchingCriterias.1.value":    "bucket",
+		"matchingCriterias.0.operator": nil,
+	})
+}
+
+func TestTheScheduleStartsTheCheckOfDrift(t *testing.T) {
+	schedule := find(t, jobsAlone(t, false, defaultTraining), "gcp:cloudscheduler/job:Job", "triggers")
+	expect(t, schedule, map[string]any{
+		"name": "fakeart-dev-drift", "schedule": "0 6 * * *", "timeZone": "Etc/UTC", "httpTarget.httpMethod": "POST",
+		"httpTarget.uri": "https://workflowexecutions.googleapis.com/v1/projects/my-project-1/locations/europe-west4/workflows/fakeart-dev-dispatch/executions",
+		"httpTarget.oauthToken.serviceAccountEmail": "events@example.org", "httpTarget.oidcToken": nil,
+	})
+	body, err := base64.StdEncoding.DecodeString(schedule.value("httpTarget.body").(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var execution struct{ Argument string }
+	var argument map[string]string
+	if err := json.Unmarshal(body, &execution); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(execution.Argument), &argument); err != nil || !maps.Equal(argument, map[string]string{"check": "drift"}) {
+		t.Errorf("starts the workflow with %s (%v)", execution.Argument, err)
+	}
+}
+
+func TestWhatStartsTheJobsMayDoNoMore(t *testing.T) {
+	var of []made
+	for _, r := range jobsAlone(t, false, defaultTraining) {
+		if regexp.MustCompile(`^triggers`).MatchString(r.name) {
+			of = append(of, r)
+			if r.kind == "gcp:storage/bucketIAMMember:BucketIAMMember" {
+				expect(t, r, map[string]any{"condition.expression": `resource.name.startsWith("projects/_/buckets/bucket/objects/triggers/")`})
+			}
+		}
+	}
+	const events = "serviceAccount:events@example.org: "
+	expectGrants(t, of,
+		events+"roles/eventarc.eventReceiver on project",
+		events+"roles/workflows.invoker on project",
+		events+"roles/logging.logWriter on project",
+		events+"roles/bigquery.jobUser on project",
+		events+"roles/bigquery.dataViewer on fakeart_dev",
+		events+"roles/run.jobsExecutorWithOverrides on fakeart-dev-train",
+		events+"roles/run.jobsExecutorWithOverrides on fakeart-dev-evaluate",
+		events+"roles/storage.objectCreator on bucket",
+		events+"roles/storage.objectViewer on bucket",
+		events+"roles/pubsub.publisher on fakeart-dev-trigger-dead-letters",
+		"serviceAccount:service-"+projectNumber+"@gs-project-accounts.iam.gserviceaccount.com: roles/pubsub.publisher on project")
+}
+
+func TestEventsThatFailAreKept(t *testing.T) {
+	resources := jobsAlone(t, false, defaultTraining)
+	expect(t, find(t, resources, subscriptionKind, "triggers-dead-letters"), map[string]any{
+		"name": "fakeart-dev-trigger-dead-letters", "topic": "triggers-dead-letters-id", "expirationPolicy.ttl": "", "messageRetentionDuration": "604800s",
+	})
+	expect(t, find(t, resources, workflowKind, "triggers"), map[string]any{
+		"name": "fakeart-dev-dispatch", "userEnvVars.dead_letters": "projects/my-project-1/topics/fakeart-dev-trigger-dead-letters",
+		"serviceAccount": "projects/my-project-1/serviceAccounts/events@example.org",
+	})
+}
+
+func TestTheWorkflowIsGivenWhatItAsksFor(t *testing.T) {
+	workflow := find(t, jobsAlone(t, false, defaultTraining), workflowKind, "triggers")
+	asked := map[string]bool{}
+	for _, match := range regexp.MustCompile(`sys\.get_env\("([^"]*)"\)`).FindAllStringSubmatch(workflow.value("sourceContents").(string), -1) {
+		if !regexp.MustCompile(`^GOOGLE_CLOUD_(PROJECT_ID|LOCATION|WORKFLOW_EXECUTION_ID)$`).MatchString(match[1]) { // always there
+			asked[match[1]] = true
+		}
+	}
+	given := slices.Sorted(maps.Keys(workflow.value("userEnvVars").(map[string]any)))
+	if want := slices.Sorted(maps.Keys(asked)); !slices.Equal(given, want) {
+		t.Errorf("the workflow is given %v, and asks for %v", given, want)
+	}
+}
+
+// step is a step of a workflow, as far as the tests look at it.
+type step struct {
+	Next   string
+	Switch []struct{ Condition, Next string }
+	Try    *step
+	Except *struct{ Steps []map[string]step }
+	Steps  []map[string]step
+}
+
+func loadWorkflow(t *testing.T) map[string]struct{ Steps []map[string]step } {
+	t.Helper()
+	text, err := os.ReadFile(workflowFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w map[string]struct{ Steps []map[string]step }
+	if err := yaml.Unmarshal(text, &w); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func TestTheWorkflowGoesToStepsThatThereAre(t *testing.T) {
+	for name, sub := range loadWorkflow(t) {
+		there, wanted := map[string]bool{"end": true}, []string{}
+		var walk func(steps []map[string]step)
+		walk = func(steps []map[string]step) {
+			for _, one := range steps {
+				for step, s := range one {
+					if there[step] {
+						t.Errorf("%s: there are two steps %s", name, step)
+					}
+					there[step] = true
+					for _, choice := range s.Switch {
+						wanted = append(wanted, choice.Next)
+					}
+					wanted = append(wanted, s.Next)
+					walk(s.Steps)
+					if s.Try != nil {
+						walk(s.Try.Steps)
+					}
+					if s.Except != nil {
+						walk(s.Except.Steps)
+					}
+				}
+			}
+		}
+		walk(sub.Steps)
+		for _, step := range wanted {
+			if step != "" && !there[step] {
+				t.Errorf("%s goes to %s, which is no step", name, step)
+			}
+		}
+	}
+}
+
+func TestOnlyDataSetsAndStagedModelsStartSomething(t *testing.T) {
+	decide := func(object string) string {
+		for _, one := range loadWorkflow(t)["dispatch"].Steps {
+			for _, choice := range one["which"].Switch {
+				pattern := regexp.MustCompile(`^\$\{text\.match_regex\(name, "(.*)"\)\}$`).FindStringSubmatch(choice.Condition)
+				if pattern == nil {
+					t.Fatalf("the condition %s is of another kind than this test knows", choice.Condition)
+				}
+				if regexp.MustCompile(pattern[1]).MatchString(object) {
+					return choice.Next
+				}
+			}
+		}
+		return ""
+	}
+	for object, want := range map[string]string{
+		"data/cifake/manifest.json":              "data_changed",
+		"data/cifake-2.1_b/manifest.json":        "data_changed",
+		"data/cifake/train-images.npy":           "",
+		"data/.cifake.fakeart-new/manifest.json": "",
+		"data/../manifest.json":                  "",
+		"data/a b/manifest.json":                 "",
+		"data/manifest.json":                     "",
+		"models/staging/model.onnx":              "model_staged",
+		"models/staging/2026/11/model-3.onnx":    "model_staged",
+		"models/staging/":                        "",
+		"models/staging/../../runs/x/model.onnx": "",
+		"models/staging/--help.onnx":             "",
+		"models/production/model.onnx":           "",
+		"runs/cifake-17/model.onnx":              "",
+		"runs/data/cifake/manifest.json":         "",
+		"triggers/data/cifake/manifest.json/17":  "",
+		"triggers/models/staging/model.onnx/17":  "",
+	} {
+		if got := decide(object); got != want {
+			t.Errorf("%s leads to %q, want %q", object, got, want)
+		}
+	}
+}
+
+// triggered is the configuration that the trainer makes of what the workflow gives it.
+func triggered(t *testing.T, size Training) *config.Config {
+	t.Helper()
+	workflow := find(t, jobsAlone(t, false, size), workflowKind, "triggers")
+	var args []string
+	if err := json.Unmarshal([]byte(workflow.value("userEnvVars.train_arguments").(string)), &args); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load("", append(args[1:], "dataset.dir=/mnt/fakeart/data/other", workflow.value("userEnvVars.train_folder").(string)+"/other-17"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestATrainingThatIsTriedAgainGoesOn(t *testing.T) {
+	c := triggered(t, defaultTraining)
+	if c.Dataset.Dir != "/mnt/fakeart/data/other" || c.Run.Dir != "/mnt/fakeart/runs/other-17" || !c.Run.Resume {
+		t.Errorf("trains %s in %s, resume %v", c.Dataset.Dir, c.Run.Dir, c.Run.Resume)
+	}
+	// Tasks at the same time in one run folder would spoil it.
+	size := defaultTraining
+	size.Tasks = 4
+	c = triggered(t, size)
+	if c.Run.Dir != "" || c.Run.Root != "/mnt/fakeart/runs/other-17" || c.Run.Resume {
+		t.Errorf("several tasks run in %s %s, resume %v", c.Run.Root, c.Run.Dir, c.Run.Resume)
+	}
+}
