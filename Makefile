@@ -9,6 +9,7 @@
 .DELETE_ON_ERROR:
 
 linter := bin/tools/golangci-lint
+pulumi := bin/tools/pulumi bin/tools/pulumi-language-go
 # Wherever git can tell the revision it goes into the programs, and by them into
 # the models; elsewhere (an unpacked archive) the build works all the same.
 stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
@@ -17,6 +18,9 @@ stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true
 tags := -tags disable_grpc_modules
 # What `make bench-serve` serves: any model file; made by the demo if it is missing.
 MODEL ?= runs/demo/run/model.onnx
+# The stack that the infra targets are about, and what else its pulumi is told: ARGS=--diff.
+STACK ?= dev
+ARGS ?=
 # How long each fuzz target is tried.
 FUZZTIME ?= 5s
 fuzz := internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/model:FuzzParse \
@@ -26,7 +30,7 @@ installed := node_modules/.package-lock.json
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Prepare data, train, evaluate, serve, and tell a real picture from a generated one
@@ -91,6 +95,44 @@ bench: build ## Measure the hot paths, then training against inference
 bench-serve: build ## Measure the server against its limit (MODEL=FILE, WRITE=1 for the docs)
 	@test -e $(MODEL) || go run ./internal/demo
 	bin/server benchmark --model $(MODEL) $(if $(WRITE),--write docs/performance.md)
+
+# Each is the one tool of its module, and learns its version at the linking.
+$(pulumi): bin/tools/%: tools/%/go.mod tools/%/go.sum
+	@echo "building $* from source: some minutes, once"
+	cd tools/$* && go build -o ../../$@ -ldflags "-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=$$(go list -f '{{.Module.Version}}' tool)" tool
+	touch $@
+
+# The state of the stacks is in a folder of the checkout, unless PULUMI_BACKEND_URL names
+# a place for it, such as a bucket. What `pulumi login` has chosen does not count.
+infra := infra-preview infra-up infra-destroy
+$(infra): export PATH := $(CURDIR)/bin/tools:$(PATH)
+$(infra): export PULUMI_BACKEND_URL ?= file://$(CURDIR)/.pulumi-state
+$(infra): export PULUMI_SKIP_UPDATE_CHECK := true
+
+.PHONY: infra-preview
+infra-preview: infra-ready $(pulumi) ## Show what infra-up would change on Google Cloud (STACK=dev)
+	bin/tools/pulumi stack select --create $(STACK)
+	bin/tools/pulumi preview --stack $(STACK) $(ARGS)
+
+.PHONY: infra-up
+infra-up: infra-ready $(pulumi) ## Make the stack what Pulumi.STACK.yaml says; it asks first
+	bin/tools/pulumi stack select --create $(STACK)
+	bin/tools/pulumi up --stack $(STACK) $(ARGS)
+
+.PHONY: infra-destroy
+infra-destroy: infra-ready $(pulumi) ## Take the stack away, but for what is protected; it asks first
+	bin/tools/pulumi destroy --stack $(STACK) $(ARGS)
+
+.PHONY: infra-ready
+infra-ready: toolchain # first, for the tools take some minutes to build
+	@wrong() { echo "make: $$1" >&2; exit 1; }; \
+	test -e Pulumi.$(STACK).yaml || wrong "there is no Pulumi.$(STACK).yaml: copy Pulumi.dev.yaml to it, or say STACK=dev"; \
+	case "$${PULUMI_CONFIG_PASSPHRASE+set}$${PULUMI_CONFIG_PASSPHRASE_FILE+set}$$PULUMI_BACKEND_URL" in set*|http*) ;; \
+	*) grep -q '^secretsprovider:' Pulumi.$(STACK).yaml || \
+		wrong "PULUMI_CONFIG_PASSPHRASE is missing: the stack's secrets are encrypted with it; choose one, keep it, and export it (or its file's name as PULUMI_CONFIG_PASSPHRASE_FILE)";; \
+	esac; \
+	case "$$PULUMI_BACKEND_URL" in "file://$(CURDIR)/.pulumi-state") mkdir -p .pulumi-state;; esac; \
+	echo "stack $(STACK), state in $$PULUMI_BACKEND_URL"
 
 .PHONY: clean
 clean: ## Remove the programs and tools (data/, runs/ and node_modules/ stay)
