@@ -109,9 +109,10 @@ func (i *Identity) federate(ctx *pulumi.Context, args *IdentityArgs) error {
 	if err != nil {
 		return err
 	}
-	provider, err := iam.NewWorkloadIdentityPoolProvider(ctx, "github", &iam.WorkloadIdentityPoolProviderArgs{
+	provider := "github"
+	_, err = iam.NewWorkloadIdentityPoolProvider(ctx, "github", &iam.WorkloadIdentityPoolProviderArgs{
 		Project: pulumi.String(args.Stack.Project), WorkloadIdentityPoolId: pool.WorkloadIdentityPoolId,
-		WorkloadIdentityPoolProviderId: pulumi.String("github"), DisplayName: pulumi.String("GitHub Actions"),
+		WorkloadIdentityPoolProviderId: pulumi.String(provider), DisplayName: pulumi.String("GitHub Actions"),
 		AttributeMapping: pulumi.StringMap{
 			"google.subject":       pulumi.String("assertion.sub"),
 			"attribute.repository": pulumi.String("assertion.repository"),
@@ -129,6 +130,6 @@ func (i *Identity) federate(ctx *pulumi.Context, args *IdentityArgs) error {
 	}, args.Stack.In(i)); err != nil {
 		return err
 	}
-	i.Provider = provider.Name
+	i.Provider = pulumi.Sprintf("%s/providers/%s", pool.Name, provider)
 	return nil
 }

@@ -109,9 +109,9 @@ func deploy(ctx *pulumi.Context) error {
 	}
 	console := "https://console.cloud.google.com"
 	outputs["console"] = pulumi.StringMap{
-		"service": pulumi.Sprintf("%s/run/detail/%s/%s?project=%s", console, c.Region, stack.Named("server"), c.Project),
-		"logs":    pulumi.Sprintf("%s/logs/query?project=%s", console, c.Project),
-		"bucket":  pulumi.Sprintf("%s/storage/browser/%s?project=%s", console, storage.Bucket.Name, c.Project),
+		"run":    pulumi.Sprintf("%s/run?project=%s", console, c.Project),
+		"logs":   pulumi.Sprintf("%s/logs/query?project=%s", console, c.Project),
+		"bucket": pulumi.Sprintf("%s/storage/browser/%s?project=%s", console, storage.Bucket.Name, c.Project),
 	}
 	for name, value := range outputs {
 		ctx.Export(name, value)

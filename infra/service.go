@@ -143,6 +143,8 @@ func (a *ServiceArgs) env() [][2]string {
 		{"FAKEART_LOG_PATH", "/tmp/outbox.db"},
 		{"FAKEART_LOG_STORE", "pubsub"},
 		{"FAKEART_LOG_TOPIC", fmt.Sprintf("gcppubsub://projects/%s/topics/%s", a.Stack.Project, a.Topic)},
+		// Twice: for bodies, and for decoding.
+		{"FAKEART_MAX_MEMORY", fmt.Sprint(mebibytes(a.Config.Memory) << 20 / 4)},
 		{"FAKEART_MODEL", "gs://" + a.Bucket + "/" + modelsFolder},
 		{"FAKEART_MODEL_SOURCE", "gs://" + a.Bucket + "/models/"},
 		{"FAKEART_MODEL_WATCH", "30s"},

@@ -57,6 +57,7 @@ func TestTheServiceIsTheServerWithItsCollector(t *testing.T) {
 	for name, want := range map[string]string{
 		"FAKEART_MODEL":            "gs://my-project-1-fakeart-dev/models/production/",
 		"FAKEART_MODEL_WATCH":      "30s",
+		"FAKEART_MAX_MEMORY":       "134217728",
 		"FAKEART_LOG_STORE":        "pubsub",
 		"FAKEART_LOG_TOPIC":        "gcppubsub://projects/my-project-1/topics/fakeart-dev-predictions",
 		"FAKEART_ADMIN_TOKEN_FILE": "/etc/fakeart/admin/token",
@@ -184,8 +185,8 @@ func TestTheBucketLosesNothingAtOnce(t *testing.T) {
 		bucket := find(t, mustUp(t, stack, nil), "gcp:storage/bucket:Bucket", "storage")
 		want["versioning.enabled"] = true
 		want["name"] = "my-project-1-fakeart-" + stack
-		want["lifecycleRules.1.condition.matchesPrefixes.0"] = "triggers/"
-		want["lifecycleRules.2.action.type"] = "AbortIncompleteMultipartUpload"
+		want["lifecycleRules.2.condition.matchesPrefixes.0"] = "triggers/"
+		want["lifecycleRules.3.action.type"] = "AbortIncompleteMultipartUpload"
 		for path, want := range want {
 			if got := bucket.value(path); got != want {
 				t.Errorf("%s: %s is %v, want %v", stack, path, got, want)

@@ -54,8 +54,12 @@ func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pul
 		LifecycleRules: storage.BucketLifecycleRuleArray{
 			&storage.BucketLifecycleRuleArgs{
 				Action: &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("Delete")},
-				// Both hold for what is deleted: many newer versions, and long ago.
+				// Both hold for what is deleted: many newer versions, and a while ago.
 				Condition: &storage.BucketLifecycleRuleConditionArgs{NumNewerVersions: pulumi.Int(versions), DaysSinceNoncurrentTime: pulumi.Int(kept), WithState: pulumi.String("ARCHIVED")},
+			},
+			&storage.BucketLifecycleRuleArgs{
+				Action:    &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("Delete")},
+				Condition: &storage.BucketLifecycleRuleConditionArgs{DaysSinceNoncurrentTime: pulumi.Int(10 * kept), WithState: pulumi.String("ARCHIVED")},
 			},
 			&storage.BucketLifecycleRuleArgs{
 				Action: &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("Delete")},
