@@ -71,7 +71,7 @@ func deploy(ctx *pulumi.Context) error {
 		if err != nil {
 			return err
 		}
-		outputs["url"] = service.URL
+		outputs["url"], outputs["canaryUrl"] = service.URL, service.CanaryURL
 		watch.HasMetrics = c.Objectives
 		watch.After = []pulumi.Resource{service}
 		if c.Public {

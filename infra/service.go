@@ -21,8 +21,9 @@ type Service struct {
 
 	// Service is the service.
 	Service *cloudrunv2.Service
-	// URL is where it answers, and Host the host in it.
-	URL, Host pulumi.StringOutput
+	// URL is where it answers, Host the host in it, and CanaryURL where the canary does,
+	// whatever its share; empty without one.
+	URL, Host, CanaryURL pulumi.StringOutput
 }
 
 // ServiceArgs says what runs, and how much of it.
@@ -58,7 +59,7 @@ type instance struct {
 // canary stands beside is the one that the same configuration without the canary had
 // made, and going back to it makes no new one.
 func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pulumi.ResourceOption) (*Service, error) {
-	s := &Service{}
+	s := &Service{CanaryURL: pulumi.String("").ToStringOutput()}
 	if err := ctx.RegisterComponentResource("fakeart:infra:Service", name, s, opts...); err != nil {
 		return nil, err
 	}
@@ -93,6 +94,9 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 		return nil, err
 	}
 	s.URL = s.Service.Uri
+	if c.Canary != nil {
+		s.CanaryURL = s.Service.Uri.ApplyT(canaryURL).(pulumi.StringOutput)
+	}
 	s.Host = s.URL.ApplyT(func(url string) string { return strings.TrimPrefix(url, "https://") }).(pulumi.StringOutput)
 	if err := s.access(ctx, name, args); err != nil {
 		return nil, err
@@ -109,6 +113,12 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 		s.URL = pulumi.Sprintf("https://%s", mapping.Name)
 	}
 	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"url": s.URL, "name": s.Service.Name})
+}
+
+// canaryURL is where the revision with the tag canary answers
+// (https://cloud.google.com/run/docs/rollouts-rollbacks-traffic-migration#tags).
+func canaryURL(service string) string {
+	return strings.Replace(service, "https://", "https://canary---", 1)
 }
 
 // access says who may call the service, and who may deploy its revisions.

@@ -109,6 +109,9 @@ func TestACanaryStandsBesideTheRevisionThatWasThere(t *testing.T) {
 			t.Errorf("%s is %v, want %v", path, got, want)
 		}
 	}
+	if url := canaryURL("https://fakeart-dev-server-abc.a.run.app"); url != "https://canary---fakeart-dev-server-abc.a.run.app" {
+		t.Errorf("it answers at %s", url)
+	}
 	// Promoted, it goes on as the revision that it was.
 	after := find(t, mustUp(t, "dev", map[string]string{"fakeart:image": other}), serviceKind, "service")
 	if after.value("template.revision") != during.value("template.revision") || after.value("template.revision") == before.value("template.revision") {
