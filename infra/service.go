@@ -228,7 +228,7 @@ func (i instance) template(args *ServiceArgs) *cloudrunv2.ServiceTemplateArgs {
 				},
 				LivenessProbe: &cloudrunv2.ServiceTemplateContainerLivenessProbeArgs{
 					HttpGet:       &cloudrunv2.ServiceTemplateContainerLivenessProbeHttpGetArgs{Path: pulumi.String("/liveness"), Port: pulumi.Int(13133)},
-					PeriodSeconds: pulumi.Int(30), TimeoutSeconds: pulumi.Int(30), FailureThreshold: pulumi.Int(3),
+					PeriodSeconds: pulumi.Int(30), TimeoutSeconds: pulumi.Int(10), FailureThreshold: pulumi.Int(3),
 				},
 			},
 		},

@@ -228,3 +228,13 @@ func TestTheAdminTokenIsASecretWhoeverMadeIt(t *testing.T) {
 		}
 	}
 }
+
+func TestProbesGiveUpBeforeTheNextOne(t *testing.T) {
+	service := find(t, mustUp(t, "prod", nil), serviceKind, "service")
+	for _, probe := range []string{"containers.0.startupProbe", "containers.0.livenessProbe", "containers.1.livenessProbe"} {
+		timeout, _ := service.value("template." + probe + ".timeoutSeconds").(float64)
+		if period, _ := service.value("template." + probe + ".periodSeconds").(float64); timeout <= 0 || timeout >= period {
+			t.Errorf("%s: %v s of every %v", probe, timeout, period)
+		}
+	}
+}

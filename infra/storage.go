@@ -55,11 +55,11 @@ func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pul
 			&storage.BucketLifecycleRuleArgs{
 				Action: &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("Delete")},
 				// Both hold for what is deleted: many newer versions, and a while ago.
-				Condition: &storage.BucketLifecycleRuleConditionArgs{NumNewerVersions: pulumi.Int(versions), DaysSinceNoncurrentTime: pulumi.Int(kept), WithState: pulumi.String("ARCHIVED")},
+				Condition: &storage.BucketLifecycleRuleConditionArgs{NumNewerVersions: pulumi.Int(versions), DaysSinceNoncurrentTime: pulumi.Int(kept), NoAge: pulumi.Bool(true), WithState: pulumi.String("ARCHIVED")},
 			},
 			&storage.BucketLifecycleRuleArgs{
 				Action:    &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("Delete")},
-				Condition: &storage.BucketLifecycleRuleConditionArgs{DaysSinceNoncurrentTime: pulumi.Int(10 * kept), WithState: pulumi.String("ARCHIVED")},
+				Condition: &storage.BucketLifecycleRuleConditionArgs{DaysSinceNoncurrentTime: pulumi.Int(10 * kept), NoAge: pulumi.Bool(true), WithState: pulumi.String("ARCHIVED")},
 			},
 			&storage.BucketLifecycleRuleArgs{
 				Action: &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("Delete")},
