@@ -43,7 +43,7 @@ type Config struct {
 	ImmutableTags bool     `key:"immutableTags" default:"false" doc:"Whether a tag in the registry stays with its image."`
 	LogDays       int      `key:"logDays" default:"0" doc:"Days after which predictions are deleted; 0 keeps them."`
 	Training      Training `key:"training" doc:"The training job: {cpu, memory, timeout, retries, tasks, parallelism, args}."`
-	DriftSchedule string   `key:"driftSchedule" default:"0 6 * * *" doc:"When the drift job runs, in cron's form, UTC."`
+	DriftSchedule string   `key:"driftSchedule" default:"0 6 * * *" doc:"When it is looked whether yesterday's pictures are like those before, in cron's form, UTC."`
 
 	Repository string `key:"repository" doc:"GitHub repository, owner/name, whose workflows may deploy; without one none may."`
 	DeployRef  string `key:"deployRef" default:"refs/heads/main" doc:"Git ref whose workflows may deploy."`
