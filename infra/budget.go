@@ -22,7 +22,8 @@ type BudgetArgs struct {
 	Account  string
 	Amount   int
 	Currency string
-	// Channels are notification channels; at most five are told.
+	// Channels are notification channels that send mail: a budget takes no others, and
+	// at most five.
 	Channels pulumi.StringArray
 }
 

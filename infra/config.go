@@ -35,7 +35,7 @@ type Config struct {
 	MinInstances int    `key:"minInstances" default:"0" doc:"Instances that are always there."`
 	MaxInstances int    `key:"maxInstances" default:"4" doc:"Most instances."`
 	Concurrency  int    `key:"concurrency" default:"80" doc:"Requests that an instance is given at once, 1 to 1000."`
-	CPU          int    `key:"cpu" default:"1" doc:"Cores of an instance: 1, 2, 4 or 8."`
+	CPU          int    `key:"cpu" default:"1" doc:"Cores of the server in an instance: 1, 2 or 4."`
 	Memory       string `key:"memory" default:"512Mi" doc:"Memory of an instance, such as 512Mi or 2Gi."`
 	Timeout      int    `key:"timeout" default:"30" doc:"Seconds after which a request is given up, 1 to 3600."`
 
@@ -279,13 +279,12 @@ func (c *Config) validate() (errs []error) {
 			bad("fakeart:"+n.key, "%d: want %d to %d", n.value, n.least, n.most)
 		}
 	}
-	for _, n := range []struct {
-		key   string
-		value int
-	}{{"cpu", c.CPU}, {"training.cpu", c.Training.CPU}} {
-		if !slices.Contains([]int{1, 2, 4, 8}, n.value) {
-			bad("fakeart:"+n.key, "%d: want 1, 2, 4 or 8", n.value)
-		}
+	// The collector beside the server has a core, too, and an instance has at most eight.
+	if !slices.Contains([]int{1, 2, 4}, c.CPU) {
+		bad("fakeart:cpu", "%d: want 1, 2 or 4", c.CPU)
+	}
+	if !slices.Contains([]int{1, 2, 4, 8}, c.Training.CPU) {
+		bad("fakeart:training.cpu", "%d: want 1, 2, 4 or 8", c.Training.CPU)
 	}
 	for _, n := range []struct {
 		key, value string
@@ -295,13 +294,16 @@ func (c *Config) validate() (errs []error) {
 		least := map[int]int{1: 512, 2: 512, 4: 2048, 8: 4096}[n.cpu]
 		if !memoryPattern.MatchString(n.value) {
 			bad("fakeart:"+n.key, "%q: want such as 512Mi or 2Gi", n.value)
-		} else if mebibytes(n.value) < least {
-			bad("fakeart:"+n.key, "%s: %d cores want at least %s", n.value, n.cpu, map[int]string{512: "512Mi", 2048: "2Gi", 4096: "4Gi"}[least])
+		} else if most := 4 * n.cpu; mebibytes(n.value) < least || mebibytes(n.value) > 1024*most {
+			bad("fakeart:"+n.key, "%s: with %d cores Cloud Run takes %s to %dGi", n.value, n.cpu, map[int]string{512: "512Mi", 2048: "2Gi", 4096: "4Gi"}[least], most)
 		}
 	}
 	must("fakeart:driftSchedule", c.DriftSchedule, "0 6 * * *", cronPattern)
 	may("domain", c.Domain, "fakeart.example.org", domainPattern)
 	may("kmsKey", c.KMSKey, "projects/P/locations/L/keyRings/R/cryptoKeys/K", kmsPattern)
+	if c.KMSKey != "" && !strings.Contains(c.KMSKey, "/locations/"+c.Region+"/") {
+		bad("fakeart:kmsKey", "%s: bucket and tables want a key in their own region, %s", c.KMSKey, c.Region)
+	}
 	may("repository", c.Repository, "owner/name", repoPattern)
 	must("fakeart:deployRef", c.DeployRef, "refs/heads/main", refPattern)
 	may("email", c.Email, "team@example.org", emailPattern)

@@ -58,19 +58,10 @@ func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...p
 		}
 		*account.at = made
 	}
-	// These roles exist for whole projects alone.
-	for _, grant := range []struct {
-		who  string
-		to   *serviceaccount.Account
-		role string
-	}{
-		{"server", i.Server, "roles/monitoring.metricWriter"},
-		{"server", i.Server, "roles/logging.logWriter"},
-		{"server", i.Server, "roles/cloudtrace.agent"},
-		{"trainer", i.Trainer, "roles/logging.logWriter"},
-	} {
-		made, err := projects.NewIAMMember(ctx, grant.who+"-"+grant.role[len("roles/"):], &projects.IAMMemberArgs{
-			Project: pulumi.String(args.Stack.Project), Role: pulumi.String(grant.role), Member: member(grant.to.Email),
+	// These roles, which the collector beside the server needs, exist for whole projects alone.
+	for _, role := range []string{"roles/monitoring.metricWriter", "roles/logging.logWriter"} {
+		made, err := projects.NewIAMMember(ctx, "server-"+role[len("roles/"):], &projects.IAMMemberArgs{
+			Project: pulumi.String(args.Stack.Project), Role: pulumi.String(role), Member: member(i.Server.Email),
 		}, args.Stack.In(i))
 		if err != nil {
 			return nil, err
@@ -78,15 +69,10 @@ func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...p
 		i.Grants = append(i.Grants, made)
 	}
 	// Who deploys a revision acts as the account that it runs as.
-	for _, as := range []struct {
-		name    string
-		account *serviceaccount.Account
-	}{{"server", i.Server}, {"trainer", i.Trainer}} {
-		if _, err := serviceaccount.NewIAMMember(ctx, "deployer-as-"+as.name, &serviceaccount.IAMMemberArgs{
-			ServiceAccountId: as.account.Name, Role: pulumi.String("roles/iam.serviceAccountUser"), Member: member(i.Deployer.Email),
-		}, args.Stack.In(i)); err != nil {
-			return nil, err
-		}
+	if _, err := serviceaccount.NewIAMMember(ctx, "deployer-as-server", &serviceaccount.IAMMemberArgs{
+		ServiceAccountId: i.Server.Name, Role: pulumi.String("roles/iam.serviceAccountUser"), Member: member(i.Deployer.Email),
+	}, args.Stack.In(i)); err != nil {
+		return nil, err
 	}
 	if args.Repository != "" {
 		if err := i.federate(ctx, args); err != nil {

@@ -102,7 +102,7 @@ func deploy(ctx *pulumi.Context) error {
 	outputs["dashboard"] = monitoring.DashboardURL
 	if c.BillingAccount != "" {
 		if _, err := NewBudget(ctx, "budget", &BudgetArgs{
-			Stack: stack, Account: c.BillingAccount, Amount: c.Budget, Currency: c.BudgetCurrency, Channels: monitoring.Channels,
+			Stack: stack, Account: c.BillingAccount, Amount: c.Budget, Currency: c.BudgetCurrency, Channels: monitoring.Mail,
 		}); err != nil {
 			return err
 		}

@@ -17,6 +17,8 @@ type Monitoring struct {
 
 	// Channels are all the notification channels, by name.
 	Channels pulumi.StringArray
+	// Mail are those of them that send mail, which are all that a budget can use.
+	Mail pulumi.StringArray
 	// Objectives are those of monitoring/slo, in that order.
 	Objectives []*monitoring.Slo
 	// Alerts are the alert policies. There are none when there is nobody to tell.
@@ -151,6 +153,9 @@ func (m *Monitoring) channels(ctx *pulumi.Context, args *MonitoringArgs) (pages,
 		}
 		id := made.ID().ToStringOutput() // which is its full name
 		m.Channels = append(m.Channels, id)
+		if c.kind == "email" {
+			m.Mail = append(m.Mail, id)
+		}
 		if c.pages {
 			pages = append(pages, id)
 		}

@@ -108,6 +108,14 @@ var policies = map[string]func(r made, protect, public bool) string{
 		}
 		return ""
 	},
+	"what all stacks of a project share stays": func(r made, _, _ bool) string {
+		member, _ := r.value("member").(string)
+		shared := strings.HasPrefix(r.kind, "gcp:projects/iAM") || strings.HasPrefix(r.kind, "gcp:kms/")
+		if shared && regexp.MustCompile(`@(gs-project-accounts|bigquery-encryption|gcp-sa-\w+)\.`).MatchString(member) && !r.retained {
+			return member + " would lose its grant with this stack"
+		}
+		return ""
+	},
 	"within a component": func(r made, _, _ bool) string {
 		if !strings.Contains(r.parent, "::fakeart:infra:") {
 			return "its parent is " + r.parent
@@ -195,6 +203,7 @@ func TestThePoliciesFindWhatTheyLookFor(t *testing.T) {
 		"images by digest":                         {inputs: container()},
 		"no secret in the plain environment":       {inputs: container(map[string]any{"name": "FAKEART_ADMIN_TOKEN", "value": "x"})},
 		"alerts have a runbook and go to somebody": {kind: "gcp:monitoring/alertPolicy:AlertPolicy"},
+		"what all stacks of a project share stays": {kind: "gcp:projects/iAMMember:IAMMember", inputs: map[string]any{"member": "serviceAccount:service-1@gs-project-accounts.iam.gserviceaccount.com"}},
 		"within a component":                       {parent: "urn:pulumi:dev::fakeart::pulumi:pulumi:Stack::fakeart-dev"},
 	} {
 		if r.inputs == nil {
@@ -204,8 +213,8 @@ func TestThePoliciesFindWhatTheyLookFor(t *testing.T) {
 			t.Errorf("%s: finds nothing wrong with %+v", name, r)
 		}
 	}
-	if len(policies) != 11 {
-		t.Errorf("%d policies, but 11 are tried here", len(policies))
+	if len(policies) != 12 {
+		t.Errorf("%d policies, but 12 are tried here", len(policies))
 	}
 }
 

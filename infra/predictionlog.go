@@ -84,7 +84,7 @@ func (l *PredictionLog) key(ctx *pulumi.Context, name string, args *PredictionLo
 	} {
 		use, err := kms.NewCryptoKeyIAMMember(ctx, name+"-"+user.name+"-key", &kms.CryptoKeyIAMMemberArgs{
 			CryptoKeyId: pulumi.String(args.KMSKey), Role: pulumi.String("roles/cloudkms.cryptoKeyEncrypterDecrypter"), Member: pulumi.String(user.account),
-		}, args.Stack.In(l, pulumi.DependsOn([]pulumi.Resource{agent})))
+		}, args.Stack.In(l, args.Stack.Shared(), pulumi.DependsOn([]pulumi.Resource{agent})))
 		if err != nil {
 			return nil, err
 		}

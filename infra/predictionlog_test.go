@@ -56,7 +56,7 @@ func grants(resources []made) []string {
 			continue
 		}
 		on := []string{}
-		for _, key := range []string{"topic", "subscription", "tableId", "datasetId", "bucket", "name", "cryptoKeyId"} {
+		for _, key := range []string{"topic", "subscription", "tableId", "datasetId", "bucket", "name", "cryptoKeyId", "serviceAccountId"} {
 			if text, ok := r.value(key).(string); ok {
 				on = append(on, text)
 			}

@@ -42,17 +42,6 @@ type ServiceArgs struct {
 	Ready []pulumi.Resource
 }
 
-// instance is all that makes one revision another than the next. Values that are the
-// provider's to know have no part in it, so that its digest is known in a preview.
-type instance struct {
-	Image, Collector, Config          string
-	Env                               [][2]string
-	CPU                               int
-	Memory                            string
-	Concurrency, Timeout, Least, Most int
-	AdminToken, CollectorSecret       string
-}
-
 // NewService makes the service.
 //
 // A revision is named by the digest of what it is made of. So the revision that a
@@ -64,31 +53,33 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 		return nil, err
 	}
 	c, stack := args.Config, args.Stack
-	stable := instance{
-		Image: c.Image, Collector: c.CollectorImage, Config: collectorConfig, Env: args.env(), CPU: c.CPU, Memory: c.Memory,
-		Concurrency: c.Concurrency, Timeout: c.Timeout, Least: c.MinInstances, Most: c.MaxInstances,
-		AdminToken: args.AdminToken, CollectorSecret: args.Collector,
+	stable, err := args.template(c.Image)
+	if err != nil {
+		return nil, err
 	}
 	latest := stable
 	traffic := cloudrunv2.ServiceTrafficArray{
 		&cloudrunv2.ServiceTrafficArgs{Type: pulumi.String("TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"), Percent: pulumi.Int(100)},
 	}
 	if c.Canary != nil {
-		latest.Image = c.Canary.Image
+		if latest, err = args.template(c.Canary.Image); err != nil {
+			return nil, err
+		}
 		traffic = cloudrunv2.ServiceTrafficArray{
-			&cloudrunv2.ServiceTrafficArgs{
-				Type: pulumi.String("TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION"), Revision: pulumi.String(stable.revision(stack)), Percent: pulumi.Int(100 - c.Canary.Percent),
-			},
 			&cloudrunv2.ServiceTrafficArgs{
 				Type: pulumi.String("TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"), Percent: pulumi.Int(c.Canary.Percent), Tag: pulumi.String("canary"),
 			},
 		}
+		if rest := 100 - c.Canary.Percent; rest > 0 {
+			traffic = append(traffic, &cloudrunv2.ServiceTrafficArgs{
+				Type: pulumi.String("TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION"), Revision: stable.Revision, Percent: pulumi.Int(rest),
+			})
+		}
 	}
-	var err error
 	s.Service, err = cloudrunv2.NewService(ctx, name, &cloudrunv2.ServiceArgs{
 		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("server")),
 		Description: pulumi.String("Tells photographs from AI-generated pictures"), Labels: stack.Labels("service"),
-		Ingress: pulumi.String(ingresses[c.Ingress]), Template: latest.template(args), Traffics: traffic,
+		Ingress: pulumi.String(ingresses[c.Ingress]), Template: latest, Traffics: traffic,
 	}, stack.In(s, stack.Kept(), pulumi.DependsOn(args.Ready)))
 	if err != nil {
 		return nil, err
@@ -163,20 +154,13 @@ func (a *ServiceArgs) env() [][2]string {
 	}
 }
 
-// revision names the revision that the instance is.
-func (i instance) revision(s *Stack) string {
-	text, err := json.Marshal(i)
-	if err != nil {
-		panic(err) // texts and numbers always have a JSON form
-	}
-	digest := sha256.Sum256(text)
-	return s.Named("server") + "-" + hex.EncodeToString(digest[:4])
-}
-
-// template is the revision as Cloud Run wants it.
-func (i instance) template(args *ServiceArgs) *cloudrunv2.ServiceTemplateArgs {
+// template is the revision with an image of the server. It is named by the digest of
+// all that makes it another than the next, the collector's configuration included. The
+// account has no part in it: it is the provider's to know, and always the same.
+func (a *ServiceArgs) template(image string) (*cloudrunv2.ServiceTemplateArgs, error) {
+	c := a.Config
 	env := cloudrunv2.ServiceTemplateContainerEnvArray{}
-	for _, e := range i.Env {
+	for _, e := range a.env() {
 		env = append(env, &cloudrunv2.ServiceTemplateContainerEnvArgs{Name: pulumi.String(e[0]), Value: pulumi.String(e[1])})
 	}
 	mount := func(name, path string) *cloudrunv2.ServiceTemplateContainerVolumeMountArgs {
@@ -191,23 +175,23 @@ func (i instance) template(args *ServiceArgs) *cloudrunv2.ServiceTemplateArgs {
 			},
 		}
 	}
-	return &cloudrunv2.ServiceTemplateArgs{
-		Revision: pulumi.String(i.revision(args.Stack)), Labels: args.Stack.Labels("service"), ServiceAccount: args.Account,
+	t := &cloudrunv2.ServiceTemplateArgs{
+		Labels:                        a.Stack.Labels("service"),
 		ExecutionEnvironment:          pulumi.String("EXECUTION_ENVIRONMENT_GEN2"),
-		Timeout:                       pulumi.String(fmt.Sprintf("%ds", i.Timeout)),
-		MaxInstanceRequestConcurrency: pulumi.Int(i.Concurrency),
-		Scaling:                       &cloudrunv2.ServiceTemplateScalingArgs{MinInstanceCount: pulumi.Int(i.Least), MaxInstanceCount: pulumi.Int(i.Most)},
+		Timeout:                       pulumi.String(fmt.Sprintf("%ds", c.Timeout)),
+		MaxInstanceRequestConcurrency: pulumi.Int(c.Concurrency),
+		Scaling:                       &cloudrunv2.ServiceTemplateScalingArgs{MinInstanceCount: pulumi.Int(c.MinInstances), MaxInstanceCount: pulumi.Int(c.MaxInstances)},
 		Volumes: cloudrunv2.ServiceTemplateVolumeArray{
-			secret("admin", i.AdminToken, "token"),
-			secret("collector", i.CollectorSecret, "config.yaml"),
+			secret("admin", a.AdminToken, "token"),
+			secret("collector", a.Collector, "config.yaml"),
 		},
 		Containers: cloudrunv2.ServiceTemplateContainerArray{
 			&cloudrunv2.ServiceTemplateContainerArgs{
-				Name: pulumi.String("server"), Image: pulumi.String(i.Image), Envs: env,
+				Name: pulumi.String("server"), Image: pulumi.String(image), Envs: env,
 				Ports:        cloudrunv2.ServiceTemplateContainerPortArray{&cloudrunv2.ServiceTemplateContainerPortArgs{Name: pulumi.String("http1"), ContainerPort: pulumi.Int(serverPort)}},
 				VolumeMounts: cloudrunv2.ServiceTemplateContainerVolumeMountArray{mount("admin", "/etc/fakeart/admin")},
 				Resources: &cloudrunv2.ServiceTemplateContainerResourcesArgs{
-					Limits: pulumi.StringMap{"cpu": pulumi.String(fmt.Sprint(i.CPU)), "memory": pulumi.String(i.Memory)},
+					Limits: pulumi.StringMap{"cpu": pulumi.String(fmt.Sprint(c.CPU)), "memory": pulumi.String(c.Memory)},
 					// The collector works between requests, too; without its core it would lose samples.
 					CpuIdle: pulumi.Bool(false), StartupCpuBoost: pulumi.Bool(true),
 				},
@@ -221,10 +205,12 @@ func (i instance) template(args *ServiceArgs) *cloudrunv2.ServiceTemplateArgs {
 				},
 			},
 			&cloudrunv2.ServiceTemplateContainerArgs{
-				Name: pulumi.String("collector"), Image: pulumi.String(i.Collector), DependsOns: pulumi.ToStringArray([]string{"server"}),
+				Name: pulumi.String("collector"), Image: pulumi.String(c.CollectorImage), DependsOns: pulumi.ToStringArray([]string{"server"}),
 				VolumeMounts: cloudrunv2.ServiceTemplateContainerVolumeMountArray{mount("collector", "/etc/rungmp")},
 				Resources: &cloudrunv2.ServiceTemplateContainerResourcesArgs{
-					Limits: pulumi.StringMap{"cpu": pulumi.String("1"), "memory": pulumi.String("512Mi")}, CpuIdle: pulumi.Bool(false),
+					Limits: pulumi.StringMap{"cpu": pulumi.String("1"), "memory": pulumi.String("512Mi")},
+					// Both containers say the same, or the provider finds a difference each time.
+					CpuIdle: pulumi.Bool(false), StartupCpuBoost: pulumi.Bool(true),
 				},
 				LivenessProbe: &cloudrunv2.ServiceTemplateContainerLivenessProbeArgs{
 					HttpGet:       &cloudrunv2.ServiceTemplateContainerLivenessProbeHttpGetArgs{Path: pulumi.String("/liveness"), Port: pulumi.Int(13133)},
@@ -233,4 +219,12 @@ func (i instance) template(args *ServiceArgs) *cloudrunv2.ServiceTemplateArgs {
 			},
 		},
 	}
+	text, err := json.Marshal([]any{t, collectorConfig})
+	if err != nil {
+		return nil, fmt.Errorf("name the revision: %w", err)
+	}
+	digest := sha256.Sum256(text)
+	t.Revision = pulumi.String(a.Stack.Named("server") + "-" + hex.EncodeToString(digest[:4]))
+	t.ServiceAccount = a.Account
+	return t, nil
 }

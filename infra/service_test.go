@@ -98,12 +98,12 @@ func TestACanaryStandsBesideTheRevisionThatWasThere(t *testing.T) {
 	during := find(t, mustUp(t, "dev", canary), serviceKind, "service")
 	for path, want := range map[string]any{
 		"template.containers.0.image": other,
-		"traffics.0.type":             "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION",
-		"traffics.0.revision":         before.value("template.revision"),
-		"traffics.0.percent":          95.0,
-		"traffics.1.type":             "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST",
-		"traffics.1.percent":          5.0,
-		"traffics.1.tag":              "canary",
+		"traffics.1.type":             "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION",
+		"traffics.1.revision":         before.value("template.revision"),
+		"traffics.1.percent":          95.0,
+		"traffics.0.type":             "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST",
+		"traffics.0.percent":          5.0,
+		"traffics.0.tag":              "canary",
 	} {
 		if got := during.value(path); got != want {
 			t.Errorf("%s is %v, want %v", path, got, want)
@@ -111,6 +111,10 @@ func TestACanaryStandsBesideTheRevisionThatWasThere(t *testing.T) {
 	}
 	if url := canaryURL("https://fakeart-dev-server-abc.a.run.app"); url != "https://canary---fakeart-dev-server-abc.a.run.app" {
 		t.Errorf("it answers at %s", url)
+	}
+	all := find(t, mustUp(t, "dev", map[string]string{"fakeart:canary": `{"image":"` + other + `","percent":100}`}), serviceKind, "service")
+	if traffics := all.value("traffics").([]any); len(traffics) != 1 {
+		t.Errorf("with all the requests the canary has %v beside it", traffics)
 	}
 	// Promoted, it goes on as the revision that it was.
 	after := find(t, mustUp(t, "dev", map[string]string{"fakeart:image": other}), serviceKind, "service")
@@ -208,6 +212,11 @@ func TestTheBudgetTellsBeforeItIsSpent(t *testing.T) {
 	}
 	if got := budget.value("budgetFilter.projects.0"); got != "projects/"+projectNumber {
 		t.Errorf("it is the budget of %v", got)
+	}
+	// A budget takes channels that send mail, and no others.
+	budget = find(t, mustUp(t, "prod", nil), budget.kind, "budget")
+	if channels := fmt.Sprint(budget.value("allUpdatesRule.monitoringNotificationChannels")); channels != "[email-id]" {
+		t.Errorf("it tells %s", channels)
 	}
 	for _, r := range mustUp(t, "dev", map[string]string{"fakeart:billingAccount": ""}) {
 		if r.kind == budget.kind {

@@ -12,7 +12,6 @@ var apis = []string{
 	"billingbudgets.googleapis.com",
 	"cloudresourcemanager.googleapis.com",
 	"cloudscheduler.googleapis.com",
-	"cloudtrace.googleapis.com",
 	"containerscanning.googleapis.com",
 	"eventarc.googleapis.com",
 	"iam.googleapis.com",

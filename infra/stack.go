@@ -36,3 +36,7 @@ func (s *Stack) In(component pulumi.Resource, more ...pulumi.ResourceOption) pul
 
 // Kept is the option for what holds data that cannot be made again.
 func (s *Stack) Kept() pulumi.ResourceOption { return pulumi.Protect(s.Protect) }
+
+// Shared is the option for grants to Google's own accounts in the project: every stack
+// there makes the same ones, and one that is destroyed must not take them from the others.
+func (s *Stack) Shared() pulumi.ResourceOption { return pulumi.RetainOnDelete(true) }

@@ -16,6 +16,7 @@ type made struct {
 	secrets    bool // whether any input is secret
 	parent     string
 	protect    bool
+	retained   bool // whether it stays when the stack is destroyed
 }
 
 // engine stands in for Pulumi's: it makes whatever it is asked for.
@@ -45,7 +46,7 @@ func (e *engine) NewResource(args pulumi.MockResourceArgs) (string, resource.Pro
 	defer e.mu.Unlock()
 	e.resources = append(e.resources, made{
 		kind: args.TypeToken, name: args.Name, inputs: plain(args.Inputs).(map[string]any), secrets: args.Inputs.ContainsSecrets(),
-		parent: args.RegisterRPC.GetParent(), protect: args.RegisterRPC.GetProtect(),
+		parent: args.RegisterRPC.GetParent(), protect: args.RegisterRPC.GetProtect(), retained: args.RegisterRPC.GetRetainOnDelete(),
 	})
 	state := args.Inputs.Copy()
 	for _, output := range []string{"email", "name", "uri", "result", "hex", "secretId", "project", "location", "selfLink"} {

@@ -79,7 +79,7 @@ func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pul
 		use, err := kms.NewCryptoKeyIAMMember(ctx, name+"-key", &kms.CryptoKeyIAMMemberArgs{
 			CryptoKeyId: pulumi.String(args.KMSKey), Role: pulumi.String("roles/cloudkms.cryptoKeyEncrypterDecrypter"),
 			Member: pulumi.String("serviceAccount:service-" + args.Stack.Number + "@gs-project-accounts.iam.gserviceaccount.com"),
-		}, args.Stack.In(s))
+		}, args.Stack.In(s, args.Stack.Shared()))
 		if err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/eventarc"
 	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/projects"
 	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/pubsub"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/serviceaccount"
 	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/storage"
 	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/workflows"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -90,21 +91,39 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 	if err != nil {
 		return nil, err
 	}
-	granted = append(granted, agent)
+	// Accounts that were asked for do not get the roles that Google gives to those that it
+	// makes by itself (https://cloud.google.com/iam/docs/create-service-agents).
+	uses, err := projects.NewIAMMember(ctx, name+"-eventarc-agent", &projects.IAMMemberArgs{
+		Project: pulumi.String(stack.Project), Role: pulumi.String("roles/eventarc.serviceAgent"),
+		Member: pulumi.String("serviceAccount:service-" + stack.Number + "@gcp-sa-eventarc.iam.gserviceaccount.com"),
+	}, stack.In(t, stack.Shared(), pulumi.DependsOn([]pulumi.Resource{agent})))
+	if err != nil {
+		return nil, err
+	}
+	// Pub/Sub hands events on to the workflow as this account.
+	signs, err := serviceaccount.NewIAMMember(ctx, name+"-pubsub-as-events", &serviceaccount.IAMMemberArgs{
+		ServiceAccountId: pulumi.Sprintf("projects/%s/serviceAccounts/%s", stack.Project, args.Account),
+		Role:             pulumi.String("roles/iam.serviceAccountTokenCreator"), Member: pulumi.String(pubsubAgent(stack)),
+	}, stack.In(t, pulumi.DependsOn([]pulumi.Resource{args.Training.Log})))
+	if err != nil {
+		return nil, err
+	}
+	granted = append(granted, agent, uses, signs)
 	for _, grant := range []struct {
 		name, role string
 		member     pulumi.StringInput
+		option     pulumi.ResourceOption
 	}{
-		{"receives", "roles/eventarc.eventReceiver", account},
-		{"invokes", "roles/workflows.invoker", account}, // workflows have no policies of their own
-		{"logs", "roles/logging.logWriter", account},
-		{"queries", "roles/bigquery.jobUser", account}, // a query belongs to a project
+		{"receives", "roles/eventarc.eventReceiver", account, pulumi.RetainOnDelete(false)},
+		{"invokes", "roles/workflows.invoker", account, pulumi.RetainOnDelete(false)}, // workflows have no policies of their own
+		{"logs", "roles/logging.logWriter", account, pulumi.RetainOnDelete(false)},
+		{"queries", "roles/bigquery.jobUser", account, pulumi.RetainOnDelete(false)}, // a query belongs to a project
 		// Cloud Storage itself publishes its events, to a topic that Eventarc has yet to make.
-		{"storage-publishes", "roles/pubsub.publisher", pulumi.String("serviceAccount:service-" + stack.Number + "@gs-project-accounts.iam.gserviceaccount.com")},
+		{"storage-publishes", "roles/pubsub.publisher", pulumi.String("serviceAccount:service-" + stack.Number + "@gs-project-accounts.iam.gserviceaccount.com"), stack.Shared()},
 	} {
 		made, err := projects.NewIAMMember(ctx, name+"-"+grant.name, &projects.IAMMemberArgs{
 			Project: pulumi.String(stack.Project), Role: pulumi.String(grant.role), Member: grant.member,
-		}, stack.In(t))
+		}, stack.In(t, grant.option))
 		if err != nil {
 			return nil, err
 		}
