@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
@@ -103,7 +104,13 @@ func local(c *fiber.Ctx) bool {
 		}
 	}
 	for _, header := range []string{fiber.HeaderXForwardedFor, fiber.HeaderForwarded, fiber.HeaderVia, "X-Real-Ip", fiber.HeaderXForwardedHost} {
-		if len(c.Request().Header.Peek(header)) > 0 {
+		if len(c.Request().Header.PeekAll(header)) > 0 {
+			return false
+		}
+	}
+	// Nor from a page of another origin, which CORS may let read the API.
+	for _, origin := range c.Request().Header.PeekAll(fiber.HeaderOrigin) {
+		if string(origin) != "http://"+string(c.Request().Header.Host()) {
 			return false
 		}
 	}
@@ -147,7 +154,8 @@ func (s *clients) of(c *fiber.Ctx) netip.Addr {
 	if len(s.proxies) == 0 || !s.trusted(ip) {
 		return ip
 	}
-	hops := strings.Split(c.Get(fiber.HeaderXForwardedFor), ",")
+	// Several lines of it are one list (RFC 9110, section 5.3).
+	hops := strings.Split(string(bytes.Join(c.Request().Header.PeekAll(fiber.HeaderXForwardedFor), []byte(","))), ",")
 	for i := len(hops) - 1; i >= 0; i-- {
 		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
 		if err != nil {

@@ -223,7 +223,7 @@ func (c *Config) applyPort(given bool) error {
 // fileResolver takes values from a YAML file whose keys are names of flags.
 type fileResolver struct {
 	path   string
-	values map[string]any
+	values map[string]yaml.Node // as they are written: 1e10 may be a token
 }
 
 // newFileResolver reads the file.
@@ -269,8 +269,8 @@ func (r *fileResolver) Validate(app *kong.Application) error {
 
 // Resolve gives the file's value of a flag, or nil. A variable goes before it.
 func (r *fileResolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	value, ok := r.values[flag.Name]
-	if !ok || value == nil {
+	node, ok := r.values[flag.Name]
+	if !ok || node.Tag == "!!null" {
 		return nil, nil
 	}
 	for _, name := range flag.Envs {
@@ -278,17 +278,17 @@ func (r *fileResolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (
 			return nil, nil
 		}
 	}
-	switch v := value.(type) {
-	case []any:
-		texts := make([]string, len(v))
-		for i, e := range v {
-			texts[i] = strings.ReplaceAll(fmt.Sprint(e), ",", `\,`)
+	switch node.Kind {
+	case yaml.ScalarNode:
+		return node.Value, nil
+	case yaml.SequenceNode:
+		texts := make([]string, len(node.Content))
+		for i, e := range node.Content {
+			texts[i] = strings.ReplaceAll(e.Value, ",", `\,`)
 		}
 		return strings.Join(texts, ","), nil
-	case map[string]any:
-		return nil, fmt.Errorf("configuration %s: %s: want a value, not a map", r.path, flag.Name)
 	}
-	return fmt.Sprint(value), nil
+	return nil, fmt.Errorf("configuration %s: %s: want a value, not a map", r.path, flag.Name)
 }
 
 // print writes the values in force as such a file, secrets masked.

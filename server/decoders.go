@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"fakeart/internal/imaging"
+	"fakeart/server/infer"
 )
 
 // smallPicture is the memory in bytes up to which decoding a picture is not counted:
@@ -58,7 +59,22 @@ func (d *decoders) admit(x *exchange, data []byte) (release func(), err error) {
 	return func() { d.memory.Release(header.Memory) }, nil
 }
 
-// take returns a decoder, and waits for one if need be: each is given back soon.
-func (d *decoders) take() *decoder { return <-d.free }
+// take returns a decoder, or waits for one until the request's time is up, or the server
+// is about to end. Decoding itself does not end early, so it does not begin late.
+func (d *decoders) take(x *exchange) (*decoder, error) {
+	select {
+	case one := <-d.free:
+		return one, nil
+	default:
+	}
+	select {
+	case one := <-d.free:
+		return one, nil
+	case <-x.Done():
+		return nil, x.Err()
+	case <-x.m.hurry:
+		return nil, infer.ErrClosed
+	}
+}
 
 func (d *decoders) give(one *decoder) { d.free <- one }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -100,6 +101,9 @@ func (m *Main) newAdminApp() *fiber.App {
 
 // handleProfile serves Go's profiles. One of CPU takes as long as it is asked to.
 func (m *Main) handleProfile(c *fiber.Ctx) error {
+	if !adaptable(c) {
+		return fiber.ErrNotFound
+	}
 	handler := http.HandlerFunc(pprof.Index)
 	switch c.Params("*") {
 	case "cmdline":
@@ -126,7 +130,11 @@ func (m *Main) serveWith(app *fiber.App) {
 		s := stateOf(c)
 		*s = requestState{}
 		s.excess = pending > int64(m.config.MaxRequests)
-		if slices.Contains(fiber.DefaultMethods, string(c.Method())) {
+		if wrong := ambiguous(&c.Request.Header); wrong != "" {
+			writeProblem(&c.Response, fiber.StatusBadRequest, "the header is not well-formed: "+wrong)
+			c.Response.SetConnectionClose()
+			m.metrics.Route(unmatched, otherMethod).Answered(fiber.StatusBadRequest, time.Since(c.Time()))
+		} else if slices.Contains(fiber.DefaultMethods, string(c.Method())) {
 			handle(c)
 		} else {
 			// Fiber itself answers a method that it does not know in plain text, and nobody counts it.
@@ -144,6 +152,49 @@ func (m *Main) serveWith(app *fiber.App) {
 			c.Response.SetConnectionClose()
 		}
 	}
+}
+
+// ambiguous says why the header could mean one thing here and another to a proxy before
+// us, which then takes a body for a request, or the other way round (RFC 9112, sections
+// 5 and 6). fasthttp lets these pass.
+func ambiguous(h *fasthttp.RequestHeader) string {
+	var lengths, encodings, hosts int
+	for rest := h.RawHeaders(); len(rest) > 0; {
+		line := rest
+		if end := bytes.IndexByte(rest, '\n'); end >= 0 {
+			line, rest = rest[:end], rest[end+1:]
+		} else {
+			rest = nil
+		}
+		if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 {
+			continue
+		}
+		colon := bytes.IndexByte(line, ':')
+		if line[0] == ' ' || line[0] == '\t' || colon <= 0 || line[colon-1] == ' ' || line[colon-1] == '\t' {
+			return "white space before a name, or before its colon"
+		}
+		switch name := line[:colon]; len(name) {
+		case len("Host"):
+			if bytes.EqualFold(name, []byte("Host")) {
+				hosts++
+			}
+		case len("Content-Length"):
+			if bytes.EqualFold(name, []byte("Content-Length")) {
+				lengths++
+			}
+		case len("Transfer-Encoding"):
+			if bytes.EqualFold(name, []byte("Transfer-Encoding")) {
+				encodings++
+			}
+		}
+	}
+	switch {
+	case hosts > 1:
+		return "it names two hosts"
+	case encodings > 1 || encodings == 1 && (lengths > 0 || !h.IsHTTP11()):
+		return "its body has two lengths"
+	}
+	return ""
 }
 
 func stateOf(c *fasthttp.RequestCtx) *requestState {

@@ -76,6 +76,10 @@ func (m *Main) handleExport(c *fiber.Ctx) error {
 	if m.reader == nil {
 		return m.errUnreadableLog()
 	}
+	if c.Method() == fiber.MethodHead {
+		c.Response().Header.SetContentType(format.ContentType())
+		return nil
+	}
 	from, to := io.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {

@@ -187,6 +187,7 @@ func TestAModelThatFailsChangesNothing(t *testing.T) {
 		{"a model of another digest", write("good.onnx", good), digestOf(first), 422, []string{digestOf(first), digestOf(good)}},
 		{"a digest that is none", write("good.onnx", good), "sha256:12", 400, []string{"64 hexadecimal"}},
 		{"a file that is not there", "file://" + filepath.Join(dir, "absent.onnx"), "", 404, []string{"absent.onnx"}},
+		{"a name that is too long", "file:///" + strings.Repeat("x", 5000), "", 404, []string{"no such file"}},
 		{"a path that the source does not offer", outside, "", 404, []string{"outside.onnx"}},
 		{"a path that climbs", "../../etc/passwd", "", 404, nil},
 		{"a system file", "/etc/passwd", "", 404, nil},

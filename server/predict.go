@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 	"sync"
@@ -220,24 +222,19 @@ func isJSON(contentType string) bool {
 
 // takeInstances reads the JSON form of a request.
 func (x *exchange) takeInstances(most int) error {
-	var request struct {
-		Instances []*struct {
-			B64 *string `json:"b64"`
-		} `json:"instances"`
-	}
-	if err := json.Unmarshal(x.body.bytes, &request); err != nil {
+	instances, err := readInstances(x.body.bytes, most)
+	switch {
+	case errors.Is(err, errTooManyInstances):
+		return fiber.NewError(fiber.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d instances; send them in several requests", most))
+	case err != nil:
 		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf(`the body is not JSON such as {"instances":[{"b64":"…"}]}: %v`, err))
-	}
-	if len(request.Instances) == 0 {
+	case len(instances) == 0:
 		return fiber.NewError(fiber.StatusBadRequest, `no image: want {"instances":[{"b64":"…"}]} with at least one instance`)
 	}
-	if len(request.Instances) > most {
-		return fiber.NewError(fiber.StatusRequestEntityTooLarge, fmt.Sprintf("%d instances, at most %d are taken; send them in several requests", len(request.Instances), most))
-	}
 	x.many = true
-	for i, instance := range request.Instances {
+	for i, instance := range instances {
 		var p picture
-		if instance == nil || instance.B64 == nil {
+		if instance.B64 == nil {
 			return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf(`instance %d has no "b64"`, i))
 		}
 		var err error
@@ -247,6 +244,69 @@ func (x *exchange) takeInstances(most int) error {
 		x.pictures = append(x.pictures, p)
 	}
 	return nil
+}
+
+// instance is a picture in a request in JSON.
+type instance struct {
+	B64 *string `json:"b64"`
+}
+
+var errTooManyInstances = errors.New("too many instances")
+
+// readInstances reads them one by one, and no more than most: a body of nothing but
+// braces would otherwise take many times its own memory.
+func readInstances(body []byte, most int) (instances []instance, err error) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	expect := func(want json.Delim) error {
+		token, err := d.Token()
+		if err == nil && token != want {
+			err = fmt.Errorf("want %v, not %.40v", want, token)
+		}
+		return err
+	}
+	if err := expect('{'); err != nil {
+		return nil, err
+	}
+	seen := false
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		if key != "instances" {
+			if err := d.Decode(new(json.RawMessage)); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if seen {
+			return nil, errors.New("it has two lists of instances")
+		}
+		seen = true
+		if err := expect('['); err != nil {
+			return nil, err
+		}
+		for d.More() {
+			if len(instances) == most {
+				return nil, errTooManyInstances
+			}
+			var one instance
+			if err := d.Decode(&one); err != nil {
+				return nil, err
+			}
+			instances = append(instances, one)
+		}
+		if err := expect(']'); err != nil {
+			return nil, err
+		}
+	}
+	if err := expect('}'); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("something stands behind it")
+	}
+	return instances, nil
 }
 
 // judge has every picture judged by one model, and logged. A picture that cannot be
@@ -326,12 +386,16 @@ func (x *exchange) decode(p *picture, call *infer.Call) error {
 		}
 		return err
 	}
+	d, err := m.decoders.take(x)
+	if err != nil {
+		release()
+		return err
+	}
 	job := call.Next()
 	var began time.Time
 	if x.state.ctx != nil {
 		began = time.Now()
 	}
-	d := m.decoders.take()
 	info, err := d.Decode(d.pixels[:], p.data)
 	if err == nil {
 		imaging.ToTensor(job.Input, d.pixels[:])

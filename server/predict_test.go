@@ -152,7 +152,7 @@ func TestTooManyPicturesAreRefusedAtOnce(t *testing.T) {
 	checkProblem(t, response, answer, 413, fmt.Sprint(c.MaxImages))
 	object := `{"instances":[` + strings.Repeat(`{"b64":""},`, c.MaxImages) + `{"b64":""}]}`
 	response, answer = do(t, "POST", m.URL()+"/predict", "application/json", []byte(object))
-	checkProblem(t, response, answer, 413, fmt.Sprint(c.MaxImages+1))
+	checkProblem(t, response, answer, 413, fmt.Sprint(c.MaxImages))
 }
 
 func TestAFullQueueRefusesAtOnceAndSaysWhenToComeBack(t *testing.T) {

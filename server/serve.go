@@ -50,10 +50,11 @@ type Main struct {
 	plain       map[[2]string]fiber.Route // by method and path; not changed once served
 	document    []byte                    // OpenAPI, in JSON
 
-	fronts     []*front     // where it listens; the first one is for everybody
-	draining   atomic.Bool  // told to stop
-	parting    atomic.Bool  // and the port is closed
-	pending    atomic.Int64 // requests read but not yet answered
+	fronts     []*front      // where it listens; the first one is for everybody
+	draining   atomic.Bool   // told to stop
+	parting    atomic.Bool   // and the port is closed
+	pending    atomic.Int64  // requests read but not yet answered
+	hurry      chan struct{} // closed when what still waits has to be refused, to end in time
 	afterBatch func(pictures int, took time.Duration)
 
 	watching sync.WaitGroup
@@ -73,7 +74,7 @@ type front struct {
 func NewMain(config Config, log *slog.Logger) *Main {
 	return &Main{
 		config: config, log: log, debug: log.Enabled(context.Background(), slog.LevelDebug),
-		sample: rate.Sometimes{Interval: time.Second},
+		sample: rate.Sometimes{Interval: time.Second}, hurry: make(chan struct{}),
 	}
 }
 
@@ -318,6 +319,7 @@ func (m *Main) shutdown(ctx context.Context) error {
 		<-f.served
 	}
 	m.parting.Store(true)
+	defer time.AfterFunc(m.config.ShutdownTimeout/2, func() { close(m.hurry) }).Stop()
 	time.Sleep(drainTime)
 	results := make([]error, len(m.fronts))
 	for i, f := range m.fronts {
@@ -334,7 +336,7 @@ func (m *Main) shutdown(ctx context.Context) error {
 		for _, f := range fronts {
 			f.listener.closeAll()
 		}
-		m.log.Warn("closed connections that had not sent a whole request", "after", m.config.ShutdownTimeout.String())
+		m.log.Warn("closed connections that had not sent a whole request, or not taken their answer", "after", m.config.ShutdownTimeout.String())
 		return nil
 	}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"strings"
 	"sync"
@@ -84,6 +85,16 @@ var pagePolicy = sync.OnceValue(func() string {
 
 // handleDocs serves the page and its files.
 func (m *Main) handleDocs(c *fiber.Ctx) error {
+	if !adaptable(c) {
+		return fiber.ErrNotFound
+	}
 	c.Set(fiber.HeaderContentSecurityPolicy, pagePolicy())
 	return page()(c)
+}
+
+// adaptable tells whether net/http can make a request of this one: its paths have to be
+// well-formed.
+func adaptable(c *fiber.Ctx) bool {
+	_, err := url.ParseRequestURI(string(c.Request().RequestURI()))
+	return err == nil
 }

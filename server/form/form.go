@@ -93,6 +93,9 @@ func scan(dst [][]byte, boundary string, body []byte, field string, limit int) (
 			return dst[:begin], false
 		}
 		rest = rest[end+4:]
+		if bytes.HasPrefix(rest, mark[2:]) {
+			return dst[:begin], false // an empty part, without a line of its own
+		}
 		next := bytes.Index(rest, mark)
 		if next < 0 {
 			return dst[:begin], false

@@ -93,7 +93,7 @@ func fileError(ref string, err error) error {
 	f := &failure{ref: ref, kind: ErrUnreachable, cause: err}
 	var reason syscall.Errno
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENAMETOOLONG):
 		f.kind, f.text = ErrNotFound, "there is no such file or folder; check the name, or publish a model there"
 	case errors.Is(err, fs.ErrPermission):
 		f.text = "the operating system denies access; give the user of this program the right to read it"
