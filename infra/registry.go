@@ -16,8 +16,6 @@ type Registry struct {
 	Repository *artifactregistry.Repository
 	// Address begins the name of every image in it.
 	Address string
-	// Grants have to be there before an image is pulled.
-	Grants []pulumi.Resource
 }
 
 // RegistryArgs says what is kept, and who may write.
@@ -60,13 +58,11 @@ func NewRegistry(ctx *pulumi.Context, name string, args *RegistryArgs, opts ...p
 	if err != nil {
 		return nil, err
 	}
-	writer, err := artifactregistry.NewRepositoryIamMember(ctx, name+"-writer", &artifactregistry.RepositoryIamMemberArgs{
+	if _, err := artifactregistry.NewRepositoryIamMember(ctx, name+"-writer", &artifactregistry.RepositoryIamMemberArgs{
 		Project: r.Repository.Project, Location: r.Repository.Location, Repository: r.Repository.Name,
 		Role: pulumi.String("roles/artifactregistry.writer"), Member: member(args.Writer),
-	}, args.Stack.In(r))
-	if err != nil {
+	}, args.Stack.In(r)); err != nil {
 		return nil, err
 	}
-	r.Grants = append(r.Grants, writer)
 	return r, ctx.RegisterResourceOutputs(r, pulumi.Map{"address": pulumi.String(r.Address)})
 }

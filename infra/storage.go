@@ -72,7 +72,7 @@ func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pul
 			},
 		},
 	}
-	after := []pulumi.Resource{}
+	var after []pulumi.Resource
 	if args.KMSKey != "" {
 		bucket.Encryption = &storage.BucketEncryptionArgs{DefaultKmsKeyName: pulumi.String(args.KMSKey)}
 		// It is Cloud Storage itself that uses the key.

@@ -16,7 +16,7 @@ func BenchmarkAppend(b *testing.B) {
 		parallel bool
 	}{{"one", false}, {"parallel", true}} {
 		b.Run(test.name, func(b *testing.B) {
-			l := New(None{}, Options{})
+			l := New(nothing{}, Options{})
 			defer func() { _ = l.Close(context.Background()) }()
 			b.ReportAllocs()
 			if !test.parallel {

@@ -444,7 +444,7 @@ func TestCloseWhileRequestsAppendAnswersEach(t *testing.T) {
 }
 
 func TestAppendAllocatesNothingOnceTheBuffersHaveGrown(t *testing.T) {
-	l := New(None{}, Options{})
+	l := New(nothing{}, Options{})
 	defer mustClose(t, l)
 	r := newRecord(0)
 	for range 20_000 {

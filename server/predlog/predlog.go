@@ -5,8 +5,9 @@
 // goroutine write them, many at a time, to a Store:
 //
 //   - SQLite, a database file (OpenSQLite),
-//   - PubSub, a topic, with a database file for what cannot be sent (OpenPubSub),
-//   - None, which keeps nothing.
+//   - PubSub, a topic, with a database file for what cannot be sent (OpenPubSub).
+//
+// A program that keeps no log makes none.
 //
 // A Record is what is written, a Row is what is read: the same names go through
 // JSON, CSV, Parquet, SQLite, Pub/Sub and BigQuery.
@@ -211,12 +212,3 @@ func clip(id string) string {
 	}
 	return id
 }
-
-// None is the store that keeps nothing.
-type None struct{}
-
-// Write forgets the records.
-func (None) Write(context.Context, []Record) error { return nil }
-
-// Close does nothing.
-func (None) Close(context.Context) error { return nil }

@@ -138,7 +138,7 @@ func TestARecordThatAStoreCouldNotKeepIsRefused(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var counts tally
-			l := New(None{}, Options{Count: counts.count})
+			l := New(nothing{}, Options{Count: counts.count})
 			defer mustClose(t, l)
 			bad := newRecord(0)
 			test.change(bad)
@@ -172,3 +172,9 @@ func TestARequestIDIsClippedAndMadeUTF8(t *testing.T) {
 		})
 	}
 }
+
+// nothing is a store that keeps nothing.
+type nothing struct{}
+
+func (nothing) Write(context.Context, []Record) error { return nil }
+func (nothing) Close(context.Context) error           { return nil }
