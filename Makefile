@@ -27,6 +27,10 @@ fuzz := internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/model:Fuz
 	server/form:FuzzParts server/oip:FuzzJSON server/oip:FuzzBinary
 # npm writes this file last, so that it stands for a finished installation.
 installed := node_modules/.package-lock.json
+site := docs/site/$(installed)
+# What `make docs` is told of where the site will be: the folder of its server, and the
+# repository that it links to.
+export DOCS_BASE DOCS_REPOSITORY
 
 .PHONY: help
 help: ## List the targets
@@ -134,9 +138,22 @@ infra-ready: toolchain # first, for the tools take some minutes to build
 	case "$$PULUMI_BACKEND_URL" in "file://$(CURDIR)/.pulumi-state") mkdir -p .pulumi-state;; esac; \
 	echo "stack $(STACK), state in $$PULUMI_BACKEND_URL"
 
+$(site): $(addprefix docs/site/,package.json package-lock.json .npmrc)
+	cd docs/site && npm ci --ignore-scripts
+	touch $@
+
+.PHONY: docs
+docs: toolchain $(site) ## Build the documentation's site in build/docs
+	go test ./docs
+	cd docs/site && node_modules/.bin/vitepress build
+
+.PHONY: docs-serve
+docs-serve: docs ## Show it at http://localhost:4173
+	cd docs/site && node_modules/.bin/vite preview --outDir ../../build/docs --base $(or $(DOCS_BASE),/)
+
 .PHONY: clean
-clean: ## Remove the programs and tools (data/, runs/ and node_modules/ stay)
-	rm -rf bin
+clean: ## Remove the programs, tools and the site (data/, runs/ and node_modules/ stay)
+	rm -rf bin build
 
 .PHONY: toolchain
 toolchain: ## Check for what no target installs: Go, a C compiler, npm
