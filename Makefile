@@ -9,6 +9,7 @@
 .DELETE_ON_ERROR:
 
 linter := bin/tools/golangci-lint
+k6 := bin/tools/k6
 pulumi := bin/tools/pulumi bin/tools/pulumi-language-go
 # Wherever git can tell the revision it goes into the programs, and by them into
 # the models; elsewhere (an unpacked archive) the build works all the same.
@@ -57,6 +58,11 @@ $(installed): package.json package-lock.json .npmrc
 $(linter): tools/lint/go.mod tools/lint/go.sum
 	@echo "building the linter from source: a few minutes, once"
 	cd tools/lint && go build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	touch $@
+
+$(k6): tools/k6/go.mod tools/k6/go.sum
+	@echo "building k6 from source: some minutes, once"
+	cd tools/k6 && go build -o ../../$@ tool
 	touch $@
 
 .PHONY: lint
