@@ -156,6 +156,9 @@ docs: toolchain $(site) ## Build the documentation's site in build/docs
 .PHONY: docs-serve
 docs-serve: docs ## Show it at http://localhost:4173
 	cd docs/site && node_modules/.bin/vite preview --outDir ../../build/docs --base $(or $(DOCS_BASE),/)
+.PHONY: slo
+slo: ## Write what follows from the objectives in monitoring/slo
+	go run ./monitoring/derive
 
 .PHONY: clean
 clean: ## Remove the programs, tools and the site (data/, runs/ and node_modules/ stay)

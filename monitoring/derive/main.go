@@ -1,0 +1,47 @@
+// Command derive writes what follows from the objectives in monitoring/slo, for tools
+// that do not read OpenSLO themselves. `make slo` runs it, from the root of the checkout.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"fakeart/monitoring/slo"
+)
+
+// outputs are the files, from the root of the checkout, and how each follows from the
+// objectives.
+var outputs = map[string]func([]slo.Objective) ([]byte, error){
+	"loadtest/slo.json": k6,
+}
+
+func main() {
+	if err := write("."); err != nil {
+		fmt.Fprintf(os.Stderr, "derive: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// write brings all outputs up to date.
+func write(root string) error {
+	objectives, err := slo.Load()
+	if err != nil {
+		return err
+	}
+	for path, derive := range outputs {
+		data, err := derive(objectives)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		path = filepath.Join(root, path)
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
+			continue
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fakeart/monitoring/slo"
+)
+
+func TestTheDerivedFilesAreUpToDate(t *testing.T) {
+	for path, derive := range outputs {
+		want, err := derive(objectives(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join("..", "..", path))
+		if err != nil {
+			t.Errorf("%v; make slo writes it", err)
+		} else if !bytes.Equal(got, want) {
+			t.Errorf("%s is not what monitoring/slo/*.yaml say; run make slo (-want +got):\n%s", path, cmp.Diff(string(want), string(got)))
+		}
+	}
+}
+
+func TestWriteMakesWhatTheTestAboveWants(t *testing.T) {
+	root := t.TempDir()
+	for path := range outputs {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, path), []byte("old"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := write(root); err != nil {
+		t.Fatal(err)
+	}
+	for path, derive := range outputs {
+		want, err := derive(objectives(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(root, path)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %v, %q", path, err, got)
+		}
+	}
+	if err := write(filepath.Join(root, "none")); err == nil {
+		t.Error("a folder that is not there was written to")
+	}
+}
+
+// objectives reads the project's, with texts replaced.
+func objectives(t *testing.T, replace ...string) []slo.Objective {
+	t.Helper()
+	files := fstest.MapFS{}
+	for _, name := range []string{"availability.yaml", "latency.yaml"} {
+		data, err := os.ReadFile(filepath.Join("..", "slo", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = &fstest.MapFile{Data: []byte(strings.NewReplacer(replace...).Replace(string(data)))}
+	}
+	read, err := slo.Read(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read
+}
+
+func TestK6GetsEveryFigure(t *testing.T) {
+	given := objectives(t)
+	given[0].Target, given[1].Target, given[1].Latency.Threshold = 0.95, 0.5, 0.4
+	for i := range given {
+		given[i].DisplayName = "for people"
+	}
+	text, err := k6(given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got k6Objectives
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	post := k6Matcher{"method", "=", "POST"}
+	route := k6Matcher{"route", "=~", "/predict|/model/"}
+	want := []k6Objective{
+		{
+			Name: "availability", DisplayName: "for people", Target: 0.95,
+			Total: []k6Matcher{route, post, {"code", "=~", "[235].."}}, Bad: []k6Matcher{route, post, {"code", "=~", "5.."}},
+		},
+		{
+			Name: "latency", DisplayName: "for people", Target: 0.5,
+			Total: []k6Matcher{{"route", "=", "/predict"}, post}, WithinSeconds: 0.4,
+		},
+	}
+	if diff := cmp.Diff(want, got.Objectives); diff != "" {
+		t.Errorf("objectives (-want +got):\n%s", diff)
+	}
+}
+
+func TestK6GetsWhatAClientCanCountAlone(t *testing.T) {
+	text, err := k6(objectives(t, "fakeart_requests_total", "fakeart_log_records_total"))
+	if err != nil || bytes.Contains(text, []byte("availability")) || !bytes.Contains(text, []byte("latency")) {
+		t.Errorf("an objective of the log: %v, %s", err, text)
+	}
+	for name, c := range map[string]struct {
+		replace []string
+		message string
+	}{
+		"a label of the server's own": {[]string{`method="POST",code`, `instance="1",code`}, "SLO availability: fakeart_requests_total{"},
+		"nothing of requests":         {[]string{"fakeart_requests_total", "fakeart_panics_total", "fakeart_request_duration_seconds", "fakeart_inference_duration_seconds"}, "no SLO is about"},
+	} {
+		if text, err := k6(objectives(t, c.replace...)); err == nil || !strings.Contains(err.Error(), c.message) {
+			t.Errorf("%s: %v, %s", name, err, text)
+		}
+	}
+}
