@@ -7,7 +7,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -20,16 +19,15 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"fakeart/internal/imaging"
+	"fakeart/internal/process"
 	"fakeart/trainer/dataset"
 )
 
@@ -69,7 +67,7 @@ func (d *demo) run(ctx context.Context) error {
 		{d.trainer, "evaluate", "--model", model, "--data", data, "--split", "test"},
 	}
 	for _, args := range steps {
-		cmd := d.command(ctx, args...)
+		cmd := process.Command(ctx, d.out, args...)
 		cmd.Stdout, cmd.Stderr = d.out, d.out
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("%s: %w", strings.Join(args, " "), err)
@@ -86,36 +84,12 @@ func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 		return err
 	}
 
-	cmd := d.command(ctx, d.server, "--model", model, "--addr", "127.0.0.1:0", "--log-path", filepath.Join(d.dir, "predictions.db"), "--log-format=text")
-	log, err := cmd.StderrPipe()
+	cmd := process.Command(ctx, d.out, d.server, "--model", model, "--addr", "127.0.0.1:0", "--log-path", filepath.Join(d.dir, "predictions.db"), "--log-format=text")
+	server, err := process.Start(ctx, cmd, d.out)
 	if err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start server: %w", err)
-	}
-	address, logged := make(chan string, 1), make(chan struct{})
-	go func() {
-		defer close(logged)
-		d.watch(log, address)
-	}()
-	defer func() {
-		// Ended already when the context is: then the signal finds no process.
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		<-logged
-		if e := cmd.Wait(); e != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", d.server, e))
-		}
-	}()
-
-	var url string
-	select {
-	case url = <-address:
-	case <-logged:
-		return errors.New("the server ended before it listened")
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	defer func() { err = errors.Join(err, server.Stop()) }()
 	for label, class := range manifest.Classes {
 		i := slices.Index(test.Labels, uint8(label))
 		if i < 0 {
@@ -125,36 +99,11 @@ func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 		if err := writePNG(path, test.Image(i)); err != nil {
 			return err
 		}
-		if err := d.ask(ctx, url, path, class); err != nil {
+		if err := d.ask(ctx, server.URL, path, class); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// command prepares a child process. When the context ends the child has some
-// seconds to end as well: Ctrl-C reaches it from the terminal, and a signal of
-// ours would be its second one, at which programs end without saving.
-func (d *demo) command(ctx context.Context, args ...string) *exec.Cmd {
-	fmt.Fprintf(d.out, "\n$ %s\n", strings.Join(args, " "))
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Cancel = func() error { return nil }
-	cmd.WaitDelay = 10 * time.Second
-	return cmd
-}
-
-// listening is the server's word that it takes requests, and where.
-var listening = regexp.MustCompile(`listening on (http://[0-9.]+:[0-9]+)`)
-
-// watch passes the server's log on and sends the address once it is known.
-func (d *demo) watch(log io.Reader, address chan<- string) {
-	lines := bufio.NewScanner(log)
-	for lines.Scan() {
-		fmt.Fprintln(d.out, lines.Text())
-		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
-			address <- m[1]
-		}
-	}
 }
 
 // ask sends the picture in a form, as a browser would, and checks the verdict.

@@ -1,0 +1,81 @@
+// Package process runs the built programs for those that show them and try them.
+package process
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Command prepares a child process, and tells out what is run. When the context ends
+// the child has some seconds to end as well: Ctrl-C reaches it from the terminal, and a
+// signal of ours would be its second one, at which programs end without saving.
+func Command(ctx context.Context, out io.Writer, args ...string) *exec.Cmd {
+	fmt.Fprintf(out, "\n$ %s\n", strings.Join(args, " "))
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Cancel = func() error { return nil }
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+// Server is a server that listens.
+type Server struct {
+	// URL is where, without a slash at its end.
+	URL string
+
+	cmd    *exec.Cmd
+	logged chan struct{} // closed when it has said its last word
+}
+
+// listening is the server's word that it takes requests, and where.
+var listening = regexp.MustCompile(`listening on (http://[0-9.]+:[0-9]+)`)
+
+// Start starts the server that cmd is, and waits until it listens. Its messages are
+// passed on to log. It has to be stopped.
+func Start(ctx context.Context, cmd *exec.Cmd, log io.Writer) (*Server, error) {
+	messages, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start server: %w", err)
+	}
+	s := &Server{cmd: cmd, logged: make(chan struct{})}
+	address := make(chan string, 1)
+	go func() {
+		defer close(s.logged)
+		lines := bufio.NewScanner(messages)
+		for lines.Scan() {
+			fmt.Fprintln(log, lines.Text())
+			if m := listening.FindStringSubmatch(lines.Text()); m != nil {
+				address <- m[1]
+			}
+		}
+	}()
+	select {
+	case s.URL = <-address:
+		return s, nil
+	case <-s.logged:
+		return nil, errors.Join(errors.New("the server ended before it listened"), s.Stop())
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), s.Stop())
+	}
+}
+
+// Stop ends the server as an operator would, and returns why it did not end well.
+func (s *Server) Stop() error {
+	// Ended already when the context is: then the signal finds no process.
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	<-s.logged
+	if err := s.cmd.Wait(); err != nil {
+		return fmt.Errorf("%s: %w", s.cmd.Path, err)
+	}
+	return nil
+}

@@ -1,0 +1,52 @@
+package process
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+)
+
+// shell is a server written in the shell's language.
+func shell(ctx context.Context, t *testing.T, script string) (*Server, string, error) {
+	t.Helper()
+	var log strings.Builder
+	s, err := Start(ctx, Command(ctx, io.Discard, "sh", "-c", script), &log)
+	return s, log.String(), err
+}
+
+// listen says where it listens, and waits.
+const listen = `; echo begin >&2; echo "msg=\"listening on http://127.0.0.1:4567\" model=x" >&2; while :; do sleep 0.01; done`
+
+func TestAServerIsKnownByItsAddressAndStops(t *testing.T) {
+	s, _, err := shell(t.Context(), t, `trap 'exit 0' TERM`+listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.URL != "http://127.0.0.1:4567" {
+		t.Errorf("URL %q", s.URL)
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAServerThatDoesNotEndWellIsAnError(t *testing.T) {
+	s, _, err := shell(t.Context(), t, `trap 'exit 3' TERM`+listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestAServerThatDoesNotListenIsAnError(t *testing.T) {
+	_, log, err := shell(t.Context(), t, `echo "there is no model" >&2; exit 1`)
+	if err == nil || !strings.Contains(err.Error(), "ended before it listened") || !strings.Contains(log, "there is no model") {
+		t.Errorf("error %v, log %q", err, log)
+	}
+	if _, err := Start(t.Context(), Command(t.Context(), io.Discard, t.TempDir()+"/none"), io.Discard); err == nil || !strings.Contains(err.Error(), "start server") {
+		t.Errorf("error %v", err)
+	}
+}
