@@ -1,0 +1,174 @@
+// Command draw makes the pictures that the load tests send, in the folder
+// loadtest/pictures. They are committed, so that k6 needs nothing but its script:
+// `go generate ./loadtest/draw` makes them anew when the drawing has changed.
+package main
+
+//go:generate go run .
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/gif"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/HugoSmits86/nativewebp"
+	"golang.org/x/image/bmp"
+	"golang.org/x/image/draw"
+
+	"fakeart/internal/config"
+	"fakeart/internal/imaging"
+	"fakeart/trainer/dataset"
+)
+
+func main() {
+	if err := run(context.Background(), filepath.Join("..", "pictures")); err != nil {
+		fmt.Fprintf(os.Stderr, "draw: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// index is index.json, which tells the script what there is.
+type index struct {
+	Generated string `json:"generated"`
+	// Data is the digest of the data set whose test split they are from. Of a model that
+	// was trained on it, and of no other, the labels can be expected.
+	Data string `json:"data"`
+	// Source is what that data set is drawn from.
+	Source   dataset.Source `json:"source"`
+	Pictures []picture      `json:"pictures"`
+}
+
+// picture is a file.
+type picture struct {
+	File string `json:"file"`
+	// Label is what it is, if that can still be told from it.
+	Label string `json:"label,omitempty"`
+	// Drawing names the pixels: files with the same one hold exactly the same.
+	Drawing string `json:"drawing"`
+
+	data []byte
+}
+
+// perClass is how many drawings there are of each class; the first one of each comes in
+// all formats.
+const perClass = 5
+
+// run draws the pictures and replaces those of the folder.
+func run(ctx context.Context, dir string) error {
+	all, err := pictures(ctx) // of the default data set, which is the demo's
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)); err != nil {
+		return err
+	}
+	errs := []error{os.WriteFile(filepath.Join(dir, "index.json"), append(text, '\n'), 0o644)}
+	for _, p := range all.Pictures {
+		errs = append(errs, os.WriteFile(filepath.Join(dir, p.File), p.data, 0o644))
+	}
+	return errors.Join(errs...)
+}
+
+// pictures draws them, from the data set that the configuration describes with these
+// overrides.
+func pictures(ctx context.Context, overrides ...string) (*index, error) {
+	dir, err := os.MkdirTemp("", "fakeart-draw-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	cfg, err := config.Load("", append([]string{"dataset=synthetic", "dataset.dir=" + filepath.Join(dir, "data")}, overrides...))
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := dataset.Prepare(ctx, cfg.Dataset, io.Discard)
+	if err != nil {
+		return nil, err
+	}
+	test, _, err := dataset.Load(cfg.Dataset.Dir, dataset.Test)
+	if err != nil {
+		return nil, err
+	}
+	all := &index{Generated: "by go generate ./loadtest/draw", Data: manifest.Digest(), Source: manifest.Source}
+	var first image.Image
+	count := make([]int, len(manifest.Classes))
+	for i, label := range test.Labels {
+		n := count[label]
+		if count[label]++; n >= perClass {
+			continue
+		}
+		img, class := pixels(test.Image(i)), manifest.Classes[label]
+		name := fmt.Sprintf("%s-%d", strings.ToLower(class), n)
+		formats := []string{".png", ".jpg"}
+		if n == 0 {
+			formats = append(formats, ".bmp", ".gif", ".webp")
+		}
+		for _, format := range formats {
+			if err := all.add(name, format, class, img); err != nil {
+				return nil, err
+			}
+		}
+		if first == nil {
+			first = img
+		}
+	}
+	// Larger ones, for what decoding costs. Blown up, a picture has no grain to be told by.
+	for _, size := range []image.Point{{320, 240}, {640, 480}} {
+		img := image.NewNRGBA(image.Rectangle{Max: size})
+		draw.CatmullRom.Scale(img, img.Rect, first, first.Bounds(), draw.Src, nil)
+		if err := all.add(fmt.Sprintf("%dx%d", size.X, size.Y), ".jpg", "", img); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// add encodes a picture.
+func (all *index) add(name, format, label string, img image.Image) error {
+	p := picture{File: name + format, Label: label, Drawing: name}
+	var data bytes.Buffer
+	var err error
+	switch format {
+	case ".png":
+		err = png.Encode(&data, img)
+	case ".bmp":
+		err = bmp.Encode(&data, img)
+	case ".webp":
+		err = nativewebp.Encode(&data, img, nil) // without loss
+	case ".gif":
+		p.Drawing = p.File
+		err = gif.Encode(&data, img, nil)
+	default:
+		p.Drawing = p.File
+		err = jpeg.Encode(&data, img, &jpeg.Options{Quality: 95})
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.File, err)
+	}
+	p.data = data.Bytes()
+	all.Pictures = append(all.Pictures, p)
+	return nil
+}
+
+// pixels makes an image of rows of RGB.
+func pixels(rgb []uint8) image.Image {
+	img := image.NewNRGBA(image.Rect(0, 0, imaging.Size, imaging.Size))
+	for i := range imaging.Size * imaging.Size {
+		copy(img.Pix[4*i:], rgb[3*i:3*i+3])
+		img.Pix[4*i+3] = 0xff
+	}
+	return img
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"fakeart/internal/config"
+	"fakeart/internal/imaging"
+)
+
+// The encoders may change with a release of theirs; the pixels must not.
+func TestTheCommittedPicturesAreThoseThatAreDrawn(t *testing.T) {
+	const again = "; run go generate ./loadtest/draw"
+	dir := filepath.Join("..", "pictures")
+	read := func(file string) []byte {
+		data, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatalf("%v%s", err, again)
+		}
+		return data
+	}
+	// A larger data set begins with the same pictures.
+	want, err := pictures(t.Context(), "dataset.train_per_class=1", fmt.Sprintf("dataset.test_per_class=%d", perClass))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load("", []string{"dataset=synthetic"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Source.TrainPerClass, want.Source.TestPerClass = cfg.Dataset.TrainPerClass, cfg.Dataset.TestPerClass
+	var got index
+	if err := json.Unmarshal(read("index.json"), &got); err != nil {
+		t.Fatal(err)
+	}
+	want.Data = got.Data // which follows from the source, and takes long to draw
+	ignore := cmpopts.IgnoreUnexported(picture{})
+	if diff := cmp.Diff(*want, got, ignore); diff != "" {
+		t.Errorf("index.json (-want +got)%s:\n%s", again, diff)
+	}
+	drawings := map[string][]uint8{}
+	for _, p := range want.Pictures {
+		pixels := make([][]uint8, 2)
+		for i, data := range [][]byte{p.data, read(p.File)} {
+			pixels[i] = make([]uint8, imaging.Size*imaging.Size*imaging.Channels)
+			if err := new(imaging.Decoder).Pixels(pixels[i], data); err != nil {
+				t.Fatalf("%s: %v", p.File, err)
+			}
+		}
+		if !slices.Equal(pixels[0], pixels[1]) {
+			t.Errorf("%s is another picture than is drawn%s", p.File, again)
+		}
+		// The script relies on it: the same drawing, the same probability.
+		if first, ok := drawings[p.Drawing]; ok && !slices.Equal(first, pixels[0]) {
+			t.Errorf("%s: its pixels are not those of the other files of %s", p.File, p.Drawing)
+		}
+		drawings[p.Drawing] = pixels[0]
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) != len(want.Pictures)+1 {
+		t.Errorf("%d files beside index.json, want %d%s (%v)", len(files)-1, len(want.Pictures), again, err)
+	}
+}
