@@ -17,7 +17,7 @@ stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true
 # Google's storage library otherwise brings all of gRPC's xDS along, 20 MB, which only
 # its own gRPC transport needs.
 tags := -tags disable_grpc_modules
-# What `make bench-serve` serves: any model file; made by the demo if it is missing.
+# What `make bench-serve` and `make loadtest` serve: any model file; made by the demo if it is missing.
 MODEL ?= runs/demo/run/model.onnx
 # The stack that the infra targets are about, and what else its pulumi is told: ARGS=--diff.
 STACK ?= dev
@@ -78,7 +78,7 @@ vet: toolchain ## Run go vet
 	go vet ./...
 
 .PHONY: race
-race: deps ## Run all tests under the race detector
+race: deps $(k6) ## Run all tests under the race detector
 	go test -race -timeout 20m ./...
 
 .PHONY: test-long
@@ -93,8 +93,9 @@ fuzz: deps ## Try each fuzz target for a while (FUZZTIME=5s)
 	done
 
 .PHONY: smoke
-smoke: build ## Run the demo in a folder of its own
+smoke: build $(k6) ## Run the demo in a folder of its own, then all that the API takes against its server
 	go run ./internal/demo --dir runs/smoke
+	SCENARIO=smoke go run ./loadtest --model runs/smoke/run/model.onnx --dir runs/smoke/loadtest
 
 .PHONY: bench
 bench: build ## Measure the hot paths, then training against inference
@@ -105,6 +106,12 @@ bench: build ## Measure the hot paths, then training against inference
 bench-serve: build ## Measure the server against its limit (MODEL=FILE, WRITE=1 for the docs)
 	@test -e $(MODEL) || go run ./internal/demo
 	bin/server benchmark --model $(MODEL) $(if $(WRITE),--write docs/performance.md)
+
+# The variables SCENARIO, DURATION and RATE reach k6 by themselves, through the environment.
+.PHONY: loadtest
+loadtest: build $(k6) ## Start the server and put it under load with k6 (SCENARIO=users DURATION=30s RATE=50)
+	@test -e $(MODEL) || go run ./internal/demo
+	go run ./loadtest --model $(MODEL)
 
 # Each is the one tool of its module, and learns its version at the linking.
 $(pulumi): bin/tools/%: tools/%/go.mod tools/%/go.sum

@@ -1,0 +1,154 @@
+// Command loadtest starts the built server on a free port, has k6 run predict.js
+// against it, and stops it again: `make loadtest`. What the script does is chosen by
+// its own variables, SCENARIO, DURATION and RATE, in the environment.
+//
+// The exit code is that of k6, 99 when the server missed its objectives or answered
+// wrongly.
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"golang.org/x/term"
+	"google.golang.org/protobuf/proto"
+
+	"fakeart/internal/model"
+	"fakeart/internal/onnx/onnxpb"
+	"fakeart/internal/process"
+)
+
+func main() {
+	var l loadtest
+	flag.StringVar(&l.server, "server", "bin/server", "the program that serves")
+	flag.StringVar(&l.k6, "k6", "bin/tools/k6", "the program k6")
+	flag.StringVar(&l.script, "script", "loadtest/predict.js", "what k6 runs")
+	flag.StringVar(&l.model, "model", "runs/demo/run/model.onnx", "the model file to serve")
+	flag.StringVar(&l.dir, "dir", "runs/loadtest", "folder for the report and what the server leaves; that of an earlier run is replaced")
+	flag.Parse()
+	l.out, l.env = os.Stdout, os.Environ()
+	l.progress = term.IsTerminal(int(os.Stdout.Fd()))
+	l.scenario = os.Getenv("SCENARIO")
+	l.duration = os.Getenv("DURATION")
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := l.run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "loadtest: %v\n", err)
+		os.Exit(exitCode(err))
+	}
+}
+
+// exitCode is k6's, if it is k6 that failed.
+func exitCode(err error) int {
+	if k6 := (*k6Error)(nil); errors.As(err, &k6) && k6.ExitCode() > 0 {
+		return k6.ExitCode()
+	}
+	return 1
+}
+
+// shortRun is how long a run takes that nobody has said anything about.
+const shortRun = "30s"
+
+// loadtest is one run.
+type loadtest struct {
+	server, k6         string // programs
+	script, model      string
+	dir                string
+	scenario, duration string // empty for the default
+	env                []string
+	out                io.Writer
+	progress           bool // out is a terminal, on which k6 can show its progress
+}
+
+// k6Error means that k6 ended with an exit code that is not 0.
+type k6Error struct{ *exec.ExitError }
+
+func (e *k6Error) Error() string {
+	if e.ExitCode() == 99 {
+		return "the server missed its objectives or answered wrongly; the lines with ✗ above say which"
+	}
+	return fmt.Sprintf("k6 could not finish: %v", e.ExitError)
+}
+
+func (l *loadtest) run(ctx context.Context) (err error) {
+	if err := errors.Join(os.RemoveAll(l.dir), os.MkdirAll(l.dir, 0o755)); err != nil {
+		return err
+	}
+	served := l.model
+	if l.scenario == "swap" {
+		if served, err = l.twoModels(); err != nil {
+			return err
+		}
+	}
+	log, err := os.Create(filepath.Join(l.dir, "server.log"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+
+	token := "FAKEART_ADMIN_TOKEN=" + rand.Text() // known to these two alone
+	cmd := process.Command(ctx, l.out, l.server, "--model", served, "--addr", "127.0.0.1:0", "--log-path", filepath.Join(l.dir, "predictions.db"))
+	cmd.Env = append(slices.Clip(l.env), token)
+	server, err := process.Start(ctx, cmd, log)
+	if err != nil {
+		return fmt.Errorf("%w; %s has what it said", err, log.Name())
+	}
+	defer func() { err = errors.Join(err, server.Stop()) }()
+
+	k6 := process.Command(ctx, l.out, l.k6, "run", "--address=", "--no-usage-report", "-e", "TARGET="+server.URL, "-e", "REPORT="+l.dir,
+		"-e", "DURATION="+cmp.Or(l.duration, shortRun), fmt.Sprintf("--quiet=%t", !l.progress), l.script)
+	k6.Env = append(slices.Clip(l.env), token)
+	if l.scenario != "smoke" { // which is over before there is a curve
+		// k6's own page has what predict.js does not see. Port -1: it is not served meanwhile.
+		k6.Env = append(k6.Env, "K6_WEB_DASHBOARD=true", "K6_WEB_DASHBOARD_PORT=-1", "K6_WEB_DASHBOARD_PERIOD=1s",
+			"K6_WEB_DASHBOARD_EXPORT="+filepath.Join(l.dir, "curves.html"))
+	}
+	k6.Stdout, k6.Stderr = l.out, l.out
+	err = k6.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = &k6Error{exit}
+	}
+	if err == nil || exitCode(err) == 99 {
+		fmt.Fprintf(l.out, "%s has it as a page\n", filepath.Join(l.dir, "report.html"))
+	}
+	return err
+}
+
+// twoModels makes a folder of the model and a copy that differs in its name alone, and
+// so in its digest.
+func (l *loadtest) twoModels() (string, error) {
+	data, err := os.ReadFile(l.model)
+	if err != nil {
+		return "", err
+	}
+	file, err := model.Parse(data)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", l.model, err)
+	}
+	var graph onnxpb.ModelProto
+	if err := proto.Unmarshal(data, &graph); err != nil {
+		return "", fmt.Errorf("%s: %w", l.model, err)
+	}
+	metadata := file.Metadata
+	metadata.Name += ", the other"
+	other, err := model.Marshal(&graph, metadata)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(l.dir, "models")
+	return dir, errors.Join(os.Mkdir(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, "one.onnx"), data, 0o644), os.WriteFile(filepath.Join(dir, "other.onnx"), other, 0o644))
+}

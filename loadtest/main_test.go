@@ -1,0 +1,461 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"fakeart/internal/imaging"
+	"fakeart/internal/model"
+	"fakeart/internal/onnx"
+)
+
+// serverVariable makes the test binary be a server with that fault.
+const serverVariable = "FAKEART_TEST_SERVER"
+
+func TestMain(m *testing.M) {
+	if fault := os.Getenv(serverVariable); fault != "" {
+		if err := serve(fault); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// serve listens as bin/server does, until it is told to stop.
+func serve(fault string) error {
+	if fault == "does not start" {
+		return fmt.Errorf("the model is missing")
+	}
+	handler, err := newStandIn(fault)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	server := httptest.NewServer(handler)
+	fmt.Fprintf(os.Stderr, "listening on %s\n", server.URL)
+	<-ctx.Done()
+	server.CloseClientConnections()
+	return nil
+}
+
+// standIn answers as the server does, but for its fault. Its model knows the pictures.
+type standIn struct {
+	fault  string
+	data   string
+	labels map[[sha256.Size]byte]string
+	other  atomic.Bool // the second model is in use
+	asked  atomic.Int64
+}
+
+func newStandIn(fault string) (*standIn, error) {
+	s := &standIn{fault: fault, labels: map[[sha256.Size]byte]string{}}
+	text, err := os.ReadFile("pictures/index.json")
+	if err != nil {
+		return nil, err
+	}
+	var index struct {
+		Data     string
+		Pictures []struct{ File, Label string }
+	}
+	if err := json.Unmarshal(text, &index); err != nil {
+		return nil, err
+	}
+	s.data = index.Data
+	for _, p := range index.Pictures {
+		data, err := os.ReadFile(filepath.Join("pictures", p.File))
+		if err != nil {
+			return nil, err
+		}
+		s.labels[sha256.Sum256(data)] = p.Label
+	}
+	return s, nil
+}
+
+func (s *standIn) digest() string {
+	if s.other.Load() {
+		return "sha256:2"
+	}
+	return "sha256:1"
+}
+
+func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answer := func(v any) { _ = json.NewEncoder(w).Encode(v) }
+	switch r.Method + " " + r.URL.Path {
+	case "GET /models/current":
+		answer(map[string]any{"model": s.digest(), "threshold": 0.5, "data_digest": s.data})
+	case "GET /models":
+		answer(map[string]any{"models": []map[string]any{{"ref": "1", "current": !s.other.Load()}, {"ref": "2", "current": s.other.Load()}}})
+	case "PUT /models/current":
+		var change struct{ Model string }
+		switch {
+		case r.Header.Get("Authorization") != "Bearer "+os.Getenv("FAKEART_ADMIN_TOKEN"):
+			w.WriteHeader(http.StatusUnauthorized)
+		case json.NewDecoder(r.Body).Decode(&change) != nil:
+			w.WriteHeader(http.StatusBadRequest)
+		default:
+			s.other.Store(change.Model == "2")
+			answer(map[string]any{"model": s.digest(), "data_digest": s.data})
+		}
+	case "GET /v2/health/ready":
+		answer(map[string]any{"ready": s.fault != "not ready"})
+	case "POST /predict":
+		s.predict(w, r)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+func (s *standIn) predict(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseMultipartForm(1 << 20); err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	var answers []map[string]any
+	for _, header := range r.MultipartForm.File["data"] {
+		file, err := header.Open()
+		if err != nil {
+			panic(err)
+		}
+		picture, err := io.ReadAll(file)
+		if err != nil {
+			panic(err)
+		}
+		label := s.labels[sha256.Sum256(picture)]
+		if s.fault == "wrong labels" {
+			label = "FAKE"
+		}
+		answers = append(answers, map[string]any{
+			"id": fmt.Sprintf("01a21b12-16b3-73fc-bc1a-%012d", s.asked.Add(1)), "label": label, "isAI": label == "FAKE",
+			"probability": map[string]float64{"REAL": 0.25, "FAKE": 0.75}[label], "model": s.digest(),
+		})
+	}
+	if len(answers) != 1 {
+		_ = json.NewEncoder(w).Encode(map[string]any{"predictions": answers})
+		return
+	}
+	answer, n := answers[0], s.asked.Load()
+	status := http.StatusOK
+	switch s.fault {
+	case "slow":
+		time.Sleep(100 * time.Millisecond)
+	case "never answers":
+		<-r.Context().Done()
+		return
+	case "5xx now and then":
+		if n%10 == 0 {
+			status = http.StatusServiceUnavailable
+		}
+	case "refuses now and then":
+		if n%10 == 0 {
+			status = http.StatusTooManyRequests
+		}
+	case "says nothing":
+		answer = nil
+	case "no id":
+		answer["id"] = "1"
+	case "says both":
+		answer["isAI"] = answer["label"] != "FAKE"
+	case "too probable":
+		answer["probability"] = 1.5
+	case "another model":
+		answer["model"] = "sha256:3"
+	case "keeps to the first model":
+		answer["model"] = "sha256:1"
+	case "depends on the batch":
+		answer["probability"] = answer["probability"].(float64) + 0.001
+	}
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+const k6Program = "../bin/tools/k6"
+
+// newRun is a run of a server with this fault. The objective of time is one that the
+// stand-in, on a busy machine, cannot miss.
+func newRun(t *testing.T, fault, scenario, duration string) (*loadtest, *bytes.Buffer) {
+	t.Helper()
+	if _, err := os.Stat(k6Program); err != nil {
+		t.Fatalf("%v: run make bin/tools/k6 in the root of the checkout", err)
+	}
+	out := new(bytes.Buffer)
+	return &loadtest{
+		server: os.Args[0], k6: k6Program, script: relaxed(t), model: "model.onnx", dir: filepath.Join(t.TempDir(), "run"),
+		scenario: scenario, duration: duration, out: out,
+		env: append(os.Environ(), serverVariable+"="+fault, "SCENARIO="+scenario, "RATE="+map[string]string{"steady": "25", "swap": "25"}[scenario]),
+	}, out
+}
+
+// relaxed is a copy of the script with an objective of 2 s in the place of 25 ms.
+func relaxed(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "loadtest")
+	if err := os.CopyFS(dir, os.DirFS(".")); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "slo.json")
+	var objectives map[string]any
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &objectives)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objectives["objectives"].([]any) {
+		if o := o.(map[string]any); o["within_seconds"] != nil {
+			o["within_seconds"] = 2
+		}
+	}
+	if data, err = json.Marshal(objectives); err == nil {
+		err = os.WriteFile(path, data, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "predict.js")
+}
+
+func TestAServerThatKeepsItsObjectivesPasses(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ fault, scenario string }{{"none", "steady"}, {"none", "users"}, {"none", "spike"}, {"slow", "steady"}} {
+		t.Run(c.fault+" "+c.scenario, func(t *testing.T) {
+			t.Parallel()
+			l, out := newRun(t, c.fault, c.scenario, "1s")
+			if err := l.run(t.Context()); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			var summary struct {
+				Passed     bool
+				Conditions []struct{ Name, Measured string }
+				K6         struct{ Metrics map[string]any }
+			}
+			data, err := os.ReadFile(filepath.Join(l.dir, "summary.json"))
+			if err == nil {
+				err = json.Unmarshal(data, &summary)
+			}
+			if err != nil || !summary.Passed || len(summary.Conditions) < 5 || summary.K6.Metrics["http_reqs"] == nil {
+				t.Errorf("summary %+v, %v", summary, err)
+			}
+			for _, c := range summary.Conditions[:2] {
+				if c.Measured == "none counted" {
+					t.Errorf("%s: nothing was counted", c.Name)
+				}
+			}
+			page, err := os.ReadFile(filepath.Join(l.dir, "report.html"))
+			if err != nil || !bytes.Contains(page, []byte("PASSED")) || regexp.MustCompile(`src=|href=|url\(|@import`).Match(page) {
+				t.Errorf("a page that does not say it, or loads something: %s, %v", page, err)
+			}
+			if !strings.Contains(out.String(), "✓ Predictions answered within 25 ms") {
+				t.Errorf("output %s", out)
+			}
+		})
+	}
+}
+
+// The slow server passes above: what fails it here is the figure of the objective.
+func TestASlowServerFails(t *testing.T) {
+	t.Parallel()
+	l, out := newRun(t, "slow", "steady", "2s")
+	l.script = "predict.js"
+	err := l.run(t.Context())
+	if exitCode(err) != 99 || !strings.Contains(out.String(), "✗ Predictions answered within 25 ms") || !strings.Contains(out.String(), "✓ Predictions answered without") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	// Stopped, it listens no more.
+	_, url, _ := strings.Cut(out.String(), "TARGET=")
+	url, _, _ = strings.Cut(url, " ")
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := http.DefaultClient.Do(request); err == nil {
+		t.Errorf("%s still answers", url)
+	}
+}
+
+func TestAServerThatFailsOrAnswersWronglyFails(t *testing.T) {
+	t.Parallel()
+	for fault, line := range map[string]string{
+		"never answers":        "✗ Pictures were judged",
+		"5xx now and then":     "✗ Predictions answered without a server error",
+		"refuses now and then": "✗ status is 200",
+		"says nothing":         "✗ id is a UUIDv7",
+		"no id":                "✗ id is a UUIDv7",
+		"says both":            "✗ isAI says the same as the label",
+		"too probable":         "✗ probability is from 0 to 1",
+		"another model":        "✗ model is the one in use",
+		"wrong labels":         "✗ Labels are right",
+		"depends on the batch": "✗ same pixels, same probability",
+	} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			l, out := newRun(t, fault, "steady", "1s")
+			if err := l.run(t.Context()); exitCode(err) != 99 || !strings.Contains(out.String(), line) {
+				t.Errorf("%v: want exit code 99 and %q\n%s", err, line, out)
+			}
+		})
+	}
+	for name, c := range map[string]struct{ fault, scenario, line string }{
+		"not ready":        {"not ready", "users", "✗ server is ready"},
+		"limit":            {"slow", "breakpoint", "the objectives broke at the first step, 50 requests a second"},
+		"all that is sent": {"none", "smoke", "✗ v2: one logit"}, // the stand-in knows no tensors
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, out := newRun(t, c.fault, c.scenario, "10s")
+			if c.scenario == "breakpoint" {
+				l.script = "predict.js"
+			}
+			if err := l.run(t.Context()); exitCode(err) != 99 || !strings.Contains(out.String(), c.line) {
+				t.Errorf("%v: want exit code 99 and %q\n%s", err, c.line, out)
+			}
+		})
+	}
+}
+
+func TestModelsAreChangedUnderLoad(t *testing.T) {
+	t.Parallel()
+	g := onnx.NewGraph("red detector")
+	x := g.Input("input", onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
+	mean := g.ReduceMean(x, 2, 3)
+	g.Output("logit", g.Gemm(mean, g.Param("w", []float32{8, 0, 0}, 1, 3), false, true, g.Param("b", []float32{-4}, 1)))
+	g.Output("embedding", mean)
+	graph, err := g.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := model.Marshal(graph, model.Metadata{
+		Name: "red detector", Classes: []string{model.Real, model.Fake}, Threshold: 0.5,
+		InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("and answer", func(t *testing.T) {
+		t.Parallel()
+		l, out := newRun(t, "none", "swap", "6s")
+		l.model = path
+		if err := l.run(t.Context()); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		digests := map[string]bool{}
+		for _, name := range []string{"one.onnx", "other.onnx"} {
+			file, err := model.Open(filepath.Join(l.dir, "models", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			digests[file.Digest] = true
+		}
+		if len(digests) != 2 {
+			t.Errorf("the two models are one: %v", digests)
+		}
+	})
+	t.Run("and do not", func(t *testing.T) {
+		t.Parallel()
+		l, out := newRun(t, "keeps to the first model", "swap", "6s")
+		l.model = path
+		if err := l.run(t.Context()); exitCode(err) != 99 || !strings.Contains(out.String(), "✗ model is the one in use") {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+}
+
+func TestWhatCannotBeRunSaysWhy(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change  func(*loadtest)
+		message string
+	}{
+		"a server that does not start": {func(l *loadtest) { l.env = append(l.env, serverVariable+"=does not start") }, "server.log has what it said"},
+		"no server":                    {func(l *loadtest) { l.server = filepath.Join(t.TempDir(), "none") }, "none"},
+		"no k6":                        {func(l *loadtest) { l.k6 = filepath.Join(t.TempDir(), "none") }, "none"},
+		"no model to copy":             {func(l *loadtest) { l.scenario = "swap"; l.model = filepath.Join(t.TempDir(), "none") }, "none"},
+		"a model that is none":         {func(l *loadtest) { l.scenario = "swap"; l.model = "main.go" }, "main.go"},
+		"another scenario":             {func(l *loadtest) { l.env = append(l.env, "SCENARIO=nope") }, "SCENARIO=nope: there is none; choose one of users, smoke"},
+		"no time":                      {func(l *loadtest) { l.duration = "soon" }, "DURATION=soon: want a time such as 90s"},
+		"no rate":                      {func(l *loadtest) { l.env = append(l.env, "RATE=fast") }, "RATE=fast: want requests a second"},
+		"a folder that is not whole": {func(l *loadtest) {
+			if err := os.RemoveAll(filepath.Join(filepath.Dir(l.script), "pictures")); err != nil {
+				t.Error(err)
+			}
+		}, "the folder loadtest/ has to be whole"},
+		"a script with a fault": {func(l *loadtest) {
+			text, err := os.ReadFile(l.script)
+			if err == nil {
+				err = os.WriteFile(l.script, bytes.ReplaceAll(text, []byte("sendForm(any("), []byte("sendForm(none(")), 0o644)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}, "ReferenceError: none is not defined"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, out := newRun(t, "none", "steady", "2s")
+			c.change(l)
+			err := l.run(t.Context())
+			if err == nil || exitCode(err) == 0 || exitCode(err) == 99 || !strings.Contains(err.Error()+out.String(), c.message) {
+				t.Errorf("%v: want %q\n%s", err, c.message, out)
+			}
+		})
+	}
+}
+
+// As in a container: k6, the folder, and an address.
+func TestTheScriptRunsByItself(t *testing.T) {
+	t.Parallel()
+	handler, err := newStandIn("none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(handler)
+	defer server.Close()
+	l, _ := newRun(t, "none", "steady", "2s")
+	k6, err := filepath.Abs(l.k6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(target string) (string, int) {
+		cmd := exec.CommandContext(t.Context(), k6, "run", "--quiet", "--address=", "--no-usage-report", "-e", "TARGET="+target, "-e", "SCENARIO=steady", "-e", "DURATION=1s", "loadtest/predict.js")
+		cmd.Dir = filepath.Dir(filepath.Dir(l.script))
+		cmd.Env = []string{"HOME=" + t.TempDir()}
+		out, _ := cmd.CombinedOutput()
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	if out, code := run(server.URL + "/"); code != 0 || !strings.Contains(out, "PASSED") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	server.Close()
+	if out, code := run(server.URL); code == 0 || !strings.Contains(out, "no server answers at "+server.URL) || !strings.Contains(out, "-e TARGET=") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	if out, code := run(other.URL); code == 0 || !strings.Contains(out, "is it Fakeart's server?") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+}

@@ -1,0 +1,176 @@
+// @ts-check
+// The end of a run: a table for the terminal and, with REPORT, the same as a page that
+// loads nothing (report.html) and with all that k6 has measured (summary.json).
+
+import { metricOf, objectives } from './objectives.js';
+
+/**
+ * @typedef {{ scenario: string, target: string, seconds: number, rate: number, planned: Record<string, any>, dir?: string }} Run
+ * @typedef {{ name: string, ok: boolean, empty: boolean, wanted: string, measured: string }} Condition
+ * @typedef {{ rate: number, held: boolean, p99: number, shares: number[] }} Step
+ * @typedef {ReturnType<typeof read>} Report
+ */
+
+/** What the thresholds that are no objectives mean. @type {Record<string, string>} */
+const meanings = {
+  predictions: 'Pictures were judged',
+  checks: 'Answers are as the API says',
+  right_label: 'Labels are right',
+  dropped_iterations: 'Requests not sent, since all users were waiting',
+  swaps: 'Models were changed',
+};
+
+/**
+ * @param {any} data k6's own summary
+ * @param {Run} run
+ */
+export function summarize(data, run) {
+  const report = read(data, run);
+  /** @type {Record<string, string>} */
+  const files = { stdout: text(report) };
+  if (run.dir) {
+    files[`${run.dir}/summary.json`] = JSON.stringify({ ...report, k6: data }, null, 2);
+    files[`${run.dir}/report.html`] = page(report);
+  }
+  return files;
+}
+
+/** @param {number} n */
+const count = (n) => String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, ',');
+/** @param {number} share */
+const percent = (share) => `${Number((100 * share).toFixed(3))} %`;
+/** @param {number} ms */
+const milliseconds = (ms) => ms.toFixed(ms < 100 ? 2 : 0);
+
+/**
+ * Takes from k6's summary what people want to know.
+ *
+ * @param {any} data @param {Run} run
+ */
+function read(data, run) {
+  const metrics = data.metrics;
+  /** @type {Condition[]} */
+  const conditions = [];
+  /** @param {string} metric @param {string} name */
+  const add = (metric, name) => {
+    const { thresholds, values, type } = metrics[metric] || {};
+    for (const [wanted, { ok }] of /** @type {[string, any][]} */ (Object.entries(thresholds || {}))) {
+      const [, sign, figure] = /** @type {string[]} */ (/(>=|==|[<>])(.*)/.exec(wanted));
+      const share = type === 'rate';
+      const empty = share && values.passes + values.fails === 0;
+      conditions.push({
+        name, ok, empty,
+        wanted: `${{ '>=': '≥ ', '==': '' }[sign] ?? `${sign} `}${share ? percent(Number(figure)) : figure}${wanted.startsWith('rate') && !share ? ' a second' : ''}`,
+        measured: !share ? (wanted.startsWith('rate') ? `${Number(values.rate.toFixed(2))}` : count(values.count)) : empty ? 'none counted' : `${percent(values.rate)} of ${count(values.passes + values.fails)}`,
+      });
+    }
+  };
+  for (const o of objectives) add(metricOf(o), o.display_name);
+  for (const [metric, meaning] of Object.entries(meanings)) add(metric, meaning);
+
+  /** @type {Step[]} */
+  const steps = [];
+  if (run.scenario === 'breakpoint') {
+    for (const [key, plan] of Object.entries(run.planned)) {
+      const of = objectives.map((o) => metrics[`${metricOf(o)}{scenario:${key}}`]).filter((m) => m?.values.passes + m?.values.fails > 0);
+      if (of.length === 0) break;
+      steps.push({
+        rate: plan.rate, held: of.every((m) => Object.values(m.thresholds).every((t) => t.ok)),
+        p99: metrics[`predict_duration{scenario:${key}}`]?.values['p(99)'] ?? NaN, shares: of.map((m) => m.values.rate),
+      });
+      if (!steps[steps.length - 1].held) break; // what has begun of the next one tells nothing
+    }
+  }
+  const broke = steps.find((s) => !s.held);
+  const held = steps.filter((s) => s.held).at(-1);
+
+  /** @type {{ name: string, fails: number, passes: number }[]} */
+  const checks = data.root_group.checks;
+  return {
+    scenario: run.scenario, target: run.target, ended: new Date().toISOString(), asked: run.rate ? `${run.seconds} s at ${run.rate} a second` : `${run.seconds} s`,
+    passed: conditions.every((c) => c.ok) && conditions.length > 0 && !broke && (metrics.predictions?.values.count || 0) > 0,
+    conditions, steps,
+    found: conditions.every((c) => c.ok) && !!broke && !!held,
+    limit: !steps.length ? '' : !broke ? `the objectives held up to ${held?.rate} requests a second, the end of the ramp`
+      : held ? `the objectives held at ${held.rate} requests a second and broke at ${broke.rate}` : `the objectives broke at the first step, ${broke.rate} requests a second`,
+    load: [
+      ['requests', `${count(metrics.http_reqs?.values.count || 0)}, ${(metrics.http_reqs?.values.rate || 0).toFixed(1)} a second`],
+      ['pictures judged', count(metrics.predictions?.values.count || 0)],
+      ...(metrics.vus_max?.values.max ? [['users at most', count(metrics.vus_max.values.max)]] : []),
+      ['took', `${(data.state.testRunDurationMs / 1000).toFixed(1)} s`],
+    ],
+    latency: ['min', 'med', 'p(90)', 'p(95)', 'p(99)', 'max'].flatMap((key) => {
+      const value = metrics.predict_duration?.values[key];
+      return metrics.predict_duration?.values.max ? [[key.replace(/[()]/g, ''), milliseconds(value)]] : [];
+    }),
+    failed: checks.filter((c) => c.fails > 0).map((c) => `${c.name}: ${count(c.fails)} of ${count(c.fails + c.passes)} not`),
+  };
+}
+
+/** @param {Condition} c */
+const mark = (c) => (c.empty ? '–' : c.ok ? '✓' : '✗');
+
+/** @param {string[][]} rows as columns, the first one to the left */
+function columns(rows) {
+  const widths = rows.reduce((w, row) => row.map((cell, i) => Math.max(w[i] || 0, cell.length)), /** @type {number[]} */ ([]));
+  return rows.map((row) => `  ${row.map((cell, i) => (i ? cell.padStart(widths[i]) : cell.padEnd(widths[i]))).join('   ')}\n`).join('');
+}
+
+/** @param {Report} r */
+function text(r) {
+  const parts = [`\n  ${r.scenario} (${r.asked}) at ${r.target}\n`];
+  if (r.conditions.length) parts.push(columns([['', 'wanted', 'measured'], ...r.conditions.map((c) => [`${mark(c)} ${c.name}`, c.wanted, c.measured])]));
+  if (r.steps.length) parts.push(columns([['requests/s', 'p99 ms', ...names()], ...stepRows(r)]), `  ${r.limit}\n`);
+  parts.push(columns(r.load));
+  if (r.latency.length) parts.push(`  a prediction, ms: ${r.latency.map((pair) => pair.join(' ')).join('  ')}\n`);
+  if (r.failed.length) parts.push(r.failed.map((f) => `  ✗ ${f}\n`).join(''));
+  parts.push(`  ${verdict(r)}\n\n`);
+  return parts.join('\n');
+}
+
+const names = () => objectives.map((o) => o.name);
+
+/** @param {Report} r */
+const stepRows = (r) => r.steps.map((s) => [`${s.held ? '✓' : '✗'} ${s.rate}`, milliseconds(s.p99), ...s.shares.map(percent)]);
+
+/** @param {Report} r */
+const verdict = (r) => (r.passed ? 'PASSED' : r.found ? 'LIMIT FOUND' : r.conditions.length ? 'FAILED' : 'FAILED: nothing was measured');
+
+/** @param {any} value */
+const escape = (value) => String(value).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+
+/** @param {string[][]} rows @param {string[]} [head] */
+function table(rows, head) {
+  /** @param {string} tag @param {string[]} cells */
+  const row = (tag, cells) => `<tr${cells[0].startsWith('✗') ? ' class="bad"' : ''}>${cells.map((cell) => `<${tag}>${escape(cell)}</${tag}>`).join('')}</tr>`;
+  return `<table>${head ? row('th', head) : ''}${rows.map((cells) => row('td', cells)).join('')}</table>`;
+}
+
+/** @param {Report} r */
+function page(r) {
+  return `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Load test: ${escape(r.scenario)}</title>
+<style>
+  :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+  body { max-width: 56rem; margin: 2rem auto; padding: 0 1rem; }
+  h1 span { padding: 0 .4em; border-radius: .2em; color: #fff; background: ${r.passed || r.found ? '#1a7f37' : '#b3261e'}; }
+  table { border-collapse: collapse; margin: 1rem 0; }
+  th, td { padding: .25rem 1.5rem .25rem 0; text-align: right; border-bottom: 1px solid #8884; font-variant-numeric: tabular-nums; }
+  th:first-child, td:first-child { text-align: left; }
+  .bad { color: #b3261e; }
+</style>
+<h1>Load test <span>${escape(verdict(r))}</span></h1>
+<p>Scenario ${escape(r.scenario)}, ${escape(r.asked)}, at ${escape(r.target)}; ended ${escape(r.ended)}</p>
+<h2>What had to hold</h2>
+${table(r.conditions.map((c) => [`${mark(c)} ${c.name}`, c.wanted, c.measured]), ['', 'wanted', 'measured'])}
+${r.steps.length ? `<h2>Step by step</h2>${table(stepRows(r), ['requests/s', 'p99 ms', ...names()])}<p>${escape(r.limit)}</p>` : ''}
+${r.failed.length ? `<h2>Wrong answers</h2><ul>${r.failed.map((f) => `<li>${escape(f)}</li>`).join('')}</ul>` : ''}
+<h2>Load</h2>
+${table(r.load)}
+${r.latency.length ? `<h2>A prediction, in ms</h2>${table([r.latency.map((pair) => pair[1])], r.latency.map((pair) => pair[0]))}` : ''}
+</html>
+`;
+}
