@@ -35,7 +35,7 @@ func main() {
 	flag.StringVar(&l.k6, "k6", "bin/tools/k6", "the program k6")
 	flag.StringVar(&l.script, "script", "loadtest/predict.js", "what k6 runs")
 	flag.StringVar(&l.model, "model", "runs/demo/run/model.onnx", "the model file to serve")
-	flag.StringVar(&l.dir, "dir", "runs/loadtest", "folder for the report and what the server leaves; that of an earlier run is replaced")
+	flag.StringVar(&l.dir, "dir", "runs/loadtest", "folder for the report and what the server leaves; those of an earlier run are replaced")
 	flag.Parse()
 	l.out, l.env = os.Stdout, os.Environ()
 	l.progress = term.IsTerminal(int(os.Stdout.Fd()))
@@ -84,8 +84,13 @@ func (e *k6Error) Error() string {
 }
 
 func (l *loadtest) run(ctx context.Context) (err error) {
-	if err := errors.Join(os.RemoveAll(l.dir), os.MkdirAll(l.dir, 0o755)); err != nil {
+	if err := os.MkdirAll(l.dir, 0o755); err != nil {
 		return err
+	}
+	for _, name := range []string{"report.html", "summary.json", "curves.html", "models"} { // what is not made must not seem to be
+		if err := os.RemoveAll(filepath.Join(l.dir, name)); err != nil {
+			return err
+		}
 	}
 	served := l.model
 	if l.scenario == "swap" {

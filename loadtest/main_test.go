@@ -314,14 +314,15 @@ func TestAServerThatFailsOrAnswersWronglyFails(t *testing.T) {
 			}
 		})
 	}
-	for name, c := range map[string]struct{ fault, scenario, line string }{
-		"not ready":        {"not ready", "users", "✗ server is ready"},
-		"limit":            {"slow", "breakpoint", "the objectives broke at the first step, 50 requests a second"},
-		"all that is sent": {"none", "smoke", "✗ v2: one logit"}, // the stand-in knows no tensors
+	for name, c := range map[string]struct{ fault, scenario, duration, line string }{
+		"not ready":        {"not ready", "users", "2s", "✗ server is ready"},
+		"limit":            {"slow", "breakpoint", "10s", "the objectives broke at the first step, 50 requests a second"},
+		"all that is sent": {"none", "smoke", "10s", "✗ v2: one logit"}, // the stand-in knows no tensors
+		"not all is sent":  {"slow", "smoke", "2s", "✗ All of it was sent in time"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l, out := newRun(t, c.fault, c.scenario, "10s")
+			l, out := newRun(t, c.fault, c.scenario, c.duration)
 			if c.scenario == "breakpoint" {
 				l.script = "predict.js"
 			}
@@ -439,14 +440,21 @@ func TestTheScriptRunsByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := func(target string) (string, int) {
-		cmd := exec.CommandContext(t.Context(), k6, "run", "--quiet", "--address=", "--no-usage-report", "-e", "TARGET="+target, "-e", "SCENARIO=steady", "-e", "DURATION=1s", "loadtest/predict.js")
+	runFor := func(ctx context.Context, target, duration string) (string, int) {
+		cmd := exec.CommandContext(ctx, k6, "run", "--quiet", "--address=", "--no-usage-report", "-e", "TARGET="+target, "-e", "SCENARIO=steady", "-e", "DURATION="+duration, "loadtest/predict.js")
+		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 		cmd.Dir = filepath.Dir(filepath.Dir(l.script))
 		cmd.Env = []string{"HOME=" + t.TempDir()}
 		out, _ := cmd.CombinedOutput()
 		return string(out), cmd.ProcessState.ExitCode()
 	}
+	run := func(target string) (string, int) { return runFor(t.Context(), target, "1s") }
 	if out, code := run(server.URL + "/"); code != 0 || !strings.Contains(out, "PASSED") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	interrupted, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if out, code := runFor(interrupted, server.URL, "30s"); code == 0 || !strings.Contains(out, "CUT SHORT") {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
 	server.Close()
