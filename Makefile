@@ -11,6 +11,8 @@
 linter := bin/tools/golangci-lint
 k6 := bin/tools/k6
 pulumi := bin/tools/pulumi bin/tools/pulumi-language-go
+commitlint := bin/tools/commitlint
+hooks := bin/tools/lefthook bin/tools/gitleaks $(commitlint)
 # Wherever git can tell the revision it goes into the programs, and by them into
 # the models; elsewhere (an unpacked archive) the build works all the same.
 stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
@@ -73,6 +75,23 @@ lint: toolchain $(linter) ## Check style and likely mistakes
 fmt: toolchain $(linter) ## Format the Go code
 	$(linter) fmt
 
+$(hooks): bin/tools/%: tools/hooks/go.mod tools/hooks/go.sum
+	@echo "building $* from source: a minute, once"
+	cd tools/hooks && go build -o ../../$@ $$(go list -f '{{.ImportPath}}' tool | grep -E '/$*(/v[0-9]+)?$$')
+	touch $@
+
+.PHONY: hooks
+hooks: toolchain $(linter) $(hooks) ## Have git check what is committed and pushed, by lefthook.yaml
+	bin/tools/lefthook install
+
+.PHONY: hooks-test
+hooks-test: toolchain $(linter) $(hooks) ## See that the hooks refuse what they shall
+	cd tools/hooks && go test -count=1 ./...
+
+.PHONY: pr-title
+pr-title: $(commitlint) ## Check a pull request's title, in the variable PR_TITLE, like a commit's first line
+	@printf '%s\n' "$$PR_TITLE" | $(commitlint) lint
+
 .PHONY: vet
 vet: toolchain ## Run go vet
 	go vet ./...
@@ -80,6 +99,11 @@ vet: toolchain ## Run go vet
 .PHONY: race
 race: deps $(k6) ## Run all tests under the race detector
 	go test -race -timeout 20m ./...
+
+.PHONY: test-short
+test-short: deps ## Vet, and run the tests that are quick, as before each push
+	go vet ./...
+	go test -short ./...
 
 .PHONY: test-long
 test-long: deps ## Try the server's faults again and again: kills, signals, model changes, damage
