@@ -13,6 +13,12 @@ k6 := bin/tools/k6
 pulumi := bin/tools/pulumi bin/tools/pulumi-language-go
 commitlint := bin/tools/commitlint
 hooks := bin/tools/lefthook bin/tools/gitleaks $(commitlint)
+# On Windows a program's name ends so.
+exe := $(if $(filter Windows_NT,$(OS)),.exe)
+linter := bin/tools/golangci-lint$(exe)
+pulumi := bin/tools/pulumi$(exe) bin/tools/pulumi-language-go$(exe)
+commitlint := bin/tools/commitlint$(exe)
+hooks := bin/tools/lefthook$(exe) bin/tools/gitleaks$(exe) $(commitlint)
 # Wherever git can tell the revision it goes into the programs, and by them into
 # the models; elsewhere (an unpacked archive) the build works all the same.
 stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
@@ -24,6 +30,8 @@ MODEL ?= runs/demo/run/model.onnx
 # The stack that the infra targets are about, and what else its pulumi is told: ARGS=--diff.
 STACK ?= dev
 ARGS ?=
+# The least percentage of statements that the tests have to run.
+COVERAGE := 85
 # How long each fuzz target is tried.
 FUZZTIME ?= 5s
 fuzz := internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/model:FuzzParse \
@@ -75,7 +83,7 @@ lint: toolchain $(linter) ## Check style and likely mistakes
 fmt: toolchain $(linter) ## Format the Go code
 	$(linter) fmt
 
-$(hooks): bin/tools/%: tools/hooks/go.mod tools/hooks/go.sum
+$(hooks): bin/tools/%$(exe): tools/hooks/go.mod tools/hooks/go.sum
 	@echo "building $* from source: a minute, once"
 	cd tools/hooks && go build -o ../../$@ $$(go list -f '{{.ImportPath}}' tool | grep -E '/$*(/v[0-9]+)?$$')
 	touch $@
@@ -109,6 +117,15 @@ test-short: deps ## Vet, and run the tests that are quick, as before each push
 test-long: deps ## Try the server's faults again and again: kills, signals, model changes, damage
 	FAKEART_TEST_LONG=1 go test -race -timeout 10m ./server
 
+.PHONY: cover
+cover: deps ## Run all tests, and count the statements they run: coverage/coverage.txt
+	@mkdir -p coverage
+	@rm -f coverage/*
+	go test -timeout 20m -coverpkg=./... -coverprofile=coverage/cover.out ./...
+	$(if $(wildcard ci/go.mod),cd ci && go test -tags offline -coverprofile=../coverage/ci.out ./internal/...)
+	@awk -v least=$(COVERAGE) -f tools/coverage.awk coverage/*.out > coverage/coverage.txt; failed=$$?; \
+	cat coverage/coverage.txt; exit $$failed
+
 .PHONY: fuzz
 fuzz: deps ## Try each fuzz target for a while (FUZZTIME=5s)
 	@set -e; for target in $(fuzz); do \
@@ -138,7 +155,7 @@ loadtest: build $(k6) ## Start the server and put it under load with k6 (SCENARI
 	go run ./loadtest --model $(MODEL)
 
 # Each is the one tool of its module, and learns its version at the linking.
-$(pulumi): bin/tools/%: tools/%/go.mod tools/%/go.sum
+$(pulumi): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
 	@echo "building $* from source: some minutes, once"
 	cd tools/$* && go build -o ../../$@ -ldflags "-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=$$(go list -f '{{.Module.Version}}' tool)" tool
 	touch $@

@@ -1,0 +1,46 @@
+# Reads profiles of go test -coverprofile and prints each package's share of statements
+# that some test ran, and last the total. Fails when that is under `least` percent.
+#
+# With -coverpkg each test's profile has all blocks: a block counts once, and is covered
+# when any test ran it. Generated code is left out.
+
+# file.go:LINE.COLUMN,LINE.COLUMN STATEMENTS COUNT
+NF == 3 && $1 !~ /\.(pb|gen)\.go:/ {
+	if (!($1 in size)) {
+		size[$1] = $2
+		package = $1
+		sub(/\/[^\/]*$/, "", package)
+		if (!(package in all)) names[++n] = package
+		all[package] += $2
+		total += $2
+	}
+	if ($3 > 0 && !($1 in hit)) {
+		hit[$1] = 1
+		package = $1
+		sub(/\/[^\/]*$/, "", package)
+		covered[package] += $2
+		run += $2
+	}
+}
+
+END {
+	if (total == 0) {
+		print "coverage: no profile has any statement: did the tests run with -coverprofile?" > "/dev/stderr"
+		exit 1
+	}
+	for (i = 2; i <= n; i++) { # in order
+		name = names[i]
+		for (j = i; j > 1 && names[j-1] > name; j--) names[j] = names[j-1]
+		names[j] = name
+	}
+	for (i = 1; i <= n; i++) line(names[i], covered[names[i]], all[names[i]])
+	line("total", run, total)
+	if (100 * run < least * total) {
+		printf "coverage: %.1f %% of the statements are tested, and %s %% are asked for: the table says where they are missing\n", 100 * run / total, least > "/dev/stderr"
+		exit 1
+	}
+}
+
+function line(name, run, total) {
+	printf "%-40s %6.1f %%  %6d of %6d\n", name, 100 * run / total, run, total
+}
