@@ -19,6 +19,7 @@ linter := bin/tools/golangci-lint$(exe)
 pulumi := bin/tools/pulumi$(exe) bin/tools/pulumi-language-go$(exe)
 commitlint := bin/tools/commitlint$(exe)
 hooks := bin/tools/lefthook$(exe) bin/tools/gitleaks$(exe) $(commitlint)
+govulncheck := bin/tools/govulncheck$(exe)
 # Wherever git can tell the revision it goes into the programs, and by them into
 # the models; elsewhere (an unpacked archive) the build works all the same.
 stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
@@ -88,6 +89,11 @@ $(hooks): bin/tools/%$(exe): tools/hooks/go.mod tools/hooks/go.sum
 	cd tools/hooks && go build -o ../../$@ $$(go list -f '{{.ImportPath}}' tool | grep -E '/$*(/v[0-9]+)?$$')
 	touch $@
 
+$(govulncheck): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
+	@echo "building $* from source: a minute, once"
+	cd tools/$* && go build -o ../../$@ tool
+	touch $@
+
 .PHONY: hooks
 hooks: toolchain $(linter) $(hooks) ## Have git check what is committed and pushed, by lefthook.yaml
 	bin/tools/lefthook install
@@ -125,6 +131,18 @@ cover: deps ## Run all tests, and count the statements they run: coverage/covera
 	$(if $(wildcard ci/go.mod),cd ci && go test -tags offline -coverprofile=../coverage/ci.out ./internal/...)
 	@awk -v least=$(COVERAGE) -f tools/coverage.awk coverage/*.out > coverage/coverage.txt; failed=$$?; \
 	cat coverage/coverage.txt; exit $$failed
+
+# Where the vulnerability database is, when https://vuln.go.dev cannot be reached: a URL,
+# such as file:///FOLDER.
+GOVULNDB ?=
+# The modules whose code is ours, with their build tags: FOLDER:TAGS.
+modules := .:disable_grpc_modules $(if $(wildcard ci/go.mod),ci:offline) tools/workflows:
+.PHONY: vulns
+vulns: toolchain $(govulncheck) ## Look for known vulnerabilities in what our code calls
+	@set -e; for module in $(modules); do \
+		echo "govulncheck $${module%%:*}"; \
+		$(govulncheck) -C $${module%%:*} -tags "$${module#*:}" $(if $(GOVULNDB),-db $(GOVULNDB)) ./...; \
+	done
 
 .PHONY: fuzz
 fuzz: deps ## Try each fuzz target for a while (FUZZTIME=5s)
