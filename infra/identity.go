@@ -68,9 +68,18 @@ func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...p
 		}
 		i.Grants = append(i.Grants, made)
 	}
-	// Who deploys a revision acts as the account that it runs as.
-	if _, err := serviceaccount.NewIAMMember(ctx, "deployer-as-server", &serviceaccount.IAMMemberArgs{
-		ServiceAccountId: i.Server.Name, Role: pulumi.String("roles/iam.serviceAccountUser"), Member: member(i.Deployer.Email),
+	// Who deploys a revision, or a job, acts as the account that it runs as.
+	for name, account := range map[string]*serviceaccount.Account{"server": i.Server, "trainer": i.Trainer} {
+		if _, err := serviceaccount.NewIAMMember(ctx, "deployer-as-"+name, &serviceaccount.IAMMemberArgs{
+			ServiceAccountId: account.Name, Role: pulumi.String("roles/iam.serviceAccountUser"), Member: member(i.Deployer.Email),
+		}, args.Stack.In(i)); err != nil {
+			return nil, err
+		}
+	}
+	// It looks the project up, as this program does first, and waits for what Cloud Run is
+	// about: neither belongs to one resource.
+	if _, err := projects.NewIAMMember(ctx, "deployer-looks", &projects.IAMMemberArgs{
+		Project: pulumi.String(args.Stack.Project), Role: pulumi.String("roles/run.viewer"), Member: member(i.Deployer.Email),
 	}, args.Stack.In(i)); err != nil {
 		return nil, err
 	}

@@ -80,7 +80,8 @@ func deploy(ctx *pulumi.Context) error {
 	}
 	if c.TrainerImage != "" {
 		training, err := NewTraining(ctx, "training", &TrainingArgs{
-			Stack: stack, Image: c.TrainerImage, Size: c.Training, Account: identity.Trainer.Email, Bucket: storage.Bucket.Name, Log: log,
+			Stack: stack, Image: c.TrainerImage, Size: c.Training, Account: identity.Trainer.Email, Deployer: identity.Deployer.Email,
+			Bucket: storage.Bucket.Name, Log: log,
 		}, pulumi.DependsOn(storage.Grants))
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -181,6 +182,31 @@ func TestOnlyTheRepositorysOwnRefBecomesTheDeployer(t *testing.T) {
 		if strings.Contains(r.kind, "workloadIdentity") {
 			t.Errorf("%s without a repository", r.kind)
 		}
+	}
+}
+
+// What a workflow does for a new image: pull and push, change the service and the jobs,
+// act as what they run as, and see how it goes.
+func TestTheDeployerMayDeployAndNothingElse(t *testing.T) {
+	resources := mustUp(t, "dev", nil)
+	var got []string
+	for _, r := range resources {
+		if r.value("member") == "serviceAccount:deployer-email" {
+			got = append(got, fmt.Sprintf("%s %v", r.name, r.value("role")))
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"deployer-as-server roles/iam.serviceAccountUser",
+		"deployer-as-trainer roles/iam.serviceAccountUser",
+		"deployer-looks roles/run.viewer",
+		"registry-writer roles/artifactregistry.writer",
+		"service-deployer roles/run.developer",
+		"training-evaluate-deployer roles/run.developer",
+		"training-train-deployer roles/run.developer",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 

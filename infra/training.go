@@ -45,6 +45,8 @@ type TrainingArgs struct {
 	// Account is the e-mail address of the service account that the jobs run as; it reads
 	// and writes the bucket's objects.
 	Account pulumi.StringInput
+	// Deployer is the e-mail address of the service account that brings new images.
+	Deployer pulumi.StringOutput
 	// Bucket is the name of the bucket for data, runs and models.
 	Bucket pulumi.StringInput
 	// Log is handed on to what checks for drift.
@@ -104,6 +106,12 @@ func NewTraining(ctx *pulumi.Context, name string, args *TrainingArgs, opts ...p
 			// Cloud Run answers with the stage of what is used, not with what was asked for.
 		}, args.Stack.In(t, pulumi.IgnoreChanges([]string{"launchStage"})))
 		if err != nil {
+			return nil, err
+		}
+		if _, err := cloudrunv2.NewJobIamMember(ctx, name+"-"+job.name+"-deployer", &cloudrunv2.JobIamMemberArgs{
+			Project: made.Project, Location: made.Location, Name: made.Name,
+			Role: pulumi.String("roles/run.developer"), Member: member(args.Deployer),
+		}, args.Stack.In(t)); err != nil {
 			return nil, err
 		}
 		*job.at = made

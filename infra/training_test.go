@@ -21,7 +21,7 @@ func jobsAlone(t *testing.T, preview bool, size Training) []made {
 		}
 		training, err := NewTraining(ctx, "training", &TrainingArgs{
 			Stack: stack, Image: "registry.example.org/trainer" + someDigest, Size: size,
-			Account: pulumi.String("trainer@example.org"), Bucket: pulumi.String("bucket"), Log: log,
+			Account: pulumi.String("trainer@example.org"), Deployer: pulumi.String("deployer@example.org").ToStringOutput(), Bucket: pulumi.String("bucket"), Log: log,
 		})
 		if err != nil {
 			return err
