@@ -20,6 +20,7 @@ pulumi := bin/tools/pulumi$(exe) bin/tools/pulumi-language-go$(exe)
 commitlint := bin/tools/commitlint$(exe)
 hooks := bin/tools/lefthook$(exe) bin/tools/gitleaks$(exe) $(commitlint)
 govulncheck := bin/tools/govulncheck$(exe)
+cyclonedx := bin/tools/cyclonedx-gomod$(exe)
 # Wherever git can tell the revision it goes into the programs, and by them into
 # the models; elsewhere (an unpacked archive) the build works all the same.
 stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
@@ -89,7 +90,7 @@ $(hooks): bin/tools/%$(exe): tools/hooks/go.mod tools/hooks/go.sum
 	cd tools/hooks && go build -o ../../$@ $$(go list -f '{{.ImportPath}}' tool | grep -E '/$*(/v[0-9]+)?$$')
 	touch $@
 
-$(govulncheck): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
+$(govulncheck) $(cyclonedx): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
 	@echo "building $* from source: a minute, once"
 	cd tools/$* && go build -o ../../$@ tool
 	touch $@
@@ -143,6 +144,21 @@ vulns: toolchain $(govulncheck) ## Look for known vulnerabilities in what our co
 		echo "govulncheck $${module%%:*}"; \
 		$(govulncheck) -C $${module%%:*} -tags "$${module#*:}" $(if $(GOVULNDB),-db $(GOVULNDB)) ./...; \
 	done
+
+.PHONY: release-files
+release-files: $(cyclonedx) ## Gather a release in release/, from dist/: dagger call build export --path=dist
+	rm -rf release && mkdir release
+	@set -e; for program in dist/*/*; do \
+		platform=$${program%/*}; name=release/$${program##*/}_$${platform##*/}; \
+		cp $$program $$name; $(cyclonedx) bin -json -std -output $$name.cdx.json $$name; \
+	done
+	cd release && sha256sum * > SHA256SUMS
+
+# A version that CHANGELOG.md has a section for, such as v1.2.3.
+VERSION ?=
+.PHONY: release-notes
+release-notes: ## Print what CHANGELOG.md says of a version (VERSION=v1.2.3)
+	@awk -v version="$(VERSION)" -f tools/release-notes.awk CHANGELOG.md
 
 .PHONY: fuzz
 fuzz: deps ## Try each fuzz target for a while (FUZZTIME=5s)
