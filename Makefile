@@ -54,7 +54,7 @@ demo: build ## Prepare data, train, evaluate, serve, and tell a real picture fro
 	go run ./internal/demo
 
 .PHONY: test
-test: lint vet race fuzz smoke ## Everything that must hold: lint, vet, race, fuzz and smoke
+test: lint vet workflows race fuzz smoke ## Everything that must hold: lint, vet, workflows, race, fuzz and smoke
 
 .PHONY: build
 build: deps ## Build bin/trainer and bin/server, with the source revision inside
@@ -102,6 +102,10 @@ hooks: toolchain $(linter) $(hooks) ## Have git check what is committed and push
 .PHONY: hooks-test
 hooks-test: toolchain $(linter) $(hooks) ## See that the hooks refuse what they shall
 	cd tools/hooks && go test -count=1 ./...
+
+.PHONY: workflows
+workflows: toolchain $(linter) ## Hold .github to what it names: targets, Dagger functions, Pulumi outputs
+	cd tools/workflows && go vet ./... && ../../$(linter) run --config ../../.golangci.yml && go test ./...
 
 .PHONY: pr-title
 pr-title: $(commitlint) ## Check a pull request's title, in the variable PR_TITLE, like a commit's first line

@@ -1,4 +1,4 @@
-// The programs behind the git hooks of lefthook.yaml, pinned.
+// Module hooks pins what git's hooks call (lefthook.yaml), and tests them.
 module fakeart/tools/hooks
 
 go 1.26.0
