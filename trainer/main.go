@@ -27,6 +27,10 @@ import (
 	"fakeart/trainer/train"
 )
 
+// version and commit are of the source; a build without git's own stamp sets them with
+// -ldflags "-X main.version=… -X main.commit=…".
+var version, commit string
+
 // The exit codes of the program.
 const (
 	exitFailure     = 1
@@ -84,7 +88,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		&commands{},
 		kong.Name("trainer"),
 		kong.Description("Trains the network that tells photographs from AI-generated pictures."),
-		kong.Vars{"version": version()},
+		kong.Vars{"version": versionText()},
 		kong.Writers(std.out, std.err),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
@@ -143,18 +147,21 @@ func (c composition) load() (*config.Config, error) {
 	return cfg, nil
 }
 
-// version returns the program's version and the revision of its source.
-func version() string {
+// versionText returns the program's version and the revision of its source.
+func versionText() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "trainer (unknown build)"
 	}
-	return fmt.Sprintf("trainer %s, revision %s, %s", info.Main.Version, cmp.Or(revision(), "unknown"), info.GoVersion)
+	return fmt.Sprintf("trainer %s, revision %s, %s", cmp.Or(version, info.Main.Version), cmp.Or(revision(), "unknown"), info.GoVersion)
 }
 
 // revision returns the commit that the program was built from, with "-modified"
 // behind it when the tree held more than the commit; empty when unknown.
 func revision() string {
+	if commit != "" {
+		return commit
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
