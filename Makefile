@@ -8,19 +8,18 @@
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-linter := bin/tools/golangci-lint
-k6 := bin/tools/k6
-pulumi := bin/tools/pulumi bin/tools/pulumi-language-go
-commitlint := bin/tools/commitlint
-hooks := bin/tools/lefthook bin/tools/gitleaks $(commitlint)
 # On Windows a program's name ends so.
 exe := $(if $(filter Windows_NT,$(OS)),.exe)
 linter := bin/tools/golangci-lint$(exe)
+k6 := bin/tools/k6$(exe)
 pulumi := bin/tools/pulumi$(exe) bin/tools/pulumi-language-go$(exe)
 commitlint := bin/tools/commitlint$(exe)
 hooks := bin/tools/lefthook$(exe) bin/tools/gitleaks$(exe) $(commitlint)
 govulncheck := bin/tools/govulncheck$(exe)
 cyclonedx := bin/tools/cyclonedx-gomod$(exe)
+cosign := bin/tools/cosign$(exe)
+# The linter's configuration for ci/.
+style := build/ci-golangci.yml
 # Wherever git can tell the revision it goes into the programs, and by them into
 # the models; elsewhere (an unpacked archive) the build works all the same.
 stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
@@ -34,6 +33,13 @@ STACK ?= dev
 ARGS ?=
 # The least percentage of statements that the tests have to run.
 COVERAGE := 85
+# What images are for, comma-separated; without it, each that there is a compiler for. What
+# they stand on; without it, what ci/images.yaml says. The commit and its time, where
+# there is no git to ask.
+PLATFORMS ?=
+BASE ?=
+REVISION ?=
+CREATED ?=
 # How long each fuzz target is tried.
 FUZZTIME ?= 5s
 fuzz := internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/model:FuzzParse \
@@ -41,6 +47,8 @@ fuzz := internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/model:Fuz
 # npm writes this file last, so that it stands for a finished installation.
 installed := node_modules/.package-lock.json
 site := docs/site/$(installed)
+# What of the pipeline can be tested without an engine: the generated client asks for one.
+pipeline := ./cmd/... ./internal/...
 # What `make docs` is told of where the site will be: the folder of its server, and the
 # repository that it links to.
 export DOCS_BASE DOCS_REPOSITORY
@@ -72,35 +80,37 @@ $(linter): tools/lint/go.mod tools/lint/go.sum
 	cd tools/lint && go build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	touch $@
 
-$(k6): tools/k6/go.mod tools/k6/go.sum
-	@echo "building k6 from source: some minutes, once"
-	cd tools/k6 && go build -o ../../$@ tool
-	touch $@
-
 .PHONY: lint
-lint: toolchain $(linter) ## Check style and likely mistakes
+lint: toolchain $(linter) $(style) ## Check style and likely mistakes
 	$(linter) run
+	cd ci && ../$(linter) run --build-tags offline --config ../$(style)
 
 .PHONY: fmt
-fmt: toolchain $(linter) ## Format the Go code
+fmt: toolchain $(linter) $(style) ## Format the Go code
 	$(linter) fmt
+	cd ci && ../$(linter) fmt --config ../$(style)
+
+# The pipeline's module has a name of its own, which the formatter has to know.
+$(style): .golangci.yml
+	@mkdir -p $(@D)
+	sed 's,module-path: fakeart,module-path: dagger/fakeart,' $< > $@
 
 $(hooks): bin/tools/%$(exe): tools/hooks/go.mod tools/hooks/go.sum
 	@echo "building $* from source: a minute, once"
 	cd tools/hooks && go build -o ../../$@ $$(go list -f '{{.ImportPath}}' tool | grep -E '/$*(/v[0-9]+)?$$')
 	touch $@
 
-$(govulncheck) $(cyclonedx): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
-	@echo "building $* from source: a minute, once"
+$(k6) $(govulncheck) $(cyclonedx) $(cosign): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
+	@echo "building $* from source: some minutes, once"
 	cd tools/$* && go build -o ../../$@ tool
 	touch $@
 
 .PHONY: hooks
-hooks: toolchain $(linter) $(hooks) ## Have git check what is committed and pushed, by lefthook.yaml
+hooks: toolchain $(linter) $(style) $(hooks) ## Have git check what is committed and pushed, by lefthook.yaml
 	bin/tools/lefthook install
 
 .PHONY: hooks-test
-hooks-test: toolchain $(linter) $(hooks) ## See that the hooks refuse what they shall
+hooks-test: toolchain $(linter) $(style) $(hooks) ## See that the hooks refuse what they shall
 	cd tools/hooks && go test -count=1 ./...
 
 .PHONY: workflows
@@ -114,34 +124,36 @@ pr-title: $(commitlint) ## Check a pull request's title, in the variable PR_TITL
 .PHONY: vet
 vet: toolchain ## Run go vet
 	go vet ./...
+	cd ci && go vet -tags offline ./...
 
 .PHONY: race
 race: deps $(k6) ## Run all tests under the race detector
 	go test -race -timeout 20m ./...
+	cd ci && go test -race -tags offline $(pipeline)
 
 .PHONY: test-short
 test-short: deps ## Vet, and run the tests that are quick, as before each push
 	go vet ./...
 	go test -short ./...
+	cd ci && go vet -tags offline ./... && go test -short -tags offline $(pipeline)
 
 .PHONY: test-long
 test-long: deps ## Try the server's faults again and again: kills, signals, model changes, damage
 	FAKEART_TEST_LONG=1 go test -race -timeout 10m ./server
 
 .PHONY: cover
-cover: deps ## Run all tests, and count the statements they run: coverage/coverage.txt
-	@mkdir -p coverage
-	@rm -f coverage/*
-	go test -timeout 20m -coverpkg=./... -coverprofile=coverage/cover.out ./...
-	$(if $(wildcard ci/go.mod),cd ci && go test -tags offline -coverprofile=../coverage/ci.out ./internal/...)
-	@awk -v least=$(COVERAGE) -f tools/coverage.awk coverage/*.out > coverage/coverage.txt; failed=$$?; \
-	cat coverage/coverage.txt; exit $$failed
+cover: deps $(k6) ## Run all tests, and count the statements they run: build/coverage/coverage.txt
+	@rm -rf build/coverage && mkdir -p build/coverage
+	go test -timeout 20m -coverpkg=./... -coverprofile=build/coverage/cover.out ./...
+	cd ci && go test -tags offline -coverpkg=./cmd/...,./internal/... -coverprofile=../build/coverage/ci.out $(pipeline)
+	@awk -v least=$(COVERAGE) -f tools/coverage.awk build/coverage/*.out > build/coverage/coverage.txt; failed=$$?; \
+	cat build/coverage/coverage.txt; exit $$failed
 
 # Where the vulnerability database is, when https://vuln.go.dev cannot be reached: a URL,
 # such as file:///FOLDER.
 GOVULNDB ?=
 # The modules whose code is ours, with their build tags: FOLDER:TAGS.
-modules := .:disable_grpc_modules $(if $(wildcard ci/go.mod),ci:offline) tools/workflows:
+modules := .:disable_grpc_modules ci:offline tools/workflows:
 .PHONY: vulns
 vulns: toolchain $(govulncheck) ## Look for known vulnerabilities in what our code calls
 	@set -e; for module in $(modules); do \
@@ -150,13 +162,14 @@ vulns: toolchain $(govulncheck) ## Look for known vulnerabilities in what our co
 	done
 
 .PHONY: release-files
-release-files: $(cyclonedx) ## Gather a release in release/, from dist/: dagger call build export --path=dist
-	rm -rf release && mkdir release
-	@set -e; for program in dist/*/*; do \
-		platform=$${program%/*}; name=release/$${program##*/}_$${platform##*/}; \
-		cp $$program $$name; $(cyclonedx) bin -json -std -output $$name.cdx.json $$name; \
+release-files: $(cyclonedx) ## Gather a release in build/release, from build/dist: dagger call build export --path=build/dist
+	rm -rf build/release && mkdir -p build/release
+	@set -e; for folder in build/dist/*_*/; do \
+		platform=$$(basename $$folder); \
+		tar -czf build/release/fakeart_$$platform.tar.gz -C $$folder .; \
+		for program in server trainer; do $(cyclonedx) bin -json -std -output build/release/$${program}_$$platform.cdx.json $$folder$$program; done; \
 	done
-	cd release && sha256sum * > SHA256SUMS
+	cd build/release && sha256sum * > SHA256SUMS
 
 # A version that CHANGELOG.md has a section for, such as v1.2.3.
 VERSION ?=
@@ -200,7 +213,7 @@ $(pulumi): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
 
 # The state of the stacks is in a folder of the checkout, unless PULUMI_BACKEND_URL names
 # a place for it, such as a bucket. What `pulumi login` has chosen does not count.
-infra := infra-preview infra-up infra-destroy
+infra := infra-preview infra-up infra-destroy deploy
 $(infra): export PATH := $(CURDIR)/bin/tools:$(PATH)
 $(infra): export PULUMI_BACKEND_URL ?= file://$(CURDIR)/.pulumi-state
 $(infra): export PULUMI_SKIP_UPDATE_CHECK := true
@@ -213,6 +226,14 @@ infra-preview: infra-ready $(pulumi) ## Show what infra-up would change on Googl
 .PHONY: infra-up
 infra-up: infra-ready $(pulumi) ## Make the stack what Pulumi.STACK.yaml says; it asks first
 	bin/tools/pulumi stack select --create $(STACK)
+	bin/tools/pulumi up --stack $(STACK) $(ARGS)
+
+.PHONY: deploy
+deploy: infra-ready $(pulumi) ## Have the stack run other images, by digest (STACK=dev, IMAGE=…@sha256:…, TRAINER_IMAGE=…)
+	@case '$(IMAGE)' in *@sha256:*) ;; *) echo "make: IMAGE is '$(IMAGE)': name the server's image by its digest, HOST/PATH@sha256:…" >&2; exit 1;; esac
+	bin/tools/pulumi stack select --create $(STACK)
+	bin/tools/pulumi config set --stack $(STACK) fakeart:image '$(IMAGE)'
+	$(and $(TRAINER_IMAGE),bin/tools/pulumi config set --stack $(STACK) fakeart:trainerImage '$(TRAINER_IMAGE)')
 	bin/tools/pulumi up --stack $(STACK) $(ARGS)
 
 .PHONY: infra-destroy
@@ -242,12 +263,45 @@ docs: toolchain $(site) ## Build the documentation's site in build/docs
 .PHONY: docs-serve
 docs-serve: docs ## Show it at http://localhost:4173
 	cd docs/site && node_modules/.bin/vite preview --outDir ../../build/docs --base $(or $(DOCS_BASE),/)
+
 .PHONY: slo
 slo: ## Write what follows from the objectives in monitoring/slo
 	go run ./monitoring/derive
 
+# The program that makes images is of the pipeline's module, and works in its folder.
+images := cd ci && go run ./cmd/images
+staging = --tags '$(lastword $(tags))' $(and $(PLATFORMS),--platforms '$(PLATFORMS)') \
+	$(and $(REVISION),--revision '$(REVISION)') $(and $(CREATED),--created '$(CREATED)')
+onbase = $(staging) $(and $(BASE),--base '$(if $(wildcard $(BASE)),$(abspath $(BASE)),$(BASE))')
+
+.PHONY: stage
+stage: deps ## Build the programs for images in build/stage (PLATFORMS=linux/amd64,linux/arm64)
+	$(images) stage $(staging)
+
+.PHONY: images
+images: deps ## Make the images as OCI layouts in build/images, with no container engine (BASE=LAYOUT)
+	$(images) write $(onbase)
+
+.PHONY: images-check
+images-check: deps ## Make them twice more, from nothing in other folders, and compare the digests
+	$(images) check $(onbase)
+
+.PHONY: reproduce
+reproduce: deps ## Make the image of a digest anew from its commit, and compare (DIGEST=sha256:… or HOST/PATH@sha256:…)
+	@test -n '$(DIGEST)' || { echo 'make: DIGEST is missing: sha256:… of build/images, or HOST/PATH@sha256:…' >&2; exit 1; }
+	$(images) reproduce '$(DIGEST)' $(and $(BASE),--base '$(if $(wildcard $(BASE)),$(abspath $(BASE)),$(BASE))')
+
+.PHONY: publish
+publish: toolchain $(if $(SIGN),$(cosign)) ## Push build/images (REGISTRY=HOST/PATH, TAGS=v1.2.3, SIGN=KEY or SIGN=keyless)
+	@test -n '$(REGISTRY)' || { echo 'make: REGISTRY is missing: HOST/PATH, such as 127.0.0.1:5000/fakeart' >&2; exit 1; }
+	$(images) push --registry '$(REGISTRY)' $(and $(TAGS),--tags '$(TAGS)') $(if $(filter keyless,$(SIGN)),--keyless,$(and $(SIGN),--sign-key '$(if $(wildcard $(SIGN)),$(abspath $(SIGN)),$(SIGN))'))
+
+.PHONY: renew
+renew: toolchain ## Look up the digests of the images that images are made of, for ci/images.yaml
+	$(images) renew
+
 .PHONY: clean
-clean: ## Remove the programs, tools and the site (data/, runs/ and node_modules/ stay)
+clean: ## Remove what was built (data/, runs/ and node_modules/ stay)
 	rm -rf bin build
 
 .PHONY: toolchain

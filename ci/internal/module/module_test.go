@@ -1,0 +1,229 @@
+// Package module holds the module's functions to what an engine, a caller and the other
+// functions expect of them, by their source: an engine is not needed.
+package module
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// function is an exported method of the module's object.
+type function struct {
+	doc    string
+	params map[string]param
+}
+
+type param struct{ kind, doc string }
+
+// functions are those of the module, New among them.
+func functions(t *testing.T) map[string]function {
+	t.Helper()
+	files, err := filepath.Glob("../../*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the module's files: %v, %v", files, err)
+	}
+	all := map[string]function{}
+	set := token.NewFileSet()
+	for _, file := range files {
+		if filepath.Base(file) == "dagger.gen.go" {
+			continue
+		}
+		parsed, err := parser.ParseFile(set, file, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range parsed.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || !f.Name.IsExported() || f.Recv == nil && f.Name.Name != "New" {
+				continue
+			}
+			if f.Recv != nil {
+				if star, ok := f.Recv.List[0].Type.(*ast.StarExpr); !ok || star.X.(*ast.Ident).Name != "Fakeart" {
+					continue
+				}
+			}
+			fn := function{doc: f.Doc.Text(), params: map[string]param{}}
+			for _, p := range f.Type.Params.List {
+				for _, name := range p.Names {
+					if name.Name != "ctx" {
+						fn.params[name.Name] = param{kind(p.Type), comment(parsed, set, p)}
+					}
+				}
+			}
+			all[f.Name.Name] = fn
+		}
+	}
+	return all
+}
+
+// comment is what stands above a parameter.
+func comment(file *ast.File, set *token.FileSet, p *ast.Field) string {
+	for _, c := range file.Comments {
+		if set.Position(c.End()).Line == set.Position(p.Pos()).Line-1 && c.Pos() > 0 {
+			return c.Text()
+		}
+	}
+	return ""
+}
+
+func kind(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.StarExpr:
+		return "*" + kind(e.X)
+	case *ast.SelectorExpr:
+		return e.Sel.Name
+	case *ast.ArrayType:
+		return "[]" + kind(e.Elt)
+	case *ast.Ident:
+		return e.Name
+	}
+	return "?"
+}
+
+func TestTheFunctionsAreThere(t *testing.T) {
+	all := functions(t)
+	for _, name := range []string{
+		"New", "Pipeline", "Run", "Lint", "Test", "Build", "Train", "ServerImage", "TrainerImage", "ImageTarball", "Publish", "Promote",
+		"LoadTest", "InfraPreview", "InfraUp", "Deploy", "Docs", "RenewImages",
+	} {
+		if _, ok := all[name]; !ok {
+			t.Errorf("%s is missing", name)
+		}
+		delete(all, name)
+	}
+	for name := range all {
+		t.Errorf("%s is there, and in no list: is it meant for callers?", name)
+	}
+}
+
+func TestEveryFunctionAndArgumentSaysWhatItIs(t *testing.T) {
+	// What the engine takes for a pragma in a text for people, and cuts out of it.
+	trap := regexp.MustCompile(`\s\+\s?\w`)
+	pragma := regexp.MustCompile(`(?m)^\+(optional|default=.*|defaultPath=.*|ignore=.*|cache=.*|private)$`)
+	for name, f := range functions(t) {
+		if first, _, _ := strings.Cut(f.doc, "\n"); !strings.HasPrefix(first, name+" ") && name != "New" || strings.TrimSpace(first) == "" {
+			t.Errorf("%s: its comment begins %q", name, first)
+		}
+		if text := pragma.ReplaceAllString(f.doc, ""); trap.MatchString(text) {
+			t.Errorf("%s: its comment has a pragma in its text: %q", name, text)
+		}
+		for p, about := range f.params {
+			text := strings.TrimSpace(pragma.ReplaceAllString(about.doc, ""))
+			if text == "" {
+				t.Errorf("%s: argument %s says nothing about itself", name, p)
+			}
+			if trap.MatchString(text) {
+				t.Errorf("%s: argument %s has a pragma in its text: %q", name, p, text)
+			}
+		}
+	}
+}
+
+func TestDefaultsAreOfTheirKind(t *testing.T) {
+	pragma := regexp.MustCompile(`(?m)^\+(?:default|ignore)=(.*)$`)
+	for name, f := range functions(t) {
+		for p, about := range f.params {
+			text := pragma.FindStringSubmatch(about.doc)
+			if text == nil {
+				continue
+			}
+			var value any
+			if err := json.Unmarshal([]byte(text[1]), &value); err != nil {
+				t.Errorf("%s: argument %s: default %s: %v", name, p, text[1], err)
+				continue
+			}
+			ok := false
+			switch value.(type) {
+			case string:
+				ok = about.kind == "string"
+			case float64:
+				ok = about.kind == "float64" || about.kind == "int"
+			case []any:
+				ok = about.kind == "[]string" || about.kind == "*Directory"
+			}
+			if !ok {
+				t.Errorf("%s: argument %s is %s, and its default %s", name, p, about.kind, text[1])
+			}
+		}
+	}
+}
+
+// The engine answers a repeated call from its cache, and then nothing is pushed or
+// deployed.
+func TestWhatChangesTheWorldIsNeverAnsweredFromTheCache(t *testing.T) {
+	const never = `+cache="never"`
+	all := functions(t)
+	for _, name := range []string{"Pipeline", "Run", "Publish", "Promote", "LoadTest", "InfraPreview", "InfraUp", "Deploy", "RenewImages"} {
+		if !strings.Contains(all[name].doc, never) {
+			t.Errorf("%s may be answered from the cache: it wants %s", name, never)
+		}
+		delete(all, name)
+	}
+	for name, f := range all {
+		if strings.Contains(f.doc, never) {
+			t.Errorf("%s is never cached: does it change anything?", name)
+		}
+	}
+}
+
+func TestRunIsPipeline(t *testing.T) {
+	all := functions(t)
+	pipeline, run := all["Pipeline"].params, all["Run"].params
+	if len(pipeline) != len(run) {
+		t.Errorf("%d arguments and %d", len(pipeline), len(run))
+	}
+	for name, p := range pipeline {
+		if run[name] != p {
+			t.Errorf("argument %s is %+v, and in run %+v", name, p, run[name])
+		}
+	}
+}
+
+func TestSecretsComeAsSecrets(t *testing.T) {
+	secret := regexp.MustCompile(`(?i)password|passphrase|credentials|token|netrc|^signingKey$`)
+	for name, f := range functions(t) {
+		for p, about := range f.params {
+			if secret.MatchString(p) && about.kind != "*Secret" {
+				t.Errorf("%s: argument %s is %s", name, p, about.kind)
+			}
+		}
+	}
+}
+
+// What the engine regenerates must be the version that is committed.
+func TestTheModuleIsPinnedToOneEngine(t *testing.T) {
+	text, err := os.ReadFile("../../../dagger.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var module struct {
+		Name, EngineVersion, Source string
+		SDK                         struct{ Source string }
+	}
+	if err := json.Unmarshal(text, &module); err != nil {
+		t.Fatal(err)
+	}
+	if module.Name != "fakeart" || module.EngineVersion != "v0.20.3" || module.Source != "ci" || module.SDK.Source != "go" {
+		t.Errorf("dagger.json says %+v", module)
+	}
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What that engine asks for: newer ones of OpenTelemetry do not compile with it.
+	for _, want := range []string{
+		"module dagger/fakeart\n", "\tdagger.io/dagger v0.19.11\n", "\tgithub.com/dagger/otel-go v1.41.0\n", "\tgo.opentelemetry.io/otel v1.41.0\n",
+		"replace go.opentelemetry.io/otel/log => go.opentelemetry.io/otel/log v0.16.0\n",
+	} {
+		if !strings.Contains(string(mod), want) {
+			t.Errorf("go.mod has no line %q", want)
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package oci
+
+import (
+	"fmt"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Added is a layer on top of the base, and the line about it in the image's history.
+type Added struct {
+	Layer v1.Layer
+	Note  string
+}
+
+// Image puts layers on a base. Of the base it takes the layers' content and
+// nothing else: config is all that the image has of configuration, and every
+// time in it is created.
+func Image(base *Base, platform v1.Platform, config v1.Config, created time.Time, added ...Added) (v1.Image, error) {
+	from, err := base.Image(platform)
+	if err != nil {
+		return nil, err
+	}
+	layers, err := from.Layers()
+	if err != nil {
+		return nil, fmt.Errorf("base %s: %w", base.Digest, err)
+	}
+	at := v1.Time{Time: created.UTC().Truncate(time.Second)}
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	img, err = mutate.ConfigFile(img, &v1.ConfigFile{
+		OS: platform.OS, Architecture: platform.Architecture, Config: config, Created: at,
+		RootFS: v1.RootFS{Type: "layers"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		if l, err = recompressed(l); err != nil {
+			return nil, fmt.Errorf("base %s: %w", base.Digest, err)
+		}
+		if img, err = appendLayer(img, l, at, "base "+base.Name+"@"+base.Digest.String()); err != nil {
+			return nil, err
+		}
+	}
+	for _, a := range added {
+		if img, err = appendLayer(img, a.Layer, at, a.Note); err != nil {
+			return nil, err
+		}
+	}
+	return img, nil
+}
+
+func appendLayer(img v1.Image, layer v1.Layer, at v1.Time, note string) (v1.Image, error) {
+	return mutate.Append(img, mutate.Addendum{
+		Layer: layer, MediaType: types.OCILayer, History: v1.History{Created: at, CreatedBy: note},
+	})
+}
+
+// inMemory returns an image with the layers' content and the platform of img, which
+// needs nothing of where img came from.
+func inMemory(img v1.Image) (v1.Image, error) {
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	held, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
+		OS: config.OS, Architecture: config.Architecture, RootFS: v1.RootFS{Type: "layers"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		if l, err = recompressed(l); err != nil {
+			return nil, err
+		}
+		if held, err = mutate.AppendLayers(held, l); err != nil {
+			return nil, err
+		}
+	}
+	return held, nil
+}
+
+// Index puts the images of several platforms under one digest, in the order given.
+// The annotations are the index's own.
+func Index(images []v1.Image, annotations map[string]string) (v1.ImageIndex, error) {
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, img := range images {
+		config, err := img.ConfigFile()
+		if err != nil {
+			return nil, err
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add: img, Descriptor: v1.Descriptor{Platform: config.Platform()},
+		})
+	}
+	return mutate.Annotations(index, annotations).(v1.ImageIndex), nil
+}

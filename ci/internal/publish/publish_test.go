@@ -1,0 +1,262 @@
+package publish
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
+	"dagger/fakeart/internal/oci"
+)
+
+// made are two images, of a file each.
+func made(t *testing.T) map[string]*oci.Bundle {
+	t.Helper()
+	all := map[string]*oci.Bundle{}
+	for _, program := range []string{"server", "trainer"} {
+		file := filepath.Join(t.TempDir(), program)
+		if err := os.WriteFile(file, []byte(program), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		layer, err := oci.Layer([]oci.Entry{{Path: "/" + program, Source: file, Mode: 0o755}}, time.Unix(0, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers"}})
+		if err == nil {
+			img, err = mutate.AppendLayers(img, layer)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		index, err := oci.Index([]v1.Image{img}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[program] = &oci.Bundle{Index: index}
+	}
+	return all
+}
+
+// serve is a registry that refuses what refuse says, and the requests it has had.
+func serve(t *testing.T, refuse func(*http.Request) int) (host string, requests func() []string) {
+	t.Helper()
+	var mu sync.Mutex
+	var seen []string
+	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if refuse != nil {
+			if status := refuse(r); status != 0 {
+				if status == http.StatusUnauthorized {
+					w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
+				}
+				w.WriteHeader(status)
+				return
+			}
+		}
+		mu.Lock()
+		seen = append(seen, r.Method+" "+r.URL.Path)
+		mu.Unlock()
+		inner.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://"), func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(seen)
+	}
+}
+
+// tagged lists the requests that have set a tag.
+func tagged(requests []string) []string {
+	var tags []string
+	for _, r := range requests {
+		if path, ok := strings.CutPrefix(r, "PUT "); ok && strings.Contains(path, "/manifests/") && !strings.Contains(path, "/manifests/sha256") {
+			tags = append(tags, path)
+		}
+	}
+	return tags
+}
+
+func TestEveryImageIsThereBeforeAnyTag(t *testing.T) {
+	host, requests := serve(t, nil)
+	var signed []string
+	pushed, err := All(t.Context(), made(t), Target{
+		Registry: host + "/fakeart/", Tags: []string{"v1", "latest"},
+		Sign: func(_ context.Context, ref name.Digest) error {
+			signed = append(signed, ref.String())
+			if tags := tagged(requests()); len(tags) > 0 {
+				t.Errorf("signed after %v", tags)
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Lines(pushed)
+	if lines := strings.Split(want, "\n"); len(lines) != 2 || !strings.HasPrefix(lines[0], "server "+host+"/fakeart/server@sha256:") || !strings.HasPrefix(lines[1], "trainer ") {
+		t.Errorf("pushed\n%s", want)
+	}
+	if len(signed) != 2 {
+		t.Errorf("signed %v", signed)
+	}
+	if tags := tagged(requests()); len(tags) != 4 || tags[0] != "/v2/fakeart/server/manifests/v1" || tags[3] != "/v2/fakeart/trainer/manifests/latest" {
+		t.Errorf("tags %v", tags)
+	}
+	again, err := All(t.Context(), made(t), Target{Registry: host + "/fakeart"})
+	if err != nil || Lines(again) != want {
+		t.Errorf("the second time\n%s (%v), want\n%s", Lines(again), err, want)
+	}
+}
+
+func TestWhatFailsMovesNoTag(t *testing.T) {
+	refused := func(part string, status int) func(*http.Request) int {
+		return func(r *http.Request) int {
+			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, part) {
+				return status
+			}
+			return 0
+		}
+	}
+	no := errors.New("no key")
+	for _, c := range []struct {
+		what   string
+		refuse func(*http.Request) int
+		sign   func(context.Context, name.Digest) error
+		want   string
+	}{
+		{"the second image", refused("/trainer/manifests/sha256", http.StatusForbidden), nil, "check the user name and the password"},
+		{"its layer", refused("/trainer/blobs/", http.StatusInsufficientStorage), nil, "507"},
+		{"the signature", nil, func(context.Context, name.Digest) error { return no }, "no key"},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			host, requests := serve(t, c.refuse)
+			_, err := All(t.Context(), made(t), Target{Registry: host + "/fakeart", Tags: []string{"latest"}, Sign: c.sign})
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+			if tags := tagged(requests()); len(tags) > 0 {
+				t.Errorf("tags %v", tags)
+			}
+		})
+	}
+}
+
+func TestCredentialsReachTheRegistry(t *testing.T) {
+	host, _ := serve(t, func(r *http.Request) int {
+		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" {
+			return http.StatusUnauthorized
+		}
+		return 0
+	})
+	if _, err := All(t.Context(), made(t), Target{Registry: host + "/fakeart", Username: "me", Password: "secret"}); err != nil {
+		t.Error(err)
+	}
+	_, err := All(t.Context(), made(t), Target{Registry: host + "/fakeart", Username: "me", Password: "wrong"})
+	if err == nil || !strings.Contains(err.Error(), "check the user name and the password") || strings.Contains(err.Error(), "wrong") {
+		t.Errorf("with the wrong ones: error %v", err)
+	}
+}
+
+func TestARegistryCanBeReachedUnderAnotherAddress(t *testing.T) {
+	host, _ := serve(t, nil)
+	// Nothing listens there on the loopback that this test sees.
+	pushed, err := All(t.Context(), made(t), Target{Registry: "127.0.0.1:1/fakeart", Dial: host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := pushed["server"].Context().Name(); got != "127.0.0.1:1/fakeart/server" {
+		t.Errorf("it is called %s", got)
+	}
+	_, err = All(t.Context(), made(t), Target{Registry: "127.0.0.1:1/fakeart"})
+	if err == nil || !strings.Contains(err.Error(), "--registry-service=tcp://127.0.0.1:1") {
+		t.Errorf("without it: error %v", err)
+	}
+}
+
+func TestARegistryWithCertificatesOfItsOwn(t *testing.T) {
+	server := httptest.NewTLSServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	pool := x509.NewCertPool()
+	pool.AddCert(server.Certificate())
+	// A name that is not loopback's, so that https is spoken.
+	target := Target{Registry: "example.com/fakeart", Dial: strings.TrimPrefix(server.URL, "https://")}
+	if _, err := All(t.Context(), made(t), target); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("untrusted: error %v", err)
+	}
+	target.Transport = Trusting(http.DefaultTransport.(*http.Transport), pool)
+	if _, err := All(t.Context(), made(t), target); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWrongTargetsAreFoundBeforeTheWork(t *testing.T) {
+	for want, target := range map[string]Target{
+		`registry ""`:                     {},
+		`registry "HOST/PATH"`:            {Registry: "HOST/PATH"},
+		`tag "a b"`:                       {Registry: "127.0.0.1:5000/fakeart", Tags: []string{"v1", "a b"}},
+		"a password belong together":      {Registry: "127.0.0.1:5000/fakeart", Username: "me"},
+		"user name and a password belong": {Registry: "127.0.0.1:5000/fakeart", Password: "secret"},
+	} {
+		if err := target.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: error %v, want %q", target, err, want)
+		}
+	}
+}
+
+func TestAnImageIsFetchedByItsDigestAlone(t *testing.T) {
+	host, _ := serve(t, nil)
+	pushed, err := All(t.Context(), made(t), Target{Registry: host + "/fakeart", Tags: []string{"v1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Target{Registry: host + "/fakeart"}.Fetch(t.Context(), pushed["server"].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := b.Digest(); err != nil || d.String() != pushed["server"].DigestStr() {
+		t.Errorf("digest %s, %v", d, err)
+	}
+	if _, err := (Target{}).Fetch(t.Context(), host+"/fakeart/server:v1"); err == nil || !strings.Contains(err.Error(), "name it by its digest") {
+		t.Errorf("by a tag: error %v", err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	for revision, want := range map[string]string{
+		strings.Repeat("a", 40):               "aaaaaaaaaaaa",
+		strings.Repeat("a", 40) + "-modified": "aaaaaaaaaaaa-modified",
+	} {
+		if got := CommitTag(revision); got != want {
+			t.Errorf("tag %q, want %q", got, want)
+		}
+	}
+	ref, err := name.NewDigest("127.0.0.1:5000/a@sha256:" + strings.Repeat("0", 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(Cosign(ref, ""), " "); got != "sign --yes "+ref.String() {
+		t.Errorf("keyless: %s", got)
+	}
+	if got := strings.Join(Cosign(ref, "k"), " "); got != "sign --yes --key k --tlog-upload=false "+ref.String() {
+		t.Errorf("with a key: %s", got)
+	}
+}

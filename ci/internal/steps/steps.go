@@ -1,0 +1,82 @@
+// Package steps runs the steps of a pipeline, independent ones at once, and says of the first
+// that fails which it was and how it ended.
+package steps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// tail is how many lines of what a failed step printed are shown.
+const tail = 30
+
+// Step is a part of a pipeline.
+type Step struct {
+	Name string
+	Run  func(context.Context) error
+}
+
+// Printed is implemented by errors that know what the failed command printed.
+type Printed interface {
+	error
+	// Output returns what it printed, on both streams.
+	Output() string
+}
+
+// Failed is the error of a step. Its text is the last lines that the step printed, then the
+// step's name and the reason.
+type Failed struct {
+	Step string
+	Err  error
+}
+
+func (f *Failed) Unwrap() error { return f.Err }
+
+func (f *Failed) Error() string {
+	var printed Printed
+	if !errors.As(f.Err, &printed) {
+		return fmt.Sprintf("step %s failed: %v", f.Step, f.Err)
+	}
+	reason := fmt.Sprintf("step %s failed: %s", f.Step, firstLine(f.Err.Error()))
+	lines := strings.Split(strings.TrimRight(printed.Output(), "\n"), "\n")
+	return strings.Join(append(lines[max(0, len(lines)-tail):], reason), "\n")
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// Together runs steps at once, and returns when all have ended. The first that fails has
+// the others cancelled; its error, a *Failed, is the one that is returned.
+func Together(ctx context.Context, steps ...Step) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range steps {
+		g.Go(func() error { return one(ctx, s) })
+	}
+	return g.Wait()
+}
+
+// InTurn runs steps one after the other until one fails.
+func InTurn(ctx context.Context, steps ...Step) error {
+	for _, s := range steps {
+		if err := one(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func one(ctx context.Context, s Step) error {
+	if err := s.Run(ctx); err != nil {
+		if inner := new(Failed); errors.As(err, &inner) {
+			return err
+		}
+		return &Failed{Step: s.Name, Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// printed is an error of a command.
+type printed struct{ output string }
+
+func (p printed) Error() string  { return "make test: exit code 2" }
+func (p printed) Output() string { return p.output }
+
+func step(name string, err error) Step {
+	return Step{Name: name, Run: func(context.Context) error { return err }}
+}
+
+func TestAFailedCommandShowsItsLastLinesAndTheReasonLast(t *testing.T) {
+	var output strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&output, "line %d\n", i)
+	}
+	err := InTurn(t.Context(), step("lint", nil), step("test", printed{output.String()}))
+	lines := strings.Split(err.Error(), "\n")
+	if got, want := lines[len(lines)-1], "step test failed: make test: exit code 2"; got != want {
+		t.Errorf("the last line is %q, want %q", got, want)
+	}
+	if lines[0] != "line 70" || lines[len(lines)-2] != "line 99" {
+		t.Errorf("lines from %q to %q, want the last 30", lines[0], lines[len(lines)-2])
+	}
+}
+
+func TestWhatIsNoCommandSaysItsWholeReason(t *testing.T) {
+	err := InTurn(t.Context(), step("gate", errors.New("accuracy 0.5, at least 0.9 is asked for")))
+	if got, want := err.Error(), "step gate failed: accuracy 0.5, at least 0.9 is asked for"; got != want {
+		t.Errorf("error %q, want %q", got, want)
+	}
+}
+
+func TestStepsInTurnEndAtTheFirstThatFails(t *testing.T) {
+	ran := false
+	cause := errors.New("no")
+	err := InTurn(t.Context(), step("a", cause), Step{Name: "b", Run: func(context.Context) error {
+		ran = true
+		return nil
+	}})
+	if !errors.Is(err, cause) || ran {
+		t.Errorf("error %v, and the next step ran: %v", err, ran)
+	}
+}
+
+func TestTheInnermostStepIsTheOneThatIsNamed(t *testing.T) {
+	err := InTurn(t.Context(), Step{Name: "outer", Run: func(ctx context.Context) error {
+		return Together(ctx, step("lint", nil), Step{Name: "model", Run: func(ctx context.Context) error {
+			return InTurn(ctx, step("train", errors.New("no such experiment")))
+		}})
+	}})
+	if got, want := err.Error(), "step train failed: no such experiment"; got != want {
+		t.Errorf("error %q, want %q", got, want)
+	}
+}
+
+func TestStepsTogetherRunAtOnceAndTheFirstFailureCancelsTheRest(t *testing.T) {
+	waiting, cause := make(chan struct{}), errors.New("no")
+	err := Together(
+		t.Context(),
+		Step{Name: "long", Run: func(ctx context.Context) error {
+			close(waiting)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Minute):
+				return errors.New("it was not cancelled")
+			}
+		}},
+		Step{Name: "short", Run: func(context.Context) error {
+			<-waiting // the other one runs as well
+			return cause
+		}},
+	)
+	var failed *Failed
+	if !errors.As(err, &failed) || failed.Step != "short" || !errors.Is(err, cause) {
+		t.Errorf("error %v, want that of step short", err)
+	}
+}
