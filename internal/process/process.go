@@ -72,9 +72,13 @@ func Start(ctx context.Context, cmd *exec.Cmd, log io.Writer) (*Server, error) {
 // Stop ends the server as an operator would, and returns why it did not end well.
 func (s *Server) Stop() error {
 	// Ended already when the context is: then the signal finds no process.
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	// Windows has none to send.
+	killed := errors.Is(s.cmd.Process.Signal(syscall.SIGTERM), errors.ErrUnsupported)
+	if killed {
+		_ = s.cmd.Process.Kill()
+	}
 	<-s.logged
-	if err := s.cmd.Wait(); err != nil {
+	if err := s.cmd.Wait(); err != nil && !killed {
 		return fmt.Errorf("%s: %w", s.cmd.Path, err)
 	}
 	return nil
