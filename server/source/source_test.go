@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,9 +170,7 @@ func TestAFolderStandsForItsNewestModel(t *testing.T) {
 	if err := os.Mkdir(dir+"/folder.onnx", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mkfifo(dir+"/fifo.onnx", 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mkfifo(t, dir+"/fifo.onnx")
 	if err := os.Symlink("nowhere", dir+"/dangling.onnx"); err != nil {
 		t.Fatal(err)
 	}
@@ -242,27 +239,6 @@ func TestWhatIsNotThereIsNotFound(t *testing.T) {
 			t.Errorf("Find: %v", err)
 		}
 	}
-}
-
-func TestWhatIsNoFileIsRefusedUnopened(t *testing.T) {
-	fifo := filepath.Join(t.TempDir(), "fifo.onnx")
-	if err := syscall.Mkfifo(fifo, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for ref, kind := range map[string]string{fifo: "is a FIFO", "/dev/zero": "is a device", "file:///dev/null": "is a device"} {
-		_, err := open(t, ref).Current(t.Context())
-		failed(t, err, ErrReference, ref, kind+": name a model file, or a folder of them")
-	}
-	// One that takes the place of a file is refused as well.
-	path := filepath.Join(t.TempDir(), "model.onnx")
-	write(t, path, "model", 1)
-	s := open(t, path)
-	o := current(t, s)
-	if err := os.Rename(fifo, path); err != nil {
-		t.Fatal(err)
-	}
-	_, err := s.Read(t.Context(), o, "")
-	failed(t, err, ErrReference, "is a FIFO")
 }
 
 func TestAFileThatMayNotBeReadIsSaidToBe(t *testing.T) {
