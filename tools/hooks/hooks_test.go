@@ -33,7 +33,8 @@ func TestTheHooksRefuseWhatTheySay(t *testing.T) {
 	write(t, dir, ".gitignore", []byte("/bin\n"))
 	for _, args := range [][]string{
 		{"git", "init", "-q"},
-		{"git", "config", "user.name", "test"}, {"git", "config", "user.email", "test@example.org"},
+		{"git", "config", "user.name", "test"},
+		{"git", "config", "user.email", "test@example.org"},
 		{"bin/tools/lefthook", "install"},
 		{"git", "add", "-A"},
 		{"git", "commit", "-qm", "build: what the hooks need"},
