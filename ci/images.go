@@ -20,6 +20,7 @@ import (
 	"dagger/fakeart/internal/oci"
 	"dagger/fakeart/internal/publish"
 	"dagger/fakeart/internal/stage"
+	"dagger/fakeart/internal/steps"
 )
 
 // ServerImage makes the server's image; returns a container of it
@@ -130,18 +131,32 @@ func (m *Fakeart) Publish(
 	// +optional
 	identityToken *dagger.Secret,
 ) (string, error) {
-	t, err := m.target(ctx, registry, tags, registryUsername, registryPassword, registryService)
-	if err != nil {
-		return "", err
-	}
-	if t.Sign, err = m.signer(registryUsername, registryPassword, registryService, t, signingKey, signingPassword, identityToken); err != nil {
-		return "", err
-	}
-	made, err := m.images(ctx, platforms, builder)
-	if err != nil {
-		return "", err
-	}
-	return push(ctx, made, t)
+	var (
+		target  publish.Target
+		made    map[string]*oci.Bundle
+		digests string
+	)
+	err := steps.InTurn(ctx,
+		steps.Step{Name: "arguments", Run: func(ctx context.Context) (err error) {
+			if err := stage.CheckPlatforms(platforms); err != nil {
+				return err
+			}
+			if target, err = m.target(ctx, registry, tags, registryUsername, registryPassword, registryService); err != nil {
+				return err
+			}
+			target.Sign, err = m.signer(registryUsername, registryPassword, registryService, target, signingKey, signingPassword, identityToken)
+			return err
+		}},
+		steps.Step{Name: "images", Run: func(ctx context.Context) (err error) {
+			made, err = m.images(ctx, platforms, builder)
+			return err
+		}},
+		steps.Step{Name: "push", Run: func(ctx context.Context) (err error) {
+			digests, err = push(ctx, made, target)
+			return err
+		}},
+	)
+	return digests, err
 }
 
 // push pushes images under their commit's tag and the target's, and returns a line for each.
@@ -370,7 +385,7 @@ func (m *Fakeart) signer(username string, password *dagger.Secret, service *dagg
 		if service != nil {
 			args = slices.Insert(args, 2, "--allow-http-registry")
 		}
-		_, err = printed(ctx, again(c).WithExec(args))
+		_, err = printed(ctx, "sign", again(c).WithExec(args))
 		return err
 	}, nil
 }

@@ -35,7 +35,7 @@ func (m *Fakeart) InfraPreview(
 	if err != nil {
 		return "", err
 	}
-	return printed(ctx, c.WithExec([]string{"make", "infra-preview", "STACK=" + stack, "ARGS=--non-interactive --diff"}))
+	return printed(ctx, "infra-preview", c.WithExec([]string{"make", "infra-preview", "STACK=" + stack, "ARGS=--non-interactive --diff"}))
 }
 
 // InfraUp makes a stack what its file says
@@ -62,7 +62,7 @@ func (m *Fakeart) InfraUp(
 	if err != nil {
 		return "", err
 	}
-	return printed(ctx, c.WithExec([]string{"make", "infra-up", "STACK=" + stack, "ARGS=--non-interactive --yes"}))
+	return printed(ctx, "infra-up", c.WithExec([]string{"make", "infra-up", "STACK=" + stack, "ARGS=--non-interactive --yes"}))
 }
 
 // Deploy has a stack run these images, by digest, and makes it what its file says otherwise
@@ -99,7 +99,7 @@ func (m *Fakeart) Deploy(
 	if err != nil {
 		return "", err
 	}
-	return printed(ctx, c.WithExec([]string{
+	return printed(ctx, "deploy", c.WithExec([]string{
 		"make", "deploy", "STACK=" + stack, "IMAGE=" + image, "TRAINER_IMAGE=" + trainerImage, "ARGS=--non-interactive --yes",
 	}))
 }

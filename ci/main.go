@@ -15,6 +15,7 @@ import (
 	"dagger/fakeart/internal/dagger"
 	"dagger/fakeart/internal/pins"
 	"dagger/fakeart/internal/stage"
+	"dagger/fakeart/internal/steps"
 )
 
 // Fakeart is the pipeline of a checkout.
@@ -98,7 +99,7 @@ func New(
 }
 
 // Lint checks style and likely mistakes, in every module; returns what was printed
-func (m *Fakeart) Lint(ctx context.Context) (string, error) {
+func (m *Fakeart) Lint(ctx context.Context) (string, error) { //nolint:unparam // the caller of the function sees it
 	c, err := m.checkout(ctx)
 	if err != nil {
 		return "", err
@@ -107,13 +108,13 @@ func (m *Fakeart) Lint(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return printed(ctx, withTool(c, "golangci-lint", linter).
+	return printed(ctx, "lint", withTool(c, "golangci-lint", linter).
 		WithMountedCache("/root/.cache/golangci-lint", dag.CacheVolume("fakeart-golangci-lint")).
 		WithExec([]string{"make", "lint", "vet", "workflows"}))
 }
 
 // Test runs all tests under the race detector, a short fuzzing and the demo; returns the coverage: cover.out, and coverage.txt by package
-func (m *Fakeart) Test(ctx context.Context) (*dagger.Directory, error) {
+func (m *Fakeart) Test(ctx context.Context) (*dagger.Directory, error) { //nolint:unparam // the caller of the function sees it
 	c, err := m.checkout(ctx)
 	if err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ func (m *Fakeart) Test(ctx context.Context) (*dagger.Directory, error) {
 	dir, err := withTool(c, "k6", k6).
 		WithExec([]string{"make", "race", "fuzz", "smoke", "cover"}).
 		Directory("build/coverage").Sync(ctx)
-	return dir, explained(err)
+	return dir, explained("test", err)
 }
 
 // Build builds the programs for images; returns a folder for each platform, such as linux_amd64, with server, trainer and what they need
@@ -149,7 +150,7 @@ func (m *Fakeart) Build(
 			"REVISION=" + source.Revision, "CREATED=" + source.Created.Format(time.RFC3339),
 		}).
 		Directory("build/stage").Sync(ctx)
-	return dir, explained(err)
+	return dir, explained("build", err)
 }
 
 // Train prepares data and trains a model; returns the run's folder: model.onnx, eval.json, report.html
@@ -189,7 +190,7 @@ func (m *Fakeart) Train(
 	dir, err := c.
 		WithExec(append([]string{"/app/trainer", "train", "run.dir=run"}, configuration...)).
 		Directory("run").Sync(ctx)
-	return dir, explained(err)
+	return dir, explained("train", err)
 }
 
 // Docs builds the documentation's site; returns its folder
@@ -204,7 +205,7 @@ func (m *Fakeart) Docs(
 		return nil, err
 	}
 	dir, err := c.WithEnvVariable("DOCS_BASE", path).WithExec([]string{"make", "docs"}).Directory("build/docs").Sync(ctx)
-	return dir, explained(err)
+	return dir, explained("docs", err)
 }
 
 // RenewImages looks up the digests of the images that images are made of; returns the file for ci/images.yaml
@@ -321,7 +322,7 @@ func (m *Fakeart) tool(ctx context.Context, module, name string) (*dagger.File, 
 		WithDirectory(".", m.Source, dagger.ContainerWithDirectoryOpts{Include: []string{"Makefile", "tools/" + module + "/go.*"}}).
 		WithExec([]string{"make", "bin/tools/" + name}).
 		File("bin/tools/" + name).Sync(ctx)
-	return file, explained(err)
+	return file, explained("tool "+name, err)
 }
 
 // withTool puts a tool where make would build it, as new as can be.
@@ -358,11 +359,11 @@ func (m *Fakeart) source(ctx context.Context) (stage.Source, error) {
 	git := func(args ...string) (string, error) {
 		out, err := c.WithMountedDirectory("/src", m.Source).WithWorkdir("/src").
 			WithExec(append([]string{"git", "-c", "safe.directory=*"}, args...)).Stdout(ctx)
-		return strings.TrimSpace(out), explained(err)
+		return strings.TrimSpace(out), explained("source", err)
 	}
 	head, err := git("log", "-1", "--format=%H %ct")
 	if err != nil {
-		return stage.Source{}, fmt.Errorf("which commit the checkout is (a worktree or an archive has no .git folder: say it with --revision and --created): %w", err)
+		return stage.Source{}, fmt.Errorf("%w; a worktree or an archive has no .git folder: say the commit with --revision and --created", err)
 	}
 	changes, err := git("status", "--porcelain")
 	if err != nil {
@@ -388,9 +389,9 @@ func platformsWith(platform string) []string {
 }
 
 // printed runs the container and returns what it printed on both streams.
-func printed(ctx context.Context, c *dagger.Container) (string, error) {
+func printed(ctx context.Context, step string, c *dagger.Container) (string, error) {
 	out, err := c.CombinedOutput(ctx)
-	return out, explained(err)
+	return out, explained(step, err)
 }
 
 // failure is a command that failed in a container. It knows what was printed.
@@ -402,11 +403,11 @@ func (f failure) Error() string {
 	return strings.Join(f.Cmd, " ") + ": exit code " + strconv.Itoa(f.ExitCode)
 }
 
-// explained makes a failure of an engine's error about a command.
-func explained(err error) error {
+// explained is the error of a step, with what its command printed if it was one.
+func explained(step string, err error) error {
 	var exec *dagger.ExecError
 	if errors.As(err, &exec) {
-		return failure{exec}
+		err = failure{exec}
 	}
-	return err
+	return steps.Named(step, err)
 }

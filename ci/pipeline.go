@@ -202,5 +202,5 @@ func (m *Fakeart) LoadTest(
 			"k6", "run", "--no-usage-report", "-e", "TARGET=http://server:8080", "-e", "SCENARIO=" + scenario, "-e", "REPORT=/report", "loadtest/predict.js",
 		}).
 		Directory("/report").Sync(ctx)
-	return report, explained(err)
+	return report, explained("load-test", err)
 }

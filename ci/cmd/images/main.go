@@ -44,16 +44,26 @@ type commands struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	var c commands
-	parser := kong.Must(&c, kong.Name("images"), kong.UsageOnError(), kong.BindTo(ctx, (*context.Context)(nil)))
-	command, err := parser.Parse(os.Args[1:])
-	parser.FatalIfErrorf(err)
-	if err := command.Run(); err != nil {
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
-		stop()
 		os.Exit(1)
 	}
+}
+
+// run is the program: results go to out, everything else to standard error.
+func run(ctx context.Context, args []string, out io.Writer) error {
+	var c commands
+	parser, err := kong.New(&c, kong.Name("images"), kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(out, (*io.Writer)(nil)))
+	if err != nil {
+		return err
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		return err
+	}
+	return command.Run()
 }
 
 // build is what building needs to know.
@@ -145,7 +155,7 @@ func (c onBase) base(ctx context.Context) (*oci.Base, pins.Pins, error) {
 		base, err := c.given(ctx, p)
 		return base, p, err
 	}
-	base, err := oci.PullBase(ctx, p.Base, registry()...)
+	base, err := oci.PullBase(ctx, p.Base, credentials()...)
 	var answered *transport.Error
 	if err == nil || errors.As(err, &answered) || ctx.Err() != nil {
 		return base, p, err
@@ -178,7 +188,7 @@ func (c onBase) given(ctx context.Context, p pins.Pins) (*oci.Base, error) {
 		if strings.HasPrefix(c.Base, "layout:") || !strings.Contains(c.Base, "@") {
 			return nil, fmt.Errorf("base: %w: it is an OCI layout, or NAME@sha256:… in a registry", err)
 		}
-		return oci.PullBase(ctx, c.Base, registry()...)
+		return oci.PullBase(ctx, c.Base, credentials()...)
 	}
 	base, err := oci.ReadBase(where)
 	if err != nil {
@@ -187,7 +197,7 @@ func (c onBase) given(ctx context.Context, p pins.Pins) (*oci.Base, error) {
 	return base.Named(p.Base), nil
 }
 
-func registry() []remote.Option {
+func credentials() []remote.Option {
 	return []remote.Option{remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(http.DefaultTransport)}
 }
 
@@ -212,7 +222,7 @@ func (c onBase) prepared(ctx context.Context) (*oci.Base, pins.Pins, stage.Optio
 
 type writeCommand struct{ onBase }
 
-func (c writeCommand) Run(ctx context.Context) error {
+func (c writeCommand) Run(ctx context.Context, out io.Writer) error {
 	base, p, o, err := c.prepared(ctx)
 	if err != nil {
 		return err
@@ -221,24 +231,24 @@ func (c writeCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out := filepath.Join(c.Work, "images")
-	if err := os.RemoveAll(out); err != nil {
+	folder := filepath.Join(c.Work, "images")
+	if err := os.RemoveAll(folder); err != nil {
 		return err
 	}
 	for _, program := range slices.Sorted(maps.Keys(made)) {
 		if err := images.Check(program, made[program]); err != nil {
 			return fmt.Errorf("image of %s: %w", program, err)
 		}
-		dir := filepath.Join(out, program)
+		dir := filepath.Join(folder, program)
 		if err := made[program].Save(dir, program+":"+o.Source.Revision); err != nil {
 			return err
 		}
 	}
-	return report(os.Stdout, out, made)
+	return report(out, folder, made)
 }
 
 // report prints a line an image: its program, its digest, where it is, and how large.
-func report(w io.Writer, out string, made map[string]*oci.Bundle) error {
+func report(out io.Writer, folder string, made map[string]*oci.Bundle) error {
 	for _, program := range slices.Sorted(maps.Keys(made)) {
 		digest, err := made[program].Digest()
 		if err != nil {
@@ -248,11 +258,11 @@ func report(w io.Writer, out string, made map[string]*oci.Bundle) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "%-7s %s  %s", program, digest, relative(filepath.Join(out, program)))
+		fmt.Fprintf(out, "%-7s %s  %s", program, digest, relative(filepath.Join(folder, program)))
 		for _, platform := range slices.Sorted(maps.Keys(sizes)) {
-			fmt.Fprintf(w, "  %s %.1f MB", platform, float64(sizes[platform])/1e6)
+			fmt.Fprintf(out, "  %s %.1f MB", platform, float64(sizes[platform])/1e6)
 		}
-		fmt.Fprintln(w)
+		fmt.Fprintln(out)
 	}
 	return nil
 }
@@ -269,7 +279,7 @@ func relative(path string) string {
 
 type checkCommand struct{ onBase }
 
-func (c checkCommand) Run(ctx context.Context) (err error) {
+func (c checkCommand) Run(ctx context.Context, out io.Writer) (err error) {
 	base, p, o, err := c.prepared(ctx)
 	if err != nil {
 		return err
@@ -307,11 +317,17 @@ func (c checkCommand) Run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	return compare(out, digests)
+}
+
+// compare prints digests, by program and where the image was made, and returns an error
+// when a program has several.
+func compare(out io.Writer, digests map[string]map[string]string) error {
 	var differ []string
-	for _, program := range stage.Programs {
+	for _, program := range slices.Sorted(maps.Keys(digests)) {
 		all := map[string]bool{}
 		for _, where := range slices.Sorted(maps.Keys(digests[program])) {
-			fmt.Printf("%-7s %s  %s\n", program, digests[program][where], where)
+			fmt.Fprintf(out, "%-7s %s  %s\n", program, digests[program][where], where)
 			all[digests[program][where]] = true
 		}
 		if len(all) > 1 {
@@ -321,7 +337,7 @@ func (c checkCommand) Run(ctx context.Context) (err error) {
 	if len(differ) > 0 {
 		return fmt.Errorf("the digests of %s differ", strings.Join(differ, " and "))
 	}
-	fmt.Println("the same digests each time")
+	fmt.Fprintln(out, "the same digests each time")
 	return nil
 }
 
@@ -353,7 +369,7 @@ type reproduceCommand struct {
 	Base   string `help:"What images stand on, as for write." placeholder:"BASE"`
 }
 
-func (c reproduceCommand) Run(ctx context.Context) (err error) {
+func (c reproduceCommand) Run(ctx context.Context, out io.Writer) (err error) {
 	want, err := c.find(ctx)
 	if err != nil {
 		return err
@@ -405,7 +421,7 @@ func (c reproduceCommand) Run(ctx context.Context) (err error) {
 	if len(differences) > 0 {
 		return fmt.Errorf("%s is not what commit %s gives here:\n  %s", c.Digest, about.Revision, strings.Join(differences, "\n  "))
 	}
-	fmt.Printf("%s is what commit %s gives\n", c.Digest, about.Revision)
+	fmt.Fprintf(out, "%s is what commit %s gives\n", c.Digest, about.Revision)
 	return nil
 }
 
@@ -435,7 +451,7 @@ type pushCommand struct {
 	Cosign   string   `help:"The cosign that signs." default:"../bin/tools/cosign" type:"path"`
 }
 
-func (c pushCommand) Run(ctx context.Context) error {
+func (c pushCommand) Run(ctx context.Context, out io.Writer) error {
 	made := map[string]*oci.Bundle{}
 	t := publish.Target{Registry: c.Registry, Tags: c.Tags}
 	if err := t.Check(); err != nil {
@@ -467,7 +483,7 @@ func (c pushCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(publish.Lines(pushed))
+	fmt.Fprintln(out, publish.Lines(pushed))
 	return nil
 }
 
@@ -485,7 +501,7 @@ func (c renewCommand) Run(ctx context.Context) error {
 		if err != nil {
 			return "", err
 		}
-		d, err := remote.Head(ref, append(registry(), remote.WithContext(ctx))...)
+		d, err := remote.Head(ref, append(credentials(), remote.WithContext(ctx))...)
 		if err != nil {
 			return "", err
 		}

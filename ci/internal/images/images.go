@@ -64,23 +64,34 @@ func Make(o Options) (map[string]*oci.Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The library is large and seldom changes: a layer of its own, the same for both programs.
+	libraries := map[string]v1.Layer{}
+	for _, platform := range build.Platforms {
+		libraries[platform], err = oci.Layer([]oci.Entry{
+			{Path: "/app/" + stage.Library, Source: filepath.Join(o.Stage, stage.Dir(platform), stage.Library), Mode: 0o755},
+			{Path: data, Mode: 0o755, Owner: user},
+		}, build.Created)
+		if err != nil {
+			return nil, fmt.Errorf("images for %s: %w", platform, err)
+		}
+	}
 	made := map[string]*oci.Bundle{}
 	for _, name := range stage.Programs {
-		if made[name], err = o.bundle(name, build); err != nil {
+		if made[name], err = o.bundle(name, build, libraries); err != nil {
 			return nil, fmt.Errorf("image of %s: %w", name, err)
 		}
 	}
 	return made, nil
 }
 
-func (o Options) bundle(name string, build *stage.Build) (*oci.Bundle, error) {
+func (o Options) bundle(name string, build *stage.Build, libraries map[string]v1.Layer) (*oci.Bundle, error) {
 	var (
 		list      []v1.Image
 		referrers []v1.Image
 		labels    = o.labels(name, build)
 	)
 	for _, platform := range build.Platforms {
-		img, err := o.image(name, platform, labels, build)
+		img, err := o.image(name, platform, labels, build, libraries[platform])
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", platform, err)
 		}
@@ -117,20 +128,12 @@ func (o Options) bundle(name string, build *stage.Build) (*oci.Bundle, error) {
 	return &oci.Bundle{Index: index, Referrers: append(referrers, about)}, nil
 }
 
-func (o Options) image(name, platform string, labels map[string]string, build *stage.Build) (v1.Image, error) {
+func (o Options) image(name, platform string, labels map[string]string, build *stage.Build, library v1.Layer) (v1.Image, error) {
 	p, err := v1.ParsePlatform(platform)
 	if err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(o.Stage, stage.Dir(platform))
-	// The library is large and seldom changes: a layer of its own, the same for both programs.
-	library, err := oci.Layer([]oci.Entry{
-		{Path: "/app/" + stage.Library, Source: filepath.Join(dir, stage.Library), Mode: 0o755},
-		{Path: data, Mode: 0o755, Owner: user},
-	}, build.Created)
-	if err != nil {
-		return nil, err
-	}
 	entries, err := licenses(filepath.Join(dir, "licenses", name))
 	if err != nil {
 		return nil, err

@@ -78,14 +78,11 @@ func onBase(t *testing.T, files map[string][]byte) *oci.Base {
 	return base
 }
 
-// loader is the dynamic linker, as programs name it.
-var loader = map[string]string{"amd64": "ld-linux-x86-64.so.2", "arm64": "ld-linux-aarch64.so.1"}[runtime.GOARCH]
-
 // system is what a base has to have.
 func system(t *testing.T) map[string][]byte {
 	t.Helper()
 	return map[string][]byte{
-		"/lib/libc.so.6": stagetest.System(t, "libc.so.6"), "/lib/" + loader: stagetest.System(t, loader),
+		"/lib/libc.so.6": stagetest.System(t, "libc.so.6"), "/lib/" + stagetest.Loader: stagetest.System(t, stagetest.Loader),
 		"/var/lib/dpkg/status.d/libc6":         []byte("Package: libc6\nVersion: 2.36-9+deb12u14\nArchitecture: amd64\n"),
 		"/var/lib/dpkg/status.d/libc6.md5sums": []byte("not a package\n"),
 	}
@@ -251,7 +248,7 @@ func TestABaseThatDoesNotFitIsFound(t *testing.T) {
 		"wants the library libc.so.6, which the base does not have": func(f map[string][]byte) { delete(f, "/lib/libc.so.6") },
 		"there is a shell in it: /bin/sh":                           func(f map[string][]byte) { f["/bin/sh"] = []byte("#!") },
 		// libm defines no GLIBC version as old as what programs want of libc.
-		"which is older in the base": func(f map[string][]byte) { f["/lib/libc.so.6"] = f["/lib/"+loader] },
+		"which is older in the base": func(f map[string][]byte) { f["/lib/libc.so.6"] = f["/lib/"+stagetest.Loader] },
 	} {
 		t.Run(want, func(t *testing.T) {
 			files := system(t)

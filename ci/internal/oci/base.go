@@ -27,6 +27,7 @@ type Base struct {
 	Digest v1.Hash
 
 	platforms map[string]v1.Image
+	layers    map[string][]v1.Layer // compressed anew, by platform, once they are asked for
 }
 
 // Image returns the base for a platform. An image that the base does not have for
@@ -40,6 +41,32 @@ func (b *Base) Image(p v1.Platform) (v1.Image, error) {
 		have = append(have, p)
 	}
 	return nil, fmt.Errorf("the base %s@%s has no image for %s, only for %s", b.Name, b.Digest, short(p), strings.Join(have, ", "))
+}
+
+// Layers returns the base's layers for a platform, compressed by our own compressor. It
+// is not for use by several goroutines at once.
+func (b *Base) Layers(p v1.Platform) ([]v1.Layer, error) {
+	if layers, ok := b.layers[short(p)]; ok {
+		return layers, nil
+	}
+	img, err := b.Image(p)
+	if err != nil {
+		return nil, err
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, fmt.Errorf("base %s: %w", b.Digest, err)
+	}
+	for i, l := range layers {
+		if layers[i], err = recompressed(l); err != nil {
+			return nil, fmt.Errorf("base %s: %w", b.Digest, err)
+		}
+	}
+	if b.layers == nil {
+		b.layers = map[string][]v1.Layer{}
+	}
+	b.layers[short(p)] = layers
+	return layers, nil
 }
 
 // Named returns the base under the reference's name if that names the same digest: a
@@ -138,8 +165,12 @@ func readLayout(where, dir string, held bool) (*Base, error) {
 	if !held {
 		return base, nil
 	}
-	for platform, img := range base.platforms {
-		if base.platforms[platform], err = inMemory(img); err != nil {
+	for platform := range base.platforms {
+		p, err := v1.ParsePlatform(platform)
+		if err == nil {
+			_, err = base.Layers(*p)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("base %s: %w", where, err)
 		}
 	}
@@ -157,13 +188,16 @@ func JoinBases(reference string, parts ...*Base) (*Base, error) {
 	if err != nil {
 		return nil, fmt.Errorf("base %q: %w", reference, err)
 	}
-	joined := &Base{Name: ref.Context().Name(), Digest: digest, platforms: map[string]v1.Image{}}
+	joined := &Base{Name: ref.Context().Name(), Digest: digest, platforms: map[string]v1.Image{}, layers: map[string][]v1.Layer{}}
 	for _, part := range parts {
 		for platform, img := range part.platforms {
 			if _, twice := joined.platforms[platform]; twice {
 				return nil, fmt.Errorf("base %s: there are two images for %s", reference, platform)
 			}
 			joined.platforms[platform] = img
+			if layers, ok := part.layers[platform]; ok {
+				joined.layers[platform] = layers
+			}
 		}
 	}
 	return joined, nil

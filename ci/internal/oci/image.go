@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"fmt"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -20,13 +19,9 @@ type Added struct {
 // nothing else: config is all that the image has of configuration, and every
 // time in it is created.
 func Image(base *Base, platform v1.Platform, config v1.Config, created time.Time, added ...Added) (v1.Image, error) {
-	from, err := base.Image(platform)
+	layers, err := base.Layers(platform)
 	if err != nil {
 		return nil, err
-	}
-	layers, err := from.Layers()
-	if err != nil {
-		return nil, fmt.Errorf("base %s: %w", base.Digest, err)
 	}
 	at := v1.Time{Time: created.UTC().Truncate(time.Second)}
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
@@ -38,9 +33,6 @@ func Image(base *Base, platform v1.Platform, config v1.Config, created time.Time
 		return nil, err
 	}
 	for _, l := range layers {
-		if l, err = recompressed(l); err != nil {
-			return nil, fmt.Errorf("base %s: %w", base.Digest, err)
-		}
 		if img, err = appendLayer(img, l, at, "base "+base.Name+"@"+base.Digest.String()); err != nil {
 			return nil, err
 		}
@@ -57,34 +49,6 @@ func appendLayer(img v1.Image, layer v1.Layer, at v1.Time, note string) (v1.Imag
 	return mutate.Append(img, mutate.Addendum{
 		Layer: layer, MediaType: types.OCILayer, History: v1.History{Created: at, CreatedBy: note},
 	})
-}
-
-// inMemory returns an image with the layers' content and the platform of img, which
-// needs nothing of where img came from.
-func inMemory(img v1.Image) (v1.Image, error) {
-	config, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	layers, err := img.Layers()
-	if err != nil {
-		return nil, err
-	}
-	held, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
-		OS: config.OS, Architecture: config.Architecture, RootFS: v1.RootFS{Type: "layers"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range layers {
-		if l, err = recompressed(l); err != nil {
-			return nil, err
-		}
-		if held, err = mutate.AppendLayers(held, l); err != nil {
-			return nil, err
-		}
-	}
-	return held, nil
 }
 
 // Index puts the images of several platforms under one digest, in the order given.

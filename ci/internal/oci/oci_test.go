@@ -99,7 +99,7 @@ func TestTheBytesOfALayerAreWhatTheyWere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "sha256:046af42dad700fca6c4e08266c3de1cf275862da252406525639b07cdf3c734e"
+	const want = "sha256:bdade8254b34973d7e2f4f282c0ac5db172625a64b748139b968e87a9fc8f334"
 	if got := digest(t, layer); got != want {
 		t.Errorf("digest %s, was %s", got, want)
 	}

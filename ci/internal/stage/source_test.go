@@ -2,13 +2,13 @@ package stage_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"dagger/fakeart/internal/stage"
+	"dagger/fakeart/internal/stage/stagetest"
 )
 
 // repository is a git repository with one commit, of one file.
@@ -18,17 +18,7 @@ func repository(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, "run.sh"), []byte("true\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{
-		{"init", "-q"},
-		{"add", "."},
-		{"-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false", "commit", "-q", "-m", "one"},
-	} {
-		cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir}, args...)...)
-		cmd.Env = append(os.Environ(), "GIT_COMMITTER_DATE=2026-11-27T04:15:35+01:00", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
-		if text, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("git %v: %v: %s", args, err, text)
-		}
-	}
+	stagetest.Commit(t, dir)
 	return dir
 }
 

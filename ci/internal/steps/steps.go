@@ -71,12 +71,12 @@ func InTurn(ctx context.Context, steps ...Step) error {
 	return nil
 }
 
-func one(ctx context.Context, s Step) error {
-	if err := s.Run(ctx); err != nil {
-		if inner := new(Failed); errors.As(err, &inner) {
-			return err
-		}
-		return &Failed{Step: s.Name, Err: err}
+func one(ctx context.Context, s Step) error { return Named(s.Name, s.Run(ctx)) }
+
+// Named returns the error as that of a step, unless it is one of an inner step already.
+func Named(step string, err error) error {
+	if inner := new(Failed); err == nil || errors.As(err, &inner) {
+		return err
 	}
-	return nil
+	return &Failed{Step: step, Err: err}
 }

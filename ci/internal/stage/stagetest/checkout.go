@@ -28,11 +28,11 @@ func Checkout(t *testing.T, dir string) {
 // static const char *where(void) { return __FILE__; }
 import "C"
 
-import "fmt"
+import "os"
 
 var version, commit string
 
-func main() { fmt.Println(version, commit, C.GoString(C.where())) }
+func main() { os.Stdout.WriteString(version + " " + commit + " " + C.GoString(C.where()) + "\n") }
 `
 	packages, err := json.Marshal(map[string]any{"packages": map[string]any{
 		"node_modules/onnxruntime-node": map[string]string{"version": "1.27.0", "integrity": "sha512-" + strings.Repeat("A", 86) + "=="},
@@ -53,6 +53,27 @@ func main() { fmt.Println(version, commit, C.GoString(C.where())) }
 	npm := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
 	write(t, filepath.Join(dir, "node_modules/onnxruntime-node/bin/napi-v6/linux", npm, "libonnxruntime.so.1"), System(t, "libm.so.6"))
 }
+
+// Commit makes a git repository of a folder, with one commit of what is in it but for
+// node_modules and build.
+func Commit(t *testing.T, dir string) {
+	t.Helper()
+	write(t, filepath.Join(dir, ".gitignore"), []byte("/node_modules\n/build\n"))
+	for _, args := range [][]string{
+		{"init", "-q"},
+		{"add", "."},
+		{"-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false", "commit", "-q", "-m", "one"},
+	} {
+		cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir}, args...)...)
+		cmd.Env = append(os.Environ(), "GIT_COMMITTER_DATE=2026-11-27T04:15:35+01:00", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v: %s", args, err, text)
+		}
+	}
+}
+
+// Loader is the dynamic linker, as programs name it.
+var Loader = map[string]string{"amd64": "ld-linux-x86-64.so.2", "arm64": "ld-linux-aarch64.so.1"}[runtime.GOARCH]
 
 // System returns the content of a library of this machine's.
 func System(t *testing.T, name string) []byte {

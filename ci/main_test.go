@@ -1,0 +1,592 @@
+//go:build offline
+
+package main
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/parser"
+
+	"dagger/fakeart/internal/enginetest"
+	"dagger/fakeart/internal/oci"
+	"dagger/fakeart/internal/stage"
+	"dagger/fakeart/internal/stage/stagetest"
+)
+
+// engine answers queries. A chain is what a query asks for, as text, with what it is
+// made of in place of identifiers: from(golang…).withExec(make, lint).combinedOutput.
+type engine struct {
+	mu     sync.Mutex
+	chains []string // by identifier
+	asked  []string
+
+	// fail makes commands fail whose chain has this text.
+	fail string
+	// stage is what commands build, and base an archive of what images stand on.
+	stage, base string
+	// accuracy is the model's.
+	accuracy float64
+	// service is where a service that is started can be reached.
+	service string
+}
+
+// imagesFile is the project's own.
+//
+//go:embed images.yaml
+var imagesFile string
+
+// current is the engine of the test that runs.
+var current struct {
+	sync.Mutex
+	*engine
+}
+
+func TestMain(m *testing.M) {
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		current.Lock()
+		e := current.engine
+		current.Unlock()
+		e.answer(w, r)
+	})}
+	go func() {
+		if err := server.Serve(enginetest.Listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Fatal(err)
+		}
+	}()
+	code := m.Run()
+	if err := errors.Join(server.Close(), os.RemoveAll(built.dir)); err != nil {
+		log.Print(err)
+	}
+	os.Exit(code)
+}
+
+var built struct {
+	sync.Once
+	dir string
+}
+
+// staged are programs that are quick to build, built once for all tests.
+func staged(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	stagetest.Checkout(t, root)
+	built.Do(func() {
+		dir, err := os.MkdirTemp("", "stage-") //nolint:usetesting // it outlives the test that makes it
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = stage.Write(t.Context(), dir, stage.Options{
+			Root: root, Source: stage.Source{Revision: strings.Repeat("ab", 20), Created: time.Unix(1795749335, 0).UTC()},
+			Platforms: []string{stagetest.Platform}, GoVersion: strings.TrimPrefix(runtime.Version(), "go"), Log: io.Discard,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		built.dir = dir
+	})
+	return built.dir
+}
+
+// start is an engine for a test, with programs that are quick to build.
+func start(t *testing.T) *engine {
+	t.Helper()
+	var entries []oci.Entry
+	for _, name := range []string{"libc.so.6", stagetest.Loader} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, stagetest.System(t, name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, oci.Entry{Path: "/lib/" + name, Source: path, Mode: 0o755})
+	}
+	layer, err := oci.Layer(entries, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers"}})
+	if err == nil {
+		img, err = mutate.AppendLayers(img, layer)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := filepath.Join(t.TempDir(), "base.tar")
+	if err := oci.Archive(img, "base:1", base, time.Unix(0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	e := &engine{stage: staged(t), base: base, accuracy: 0.98}
+	current.Lock()
+	current.engine = e
+	current.Unlock()
+	return e
+}
+
+// module is the module of a checkout.
+func module() *Fakeart {
+	return New(dag.Directory().WithNewDirectory("checkout"), "", "", "", nil, "", "", "", "", nil, nil, "", "")
+}
+
+func (e *engine) answer(w http.ResponseWriter, r *http.Request) {
+	var request struct{ Query string }
+	err := json.NewDecoder(r.Body).Decode(&request)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	query, err := parser.ParseQuery(&ast.Source{Input: request.Query})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	data, err := e.fields("", query.Operations[0].SelectionSet)
+	var failed *commandError
+	response := map[string]any{"data": data}
+	switch {
+	case errors.As(err, &failed):
+		response = map[string]any{"errors": []any{map[string]any{
+			"message":    `process "` + failed.command + `" did not complete successfully: exit code: 2`,
+			"path":       []string{"container", "withExec"},
+			"extensions": map[string]any{"_type": "EXEC_ERROR", "cmd": strings.Split(failed.command, " "), "exitCode": 2, "stdout": "one\ntwo", "stderr": "three\n"},
+		}}}
+	case err != nil:
+		response = map[string]any{"errors": []any{map[string]any{"message": err.Error()}}}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(response); err != nil {
+		log.Print(err)
+	}
+}
+
+type commandError struct{ command string }
+
+func (c *commandError) Error() string { return c.command }
+
+// fields answers a selection.
+func (e *engine) fields(chain string, set ast.SelectionSet) (map[string]any, error) {
+	data := map[string]any{}
+	for _, s := range set {
+		f := s.(*ast.Field)
+		var args []string
+		for _, a := range f.Arguments {
+			args = append(args, e.expand(a.Value))
+		}
+		text := strings.TrimPrefix(chain+"."+f.Name+"("+strings.Join(args, ", ")+")", ".")
+		var err error
+		if len(f.SelectionSet) > 0 {
+			data[f.Alias], err = e.fields(text, f.SelectionSet)
+		} else {
+			data[f.Alias], err = e.value(text, f, args)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return data, nil
+}
+
+// expand is a value as text, with chains for identifiers.
+func (e *engine) expand(v *ast.Value) string {
+	if len(v.Children) > 0 {
+		var all []string
+		for _, c := range v.Children {
+			all = append(all, e.expand(c.Value))
+		}
+		return strings.Join(all, " ")
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var id int
+	if n, err := fmt.Sscanf(v.Raw, "identifier-%d", &id); n == 1 && err == nil {
+		return "[" + e.chains[id] + "]"
+	}
+	return v.Raw
+}
+
+// value is what a chain ends in.
+func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if f.Name == "id" {
+		e.chains = append(e.chains, strings.TrimSuffix(chain, ".id()"))
+		return fmt.Sprintf("identifier-%d", len(e.chains)-1), nil
+	}
+	e.asked = append(e.asked, chain)
+	if at := strings.LastIndex(chain, "withExec("+e.fail); e.fail != "" && at >= 0 {
+		command, _, _ := strings.Cut(chain[at+len("withExec("):], ")")
+		return nil, &commandError{command}
+	}
+	has := func(part string) bool { return strings.Contains(chain, part) }
+	switch f.Name {
+	case "sync":
+		e.chains = append(e.chains, strings.TrimSuffix(chain, ".sync()"))
+		return fmt.Sprintf("identifier-%d", len(e.chains)-1), nil
+	case "start":
+		e.chains = append(e.chains, strings.TrimSuffix(chain, ".start()"))
+		return fmt.Sprintf("identifier-%d", len(e.chains)-1), nil
+	case "defaultPlatform":
+		return stagetest.Platform, nil
+	case "endpoint":
+		return e.service, nil
+	case "plaintext":
+		return "secret\n", nil
+	case "imageRef":
+		return strings.TrimSuffix(strings.SplitN(chain, "from(", 2)[1], ").imageRef()") + "@sha256:" + strings.Repeat("5", 64), nil
+	case "contents":
+		switch {
+		case has("ci/images.yaml"):
+			return imagesFile, nil
+		case has("eval.json"):
+			return fmt.Sprintf(`{"accuracy":%v,"count":1000}`, e.accuracy), nil
+		}
+	case "stdout", "combinedOutput":
+		switch {
+		case has("git -c safe.directory=* log"):
+			return strings.Repeat("ab", 20) + " 1795749335\n", nil
+		case has("git -c safe.directory=* status"):
+			return "", nil
+		}
+		return "printed\n", nil
+	case "export":
+		switch {
+		case has("build/stage"):
+			return args[0], os.CopyFS(args[0], os.DirFS(e.stage))
+		case has("asTarball"):
+			text, err := os.ReadFile(e.base)
+			if err != nil {
+				return nil, err
+			}
+			return args[0], os.WriteFile(args[0], text, 0o644)
+		}
+	}
+	return nil, fmt.Errorf("the stand-in has no answer to %s", chain)
+}
+
+// ran lists the commands that were asked for, last ones of a chain, without repeats.
+func (e *engine) ran() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var all []string
+	for _, chain := range e.asked {
+		if at := strings.LastIndex(chain, "withExec("); at >= 0 {
+			command, _, _ := strings.Cut(chain[at+len("withExec("):], ")")
+			if !slices.Contains(all, command) {
+				all = append(all, command)
+			}
+		}
+	}
+	return all
+}
+
+func (e *engine) hasRun(t *testing.T, commands ...string) {
+	t.Helper()
+	ran := e.ran()
+	for _, c := range commands {
+		if !slices.ContainsFunc(ran, func(r string) bool { return strings.HasPrefix(r, c) }) {
+			t.Errorf("%q was not run, but %q", c, ran)
+		}
+	}
+}
+
+var own = []string{stagetest.Platform}
+
+// serve is a registry that refuses what refuse says, and the tags that it was given.
+func serve(t *testing.T, refuse func(*http.Request) bool) (host string, tags func() []string) {
+	t.Helper()
+	var mu sync.Mutex
+	var seen []string
+	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if refuse != nil && refuse(r) {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		if path := r.URL.Path; r.Method == http.MethodPut && strings.Contains(path, "/manifests/") && !strings.Contains(path, "sha256") {
+			mu.Lock()
+			seen = append(seen, path)
+			mu.Unlock()
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://"), func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(seen)
+	}
+}
+
+func TestThePipelineChecksTrainsAndPushes(t *testing.T) {
+	e := start(t)
+	host, tags := serve(t, nil)
+	digests, err := module().Pipeline(t.Context(), "smoke", 0.9, own, host+"/fakeart", []string{"latest"}, "", nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(digests, "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "server "+host+"/fakeart/server@sha256:") || !strings.HasPrefix(lines[1], "trainer ") {
+		t.Errorf("it returned\n%s", digests)
+	}
+	e.hasRun(t, "make lint", "make race", "make stage PLATFORMS="+stagetest.Platform+" REVISION=abab", "/app/trainer train run.dir=run experiment=smoke", "make bin/tools/golangci-lint")
+	want := []string{
+		"/v2/fakeart/server/manifests/abababababab", "/v2/fakeart/trainer/manifests/abababababab",
+		"/v2/fakeart/server/manifests/latest", "/v2/fakeart/trainer/manifests/latest",
+	}
+	if got := tags(); !slices.Equal(got, want) {
+		t.Errorf("tags %v, want %v", got, want)
+	}
+	again, err := module().Run(t.Context(), "smoke", 0.9, own, host+"/fakeart", nil, "", nil, nil, "")
+	if err != nil || again != digests {
+		t.Errorf("the second time, as run:\n%s (%v), want\n%s", again, err, digests)
+	}
+	alone, err := module().Pipeline(t.Context(), "smoke", 0.9, own, "", nil, "", nil, nil, "")
+	if err != nil || !strings.HasPrefix(alone, "server sha256:") || !strings.Contains(digests, strings.Fields(alone)[1]) {
+		t.Errorf("without a registry:\n%s (%v)", alone, err)
+	}
+}
+
+func TestAFailureNamesItsStepLast(t *testing.T) {
+	for _, c := range []struct{ command, step string }{
+		{"make lint", "lint"},
+		{"make race", "test"},
+		{"make stage", "build"},
+		{"/app/trainer data prepare", "train"},
+		{"/app/trainer train", "train"},
+		{"npm ci", ""},
+		{"git ", "source"},
+		{"make bin/tools/golangci-lint", "tool golangci-lint"},
+	} {
+		t.Run(c.command, func(t *testing.T) {
+			e := start(t)
+			e.fail = c.command
+			host, tags := serve(t, nil)
+			digests, err := module().Pipeline(t.Context(), "smoke", 0.9, own, host+"/fakeart", []string{"latest"}, "", nil, nil, "")
+			if err == nil || digests != "" {
+				t.Fatalf("it returned %q", digests)
+			}
+			lines := strings.Split(err.Error(), "\n")
+			last := lines[len(lines)-1]
+			if !strings.HasPrefix(last, "step "+c.step) || !strings.Contains(last, " failed: "+c.command) || !strings.Contains(last, "exit code 2") {
+				t.Errorf("the last line is %q", last)
+			}
+			if !slices.Equal(lines[:len(lines)-1], []string{"one", "two", "three"}) {
+				t.Errorf("before it %q", lines)
+			}
+			if got := tags(); len(got) > 0 {
+				t.Errorf("tags %v", got)
+			}
+		})
+	}
+}
+
+func TestAModelThatIsNotGoodEnoughMakesNoImage(t *testing.T) {
+	e := start(t)
+	e.accuracy = 0.5
+	host, tags := serve(t, nil)
+	_, err := module().Pipeline(t.Context(), "smoke", 0.9, own, host+"/fakeart", nil, "", nil, nil, "")
+	if err == nil || !strings.HasPrefix(err.Error(), "step gate failed: accuracy 0.5000 on 1000 pictures, at least 0.9000") {
+		t.Errorf("error %v", err)
+	}
+	if got := tags(); len(got) > 0 {
+		t.Errorf("tags %v", got)
+	}
+}
+
+func TestWrongArgumentsAreFoundBeforeTheWork(t *testing.T) {
+	e := start(t)
+	secret := dag.SetSecret("password", "x")
+	for want, call := range map[string]func(context.Context, *Fakeart) (string, error){
+		`platform "linux/mips"`: func(ctx context.Context, m *Fakeart) (string, error) {
+			return m.Pipeline(ctx, "smoke", 0.9, []string{"linux/mips"}, "", nil, "", nil, nil, "")
+		},
+		"--registry is missing": func(ctx context.Context, m *Fakeart) (string, error) {
+			return m.Pipeline(ctx, "smoke", 0.9, own, "", []string{"latest"}, "", nil, nil, "")
+		},
+		`registry "x"`: func(ctx context.Context, m *Fakeart) (string, error) {
+			return m.Pipeline(ctx, "smoke", 0.9, own, "x", nil, "", nil, nil, "")
+		},
+		"one is missing": func(ctx context.Context, m *Fakeart) (string, error) {
+			return m.Publish(ctx, "127.0.0.1:1/x", nil, own, "me", nil, nil, "", nil, nil, nil)
+		},
+		"--signing-password is missing": func(ctx context.Context, m *Fakeart) (string, error) {
+			return m.Publish(ctx, "127.0.0.1:1/x", nil, own, "", nil, nil, "", secret, nil, nil)
+		},
+		"not with both": func(ctx context.Context, m *Fakeart) (string, error) {
+			return m.Publish(ctx, "127.0.0.1:1/x", nil, own, "", nil, nil, "", secret, secret, secret)
+		},
+		`image "server:v1"`: func(ctx context.Context, m *Fakeart) (string, error) {
+			return m.Deploy(ctx, "gs://state", "server:v1", "", "dev", nil, nil, nil)
+		},
+		`image "a/server:v1"`: func(ctx context.Context, m *Fakeart) (string, error) {
+			return m.Promote(ctx, "a/server:v1", "127.0.0.1:1/x", nil, "", nil, nil)
+		},
+		`program "page"`: func(ctx context.Context, m *Fakeart) (string, error) {
+			_, err := m.ImageTarball(ctx, "page", "")
+			return "", err
+		},
+		"belong together": func(ctx context.Context, m *Fakeart) (string, error) {
+			m.Revision = strings.Repeat("a", 40)
+			_, err := m.Build(ctx, own)
+			return "", err
+		},
+	} {
+		if _, err := call(t.Context(), module()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+	if ran := e.ran(); len(ran) > 0 {
+		t.Errorf("run was %q", ran)
+	}
+}
+
+func TestARegistryThatRefusesMovesNoTag(t *testing.T) {
+	start(t)
+	host, tags := serve(t, func(r *http.Request) bool {
+		return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/trainer/manifests/")
+	})
+	_, err := module().Publish(t.Context(), host+"/fakeart", []string{"latest"}, own, "", nil, nil, "", nil, nil, nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "step push failed: push "+host+"/fakeart/trainer@sha256:") {
+		t.Errorf("error %v", err)
+	}
+	if got := tags(); len(got) > 0 {
+		t.Errorf("tags %v", got)
+	}
+}
+
+func TestALoopbackRegistryComesInAsAService(t *testing.T) {
+	e := start(t)
+	host, _ := serve(t, nil)
+	e.service = host
+	service := dag.Address("tcp://127.0.0.1:1").Service()
+	digests, err := module().Publish(t.Context(), "127.0.0.1:1/fakeart", nil, own, "me", dag.SetSecret("p", "x"), service, "", nil, nil, nil)
+	if err != nil || !strings.HasPrefix(digests, "server 127.0.0.1:1/fakeart/server@sha256:") {
+		t.Errorf("it returned\n%s, %v", digests, err)
+	}
+}
+
+func TestAnImageIsSignedBeforeItHasATag(t *testing.T) {
+	e := start(t)
+	host, tags := serve(t, nil)
+	e.fail = "cosign sign"
+	_, err := module().Publish(t.Context(), host+"/fakeart", []string{"latest"}, own, "me", dag.SetSecret("p", "x"), nil, "", dag.SetSecret("k", "x"), dag.SetSecret("kp", "x"), nil)
+	if err == nil || !strings.Contains(err.Error(), "step sign failed: cosign sign --yes --key /run/cosign.key") {
+		t.Errorf("error %v", err)
+	}
+	if got := tags(); len(got) > 0 {
+		t.Errorf("tags %v", got)
+	}
+	e.fail = ""
+	if _, err := module().Publish(t.Context(), host+"/fakeart", nil, own, "", nil, nil, "", nil, nil, dag.SetSecret("t", "x")); err != nil {
+		t.Error(err)
+	}
+	e.hasRun(t, "cosign sign --yes "+host+"/fakeart/server@sha256:", "cosign sign --yes "+host+"/fakeart/trainer@sha256:")
+}
+
+func TestPromotionKeepsTheDigest(t *testing.T) {
+	start(t)
+	host, _ := serve(t, nil)
+	digests, err := module().Publish(t.Context(), host+"/dev", nil, own, "", nil, nil, "", nil, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := strings.Fields(digests)[1]
+	got, err := module().Promote(t.Context(), from, host+"/prod", []string{"v1"}, "", nil, nil)
+	if want := "server " + strings.Replace(from, "/dev/", "/prod/", 1); err != nil || got != want {
+		t.Errorf("it returned %q (%v), want %q", got, err, want)
+	}
+}
+
+func TestWhatActsOnTheWorldIsRunEachTime(t *testing.T) {
+	e := start(t)
+	m, secret := module(), dag.SetSecret("s", "x")
+	image := "registry.example/server@sha256:" + strings.Repeat("1", 64)
+	for _, call := range []func(context.Context) (string, error){
+		func(ctx context.Context) (string, error) { return m.InfraPreview(ctx, "dev", secret, "", nil, nil) },
+		func(ctx context.Context) (string, error) {
+			return m.InfraUp(ctx, "gs://state", "dev", secret, secret, dag.Directory())
+		},
+		func(ctx context.Context) (string, error) {
+			return m.Deploy(ctx, "gs://state", image, "", "prod", nil, secret, nil)
+		},
+	} {
+		if out, err := call(t.Context()); err != nil || out != "printed\n" {
+			t.Errorf("it returned %q, %v", out, err)
+		}
+	}
+	e.hasRun(t, "make infra-preview STACK=dev", "make infra-up STACK=dev ARGS=--non-interactive --yes", "make deploy STACK=prod IMAGE="+image)
+	for _, chain := range e.asked {
+		if strings.Contains(chain, "withExec(make infra-up") && !strings.Contains(chain, "withEnvVariable(FAKEART_CALLED_AT, ") {
+			t.Errorf("the engine may answer from its cache: %s", chain)
+		}
+	}
+}
+
+func TestSettingsReachTheContainers(t *testing.T) {
+	e := start(t)
+	m := New(dag.Directory().WithNewDirectory("checkout"), "golang@sha256:1", "node@sha256:2", "", nil,
+		"http://go.example", "off", "http://npm.example", "http://apt.example/", dag.File("ca.pem", "x"), dag.SetSecret("netrc", "x"), "", "")
+	if _, err := m.Lint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Join(e.asked, "\n")
+	for _, want := range []string{
+		"from(golang@sha256:1)", "from(node@sha256:2)", "withEnvVariable(GOPROXY, http://go.example)", "withEnvVariable(GOSUMDB, off)",
+		"withEnvVariable(NPM_CONFIG_REGISTRY, http://npm.example)", "s|http://deb.debian.org|http://apt.example|g", "withExec(update-ca-certificates)",
+		"withMountedSecret(/root/.netrc,",
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("nothing has %s", want)
+		}
+	}
+}
+
+func TestTheOtherFunctionsGiveWhatTheySay(t *testing.T) {
+	e := start(t)
+	t.Chdir(t.TempDir()) // where a function leaves its files
+	m := module()
+	for name, call := range map[string]func(context.Context) error{
+		"docs": func(ctx context.Context) error { _, err := m.Docs(ctx, "/x/"); return err },
+		"test": func(ctx context.Context) error { _, err := m.Test(ctx); return err },
+		"train": func(ctx context.Context) error {
+			_, err := m.Train(ctx, "base", []string{"seed=1"}, dag.Directory())
+			return err
+		},
+		"load-test": func(ctx context.Context) error { _, err := m.LoadTest(ctx, "spike", nil); return err },
+		"image":     func(ctx context.Context) error { _, err := m.TrainerImage(ctx, stagetest.Platform); return err },
+	} {
+		if err := call(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	e.hasRun(t, "make docs", "make race", "/app/trainer train run.dir=run experiment=base dataset.dir=data seed=1", "k6 run --no-usage-report -e TARGET=http://server:8080 -e SCENARIO=spike")
+
+	file, err := m.RenewImages(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if all := strings.Join(e.asked, "\n"); strings.Count(all, "@sha256:"+strings.Repeat("5", 64)) != 3 {
+		t.Errorf("the file that was renewed is not in\n%s", all)
+	}
+}
