@@ -11,7 +11,6 @@ import (
 	"io"
 	"log"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,15 +20,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/registry"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/parser"
 
 	"dagger/fakeart/internal/enginetest"
 	"dagger/fakeart/internal/oci"
+	"dagger/fakeart/internal/publish/registrytest"
 	"dagger/fakeart/internal/stage"
 	"dagger/fakeart/internal/stage/stagetest"
 )
@@ -111,27 +107,8 @@ func staged(t *testing.T) string {
 // start is an engine for a test, with programs that are quick to build.
 func start(t *testing.T) *engine {
 	t.Helper()
-	var entries []oci.Entry
-	for _, name := range []string{"libc.so.6", stagetest.Loader} {
-		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, stagetest.System(t, name), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		entries = append(entries, oci.Entry{Path: "/lib/" + name, Source: path, Mode: 0o755})
-	}
-	layer, err := oci.Layer(entries, time.Unix(0, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers"}})
-	if err == nil {
-		img, err = mutate.AppendLayers(img, layer)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 	base := filepath.Join(t.TempDir(), "base.tar")
-	if err := oci.Archive(img, "base:1", base, time.Unix(0, 0)); err != nil {
+	if err := oci.Archive(stagetest.Base(t, nil), "base:1", base, time.Unix(0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	e := &engine{stage: staged(t), base: base, accuracy: 0.98}
@@ -309,35 +286,9 @@ func (e *engine) hasRun(t *testing.T, commands ...string) {
 
 var own = []string{stagetest.Platform}
 
-// serve is a registry that refuses what refuse says, and the tags that it was given.
-func serve(t *testing.T, refuse func(*http.Request) bool) (host string, tags func() []string) {
-	t.Helper()
-	var mu sync.Mutex
-	var seen []string
-	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if refuse != nil && refuse(r) {
-			w.WriteHeader(http.StatusForbidden)
-			return
-		}
-		if path := r.URL.Path; r.Method == http.MethodPut && strings.Contains(path, "/manifests/") && !strings.Contains(path, "sha256") {
-			mu.Lock()
-			seen = append(seen, path)
-			mu.Unlock()
-		}
-		inner.ServeHTTP(w, r)
-	}))
-	t.Cleanup(server.Close)
-	return strings.TrimPrefix(server.URL, "http://"), func() []string {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.Clone(seen)
-	}
-}
-
 func TestThePipelineChecksTrainsAndPushes(t *testing.T) {
 	e := start(t)
-	host, tags := serve(t, nil)
+	host, tags := registrytest.Serve(t, nil)
 	digests, err := module().Pipeline(t.Context(), "smoke", 0.9, own, host+"/fakeart", []string{"latest"}, "", nil, nil, "")
 	if err != nil {
 		t.Fatal(err)
@@ -378,7 +329,7 @@ func TestAFailureNamesItsStepLast(t *testing.T) {
 		t.Run(c.command, func(t *testing.T) {
 			e := start(t)
 			e.fail = c.command
-			host, tags := serve(t, nil)
+			host, tags := registrytest.Serve(t, nil)
 			digests, err := module().Pipeline(t.Context(), "smoke", 0.9, own, host+"/fakeart", []string{"latest"}, "", nil, nil, "")
 			if err == nil || digests != "" {
 				t.Fatalf("it returned %q", digests)
@@ -401,7 +352,7 @@ func TestAFailureNamesItsStepLast(t *testing.T) {
 func TestAModelThatIsNotGoodEnoughMakesNoImage(t *testing.T) {
 	e := start(t)
 	e.accuracy = 0.5
-	host, tags := serve(t, nil)
+	host, tags := registrytest.Serve(t, nil)
 	_, err := module().Pipeline(t.Context(), "smoke", 0.9, own, host+"/fakeart", nil, "", nil, nil, "")
 	if err == nil || !strings.HasPrefix(err.Error(), "step gate failed: accuracy 0.5000 on 1000 pictures, at least 0.9000") {
 		t.Errorf("error %v", err)
@@ -460,8 +411,11 @@ func TestWrongArgumentsAreFoundBeforeTheWork(t *testing.T) {
 
 func TestARegistryThatRefusesMovesNoTag(t *testing.T) {
 	start(t)
-	host, tags := serve(t, func(r *http.Request) bool {
-		return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/trainer/manifests/")
+	host, tags := registrytest.Serve(t, func(r *http.Request) int {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/trainer/manifests/") {
+			return http.StatusForbidden
+		}
+		return 0
 	})
 	_, err := module().Publish(t.Context(), host+"/fakeart", []string{"latest"}, own, "", nil, nil, "", nil, nil, nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "step push failed: push "+host+"/fakeart/trainer@sha256:") {
@@ -474,7 +428,7 @@ func TestARegistryThatRefusesMovesNoTag(t *testing.T) {
 
 func TestALoopbackRegistryComesInAsAService(t *testing.T) {
 	e := start(t)
-	host, _ := serve(t, nil)
+	host, _ := registrytest.Serve(t, nil)
 	e.service = host
 	service := dag.Address("tcp://127.0.0.1:1").Service()
 	digests, err := module().Publish(t.Context(), "127.0.0.1:1/fakeart", nil, own, "me", dag.SetSecret("p", "x"), service, "", nil, nil, nil)
@@ -485,7 +439,7 @@ func TestALoopbackRegistryComesInAsAService(t *testing.T) {
 
 func TestAnImageIsSignedBeforeItHasATag(t *testing.T) {
 	e := start(t)
-	host, tags := serve(t, nil)
+	host, tags := registrytest.Serve(t, nil)
 	e.fail = "cosign sign"
 	_, err := module().Publish(t.Context(), host+"/fakeart", []string{"latest"}, own, "me", dag.SetSecret("p", "x"), nil, "", dag.SetSecret("k", "x"), dag.SetSecret("kp", "x"), nil)
 	if err == nil || !strings.Contains(err.Error(), "step sign failed: cosign sign --yes --key /run/cosign.key") {
@@ -503,7 +457,7 @@ func TestAnImageIsSignedBeforeItHasATag(t *testing.T) {
 
 func TestPromotionKeepsTheDigest(t *testing.T) {
 	start(t)
-	host, _ := serve(t, nil)
+	host, _ := registrytest.Serve(t, nil)
 	digests, err := module().Publish(t.Context(), host+"/dev", nil, own, "", nil, nil, "", nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)

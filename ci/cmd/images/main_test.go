@@ -13,15 +13,12 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
-	"dagger/fakeart/internal/oci"
 	"dagger/fakeart/internal/stage/stagetest"
 )
 
@@ -61,27 +58,10 @@ func checkout(t *testing.T) (root, base string) {
 		root, asProgram, program))
 	stagetest.Commit(t, root)
 
-	libraries := t.TempDir()
-	var entries []oci.Entry
-	for _, name := range []string{"libc.so.6", stagetest.Loader} {
-		write(t, filepath.Join(libraries, name), string(stagetest.System(t, name)))
-		entries = append(entries, oci.Entry{Path: "/lib/" + name, Source: filepath.Join(libraries, name), Mode: 0o755})
-	}
-	layer, err := oci.Layer(entries, time.Unix(0, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers"}})
-	if err == nil {
-		img, err = mutate.AppendLayers(img, layer)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 	base = filepath.Join(t.TempDir(), "base")
 	path, err := layout.Write(base, empty.Index)
 	if err == nil {
-		err = path.AppendImage(img, layout.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
+		err = path.AppendImage(stagetest.Base(t, nil), layout.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -10,9 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"dagger/fakeart/internal/oci"
+	"dagger/fakeart/internal/publish/registrytest"
 )
 
 // made are two images, of a file each.
@@ -54,54 +53,14 @@ func made(t *testing.T) map[string]*oci.Bundle {
 	return all
 }
 
-// serve is a registry that refuses what refuse says, and the requests it has had.
-func serve(t *testing.T, refuse func(*http.Request) int) (host string, requests func() []string) {
-	t.Helper()
-	var mu sync.Mutex
-	var seen []string
-	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if refuse != nil {
-			if status := refuse(r); status != 0 {
-				if status == http.StatusUnauthorized {
-					w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
-				}
-				w.WriteHeader(status)
-				return
-			}
-		}
-		mu.Lock()
-		seen = append(seen, r.Method+" "+r.URL.Path)
-		mu.Unlock()
-		inner.ServeHTTP(w, r)
-	}))
-	t.Cleanup(server.Close)
-	return strings.TrimPrefix(server.URL, "http://"), func() []string {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.Clone(seen)
-	}
-}
-
-// tagged lists the requests that have set a tag.
-func tagged(requests []string) []string {
-	var tags []string
-	for _, r := range requests {
-		if path, ok := strings.CutPrefix(r, "PUT "); ok && strings.Contains(path, "/manifests/") && !strings.Contains(path, "/manifests/sha256") {
-			tags = append(tags, path)
-		}
-	}
-	return tags
-}
-
 func TestEveryImageIsThereBeforeAnyTag(t *testing.T) {
-	host, requests := serve(t, nil)
+	host, tags := registrytest.Serve(t, nil)
 	var signed []string
 	pushed, err := All(t.Context(), made(t), Target{
 		Registry: host + "/fakeart/", Tags: []string{"v1", "latest"},
 		Sign: func(_ context.Context, ref name.Digest) error {
 			signed = append(signed, ref.String())
-			if tags := tagged(requests()); len(tags) > 0 {
+			if tags := tags(); len(tags) > 0 {
 				t.Errorf("signed after %v", tags)
 			}
 			return nil
@@ -117,7 +76,7 @@ func TestEveryImageIsThereBeforeAnyTag(t *testing.T) {
 	if len(signed) != 2 {
 		t.Errorf("signed %v", signed)
 	}
-	if tags := tagged(requests()); len(tags) != 4 || tags[0] != "/v2/fakeart/server/manifests/v1" || tags[3] != "/v2/fakeart/trainer/manifests/latest" {
+	if tags := tags(); len(tags) != 4 || tags[0] != "/v2/fakeart/server/manifests/v1" || tags[3] != "/v2/fakeart/trainer/manifests/latest" {
 		t.Errorf("tags %v", tags)
 	}
 	again, err := All(t.Context(), made(t), Target{Registry: host + "/fakeart"})
@@ -147,12 +106,12 @@ func TestWhatFailsMovesNoTag(t *testing.T) {
 		{"the signature", nil, func(context.Context, name.Digest) error { return no }, "no key"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			host, requests := serve(t, c.refuse)
+			host, tags := registrytest.Serve(t, c.refuse)
 			_, err := All(t.Context(), made(t), Target{Registry: host + "/fakeart", Tags: []string{"latest"}, Sign: c.sign})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
-			if tags := tagged(requests()); len(tags) > 0 {
+			if tags := tags(); len(tags) > 0 {
 				t.Errorf("tags %v", tags)
 			}
 		})
@@ -160,7 +119,7 @@ func TestWhatFailsMovesNoTag(t *testing.T) {
 }
 
 func TestCredentialsReachTheRegistry(t *testing.T) {
-	host, _ := serve(t, func(r *http.Request) int {
+	host, _ := registrytest.Serve(t, func(r *http.Request) int {
 		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" {
 			return http.StatusUnauthorized
 		}
@@ -176,7 +135,7 @@ func TestCredentialsReachTheRegistry(t *testing.T) {
 }
 
 func TestARegistryCanBeReachedUnderAnotherAddress(t *testing.T) {
-	host, _ := serve(t, nil)
+	host, _ := registrytest.Serve(t, nil)
 	// Nothing listens there on the loopback that this test sees.
 	pushed, err := All(t.Context(), made(t), Target{Registry: "127.0.0.1:1/fakeart", Dial: host})
 	if err != nil {
@@ -223,7 +182,7 @@ func TestWrongTargetsAreFoundBeforeTheWork(t *testing.T) {
 }
 
 func TestAnImageIsFetchedByItsDigestAlone(t *testing.T) {
-	host, _ := serve(t, nil)
+	host, _ := registrytest.Serve(t, nil)
 	pushed, err := All(t.Context(), made(t), Target{Registry: host + "/fakeart", Tags: []string{"v1"}})
 	if err != nil {
 		t.Fatal(err)

@@ -3,12 +3,20 @@ package stagetest
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
+	"dagger/fakeart/internal/oci"
 )
 
 // Platform is the one that these tests build for: the machine's own, for which it has a
@@ -70,6 +78,35 @@ func Commit(t *testing.T, dir string) {
 			t.Fatalf("git %v: %v: %s", args, err, text)
 		}
 	}
+}
+
+// Base is an image with what a program needs of its base, the C library and the loader, and
+// more files by path; a file without content is left out.
+func Base(t *testing.T, more map[string][]byte) v1.Image {
+	t.Helper()
+	files := map[string][]byte{"/lib/libc.so.6": System(t, "libc.so.6"), "/lib/" + Loader: System(t, Loader)}
+	maps.Copy(files, more)
+	var entries []oci.Entry
+	for path, content := range files {
+		if len(content) == 0 {
+			continue
+		}
+		from := filepath.Join(t.TempDir(), "file")
+		write(t, from, content)
+		entries = append(entries, oci.Entry{Path: path, Source: from, Mode: 0o755})
+	}
+	layer, err := oci.Layer(entries, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers"}})
+	if err == nil {
+		img, err = mutate.AppendLayers(img, layer)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
 }
 
 // Loader is the dynamic linker, as programs name it.
