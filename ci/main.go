@@ -199,10 +199,16 @@ func (m *Fakeart) Docs(
 	// Path that the site is served at, with a slash at both ends.
 	// +default="/"
 	path string,
+	// Where links to the repository's files lead, a URL; without it a placeholder.
+	// +optional
+	repository string,
 ) (*dagger.Directory, error) {
 	c, err := m.checkout(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if repository != "" {
+		c = c.WithEnvVariable("DOCS_REPOSITORY", repository)
 	}
 	dir, err := c.WithEnvVariable("DOCS_BASE", path).WithExec([]string{"make", "docs"}).Directory("build/docs").Sync(ctx)
 	return dir, explained("docs", err)

@@ -518,7 +518,7 @@ func TestTheOtherFunctionsGiveWhatTheySay(t *testing.T) {
 	t.Chdir(t.TempDir()) // where a function leaves its files
 	m := module()
 	for name, call := range map[string]func(context.Context) error{
-		"docs": func(ctx context.Context) error { _, err := m.Docs(ctx, "/x/"); return err },
+		"docs": func(ctx context.Context) error { _, err := m.Docs(ctx, "/x/", "https://forge.example/a/b"); return err },
 		"test": func(ctx context.Context) error { _, err := m.Test(ctx); return err },
 		"train": func(ctx context.Context) error {
 			_, err := m.Train(ctx, "base", []string{"seed=1"}, dag.Directory())

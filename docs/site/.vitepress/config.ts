@@ -6,7 +6,7 @@ import { defineConfig } from 'vitepress'
 // The groups of the sidebar and their pages, by the names of their files in docs/;
 // the texts are the pages' own titles.
 const groups = {
-  'How to': ['data', 'training', 'deployment', 'operations', 'runbooks'],
+  'How to': ['data', 'training', 'deployment', 'operations', 'ci', 'runbooks'],
   Reference: ['api', 'configuration', 'model-file', 'prediction-log', 'infra'],
   Explanation: ['performance', 'costs'],
 }
@@ -49,7 +49,7 @@ export default defineConfig({
   base,
   srcDir: repository,
   // No pages of the site: other folders, which may be big, and other files at the root.
-  srcExclude: ['!(docs)/*/**', 'docs/site/**', `!(${rootNames.join('|')}).md`],
+  srcExclude: ['!(docs)/*', '!(docs)/*/**', 'docs/site/**', `!(${rootNames.join('|')}).md`],
   rewrites: (page) => {
     if (!pages.includes(page)) throw new Error(`${page}: is in no group of the sidebar; name it in docs/site/.vitepress/config.ts`)
     return address(page)
