@@ -247,7 +247,7 @@ func (m *Fakeart) images(ctx context.Context, platforms []string, builder string
 	if builder == "" {
 		builder = p.Repository + "/blob/main/docs/ci.md#the-pipeline"
 	}
-	made, err := images.Make(images.Options{Stage: from, Base: base, Pins: p, Builder: builder})
+	made, err := images.Make(images.Options{Stage: from, Base: base, Repository: p.Repository, Builder: builder})
 	if err != nil {
 		return nil, err
 	}

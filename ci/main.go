@@ -136,7 +136,7 @@ func (m *Fakeart) Build(
 	// +default=["linux/amd64", "linux/arm64"]
 	platforms []string,
 ) (*dagger.Directory, error) {
-	c, err := m.checkout(ctx)
+	c, err := m.checkout(ctx, withCompilers)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (m *Fakeart) Build(
 	if err != nil {
 		return nil, err
 	}
-	dir, err := m.withCompilers(c).
+	dir, err := c.
 		WithExec([]string{
 			"make", "stage", "PLATFORMS=" + strings.Join(platforms, ","),
 			"REVISION=" + source.Revision, "CREATED=" + source.Created.Format(time.RFC3339),
@@ -296,11 +296,15 @@ func (m *Fakeart) builder(ctx context.Context) (*dagger.Container, error) {
 		WithEnvVariable("CI", "true"), nil
 }
 
-// checkout is a builder with the checkout in /src, and npm's packages.
-func (m *Fakeart) checkout(ctx context.Context) (*dagger.Container, error) {
+// checkout is a builder with the checkout in /src, and npm's packages. What else it needs of
+// the system is installed before, so that it stays where the source changes.
+func (m *Fakeart) checkout(ctx context.Context, installed ...dagger.WithContainerFunc) (*dagger.Container, error) {
 	c, err := m.builder(ctx)
 	if err != nil {
 		return nil, err
+	}
+	for _, install := range installed {
+		c = c.With(install)
 	}
 	// Of these files alone, so that other changes leave the packages as they are.
 	packages := c.WithWorkdir("/src").
@@ -338,7 +342,7 @@ func withTool(c *dagger.Container, name string, tool *dagger.File) *dagger.Conta
 }
 
 // withCompilers installs the C compiler for the platform that the container is not of.
-func (m *Fakeart) withCompilers(c *dagger.Container) *dagger.Container {
+func withCompilers(c *dagger.Container) *dagger.Container {
 	return c.WithExec([]string{"sh", "-euc", `
 		case $(dpkg --print-architecture) in
 		amd64) other="gcc-aarch64-linux-gnu libc6-dev-arm64-cross";;

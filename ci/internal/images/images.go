@@ -17,7 +17,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 
 	"dagger/fakeart/internal/oci"
-	"dagger/fakeart/internal/pins"
 	"dagger/fakeart/internal/stage"
 )
 
@@ -51,8 +50,8 @@ type Options struct {
 	Stage string
 	// Base is what they stand on.
 	Base *oci.Base
-	// Pins name the base and the source's place.
-	Pins pins.Pins
+	// Repository is where the source lives, a URL.
+	Repository string
 	// Builder is who builds, for the provenance: a URI. Images do not depend on it.
 	Builder string
 }
@@ -177,7 +176,7 @@ func (o Options) labels(name string, build *stage.Build) map[string]string {
 	about := programs[name]
 	labels := map[string]string{
 		"title": about.title, "description": about.description, "licenses": "Apache-2.0",
-		"source": o.Pins.Repository, "url": o.Pins.Repository, "documentation": o.Pins.Repository + "/tree/main/docs",
+		"source": o.Repository, "url": o.Repository, "documentation": o.Repository + "/tree/main/docs",
 		"created": build.Created.Format("2006-01-02T15:04:05Z"), "revision": build.Revision, "version": build.Version(),
 		"base.digest": o.Base.Digest.String(),
 	}

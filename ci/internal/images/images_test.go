@@ -15,7 +15,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"dagger/fakeart/internal/oci"
-	"dagger/fakeart/internal/pins"
 	"dagger/fakeart/internal/stage"
 	"dagger/fakeart/internal/stage/stagetest"
 )
@@ -65,7 +64,7 @@ var packages = map[string][]byte{
 
 func make1(t *testing.T, stage string, files map[string][]byte, repository, builder string) map[string]*oci.Bundle {
 	t.Helper()
-	made, err := Make(Options{Stage: stage, Base: onBase(t, files), Pins: pins.Pins{Repository: repository, Base: pinned}, Builder: builder})
+	made, err := Make(Options{Stage: stage, Base: onBase(t, files), Repository: repository, Builder: builder})
 	if err != nil {
 		t.Fatal(err)
 	}

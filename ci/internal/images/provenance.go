@@ -29,7 +29,7 @@ func (o Options) provenance(name string, index v1.ImageIndex, build *stage.Build
 		return nil, err
 	}
 	external, err := structpb.NewStruct(map[string]any{
-		"program": name, "platforms": list(build.Platforms), "source": o.Pins.Repository, "revision": build.Revision,
+		"program": name, "platforms": list(build.Platforms), "source": o.Repository, "revision": build.Revision,
 	})
 	if err != nil {
 		return nil, err
@@ -48,11 +48,11 @@ func (o Options) provenance(name string, index v1.ImageIndex, build *stage.Build
 	}
 	predicate := &slsa.Provenance{
 		BuildDefinition: &slsa.BuildDefinition{
-			BuildType:          o.Pins.Repository + "/blob/main/docs/ci.md#images",
+			BuildType:          o.Repository + "/blob/main/docs/ci.md#images",
 			ExternalParameters: external, InternalParameters: internal,
 			ResolvedDependencies: []*intoto.ResourceDescriptor{
 				{
-					Uri:    "git+" + o.Pins.Repository + "@" + build.Revision,
+					Uri:    "git+" + o.Repository + "@" + build.Revision,
 					Digest: map[string]string{"gitCommit": strings.TrimSuffix(build.Revision, "-modified")},
 				},
 				{Name: "base", Uri: strings.TrimSuffix("oci://"+o.Base.Name, "oci://"), Digest: map[string]string{"sha256": o.Base.Digest.Hex}},
