@@ -231,6 +231,10 @@ func (p *PubSub) sendSome(after int64, limit int) (n int, refused int64, err err
 		}
 		return 0, 0, err
 	}
+	if p.failing.Load() && len(rows) > outboxProbe {
+		// Sending has begun to fail since the limit was chosen.
+		seqs, rows = seqs[:outboxProbe], rows[:outboxProbe]
+	}
 	unsent, err := p.send(p.ctx, rows)
 	if gcerrors.Code(err) == gcerrors.InvalidArgument {
 		// Pub/Sub refuses all messages of a call for one that is wrong.
