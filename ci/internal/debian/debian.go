@@ -81,7 +81,11 @@ func image(ctx context.Context, platform string) (_ v1.Image, err error) {
 	if err != nil {
 		return nil, err
 	}
-	root := filepath.Join(work, "root")
+	return assemble(ctx, filepath.Join(work, "root"), *p, archives)
+}
+
+// assemble makes the image of packages, in the folder root.
+func assemble(ctx context.Context, root string, p v1.Platform, archives []string) (v1.Image, error) {
 	for _, archive := range archives {
 		if err := unpack(ctx, root, archive); err != nil {
 			return nil, err
@@ -96,7 +100,7 @@ func image(ctx context.Context, platform string) (_ v1.Image, err error) {
 		}
 	}
 	var entries []oci.Entry
-	err = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
