@@ -20,7 +20,7 @@ const runCluster = "__run__"
 type alert struct {
 	// name is the resource's, title what people read.
 	name, title string
-	// runbook is the anchor of its section in docs/runbooks.md.
+	// runbook is the name of its page in docs/runbooks.
 	runbook string
 	// page is for what cannot wait until the morning.
 	page bool
@@ -279,7 +279,7 @@ func (a alert) make(ctx *pulumi.Context, stack *Stack, in pulumi.Resource, runbo
 		strategy.NotificationRateLimit = &monitoring.AlertPolicyAlertStrategyNotificationRateLimitArgs{Period: seconds(time.Hour)}
 	}
 	title := stack.Prefix + ": " + a.title
-	url := runbooks + "#" + a.runbook
+	url := strings.TrimSuffix(runbooks, "/") + "/" + a.runbook + ".md"
 	return monitoring.NewAlertPolicy(ctx, a.name, &monitoring.AlertPolicyArgs{
 		Project: pulumi.String(stack.Project), DisplayName: pulumi.String(title),
 		Combiner: pulumi.String(combiner), Conditions: conditions, Severity: pulumi.String(severity),

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http/httptest"
 	"os"
+	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,32 +18,66 @@ import (
 
 const policyKind = "gcp:monitoring/alertPolicy:AlertPolicy"
 
-func TestEveryAlertLeadsToItsSectionOfTheRunbooks(t *testing.T) {
-	text, err := os.ReadFile("../docs/runbooks.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	unused := map[string]bool{}
-	for _, heading := range regexp.MustCompile(`(?m)^## (.+)$`).FindAllStringSubmatch(string(text), -1) {
-		unused[heading[1]] = true
-	}
-	sections := len(unused)
-	link := regexp.MustCompile(`\]\(https://example\.org/docs/runbooks\.md#([a-z-]+)\)`)
-	used := map[string]bool{}
+func TestEveryAlertLeadsToItsPageOfTheRunbooks(t *testing.T) {
+	link := regexp.MustCompile(`\]\((https://example\.org/docs/runbooks/([a-z-]+)\.md)\)`)
 	for name, r := range kinds(watched(t, nil), policyKind) {
 		content, _ := r.value("documentation.content").(string)
-		anchor := link.FindStringSubmatch(content)
-		if anchor == nil || !unused[anchor[1]] {
+		page := link.FindStringSubmatch(content)
+		if page == nil {
 			t.Errorf("%s: its text leads nowhere: %q", name, content)
 			continue
 		}
-		used[anchor[1]] = true
-		if url := r.value("documentation.links.0.url"); url != "https://example.org/docs/runbooks.md#"+anchor[1] {
+		if _, err := os.Stat("../docs/runbooks/" + page[2] + ".md"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if url := r.value("documentation.links.0.url"); url != page[1] {
 			t.Errorf("%s: its link is %v", name, url)
 		}
 	}
-	if len(used) != sections {
-		t.Errorf("%d sections for %d kinds of alert", sections, len(used))
+	for _, folder := range []string{"https://example.org/docs/runbooks", "https://example.org/docs/runbooks/"} {
+		r := find(t, watched(t, func(a *MonitoringArgs) { a.RunbookURL = folder }), policyKind, "panics")
+		if url := r.value("documentation.links.0.url"); url != "https://example.org/docs/runbooks/panics.md" {
+			t.Errorf("in %s: %v", folder, url)
+		}
+	}
+}
+
+func TestEveryRunbookHasItsAlertAndSaysAllThatIsAsked(t *testing.T) {
+	pages, err := filepath.Glob("../docs/runbooks/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := os.ReadFile("../docs/runbooks/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	for _, r := range kinds(watched(t, nil), policyKind) {
+		used[path.Base(r.value("documentation.links.0.url").(string))] = true
+	}
+	for _, page := range pages {
+		name := filepath.Base(page)
+		if name == "README.md" {
+			continue
+		}
+		if !used[name] {
+			t.Errorf("%s: no alert leads there", name)
+		}
+		if !strings.Contains(string(index), "]("+name+")") {
+			t.Errorf("%s: the index does not have it", name)
+		}
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := regexp.MustCompile(`(?m)^#+ .+$`).FindAllString(string(text), -1)
+		want := []string{"# " + strings.TrimSuffix(name, ".md"), "## What it means", "## How to look", "## What to do", "## How to know it is over"}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s has the headings %q, want %q", name, got, want)
+		}
+	}
+	if len(pages) < 10 {
+		t.Errorf("only %d pages", len(pages))
 	}
 }
 

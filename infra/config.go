@@ -51,7 +51,7 @@ type Config struct {
 	Email        string `key:"email" doc:"Address that alerts and the budget's messages go to."`
 	SlackChannel string `key:"slackChannel" doc:"Slack channel for alerts; wants the secret slackToken."`
 	Objectives   bool   `key:"objectives" default:"true" doc:"Whether there are objectives, and alerts on the server's metrics. Cloud Monitoring refuses them in a project that has never had one of these metrics: false until the server has run for some minutes."`
-	RunbookURL   string `key:"runbookUrl" default:"https://github.com/OWNER/REPOSITORY/blob/main/docs/runbooks.md" doc:"Page that alerts link to, each with its own anchor."`
+	RunbookURL   string `key:"runbookUrl" default:"https://github.com/OWNER/REPOSITORY/blob/main/docs/runbooks/" doc:"Folder that alerts link into, each to its page NAME.md."`
 
 	BillingAccount string `key:"billingAccount" doc:"Billing account for a budget, XXXXXX-XXXXXX-XXXXXX; no budget without one."`
 	Budget         int    `key:"budget" default:"50" doc:"Monthly budget, in units of budgetCurrency."`

@@ -52,7 +52,7 @@ type MonitoringArgs struct {
 	PagerDutyKey pulumi.StringPtrInput
 	HasPagerDuty bool
 
-	// RunbookURL is the page that alerts link to.
+	// RunbookURL is the folder that alerts link into, each to its own page.
 	RunbookURL string
 	// DeadLetterSubscriptions are names of subscriptions in which there should be no message.
 	DeadLetterSubscriptions pulumi.StringArray

@@ -100,7 +100,7 @@ var policies = map[string]func(r made, protect, public bool) string{
 		if r.kind != "gcp:monitoring/alertPolicy:AlertPolicy" {
 			return ""
 		}
-		if content, _ := r.value("documentation.content").(string); !regexp.MustCompile(`https://\S+#\w`).MatchString(content) {
+		if content, _ := r.value("documentation.content").(string); !regexp.MustCompile(`https://\S+/[a-z-]+\.md`).MatchString(content) {
 			return "no runbook"
 		}
 		if channels, _ := r.value("notificationChannels").([]any); len(channels) == 0 {

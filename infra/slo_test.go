@@ -30,7 +30,7 @@ func watch(change func(*MonitoringArgs), preview bool) ([]made, error) {
 			Stack:   &Stack{Project: "my-project-1", Region: "europe-west4", Prefix: "fakeart-dev"},
 			Service: "fakeart-dev-server", HasMetrics: true, MinInstances: 1, Host: pulumi.String("https://fakeart.example.org/"),
 			Email: "team@example.org", SlackChannel: "alerts", SlackToken: secretText("xoxb"), HasPagerDuty: true, PagerDutyKey: secretText("pd"),
-			RunbookURL:              "https://example.org/docs/runbooks.md",
+			RunbookURL:              "https://example.org/docs/runbooks/",
 			DeadLetterSubscriptions: pulumi.StringArray{pulumi.String("projects/my-project-1/subscriptions/a-dead-letters"), pulumi.String("b-dead-letters")},
 			Jobs:                    []string{"fakeart-dev-train", "fakeart-dev-drift"}, DriftWorkflow: "fakeart-test-dispatch",
 		}

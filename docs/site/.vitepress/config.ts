@@ -1,14 +1,20 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { slug } from 'github-slugger'
 import { defineConfig } from 'vitepress'
 
+// One page for each alert, which infra/ and monitoring/prometheus name.
+const runbooks = readdirSync(path.resolve(import.meta.dirname, '../../runbooks'))
+  .map((file) => `runbooks/${path.parse(file).name}`)
+  .filter((name) => name !== 'runbooks/README')
+
 // The groups of the sidebar and their pages, by the names of their files in docs/;
 // the texts are the pages' own titles.
 const groups = {
-  'How to': ['data', 'training', 'deployment', 'operations', 'ci', 'runbooks'],
+  'How to': ['data', 'training', 'deployment', 'operations', 'ci'],
   Reference: ['api', 'configuration', 'model-file', 'prediction-log', 'infra'],
   Explanation: ['performance', 'costs'],
+  Runbooks: ['runbooks/README', ...runbooks],
 }
 // The same for pages at the root of the repository.
 const root = { Start: ['README'], Project: ['CONTRIBUTING', 'CHANGELOG'] }
@@ -28,9 +34,9 @@ const pages = [
   ...Object.values(groups).flat().map((name) => `docs/${name}.md`),
 ]
 
-// address returns a page's place on the site: README.md is the home page.
+// address returns a page's place on the site: README.md is the first one of its folder.
 function address(page: string) {
-  return page === 'README.md' ? 'index.md' : page.replace(/^docs\//, '').toLowerCase()
+  return page.replace(/^docs\//, '').replace(/README\.md$/, 'index.md').toLowerCase()
 }
 
 function group(text: string, names: string[], folder = '') {
