@@ -18,6 +18,8 @@ hooks := bin/tools/lefthook$(exe) bin/tools/gitleaks$(exe) $(commitlint)
 govulncheck := bin/tools/govulncheck$(exe)
 cyclonedx := bin/tools/cyclonedx-gomod$(exe)
 cosign := bin/tools/cosign$(exe)
+# Debian's package prometheus has it as well, at no cost: building it takes five minutes.
+promtool := $(or $(shell command -v promtool),bin/tools/promtool$(exe))
 # The linter's configuration for ci/.
 style := build/ci-golangci.yml
 # Wherever git can tell the revision it goes into the programs, and by them into
@@ -60,7 +62,7 @@ demo: build ## Prepare data, train, evaluate, serve, and tell a real picture fro
 	go run ./internal/demo
 
 .PHONY: test
-test: lint vet workflows race fuzz smoke ## Everything that must hold: lint, vet, workflows, race, fuzz and smoke
+test: lint vet workflows race slo-check fuzz smoke ## Everything that must hold: lint, vet, workflows, race, Prometheus's rules, fuzz and smoke
 
 .PHONY: build
 build: deps ## Build bin/trainer and bin/server, with the source revision inside
@@ -98,7 +100,7 @@ $(hooks): bin/tools/%$(exe): tools/hooks/go.mod tools/hooks/go.sum
 	cd tools/hooks && go build -o ../../$@ $$(go list -f '{{.ImportPath}}' tool | grep -E '/$*(/v[0-9]+)?$$')
 	touch $@
 
-$(k6) $(govulncheck) $(cyclonedx) $(cosign): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
+$(k6) $(govulncheck) $(cyclonedx) $(cosign) bin/tools/promtool$(exe): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
 	@echo "building $* from source: some minutes, once"
 	cd tools/$* && go build -o ../../$@ tool
 	touch $@
@@ -267,6 +269,11 @@ docs-serve: docs ## Show it at http://localhost:4173
 .PHONY: slo
 slo: ## Write what follows from the objectives in monitoring/slo
 	go run ./monitoring/derive
+
+.PHONY: slo-check
+slo-check: toolchain $(promtool) ## Check Prometheus's rules, and that each alert fires and ends as it should
+	$(promtool) check config monitoring/prometheus/prometheus.yaml
+	$(promtool) test rules monitoring/prometheus/*_test.yaml
 
 # The program that makes images is of the pipeline's module, and works in its folder.
 images := cd ci && go run ./cmd/images

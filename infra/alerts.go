@@ -32,65 +32,26 @@ type alert struct {
 	needs []pulumi.Resource
 }
 
-// burnRate is how fast the error budget goes, in multiples of the rate at which it
-// lasts for the objective's window. Both looks back have to see it: the long one says
-// that it matters, the short one that it goes on.
-// (Google, The Site Reliability Workbook, chapter 5, table 5-8.)
-type burnRate struct {
-	factor      float64
-	long, short time.Duration
-	page        bool
-}
-
-var burnRates = []burnRate{
-	{14.4, time.Hour, 5 * time.Minute, true},
-	{6, 6 * time.Hour, 30 * time.Minute, true},
-	{1, 3 * 24 * time.Hour, 6 * time.Hour, false},
-}
-
-// burnAlerts are those of an objective.
+// burnAlerts are those of an objective, which Cloud Monitoring calls by that name.
 func burnAlerts(name string, o slo.Objective, objective pulumi.Resource) (alerts []alert) {
-	for _, b := range burnRates {
-		runbook := o.Name + "-burns-slowly"
-		if b.page {
-			runbook = o.Name + "-burns-fast"
-		}
-		times := fmt.Sprint(b.factor, " times ")
-		if b.factor == 1 {
-			times = ""
-		}
+	for _, b := range o.BurnAlerts() {
 		a := alert{
-			name: fmt.Sprintf("%s-burns-%s", o.Name, short(b.long)), runbook: runbook, page: b.page,
-			title: fmt.Sprintf("%s: its error budget burns %stoo fast", o.Name, times),
-			meaning: fmt.Sprintf("%s The budget, %.4g %% of the events of %s, has gone at more than %sthe rate at which it lasts, for %s and for the last %s.",
-				o.Description, 100*(1-o.Target), short(o.Window), times, short(b.long), short(b.short)),
+			name: fmt.Sprintf("%s-burns-%s", o.Name, slo.Text(b.Long)), runbook: b.Runbook, page: b.Page,
+			title: b.Title, meaning: b.Meaning,
 			needs: []pulumi.Resource{objective},
 		}
-		for _, lookback := range []time.Duration{b.long, b.short} {
+		for _, lookback := range []time.Duration{b.Long, b.Short} {
 			a.conditions = append(a.conditions, &monitoring.AlertPolicyConditionArgs{
-				DisplayName: pulumi.String(fmt.Sprintf("%stoo fast for %s", times, short(lookback))),
+				DisplayName: pulumi.String(fmt.Sprintf("burns at more than %v for %s", b.Factor, slo.Text(lookback))),
 				ConditionThreshold: &monitoring.AlertPolicyConditionConditionThresholdArgs{
 					Filter:     pulumi.String(fmt.Sprintf("select_slo_burn_rate(%q, %q)", name, seconds(lookback))),
-					Comparison: pulumi.String("COMPARISON_GT"), ThresholdValue: pulumi.Float64(b.factor), Duration: pulumi.String("0s"),
+					Comparison: pulumi.String("COMPARISON_GT"), ThresholdValue: pulumi.Float64(b.Factor), Duration: pulumi.String("0s"),
 				},
 			})
 		}
 		alerts = append(alerts, a)
 	}
 	return alerts
-}
-
-// short is a time in its largest whole unit, such as 3d.
-func short(d time.Duration) string {
-	for _, unit := range []struct {
-		size time.Duration
-		name string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}} {
-		if d%unit.size == 0 {
-			return fmt.Sprint(int(d/unit.size), unit.name)
-		}
-	}
-	return fmt.Sprint(int(d/time.Minute), "min")
 }
 
 // promQL is a condition that holds when the query has had a result for so long.
@@ -167,6 +128,12 @@ func serverAlerts(service string, minInstances int) []alert {
 			meaning: fmt.Sprintf("The share of pictures judged FAKE in six hours is more than %v from that of seven days, of more than %d pictures.", driftOfShare, driftPictures),
 			conditions: promQL("share of FAKE, six hours against seven days", fmt.Sprintf("abs(%s - %s) > %v and on() %s > %d",
 				share("6h"), share("7d"), driftOfShare, increase(own("fakeart_predictions_total", ""), "6h"), driftPictures), time.Hour, 10*time.Minute),
+		},
+		{
+			name: "drift-detected", runbook: "drift-detected",
+			title:      "the pictures are not those that the model was trained on",
+			meaning:    "The server's own comparison of its last pictures with the training set finds drift. The metric fakeart_drift_score says in which column, by which test.",
+			conditions: promQL("an instance says so", "max("+own("fakeart_drift_detected", "")+") > 0", 0, time.Minute),
 		},
 	}
 }

@@ -2,18 +2,20 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"net/http/httptest"
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"fakeart/server/telemetry"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"fakeart/monitoring/metricstest"
+	"fakeart/monitoring/prometheus"
 )
 
 const policyKind = "gcp:monitoring/alertPolicy:AlertPolicy"
@@ -54,6 +56,24 @@ func TestEveryRunbookHasItsAlertAndSaysAllThatIsAsked(t *testing.T) {
 	used := map[string]bool{}
 	for _, r := range kinds(watched(t, nil), policyKind) {
 		used[path.Base(r.value("documentation.links.0.url").(string))] = true
+	}
+	rules, err := prometheus.Read(os.DirFS("../monitoring/prometheus"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, _ := reflect.TypeFor[Config]().FieldByName("RunbookURL")
+	for _, rule := range rules {
+		if rule.Alert == "" {
+			continue
+		}
+		folder, name := path.Split(rule.Annotations["runbook_url"])
+		if folder != tag.Tag.Get("default") {
+			t.Errorf("%s leads to %s, alerts on Google Cloud to %s", rule.Alert, folder, tag.Tag.Get("default"))
+		}
+		if _, err := os.Stat("../docs/runbooks/" + name); err != nil {
+			t.Errorf("%s: %v", rule.Alert, err)
+		}
+		used[name] = true
 	}
 	for _, page := range pages {
 		name := filepath.Base(page)
@@ -129,48 +149,118 @@ func TestChannelsCarryTheirSecretsAsSecrets(t *testing.T) {
 	}
 }
 
+func google(metric string) bool { return strings.HasPrefix(metric, "run_googleapis_com:") }
+
 // A query that names a series, or a label, that there is not would never have a result.
 func TestAlertsAskForSeriesThatThereAre(t *testing.T) {
-	zero := func() int { return 0 }
-	m := telemetry.NewMetrics("test", telemetry.Sources{
-		QueueDepth: zero, LogWaiting: zero, LogOutbox: zero, InFlight: zero, LogWritable: func() bool { return true },
-	})
-	m.Route("/predict", "POST").Answered(200, time.Millisecond)
-	m.Model("sha256:1", []string{"REAL", "FAKE"})
-	response := httptest.NewRecorder()
-	m.Handler().ServeHTTP(response, httptest.NewRequest("GET", "/metrics", nil))
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	selector := regexp.MustCompile(`(\w+)\{cluster="__run__",namespace="fakeart-dev-server"(?:,([^}]*))?\}`)
+	server := metricstest.Server(t, "cluster", "namespace")
+	selector := regexp.MustCompile(`(\w+)\{cluster="__run__",namespace="fakeart-dev-server"`)
 	asked := 0
 	for name, r := range kinds(watched(t, nil), policyKind) {
 		query, _ := r.value("conditions.0.conditionPrometheusQueryLanguage.query").(string)
-		for _, s := range selector.FindAllStringSubmatch(query, -1) {
-			asked++
-			series := regexp.MustCompile(`(?m)^` + s[1] + `[{ ].*$`).FindString(string(body))
-			if series == "" {
-				t.Errorf("%s: the server has no %s", name, s[1])
-			}
-			for _, label := range regexp.MustCompile(`(\w+)(?:=|!)`).FindAllStringSubmatch(s[2], -1) {
-				if !strings.Contains(series, label[1]+`="`) {
-					t.Errorf("%s: %s has no label %s", name, s[1], label[1])
-				}
-			}
-			for _, value := range regexp.MustCompile(`(?:result|label)="(\w+)"`).FindAllString(s[2], -1) {
-				if !strings.Contains(string(body), value) {
-					t.Errorf("%s: no %s has %s", name, s[1], value)
-				}
-			}
+		if query == "" {
+			continue
 		}
-		if strings.Count(query, "fakeart_") != len(selector.FindAllString(query, -1)) {
+		for _, problem := range server.Query(query, google) {
+			t.Errorf("%s: %s", name, problem)
+		}
+		found := len(selector.FindAllString(query, -1))
+		if strings.Count(query, "fakeart_") != found {
 			t.Errorf("%s: not everything in %s is the service's alone", name, query)
 		}
+		asked += found
 	}
 	if asked < 8 {
 		t.Errorf("only %d selectors", asked)
 	}
+}
+
+func TestObjectivesFilterMetricsThatThereAre(t *testing.T) {
+	server := metricstest.Server(t, "cluster", "namespace")
+	asked := 0
+	for name, r := range kinds(watched(t, nil), sloKind) {
+		r.strings(func(path, filter string) {
+			metric := regexp.MustCompile(`metric\.type="prometheus\.googleapis\.com/(\w+)/(\w+)"`).FindStringSubmatch(filter)
+			if metric == nil {
+				return
+			}
+			asked++
+			series := metric[1]
+			if histogram := metric[2] == "histogram"; histogram != server.Histogram(series) {
+				t.Errorf("%s: %s: %s is no %s", name, path, series, metric[2])
+			} else if histogram {
+				series += "_count"
+			}
+			var labels []string
+			for _, label := range regexp.MustCompile(`metric\.labels\.(\w+)`).FindAllStringSubmatch(filter, -1) {
+				labels = append(labels, label[1])
+			}
+			for _, problem := range server.Selector(series, labels...) {
+				t.Errorf("%s: %s: %s", name, path, problem)
+			}
+		})
+	}
+	if asked != 3 {
+		t.Errorf("%d filters", asked)
+	}
+}
+
+// Whoever changes an alert in one stack shall not forget it in the other. What differs
+// is how a service's own series are told from others: by namespace there, by job here.
+func TestAlertsOfBothStacksHaveTheSameExpression(t *testing.T) {
+	rules, err := prometheus.Read(os.DirFS("../monitoring/prometheus"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies := kinds(watched(t, nil), policyKind)
+	same := 0
+	for _, rule := range rules {
+		page := strings.TrimSuffix(path.Base(rule.Annotations["runbook_url"]), ".md")
+		policy, ok := policies[page]
+		if !ok {
+			continue
+		}
+		if severity := strings.ToLower(policy.value("severity").(string)); rule.Labels["severity"] != severity {
+			t.Errorf("%s is %s in Prometheus, and %s on Google Cloud", page, rule.Labels["severity"], severity)
+		}
+		query := policy.value("conditions.0.conditionPrometheusQueryLanguage.query").(string)
+		if strings.Contains(query, "run_googleapis_com:") {
+			continue // Cloud Run itself says there what only a scrape can here
+		}
+		same++
+		if here, there := common(t, rule.Expr), common(t, query); here != there {
+			t.Errorf("%s is\n%s in Prometheus, and on Google Cloud\n%s", page, here, there)
+		}
+	}
+	if same < 4 {
+		t.Errorf("only %d alerts of both", same)
+	}
+}
+
+// common is a query without what tells the service's series from others.
+func common(t *testing.T, query string) string {
+	t.Helper()
+	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
+		switch n := node.(type) {
+		case *parser.VectorSelector:
+			n.LabelMatchers = slices.DeleteFunc(n.LabelMatchers, func(m *labels.Matcher) bool {
+				return slices.Contains([]string{"cluster", "namespace", "job"}, m.Name)
+			})
+		case *parser.AggregateExpr:
+			n.Grouping = slices.DeleteFunc(n.Grouping, func(label string) bool { return label == "job" })
+		case *parser.BinaryExpr:
+			if n.VectorMatching != nil {
+				n.VectorMatching.MatchingLabels = slices.DeleteFunc(n.VectorMatching.MatchingLabels, func(label string) bool { return label == "job" })
+				n.VectorMatching.On = n.VectorMatching.On && len(n.VectorMatching.MatchingLabels) > 0
+			}
+		}
+		return nil
+	})
+	return regexp.MustCompile(`\b(on|by) \(\) `).ReplaceAllString(expr.String(), "")
 }
 
 func TestConditionsAreAsTheProviderWantsThem(t *testing.T) {

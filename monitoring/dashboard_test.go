@@ -2,15 +2,12 @@ package monitoring
 
 import (
 	"encoding/json"
-	"io"
-	"net/http/httptest"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
-	"fakeart/server/telemetry"
+	"fakeart/monitoring/metricstest"
 )
 
 // board is as much of a dashboard as is looked at here.
@@ -41,19 +38,8 @@ func read(t *testing.T) (b board) {
 }
 
 func TestEveryTileIsOfTheServicesOwnSeries(t *testing.T) {
-	zero := func() int { return 0 }
-	m := telemetry.NewMetrics("test", telemetry.Sources{
-		QueueDepth: zero, LogWaiting: zero, LogOutbox: zero, InFlight: zero, LogWritable: func() bool { return true },
-	})
-	m.Route("/predict", "POST").Answered(200, time.Millisecond)
-	m.Model("sha256:1", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
-	m.InUse("sha256:1", "cnn", "sha256:2", "v1")
-	response := httptest.NewRecorder()
-	m.Handler().ServeHTTP(response, httptest.NewRequest("GET", "/metrics", nil))
-	scraped, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := metricstest.Server(t, "cluster", "namespace")
+	google := func(metric string) bool { return strings.HasPrefix(metric, "run_googleapis_com:") }
 	selector := regexp.MustCompile(`([a-z_:]+)\{([^}]*)\}`)
 	b := read(t)
 	if len(b.MosaicLayout.Tiles) < 10 || b.DisplayName != "fakeart-dev-server" {
@@ -64,16 +50,19 @@ func TestEveryTileIsOfTheServicesOwnSeries(t *testing.T) {
 			t.Errorf("%q shows nothing", tile.Widget.Title)
 		}
 		for _, set := range tile.Widget.XyChart.DataSets {
-			query := strings.ReplaceAll(set.TimeSeriesQuery.PrometheusQuery, "${__interval}", "")
+			query := strings.ReplaceAll(set.TimeSeriesQuery.PrometheusQuery, "${__interval}", "5m")
 			found := selector.FindAllStringSubmatch(query, -1)
 			if len(found) == 0 || strings.Contains(query, "SERVICE") {
 				t.Errorf("%q asks for %q", tile.Widget.Title, query)
 			}
+			for _, problem := range server.Query(query, google) {
+				t.Errorf("%q: %s", tile.Widget.Title, problem)
+			}
 			for _, s := range found {
-				own := strings.HasPrefix(s[2], `cluster="__run__",namespace="fakeart-dev-server"`) && regexp.MustCompile(`(?m)^`+s[1]+`[{ ]`).Match(scraped)
-				google := strings.HasPrefix(s[1], "run_googleapis_com:") && strings.Contains(s[2], `service_name="fakeart-dev-server"`)
-				if !own && !google {
-					t.Errorf("%q: %s is no series of the server", tile.Widget.Title, s[0])
+				own := strings.HasPrefix(s[2], `cluster="__run__",namespace="fakeart-dev-server"`)
+				run := google(s[1]) && strings.Contains(s[2], `service_name="fakeart-dev-server"`)
+				if !own && !run {
+					t.Errorf("%q: %s is no series of the service", tile.Widget.Title, s[0])
 				}
 			}
 		}

@@ -14,7 +14,9 @@ import (
 // outputs are the files, from the root of the checkout, and how each follows from the
 // objectives.
 var outputs = map[string]func([]slo.Objective) ([]byte, error){
-	"loadtest/slo.json": k6,
+	"loadtest/slo.json":                    k6,
+	"monitoring/prometheus/slo.rules.yaml": prometheusRules,
+	"monitoring/prometheus/slo_test.yaml":  prometheusTests,
 }
 
 func main() {

@@ -122,3 +122,58 @@ func TestK6GetsWhatAClientCanCountAlone(t *testing.T) {
 		}
 	}
 }
+
+func TestPrometheusGetsEveryFigure(t *testing.T) {
+	text := func(replace ...string) string {
+		data, err := prometheusRules(objectives(t, replace...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	usual, other := text(), text("target: 0.999", "target: 0.995", `le="0.025"`, `le="0.4"`, "30d", "28d")
+	for was, is := range map[string]string{
+		"vector(0.999)": "vector(0.995)", "> 14.4 * 0.001 ": "> 14.4 * 0.005 ", `le="0.025"}[6h]`: `le="0.4"}[6h]`, "ratio_rate30d": "ratio_rate4w",
+		`slo="availability"} / 0.001`: `slo="availability"} / 0.005`,
+	} {
+		if !strings.Contains(usual, was) || strings.Contains(usual, is) {
+			t.Errorf("usually there is %s, and no %s", was, is)
+		}
+		if !strings.Contains(other, is) || strings.Contains(other, was) {
+			t.Errorf("with other objectives there is %s, and no %s", is, was)
+		}
+	}
+}
+
+// Since its version 3 Prometheus keeps le="1" as le="1.0".
+func TestABucketOfWholeSecondsIsFoundByAnyPrometheus(t *testing.T) {
+	text, err := prometheusRules(objectives(t, `le="0.025"`, `le="1"`))
+	if want := `le=~"1(\\.0)?"`; err != nil || !strings.Contains(string(text), want) {
+		t.Errorf("no %s (%v)", want, err)
+	}
+}
+
+func TestAGoodIndicatorIsTheComplementOfABadOne(t *testing.T) {
+	given := objectives(t)[:1]
+	good := given[0].Total
+	given[0].Good, given[0].Bad = &good, nil
+	text, err := prometheusRules(given)
+	if err != nil || !strings.Contains(string(text), "expr: 1 - (sum by (job) (rate(fakeart_requests_total{") {
+		t.Errorf("%v: %s", err, text)
+	}
+	// All are good, so that there is no example of what is not.
+	if _, err := prometheusTests(given); err == nil || !strings.HasPrefix(err.Error(), "SLO availability: fakeart_requests_total{") {
+		t.Errorf("its tests: %v", err)
+	}
+	good.Matchers = append(good.Matchers, slo.Matcher{Label: "code", Op: "!~", Value: "5.."})
+	if tests, err := prometheusTests(given); err != nil || !strings.Contains(string(tests), `code="503",job="fakeart"}`) {
+		t.Errorf("its tests: %v", err)
+	}
+}
+
+func TestAnAlertThatCouldNeverFireIsRefused(t *testing.T) {
+	_, err := prometheusRules(objectives(t, "target: 0.99\n", "target: 0.93\n"))
+	if err == nil || !strings.HasPrefix(err.Error(), "SLO latency: target 0.93: ") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -31,6 +31,19 @@ func (s Selector) String() string {
 	return s.Metric + "{" + strings.Join(texts, ",") + "}"
 }
 
+// Fits is whether the label may have the value. That of a label that is not there is
+// empty.
+func (m Matcher) Fits(value string) bool {
+	switch m.Op {
+	case "=":
+		return value == m.Value
+	case "!=":
+		return value != m.Value
+	}
+	fits := regexp.MustCompile("^(?s:" + m.Value + ")$").MatchString(value)
+	return fits == (m.Op == "=~")
+}
+
 // without returns the selector without the matchers of a label, and those.
 func (s Selector) without(label string) (rest Selector, matchers []Matcher) {
 	rest.Metric = s.Metric

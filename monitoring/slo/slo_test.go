@@ -141,6 +141,21 @@ func TestSelectorsAreReadAsPromQL(t *testing.T) {
 	}
 }
 
+func TestMatchersFitWholeValues(t *testing.T) {
+	for matcher, fits := range map[Matcher]string{
+		{"a", "=", "x"}: "x", {"a", "!=", "x"}: "xx", {"a", "=~", "x|y"}: "y", {"a", "!~", "x|y"}: "xy", {"a", "=~", ""}: "", {"a", "=~", ".*"}: "1\n2",
+	} {
+		if !matcher.Fits(fits) {
+			t.Errorf("%v does not fit %q", matcher, fits)
+		}
+	}
+	for matcher, not := range map[Matcher]string{{"a", "=", "x"}: "", {"a", "!=", "x"}: "x", {"a", "=~", "x|y"}: "xy", {"a", "!~", "x|y"}: "y"} {
+		if matcher.Fits(not) {
+			t.Errorf("%v fits %q", matcher, not)
+		}
+	}
+}
+
 func TestPercentsAreSharesWithoutAnErrorOfRounding(t *testing.T) {
 	data, err := files.ReadFile("availability.yaml")
 	if err != nil {

@@ -1,0 +1,215 @@
+// Package metricstest holds what asks for metrics, in rules and dashboards, to those
+// that the server really exports. It is for tests.
+package metricstest
+
+import (
+	"fmt"
+	"maps"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"fakeart/monitoring/prometheus"
+	"fakeart/server/telemetry"
+)
+
+// planned are metrics that rules and dashboards ask for before the server exports them.
+// Delete each when server/telemetry has it.
+var planned = map[string][]string{
+	"fakeart_drift_score":       {"column", "test"},
+	"fakeart_drift_detected":    {},
+	"fakeart_drift_window_rows": {},
+}
+
+// closed are the labels whose values come from a fixed set, all of which the server
+// exports from the start or has been made to export here.
+var closed = []string{"result", "label", "le"}
+
+// Metrics are series that there are.
+type Metrics struct {
+	// series has the labels of each, and their values.
+	series map[string]map[string][]string
+}
+
+// Server returns the metrics of the server's own registry, with the labels that whoever
+// scrapes them adds.
+func Server(t *testing.T, scraper ...string) *Metrics {
+	t.Helper()
+	zero := func() int { return 0 }
+	served := telemetry.NewMetrics("test", telemetry.Sources{
+		QueueDepth: zero, LogWaiting: zero, LogOutbox: zero, InFlight: zero, LogWritable: func() bool { return true },
+	})
+	// A vector has no series before its first event.
+	served.Route("/predict", "POST").Answered(200, time.Millisecond)
+	served.Model("sha256:1", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
+	served.InUse("sha256:1", "cnn", "sha256:2", "v1")
+
+	response := httptest.NewRecorder()
+	served.Handler().ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+	p := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := p.TextToMetricFamilies(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Metrics{map[string]map[string][]string{}}
+	add := func(name string, of map[string][]string) {
+		of = maps.Clone(of)
+		for _, label := range scraper {
+			of[label] = nil
+		}
+		m.series[name] = of
+	}
+	for name, family := range families {
+		of := map[string][]string{}
+		for _, metric := range family.Metric {
+			for _, pair := range metric.Label {
+				of[pair.GetName()] = append(of[pair.GetName()], pair.GetValue())
+			}
+		}
+		histogram := family.Metric[0].Histogram
+		if histogram == nil {
+			add(name, of)
+			continue
+		}
+		add(name+"_count", of)
+		add(name+"_sum", of)
+		of["le"] = []string{"+Inf"}
+		for _, bucket := range histogram.Bucket {
+			of["le"] = append(of["le"], strconv.FormatFloat(bucket.GetUpperBound(), 'g', -1, 64))
+		}
+		add(name+"_bucket", of)
+	}
+	for name, names := range planned {
+		of := map[string][]string{}
+		for _, label := range names {
+			of[label] = nil
+		}
+		add(name, of)
+	}
+	return m
+}
+
+// Add adds the series that a rule records, and Prometheus's own of what it scrapes and
+// alerts on.
+func (m *Metrics) Add(rules []prometheus.Rule) {
+	m.series["up"] = map[string][]string{"job": nil, "instance": nil}
+	alerts := map[string][]string{"alertname": nil, "alertstate": {"pending", "firing"}}
+	for _, r := range rules {
+		of := map[string][]string{}
+		for label := range r.Labels {
+			of[label] = nil
+		}
+		for _, label := range regexp.MustCompile(`by \(([a-z_, ]+)\)`).FindAllStringSubmatch(r.Expr, -1) {
+			for name := range strings.SplitSeq(label[1], ",") {
+				of[strings.TrimSpace(name)] = nil
+			}
+		}
+		if r.Alert != "" {
+			maps.Copy(alerts, of)
+			continue
+		}
+		if strings.Contains(r.Expr, "job:") {
+			of["job"] = nil
+		}
+		for label := range m.series[r.Record] { // the same name of several rules
+			of[label] = nil
+		}
+		m.series[r.Record] = of
+	}
+	m.series["ALERTS"] = alerts
+}
+
+// Query says of a PromQL query what in it there is not. Metrics that skip is true of
+// are not looked at.
+func (m *Metrics) Query(query string, skip func(metric string) bool) (problems []string) {
+	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
+	if err != nil {
+		return []string{fmt.Sprintf("%s: %v", query, err)}
+	}
+	bad := func(format string, args ...any) {
+		problems = append(problems, fmt.Sprintf(format, args...)+", in "+query)
+	}
+	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
+		switch n := node.(type) {
+		case *parser.VectorSelector:
+			if skip != nil && skip(n.Name) {
+				return nil
+			}
+			for _, problem := range m.selector(n.Name, n.LabelMatchers) {
+				bad("%s", problem)
+			}
+		case *parser.AggregateExpr:
+			for _, label := range n.Grouping {
+				if !m.has(n.Expr, label, skip) {
+					bad("nothing under %s has the label %s", n.Op, label)
+				}
+			}
+		case *parser.BinaryExpr:
+			if n.VectorMatching == nil {
+				return nil
+			}
+			for _, label := range n.VectorMatching.MatchingLabels {
+				if !m.has(n.LHS, label, skip) || !m.has(n.RHS, label, skip) {
+					bad("not both sides of %s have the label %s", n.Op, label)
+				}
+			}
+		}
+		return nil
+	})
+	return problems
+}
+
+// Selector says of a metric and the labels that are asked for what there is not.
+func (m *Metrics) Selector(metric string, names ...string) (problems []string) {
+	of, ok := m.series[metric]
+	if !ok {
+		return []string{"the server has no " + metric}
+	}
+	for _, name := range names {
+		if _, ok := of[name]; !ok {
+			problems = append(problems, fmt.Sprintf("%s has no label %s", metric, name))
+		}
+	}
+	return problems
+}
+
+// Histogram is whether a metric is a histogram: its series have suffixes.
+func (m *Metrics) Histogram(metric string) bool { return m.series[metric+"_bucket"] != nil }
+
+func (m *Metrics) selector(metric string, matchers []*labels.Matcher) (problems []string) {
+	if problems = m.Selector(metric); problems != nil {
+		return problems
+	}
+	for _, matcher := range matchers {
+		if matcher.Name == model.MetricNameLabel {
+			continue
+		}
+		problems = append(problems, m.Selector(metric, matcher.Name)...)
+		values := m.series[metric][matcher.Name]
+		if len(values) > 0 && slices.Contains(closed, matcher.Name) && !slices.ContainsFunc(values, matcher.Matches) {
+			problems = append(problems, fmt.Sprintf("no %s has %s", metric, matcher))
+		}
+	}
+	return problems
+}
+
+// has is whether a series in the expression has the label.
+func (m *Metrics) has(expr parser.Expr, label string, skip func(string) bool) (found bool) {
+	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
+		if s, ok := node.(*parser.VectorSelector); ok {
+			_, has := m.series[s.Name][label]
+			found = found || has || skip != nil && skip(s.Name)
+		}
+		return nil
+	})
+	return found
+}

@@ -1,0 +1,147 @@
+package prometheus_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"go.yaml.in/yaml/v3"
+
+	"fakeart/monitoring/metricstest"
+	"fakeart/monitoring/prometheus"
+)
+
+func rules(t *testing.T) []prometheus.Rule {
+	t.Helper()
+	rules, err := prometheus.Read(os.DirFS("."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rules) < 20 {
+		t.Fatalf("%d rules", len(rules))
+	}
+	return rules
+}
+
+func TestRulesAskForSeriesThatThereAre(t *testing.T) {
+	server := metricstest.Server(t, "job", "instance")
+	server.Add(rules(t))
+	for _, r := range rules(t) {
+		for _, problem := range server.Query(r.Expr, nil) {
+			t.Errorf("%s%s: %s", r.Alert, r.Record, problem)
+		}
+	}
+}
+
+func TestAlertsSayAllThatSomebodyAtNightNeeds(t *testing.T) {
+	for _, r := range rules(t) {
+		if r.Alert == "" {
+			continue
+		}
+		if s := r.Labels["severity"]; s != "critical" && s != "warning" {
+			t.Errorf("%s: its severity is %q", r.Alert, s)
+		}
+		if !strings.HasPrefix(r.Annotations["summary"], "{{ $labels.") || len(r.Annotations["description"]) < 40 || len(r.Annotations) != 3 {
+			t.Errorf("%s: %v", r.Alert, r.Annotations)
+		}
+		// LatencyBurnsFast leads to latency-burns-fast.md.
+		page := strings.ToLower(regexp.MustCompile(`\B[A-Z]`).ReplaceAllString(r.Alert, "-$0"))
+		if url := r.Annotations["runbook_url"]; !strings.HasSuffix(url, "/docs/runbooks/"+page+".md") {
+			t.Errorf("%s leads to %s", r.Alert, url)
+		}
+	}
+}
+
+// make slo-check runs the tests; here is that none is forgotten.
+func TestEachAlertIsTestedFiringAndSilentBeforeAndAfter(t *testing.T) {
+	paths, err := filepath.Glob("*_test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fires := map[string]bool{}
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var file prometheus.Tests
+		if err := yaml.Unmarshal(data, &file); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		for _, test := range file.Tests {
+			if name, whole := tested(test); whole {
+				fires[name] = true
+			}
+		}
+	}
+	for _, r := range rules(t) {
+		if r.Alert == "" {
+			continue
+		}
+		name := r.Alert
+		if window := r.Labels["window"]; window != "" {
+			name += " " + window
+		}
+		if !fires[name] {
+			t.Errorf("no test shows %s fire, with silence before and after", name)
+		}
+	}
+}
+
+// tested is the alert that a test sees fire, with the window of its labels, and
+// whether it sees it silent before and after.
+func tested(test prometheus.Test) (name string, whole bool) {
+	var story string
+	for _, q := range test.Queries {
+		if !strings.HasPrefix(q.Expr, "ALERTS") {
+			continue
+		}
+		if len(q.Samples) == 0 {
+			story += "silent "
+			continue
+		}
+		label := func(name string) string {
+			if m := regexp.MustCompile(name + `="([^"]*)"`).FindStringSubmatch(q.Samples[0].Labels); m != nil {
+				return m[1]
+			}
+			return ""
+		}
+		name = strings.TrimSpace(label("alertname") + " " + label("window"))
+		story += "firing "
+	}
+	return name, regexp.MustCompile(`^(silent )+(firing )+silent $`).MatchString(story)
+}
+
+func TestAlertsThatAreTestedInPartAreFound(t *testing.T) {
+	query := func(firing bool) prometheus.Query {
+		q := prometheus.Query{Expr: "ALERTS"}
+		if firing {
+			q.Samples = []prometheus.Sample{{Labels: `ALERTS{alertname="X",window="1h"}`}}
+		}
+		return q
+	}
+	for story, want := range map[string]bool{"010": true, "00110": true, "01": false, "10": false, "00": false, "0101": false} {
+		var test prometheus.Test
+		for _, step := range story {
+			test.Queries = append(test.Queries, query(step == '1'))
+		}
+		if name, whole := tested(test); whole != want || strings.Contains(story, "1") && name != "X 1h" {
+			t.Errorf("%s: %q, %v", story, name, whole)
+		}
+	}
+}
+
+func TestFilesThatAreNoRulesAreRefusedByName(t *testing.T) {
+	for name, file := range map[string]string{
+		"no YAML": "groups: [", "another key": "groups:\n  - name: a\n    rules:\n      - alert: A\n        expr: up\n        fro: 5m\n", "nothing": "",
+	} {
+		got, err := prometheus.Read(fstest.MapFS{"broken.rules.yaml": {Data: []byte(file)}, "other.yaml": {Data: []byte("x")}})
+		if err == nil || !strings.HasPrefix(fmt.Sprint(err), "broken.rules.yaml: ") {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+}
