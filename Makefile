@@ -35,6 +35,8 @@ STACK ?= dev
 ARGS ?=
 # The least percentage of statements that the tests have to run.
 COVERAGE := 85
+# How long `make watch` lasts, such as 30s; without it, until Ctrl-C.
+WATCH_FOR ?=
 # What images are for, comma-separated; without it, each that there is a compiler for. What
 # they stand on; without it, what ci/images.yaml says. The commit and its time, where
 # there is no git to ask.
@@ -206,6 +208,11 @@ bench-serve: build ## Measure the server against its limit (MODEL=FILE, WRITE=1 
 loadtest: build $(k6) ## Start the server and put it under load with k6 (SCENARIO=users DURATION=30s RATE=50)
 	@test -e $(MODEL) || go run ./internal/demo
 	go run ./loadtest --model $(MODEL)
+
+.PHONY: watch
+watch: build ## Start the server and a Prometheus that watches it, by monitoring/prometheus (WATCH_FOR=30s, MODEL=FILE)
+	@test -e $(MODEL) || go run ./internal/demo
+	go run ./monitoring/watch --model $(MODEL) $(if $(WATCH_FOR),--for $(WATCH_FOR))
 
 # Each is the one tool of its module, and learns its version at the linking.
 $(pulumi): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum

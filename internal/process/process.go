@@ -34,8 +34,9 @@ type Server struct {
 	logged chan struct{} // closed when it has said its last word
 }
 
-// listening is the server's word that it takes requests, and where.
-var listening = regexp.MustCompile(`listening on (http://[0-9.]+:[0-9]+)`)
+// listening is the word of the server, or of Prometheus, that it takes requests, and
+// where.
+var listening = regexp.MustCompile(`(?:listening on http://|msg="Listening on" .*address=)([0-9.]+:[0-9]+)`)
 
 // Start starts the server that cmd is, and waits until it listens. Its messages are
 // passed on to log. It has to be stopped.
@@ -55,7 +56,7 @@ func Start(ctx context.Context, cmd *exec.Cmd, log io.Writer) (*Server, error) {
 		for lines.Scan() {
 			fmt.Fprintln(log, lines.Text())
 			if m := listening.FindStringSubmatch(lines.Text()); m != nil {
-				address <- m[1]
+				address <- "http://" + m[1]
 			}
 		}
 	}()
@@ -68,6 +69,9 @@ func Start(ctx context.Context, cmd *exec.Cmd, log io.Writer) (*Server, error) {
 		return nil, errors.Join(ctx.Err(), s.Stop())
 	}
 }
+
+// Done is closed when the server has ended by itself, or closed its standard error.
+func (s *Server) Done() <-chan struct{} { return s.logged }
 
 // Stop ends the server as an operator would, and returns why it did not end well.
 func (s *Server) Stop() error {

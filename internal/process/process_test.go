@@ -31,6 +31,23 @@ func TestAServerIsKnownByItsAddressAndStops(t *testing.T) {
 	}
 }
 
+func TestPrometheusIsKnownByItsAddressToo(t *testing.T) {
+	for _, line := range []string{
+		`ts=2026-01-01T00:00:00Z caller=tls_config.go:232 level=info component=web msg="Listening on" address=127.0.0.1:4567`,
+		`time=2026-01-01T00:00:00Z level=INFO source=tls_config.go:347 msg="Listening on" component=web address=127.0.0.1:4567`,
+	} {
+		s, _, err := shell(t.Context(), t, `echo '`+line+`' >&2; sleep 0.1`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.URL != "http://127.0.0.1:4567" {
+			t.Errorf("URL %q", s.URL)
+		}
+		<-s.Done()
+		_ = s.Stop()
+	}
+}
+
 func TestAServerThatDoesNotEndWellIsAnError(t *testing.T) {
 	s, _, err := shell(t.Context(), t, `trap 'exit 3' TERM`+listen)
 	if err != nil {

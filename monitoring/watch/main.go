@@ -1,0 +1,161 @@
+// Command watch starts the built server with a model, and a Prometheus that watches it
+// by monitoring/prometheus, both on free ports of the loopback interface: `make watch`.
+// It stops both on Ctrl-C, when one of them ends, or after the time of --for.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"fakeart/internal/process"
+)
+
+func main() {
+	var w watch
+	flag.StringVar(&w.server, "server", "bin/server", "the program that serves")
+	flag.StringVar(&w.prometheus, "prometheus", "prometheus", "the program Prometheus")
+	flag.StringVar(&w.config, "config", "monitoring/prometheus", "folder with its configuration and rules")
+	flag.StringVar(&w.model, "model", "runs/demo/run/model.onnx", "the model file to serve")
+	flag.StringVar(&w.dir, "dir", "runs/watch", "folder for what both leave; that of an earlier time is replaced")
+	flag.DurationVar(&w.every, "every", 0, "how often to scrape and to evaluate rules; 0 is as the configuration says")
+	flag.DurationVar(&w.lasts, "for", 0, "how long; 0 is until Ctrl-C")
+	flag.Parse()
+	w.out = os.Stdout
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := w.run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "watch: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// watch is one time of watching.
+type watch struct {
+	server, prometheus string // programs
+	config, model, dir string
+	every, lasts       time.Duration
+	env                []string // nil for our own
+	out                io.Writer
+	// ready, if it is there, is called with the addresses of the two.
+	ready func(server, prometheus string)
+}
+
+func (w *watch) run(ctx context.Context) (err error) {
+	if _, err := exec.LookPath(w.prometheus); err != nil {
+		return fmt.Errorf("%w; on Debian: sudo apt-get install --no-install-recommends prometheus, which also starts a service of its own (sudo systemctl disable --now prometheus). "+
+			"Or, with Docker: docker compose -f monitoring/compose.yaml up", err)
+	}
+	for _, name := range []string{"prometheus", "data"} {
+		if err := os.RemoveAll(filepath.Join(w.dir, name)); err != nil {
+			return err
+		}
+	}
+	config, err := w.configure()
+	if err != nil {
+		return err
+	}
+	server, stopServer, err := w.start(ctx, "server", w.server, "--model", w.model, "--addr", "127.0.0.1:0", "--log-path", filepath.Join(w.dir, "predictions.db"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopServer()) }()
+
+	targets := fmt.Sprintf("- targets: [%q]\n", strings.TrimPrefix(server.URL, "http://"))
+	if err := os.WriteFile(filepath.Join(filepath.Dir(config), "targets.yaml"), []byte(targets), 0o644); err != nil {
+		return err
+	}
+	prometheus, stopPrometheus, err := w.start(ctx, "prometheus", w.prometheus, "--config.file="+config,
+		"--storage.tsdb.path="+filepath.Join(w.dir, "data"), "--web.listen-address=127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopPrometheus()) }()
+
+	fmt.Fprintf(w.out, "\n  the server  %s\n  Prometheus  %s\n  its alerts  %s/alerts\n\n", server.URL, prometheus.URL, prometheus.URL)
+	if w.ready != nil {
+		w.ready(server.URL, prometheus.URL)
+	}
+	var over <-chan time.Time
+	if w.lasts > 0 {
+		over = time.After(w.lasts)
+	} else {
+		fmt.Fprintln(w.out, "Ctrl-C stops both.")
+	}
+	select {
+	case <-over:
+	case <-ctx.Done():
+		// A terminal has told them as well, and a second signal would cut the server short.
+		wait, stop := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer stop()
+		for _, s := range []*process.Server{server, prometheus} {
+			select {
+			case <-s.Done():
+			case <-wait.Done():
+			}
+		}
+	case <-server.Done():
+		err = fmt.Errorf("the server has ended; %s has what it said", w.log("server"))
+	case <-prometheus.Done():
+		err = fmt.Errorf("the program Prometheus has ended; %s has what it said", w.log("prometheus"))
+	}
+	return err
+}
+
+// configure copies the configuration, in which the place of the targets is relative,
+// and returns the path of its file.
+func (w *watch) configure() (string, error) {
+	dir := filepath.Join(w.dir, "prometheus")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	rules, err := filepath.Glob(filepath.Join(w.config, "*.rules.yaml"))
+	if err != nil {
+		return "", err
+	}
+	for _, path := range append(rules, filepath.Join(w.config, "prometheus.yaml")) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		if w.every > 0 {
+			data = intervals.ReplaceAll(data, fmt.Appendf(nil, "${1}%s", w.every))
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(path)), data, 0o644); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(dir, "prometheus.yaml"), nil
+}
+
+var intervals = regexp.MustCompile(`((?:scrape|evaluation)_interval: )\S+`)
+
+func (w *watch) log(name string) string { return filepath.Join(w.dir, name+".log") }
+
+// start starts a program whose messages go to a file of that name. What it returns
+// stops it.
+func (w *watch) start(ctx context.Context, name string, args ...string) (*process.Server, func() error, error) {
+	log, err := os.Create(w.log(name))
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := process.Command(context.WithoutCancel(ctx), w.out, args...) // it is stopped, and that is no failure
+	cmd.Env = w.env
+	s, err := process.Start(ctx, cmd, log)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w; %s has what it said", name, err, log.Name()), log.Close())
+	}
+	return s, func() error { return errors.Join(s.Stop(), log.Close()) }, nil
+}

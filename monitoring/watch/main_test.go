@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"fakeart/server/telemetry"
+)
+
+// Variables that make the test binary the server, and with the second Prometheus.
+const (
+	serverVariable     = "FAKEART_TEST_SERVER"
+	prometheusVariable = "FAKEART_TEST_PROMETHEUS"
+)
+
+func TestMain(m *testing.M) {
+	kind := os.Getenv(serverVariable)
+	if slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "--config.file=") }) {
+		kind = os.Getenv(prometheusVariable)
+	}
+	if kind == "" {
+		os.Exit(m.Run())
+	}
+	if err := serve(kind); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// serve is a stand-in for the server, whose predictions take 1 s or 1 ms, or for
+// Prometheus.
+func serve(kind string) error {
+	zero := func() int { return 0 }
+	metrics := telemetry.NewMetrics("test", telemetry.Sources{
+		QueueDepth: zero, LogWaiting: zero, LogOutbox: zero, InFlight: zero, LogWritable: func() bool { return true },
+	})
+	took := time.Millisecond
+	switch kind {
+	case "does not start":
+		return errors.New("the port is taken")
+	case "ends":
+		fmt.Fprintln(os.Stderr, "listening on http://127.0.0.1:1")
+		return errors.New("out of memory")
+	case "slow":
+		took = time.Second
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	server := httptest.NewServer(metrics.Handler())
+	defer server.CloseClientConnections()
+	fmt.Fprintf(os.Stderr, "listening on %s\n", server.URL)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(10 * time.Millisecond):
+			metrics.Route("/predict", "POST").Answered(200, took)
+		}
+	}
+}
+
+func newWatch(t *testing.T, server, prometheus string) (*watch, *bytes.Buffer) {
+	t.Helper()
+	out := new(bytes.Buffer)
+	return &watch{
+		server: os.Args[0], prometheus: os.Args[0], config: "../prometheus", model: "model.onnx", dir: filepath.Join(t.TempDir(), "watch"),
+		env: append(os.Environ(), serverVariable+"="+server, prometheusVariable+"="+prometheus), out: out,
+	}, out
+}
+
+func TestBothAreStartedSeeEachOtherAndAreStopped(t *testing.T) {
+	w, out := newWatch(t, "quick", "quick")
+	w.lasts, w.every = 100*time.Millisecond, 3*time.Second
+	var urls []string
+	w.ready = func(server, prometheus string) { urls = []string{server, prometheus} }
+	if err := w.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range urls {
+		if !strings.Contains(out.String(), url+"\n") {
+			t.Errorf("%s is not told in %s", url, out)
+		}
+		if response, err := http.Get(url); err == nil {
+			t.Errorf("%s still answers %s", url, response.Status)
+		}
+	}
+	for file, want := range map[string]string{
+		"targets.yaml": "- targets: [\"" + strings.TrimPrefix(urls[0], "http://") + "\"]\n", "prometheus.yaml": "scrape_interval: 3s\n  evaluation_interval: 3s\n",
+		"slo.rules.yaml": "LatencyBurnsFast", "server.rules.yaml": "NoInstanceReady",
+	} {
+		if got, err := os.ReadFile(filepath.Join(w.dir, "prometheus", file)); err != nil || !strings.Contains(string(got), want) {
+			t.Errorf("%s is %s, %v: want %s", file, got, err, want)
+		}
+	}
+}
+
+func TestCtrlCStopsBoth(t *testing.T) {
+	w, _ := newWatch(t, "quick", "quick")
+	ctx, cancel := context.WithCancel(t.Context())
+	w.ready = func(string, string) { cancel() }
+	if err := w.run(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatDoesNotRunIsNamedWithWhatItSaid(t *testing.T) {
+	for name, c := range map[string]struct{ server, prometheus, want, log, said string }{
+		"the server does not start":  {"does not start", "quick", "server: the server ended before it listened", "server", "the port is taken"},
+		"Prometheus does not start":  {"quick", "does not start", "prometheus: the server ended before it listened", "prometheus", "the port is taken"},
+		"the server ends":            {"ends", "quick", "the server has ended", "server", "out of memory"},
+		"Prometheus ends by and by":  {"quick", "ends", "the program Prometheus has ended", "prometheus", "out of memory"},
+		"Prometheus is not there":    {"quick", "none", "docker compose -f monitoring/compose.yaml up", "", ""},
+		"the configuration is not":   {"quick", "quick", "prometheus.yaml", "", ""},
+		"nothing can be written to ": {"quick", "quick", "not a directory", "", ""},
+	} {
+		w, _ := newWatch(t, c.server, c.prometheus)
+		switch {
+		case c.prometheus == "none":
+			w.prometheus = filepath.Join(t.TempDir(), "prometheus")
+		case c.want == "prometheus.yaml":
+			w.config = t.TempDir()
+		case c.want == "not a directory":
+			w.dir = filepath.Join("main.go", "dir")
+		}
+		err := w.run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if c.log == "" {
+			continue
+		}
+		log := w.log(c.log)
+		if said, readErr := os.ReadFile(log); readErr != nil || !strings.Contains(string(said), c.said) || !strings.Contains(err.Error(), log) {
+			t.Errorf("%s: %v; its log is %q, %v", name, err, said, readErr)
+		}
+	}
+}
+
+// The real Prometheus, by the very rules: some seconds, since it scrapes every second.
+func TestPrometheusAlertsOnASlowServerAndNotOnAQuickOne(t *testing.T) {
+	if _, err := exec.LookPath("prometheus"); err != nil {
+		t.Skipf("%v: on Debian apt-get install prometheus", err)
+	}
+	for kind, want := range map[string]bool{"slow": true, "quick": false} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			w, out := newWatch(t, kind, "")
+			w.prometheus, w.every = "prometheus", time.Second
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var alerts, ratios string
+			w.ready = func(_, prometheus string) {
+				defer cancel()
+				for ctx.Err() == nil {
+					alerts = get(t, prometheus+"/api/v1/alerts")
+					ratios = get(t, prometheus+"/api/v1/query?query=job:slo_errors:ratio_rate1h")
+					if strings.Contains(alerts, "firing") || !want && strings.Contains(ratios, `"slo":"latency"},"value"`) {
+						return
+					}
+					time.Sleep(200 * time.Millisecond)
+				}
+			}
+			if err := w.run(ctx); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			var got struct {
+				Data struct {
+					Alerts []struct {
+						Labels map[string]string
+						State  string
+					}
+				}
+			}
+			if err := json.Unmarshal([]byte(alerts), &got); err != nil {
+				t.Fatalf("%v: %s", err, alerts)
+			}
+			fires := false
+			for _, a := range got.Data.Alerts {
+				fires = fires || a.Labels["alertname"] == "LatencyBurnsFast" && a.State == "firing" && a.Labels["job"] == "fakeart"
+			}
+			if fires != want {
+				t.Errorf("it fires: %t; the alerts are %s, the ratios %s", fires, alerts, ratios)
+			}
+		})
+	}
+}
+
+func get(t *testing.T, url string) string {
+	response, err := http.Get(url)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(text)
+}
