@@ -1,0 +1,189 @@
+package monitoring
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"fakeart/monitoring/metricstest"
+	"fakeart/monitoring/prometheus"
+)
+
+// grafanaBoard is as much of a dashboard of Grafana's as is looked at here.
+type grafanaBoard struct {
+	UID, Title    string
+	SchemaVersion int
+	Panels        []struct {
+		ID          int
+		Type, Title string
+		GridPos     struct{ X, Y, W, H int }
+		Datasource  struct{ UID string }
+		FieldConfig struct{ Defaults struct{ Unit string } }
+		Targets     []struct {
+			RefID, Expr, LegendFormat string
+			Datasource                struct{ UID string }
+		}
+	}
+	Annotations struct{ List []struct{ Name, Expr string } }
+	Templating  struct {
+		List []struct {
+			Name, Type string
+			Query      any
+		}
+	}
+}
+
+func readGrafana(t *testing.T) (b grafanaBoard) {
+	t.Helper()
+	data, err := os.ReadFile("grafana/dashboards/fakeart.json")
+	if err == nil {
+		err = json.Unmarshal(data, &b)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// There is no Grafana here to try it with: this is what it would say nothing about.
+func TestGrafanasDashboardAsksForSeriesThatThereAre(t *testing.T) {
+	rules, err := prometheus.Read(os.DirFS("prometheus"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := metricstest.Server(t, "job", "instance")
+	server.Add(rules)
+	queries := map[string]string{}
+	b := readGrafana(t)
+	for _, panel := range b.Panels {
+		for _, target := range panel.Targets {
+			queries[panel.Title+" "+target.RefID] = target.Expr
+		}
+	}
+	for _, a := range b.Annotations.List {
+		queries[a.Name] = a.Expr
+	}
+	if len(queries) < 35 {
+		t.Errorf("only %d queries", len(queries))
+	}
+	selector := regexp.MustCompile(`\b(?:fakeart|go|process)_\w+|\bup\b|\bjob:[\w:]+`)
+	for name, query := range queries {
+		for _, problem := range server.Query(strings.ReplaceAll(query, "$__rate_interval", "5m"), nil) {
+			t.Errorf("%s: %s", name, problem)
+		}
+		for _, found := range selector.FindAllStringIndex(query, -1) {
+			if !strings.HasPrefix(query[found[1]:], `{job="$job"`) {
+				t.Errorf("%s: %s is of every job in %s", name, query[found[0]:found[1]], query)
+			}
+		}
+	}
+}
+
+func TestGrafanasDashboardIsWhole(t *testing.T) {
+	b := readGrafana(t)
+	if b.UID != "fakeart" || b.Title == "" || b.SchemaVersion == 0 {
+		t.Errorf("%s %q, of schema %d", b.UID, b.Title, b.SchemaVersion)
+	}
+	ids, taken := map[int]bool{}, map[[2]int]string{}
+	rows := map[string]int{}
+	row := ""
+	for _, p := range b.Panels {
+		if p.ID == 0 || ids[p.ID] || p.Title == "" {
+			t.Errorf("%q has the id %d, which is none or another's", p.Title, p.ID)
+		}
+		ids[p.ID] = true
+		g := p.GridPos
+		if g.W < 1 || g.H < 1 || g.X < 0 || g.X+g.W > 24 {
+			t.Errorf("%q is not on the board: %+v", p.Title, g)
+		}
+		for x := g.X; x < g.X+g.W; x++ {
+			for y := g.Y; y < g.Y+g.H; y++ {
+				if other, ok := taken[[2]int{x, y}]; ok {
+					t.Fatalf("%q covers %q", p.Title, other)
+				}
+				taken[[2]int{x, y}] = p.Title
+			}
+		}
+		if p.Type == "row" {
+			row = p.Title
+			continue
+		}
+		rows[row]++
+		if p.FieldConfig.Defaults.Unit == "" || p.Datasource.UID != "${datasource}" || len(p.Targets) == 0 {
+			t.Errorf("%q: unit %q, data source %q, %d queries", p.Title, p.FieldConfig.Defaults.Unit, p.Datasource.UID, len(p.Targets))
+		}
+		refs := map[string]bool{}
+		for _, target := range p.Targets {
+			if target.RefID == "" || refs[target.RefID] || target.LegendFormat == "" || target.Datasource.UID != "${datasource}" {
+				t.Errorf("%q: query %+v", p.Title, target)
+			}
+			refs[target.RefID] = true
+		}
+	}
+	for _, want := range []string{"Objectives", "Requests", "Saturation", "Model", "Prediction log", "Drift"} {
+		if rows[want] == 0 {
+			t.Errorf("the row %q has no panel", want)
+		}
+	}
+	names := map[string]string{}
+	for _, v := range b.Templating.List {
+		names[v.Name] = v.Type
+	}
+	if names["datasource"] != "datasource" || names["job"] != "query" {
+		t.Errorf("variables %v", names)
+	}
+}
+
+// A mount of a file that is not there is made as a folder, without a word.
+func TestTheComposeFileMountsWhatThereIsAndPinsWhatItRuns(t *testing.T) {
+	data, err := os.ReadFile("compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Services map[string]struct {
+			Image   string
+			Command []string
+			Volumes []string
+		}
+	}
+	if err := yaml.Unmarshal(data, &file); err != nil {
+		t.Fatal(err)
+	}
+	mounted := map[string]string{}
+	for name, s := range file.Services {
+		if !regexp.MustCompile(`^[a-z]+/[a-z]+:v?[0-9.]+@sha256:[0-9a-f]{64}$`).MatchString(s.Image) {
+			t.Errorf("%s: %s is not pinned by tag and digest", name, s.Image)
+		}
+		for _, v := range s.Volumes {
+			from, to, _ := strings.Cut(v, ":")
+			if !strings.HasPrefix(from, "./") {
+				continue
+			}
+			if _, err := os.Stat(from); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			mounted[strings.TrimSuffix(to, ":ro")] = from
+		}
+	}
+	for _, inside := range []string{
+		"/etc/prometheus/prometheus.yaml", "/etc/prometheus/targets.yaml", "/etc/grafana/provisioning/datasources/prometheus.yaml",
+		"/etc/grafana/provisioning/dashboards/fakeart.yaml", "/var/lib/grafana/dashboards/fakeart.json",
+	} {
+		found := false
+		for to, from := range mounted {
+			if rest, ok := strings.CutPrefix(inside, to+"/"); ok {
+				_, err := os.Stat(filepath.Join(from, rest))
+				found = found || err == nil
+			}
+		}
+		if !found {
+			t.Errorf("nothing is mounted at %s", inside)
+		}
+	}
+}
