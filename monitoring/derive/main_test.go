@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -123,31 +125,50 @@ func TestK6GetsWhatAClientCanCountAlone(t *testing.T) {
 	}
 }
 
-func TestPrometheusGetsEveryFigure(t *testing.T) {
-	text := func(replace ...string) string {
-		data, err := prometheusRules(objectives(t, replace...))
-		if err != nil {
-			t.Fatal(err)
+// within makes an objective of time one of so many seconds.
+func within(o *slo.Objective, le string, seconds float64) {
+	good := *o.Good
+	good.Matchers = slices.Clone(good.Matchers)
+	for i := range good.Matchers {
+		if good.Matchers[i].Label == "le" {
+			good.Matchers[i].Value = le
 		}
-		return string(data)
 	}
-	usual, other := text(), text("target: 0.999", "target: 0.995", `le="0.025"`, `le="0.4"`, "30d", "28d")
-	for was, is := range map[string]string{
-		"vector(0.999)": "vector(0.995)", "> 14.4 * 0.001 ": "> 14.4 * 0.005 ", `le="0.025"}[6h]`: `le="0.4"}[6h]`, "ratio_rate30d": "ratio_rate4w",
-		`slo="availability"} / 0.001`: `slo="availability"} / 0.005`,
+	o.Good, o.Latency.Threshold = &good, seconds
+}
+
+func TestPrometheusGetsEveryFigure(t *testing.T) {
+	given := objectives(t)
+	given[0].Target, given[0].Window = 0.975, 28*24*time.Hour
+	within(&given[1], "0.4", 0.4)
+	rules, err := prometheusRules(given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := prometheusTests(given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"vector(0.975)", "> 14.4 * 0.025 and", "> 6 * 0.025 and", "> 1 * 0.025 and", `slo="availability"} / 0.025`, "ratio_rate4w", "[4w]", `le="0.4"}[5m]`, `le="0.4"}[3d]`,
 	} {
-		if !strings.Contains(usual, was) || strings.Contains(usual, is) {
-			t.Errorf("usually there is %s, and no %s", was, is)
+		if !strings.Contains(string(rules), want) {
+			t.Errorf("no %s in\n%s", want, rules)
 		}
-		if !strings.Contains(other, is) || strings.Contains(other, was) {
-			t.Errorf("with other objectives there is %s, and no %s", is, was)
+	}
+	// 0.9 and 1.1 times 14.4 times 0.025, of a million.
+	for _, want := range []string{`le="0.4"`, "0+324000x60 19836000+396000x59 "} {
+		if !strings.Contains(string(tests), want) {
+			t.Errorf("no %s in\n%s", want, tests)
 		}
 	}
 }
 
 // Since its version 3 Prometheus keeps le="1" as le="1.0".
 func TestABucketOfWholeSecondsIsFoundByAnyPrometheus(t *testing.T) {
-	text, err := prometheusRules(objectives(t, `le="0.025"`, `le="1"`))
+	given := objectives(t)
+	within(&given[1], "1", 1)
+	text, err := prometheusRules(given)
 	if want := `le=~"1(\\.0)?"`; err != nil || !strings.Contains(string(text), want) {
 		t.Errorf("no %s (%v)", want, err)
 	}
@@ -172,7 +193,9 @@ func TestAGoodIndicatorIsTheComplementOfABadOne(t *testing.T) {
 }
 
 func TestAnAlertThatCouldNeverFireIsRefused(t *testing.T) {
-	_, err := prometheusRules(objectives(t, "target: 0.99\n", "target: 0.93\n"))
+	given := objectives(t)
+	given[1].Target = 0.93
+	_, err := prometheusRules(given)
 	if err == nil || !strings.HasPrefix(err.Error(), "SLO latency: target 0.93: ") {
 		t.Errorf("got %v", err)
 	}
