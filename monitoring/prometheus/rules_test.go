@@ -38,6 +38,10 @@ func TestRulesAskForSeriesThatThereAre(t *testing.T) {
 }
 
 func TestAlertsSayAllThatSomebodyAtNightNeeds(t *testing.T) {
+	page, err := os.ReadFile("../../docs/monitoring.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, r := range rules(t) {
 		if r.Alert == "" {
 			continue
@@ -48,9 +52,12 @@ func TestAlertsSayAllThatSomebodyAtNightNeeds(t *testing.T) {
 		if !strings.HasPrefix(r.Annotations["summary"], "{{ $labels.") || len(r.Annotations["description"]) < 40 || len(r.Annotations) != 3 {
 			t.Errorf("%s: %v", r.Alert, r.Annotations)
 		}
+		if !regexp.MustCompile(`(?m)^\|.*\b` + r.Alert + `\b.*\| ` + r.Labels["severity"] + ` \|`).Match(page) {
+			t.Errorf("%s: the table of docs/monitoring.md does not have it as %s", r.Alert, r.Labels["severity"])
+		}
 		// LatencyBurnsFast leads to latency-burns-fast.md.
-		page := strings.ToLower(regexp.MustCompile(`\B[A-Z]`).ReplaceAllString(r.Alert, "-$0"))
-		if url := r.Annotations["runbook_url"]; !strings.HasSuffix(url, "/docs/runbooks/"+page+".md") {
+		name := strings.ToLower(regexp.MustCompile(`\B[A-Z]`).ReplaceAllString(r.Alert, "-$0"))
+		if url := r.Annotations["runbook_url"]; !strings.HasSuffix(url, "/docs/runbooks/"+name+".md") {
 			t.Errorf("%s leads to %s", r.Alert, url)
 		}
 	}
