@@ -113,18 +113,21 @@ func (m *Fakeart) Lint(ctx context.Context) (string, error) { //nolint:unparam /
 		WithExec([]string{"make", "lint", "vet", "workflows"}))
 }
 
-// Test runs all tests under the race detector, a short fuzzing and the demo; returns the coverage: cover.out, and coverage.txt by package
+// Test runs all tests under the race detector, those of the alerts, a short fuzzing and the demo; returns the coverage: cover.out, and coverage.txt by package
 func (m *Fakeart) Test(ctx context.Context) (*dagger.Directory, error) { //nolint:unparam // the caller of the function sees it
 	c, err := m.checkout(ctx)
 	if err != nil {
 		return nil, err
 	}
-	k6, err := m.tool(ctx, "k6", "k6")
-	if err != nil {
-		return nil, err
+	for _, name := range []string{"k6", "promtool"} {
+		tool, err := m.tool(ctx, name, name)
+		if err != nil {
+			return nil, err
+		}
+		c = withTool(c, name, tool)
 	}
-	dir, err := withTool(c, "k6", k6).
-		WithExec([]string{"make", "race", "fuzz", "smoke", "cover"}).
+	dir, err := c.
+		WithExec([]string{"make", "race", "slo-check", "fuzz", "smoke", "cover"}).
 		Directory("build/coverage").Sync(ctx)
 	return dir, explained("test", err)
 }
