@@ -4,8 +4,9 @@
 // command line; package config describes them, `trainer config` prints them.
 //
 // The exit code is 0 on success, 1 on failure, 2 when the command line or the
-// configuration is wrong and nothing was started, and 130 when an interrupt
-// (Ctrl-C, SIGTERM) ended the command early.
+// configuration is wrong and nothing was started, 3 when drift was found and
+// --fail-on-drift asked for that, and 130 when an interrupt (Ctrl-C, SIGTERM)
+// ended the command early.
 package main
 
 import (
@@ -35,6 +36,7 @@ var version, commit string
 const (
 	exitFailure     = 1
 	exitUsage       = 2
+	exitDrift       = 3
 	exitInterrupted = 130
 )
 
@@ -56,6 +58,7 @@ type commands struct {
 	Data      dataCommand      `cmd:"" help:"Work on data sets."`
 	Train     trainCommand     `cmd:"" help:"Train the network, export and measure the best epoch's model."`
 	Evaluate  evaluateCommand  `cmd:"" help:"Measure a model file on a split of a prepared data set."`
+	Drift     driftCommand     `cmd:"" help:"Tell whether the pictures and answers in a prediction log are still like those of the validation split."`
 	Benchmark benchmarkCommand `cmd:"" help:"Measure how fast this machine trains, beside how fast it infers."`
 }
 
@@ -111,6 +114,8 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	switch {
 	case errors.As(err, new(usageError)):
 		return exitUsage
+	case errors.Is(err, errDrift):
+		return exitDrift
 	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, train.ErrInterrupted)):
 		return exitInterrupted
 	}

@@ -74,28 +74,38 @@ func Run(ctx context.Context, f *model.File, dataDir, split string, batch int) (
 
 // Logits runs a model over all pictures of a split, in order, batch pictures at a
 // time. It stops between two batches when ctx ends.
-func Logits(ctx context.Context, f *model.File, pictures *dataset.Split, batch int) (_ []float32, err error) {
+func Logits(ctx context.Context, f *model.File, pictures *dataset.Split, batch int) ([]float32, error) {
+	logits := make([]float32, 0, pictures.Len())
+	err := Each(ctx, f, pictures, batch, func(_ int, logit float32, _ []float32) { logits = append(logits, logit) })
+	if err != nil {
+		return nil, err
+	}
+	return logits, nil
+}
+
+// Each is Logits with one call a picture, of its index, logit and embedding. The
+// embedding is valid during the call.
+func Each(ctx context.Context, f *model.File, pictures *dataset.Split, batch int, answer func(i int, logit float32, embedding []float32)) (err error) {
 	if batch < 1 {
-		return nil, fmt.Errorf("batch size %d: give at least 1", batch)
+		return fmt.Errorf("batch size %d: give at least 1", batch)
 	}
 	if size := f.Metadata.InputSize; size != imaging.Size {
-		return nil, fmt.Errorf("the model wants pictures of %d×%d pixels, the data's have %d×%d: train it again on this data",
+		return fmt.Errorf("the model wants pictures of %d×%d pixels, the data's have %d×%d: train it again on this data",
 			size, size, imaging.Size, imaging.Size)
 	}
 	count := pictures.Len()
 	batch = min(batch, max(count, 1))
 	session, err := f.NewSession(batch, ort.Options{})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, session.Close()) }()
 
 	const pixels = imaging.Channels * imaging.Size * imaging.Size
-	logits := make([]float32, 0, count)
-	input := session.Input()
+	input, width := session.Input(), f.EmbeddingSize
 	for first := 0; first < count; first += batch {
 		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("stopped after %d of %d pictures: %w", first, count, err)
+			return fmt.Errorf("stopped after %d of %d pictures: %w", first, count, err)
 		}
 		n := min(batch, count-first)
 		for i := range n {
@@ -105,11 +115,13 @@ func Logits(ctx context.Context, f *model.File, pictures *dataset.Split, batch i
 		// not depend on its neighbours, so what the rows after it hold is no matter,
 		// and one shape means one order of summation for every picture.
 		if err := session.Run(batch); err != nil {
-			return nil, fmt.Errorf("pictures %d to %d: %w", first, first+n-1, err)
+			return fmt.Errorf("pictures %d to %d: %w", first, first+n-1, err)
 		}
-		logits = append(logits, session.Logits()[:n]...)
+		for i := range n {
+			answer(first+i, session.Logits()[i], session.Embeddings()[i*width:(i+1)*width])
+		}
 	}
-	return logits, nil
+	return nil
 }
 
 // JSON returns the result as indented JSON with a newline at its end: what is

@@ -100,6 +100,10 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before the model, so that where there is a model there is its reference.
+	if err := r.writeReference(ctx, f); err != nil {
+		return nil, err
+	}
 	path := r.folder.file(modelFile)
 	if err := atomicwriter.WriteFile(path, data, 0o644); err != nil {
 		return nil, r.unwritten(fmt.Errorf("write %s: %w", path, err))

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"fakeart/internal/config"
+	"fakeart/internal/drift"
 	"fakeart/trainer/dataset"
 	"fakeart/trainer/runlog"
 )
@@ -150,8 +151,8 @@ func (s *stopAfter) Err() error {
 
 // outcome is all that a run leaves which has to be the same whenever the run is.
 type outcome struct {
-	model, eval []byte
-	metrics     []runlog.Row
+	model, eval, drift []byte
+	metrics            []runlog.Row
 }
 
 func outcomeOf(tb testing.TB, dir string) outcome {
@@ -170,7 +171,7 @@ func outcomeOf(tb testing.TB, dir string) outcome {
 	for i := range rows {
 		rows[i].ImagesPerSecond = 0
 	}
-	return outcome{read(modelFile), read(evalFile), rows}
+	return outcome{read(modelFile), read(evalFile), read(drift.File), rows}
 }
 
 // mustEqual compares what two runs left.
@@ -181,6 +182,9 @@ func mustEqual(tb testing.TB, got, want outcome) {
 	}
 	if !bytes.Equal(got.eval, want.eval) {
 		tb.Errorf("%s differs: %s, want %s", evalFile, got.eval, want.eval)
+	}
+	if !bytes.Equal(got.drift, want.drift) {
+		tb.Errorf("%s differs", drift.File)
 	}
 	// As texts, so that NaN, which stands for an empty cell, equals NaN.
 	g, w := fmt.Sprintf("%+v", got.metrics), fmt.Sprintf("%+v", want.metrics)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"fakeart/internal/drift"
 	"fakeart/internal/model"
 	"fakeart/trainer/dataset"
 	"fakeart/trainer/evaluate"
@@ -73,7 +74,7 @@ func skipWithout(t *testing.T, layout string) {
 func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	s := mustTrain(t, dir)
-	want := []string{lockFile, checkpointsDir, configFile, evalFile, metricsFile, modelFile, reportFile, logFile}
+	want := []string{lockFile, checkpointsDir, configFile, drift.File, evalFile, metricsFile, modelFile, reportFile, logFile}
 	got := list(dir)
 	slices.Sort(want)
 	slices.Sort(got)
@@ -109,6 +110,19 @@ func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 		t.Errorf("%s says\n%s\nwant what evaluate says of the model file:\n%s", evalFile, got, text)
 	}
 
+	reference, err := drift.ReadReference(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reference.Model != s.Digest || reference.Data != s.Test.Data || len(reference.Rows) != 12 {
+		t.Errorf("the reference is of model %s, data %s, and has %d rows", reference.Model, reference.Data, len(reference.Rows))
+	}
+	for _, r := range reference.Rows {
+		if label, _ := m.Label(r.Probability); r.Label != label || r.StdDev == 0 || len(r.Embedding) != f.EmbeddingSize {
+			t.Errorf("a row of the reference is %+v", r)
+		}
+	}
+
 	rows := outcomeOf(t, dir).metrics
 	var kinds []string
 	for _, r := range rows {
@@ -130,6 +144,27 @@ func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 		if !strings.Contains(string(log), word) {
 			t.Errorf("%s does not say %q:\n%s", logFile, word, log)
 		}
+	}
+}
+
+func TestTheReferenceIsASampleOfEachClass(t *testing.T) {
+	labels := make([]uint8, 1000)
+	for i := range 250 {
+		labels[4*i] = dataset.Fake
+	}
+	chosen := sampleByClass(labels, 200)
+	fakes := 0
+	for _, i := range chosen {
+		fakes += int(labels[i])
+	}
+	if len(chosen) != 200 || fakes != 50 || !slices.IsSorted(chosen) || len(slices.Compact(slices.Clone(chosen))) != 200 {
+		t.Errorf("%d pictures are chosen, %d of them FAKE", len(chosen), fakes)
+	}
+	if again := sampleByClass(labels, 200); !slices.Equal(again, chosen) {
+		t.Error("others are chosen the second time")
+	}
+	if all := sampleByClass(labels, 5000); len(all) != len(labels) {
+		t.Errorf("of fewer than could be taken %d are", len(all))
 	}
 }
 

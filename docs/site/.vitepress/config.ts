@@ -11,7 +11,7 @@ const runbooks = readdirSync(path.resolve(import.meta.dirname, '../../runbooks')
 // The groups of the sidebar and their pages, by the names of their files in docs/;
 // the texts are the pages' own titles.
 const groups = {
-  'How to': ['data', 'training', 'deployment', 'operations', 'monitoring', 'ci'],
+  'How to': ['data', 'training', 'deployment', 'operations', 'monitoring', 'drift', 'ci'],
   Reference: ['api', 'configuration', 'model-file', 'prediction-log', 'infra'],
   Explanation: ['performance', 'costs'],
   Runbooks: ['runbooks/README', ...runbooks],

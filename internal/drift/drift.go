@@ -1,0 +1,324 @@
+// Package drift tells whether the pictures that a model is asked about, and its answers,
+// still are like those of its validation split.
+//
+// A Reference is what a model was like when it was made, a file that travels with it. The
+// current side is a sample of the prediction log. Compare holds the columns of both
+// against each other, one by one, and the embedding as a whole.
+package drift
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"gonum.org/v1/gonum/stat"
+)
+
+// Row is what is compared of one prediction. The names and meanings are those of the
+// prediction log.
+type Row struct {
+	Time        time.Time
+	Model       string
+	Label       string
+	Probability float64
+	// Format is empty and Width and Height are 0 where they are not known: prepared data
+	// does not keep them.
+	Format        string
+	Width, Height int64
+	// The figures of imaging.Stats.
+	Mean, StdDev, Brightness, Contrast, Sharpness, Saturation float64
+	Embedding                                                 []float32
+}
+
+// Finite tells whether all of the row's numbers are some.
+func (r *Row) Finite() bool {
+	sum := 0.0
+	for _, n := range numbers {
+		sum += 0 * n.of(r)
+	}
+	for _, v := range r.Embedding {
+		sum += 0 * float64(v)
+	}
+	return sum == 0
+}
+
+// The columns.
+var (
+	numbers = []struct {
+		name string
+		of   func(*Row) float64
+	}{
+		{"probability", func(r *Row) float64 { return r.Probability }},
+		{"mean", func(r *Row) float64 { return r.Mean }},
+		{"std_dev", func(r *Row) float64 { return r.StdDev }},
+		{"brightness", func(r *Row) float64 { return r.Brightness }},
+		{"contrast", func(r *Row) float64 { return r.Contrast }},
+		{"sharpness", func(r *Row) float64 { return r.Sharpness }},
+		{"saturation", func(r *Row) float64 { return r.Saturation }},
+		{"width", func(r *Row) float64 { return float64(r.Width) }},
+		{"height", func(r *Row) float64 { return float64(r.Height) }},
+	}
+	categories = []struct {
+		name string
+		of   func(*Row) string
+	}{
+		{"label", func(r *Row) string { return r.Label }},
+		{"image_format", func(r *Row) string { return r.Format }},
+	}
+)
+
+// What counts as drift. Each is in docs/drift.md, with what it was measured to do.
+const (
+	// Alpha is the probability of a false alarm in one comparison, of all columns together.
+	Alpha = 0.01
+	// LeastPSI, LeastWasserstein and LeastJensenShannon are how large a difference that is
+	// no accident has to be, by one of them, to be called drift: among very many rows
+	// none is too small to be seen.
+	LeastPSI           = 0.1
+	LeastWasserstein   = 0.1 // standard deviations of the reference
+	LeastJensenShannon = 0.1
+	// LeastAUC and LeastMMD are the same for the embedding.
+	LeastAUC = 0.6
+	LeastMMD = 0.02
+	// LeastRows is the number of rows on either side below which nothing is said.
+	LeastRows = 100
+)
+
+// ErrTooFew means that there are too few rows to tell whether there is drift.
+var ErrTooFew = errors.New("too few rows to tell")
+
+// The names of the tests in Column.Scores.
+const (
+	TestKS            = "ks"             // Kolmogorov–Smirnov, the statistic D
+	TestPSI           = "psi"            // Population Stability Index
+	TestWasserstein   = "wasserstein"    // in standard deviations of the reference
+	TestJensenShannon = "jensen_shannon" // the distance, in bits
+	TestChiSquare     = "chi_square"     // Pearson's statistic
+	TestMMD           = "mmd"            // squared maximum mean discrepancy
+	TestAUC           = "auc"            // of the classifier that tells the sides apart
+)
+
+// Column is what was found about one column.
+type Column struct {
+	Name string `json:"column" doc:"Name of the column, as in the prediction log."`
+	// Drift, P and Adjusted mean nothing where Unknown is not empty.
+	Drift    bool    `json:"drift" doc:"Whether it has drifted: the adjusted p-value is below alpha, and one of the scores is not small."`
+	P        float64 `json:"p_value" doc:"Probability of such a difference between two samples of the same pictures."`
+	Adjusted float64 `json:"adjusted_p_value" doc:"The same, adjusted by Holm's method for the number of columns."`
+	// Scores are the tests' statistics by name. A score that is not defined is not there.
+	Scores  map[string]float64 `json:"scores" doc:"Statistics of the tests: ks, psi, wasserstein, jensen_shannon, chi_square, mmd, auc."`
+	Unknown string             `json:"unknown,omitempty" doc:"Why the column was not judged; absent when it was."`
+}
+
+// Result is a comparison.
+type Result struct {
+	Drift     bool     `json:"drift" doc:"Whether any column has drifted."`
+	Model     string   `json:"model" doc:"Digest of the model."`
+	Alpha     float64  `json:"alpha" doc:"Probability of a false alarm, of all columns together."`
+	Reference int      `json:"reference_rows" doc:"Rows of the reference that were compared."`
+	Current   int      `json:"current_rows" doc:"Rows of the window that were compared, a sample of them."`
+	Columns   []Column `json:"columns" doc:"What was found, column by column."`
+}
+
+// Drifted names the columns that have drifted.
+func (r *Result) Drifted() []string {
+	var names []string
+	for _, c := range r.Columns {
+		if c.Drift {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// Unknown names the columns that could not be judged.
+func (r *Result) Unknown() []string {
+	var names []string
+	for _, c := range r.Columns {
+		if c.Unknown != "" {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// Compare holds current, rows of one model, against the reference. The rows must have
+// finite numbers. The same rows in the same order give the same result. It is an
+// ErrTooFew when either side has less than LeastRows.
+func Compare(reference, current []Row) (*Result, error) {
+	if n := len(reference); n < LeastRows {
+		return nil, fmt.Errorf("%w: the reference has %d, and it takes %d; train on more pictures, or hold more of them out (experiment.val_split)", ErrTooFew, n, LeastRows)
+	}
+	if n := len(current); n < LeastRows {
+		return nil, fmt.Errorf("%w: there are %d of this model, and it takes %d; wait for more, or look at a longer time", ErrTooFew, n, LeastRows)
+	}
+	r := &Result{Model: current[0].Model, Alpha: Alpha, Reference: len(reference), Current: len(current)}
+	large := map[string]bool{} // whether the difference matters, if it is none of chance
+	for _, n := range numbers {
+		known := func(rows []Row) bool { return rows[0].Width > 0 }
+		if (n.name == "width" || n.name == "height") && !known(reference) {
+			r.Columns = append(r.Columns, Column{Name: n.name, Unknown: unknownToReference})
+			continue
+		}
+		c := compareNumbers(column(reference, n.of), column(current, n.of))
+		c.Name = n.name
+		r.Columns = append(r.Columns, c)
+		large[n.name] = c.Scores[TestPSI] >= LeastPSI || c.Scores[TestWasserstein] >= LeastWasserstein || c.Scores[TestJensenShannon] >= LeastJensenShannon
+	}
+	for _, n := range categories {
+		if n.of(&reference[0]) == "" {
+			r.Columns = append(r.Columns, Column{Name: n.name, Unknown: unknownToReference})
+			continue
+		}
+		c := compareCategories(reference, current, n.of)
+		c.Name = n.name
+		r.Columns = append(r.Columns, c)
+		large[n.name] = c.Scores[TestPSI] >= LeastPSI || c.Scores[TestJensenShannon] >= LeastJensenShannon
+	}
+	c := compareEmbeddings(reference, current)
+	r.Columns = append(r.Columns, c)
+	large[c.Name] = c.Scores[TestMMD] >= LeastMMD || c.Scores[TestAUC] >= LeastAUC
+
+	var judged []int
+	var p []float64
+	for i, c := range r.Columns {
+		if c.Unknown == "" {
+			judged, p = append(judged, i), append(p, c.P)
+		}
+	}
+	for k, adjusted := range Holm(p) {
+		c := &r.Columns[judged[k]]
+		c.Adjusted = adjusted
+		c.Drift = adjusted < Alpha && large[c.Name]
+		r.Drift = r.Drift || c.Drift
+	}
+	return r, nil
+}
+
+const unknownToReference = "the reference, made of prepared data, does not have it; a prediction log as the reference does"
+
+// column returns the values of a column, sorted.
+func column(rows []Row, of func(*Row) float64) []float64 {
+	values := make([]float64, len(rows))
+	for i := range rows {
+		values[i] = of(&rows[i])
+	}
+	slices.Sort(values)
+	return values
+}
+
+func compareNumbers(reference, current []float64) Column {
+	c := Column{Scores: map[string]float64{}}
+	c.Scores[TestKS], c.P = KolmogorovSmirnov(reference, current)
+	e := edges(reference)
+	p, q := shares(reference, e), shares(current, e)
+	c.Scores[TestPSI], c.Scores[TestJensenShannon] = PopulationStability(p, q), JensenShannon(p, q)
+	// A column that is constant in the reference has no deviation to measure by.
+	if deviation := math.Sqrt(stat.PopVariance(reference, nil)); reference[0] != reference[len(reference)-1] {
+		c.Scores[TestWasserstein] = Wasserstein(reference, current) / deviation
+	}
+	return c
+}
+
+func compareCategories(reference, current []Row, of func(*Row) string) Column {
+	names := map[string]int{}
+	var a, b []float64
+	count := func(counts *[]float64, rows []Row) {
+		for i := range rows {
+			name := of(&rows[i])
+			k, ok := names[name]
+			if !ok {
+				k = len(names)
+				names[name] = k
+				a, b = append(a, 0), append(b, 0)
+			}
+			(*counts)[k]++
+		}
+	}
+	count(&a, reference)
+	count(&b, current)
+	c := Column{Scores: map[string]float64{}}
+	c.Scores[TestChiSquare], c.P = ChiSquare(a, b)
+	for i := range a {
+		a[i] /= float64(len(reference))
+		b[i] /= float64(len(current))
+	}
+	c.Scores[TestPSI], c.Scores[TestJensenShannon] = PopulationStability(a, b), JensenShannon(a, b)
+	return c
+}
+
+func compareEmbeddings(reference, current []Row) Column {
+	c := Column{Name: "embedding"}
+	width := len(reference[0].Embedding)
+	if width == 0 {
+		c.Unknown = "the reference has no embeddings"
+		return c
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	a, b := Embeddings(reference, width, rng), Embeddings(current, width, rng)
+	if least := min(len(a), len(b)); least < LeastRows {
+		c.Unknown = fmt.Sprintf("%d rows have an embedding of %d numbers, and it takes %d", least, width, LeastRows)
+		return c
+	}
+	c.Scores = map[string]float64{}
+	c.Scores[TestMMD], c.P = MeanDiscrepancy(a, b, rng)
+	c.Scores[TestAUC] = DomainAUC(a, b)
+	return c
+}
+
+// Embeddings returns at most 400 embeddings of the given width, drawn by rng.
+func Embeddings(rows []Row, width int, rng *rand.Rand) [][]float64 {
+	var vectors [][]float64
+	for _, i := range rng.Perm(len(rows)) {
+		if e := rows[i].Embedding; len(e) == width {
+			v := make([]float64, width)
+			for k, x := range e {
+				v[k] = float64(x)
+			}
+			vectors = append(vectors, v)
+		}
+		if len(vectors) == compared {
+			break
+		}
+	}
+	return vectors
+}
+
+// Sampled is how many rows a Sampler keeps.
+const Sampled = 5000
+
+// Sampler keeps a uniform sample of the rows of a stream (Vitter's algorithm R), of
+// however many in bounded memory. The same stream gives the same sample. Its zero
+// value is ready for use.
+type Sampler struct {
+	Rows []Row
+	Seen int // rows that were offered
+
+	rng *rand.Rand
+}
+
+// Slot counts one more row and tells where to keep it; nil when it is not kept, so
+// that it need not be made.
+func (s *Sampler) Slot() *Row {
+	if s.rng == nil {
+		s.rng = rand.New(rand.NewPCG(1, 1))
+	}
+	s.Seen++
+	if len(s.Rows) < Sampled {
+		s.Rows = append(s.Rows, Row{})
+		return &s.Rows[len(s.Rows)-1]
+	}
+	if i := s.rng.IntN(s.Seen); i < Sampled {
+		return &s.Rows[i]
+	}
+	return nil
+}
+
+// Sorted returns the rows by time.
+func (s *Sampler) Sorted() []Row {
+	slices.SortStableFunc(s.Rows, func(a, b Row) int { return a.Time.Compare(b.Time) })
+	return s.Rows
+}

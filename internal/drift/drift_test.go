@@ -1,0 +1,310 @@
+package drift
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// drawn makes n rows of a model whose pictures are moved by so many deviations.
+func drawn(seed uint64, n int, moved float64) []Row {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	rows := make([]Row, n)
+	for i := range rows {
+		u := func() float64 { return 0.5 + 0.1*(rng.NormFloat64()+moved) }
+		r := &rows[i]
+		*r = Row{
+			Time: time.Unix(int64(i), 0), Model: "sha256:aa", Label: "REAL", Probability: u(), Format: "jpeg", Width: 32, Height: 32,
+			Mean: u(), StdDev: u(), Brightness: u(), Contrast: u(), Sharpness: u(), Saturation: u(), Embedding: make([]float32, 16),
+		}
+		if r.Probability > 0.5 {
+			r.Label = "FAKE"
+		}
+		if rng.IntN(3) == 0 {
+			r.Format, r.Width, r.Height = "png", int64(100+rng.IntN(400)), int64(100+rng.IntN(400))
+		}
+		for k := range r.Embedding {
+			r.Embedding[k] = float32(rng.NormFloat64() + moved)
+		}
+	}
+	return rows
+}
+
+func compare(t *testing.T, reference, current []Row) *Result {
+	t.Helper()
+	r, err := Compare(reference, current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *Result) column(t *testing.T, name string) Column {
+	t.Helper()
+	for _, c := range r.Columns {
+		if c.Name == name {
+			return c
+		}
+	}
+	t.Fatalf("there is no column %s", name)
+	return Column{}
+}
+
+func TestRowsOfOneKindHaveNotDrifted(t *testing.T) {
+	for seed := range uint64(20) {
+		if r := compare(t, drawn(seed, 500, 0), drawn(1000+seed, 300, 0)); r.Drift {
+			t.Errorf("seed %d: drift in %v", seed, r.Drifted())
+		}
+	}
+}
+
+func TestEachColumnThatMovesIsNamed(t *testing.T) {
+	reference := drawn(1, 800, 0)
+	for name, move := range map[string]func(*Row){
+		"probability":  func(r *Row) { r.Probability += 0.1 },
+		"mean":         func(r *Row) { r.Mean += 0.1 },
+		"std_dev":      func(r *Row) { r.StdDev += 0.1 },
+		"brightness":   func(r *Row) { r.Brightness += 0.1 },
+		"contrast":     func(r *Row) { r.Contrast += 0.1 },
+		"sharpness":    func(r *Row) { r.Sharpness += 0.1 },
+		"saturation":   func(r *Row) { r.Saturation += 0.1 },
+		"width":        func(r *Row) { r.Width *= 3 },
+		"height":       func(r *Row) { r.Height *= 3 },
+		"label":        func(r *Row) { r.Label = "FAKE" },
+		"image_format": func(r *Row) { r.Format = "webp" },
+		"embedding": func(r *Row) {
+			for k := range r.Embedding {
+				r.Embedding[k] *= 2 // which no linear classifier sees
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			current := drawn(2, 400, 0)
+			for i := range current {
+				move(&current[i])
+			}
+			r := compare(t, reference, current)
+			if got := r.Drifted(); !slices.Equal(got, []string{name}) {
+				t.Errorf("drift in %v", got)
+			}
+		})
+	}
+}
+
+func TestADifferenceThatDoesNotMatterIsNoDrift(t *testing.T) {
+	current := drawn(2, 20000, 0)
+	for i := range current {
+		current[i].Mean += 0.006
+	}
+	c := compare(t, drawn(1, 20000, 0), current).column(t, "mean")
+	if c.Adjusted >= Alpha {
+		t.Fatalf("p is %g: the test tests nothing", c.Adjusted)
+	}
+	if c.Drift {
+		t.Errorf("%v is called drift", c.Scores)
+	}
+}
+
+func TestTooFewRowsAreNoAnswer(t *testing.T) {
+	for _, n := range []int{0, 10, LeastRows - 1} {
+		if _, err := Compare(drawn(1, 500, 0), drawn(2, n, 9)); !errors.Is(err, ErrTooFew) {
+			t.Errorf("%d rows: %v", n, err)
+		}
+		if _, err := Compare(drawn(1, n, 0), drawn(2, 500, 9)); !errors.Is(err, ErrTooFew) {
+			t.Errorf("a reference of %d rows: %v", n, err)
+		}
+	}
+}
+
+func TestColumnsThatDoNotVaryAreJudged(t *testing.T) {
+	set := func(rows []Row, v float64) []Row {
+		for i := range rows {
+			rows[i].Saturation, rows[i].Label = v, "REAL"
+			rows[i].Embedding = []float32{1, 2}
+		}
+		return rows
+	}
+	r := compare(t, set(drawn(1, 300, 0), 0.2), set(drawn(2, 300, 0), 0.2))
+	if r.Drift {
+		t.Errorf("drift in %v", r.Drifted())
+	}
+	for _, c := range r.Columns {
+		for test, score := range c.Scores {
+			if math.IsNaN(score) || math.IsInf(score, 0) {
+				t.Errorf("%s: %s is %g", c.Name, test, score)
+			}
+		}
+	}
+	for _, v := range []float64{0.1, 0.3} {
+		r = compare(t, set(drawn(1, 300, 0), 0.2), set(drawn(2, 300, 0), v))
+		if got := r.Drifted(); !slices.Equal(got, []string{"saturation"}) {
+			t.Errorf("0.2 that became %g: drift in %v", v, got)
+		}
+	}
+}
+
+func TestWhatTheReferenceDoesNotHaveIsUnknown(t *testing.T) {
+	reference := drawn(1, 300, 0)
+	for i := range reference {
+		reference[i].Format, reference[i].Width, reference[i].Height, reference[i].Embedding = "", 0, 0, nil
+	}
+	r := compare(t, reference, drawn(2, 300, 0))
+	if got := r.Unknown(); !slices.Equal(got, []string{"width", "height", "image_format", "embedding"}) {
+		t.Errorf("unknown are %v", got)
+	}
+	if r.Drift {
+		t.Errorf("drift in %v", r.Drifted())
+	}
+	current := drawn(2, 300, 0)
+	for i := range current {
+		current[i].Embedding = current[i].Embedding[:3]
+	}
+	if c := compare(t, drawn(1, 300, 0), current).column(t, "embedding"); c.Unknown == "" || c.Drift {
+		t.Errorf("embeddings of another width: %+v", c)
+	}
+}
+
+func TestTheSameRowsGiveTheSameResult(t *testing.T) {
+	reference, current := drawn(1, 600, 0), drawn(2, 600, 0.1)
+	first, second := compare(t, reference, current), compare(t, reference, current)
+	if !reflect.DeepEqual(first, second) {
+		t.Errorf("%+v\nand\n%+v", first, second)
+	}
+}
+
+func TestRowsWithNoNumbersAreNotFinite(t *testing.T) {
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		a, b := drawn(1, 1, 0)[0], drawn(1, 1, 0)[0]
+		if !a.Finite() {
+			t.Fatal("an ordinary row is not finite")
+		}
+		a.Contrast, b.Embedding[3] = v, float32(v)
+		if a.Finite() || b.Finite() {
+			t.Errorf("%g is called a finite number", v)
+		}
+	}
+}
+
+func TestAReferenceIsReadAsItWasWritten(t *testing.T) {
+	want := &Reference{Model: "sha256:aa", Data: "sha256:bb", Rows: drawn(1, 150, 0)}
+	for i := range want.Rows {
+		r := &want.Rows[i]
+		r.Time, r.Format, r.Width, r.Height = time.Time{}, "", 0, 0
+	}
+	data, err := want.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := want.Marshal()
+	if err != nil || !slices.Equal(data, again) {
+		t.Errorf("it is written in two ways (%v)", err)
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, File)
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, named := range []string{path, dir} {
+		got, err := ReadReference(named)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s is read as another one", named)
+		}
+	}
+}
+
+func TestWhatIsNoReferenceIsRefused(t *testing.T) {
+	whole, err := (&Reference{Model: "sha256:aa", Rows: drawn(1, 150, 0)}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nan := drawn(1, 150, 0)
+	nan[7].Mean = math.NaN()
+	broken, err := (&Reference{Model: "sha256:aa", Rows: nan}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{
+		"empty": {}, "text": []byte("time,model\n"), "cut": whole[:len(whole)/2], "nan": broken,
+		"damaged": append(slices.Clone(whole[:len(whole)-60]), make([]byte, 60)...),
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadReference(path); !errors.Is(err, ErrNoReference) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := ReadReference(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+func TestASampleIsUniformAndTheSame(t *testing.T) {
+	take := func() *Sampler {
+		var s Sampler
+		for i := range 20 * Sampled {
+			if r := s.Slot(); r != nil {
+				r.Time = time.Unix(int64(i), 0)
+			}
+		}
+		return &s
+	}
+	s := take()
+	if len(s.Rows) != Sampled || s.Seen != 20*Sampled {
+		t.Fatalf("%d rows of %d", len(s.Rows), s.Seen)
+	}
+	// By tenths of the stream: 500 each, with a standard deviation of 21.
+	var tenths [10]int
+	for _, r := range s.Rows {
+		tenths[r.Time.Unix()/(2*Sampled)]++
+	}
+	for i, n := range tenths {
+		if n < 400 || n > 600 {
+			t.Errorf("%d rows of the tenth no. %d", n, i)
+		}
+	}
+	if !reflect.DeepEqual(take().Sorted(), s.Sorted()) {
+		t.Error("the same stream gives another sample")
+	}
+}
+
+func BenchmarkCompare(b *testing.B) {
+	widen := func(rows []Row) []Row {
+		rng := rand.New(rand.NewPCG(9, 0))
+		for i := range rows {
+			rows[i].Embedding = make([]float32, 128)
+			for k := range rows[i].Embedding {
+				rows[i].Embedding[k] = float32(rng.NormFloat64())
+			}
+		}
+		return rows
+	}
+	reference := widen(drawn(1, ReferenceRows, 0))
+	for name, moved := range map[string]float64{"alike": 0, "moved": 1} {
+		current := widen(drawn(2, Sampled, moved))
+		for i := range current {
+			for k := range current[i].Embedding {
+				current[i].Embedding[k] += float32(moved)
+			}
+		}
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := Compare(reference, current); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/moby/sys/atomicwriter"
+
+	"fakeart/internal/drift"
+	"fakeart/trainer/predictions"
+)
+
+// driftCommand compares a prediction log with a reference.
+type driftCommand struct {
+	Reference   string    `required:"" placeholder:"RUN" help:"What to compare with: a run folder, the reference.parquet of one, or an older prediction log."`
+	Current     string    `required:"" placeholder:"LOG" help:"Prediction log: the server's database, also while it writes it, or an export (ndjson, csv, parquet)."`
+	Since       time.Time `placeholder:"TIME" help:"Leave out older records, as in 2026-11-26T00:00:00Z. Of a log as the reference, take only older ones."`
+	Until       time.Time `placeholder:"TIME" help:"Leave out newer records, and those of the moment itself."`
+	JSON        string    `placeholder:"FILE" help:"Write the result as JSON."`
+	FailOnDrift bool      `help:"Exit with 3 when there is drift."`
+}
+
+// Validate refuses times between which there is none.
+func (c *driftCommand) Validate() error {
+	if !c.Since.IsZero() && !c.Until.IsZero() && !c.Since.Before(c.Until) {
+		return fmt.Errorf("--since=%s is not before --until=%s", c.Since.Format(time.RFC3339), c.Until.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// errDrift means that there is drift, where that is to be a failure.
+var errDrift = errors.New("drift")
+
+// driftResult is what is written as JSON.
+type driftResult struct {
+	*drift.Result
+	From        time.Time      `json:"from"`
+	To          time.Time      `json:"to"`
+	Records     int            `json:"records"`
+	OtherModels map[string]int `json:"records_of_other_models"`
+	Broken      int            `json:"broken_rows"`
+}
+
+// Run prints the comparison on standard output.
+func (c *driftCommand) Run(ctx context.Context, std streams) error {
+	reference, current, err := c.read(ctx)
+	if err != nil {
+		return err
+	}
+	for _, line := range leftOut(current) {
+		fmt.Fprintln(std.err, line)
+	}
+	result, err := drift.Compare(reference.Rows, current.Rows)
+	if err != nil {
+		return fmt.Errorf("compare %s with %s: %w", c.Current, c.Reference, err)
+	}
+	if c.JSON != "" {
+		text, err := json.MarshalIndent(driftResult{result, current.From, current.To, current.Taken, current.OtherModels, current.Broken}, "", "  ")
+		if err != nil {
+			return fmt.Errorf("write result as JSON: %w", err)
+		}
+		if err := atomicwriter.WriteFile(c.JSON, append(text, '\n'), 0o644); err != nil {
+			return fmt.Errorf("write result %s: %w", c.JSON, err)
+		}
+	}
+	if err := writeDrift(std.out, result, current); err != nil {
+		return err
+	}
+	if result.Drift && c.FailOnDrift {
+		return fmt.Errorf("%w: %s", errDrift, strings.Join(result.Drifted(), ", "))
+	}
+	return nil
+}
+
+// read reads both sides.
+func (c *driftCommand) read(ctx context.Context) (*drift.Reference, *predictions.Log, error) {
+	query := predictions.Query{Since: c.Since, Until: c.Until}
+	reference, err := drift.ReadReference(c.Reference)
+	if err == nil {
+		query.Model = reference.Model
+		current, err := predictions.Read(ctx, c.Current, query)
+		return reference, current, err
+	}
+	if !errors.Is(err, drift.ErrNoReference) {
+		return nil, nil, err
+	}
+	current, err2 := predictions.Read(ctx, c.Current, query)
+	if err2 != nil {
+		return nil, nil, err2
+	}
+	older, err2 := predictions.Read(ctx, c.Reference, predictions.Query{Model: current.Model, Until: c.Since})
+	if errors.Is(err2, predictions.ErrFormat) {
+		return nil, nil, fmt.Errorf("%w; neither is it a prediction log", err)
+	}
+	if err2 != nil {
+		return nil, nil, err2
+	}
+	return &drift.Reference{Model: older.Model, Rows: older.Rows}, current, nil
+}
+
+// leftOut says which records were not compared, though they are of the time asked for.
+func leftOut(l *predictions.Log) (lines []string) {
+	for _, model := range slices.Sorted(maps.Keys(l.OtherModels)) {
+		lines = append(lines, fmt.Sprintf("left out %d records of another model, %s", l.OtherModels[model], model))
+	}
+	if l.Broken > 0 {
+		lines = append(lines, fmt.Sprintf("left out %d records with values that are no finite numbers", l.Broken))
+	}
+	return lines
+}
+
+// writeDrift writes the comparison as a table for people.
+func writeDrift(out io.Writer, r *drift.Result, l *predictions.Log) error {
+	var b strings.Builder
+	sample := ""
+	if l.Taken > len(l.Rows) {
+		sample = fmt.Sprintf(", a sample of %d", len(l.Rows))
+	}
+	fmt.Fprintf(&b, "%d records%s, %s to %s, against %d of the reference\nmodel %s\n\n",
+		l.Taken, sample, l.From.Format(time.RFC3339), l.To.Format(time.RFC3339), r.Reference, r.Model)
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	tests := []string{drift.TestKS, drift.TestChiSquare, drift.TestPSI, drift.TestWasserstein, drift.TestJensenShannon, drift.TestMMD, drift.TestAUC}
+	fmt.Fprintf(t, "column\tadjusted p\t%s\t\t\n", strings.Join(tests, "\t"))
+	for _, c := range r.Columns {
+		verdict, p := "-", fmt.Sprintf("%.2g", c.Adjusted)
+		switch {
+		case c.Unknown != "":
+			verdict, p = "unknown", ""
+		case c.Drift:
+			verdict = "DRIFT"
+		}
+		fmt.Fprintf(t, "%s\t%s\t", c.Name, p)
+		for _, test := range tests {
+			if score, ok := c.Scores[test]; ok {
+				fmt.Fprintf(t, "%.3g", score)
+			}
+			fmt.Fprint(t, "\t")
+		}
+		fmt.Fprintf(t, "%s\t\n", verdict)
+	}
+	_ = t.Flush()
+	for _, c := range r.Columns {
+		if c.Unknown != "" {
+			fmt.Fprintf(&b, "\n%s is unknown: %s", c.Name, c.Unknown)
+		}
+	}
+	if len(r.Unknown()) > 0 {
+		b.WriteString("\n")
+	}
+	switch {
+	case r.Drift:
+		fmt.Fprintf(&b, "\ndrift in %s\n", strings.Join(r.Drifted(), ", "))
+	case len(r.Unknown()) > 0:
+		b.WriteString("\nno drift in the other columns\n")
+	default:
+		b.WriteString("\nno drift\n")
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}

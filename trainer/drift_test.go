@@ -1,0 +1,167 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"fakeart/internal/drift"
+)
+
+// trained is a run folder whose reference has 200 rows.
+func trained(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	data, run := filepath.Join(dir, "d"), filepath.Join(dir, "r")
+	for _, args := range [][]string{
+		{"data", "prepare", "dataset.dir=" + data, "dataset.train_per_class=200", "dataset.test_per_class=2"},
+		{"train", "dataset.dir=" + data, "run.dir=" + run, "experiment.epochs=1", "experiment.val_split=0.5", "model.channels=[2]", "model.dense=[8]"},
+	} {
+		if code, _, stderr := trainer(t, args...); code != 0 {
+			t.Fatal(stderr)
+		}
+	}
+	return run
+}
+
+// logged writes a log in which each row of the run's reference stands so many times, as
+// change makes it.
+func logged(t *testing.T, run string, times int, change func(*drift.Row)) string {
+	t.Helper()
+	reference, err := drift.ReadReference(run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for i := range times * len(reference.Rows) {
+		r := reference.Rows[i%len(reference.Rows)]
+		r.Embedding = slices.Clone(r.Embedding)
+		r.Format, r.Width, r.Height = "jpeg", 32, 32
+		change(&r)
+		embedding, err := json.Marshal(r.Embedding)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, `{"time":"%s","model":"%s","label":"%s","probability":%g,"image_format":"%s","width":%d,"height":%d,"mean":%g,"std_dev":%g,`+
+			`"brightness":%g,"contrast":%g,"sharpness":%g,"saturation":%g,"embedding":%s}`+"\n",
+			time.Unix(1e9+int64(i), 0).UTC().Format(time.RFC3339), r.Model, r.Label, r.Probability, r.Format, r.Width, r.Height, r.Mean, r.StdDev,
+			r.Brightness, r.Contrast, r.Sharpness, r.Saturation, embedding)
+	}
+	path := filepath.Join(t.TempDir(), "log.ndjson")
+	if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDriftIsFoundInAChangedLogAlone(t *testing.T) {
+	run := trained(t)
+	same := logged(t, run, 1, func(*drift.Row) {})
+	changed := logged(t, run, 1, func(r *drift.Row) { r.Sharpness /= 2 })
+
+	code, stdout, stderr := trainer(t, "drift", "--reference", run, "--current", same, "--fail-on-drift")
+	if code != 0 || stderr != "" || !strings.Contains(stdout, "no drift in the other columns") || !strings.Contains(stdout, "image_format is unknown") {
+		t.Errorf("no change: exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
+	}
+	result := filepath.Join(t.TempDir(), "drift.json")
+	code, stdout, stderr = trainer(t, "drift", "--reference", filepath.Join(run, drift.File), "--current", changed, "--json", result)
+	if code != 0 || stderr != "" || !strings.Contains(stdout, "\ndrift in sharpness\n") {
+		t.Errorf("a change: exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
+	}
+	code, _, stderr = trainer(t, "drift", "--reference", run, "--current", changed, "--fail-on-drift")
+	if code != exitDrift {
+		t.Errorf("--fail-on-drift: exit code %d", code)
+	}
+	oneLine(t, stderr, "sharpness")
+
+	text, err := os.ReadFile(result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Drift   bool
+		Records int
+		From    time.Time
+		Columns []drift.Column
+	}
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	if !got.Drift || got.Records != 200 || got.From.Unix() != 1e9 || len(got.Columns) != 12 {
+		t.Errorf("the JSON is %s", text)
+	}
+}
+
+func TestAnOlderLogIsAReference(t *testing.T) {
+	run := trained(t)
+	// From its second half on, other sizes come.
+	n := 0
+	log := logged(t, run, 2, func(r *drift.Row) {
+		if n++; n > 200 {
+			r.Width = 640
+		}
+	})
+	since := time.Unix(1e9+200, 0).UTC().Format(time.RFC3339)
+	code, stdout, stderr := trainer(t, "drift", "--reference", log, "--current", log, "--since", since, "--fail-on-drift")
+	if code != exitDrift || !strings.Contains(stdout, "\ndrift in width\n") || strings.Contains(stdout, "unknown") {
+		t.Errorf("exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
+	}
+}
+
+func TestRecordsOfOtherModelsAreLeftOutAndCounted(t *testing.T) {
+	run := trained(t)
+	n := 0
+	log := logged(t, run, 2, func(r *drift.Row) {
+		if n++; n%2 == 0 {
+			r.Model, r.Mean = "sha256:other", 9
+		}
+	})
+	code, stdout, stderr := trainer(t, "drift", "--reference", run, "--current", log, "--fail-on-drift")
+	if code != 0 || stderr != "left out 200 records of another model, sha256:other\n" {
+		t.Errorf("exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
+	}
+}
+
+func TestWhatCannotBeJudgedIsAnError(t *testing.T) {
+	run := trained(t)
+	empty := filepath.Join(t.TempDir(), "empty.ndjson")
+	if err := os.WriteFile(empty, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	ten := logged(t, run, 1, func(r *drift.Row) {
+		if n++; n > 10 {
+			r.Model = "sha256:other"
+		}
+	})
+	other := logged(t, run, 1, func(r *drift.Row) { r.Model = "sha256:other" })
+	for _, test := range []struct {
+		args []string
+		code int
+		says []string
+	}{
+		{[]string{"--reference", run, "--current", empty}, exitFailure, []string{empty, "it is empty"}},
+		{[]string{"--reference", run, "--current", other}, exitFailure, []string{other, "other models", "sha256:other"}},
+		{[]string{"--reference", run, "--current", run}, exitFailure, []string{run, "not a file"}},
+		{[]string{"--reference", empty, "--current", other}, exitFailure, []string{empty}},
+		{[]string{"--reference", t.TempDir(), "--current", other}, exitFailure, []string{drift.File}},
+		{[]string{"--reference", run}, exitUsage, []string{"--current"}},
+		{[]string{"--reference", run, "--current", other, "--since", "yesterday"}, exitUsage, []string{"yesterday"}},
+		{[]string{"--reference", run, "--current", other, "--since", "2026-01-02T00:00:00Z", "--until", "2026-01-01T00:00:00Z"}, exitUsage, []string{"not before"}},
+	} {
+		code, stdout, stderr := trainer(t, append([]string{"drift", "--fail-on-drift"}, test.args...)...)
+		if code != test.code || stdout != "" {
+			t.Errorf("%v: exit code %d, standard output %q", test.args, code, stdout)
+		}
+		oneLine(t, stderr, test.says...)
+	}
+	code, stdout, stderr := trainer(t, "drift", "--fail-on-drift", "--reference", run, "--current", ten)
+	if code != exitFailure || stdout != "" || !strings.Contains(stderr, "too few rows to tell") {
+		t.Errorf("ten rows: exit code %d, standard output %q, standard error %q", code, stdout, stderr)
+	}
+}

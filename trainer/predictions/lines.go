@@ -1,0 +1,199 @@
+package predictions
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"fakeart/internal/drift"
+)
+
+// wanted are the columns that every export has to have.
+var wanted = []string{
+	"time", "model", "label", "probability", "image_format", "width", "height",
+	"mean", "std_dev", "brightness", "contrast", "sharpness", "saturation", "embedding",
+}
+
+// number is one of JSON, or a text that holds one: BigQuery writes whole numbers and
+// those that are none so.
+type number float64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *number) UnmarshalJSON(text []byte) error {
+	v, err := strconv.ParseFloat(string(bytes.Trim(text, `"`)), 64)
+	*n = number(v)
+	return err
+}
+
+// jsonRow is a record in JSON.
+type jsonRow struct {
+	Label       string    `json:"label"`
+	Probability number    `json:"probability"`
+	Format      string    `json:"image_format"`
+	Width       number    `json:"width"`
+	Height      number    `json:"height"`
+	Mean        number    `json:"mean"`
+	StdDev      number    `json:"std_dev"`
+	Brightness  number    `json:"brightness"`
+	Contrast    number    `json:"contrast"`
+	Sharpness   number    `json:"sharpness"`
+	Saturation  number    `json:"saturation"`
+	Embedding   []float32 `json:"embedding"`
+}
+
+func eachOfNDJSON(ctx context.Context, in *bufio.Reader, f func(record) error) error {
+	var long []byte // a line that does not fit into the reader's buffer
+	for line := 1; ; line++ {
+		if line%1000 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		text, err := in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			long = append(long[:0], text...)
+			for errors.Is(err, bufio.ErrBufferFull) {
+				text, err = in.ReadSlice('\n')
+				long = append(long, text...)
+			}
+			text = long
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		end := err != nil
+		if text = bytes.TrimSpace(text); len(text) > 0 {
+			if err := lineOfNDJSON(text, line == 1, f); err != nil {
+				return fmt.Errorf("line %d: %w", line, err)
+			}
+		}
+		if end {
+			return nil
+		}
+	}
+}
+
+func lineOfNDJSON(text []byte, first bool, f func(record) error) error {
+	if first {
+		var members map[string]json.RawMessage
+		if err := json.Unmarshal(text, &members); err != nil {
+			return fmt.Errorf("%w: no JSON object of one line: %w", ErrFormat, err)
+		}
+		if err := missing(slices.Collect(maps.Keys(members))); err != nil {
+			return err
+		}
+	}
+	var head struct {
+		Time  string `json:"time"`
+		Model string `json:"model"`
+	}
+	if err := json.Unmarshal(text, &head); err != nil {
+		return fmt.Errorf("%w; an export that broke off is not whole: take it again", err)
+	}
+	t, err := parseTime(head.Time)
+	if err != nil {
+		return err
+	}
+	r := record{time: t, model: head.Model, fill: func(r *drift.Row) error {
+		var j jsonRow
+		if err := json.Unmarshal(text, &j); err != nil {
+			return err
+		}
+		*r = drift.Row{
+			Label: j.Label, Probability: float64(j.Probability), Format: j.Format, Width: int64(j.Width), Height: int64(j.Height),
+			Mean: float64(j.Mean), StdDev: float64(j.StdDev), Brightness: float64(j.Brightness), Contrast: float64(j.Contrast),
+			Sharpness: float64(j.Sharpness), Saturation: float64(j.Saturation), Embedding: j.Embedding,
+		}
+		return nil
+	}}
+	if bytes.Contains(text, []byte(`"image":"`)) {
+		r.picture = func() ([]byte, error) {
+			var p struct {
+				Image []byte `json:"image"`
+			}
+			err := json.Unmarshal(text, &p)
+			return p.Image, err
+		}
+	}
+	return f(r)
+}
+
+func eachOfCSV(ctx context.Context, in *bufio.Reader, f func(record) error) error {
+	if head, err := in.Peek(3); err == nil && string(head) == "\ufeff" {
+		_, _ = in.Discard(3)
+	}
+	table := csv.NewReader(in)
+	table.ReuseRecord = true
+	header, err := table.Read()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	at := map[string]int{}
+	for i, name := range header {
+		at[strings.Clone(name)] = i
+	}
+	if err := missing(header); err != nil {
+		return err
+	}
+	image, hasImage := at["image"]
+	for n := 1; ; n++ {
+		fields, err := table.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n%1000 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		field := func(name string) string { return fields[at[name]] }
+		line, _ := table.FieldPos(0)
+		t, err := parseTime(field("time"))
+		if err != nil {
+			return fmt.Errorf("line %d: %w", line, err)
+		}
+		r := record{time: t, model: field("model"), fill: func(r *drift.Row) error {
+			*r = drift.Row{Label: strings.Clone(field("label")), Format: strings.Clone(field("image_format"))}
+			var errs []error
+			number := func(name string) float64 {
+				v, err := strconv.ParseFloat(field(name), 64)
+				if err != nil {
+					errs = append(errs, fmt.Errorf("line %d: %s: %w", line, name, err))
+				}
+				return v
+			}
+			r.Probability, r.Width, r.Height = number("probability"), int64(number("width")), int64(number("height"))
+			r.Mean, r.StdDev, r.Brightness = number("mean"), number("std_dev"), number("brightness")
+			r.Contrast, r.Sharpness, r.Saturation = number("contrast"), number("sharpness"), number("saturation")
+			if err := json.Unmarshal([]byte(field("embedding")), &r.Embedding); err != nil {
+				errs = append(errs, fmt.Errorf("line %d: embedding: %w", line, err))
+			}
+			return errors.Join(errs...)
+		}}
+		if hasImage && fields[image] != "" {
+			r.picture = func() ([]byte, error) { return base64.StdEncoding.DecodeString(fields[image]) }
+		}
+		if err := f(r); err != nil {
+			return err
+		}
+	}
+}
+
+// missing names the first wanted column that is not among names.
+func missing(names []string) error {
+	for _, name := range wanted {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("%w: there is no column %q", ErrFormat, name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package predictions
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	_ "modernc.org/sqlite" // the driver "sqlite", in Go: the server's, too
+
+	"fakeart/internal/drift"
+)
+
+// eachOfDatabase reads one state of the database, beside a server that writes it. What
+// is long of a record is only read when it is sampled.
+func eachOfDatabase(ctx context.Context, path string, f func(record) error) (err error) {
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: filepath.ToSlash(path)}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	row, err := tx.PrepareContext(ctx, `SELECT label, probability, image_format, width, height, mean, std_dev, brightness, contrast, sharpness, saturation, embedding
+		FROM predictions WHERE seq = ?`)
+	if err != nil {
+		if strings.Contains(err.Error(), "no such") {
+			return fmt.Errorf("%w: the database is another program's (%w)", ErrFormat, err)
+		}
+		return err
+	}
+	defer func() { _ = row.Close() }()
+	rows, err := tx.QueryContext(ctx, "SELECT seq, time, model, image_logged, image_sha256 FROM predictions ORDER BY seq")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var (
+			seq                int64
+			stamp, model, hash sql.RawBytes
+			logged             bool
+		)
+		if err := rows.Scan(&seq, &stamp, &model, &logged, &hash); err != nil {
+			return err
+		}
+		t, err := parseTime(string(stamp))
+		if err != nil {
+			return fmt.Errorf("record %d: %w", seq, err)
+		}
+		r := record{time: t, model: string(model), fill: func(r *drift.Row) error {
+			var embedding []byte
+			numbers := make([]sql.NullFloat64, 7) // SQLite keeps NaN as NULL
+			err := row.QueryRowContext(ctx, seq).Scan(&r.Label, &numbers[0], &r.Format, &r.Width, &r.Height,
+				&numbers[1], &numbers[2], &numbers[3], &numbers[4], &numbers[5], &numbers[6], &embedding)
+			for i, to := range []*float64{&r.Probability, &r.Mean, &r.StdDev, &r.Brightness, &r.Contrast, &r.Sharpness, &r.Saturation} {
+				if *to = numbers[i].Float64; !numbers[i].Valid {
+					*to = math.NaN()
+				}
+			}
+			r.Embedding = make([]float32, len(embedding)/4)
+			for i := range r.Embedding {
+				r.Embedding[i] = math.Float32frombits(binary.LittleEndian.Uint32(embedding[4*i:]))
+			}
+			return err
+		}}
+		if logged {
+			r.picture = func() (data []byte, err error) {
+				err = tx.QueryRowContext(ctx, "SELECT data FROM images WHERE sha256 = ?", string(hash)).Scan(&data)
+				if errors.Is(err, sql.ErrNoRows) {
+					err = nil // deleted beside it
+				}
+				return data, err
+			}
+		}
+		if err := f(r); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
