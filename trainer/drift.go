@@ -16,6 +16,7 @@ import (
 
 	"fakeart/internal/drift"
 	"fakeart/trainer/predictions"
+	"fakeart/trainer/report"
 )
 
 // driftCommand compares a prediction log with a reference.
@@ -24,6 +25,7 @@ type driftCommand struct {
 	Current     string    `required:"" placeholder:"LOG" help:"Prediction log: the server's database, also while it writes it, or an export (ndjson, csv, parquet)."`
 	Since       time.Time `placeholder:"TIME" help:"Leave out older records, as in 2026-11-26T00:00:00Z. Of a log as the reference, take only older ones."`
 	Until       time.Time `placeholder:"TIME" help:"Leave out newer records, and those of the moment itself."`
+	Report      string    `placeholder:"FILE" help:"Write a page with the distributions, one HTML file."`
 	JSON        string    `placeholder:"FILE" help:"Write the result as JSON."`
 	FailOnDrift bool      `help:"Exit with 3 when there is drift."`
 }
@@ -69,6 +71,11 @@ func (c *driftCommand) Run(ctx context.Context, std streams) error {
 		}
 		if err := atomicwriter.WriteFile(c.JSON, append(text, '\n'), 0o644); err != nil {
 			return fmt.Errorf("write result %s: %w", c.JSON, err)
+		}
+	}
+	if c.Report != "" {
+		if err := report.WriteDrift(c.Report, report.Drift{Result: result, Reference: reference.Rows, Log: current}); err != nil {
+			return err
 		}
 	}
 	if err := writeDrift(std.out, result, current); err != nil {
@@ -147,13 +154,8 @@ func writeDrift(out io.Writer, r *drift.Result, l *predictions.Log) error {
 		fmt.Fprintf(t, "%s\t\n", verdict)
 	}
 	_ = t.Flush()
-	for _, c := range r.Columns {
-		if c.Unknown != "" {
-			fmt.Fprintf(&b, "\n%s is unknown: %s", c.Name, c.Unknown)
-		}
-	}
-	if len(r.Unknown()) > 0 {
-		b.WriteString("\n")
+	for _, u := range r.Unknown() {
+		fmt.Fprintf(&b, "\nunknown: %s\n", u)
 	}
 	switch {
 	case r.Drift:

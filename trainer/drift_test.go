@@ -65,11 +65,11 @@ func TestDriftIsFoundInAChangedLogAlone(t *testing.T) {
 	changed := logged(t, run, 1, func(r *drift.Row) { r.Sharpness /= 2 })
 
 	code, stdout, stderr := trainer(t, "drift", "--reference", run, "--current", same, "--fail-on-drift")
-	if code != 0 || stderr != "" || !strings.Contains(stdout, "no drift in the other columns") || !strings.Contains(stdout, "image_format is unknown") {
+	if code != 0 || stderr != "" || !strings.Contains(stdout, "no drift in the other columns") || !strings.Contains(stdout, "unknown: width, height, image_format: ") {
 		t.Errorf("no change: exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
 	}
-	result := filepath.Join(t.TempDir(), "drift.json")
-	code, stdout, stderr = trainer(t, "drift", "--reference", filepath.Join(run, drift.File), "--current", changed, "--json", result)
+	result, page := filepath.Join(t.TempDir(), "drift.json"), filepath.Join(t.TempDir(), "drift.html")
+	code, stdout, stderr = trainer(t, "drift", "--reference", filepath.Join(run, drift.File), "--current", changed, "--json", result, "--report", page)
 	if code != 0 || stderr != "" || !strings.Contains(stdout, "\ndrift in sharpness\n") {
 		t.Errorf("a change: exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
 	}
@@ -82,6 +82,9 @@ func TestDriftIsFoundInAChangedLogAlone(t *testing.T) {
 	text, err := os.ReadFile(result)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if html, err := os.ReadFile(page); err != nil || !strings.Contains(string(html), "Drift in sharpness") {
+		t.Errorf("the page: %v", err)
 	}
 	var got struct {
 		Drift   bool

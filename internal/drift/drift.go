@@ -12,6 +12,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"gonum.org/v1/gonum/stat"
@@ -134,15 +135,29 @@ func (r *Result) Drifted() []string {
 	return names
 }
 
-// Unknown names the columns that could not be judged.
-func (r *Result) Unknown() []string {
-	var names []string
+// Unknown is columns that could not be judged, for one reason.
+type Unknown struct {
+	Columns []string
+	Reason  string
+}
+
+// String says so in words.
+func (u Unknown) String() string { return strings.Join(u.Columns, ", ") + ": " + u.Reason }
+
+// Unknown lists the columns that could not be judged.
+func (r *Result) Unknown() []Unknown {
+	var list []Unknown
 	for _, c := range r.Columns {
-		if c.Unknown != "" {
-			names = append(names, c.Name)
+		i := slices.IndexFunc(list, func(u Unknown) bool { return u.Reason == c.Unknown })
+		switch {
+		case c.Unknown == "":
+		case i < 0:
+			list = append(list, Unknown{[]string{c.Name}, c.Unknown})
+		default:
+			list[i].Columns = append(list[i].Columns, c.Name)
 		}
 	}
-	return names
+	return list
 }
 
 // Compare holds current, rows of one model, against the reference. The rows must have
@@ -198,7 +213,7 @@ func Compare(reference, current []Row) (*Result, error) {
 	return r, nil
 }
 
-const unknownToReference = "the reference, made of prepared data, does not have it; a prediction log as the reference does"
+const unknownToReference = "prepared data does not keep it, of which the reference is made; an older prediction log as the reference does"
 
 // column returns the values of a column, sorted.
 func column(rows []Row, of func(*Row) float64) []float64 {
@@ -321,4 +336,25 @@ func (s *Sampler) Slot() *Row {
 func (s *Sampler) Sorted() []Row {
 	slices.SortStableFunc(s.Rows, func(a, b Row) int { return a.Time.Compare(b.Time) })
 	return s.Rows
+}
+
+// Number returns the function that reads a column of numbers; nil where there is none of
+// that name.
+func Number(name string) func(*Row) float64 {
+	for _, n := range numbers {
+		if n.name == name {
+			return n.of
+		}
+	}
+	return nil
+}
+
+// Category is the same for a column of categories.
+func Category(name string) func(*Row) string {
+	for _, n := range categories {
+		if n.name == name {
+			return n.of
+		}
+	}
+	return nil
 }

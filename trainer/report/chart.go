@@ -67,7 +67,7 @@ type chart struct {
 	err           error // the first one
 }
 
-func newChart(xLabel, yLabel string, width, height vg.Length) *chart {
+func newChart(xLabel, yLabel string, height vg.Length) *chart {
 	p := plot.New()
 	p.BackgroundColor = nil
 	text := font.Font{Typeface: "Liberation", Variant: "Sans", Size: labelSize}
@@ -87,7 +87,7 @@ func newChart(xLabel, yLabel string, width, height vg.Length) *chart {
 	g.Vertical.Color = nil
 	g.Horizontal = grid.line(0.8)
 	p.Add(g)
-	return &chart{plot: p, width: width, height: height}
+	return &chart{plot: p, width: chartWidth, height: height}
 }
 
 // note keeps the first error. The library's constructors refuse data that is not

@@ -112,7 +112,7 @@ func (h history) epochCurve(column func(runlog.Row) float64) plotter.XYs {
 }
 
 func (h history) axes(yLabel string) *chart {
-	c := newChart(h.xLabel(), yLabel, chartWidth, chartHeight)
+	c := newChart(h.xLabel(), yLabel, chartHeight)
 	last := 0
 	for _, rows := range [][]runlog.Row{h.steps, h.epochs} {
 		if n := len(rows); n > 0 {

@@ -118,7 +118,7 @@ func scoreFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, 
 		*n++
 		most = math.Max(most, *n)
 	}
-	c := newChart("logit (positive: FAKE is the likelier)", "pictures", chartWidth, chartHeight)
+	c := newChart("logit (positive: FAKE is the likelier)", "pictures", chartHeight)
 	c.plot.X.Tick.Marker = ticks{count: 8}
 	c.plot.Y.Tick.Marker = ticks{count: 5, whole: true}
 	c.plot.X.Min, c.plot.X.Max = low, high
@@ -156,7 +156,7 @@ func scoreFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, 
 }
 
 func unitChart(xLabel, yLabel string) *chart {
-	c := newChart(xLabel, yLabel, chartWidth, unitHeight)
+	c := newChart(xLabel, yLabel, unitHeight)
 	c.plot.X.Min, c.plot.X.Max, c.plot.Y.Min, c.plot.Y.Max = 0, 1, 0, 1
 	return c
 }

@@ -6,7 +6,7 @@ package report
 import (
 	"bytes"
 	"cmp"
-	_ "embed"
+	"embed"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -48,13 +48,14 @@ type Report struct {
 // worst is how many mistakes of each of the two kinds a page shows.
 const worst = 12
 
-//go:embed report.html.tmpl
-var pageText string
+//go:embed *.html.tmpl
+var templates embed.FS
 
-var page = template.Must(template.New("report").Funcs(template.FuncMap{
+var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"percent": func(v float64) string { return strconv.FormatFloat(100*v, 'f', 2, 64) + " %" },
 	"fixed":   func(v float64) string { return strconv.FormatFloat(v, 'f', 4, 64) },
-}).Parse(pageText))
+	"short":   func(v float64) string { return strconv.FormatFloat(v, 'g', 3, 64) },
+}).ParseFS(templates, "*.html.tmpl"))
 
 // Write writes the page of r to path, which holds either its old content or the
 // whole new one at any moment. The same report gives the same bytes.
@@ -162,7 +163,7 @@ func render(r Report) ([]byte, error) {
 	v.Facts = facts(r, h)
 
 	var html bytes.Buffer
-	if err := page.Execute(&html, v); err != nil {
+	if err := pages.ExecuteTemplate(&html, "report.html.tmpl", v); err != nil {
 		return nil, err
 	}
 	return html.Bytes(), nil

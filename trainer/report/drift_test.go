@@ -1,0 +1,94 @@
+package report
+
+import (
+	"bytes"
+	"image"
+	"image/png"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"fakeart/internal/drift"
+	"fakeart/trainer/predictions"
+)
+
+// driftOf is a comparison with a log of n rows, one every step.
+func driftOf(t *testing.T, n int, step time.Duration) Drift {
+	t.Helper()
+	rows := func(n int, moved float64) []drift.Row {
+		rng := rand.New(rand.NewPCG(uint64(n), 1))
+		rows := make([]drift.Row, n)
+		for i := range rows {
+			v := func() float64 { return 0.5 + 0.1*rng.NormFloat64() }
+			rows[i] = drift.Row{
+				Time: time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC).Add(time.Duration(i) * step), Model: "sha256:aa", Label: "REAL", Probability: v(),
+				Format: "<b>", Width: 32, Height: 32, Mean: v(), StdDev: v(), Brightness: v() + moved, Contrast: v(), Sharpness: v(), Saturation: 0.25,
+				Embedding: []float32{float32(v()), float32(v()), float32(v())},
+			}
+		}
+		return rows
+	}
+	reference, current := rows(300, 0), rows(n, 0.3)
+	result, err := drift.Compare(reference, current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var picture bytes.Buffer
+	if err := png.Encode(&picture, image.NewRGBA(image.Rect(0, 0, 40, 30))); err != nil {
+		t.Fatal(err)
+	}
+	return Drift{result, reference, &predictions.Log{
+		Model: "sha256:aa", Taken: n + 7, From: current[0].Time, To: current[n-1].Time, Rows: current, OtherModels: map[string]int{"sha256:bb": 3}, Broken: 2,
+		Pictures: []predictions.Picture{{Label: "FAKE", Probability: 0.75, Data: picture.Bytes()}, {Label: "REAL", Data: []byte("gone")}},
+	}}
+}
+
+func TestAPageAboutDriftShowsEachColumn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "drift.html")
+	if err := WriteDrift(path, driftOf(t, 400, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	html := string(text)
+	for _, part := range []string{
+		"<h1>Drift in brightness</h1>", "407 records, of which a sample of 400 was compared, 2026-11-26T10:00:00Z to 2026-11-26T16:39:00Z",
+		"3 records of other models", "2 records with values that are no finite numbers", "hours since 2026-11-26 10:00 UTC", "Mean of brightness over time",
+		"Distribution of saturation", "Shares of image_format", "&lt;b&gt;", "principal components", "FAKE 0.7500",
+	} {
+		if !strings.Contains(html, part) {
+			t.Errorf("the page does not say %q", part)
+		}
+	}
+	if n := strings.Count(html, "<img "); n != 1 {
+		t.Errorf("%d pictures are shown", n)
+	}
+	if n := strings.Count(html, "<svg "); n != 12+9 {
+		t.Errorf("%d drawings", n)
+	}
+	// Nothing is asked for elsewhere.
+	if outside := regexp.MustCompile(`(?i)https?://|<script|<link rel="stylesheet`).FindString(html); outside != "" {
+		t.Errorf("the page has %q", outside)
+	}
+	if strings.Contains(html, "<b>") {
+		t.Error("a format is taken for HTML")
+	}
+}
+
+func TestAShortLogHasNoCurvesOverTime(t *testing.T) {
+	for name, d := range map[string]Drift{"few rows": driftOf(t, 150, time.Hour), "one moment": driftOf(t, 400, 0)} {
+		html, err := renderDrift(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(html), "Over time") {
+			t.Errorf("%s: there are curves", name)
+		}
+	}
+}
