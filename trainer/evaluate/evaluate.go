@@ -33,6 +33,8 @@ type Result struct {
 	// Classes are the class names in label order; the last one is the positive class.
 	Classes []string `json:"classes"`
 	Metrics
+	// Corruptions are the accuracies on corrupted pictures; empty unless they were measured.
+	Corruptions []Corrupted `json:"corruptions,omitempty"`
 }
 
 // Run measures a model on a split ("train" or "test") of the data set in dataDir,
@@ -177,6 +179,20 @@ func (r *Result) WriteTable(w io.Writer) {
 	fmt.Fprintf(t, "is %s\t%d\t%d\t\n", positive, c.TP, c.FN)
 	fmt.Fprintf(t, "is %s\t%d\t%d\t\n", negative, c.FP, c.TN)
 	_ = t.Flush()
+
+	if len(r.Corruptions) > 0 {
+		fmt.Fprintf(w, "\naccuracy on corrupted pictures, by severity; %.4f on average\n\n", CorruptedMean(r.Corruptions))
+		t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprint(t, "\t1\t2\t3\t4\t5\t\n")
+		for _, c := range r.Corruptions {
+			fmt.Fprintf(t, "%s\t", c.Corruption)
+			for _, a := range c.Accuracy {
+				fmt.Fprintf(t, "%.4f\t", a)
+			}
+			fmt.Fprintln(t)
+		}
+		_ = t.Flush()
+	}
 
 	fmt.Fprintf(w, "\nmodel  %s\ndata   %s\n", r.Model, r.Data)
 	for _, note := range r.Notes {

@@ -80,10 +80,12 @@ type view struct {
 	Fake      string
 	Curves    []figure
 	Quality   []figure
-	Confusion []confusionRow
-	Mistakes  []mistakes
-	Facts     []fact
-	Config    string
+	// Robustness shows the accuracy on corrupted pictures, where it was measured.
+	Robustness []figure
+	Confusion  []confusionRow
+	Mistakes   []mistakes
+	Facts      []fact
+	Config     string
 }
 
 type confusionRow struct {
@@ -152,6 +154,9 @@ func render(r Report) ([]byte, error) {
 		return nil, err
 	}
 	v.Quality = []figure{scores, roc, reliability}
+	if v.Robustness, err = robustnessFigures(r.Result); err != nil {
+		return nil, err
+	}
 	v.Confusion = confusion(r.Result.Confusion, v.Real, v.Fake)
 	for _, label := range []uint8{dataset.Real, dataset.Fake} {
 		m, err := worstMistakes(r, label)

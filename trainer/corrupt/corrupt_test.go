@@ -1,0 +1,134 @@
+package corrupt
+
+import (
+	"bytes"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// picture is one with edges, a gradient and colours.
+func picture() []uint8 {
+	p := make([]uint8, size*size*colours)
+	for y := range size {
+		for x := range size {
+			at := p[(y*size+x)*colours:]
+			at[0], at[1], at[2] = uint8(40+4*x), uint8(200-3*y), 90
+			if (x/5+y/7)%2 == 0 {
+				at[0], at[2] = 60, 150
+			}
+		}
+	}
+	return p
+}
+
+// distance is the mean of the differences of levels.
+func distance(a, b []uint8) float64 {
+	sum := 0.0
+	for i := range a {
+		sum += math.Abs(float64(a[i]) - float64(b[i]))
+	}
+	return sum / float64(len(a))
+}
+
+func apply(t *testing.T, c Corruption, severity int, seed uint64) []uint8 {
+	t.Helper()
+	p := picture()
+	if err := c.Apply(p, c.Amounts[severity], rand.New(rand.NewPCG(seed, 0))); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestTheHighestSeverityChangesMost(t *testing.T) {
+	for _, c := range Corruptions {
+		least, most := distance(picture(), apply(t, c, 0, 1)), distance(picture(), apply(t, c, Severities-1, 1))
+		if least == 0 || most < 1.2*least {
+			t.Errorf("%s: changed by %.3f levels at severity 1, by %.3f at 5", c.Name, least, most)
+		}
+	}
+}
+
+func TestTheSameSeedGivesTheSamePicture(t *testing.T) {
+	for _, c := range Corruptions {
+		first := apply(t, c, 2, 1)
+		if !bytes.Equal(first, apply(t, c, 2, 1)) {
+			t.Errorf("%s: another picture", c.Name)
+		}
+		if same := bytes.Equal(first, apply(t, c, 2, 2)); same != (c.Name != "noise") {
+			t.Errorf("%s: with another seed, the same picture: %v", c.Name, same)
+		}
+	}
+}
+
+func TestAPictureOfOneColourKeepsIt(t *testing.T) {
+	for _, c := range Corruptions {
+		switch c.Name {
+		case "noise", "brightness":
+			continue // which change it
+		}
+		p := bytes.Repeat([]uint8{100, 100, 100}, size*size)
+		if err := c.Apply(p, c.Amounts[4], nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range p {
+			if v < 99 || v > 101 {
+				t.Errorf("%s makes %d of 100", c.Name, v)
+				break
+			}
+		}
+	}
+}
+
+func TestCorruptionsDoWhatTheirAmountsSay(t *testing.T) {
+	grey := func(v uint8) []uint8 { return bytes.Repeat([]uint8{v}, size*size*colours) }
+	p := grey(128)
+	_ = Noise(p, 0.1, rand.New(rand.NewPCG(1, 0)))
+	sum := 0.0
+	for _, v := range p {
+		sum += (float64(v) - 128) * (float64(v) - 128)
+	}
+	if deviation := math.Sqrt(sum/float64(len(p))) / 255; math.Abs(deviation-0.1) > 0.005 {
+		t.Errorf("noise of 0.1 deviates by %.4f", deviation)
+	}
+	p = grey(0)
+	p[0], p[1], p[2] = 100, 50, 0
+	_ = Brightness(p, 0.2, nil)
+	if p[0] != 151 || p[1] != 76 || p[2] != 0 || p[3] != 51 {
+		t.Errorf("brightness + 51 of (100,50,0) and black: %v and %v", p[:3], p[3:6])
+	}
+	p = picture()
+	_ = Contrast(p, 0.5, nil)
+	if before, after := spread(picture()), spread(p); math.Abs(after/before-0.5) > 0.01 {
+		t.Errorf("contrast of 0.5: a deviation of %.2f becomes %.2f", before, after)
+	}
+	p = picture()
+	_ = Pixelate(p, 0.5, nil)
+	for i := 0; i < len(p); i += 2 * colours {
+		if !bytes.Equal(p[i:][:colours], p[i+colours:][:colours]) {
+			t.Fatalf("half as many pixels: those at %d differ", i/colours)
+		}
+	}
+	want := 0
+	for _, i := range []int{0, colours, size * colours, (size + 1) * colours} {
+		want += int(picture()[i])
+	}
+	if math.Abs(float64(p[0])-float64(want)/4) > 0.51 {
+		t.Errorf("the first square is %d, its pixels' mean %d/4", p[0], want)
+	}
+	// A point spreads as the normal distribution does: 0.159 of σ=1 in the middle.
+	p = grey(0)
+	p[(16*size+16)*colours] = 255
+	_ = Blur(p, 1, nil)
+	if got := p[(16*size+16)*colours]; got < 40 || got > 42 {
+		t.Errorf("of a point of 255 there is %d left", got)
+	}
+}
+
+func spread(p []uint8) float64 {
+	var sum, squares, n float64
+	for i := 0; i < len(p); i += colours {
+		sum, squares, n = sum+float64(p[i]), squares+float64(p[i])*float64(p[i]), n+1
+	}
+	return math.Sqrt(squares/n - sum*sum/n/n)
+}
