@@ -14,6 +14,7 @@ import (
 var adminRoutes = []struct{ method, path, body string }{
 	{"GET", "/log", ""},
 	{"GET", "/log/export", ""},
+	{"GET", "/drift", ""},
 	{"PUT", "/models/current", `{"model":"previous"}`},
 }
 

@@ -56,6 +56,7 @@ func (m *Main) register(app *fiber.App) {
 	m.registerState(api)
 	m.registerModels(api)
 	m.registerLog(api)
+	m.registerDrift(api)
 	for _, o := range m.operations(document.Components.Schemas) {
 		router.Add(o.Method, strings.NewReplacer("{", ":", "}", "").Replace(o.Path), o.handlers...)
 		document.AddOperation(&o.Operation)

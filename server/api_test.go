@@ -103,6 +103,9 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	}
 	unreachable.models.source, unreachable.models.options = bucket, source.Options{Timeout: time.Second}
 	small := start(t)
+	undecided, drifting := watched(t), watched(t)
+	judged(t, drifting, 120, 100)
+	looked(t, drifting)
 	small.models.options = source.Options{Limit: 10}
 
 	picture := pngOf(t, plain(red, 32, 32))
@@ -143,6 +146,9 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		"log": {
 			"200": {m: open, query: "?limit=5"}, "400": {m: open, query: "?cursor=x"}, "401": {m: tokens}, "403": {m: open, header: proxied},
 			"404": {m: unlogged}, "422": {m: open, query: "?limit=0"},
+		},
+		"drift": {
+			"200": {m: drifting}, "401": {m: tokens}, "403": {m: open, header: proxied}, "404": {m: open}, "409": {m: undecided},
 		},
 		"export-log": {
 			"200": {m: open}, "400": {m: open, query: "?format=xls"}, "401": {m: tokens, header: map[string]string{"Authorization": "Bearer wrong"}},

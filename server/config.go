@@ -65,6 +65,10 @@ type Config struct {
 	LogMaxAge      time.Duration `help:"Delete records that are older; 0 keeps them." default:"0" group:"Prediction log"`
 	LogMaxRows     int64         `help:"Delete the oldest records beyond so many; 0 keeps them." default:"1000000" group:"Prediction log"`
 
+	DriftReference string        `help:"reference.parquet of the model, or the run folder with it: look for drift of the log from it. It is read anew each time, so that it can be replaced with the model." placeholder:"PATH" group:"Drift"`
+	DriftEvery     time.Duration `help:"How often to look for drift." default:"10m" group:"Drift"`
+	DriftWindow    time.Duration `help:"How far back to look." default:"24h" group:"Drift"`
+
 	LogLevel   string   `help:"What the program says on standard error: ${enum}. At debug each request has a line, at info a sample." enum:"debug,info,warn,error" default:"info" group:"Messages"`
 	LogFormat  string   `help:"How it says it: ${enum}. JSON is in Cloud Logging's shape; auto is text on a terminal, JSON elsewhere." enum:"auto,json,text" default:"auto" group:"Messages"`
 	CORSOrigin []string `name:"cors-origin" help:"Origin whose web pages may use the API; repeatable; * is every one. Administration stays closed to them." placeholder:"ORIGIN" group:"Listening"`
@@ -146,6 +150,8 @@ func (c *Config) Validate() error {
 		{"request-timeout", c.RequestTimeout, time.Millisecond},
 		{"shutdown-timeout", c.ShutdownTimeout, 0},
 		{"log-max-age", c.LogMaxAge, 0},
+		{"drift-every", c.DriftEvery, time.Second},
+		{"drift-window", c.DriftWindow, time.Second},
 	} {
 		if d.value < d.least {
 			bad("--%s=%s: need at least %s", d.flag, d.value, d.least)
@@ -180,6 +186,9 @@ func (c *Config) Validate() error {
 	}
 	if c.LogStore != "none" && c.LogPath == "" {
 		bad("--log-path: is empty; name a file, or turn the log off with --log-store=none")
+	}
+	if c.LogStore != "sqlite" && c.DriftReference != "" {
+		bad("--drift-reference: the log is looked at, which can only be read with --log-store=sqlite, not %s", c.LogStore)
 	}
 	if c.LogStore == "none" && (c.LogDurable || c.LogRequired) {
 		bad("--log-store=none: stores nothing, which --log-durable and --log-required ask for")

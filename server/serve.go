@@ -40,6 +40,7 @@ type Main struct {
 	predictions *predlog.Log    // nil without a log
 	reader      predlog.Reader  // nil when the log cannot be read here
 	outbox      *predlog.PubSub // nil with another log
+	drift       *driftWatch     // nil when drift is not looked for
 	bodies      *bodies
 	decoders    *decoders
 	admins      *admins
@@ -58,6 +59,7 @@ type Main struct {
 	afterBatch func(pictures int, took time.Duration)
 
 	watching sync.WaitGroup
+	looking  sync.WaitGroup // for drift
 	unwatch  context.CancelFunc
 	closed   bool // Close was called
 }
@@ -113,6 +115,11 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	if err = errors.Join(err, <-opened); err != nil {
 		return err
 	}
+	if c.DriftReference != "" {
+		if m.drift, err = newDriftWatch(m); err != nil {
+			return err
+		}
+	}
 	if err := m.listen(ctx, c.Addr, "--addr", m.newApp); err != nil {
 		return err
 	}
@@ -128,6 +135,9 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	m.unwatch = unwatch
 	if every := time.Duration(c.ModelWatch); every > 0 {
 		m.watching.Go(func() { m.models.watch(watch, every) })
+	}
+	if m.drift != nil {
+		m.looking.Go(func() { m.drift.watch(watch, c.DriftEvery) })
 	}
 	use := m.models.current.Load()
 	m.log.Info("listening on "+m.URL(), "model", use.file.Digest, "name", use.file.Metadata.Name, "onnxruntime", ort.Version())
@@ -279,6 +289,7 @@ func (m *Main) Close() error {
 		m.watching.Wait()
 	}
 	err := m.shutdown(ctx)
+	m.looking.Wait() // half a second at most, from which the requests did not have to wait
 	if m.predictions != nil {
 		// Records are in memory still: they get their time even when requests took it all.
 		flush, cancel := context.WithTimeout(context.Background(), max(m.config.ShutdownTimeout, minFlush))

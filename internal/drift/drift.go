@@ -104,8 +104,7 @@ const (
 
 // Column is what was found about one column.
 type Column struct {
-	Name string `json:"column" doc:"Name of the column, as in the prediction log."`
-	// Drift, P and Adjusted mean nothing where Unknown is not empty.
+	Name     string  `json:"column" doc:"Name of the column, as in the prediction log."`
 	Drift    bool    `json:"drift" doc:"Whether it has drifted: the adjusted p-value is below alpha, and one of the scores is not small."`
 	P        float64 `json:"p_value" doc:"Probability of such a difference between two samples of the same pictures."`
 	Adjusted float64 `json:"adjusted_p_value" doc:"The same, adjusted by Holm's method for the number of columns."`
@@ -164,6 +163,12 @@ func (r *Result) Unknown() []Unknown {
 // finite numbers. The same rows in the same order give the same result. It is an
 // ErrTooFew when either side has less than LeastRows.
 func Compare(reference, current []Row) (*Result, error) {
+	return CompareResting(reference, current, func() {})
+}
+
+// CompareResting is Compare for a program that has other things to do: every few
+// milliseconds of work it calls rest, which may take its time.
+func CompareResting(reference, current []Row, rest func()) (*Result, error) {
 	if n := len(reference); n < LeastRows {
 		return nil, fmt.Errorf("%w: the reference has %d, and it takes %d; train on more pictures, or hold more of them out (experiment.val_split)", ErrTooFew, n, LeastRows)
 	}
@@ -173,9 +178,10 @@ func Compare(reference, current []Row) (*Result, error) {
 	r := &Result{Model: current[0].Model, Alpha: Alpha, Reference: len(reference), Current: len(current)}
 	large := map[string]bool{} // whether the difference matters, if it is none of chance
 	for _, n := range numbers {
+		rest()
 		known := func(rows []Row) bool { return rows[0].Width > 0 }
 		if (n.name == "width" || n.name == "height") && !known(reference) {
-			r.Columns = append(r.Columns, Column{Name: n.name, Unknown: unknownToReference})
+			r.Columns = append(r.Columns, unknown(n.name, unknownToReference))
 			continue
 		}
 		c := compareNumbers(column(reference, n.of), column(current, n.of))
@@ -185,7 +191,7 @@ func Compare(reference, current []Row) (*Result, error) {
 	}
 	for _, n := range categories {
 		if n.of(&reference[0]) == "" {
-			r.Columns = append(r.Columns, Column{Name: n.name, Unknown: unknownToReference})
+			r.Columns = append(r.Columns, unknown(n.name, unknownToReference))
 			continue
 		}
 		c := compareCategories(reference, current, n.of)
@@ -193,7 +199,7 @@ func Compare(reference, current []Row) (*Result, error) {
 		r.Columns = append(r.Columns, c)
 		large[n.name] = c.Scores[TestPSI] >= LeastPSI || c.Scores[TestJensenShannon] >= LeastJensenShannon
 	}
-	c := compareEmbeddings(reference, current)
+	c := compareEmbeddings(reference, current, rest)
 	r.Columns = append(r.Columns, c)
 	large[c.Name] = c.Scores[TestMMD] >= LeastMMD || c.Scores[TestAUC] >= LeastAUC
 
@@ -213,7 +219,12 @@ func Compare(reference, current []Row) (*Result, error) {
 	return r, nil
 }
 
-const unknownToReference = "prepared data does not keep it, of which the reference is made; an older prediction log as the reference does"
+// unknown is a column that is not judged, with p-values that say nothing.
+func unknown(name, reason string) Column {
+	return Column{Name: name, P: 1, Adjusted: 1, Scores: map[string]float64{}, Unknown: reason}
+}
+
+const unknownToReference = "the reference is made of prepared data, which does not keep it"
 
 // column returns the values of a column, sorted.
 func column(rows []Row, of func(*Row) float64) []float64 {
@@ -265,22 +276,20 @@ func compareCategories(reference, current []Row, of func(*Row) string) Column {
 	return c
 }
 
-func compareEmbeddings(reference, current []Row) Column {
-	c := Column{Name: "embedding"}
+func compareEmbeddings(reference, current []Row, rest func()) Column {
+	const name = "embedding"
 	width := len(reference[0].Embedding)
 	if width == 0 {
-		c.Unknown = "the reference has no embeddings"
-		return c
+		return unknown(name, "the reference has no embeddings")
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	a, b := Embeddings(reference, width, rng), Embeddings(current, width, rng)
 	if least := min(len(a), len(b)); least < LeastRows {
-		c.Unknown = fmt.Sprintf("%d rows have an embedding of %d numbers, and it takes %d", least, width, LeastRows)
-		return c
+		return unknown(name, fmt.Sprintf("%d rows have an embedding of %d numbers, and it takes %d", least, width, LeastRows))
 	}
-	c.Scores = map[string]float64{}
-	c.Scores[TestMMD], c.P = MeanDiscrepancy(a, b, rng)
-	c.Scores[TestAUC] = DomainAUC(a, b)
+	c := Column{Name: name, Scores: map[string]float64{}}
+	c.Scores[TestMMD], c.P = MeanDiscrepancy(a, b, rng, rest)
+	c.Scores[TestAUC] = DomainAUC(a, b, rest)
 	return c
 }
 

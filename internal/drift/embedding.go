@@ -28,10 +28,10 @@ const (
 // exp(−‖x−y‖²/2σ²), σ being the median of all distances. p is the probability of one as
 // large when both are of one distribution, by permutations drawn from rng: it stops at
 // 20 that exceed the observed one (Besag and Clifford, 1991). Both samples need at
-// least two vectors.
-func MeanDiscrepancy(a, b [][]float64, rng *rand.Rand) (mmd2, p float64) {
+// least two vectors. rest is called again and again.
+func MeanDiscrepancy(a, b [][]float64, rng *rand.Rand, rest func()) (mmd2, p float64) {
 	all := append(slices.Clone(a), b...)
-	k := kernel(all)
+	k := kernel(all, rest)
 	n, m := len(a), len(b)
 	rows := make([]float64, n+m) // sums, without the diagonal
 	total := 0.0
@@ -67,6 +67,7 @@ func MeanDiscrepancy(a, b [][]float64, rng *rand.Rand) (mmd2, p float64) {
 	beyond := 0
 	for drawn := 1; drawn <= permutations; drawn++ {
 		rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		rest()
 		copy(first, order)
 		slices.Sort(first)
 		// Equal up to the order of summation is as large.
@@ -80,7 +81,7 @@ func MeanDiscrepancy(a, b [][]float64, rng *rand.Rand) (mmd2, p float64) {
 }
 
 // kernel is the lower triangle of the kernel's matrix.
-func kernel(all [][]float64) [][]float64 {
+func kernel(all [][]float64, rest func()) [][]float64 {
 	k := make([][]float64, len(all))
 	var squares []float64
 	for i, x := range all {
@@ -94,6 +95,7 @@ func kernel(all [][]float64) [][]float64 {
 			k[i][j] = sum
 		}
 		squares = append(squares, k[i]...)
+		rest()
 	}
 	slices.Sort(squares)
 	half := len(squares) / 2
@@ -105,6 +107,7 @@ func kernel(all [][]float64) [][]float64 {
 		median = 1 // more than half of all pairs are equal; any width tells the others apart
 	}
 	for _, row := range k {
+		rest()
 		for j, square := range row {
 			row[j] = math.Exp(-square / (2 * median * median))
 		}
@@ -116,7 +119,8 @@ func kernel(all [][]float64) [][]float64 {
 // from those of a: logistic regression on standardized components with a ridge
 // penalty of 1, each fifth judged by what was learnt from the others. A half means that it cannot
 // tell them apart. Both samples need at least 5 vectors, in random order.
-func DomainAUC(a, b [][]float64) float64 {
+// rest is called again and again.
+func DomainAUC(a, b [][]float64, rest func()) float64 {
 	all := append(slices.Clone(a), b...)
 	scores := make([]float64, len(all))
 	for fold := range folds {
@@ -127,7 +131,7 @@ func DomainAUC(a, b [][]float64) float64 {
 				learn, labels = append(learn, x), append(labels, label(i >= len(a)))
 			}
 		}
-		judge := newClassifier(learn, labels)
+		judge := newClassifier(learn, labels, rest)
 		for i, x := range all {
 			if i%folds == fold {
 				scores[i] = judge(x)
@@ -145,7 +149,7 @@ func label(of bool) float64 {
 }
 
 // newClassifier fits logistic regression by Newton's method and returns its logit.
-func newClassifier(rows [][]float64, labels []float64) func([]float64) float64 {
+func newClassifier(rows [][]float64, labels []float64, rest func()) func([]float64) float64 {
 	width := len(rows[0])
 	mean, scale := standard(rows)
 	x := mat.NewDense(len(rows), width+1, nil)
@@ -157,6 +161,7 @@ func newClassifier(rows [][]float64, labels []float64) func([]float64) float64 {
 	}
 	w := mat.NewVecDense(width+1, nil)
 	for range 25 {
+		rest()
 		var z, gradient, step mat.VecDense
 		z.MulVec(x, w)
 		weighted := mat.DenseCopyOf(x)

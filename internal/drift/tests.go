@@ -27,10 +27,13 @@ const (
 // two sorted samples, and the probability of one as large when both are of one
 // distribution. With ties the probability is an upper bound.
 func KolmogorovSmirnov(a, b []float64) (d, p float64) {
-	d = stat.KolmogorovSmirnov(a, nil, b, nil)
 	n, m := len(a), len(b)
+	pairs := float64(n) * float64(m)
+	// It is a whole number of pairs, but for the order of summation.
+	whole := math.Round(stat.KolmogorovSmirnov(a, nil, b, nil) * pairs)
+	d = whole / pairs
 	if n*m <= exactPaths {
-		return d, pathsBeyond(n, m, int(math.Round(d*float64(n)*float64(m))))
+		return d, pathsBeyond(n, m, int(whole))
 	}
 	return d, kolmogorov(d * math.Sqrt(float64(n)*float64(m)/float64(n+m)))
 }

@@ -124,13 +124,13 @@ func TestManyPairsUseTheLimitOfTheDistribution(t *testing.T) {
 func TestStatisticsOfVectorsAreSciPys(t *testing.T) {
 	for _, f := range loadFixtures(t).Vectors {
 		t.Run(f.Name, func(t *testing.T) {
-			mmd2, p := MeanDiscrepancy(f.A, f.B, rand.New(rand.NewPCG(1, 2)))
+			mmd2, p := MeanDiscrepancy(f.A, f.B, rand.New(rand.NewPCG(1, 2)), func() {})
 			near(t, "MMD²", mmd2, f.MMD, 1e-10)
 			// Both are drawn; this one stops at 20 that exceed it.
 			if spread := 3 * f.P / math.Sqrt(exceeded); math.Abs(p-f.P) > spread+2.0/permutations {
 				t.Errorf("p is %g, with 10,000 permutations by NumPy %g", p, f.P)
 			}
-			near(t, "AUC", DomainAUC(f.A, f.B), f.AUC, 1e-9)
+			near(t, "AUC", DomainAUC(f.A, f.B, func() {}), f.AUC, 1e-9)
 		})
 	}
 }

@@ -356,3 +356,47 @@ func TestAnExportHoldsLittleInMemory(t *testing.T) {
 type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestASampleIsSpreadOverItsTime(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	begin := time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
+	records := newRecords(1000)
+	for i := range records {
+		records[i].Time = begin.Add(time.Duration(i) * time.Second)
+	}
+	if err := s.Write(t.Context(), records); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		since    time.Duration
+		most     int
+		of       int64
+		rows     int
+		from, to time.Duration
+	}{
+		{-time.Hour, 5000, 1000, 1000, 0, 999 * time.Second},
+		{-time.Hour, 250, 1000, 250, 0, 996 * time.Second},
+		{400 * time.Second, 5000, 600, 600, 400 * time.Second, 999 * time.Second},
+		{400 * time.Second, 300, 600, 300, 400 * time.Second, 998 * time.Second},
+		{999 * time.Second, 10, 1, 1, 999 * time.Second, 999 * time.Second},
+		{time.Hour, 10, 0, 0, 0, 0},
+	} {
+		rows, of, err := s.Sample(t.Context(), begin.Add(test.since), test.most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if of != test.of || len(rows) != test.rows {
+			t.Errorf("since %s, at most %d: %d rows of %d, want %d of %d", test.since, test.most, len(rows), of, test.rows, test.of)
+			continue
+		}
+		if len(rows) > 0 && (!rows[0].Time.Equal(begin.Add(test.from)) || !rows[len(rows)-1].Time.Equal(begin.Add(test.to))) {
+			t.Errorf("since %s, at most %d: from %s to %s", test.since, test.most, rows[0].Time, rows[len(rows)-1].Time)
+		}
+	}
+	if rows, of, err := openSQLite(t, SQLiteOptions{}).Sample(t.Context(), begin, 10); err != nil || of != 0 || len(rows) != 0 {
+		t.Errorf("of an empty log: %d rows of %d, %v", len(rows), of, err)
+	}
+	if _, _, err := s.Sample(t.Context(), begin, 0); err == nil {
+		t.Error("a sample of no rows is no error")
+	}
+}

@@ -28,6 +28,9 @@ type Reader interface {
 	// Export writes all rows, oldest first, as they are at one moment, while
 	// writing goes on. Memory is bounded. What is in w after an error is useless.
 	Export(ctx context.Context, w io.Writer, format Format) error
+	// Sample returns at most so many rows of those since a moment, spread evenly over
+	// them, oldest first, and about how many those are. It is quick however many they are.
+	Sample(ctx context.Context, since time.Time, most int) (rows []Row, of int64, err error)
 	// Count returns the number of rows.
 	Count(ctx context.Context) (int64, error)
 }
@@ -116,6 +119,60 @@ func (s *SQLite) Count(ctx context.Context) (n int64, err error) {
 		return db.QueryRowContext(ctx, "SELECT count(*) FROM predictions").Scan(&n)
 	})
 	return n, err
+}
+
+// sampleStep is how many rows Sample reads at a time.
+const sampleStep = 100
+
+// Sample implements Reader. Rows are written about in the order of their times, which
+// therefore can be searched without an index.
+func (s *SQLite) Sample(ctx context.Context, since time.Time, most int) (rows []Row, of int64, err error) {
+	if most < 1 {
+		return nil, 0, fmt.Errorf("read prediction log: a sample of %d rows", most)
+	}
+	var first, last int64
+	err = s.read(ctx, func(ctx context.Context, db *sql.DB) error {
+		if err := db.QueryRowContext(ctx, "SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) FROM predictions").Scan(&first, &last); err != nil {
+			return err
+		}
+		stamp := since.UTC().Format(timeFormat)
+		for low, high := first, last+1; low < high; {
+			middle := low + (high-low)/2
+			var older bool
+			if err := db.QueryRowContext(ctx, "SELECT time < ? FROM predictions WHERE seq >= ? ORDER BY seq LIMIT 1", stamp, middle).Scan(&older); err != nil {
+				return err
+			}
+			if older {
+				low = middle + 1
+			} else {
+				high = middle
+			}
+			first = low
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	of = last - first + 1
+	n := min(of, int64(most))
+	for taken := int64(0); taken < n; {
+		var marks []string
+		var args []any
+		for ; taken < n && len(args) < sampleStep; taken++ {
+			marks, args = append(marks, "?"), append(args, first+taken*of/n)
+		}
+		query := "SELECT seq, " + columns + ", NULL FROM predictions WHERE seq IN (" + strings.Join(marks, ",") + ") ORDER BY seq"
+		if err := s.each(ctx, query, args, func(_ int64, r *Row) error {
+			if !r.Time.Before(since) {
+				rows = append(rows, *r)
+			}
+			return nil
+		}); err != nil {
+			return nil, 0, err
+		}
+	}
+	return rows, of, nil
 }
 
 const selectAll = "SELECT seq, " + columns + ", images.data FROM predictions LEFT JOIN images ON image_logged AND sha256 = image_sha256"

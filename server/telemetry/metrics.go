@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"fakeart/internal/drift"
 )
 
 // durationBuckets, in seconds, resolve 1 ms to 1 s in steps of a half or less. An
@@ -39,6 +41,10 @@ type Metrics struct {
 	swaps       *prometheus.CounterVec
 	logRecords  *prometheus.CounterVec
 	panics      prometheus.Counter
+
+	driftScore *prometheus.GaugeVec
+	// Without labels, but not there as long as nothing is known.
+	driftDetected, driftRows, driftTime *prometheus.GaugeVec
 }
 
 // Sources are values that are asked for when metrics are read.
@@ -94,6 +100,22 @@ func NewMetrics(version string, s Sources) *Metrics {
 			Name: "fakeart_log_records_total",
 			Help: "Records of the prediction log: written to its store, spilled to wait for it, or failed, which are lost.",
 		}, []string{"result"}),
+		driftScore: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "fakeart_drift_score",
+			Help: "Statistics of the last look for drift, by the column of the prediction log and the test.",
+		}, []string{"column", "test"}),
+		driftDetected: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "fakeart_drift_detected",
+			Help: "1 when the last look found drift, 0 when it found none; absent when it could not tell.",
+		}, nil),
+		driftRows: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "fakeart_drift_window_rows",
+			Help: "Records in the window of the last look for drift.",
+		}, nil),
+		driftTime: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "fakeart_drift_timestamp_seconds",
+			Help: "When the last look for drift that could tell was taken, as Unix time.",
+		}, nil),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fakeart_panics_total",
 			Help: "Requests whose handler failed in a way that is a fault of the program.",
@@ -104,6 +126,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 	}
 	m.registry.MustRegister(
 		m.requests, m.durations, m.inference, m.batch, m.predictions, m.probability, m.modelInfo, m.swaps, m.logRecords, m.panics,
+		m.driftScore, m.driftDetected, m.driftRows, m.driftTime,
 		gauge("fakeart_queue_depth", "Pictures that wait for a session.", func() float64 { return float64(s.QueueDepth()) }),
 		gauge("fakeart_requests_in_flight", "Requests that are worked on.", func() float64 { return float64(s.InFlight()) }),
 		gauge("fakeart_log_waiting_records", "Records of the prediction log that wait to be stored.", func() float64 { return float64(s.LogWaiting()) }),
@@ -220,6 +243,31 @@ func (m *Model) Predicted(fake bool, probability float64) {
 	}
 	m.labels[i].Inc()
 	m.probability.Observe(probability)
+}
+
+// Drift tells what a look for drift has found in a window of so many records.
+func (m *Metrics) Drift(r *drift.Result, rows int64, at time.Time) {
+	m.driftScore.Reset()
+	for _, c := range r.Columns {
+		for test, score := range c.Scores {
+			m.driftScore.WithLabelValues(c.Name, test).Set(score)
+		}
+	}
+	detected := 0.0
+	if r.Drift {
+		detected = 1
+	}
+	m.driftDetected.WithLabelValues().Set(detected)
+	m.driftRows.WithLabelValues().Set(float64(rows))
+	m.driftTime.WithLabelValues().Set(float64(at.UnixMicro()) / 1e6)
+}
+
+// DriftUnknown tells that a look for drift could not tell, and takes back what the
+// one before has found.
+func (m *Metrics) DriftUnknown(rows int64) {
+	m.driftScore.Reset()
+	m.driftDetected.Reset()
+	m.driftRows.WithLabelValues().Set(float64(rows))
 }
 
 // InUse says which model is in use from now on.

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"image/color"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"fakeart/internal/drift"
+	"fakeart/internal/imaging"
+	"fakeart/internal/model"
+	"fakeart/server/load"
+)
+
+// referenceOf writes the reference of a model that has been asked about n red pictures
+// of various brightness.
+func referenceOf(t testing.TB, digest string, n int) string {
+	t.Helper()
+	r := drift.Reference{Model: digest}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range n {
+		level := uint8(155 + rng.IntN(100))
+		red := float64(level) / 255
+		s := imaging.StatsOf(bytes.Repeat([]uint8{level, 0, 0}, imaging.Size*imaging.Size))
+		r.Rows = append(r.Rows, drift.Row{
+			Label: model.Fake, Probability: model.Probability(float32(8*red - 4)), Mean: s.Mean, StdDev: s.StdDev, Brightness: s.Brightness,
+			Contrast: s.Contrast, Sharpness: s.Sharpness, Saturation: s.Saturation, Embedding: []float32{float32(red), 0, 0},
+		})
+	}
+	data, err := r.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeFile(t, drift.File, data)
+}
+
+// judged has the server judge n red pictures whose levels are spread over 100 from least on.
+func judged(t *testing.T, m *Main, n int, least int) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(2, 1))
+	for range n {
+		picture := pngOf(t, plain(color.NRGBA{R: uint8(least + rng.IntN(100)), A: 255}, 32, 32))
+		if response, body := do(t, "POST", m.URL()+"/predict", "", picture); response.StatusCode != http.StatusOK {
+			t.Fatalf("status %d: %s", response.StatusCode, body)
+		}
+	}
+	written(t, m, float64(n))
+}
+
+// looked waits for an answer of the route.
+func looked(t *testing.T, m *Main) Drift {
+	t.Helper()
+	var d Drift
+	until(t, "a look for drift", func() bool {
+		response, body := do(t, "GET", m.URL()+"/drift", "", nil)
+		if response.StatusCode == http.StatusConflict {
+			return false
+		}
+		if err := json.Unmarshal(body, &d); err != nil || response.StatusCode != http.StatusOK {
+			t.Fatalf("status %d: %s (%v)", response.StatusCode, body, err)
+		}
+		return true
+	})
+	return d
+}
+
+// watched is a server that looks for drift from a reference of 300 rows.
+func watched(t *testing.T) *Main {
+	t.Helper()
+	path := writeModel(t, redDetector(t), metadata())
+	f, err := model.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := testConfig(t, path)
+	config.DriftReference, config.DriftEvery, config.DriftWindow = referenceOf(t, f.Digest, 300), time.Second, time.Hour
+	return startMain(t, NewMain(config, slog.New(slog.DiscardHandler)))
+}
+
+func TestDriftOfTheLogIsFound(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		least int
+		drift bool
+	}{{"the same pictures", 155, false}, {"darker pictures", 100, true}} {
+		t.Run(test.name, func(t *testing.T) {
+			m := watched(t)
+			judged(t, m, 150, test.least)
+			d := looked(t, m)
+			if d.Drift != test.drift || d.Model != inUse(m) || d.Records < 100 || len(d.Columns) != 12 {
+				t.Errorf("%+v", d)
+			}
+			want := 0.0
+			if test.drift {
+				want = 1
+			}
+			if got := metric(t, m, "fakeart_drift_detected"); got != want {
+				t.Errorf("fakeart_drift_detected is %g", got)
+			}
+			if got := metric(t, m, "fakeart_drift_window_rows"); got < 100 {
+				t.Errorf("fakeart_drift_window_rows is %g", got)
+			}
+			if got := metric(t, m, `fakeart_drift_score{column="brightness",test="wasserstein"}`); (got > 0.5) != test.drift {
+				t.Errorf("the score is %g", got)
+			}
+			if at := metric(t, m, "fakeart_drift_timestamp_seconds"); time.Since(time.UnixMilli(int64(1000*at))) > time.Minute {
+				t.Errorf("looked at %g", at)
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeToldIsNoAnswer(t *testing.T) {
+	m := watched(t)
+	judged(t, m, 10, 155)
+	until(t, "a look for drift", func() bool {
+		response, body := do(t, "GET", m.URL()+"/drift", "", nil)
+		if response.StatusCode != http.StatusConflict {
+			t.Fatalf("status %d: %s", response.StatusCode, body)
+		}
+		return strings.Contains(string(body), "too few rows to tell: there are 10 of this model")
+	})
+	_, body := do(t, "GET", m.URL()+"/metrics", "", nil)
+	for _, name := range []string{"fakeart_drift_detected", "fakeart_drift_score"} {
+		if strings.Contains(string(body), "\n"+name) {
+			t.Errorf("there is %s", name)
+		}
+	}
+	if !strings.Contains(string(body), "\nfakeart_drift_window_rows 10\n") {
+		t.Error("the rows of the window are not told")
+	}
+
+	// A reference of another model is put in the place of the first.
+	data, err := os.ReadFile(referenceOf(t, "sha256:other", 300))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(m.config.DriftReference, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a word about the other model", func() bool {
+		_, body := do(t, "GET", m.URL()+"/drift", "", nil)
+		return strings.Contains(string(body), "sha256:other")
+	})
+}
+
+func TestWithoutAReferenceThereIsNoDrift(t *testing.T) {
+	m := start(t)
+	response, body := do(t, "GET", m.URL()+"/drift", "", nil)
+	checkProblem(t, response, body, http.StatusNotFound, "--drift-reference")
+}
+
+func TestAReferenceThatCannotBeReadEndsTheStart(t *testing.T) {
+	config := testConfig(t, writeModel(t, redDetector(t), metadata()))
+	config.DriftReference = filepath.Join(t.TempDir(), "none")
+	m := NewMain(config, slog.New(slog.DiscardHandler))
+	err := m.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "--drift-reference") || !strings.Contains(err.Error(), config.DriftReference) {
+		t.Errorf("%v", err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// BenchmarkPredictBesideDrift is BenchmarkPredict with a log, while the server looks for
+// drift without a pause between two looks, beside one that does not look.
+func BenchmarkPredictBesideDrift(b *testing.B) {
+	path := writeModel(b, redDetector(b), metadata())
+	f, err := model.Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, looking := range []bool{false, true} {
+		b.Run(fmt.Sprintf("looking=%v", looking), func(b *testing.B) {
+			config := testConfig(b, path)
+			if looking {
+				config.DriftReference, config.DriftEvery = referenceOf(b, f.Digest, drift.ReferenceRows), time.Millisecond
+			}
+			m := startMain(b, NewMain(config, slog.New(slog.DiscardHandler)))
+			addr, request := m.fronts[0].listener.Addr().String(), pictureRequest(32, 32)
+			if _, err := load.Closed(b.Context(), addr, request, 16, load.Limit{Requests: 2 * driftRows}); err != nil {
+				b.Fatal(err) // more records than one look compares
+			}
+			b.ResetTimer()
+			if _, err := load.Closed(b.Context(), addr, request, 16, load.Limit{Requests: b.N}); err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+		})
+	}
+}
