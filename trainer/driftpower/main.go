@@ -1,0 +1,241 @@
+// Driftpower measures how often drift is found where there is none, and where the
+// pictures have changed in known ways. It prints the table of docs/drift.md:
+//
+//	go run ./trainer/driftpower --run RUN --data DIR
+//
+// The pictures are those of the test split, which the run has not learnt from.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+
+	"fakeart/internal/drift"
+	"fakeart/internal/imaging"
+	"fakeart/internal/model"
+	"fakeart/trainer/corrupt"
+	"fakeart/trainer/dataset"
+	"fakeart/trainer/evaluate"
+)
+
+func main() {
+	run := flag.String("run", "", "run folder whose model and reference are tried")
+	data := flag.String("data", "", "the data set that it was trained on")
+	draws := flag.Int("draws", 200, "windows to draw for each figure without a change; a tenth with one")
+	flag.Parse()
+	if err := measure(*run, *data, *draws); err != nil {
+		fmt.Fprintln(os.Stderr, "driftpower:", err)
+		os.Exit(1)
+	}
+}
+
+// sizes are the rows of a window.
+var sizes = []int{100, 300, 1000}
+
+// pool is how many pictures of a shift windows are drawn from.
+const pool = 5000
+
+// shift is a way in which pictures change. FAKE is the share of generated ones; of the
+// others share keep their own.
+type shift struct {
+	name  string
+	fake  float64
+	share float64 // of the pictures that are changed
+	apply func([]uint8, *rand.Rand) error
+}
+
+func shifts() []shift {
+	with := func(f func([]uint8, float64, *rand.Rand) error, amount float64) func([]uint8, *rand.Rand) error {
+		return func(p []uint8, rng *rand.Rand) error { return f(p, amount, rng) }
+	}
+	return []shift{
+		{"blur, σ 0.4 pixels", 0.5, 1, with(corrupt.Blur, 0.4)},
+		{"blur, σ 1 pixel", 0.5, 1, with(corrupt.Blur, 1)},
+		{"blur, σ 1 pixel, of every fifth picture", 0.5, 0.2, with(corrupt.Blur, 1)},
+		{"JPEG of quality 80", 0.5, 1, with(corrupt.JPEG, 80)},
+		{"JPEG of quality 20", 0.5, 1, with(corrupt.JPEG, 20)},
+		{"brightness + 0.05", 0.5, 1, with(corrupt.Brightness, 0.05)},
+		{"brightness + 0.2", 0.5, 1, with(corrupt.Brightness, 0.2)},
+		{"noise, σ 0.04", 0.5, 1, with(corrupt.Noise, 0.04)},
+		{"noise, σ 0.1", 0.5, 1, with(corrupt.Noise, 0.1)},
+		{"60 % FAKE in place of 50 %", 0.6, 0, nil},
+		{"80 % FAKE in place of 50 %", 0.8, 0, nil},
+	}
+}
+
+func measure(run, data string, draws int) error {
+	reference, err := drift.ReadReference(run)
+	if err != nil {
+		return err
+	}
+	f, err := model.Open(filepath.Join(run, "model.onnx"))
+	if err != nil {
+		return err
+	}
+	if f.Digest != reference.Model {
+		return errors.New("the reference is of another model")
+	}
+	test, _, err := dataset.Load(data, dataset.Test)
+	if err != nil {
+		return err
+	}
+	clean, err := rowsOf(f, test)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("windows drawn for each figure: %d without a change, %d with one; reference: %d rows; pictures: %d\n\n", draws, (draws+9)/10, len(reference.Rows), test.Len())
+	t := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
+	fmt.Fprint(t, "| pictures")
+	for _, n := range sizes {
+		fmt.Fprintf(t, "\t| %d rows", n)
+	}
+	fmt.Fprint(t, "\t| what has drifted (1000 rows)\t|\n|---")
+	for range sizes {
+		fmt.Fprint(t, "\t|---")
+	}
+	fmt.Fprint(t, "\t|---\t|\n")
+	line := func(name string, draws int, window func(n int, rng *rand.Rand) (reference, current []drift.Row)) error {
+		fmt.Fprintf(t, "| %s", name)
+		columns := ""
+		for _, n := range sizes {
+			found, by, err := count(draws, func(rng *rand.Rand) ([]drift.Row, []drift.Row) { return window(n, rng) })
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(t, "\t| %.1f %%", 100*float64(found)/float64(draws))
+			if n == 1000 {
+				columns = by
+			}
+		}
+		fmt.Fprintf(t, "\t| %s\t|\n", columns)
+		return t.Flush()
+	}
+	if err := line("no change, both sides drawn anew", draws, func(n int, rng *rand.Rand) ([]drift.Row, []drift.Row) {
+		all := pick(clean, min(len(reference.Rows)+n, len(clean)), rng)
+		return all[n:], all[:n]
+	}); err != nil {
+		return err
+	}
+	if err := line("no change, the run's reference", draws, func(n int, rng *rand.Rand) ([]drift.Row, []drift.Row) {
+		return reference.Rows, pick(clean, n, rng)
+	}); err != nil {
+		return err
+	}
+	for _, s := range shifts() {
+		changed, err := s.rows(f, test)
+		if err != nil {
+			return err
+		}
+		if err := line(s.name, (draws+9)/10, func(n int, rng *rand.Rand) ([]drift.Row, []drift.Row) {
+			return reference.Rows, pick(changed, n, rng)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rows are the model's answers about pictures of the shift.
+func (s shift) rows(f *model.File, test *dataset.Split) ([]drift.Row, error) {
+	rng := rand.New(rand.NewPCG(1, 5))
+	left := [2]int{pool - int(s.fake*pool), int(s.fake * pool)}
+	changed := &dataset.Split{}
+	for _, i := range rng.Perm(test.Len()) {
+		label := test.Labels[i]
+		if left[label] == 0 {
+			continue
+		}
+		left[label]--
+		p := slices.Clone(test.Image(i))
+		if rng.Float64() < s.share {
+			if err := s.apply(p, rng); err != nil {
+				return nil, err
+			}
+		}
+		changed.Images, changed.Labels = append(changed.Images, p...), append(changed.Labels, label)
+	}
+	if left[0]+left[1] > 0 {
+		return nil, fmt.Errorf("the test split has %d pictures less than are needed", left[0]+left[1])
+	}
+	return rowsOf(f, changed)
+}
+
+func rowsOf(f *model.File, pictures *dataset.Split) ([]drift.Row, error) {
+	rows := make([]drift.Row, pictures.Len())
+	err := evaluate.Each(context.Background(), f, pictures, 64, func(i int, logit float32, embedding []float32) {
+		s, p := imaging.StatsOf(pictures.Image(i)), model.Probability(logit)
+		label, _ := f.Metadata.Label(p)
+		rows[i] = drift.Row{
+			Model: f.Digest, Label: label, Probability: p, Mean: s.Mean, StdDev: s.StdDev, Brightness: s.Brightness, Contrast: s.Contrast,
+			Sharpness: s.Sharpness, Saturation: s.Saturation, Embedding: slices.Clone(embedding),
+		}
+	})
+	return rows, err
+}
+
+// pick draws n different rows.
+func pick(rows []drift.Row, n int, rng *rand.Rand) []drift.Row {
+	var picked []drift.Row
+	for _, i := range rng.Perm(len(rows))[:n] {
+		picked = append(picked, rows[i])
+	}
+	return picked
+}
+
+// count draws windows and counts those in which there is drift, and names the columns in
+// which it is found at least half as often.
+func count(draws int, window func(*rand.Rand) (reference, current []drift.Row)) (found int, columns string, err error) {
+	var next atomic.Int64
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	by := map[string]int{}
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for {
+				draw := next.Add(1)
+				if draw > int64(draws) {
+					return
+				}
+				reference, current := window(rand.New(rand.NewPCG(uint64(draw), 6)))
+				r, e := drift.Compare(reference, current)
+				mu.Lock()
+				if e != nil {
+					err = e
+				} else {
+					if r.Drift {
+						found++
+					}
+					for _, name := range r.Drifted() {
+						by[name]++
+					}
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	var names []string
+	for name, n := range by {
+		if 2*n >= draws {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int { return by[b] - by[a] })
+	for i, name := range names {
+		if i > 0 {
+			columns += ", "
+		}
+		columns += name
+	}
+	return found, columns, err
+}
