@@ -58,7 +58,7 @@ func (r *Result) column(t *testing.T, name string) Column {
 }
 
 func TestRowsOfOneKindHaveNotDrifted(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(8) {
 		if r := compare(t, drawn(seed, 500, 0), drawn(1000+seed, 300, 0)); r.Drift {
 			t.Errorf("seed %d: drift in %v", seed, r.Drifted())
 		}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -33,7 +34,7 @@ func main() {
 	data := flag.String("data", "", "the data set that it was trained on")
 	draws := flag.Int("draws", 200, "windows to draw for each figure without a change; a tenth with one")
 	flag.Parse()
-	if err := measure(*run, *data, *draws); err != nil {
+	if err := measure(context.Background(), os.Stdout, *run, *data, *draws); err != nil {
 		fmt.Fprintln(os.Stderr, "driftpower:", err)
 		os.Exit(1)
 	}
@@ -42,7 +43,7 @@ func main() {
 // sizes are the rows of a window.
 var sizes = []int{100, 300, 1000}
 
-// pool is how many pictures of a shift windows are drawn from.
+// pool is how many pictures of a shift windows are drawn from, at most.
 const pool = 5000
 
 // shift is a way in which pictures change. FAKE is the share of generated ones; of the
@@ -73,7 +74,7 @@ func shifts() []shift {
 	}
 }
 
-func measure(run, data string, draws int) error {
+func measure(ctx context.Context, out io.Writer, run, data string, draws int) error {
 	reference, err := drift.ReadReference(run)
 	if err != nil {
 		return err
@@ -82,19 +83,22 @@ func measure(run, data string, draws int) error {
 	if err != nil {
 		return err
 	}
-	if f.Digest != reference.Model {
-		return errors.New("the reference is of another model")
-	}
 	test, _, err := dataset.Load(data, dataset.Test)
 	if err != nil {
 		return err
 	}
-	clean, err := rowsOf(f, test)
+	if n := test.Len() / 2; n < slices.Max(sizes) {
+		return fmt.Errorf("%s has %d pictures to test, and it takes %d", data, test.Len(), 2*slices.Max(sizes))
+	}
+	if f.Digest != reference.Model {
+		return errors.New("the reference is of another model")
+	}
+	clean, err := rowsOf(ctx, f, test)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("windows drawn for each figure: %d without a change, %d with one; reference: %d rows; pictures: %d\n\n", draws, (draws+9)/10, len(reference.Rows), test.Len())
-	t := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
+	fmt.Fprintf(out, "windows drawn for each figure: %d without a change, %d with one; reference: %d rows; pictures: %d\n\n", draws, (draws+9)/10, len(reference.Rows), test.Len())
+	t := tabwriter.NewWriter(out, 0, 0, 1, ' ', 0)
 	fmt.Fprint(t, "| pictures")
 	for _, n := range sizes {
 		fmt.Fprintf(t, "\t| %d rows", n)
@@ -132,7 +136,7 @@ func measure(run, data string, draws int) error {
 		return err
 	}
 	for _, s := range shifts() {
-		changed, err := s.rows(f, test)
+		changed, err := s.rows(ctx, f, test)
 		if err != nil {
 			return err
 		}
@@ -146,9 +150,10 @@ func measure(run, data string, draws int) error {
 }
 
 // rows are the model's answers about pictures of the shift.
-func (s shift) rows(f *model.File, test *dataset.Split) ([]drift.Row, error) {
+func (s shift) rows(ctx context.Context, f *model.File, test *dataset.Split) ([]drift.Row, error) {
 	rng := rand.New(rand.NewPCG(1, 5))
-	left := [2]int{pool - int(s.fake*pool), int(s.fake * pool)}
+	fakes := int(s.fake * float64(min(pool, test.Len()/2)))
+	left := [2]int{min(pool, test.Len()/2) - fakes, fakes}
 	changed := &dataset.Split{}
 	for _, i := range rng.Perm(test.Len()) {
 		label := test.Labels[i]
@@ -167,12 +172,12 @@ func (s shift) rows(f *model.File, test *dataset.Split) ([]drift.Row, error) {
 	if left[0]+left[1] > 0 {
 		return nil, fmt.Errorf("the test split has %d pictures less than are needed", left[0]+left[1])
 	}
-	return rowsOf(f, changed)
+	return rowsOf(ctx, f, changed)
 }
 
-func rowsOf(f *model.File, pictures *dataset.Split) ([]drift.Row, error) {
+func rowsOf(ctx context.Context, f *model.File, pictures *dataset.Split) ([]drift.Row, error) {
 	rows := make([]drift.Row, pictures.Len())
-	err := evaluate.Each(context.Background(), f, pictures, 64, func(i int, logit float32, embedding []float32) {
+	err := evaluate.Each(ctx, f, pictures, 64, func(i int, logit float32, embedding []float32) {
 		s, p := imaging.StatsOf(pictures.Image(i)), model.Probability(logit)
 		label, _ := f.Metadata.Label(p)
 		rows[i] = drift.Row{

@@ -23,7 +23,11 @@ func eachOfDatabase(ctx context.Context, path string, f func(record) error) (err
 	if err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: filepath.ToSlash(path)}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
+	address := filepath.ToSlash(path)
+	if !strings.HasPrefix(address, "/") {
+		address = "/" + address // C:/… on Windows
+	}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: address}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
 	if err != nil {
 		return err
 	}
