@@ -129,12 +129,6 @@ func serverAlerts(service string, minInstances int) []alert {
 			conditions: promQL("share of FAKE, six hours against seven days", fmt.Sprintf("abs(%s - %s) > %v and on() %s > %d",
 				share("6h"), share("7d"), driftOfShare, increase(own("fakeart_predictions_total", ""), "6h"), driftPictures), time.Hour, 10*time.Minute),
 		},
-		{
-			name: "drift-detected", runbook: "drift-detected",
-			title:      "the pictures are not those that the model was trained on",
-			meaning:    "The server's own comparison of its last pictures with the training set finds drift. The metric fakeart_drift_score says in which column, by which test.",
-			conditions: promQL("an instance says so", "max("+own("fakeart_drift_detected", "")+") > 0", 0, time.Minute),
-		},
 	}
 }
 

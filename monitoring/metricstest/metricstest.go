@@ -18,17 +18,10 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
+	"fakeart/internal/drift"
 	"fakeart/monitoring/prometheus"
 	"fakeart/server/telemetry"
 )
-
-// planned are metrics that rules and dashboards ask for before the server exports them.
-// Delete each when server/telemetry has it.
-var planned = map[string][]string{
-	"fakeart_drift_score":       {"column", "test"},
-	"fakeart_drift_detected":    {},
-	"fakeart_drift_window_rows": {},
-}
 
 // closed are the labels whose values come from a fixed set, all of which the server
 // exports from the start or has been made to export here.
@@ -52,6 +45,7 @@ func Server(t *testing.T, scraper ...string) *Metrics {
 	served.Route("/predict", "POST").Answered(200, time.Millisecond)
 	served.Model("sha256:1", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
 	served.InUse("sha256:1", "cnn", "sha256:2", "v1")
+	served.Drift(&drift.Result{Columns: []drift.Column{{Name: "probability", Scores: map[string]float64{"ks": 0.1}}}}, 100, time.Now())
 
 	response := httptest.NewRecorder()
 	served.Handler().ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
@@ -87,13 +81,6 @@ func Server(t *testing.T, scraper ...string) *Metrics {
 			of["le"] = append(of["le"], strconv.FormatFloat(bucket.GetUpperBound(), 'g', -1, 64))
 		}
 		add(name+"_bucket", of)
-	}
-	for name, names := range planned {
-		of := map[string][]string{}
-		for _, label := range names {
-			of[label] = nil
-		}
-		add(name, of)
 	}
 	return m
 }
