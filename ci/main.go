@@ -75,7 +75,7 @@ func New(
 	// Where npm packages come from, a URL.
 	// +optional
 	npmRegistry string,
-	// What takes the place of http://deb.debian.org for Debian's packages.
+	// Where Debian's packages come from, a URL: it takes the place of scheme and host in the image's sources.
 	// +optional
 	aptMirror string,
 	// Certificates to trust besides the usual ones, in PEM.
@@ -290,7 +290,7 @@ func (m *Fakeart) builder(ctx context.Context) (*dagger.Container, error) {
 			WithEnvVariable("NODE_EXTRA_CA_CERTS", bundle)
 	}
 	if m.AptMirror != "" {
-		c = c.WithExec([]string{"sed", "-i", "s|http://deb.debian.org|" + strings.TrimSuffix(m.AptMirror, "/") + "|g", "/etc/apt/sources.list.d/debian.sources"})
+		c = c.WithExec([]string{"sed", "-i", "-E", "s|^(URIs: *)[a-z]+://[^/]+|\\1" + strings.TrimSuffix(m.AptMirror, "/") + "|", "/etc/apt/sources.list.d/debian.sources"})
 	}
 	return c.
 		WithMountedCache("/go/pkg/mod", dag.CacheVolume("fakeart-go-modules")).
