@@ -57,8 +57,9 @@ const (
 )
 
 // resting returns a function that sleeps when it has been a while since it last did. Once
-// ctx has ended it does not any more, so that the rest is done at once. The operating system's priorities would not do: a thread that does not
-// get its turn would hold up Go's runtime, and with it the requests.
+// ctx has ended it does not any more, so that what is left is done at once. The operating
+// system's priorities would not do: a thread that does not get its turn would hold up Go's
+// runtime, and with it the requests.
 func resting(ctx context.Context) func() {
 	awake := time.Now()
 	return func() {
