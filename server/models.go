@@ -181,6 +181,7 @@ type ModelInUse struct {
 	InputSize     int       `json:"input_size" doc:"Width and height of its input in pixels."`
 	EmbeddingSize int       `json:"embedding_size" doc:"Width of its embedding."`
 	Preprocessing string    `json:"preprocessing" doc:"How pictures become its input."`
+	DataSource    string    `json:"data_source" doc:"Where the pictures came from that it was trained on, in words; empty when unknown."`
 	DataDigest    string    `json:"data_digest" doc:"What it was trained on."`
 	ConfigDigest  string    `json:"config_digest" doc:"How it was trained."`
 	Seed          int64     `json:"seed" doc:"The training seed."`
@@ -194,7 +195,7 @@ func (s *served) document() ModelInUse {
 	return ModelInUse{
 		Model: s.file.Digest, Ref: s.object.Ref, Since: s.since.UTC(), Name: md.Name, Classes: md.Classes, Threshold: md.Threshold,
 		InputSize: md.InputSize, EmbeddingSize: s.file.EmbeddingSize, Preprocessing: md.Preprocessing,
-		DataDigest: md.DataDigest, ConfigDigest: md.ConfigDigest, Seed: md.Seed,
+		DataSource: md.DataSource, DataDigest: md.DataDigest, ConfigDigest: md.ConfigDigest, Seed: md.Seed,
 		ValLoss: number(md.ValLoss), ValAccuracy: number(md.ValAccuracy), Revision: md.Revision,
 	}
 }

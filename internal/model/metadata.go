@@ -44,6 +44,9 @@ type Metadata struct {
 	InputSize int
 	// Preprocessing identifies how a picture became the input tensor.
 	Preprocessing string
+	// DataSource says in words where the pictures came from that the model was trained
+	// on; empty when unknown, as in files of before it was written.
+	DataSource string
 	// DataDigest and ConfigDigest identify what the model was trained on and how.
 	DataDigest, ConfigDigest string
 	// Seed is the training seed.
@@ -64,26 +67,28 @@ func (m Metadata) Label(probability float64) (label string, fake bool) {
 
 // field is one entry of the metadata: its key, and where its value is.
 type field struct {
-	key   string
-	value any // *string, *int, *int64, *float64 or *[]string
+	key      string
+	value    any  // *string, *int, *int64, *float64 or *[]string
+	optional bool // files of before it was written are read, too
 }
 
 // fields states the file's vocabulary once, for writing and for reading. The
 // format version comes first: it decides whether the others can be understood.
 func (m *Metadata) fields() []field {
 	return []field{
-		{"format_version", &m.FormatVersion},
-		{"name", &m.Name},
-		{"classes", &m.Classes},
-		{"threshold", &m.Threshold},
-		{"input_size", &m.InputSize},
-		{"preprocessing", &m.Preprocessing},
-		{"data_digest", &m.DataDigest},
-		{"config_digest", &m.ConfigDigest},
-		{"seed", &m.Seed},
-		{"val_loss", &m.ValLoss},
-		{"val_accuracy", &m.ValAccuracy},
-		{"revision", &m.Revision},
+		{key: "format_version", value: &m.FormatVersion},
+		{key: "name", value: &m.Name},
+		{key: "classes", value: &m.Classes},
+		{key: "threshold", value: &m.Threshold},
+		{key: "input_size", value: &m.InputSize},
+		{key: "preprocessing", value: &m.Preprocessing},
+		{key: "data_source", value: &m.DataSource, optional: true},
+		{key: "data_digest", value: &m.DataDigest},
+		{key: "config_digest", value: &m.ConfigDigest},
+		{key: "seed", value: &m.Seed},
+		{key: "val_loss", value: &m.ValLoss},
+		{key: "val_accuracy", value: &m.ValAccuracy},
+		{key: "revision", value: &m.Revision},
 	}
 }
 
@@ -179,6 +184,9 @@ func parseProps(entries []*onnxpb.StringStringEntryProto) (Metadata, error) {
 	}
 	for _, f := range m.fields() {
 		text, ok := texts[f.key]
+		if !ok && f.optional {
+			continue
+		}
 		if !ok {
 			return m, fmt.Errorf("metadata %s%s: missing; the file is incomplete, export it again", keyPrefix, f.key)
 		}

@@ -31,6 +31,7 @@ func testMetadata() Metadata {
 		Threshold:     0.625,
 		InputSize:     testSize,
 		Preprocessing: "rgb-test-v1",
+		DataSource:    "archive of pictures.zip",
 		DataDigest:    "sha256:d0",
 		ConfigDigest:  "sha256:c0",
 		Seed:          -420,
@@ -200,8 +201,8 @@ func TestMarshalWritesTheSameBytesAndLeavesTheGraphAlone(t *testing.T) {
 		keys = append(keys, e.GetKey())
 	}
 	want := []string{
-		"fakeart.classes", "fakeart.config_digest", "fakeart.data_digest", "fakeart.format_version", "fakeart.input_size", "fakeart.name",
-		"fakeart.preprocessing", "fakeart.revision", "fakeart.seed", "fakeart.threshold", "fakeart.val_accuracy", "fakeart.val_loss", "zoo",
+		"fakeart.classes", "fakeart.config_digest", "fakeart.data_digest", "fakeart.data_source", "fakeart.format_version", "fakeart.input_size",
+		"fakeart.name", "fakeart.preprocessing", "fakeart.revision", "fakeart.seed", "fakeart.threshold", "fakeart.val_accuracy", "fakeart.val_loss", "zoo",
 	}
 	if diff := cmp.Diff(want, keys); diff != "" {
 		t.Errorf("metadata keys (-want +got):\n%s", diff)
@@ -406,6 +407,16 @@ func TestParseIgnoresUnknownMetadataOfItsOwnFormat(t *testing.T) {
 	data := withProps(t, func(m map[string]string) { m["fakeart.mood"] = "sunny" })
 	if _, err := Parse(data); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestParseReadsFilesFromBeforeTheDataSource(t *testing.T) {
+	file, err := Parse(withProps(t, func(m map[string]string) { delete(m, "fakeart.data_source") }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if file.Metadata.DataSource != "" {
+		t.Errorf("data source %q, want none", file.Metadata.DataSource)
 	}
 }
 

@@ -108,6 +108,25 @@ type Source struct {
 	TestPerClass  int    `json:"test_per_class,omitempty"`
 }
 
+// String says in words where the pictures came from. Of a path it has the name alone:
+// the words go into model files, which travel.
+func (s Source) String() string {
+	switch s.Kind {
+	case "synthetic":
+		text := "synthetic, drawn in process"
+		if s.Seed != nil {
+			text += fmt.Sprintf(" from seed %d", *s.Seed)
+		}
+		return text
+	case "huggingface":
+		return fmt.Sprintf("Hugging Face, %s at revision %s", s.Repo, s.Revision)
+	}
+	if s.Path != "" {
+		return s.Kind + " " + filepath.Base(s.Path)
+	}
+	return s.Kind
+}
+
 // File is the size and digest of one file of the data set.
 type File struct {
 	Bytes  int64  `json:"bytes"`

@@ -245,7 +245,7 @@ func facts(r Report, h history) []fact {
 		return strconv.FormatFloat(v, 'f', 4, 64)
 	}
 	m := r.Manifest
-	add("Data", source(m.Source))
+	add("Data", m.Source.String())
 	for _, split := range []string{dataset.Train, dataset.Test} {
 		var counts []string
 		for _, class := range m.Classes {
@@ -268,22 +268,4 @@ func facts(r Report, h history) []fact {
 	add("Data digest", r.Result.Data)
 	add("Configuration digest", r.Model.ConfigDigest)
 	return list
-}
-
-// source says in words where the pictures came from.
-func source(s dataset.Source) string {
-	switch s.Kind {
-	case "synthetic":
-		text := "synthetic, drawn in process"
-		if s.Seed != nil {
-			text += fmt.Sprintf(" from seed %d", *s.Seed)
-		}
-		return text
-	case "huggingface":
-		return fmt.Sprintf("Hugging Face, %s at revision %s", s.Repo, s.Revision)
-	}
-	if s.Path != "" {
-		return s.Kind + " " + s.Path
-	}
-	return s.Kind
 }

@@ -38,7 +38,7 @@ func (r *run) file(b best) (*model.File, []byte, error) {
 	data, err := model.Marshal(proto, model.Metadata{
 		Name: r.cfg.Experiment.Name, Classes: dataset.Classes(), Threshold: r.cfg.Model.Threshold,
 		InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
-		DataDigest: r.manifest.Digest(), ConfigDigest: r.cfg.Digest(), Seed: r.cfg.Experiment.Seed,
+		DataSource: r.manifest.Source.String(), DataDigest: r.manifest.Digest(), ConfigDigest: r.cfg.Digest(), Seed: r.cfg.Experiment.Seed,
 		ValLoss: b.Loss, ValAccuracy: b.Accuracy, Revision: r.revision,
 	})
 	if err != nil {
