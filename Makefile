@@ -156,7 +156,7 @@ cover: deps $(k6) ## Run all tests, and count the statements they run: build/cov
 # such as file:///FOLDER.
 GOVULNDB ?=
 # Where our code is, with build tags: FOLDER:TAGS. Of the pipeline, the program: its module
-# is only ever run by an engine, which says what it is made of (docs/ci.md).
+# is only ever run by an engine, which says what it is made of (docs/how-to/ci.md).
 ours := .:disable_grpc_modules ci/cmd:offline tools/workflows:
 .PHONY: vulns
 vulns: toolchain $(govulncheck) ## Look for known vulnerabilities in what our code calls
@@ -201,7 +201,7 @@ bench: build ## Measure the hot paths, then training against inference
 .PHONY: bench-serve
 bench-serve: build ## Measure the server against its limit (MODEL=FILE, WRITE=1 for the docs)
 	@test -e $(MODEL) || go run ./internal/demo
-	bin/server benchmark --model $(MODEL) $(if $(WRITE),--write docs/performance.md)
+	bin/server benchmark --model $(MODEL) $(if $(WRITE),--write docs/explanation/performance.md)
 
 # The variables SCENARIO, DURATION and RATE reach k6 by themselves, through the environment.
 .PHONY: loadtest

@@ -245,7 +245,7 @@ func (m *Fakeart) images(ctx context.Context, platforms []string, builder string
 		return nil, err
 	}
 	if builder == "" {
-		builder = p.Repository + "/blob/main/docs/ci.md#the-pipeline"
+		builder = p.Repository + "/blob/main/docs/how-to/ci.md#the-pipeline"
 	}
 	made, err := images.Make(images.Options{Stage: from, Base: base, Repository: p.Repository, Builder: builder})
 	if err != nil {

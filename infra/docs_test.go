@@ -11,7 +11,7 @@ import (
 )
 
 func TestTheDocumentationHasEveryKeyAndNoOther(t *testing.T) {
-	text, err := os.ReadFile("../docs/infra.md")
+	text, err := os.ReadFile("../docs/reference/infra.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,12 +29,12 @@ func TestTheDocumentationHasEveryKeyAndNoOther(t *testing.T) {
 	_, table, _ := strings.Cut(string(text), "| key | default | |\n|---|---|---|\n")
 	table, _, _ = strings.Cut(table, "\n\n")
 	if got := strings.Split(table, "\n"); !slices.Equal(got, want) {
-		t.Errorf("docs/infra.md has\n%s\nwant\n%s", table, strings.Join(want, "\n"))
+		t.Errorf("docs/reference/infra.md has\n%s\nwant\n%s", table, strings.Join(want, "\n"))
 	}
 }
 
 func TestThePictureHasEveryComponentAndNoOther(t *testing.T) {
-	text, err := os.ReadFile("../docs/infra.md")
+	text, err := os.ReadFile("../docs/reference/infra.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,6 +51,6 @@ func TestThePictureHasEveryComponentAndNoOther(t *testing.T) {
 		drawn[match[1]] = true
 	}
 	if !reflect.DeepEqual(components, drawn) {
-		t.Errorf("docs/infra.md draws %v, the program makes %v", drawn, components)
+		t.Errorf("docs/reference/infra.md draws %v, the program makes %v", drawn, components)
 	}
 }

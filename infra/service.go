@@ -134,7 +134,7 @@ func (s *Service) access(ctx *pulumi.Context, name string, args *ServiceArgs) er
 	return nil
 }
 
-// env is the server's environment; docs/operations.md explains it. There is nothing
+// env is the server's environment; docs/how-to/operate.md explains it. There is nothing
 // secret in it.
 func (a *ServiceArgs) env() [][2]string {
 	return [][2]string{

@@ -38,7 +38,7 @@ func TestRulesAskForSeriesThatThereAre(t *testing.T) {
 }
 
 func TestAlertsSayAllThatSomebodyAtNightNeeds(t *testing.T) {
-	page, err := os.ReadFile("../../docs/monitoring.md")
+	page, err := os.ReadFile("../../docs/how-to/monitoring.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestAlertsSayAllThatSomebodyAtNightNeeds(t *testing.T) {
 			t.Errorf("%s: %v", r.Alert, r.Annotations)
 		}
 		if !regexp.MustCompile(`(?m)^\|.*\b` + r.Alert + `\b.*\| ` + r.Labels["severity"] + ` \|`).Match(page) {
-			t.Errorf("%s: the table of docs/monitoring.md does not have it as %s", r.Alert, r.Labels["severity"])
+			t.Errorf("%s: the table of docs/how-to/monitoring.md does not have it as %s", r.Alert, r.Labels["severity"])
 		}
 		// LatencyBurnsFast leads to latency-burns-fast.md.
 		name := strings.ToLower(regexp.MustCompile(`\B[A-Z]`).ReplaceAllString(r.Alert, "-$0"))

@@ -213,15 +213,15 @@ func TestTheWorkflowsAreWorkflows(t *testing.T) {
 }
 
 func TestTheDocumentationHasEveryVariableAndSecret(t *testing.T) {
-	text := string(read(t, filepath.Join(root, "docs/ci.md")))
+	text := string(read(t, filepath.Join(root, "docs/how-to/ci.md")))
 	workflows, _ := files(t)
 	for _, path := range workflows {
 		if !strings.Contains(text, "`"+filepath.Base(path)+"`") {
-			t.Errorf("docs/ci.md does not have %s", filepath.Base(path))
+			t.Errorf("docs/how-to/ci.md does not have %s", filepath.Base(path))
 		}
 		for _, name := range Settings(read(t, path)) {
 			if !strings.Contains(text, "`"+name+"`") {
-				t.Errorf("docs/ci.md does not say what %s is, which %s reads", name, filepath.Base(path))
+				t.Errorf("docs/how-to/ci.md does not say what %s is, which %s reads", name, filepath.Base(path))
 			}
 		}
 	}

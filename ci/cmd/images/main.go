@@ -207,7 +207,7 @@ func (c onBase) made(ctx context.Context, work string, base *oci.Base, p pins.Pi
 	if _, err := stage.Write(ctx, staged, o); err != nil {
 		return nil, err
 	}
-	return images.Make(images.Options{Stage: staged, Base: base, Repository: p.Repository, Builder: p.Repository + "/blob/main/docs/ci.md#on-a-laptop"})
+	return images.Make(images.Options{Stage: staged, Base: base, Repository: p.Repository, Builder: p.Repository + "/blob/main/docs/how-to/ci.md#on-a-laptop"})
 }
 
 // prepared is the base, and what is built on it.

@@ -48,7 +48,7 @@ func (o Options) provenance(name string, index v1.ImageIndex, build *stage.Build
 	}
 	predicate := &slsa.Provenance{
 		BuildDefinition: &slsa.BuildDefinition{
-			BuildType:          o.Repository + "/blob/main/docs/ci.md#images",
+			BuildType:          o.Repository + "/blob/main/docs/how-to/ci.md#images",
 			ExternalParameters: external, InternalParameters: internal,
 			ResolvedDependencies: []*intoto.ResourceDescriptor{
 				{

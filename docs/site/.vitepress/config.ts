@@ -11,9 +11,9 @@ const runbooks = readdirSync(path.resolve(import.meta.dirname, '../../runbooks')
 // The groups of the sidebar and their pages, by the names of their files in docs/;
 // the texts are the pages' own titles.
 const groups = {
-  'How to': ['data', 'training', 'deployment', 'operations', 'monitoring', 'drift', 'ci'],
-  Reference: ['api', 'configuration', 'model-file', 'prediction-log', 'infra'],
-  Explanation: ['performance', 'costs'],
+  'How to': ['data', 'training', 'deploy', 'operate', 'monitoring', 'drift', 'ci'].map((name) => `how-to/${name}`),
+  Reference: ['api', 'configuration', 'model-file', 'prediction-log', 'infra'].map((name) => `reference/${name}`),
+  Explanation: ['performance', 'costs'].map((name) => `explanation/${name}`),
   Runbooks: ['runbooks/README', ...runbooks],
 }
 // The same for pages at the root of the repository.
