@@ -57,11 +57,15 @@ func (m *Main) register(app *fiber.App) {
 	m.registerModels(api)
 	m.registerLog(api)
 	m.registerDrift(api)
+	m.registerStats(api)
 	for _, o := range m.operations(document.Components.Schemas) {
 		router.Add(o.Method, strings.NewReplacer("{", ":", "}", "").Replace(o.Path), o.handlers...)
 		document.AddOperation(&o.Operation)
 	}
 	router.Add(http.MethodGet, "/docs/*", m.handleDocs) // the files of that page
+	if m.config.UI {
+		m.registerPage(router)
+	}
 	describeFailures(document)
 	text, err := json.Marshal(document)
 	if err != nil {
@@ -154,6 +158,9 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 			Parameters: []*huma.Param{{
 				Name: "embedding", In: "query", Description: "Add the model's last hidden layer.",
 				Schema: &huma.Schema{Type: huma.TypeBoolean, Default: false},
+			}, {
+				Name: "input", In: "query", Description: "Add what the model saw.",
+				Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"png"}},
 			}},
 			RequestBody: &huma.RequestBody{Required: true, Content: media{
 				fiber.MIMEMultipartForm: {Type: huma.TypeObject, Required: []string{formField}, Properties: map[string]*huma.Schema{

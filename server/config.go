@@ -71,6 +71,7 @@ type Config struct {
 
 	LogLevel   string   `help:"What the program says on standard error: ${enum}. At debug each request has a line, at info a sample." enum:"debug,info,warn,error" default:"info" group:"Messages"`
 	LogFormat  string   `help:"How it says it: ${enum}. JSON is in Cloud Logging's shape; auto is text on a terminal, JSON elsewhere." enum:"auto,json,text" default:"auto" group:"Messages"`
+	UI         bool     `name:"ui" help:"Answer at / with a web page." default:"true" negatable:"" group:"Listening"`
 	CORSOrigin []string `name:"cors-origin" help:"Origin whose web pages may use the API; repeatable; * is every one. Administration stays closed to them." placeholder:"ORIGIN" group:"Listening"`
 }
 

@@ -33,7 +33,8 @@ const statusGone = 499
 var errGone = fiber.NewError(statusGone, "the client is gone")
 
 // openPaths are the routes that no rate limit holds up: those who watch the server
-// must not be taken for those who use it.
+// must not be taken for those who use it. Nor are the page's files, of which a browser
+// asks for several at once.
 var openPaths = []string{"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
 
 // newFiber makes an application without routes.
@@ -77,7 +78,9 @@ func (m *Main) newApp() *fiber.App {
 			Expiration:        time.Second,
 			LimiterMiddleware: limiter.SlidingWindow{},
 			KeyGenerator:      m.clients.key,
-			Next:              func(c *fiber.Ctx) bool { return slices.Contains(openPaths, c.Path()) },
+			Next: func(c *fiber.Ctx) bool {
+				return slices.Contains(openPaths, c.Path()) || m.config.UI && (c.Path() == "/" || strings.HasPrefix(c.Path(), pageFolder))
+			},
 			LimitReached: func(*fiber.Ctx) error {
 				return fiber.NewError(fiber.StatusTooManyRequests, fmt.Sprintf("more than %d requests a second from one client", m.config.RateLimit))
 			},

@@ -482,7 +482,7 @@ func TestOtherRequests(t *testing.T) {
 		allow              string
 	}{
 		{"an unknown path", "GET", "/nowhere", 404, []string{"/nowhere"}, ""},
-		{"the root", "GET", "/", 404, nil, ""},
+		{"a file that the page does not have", "GET", "/ui/nowhere.js", 404, nil, ""},
 		{"a path with markup", "GET", "/%3Cscript%3E", 404, nil, ""},
 		{"the wrong method for predict", "GET", "/predict", 405, []string{"/predict", "GET"}, "POST"},
 		{"another wrong method for predict", "PUT", "/predict", 405, []string{"PUT"}, "POST"},
@@ -514,7 +514,7 @@ func TestOtherRequests(t *testing.T) {
 		checkProblem(t, response, answer, 431)
 	})
 	for series, want := range map[string]float64{
-		`fakeart_requests_total{code="404",method="GET",route="unmatched"}`:    3,
+		`fakeart_requests_total{code="404",method="GET",route="unmatched"}`:    2,
 		`fakeart_requests_total{code="405",method="PUT",route="unmatched"}`:    1,
 		`fakeart_requests_total{code="501",method="_OTHER",route="unmatched"}`: 1,
 		`fakeart_requests_total{code="400",method="_OTHER",route="unmatched"}`: 1,

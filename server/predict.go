@@ -8,7 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
 	"io"
+	"math"
 	"reflect"
 	"strings"
 	"sync"
@@ -43,6 +46,8 @@ type Prediction struct {
 	Model string `json:"model" example:"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" doc:"Digest of the model that judged."`
 	// Embedding is the model's last hidden layer; only when asked for.
 	Embedding []float32 `json:"embedding,omitempty" doc:"The model's last hidden layer, with ?embedding=true."`
+	// Input is a PNG of the pixels that the model saw; only when asked for.
+	Input []byte `json:"input,omitempty" contentEncoding:"base64" doc:"What the model saw, as a PNG of 32×32 pixels in base64, with ?input=png."`
 }
 
 // Item is the answer for one of several pictures: a prediction, or why there is none.
@@ -105,6 +110,7 @@ type exchange struct {
 	records  []*predlog.Record
 	answer   []byte
 	served   *served // the model that answers
+	input    bool    // answer with what the model saw, too
 
 	done  chan struct{} // made when asked for
 	timer *time.Timer
@@ -171,6 +177,12 @@ func (x *exchange) free() {
 func (m *Main) handlePredict(c *fiber.Ctx) error {
 	x := m.newExchange(c)
 	defer x.free()
+	switch input := c.Query("input"); input {
+	case "", "png":
+		x.input = input != ""
+	default:
+		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("input=%.20q: it can be had as png", input))
+	}
 	if err := m.bodies.read(c, &x.body); err != nil {
 		return err
 	}
@@ -564,5 +576,28 @@ func (x *exchange) appendPrediction(b []byte, p *picture, embedding bool) []byte
 		}
 		b = append(b, ']')
 	}
+	if x.input {
+		b = append(b, `,"input":"`...)
+		b = base64.StdEncoding.AppendEncode(b, inputPNG(p.job.Input))
+		b = append(b, '"')
+	}
 	return append(b, '}')
+}
+
+// inputPNG is the model's input as a PNG, whose levels are exactly those that the
+// picture was decoded to.
+func inputPNG(tensor []float32) []byte {
+	picture := image.NewNRGBA(image.Rect(0, 0, imaging.Size, imaging.Size))
+	const plane = imaging.Size * imaging.Size
+	for i := range plane {
+		for c := range imaging.Channels {
+			picture.Pix[4*i+c] = uint8(math.Round(float64(tensor[c*plane+i]) * 255))
+		}
+		picture.Pix[4*i+3] = 0xff
+	}
+	var data bytes.Buffer
+	if err := png.Encode(&data, picture); err != nil {
+		panic(err) // a buffer takes everything
+	}
+	return data.Bytes()
 }

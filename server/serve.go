@@ -46,6 +46,7 @@ type Main struct {
 	admins      *admins
 	clients     *clients
 	metrics     *telemetry.Metrics
+	history     *history
 	tracing     *telemetry.Tracing
 	routes      sync.Map                  // *telemetry.Route by *fiber.Route
 	plain       map[[2]string]fiber.Route // by method and path; not changed once served
@@ -105,6 +106,7 @@ func (m *Main) Run(ctx context.Context) (err error) {
 		LogOutbox:   m.spilled,
 		LogWritable: func() bool { return m.predictions == nil || m.predictions.Err() == nil },
 	})
+	m.history = newHistory(m)
 	if m.tracing, err = telemetry.NewTracing(ctx, versionText()); err != nil {
 		return err
 	}
@@ -139,6 +141,7 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	if m.drift != nil {
 		m.looking.Go(func() { m.drift.watch(watch, c.DriftEvery) })
 	}
+	m.watching.Go(func() { m.history.watch(watch) })
 	use := m.models.current.Load()
 	m.log.Info("listening on "+m.URL(), "model", use.file.Digest, "name", use.file.Metadata.Name, "onnxruntime", ort.Version())
 	if len(m.fronts) > 1 {

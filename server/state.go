@@ -62,8 +62,8 @@ func (m *Main) unready() error {
 	return nil
 }
 
-// page is the OpenAPI document as Swagger UI shows it. All it needs is in the program.
-var page = sync.OnceValue(func() fiber.Handler {
+// swagger is the OpenAPI document as Swagger UI shows it. All it needs is in the program.
+var swagger = sync.OnceValue(func() fiber.Handler {
 	return adaptor.HTTPHandler(v5emb.New("Fakeart", "/openapi.json", "/docs"))
 })
 
@@ -89,7 +89,7 @@ func (m *Main) handleDocs(c *fiber.Ctx) error {
 		return fiber.ErrNotFound
 	}
 	c.Set(fiber.HeaderContentSecurityPolicy, pagePolicy())
-	return page()(c)
+	return swagger()(c)
 }
 
 // adaptable tells whether net/http can make a request of this one: its paths have to be

@@ -19,15 +19,24 @@ import (
 // durationBuckets, in seconds, resolve 1 ms to 1 s in steps of a half or less. An
 // objective's threshold should be one of them: then the share of requests within
 // it is exact.
-var durationBuckets = []float64{
+var durationBuckets = [...]float64{
 	0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075,
 	0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10,
 }
+
+// The names of metrics that Totals reads as well.
+const (
+	requestsName    = "fakeart_requests_total"
+	durationsName   = "fakeart_request_duration_seconds"
+	predictionsName = "fakeart_predictions_total"
+	logRecordsName  = "fakeart_log_records_total"
+)
 
 // Metrics are the server's, by Prometheus's conventions for names and units. All of
 // it is safe for concurrent use; what is on the way of every request allocates nothing.
 type Metrics struct {
 	registry *prometheus.Registry
+	totals   *prometheus.Registry // of what Totals reads
 
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
@@ -61,18 +70,18 @@ func NewMetrics(version string, s Sources) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fakeart_requests_total",
+			Name: requestsName,
 			Help: "Requests answered, by the route's pattern, the method and the status; 499 is a client that did not wait.",
 		}, []string{"route", "method", "code"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "fakeart_request_duration_seconds",
+			Name:    durationsName,
 			Help:    "Time from a request's header to its answer, by the route's pattern and the method.",
-			Buckets: durationBuckets,
+			Buckets: durationBuckets[:],
 		}, []string{"route", "method"}),
 		inference: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "fakeart_inference_duration_seconds",
 			Help:    "Time that the model took for a batch of pictures.",
-			Buckets: append([]float64{0.0001, 0.0002, 0.0003, 0.0005, 0.00075}, durationBuckets...),
+			Buckets: append([]float64{0.0001, 0.0002, 0.0003, 0.0005, 0.00075}, durationBuckets[:]...),
 		}),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "fakeart_batch_size",
@@ -80,7 +89,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 			Buckets: []float64{1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128, 256},
 		}),
 		predictions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fakeart_predictions_total",
+			Name: predictionsName,
 			Help: "Pictures judged, by the verdict and the digest of the model.",
 		}, []string{"label", "model"}),
 		probability: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -97,7 +106,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 			Help: "Changes of the model in use, by their result.",
 		}, []string{"result"}),
 		logRecords: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fakeart_log_records_total",
+			Name: logRecordsName,
 			Help: "Records of the prediction log: written to its store, spilled to wait for it, or failed, which are lost.",
 		}, []string{"result"}),
 		driftScore: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -143,6 +152,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	m.totals = newTotals(m.requests, m.durations, m.predictions, m.logRecords)
 	// An alert on a rate needs the series before the first event.
 	for _, result := range []string{"success", "failed"} {
 		m.swaps.WithLabelValues(result)

@@ -1,0 +1,32 @@
+// The page's views, one shown at a time, named by the address's fragment.
+
+import { startJudging, modelChanged } from './judge.js'
+import { showModels, onModel } from './models.js'
+import { showState, hideState } from './state.js'
+
+const views = ['judge', 'models', 'state']
+const titles = { judge: 'Fakeart: photograph or AI-generated?', models: 'Fakeart: models', state: 'Fakeart: state' }
+
+function show() {
+  const wanted = location.hash.slice(1)
+  if (wanted === 'main') return // the link that skips the navigation
+  const view = views.includes(wanted) ? wanted : 'judge'
+  for (const name of views) {
+    document.getElementById(name).hidden = name !== view
+    document.querySelector(`nav a[href="#${name}"]`).toggleAttribute('aria-current', name === view)
+  }
+  document.title = titles[view]
+  if (view === 'models') showModels()
+  if (view === 'state') showState()
+  else hideState()
+}
+
+onModel(modelChanged)
+startJudging()
+addEventListener('hashchange', () => {
+  show()
+  window.scrollTo(0, 0)
+})
+show()
+showModels() // the judging view says what the model was trained on
+document.documentElement.dataset.ready = 'true'

@@ -1,0 +1,58 @@
+//go:build ignore
+
+// Draw makes the sample pictures of the page: the first ones of each class that the
+// trainer draws. `go generate` runs it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"image"
+	"image/png"
+	"log"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"fakeart/internal/config"
+	"fakeart/internal/imaging"
+	"fakeart/trainer/dataset"
+)
+
+// each is how many pictures of a class there are.
+const each = 3
+
+func main() {
+	folder, err := os.MkdirTemp("", "samples")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(folder)
+	// Another seed than that of the demo's training pictures.
+	_, err = dataset.Prepare(context.Background(), config.Dataset{Name: "synthetic", Dir: filepath.Join(folder, "data"), Seed: 7, TestPerClass: each}, os.Stderr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	test, manifest, err := dataset.Load(filepath.Join(folder, "data"), dataset.Test)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for i := range test.Labels {
+		picture := image.NewNRGBA(image.Rect(0, 0, imaging.Size, imaging.Size))
+		for p := range imaging.Size * imaging.Size {
+			copy(picture.Pix[4*p:], test.Image(i)[3*p:3*p+3])
+			picture.Pix[4*p+3] = 0xff
+		}
+		name := fmt.Sprintf("samples/%s-%d.png", strings.ToLower(manifest.Classes[test.Labels[i]]), i%each+1)
+		file, err := os.Create(name)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(file, picture); err != nil {
+			log.Fatal(err)
+		}
+		if err := file.Close(); err != nil {
+			log.Fatal(err)
+		}
+	}
+}

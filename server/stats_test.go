@@ -1,0 +1,74 @@
+package main
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"fakeart/server/page"
+)
+
+func statsOf(t *testing.T, m *Main) Stats {
+	t.Helper()
+	response, body := do(t, "GET", m.URL()+"/stats", "", nil)
+	if response.StatusCode != 200 {
+		t.Fatalf("status %d: %s", response.StatusCode, body)
+	}
+	var s Stats
+	if err := json.Unmarshal(body, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestStatsTellWhatWasDoneWhen(t *testing.T) {
+	m := start(t)
+	if s := statsOf(t, m); s.Predictions != (ByLabel{}) || s.Latency.P50 != nil || len(s.History) != 1 || !s.Ready {
+		t.Errorf("at the start: %+v", s)
+	}
+	judge := func(n int) {
+		for range n {
+			if response, body := do(t, "POST", m.URL()+"/predict", "", page.Files()["samples/fake-1.png"].Plain); response.StatusCode != 200 {
+				t.Fatalf("%s", body)
+			}
+		}
+	}
+	judge(2)
+	mark := time.Now().UTC()
+	m.history.set(mark)
+	judge(3)
+	s := statsOf(t, m)
+	if total := s.Predictions.Real + s.Predictions.Fake; total != 5 || s.Requests != 5 || s.Errors != 0 {
+		t.Errorf("%d judged in %d requests with %d errors, want 5, 5 and 0", total, s.Requests, s.Errors)
+	}
+	if len(s.History) != 2 || s.History[0].Real+s.History[0].Fake != 2 || s.History[1].Real+s.History[1].Fake != 3 || !s.History[1].Time.Equal(mark) {
+		t.Errorf("history: %+v", s.History)
+	}
+	if s.Latency.P50 == nil || *s.Latency.P50 <= 0 || *s.Latency.P99 < *s.Latency.P50 || s.History[1].P95 == nil {
+		t.Errorf("latency: %+v", s.Latency)
+	}
+	if s.Log.Store != "sqlite" || !s.Log.Writable || s.Log.Written+uint64(s.Log.Waiting) != 5 {
+		t.Errorf("log: %+v", s.Log)
+	}
+	// A picture that is none is the client's error, not ours.
+	do(t, "POST", m.URL()+"/predict", "", []byte("hello"))
+	if s := statsOf(t, m); s.Errors != 0 || s.Requests != 6 {
+		t.Errorf("%d requests, %d errors", s.Requests, s.Errors)
+	}
+	for range statsPoints + 5 {
+		m.history.set(time.Now().UTC())
+	}
+	if s := statsOf(t, m); len(s.History) != statsPoints || s.History[0].Real+s.History[0].Fake != 0 {
+		t.Errorf("the history has %d points, want %d", len(s.History), statsPoints)
+	}
+}
+
+func TestStatsTellThatTheServerIsNotReady(t *testing.T) {
+	m := start(t, func(c *Config) { c.LogStore = "none" })
+	m.draining.Store(true)
+	defer m.draining.Store(false)
+	s := statsOf(t, m)
+	if s.Ready || s.Reason == "" || s.Log.Store != "none" {
+		t.Errorf("%+v", s)
+	}
+}
