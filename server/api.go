@@ -14,6 +14,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/middleware/adaptor"
 
+	"fakeart/internal/explain"
 	"fakeart/server/oip"
 	"fakeart/server/predlog"
 )
@@ -161,6 +162,13 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 			}, {
 				Name: "input", In: "query", Description: "Add what the model saw.",
 				Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"png"}},
+			}, {
+				Name: "explain", In: "query", Description: "Add where in the picture the model found what it judged by: " +
+					"by Grad-CAM on its last convolution, or by occlusion, which takes some fifty times as long.",
+				Schema: &huma.Schema{Type: huma.TypeString, Enum: enum(explain.Methods()...)},
+			}, {
+				Name: "explain_format", In: "query", Description: "The form of that map.",
+				Schema: &huma.Schema{Type: huma.TypeString, Enum: enum(explanationFormats()...), Default: string(explainArray)},
 			}},
 			RequestBody: &huma.RequestBody{Required: true, Content: media{
 				fiber.MIMEMultipartForm: {Type: huma.TypeObject, Required: []string{formField}, Properties: map[string]*huma.Schema{
@@ -235,6 +243,14 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 		state("/openapi.json", "openapi", "This document", fiber.MIMEApplicationJSON, m.handleDocument),
 		state("/docs", "docs", "This document as a page", fiber.MIMETextHTML, m.handleDocs),
 	}
+}
+
+// enum lists the values of a parameter.
+func enum[T ~string](values ...T) (list []any) {
+	for _, v := range values {
+		list = append(list, string(v))
+	}
+	return list
 }
 
 // handleDocument serves the OpenAPI document.

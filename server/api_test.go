@@ -88,6 +88,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	open := start(t)
 	tokens := start(t, func(c *Config) { c.AdminToken = []string{"secret-secret-secret"} })
 	limited := start(t, func(c *Config) { c.RateLimit = 1 })
+	explaining := startSeeing(t)
 	unlogged := start(t, func(c *Config) { c.LogStore = "none" })
 	held, _ := startHeld(t, func(c *Config) { c.Queue, c.MaxImages, c.RequestTimeout = 1, 1, 50*time.Millisecond })
 	unready := start(t)
@@ -182,7 +183,13 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		}
 	}
 	// Beside the documented forms of a request.
-	more := map[string][]call{"predict": {{m: open, body: form, header: asForm}, {m: open, body: []byte(`{"instances":[{"b64":""},{"b64":"!"}]}`), header: asJSON}, {m: open, body: picture, query: "?embedding=true&input=png"}}}
+	more := map[string][]call{"predict": {
+		{m: open, body: form, header: asForm},
+		{m: open, body: []byte(`{"instances":[{"b64":""},{"b64":"!"}]}`), header: asJSON},
+		{m: open, body: picture, query: "?embedding=true&input=png"},
+		{m: explaining, body: picture, query: "?explain=gradcam"},
+		{m: explaining, body: form, header: asForm, query: "?explain=occlusion&explain_format=png"},
+	}}
 
 	d := document(t, open)
 	compiler := jsonschema.NewCompiler()

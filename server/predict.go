@@ -48,6 +48,8 @@ type Prediction struct {
 	Embedding []float32 `json:"embedding,omitempty" doc:"The model's last hidden layer, with ?embedding=true."`
 	// Input is a PNG of the pixels that the model saw; only when asked for.
 	Input []byte `json:"input,omitempty" contentEncoding:"base64" doc:"What the model saw, as a PNG of 32×32 pixels in base64, with ?input=png."`
+	// Explanation tells where the model looked; only when asked for.
+	Explanation *Explanation `json:"explanation,omitempty" doc:"Where the model found what it judged by, with ?explain=."`
 }
 
 // Item is the answer for one of several pictures: a prediction, or why there is none.
@@ -94,6 +96,7 @@ type picture struct {
 	fake        bool
 	probability float64
 	record      predlog.Record
+	explanation []float32 // a map, when asked for
 }
 
 // exchange is a prediction request while it is worked on. Exchanges are used again,
@@ -111,6 +114,8 @@ type exchange struct {
 	answer   []byte
 	served   *served // the model that answers
 	input    bool    // answer with what the model saw, too
+	judged   time.Time
+	explain  explanationRequest
 
 	done  chan struct{} // made when asked for
 	timer *time.Timer
@@ -182,6 +187,10 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 		x.input = input != ""
 	default:
 		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("input=%.20q: it can be had as png", input))
+	}
+	var err error
+	if x.explain, err = readExplanationRequest(c); err != nil {
+		return err
 	}
 	if err := m.bodies.read(c, &x.body); err != nil {
 		return err
@@ -331,6 +340,9 @@ func (x *exchange) judge() error {
 	}
 	defer call.Close()
 	x.served = call.Model().Data.(*served)
+	if err := x.explain.possible(x.served.file); err != nil {
+		return err
+	}
 	for i := range x.pictures {
 		if i > 0 {
 			// Between two pictures it costs nothing to look whether it is worth while.
@@ -353,6 +365,11 @@ func (x *exchange) judge() error {
 	if !x.many && x.pictures[0].err != nil {
 		return x.pictures[0].err
 	}
+	if x.explain.method != "" {
+		if err := x.explainAll(call); err != nil {
+			return m.refusal(err)
+		}
+	}
 	return x.log()
 }
 
@@ -370,6 +387,7 @@ func (x *exchange) wait(call *infer.Call) (err error) {
 		}
 		x.conclude(p)
 	}
+	x.judged = time.Now()
 	return err
 }
 
@@ -494,7 +512,7 @@ func (x *exchange) log() error {
 		r.ID, r.Time = p.id, x.c.Context().Time()
 		r.RequestID, r.TraceID = x.state.id, x.state.traceID
 		r.Model, r.Label, r.Probability = x.served.file.Digest, p.label, p.probability
-		r.Latency = began.Sub(r.Time)
+		r.Latency = x.judged.Sub(r.Time)
 		r.Embedding = p.job.Embedding
 		if m.config.LogImages {
 			r.Image = p.data
@@ -575,6 +593,9 @@ func (x *exchange) appendPrediction(b []byte, p *picture, embedding bool) []byte
 			b = appendFloat(b, float64(v), 32)
 		}
 		b = append(b, ']')
+	}
+	if p.explanation != nil {
+		b = x.explain.append(b, p.explanation)
 	}
 	if x.input {
 		b = append(b, `,"input":"`...)

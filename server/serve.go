@@ -175,7 +175,10 @@ func (m *Main) openModel(ctx context.Context) (err error) {
 	if m.afterBatch == nil { // tests hold the workers up here
 		m.afterBatch = m.metrics.Batch
 	}
-	m.engine, err = infer.New(infer.Options{Workers: c.workers(), MaxBatch: c.MaxBatch, Queue: c.Queue, Observe: m.afterBatch})
+	m.engine, err = infer.New(infer.Options{
+		Workers: c.workers(), MaxBatch: c.MaxBatch, Queue: c.Queue, Observe: m.afterBatch,
+		Explained: m.metrics.Explained, Hurry: m.hurry,
+	})
 	if err != nil {
 		return err
 	}

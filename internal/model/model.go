@@ -4,7 +4,9 @@
 //
 // The graph has one input, `input`, float32 [batch,3,size,size], and the outputs
 // `logit`, float32 [batch,1], and `embedding`, float32 [batch,E]. The picture is
-// Fake when Probability(logit) exceeds the metadata's threshold.
+// Fake when Probability(logit) exceeds the metadata's threshold. It may have the
+// output `gradcam`, float32 [batch,size,size]: the evidence for Fake by place, which
+// is computed by the sessions of NewExplainer alone.
 package model
 
 import (
@@ -21,6 +23,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"fakeart/internal/onnx"
 	"fakeart/internal/onnx/onnxpb"
 	"fakeart/internal/ort"
 )
@@ -30,6 +33,7 @@ const (
 	inputName     = "input"
 	logitName     = "logit"
 	embeddingName = "embedding"
+	gradCAMName   = "gradcam"
 )
 
 // channels is the number of colours of the input: red, green, blue.
@@ -86,8 +90,14 @@ type File struct {
 	EmbeddingSize int
 
 	path string // empty when the model did not come from a file
-	data []byte
+	// ONNX Runtime computes every output of a graph, so that data is the graph without
+	// `gradcam`, and that output and what leads to it alone are in gradCAM, empty
+	// without one: the bytes of both one behind the other are the whole graph.
+	data, gradCAM []byte
 }
+
+// HasGradCAM tells whether the model can say by Grad-CAM where it looked.
+func (f *File) HasGradCAM() bool { return len(f.gradCAM) > 0 }
 
 // Open reads and checks the model file at path. See Parse.
 func Open(path string) (*File, error) {
@@ -162,7 +172,16 @@ func parse(data []byte) (*File, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(data)
-	return &File{Metadata: md, Digest: "sha256:" + hex.EncodeToString(sum[:]), EmbeddingSize: embedding, data: data}, nil
+	f := &File{Metadata: md, Digest: "sha256:" + hex.EncodeToString(sum[:]), EmbeddingSize: embedding, data: data}
+	if gradCAM := onnx.Detach(&m, gradCAMName); gradCAM != nil {
+		if f.gradCAM, err = proto.Marshal(gradCAM); err == nil {
+			f.data, err = proto.Marshal(&m)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
 }
 
 // truncated tells whether data begins as an ONNX model does, with its IR version,
@@ -225,6 +244,11 @@ func checkGraph(g *onnxpb.GraphProto, size int) (embedding int, err error) {
 	dims, err := checkValue("output", e, anySize)
 	if err != nil {
 		return 0, err
+	}
+	if gradCAM, err := output(gradCAMName); err == nil { // older models have none
+		if _, err := checkValue("output", gradCAM, int64(size), int64(size)); err != nil {
+			return 0, err
+		}
 	}
 	return int(dims[1]), nil
 }
@@ -335,8 +359,8 @@ type Session struct {
 	file    *File
 	session *ort.MultiSession
 	// One buffer each for the largest batch; a smaller one uses the beginning.
-	input, logit, embedding []float32
-	sizes                   []boundSize // by batch size; made when first asked for
+	input, logit, embedding, gradCAM []float32   // gradCAM is nil unless it explains
+	sizes                            []boundSize // by batch size; made when first asked for
 }
 
 // boundSize is the session tied to tensors for one batch size.
@@ -350,18 +374,32 @@ type boundSize struct {
 // that size: a graph that is damaged inside is found out here, and the first real
 // run is not slower than the next. The caller closes the session.
 func (f *File) NewSession(batch int, o ort.Options) (*Session, error) {
-	s, err := f.newSession(batch, o)
+	return f.named(f.newSession(f.data, batch, o, nil))
+}
+
+// NewExplainer is NewSession for a session that computes GradCAM as well where the
+// model has it, which makes each run a little longer.
+func (f *File) NewExplainer(batch int, o ort.Options) (*Session, error) {
+	if !f.HasGradCAM() {
+		return f.NewSession(batch, o)
+	}
+	gradCAM := make([]float32, max(batch, 0)*f.Metadata.InputSize*f.Metadata.InputSize)
+	return f.named(f.newSession(slices.Concat(f.data, f.gradCAM), batch, o, gradCAM))
+}
+
+// named adds the file's name to an error.
+func (f *File) named(s *Session, err error) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.title(), err)
 	}
 	return s, nil
 }
 
-func (f *File) newSession(batch int, o ort.Options) (_ *Session, err error) {
+func (f *File) newSession(graph []byte, batch int, o ort.Options, gradCAM []float32) (_ *Session, err error) {
 	if batch < 1 {
 		return nil, fmt.Errorf("a batch of %d pictures", batch)
 	}
-	session, err := ort.NewMultiSession(f.data, o)
+	session, err := ort.NewMultiSession(graph, o)
 	if err != nil {
 		if ort.Version() == "" { // the library is what is missing
 			return nil, err
@@ -371,6 +409,7 @@ func (f *File) newSession(batch int, o ort.Options) (_ *Session, err error) {
 	s := &Session{
 		file: f, session: session, sizes: make([]boundSize, batch+1),
 		input: make([]float32, batch*f.pictureSize()), logit: make([]float32, batch), embedding: make([]float32, batch*f.EmbeddingSize),
+		gradCAM: gradCAM,
 	}
 	defer func() {
 		if err != nil {
@@ -400,23 +439,29 @@ func (s *Session) bind(n int) (_ *ort.Bound, err error) {
 			}
 		}
 	}()
-	for _, t := range []struct {
+	type tensor struct {
+		name  string
 		shape ortgo.Shape
 		data  []float32
-	}{
-		{ortgo.NewShape(b, channels, size, size), s.input},
-		{ortgo.NewShape(b, 1), s.logit},
-		{ortgo.NewShape(b, int64(s.file.EmbeddingSize)), s.embedding},
-	} {
+	}
+	tensors := []tensor{
+		{inputName, ortgo.NewShape(b, channels, size, size), s.input},
+		{logitName, ortgo.NewShape(b, 1), s.logit},
+		{embeddingName, ortgo.NewShape(b, int64(s.file.EmbeddingSize)), s.embedding},
+	}
+	if s.gradCAM != nil {
+		tensors = append(tensors, tensor{gradCAMName, ortgo.NewShape(b, size, size), s.gradCAM})
+	}
+	var bindings []ort.Binding
+	for _, t := range tensors {
 		tensor, err := ortgo.NewTensor(t.shape, t.data)
 		if err != nil {
 			return nil, fmt.Errorf("make a tensor of shape %v: %w", t.shape, err)
 		}
 		made = append(made, tensor)
+		bindings = append(bindings, ort.Binding{Name: t.name, Value: tensor})
 	}
-	bound, err := s.session.Bind(
-		[]ort.Binding{{Name: inputName, Value: made[0]}},
-		[]ort.Binding{{Name: logitName, Value: made[1]}, {Name: embeddingName, Value: made[2]}})
+	bound, err := s.session.Bind(bindings[:1], bindings[1:])
 	if err != nil {
 		return nil, err
 	}
@@ -455,6 +500,12 @@ func (s *Session) Logits() []float32 { return s.logit }
 // Embeddings holds EmbeddingSize values for each picture of the last run: the last
 // hidden layer. Otherwise it is as Logits.
 func (s *Session) Embeddings() []float32 { return s.embedding }
+
+// GradCAM holds, for each picture of the last run, InputSize rows of InputSize
+// values: what spoke for Fake at each place, and where it is below zero, for Real.
+// It is nil unless the session is an explainer's and the model has it. Otherwise it
+// is as Logits.
+func (s *Session) GradCAM() []float32 { return s.gradCAM }
 
 // Close frees the session, and writes its profile if one was asked for. A second
 // Close does nothing.

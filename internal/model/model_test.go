@@ -246,6 +246,9 @@ var graphFaults = []struct {
 	{"embedding of an absurd width", func(g *onnxpb.GraphProto) {
 		g.Output[1] = value("embedding", onnxpb.TensorProto_FLOAT, "batch", 1<<40)
 	}, []string{"embedding"}},
+	{"Grad-CAM of another size", func(g *onnxpb.GraphProto) {
+		g.Output = append(g.Output, value("gradcam", onnxpb.TensorProto_FLOAT, "batch", 2, 2))
+	}, []string{`"gradcam"`, "[batch,2,2]", "[batch,4,4]"}},
 	{"weights in another file", func(g *onnxpb.GraphProto) {
 		g.Initializer[0].DataLocation = onnxpb.TensorProto_EXTERNAL.Enum()
 	}, []string{`"w1"`, "outside the file"}},

@@ -135,8 +135,20 @@ func TestAWrongNodeFailsWhileItIsBuilt(t *testing.T) {
 			"Reshape(m float[3,4], const_2 int64[2]): cannot become [5 2]",
 		},
 		{
-			"a shape with the batch in it", func(g *onnx.Graph, in inputs) { g.Reshape(in.y, onnx.Batch, 144) },
-			"Reshape(y float[batch,4,6,6], const_2 int64[2]): cannot become [-1 144]",
+			"a shape with the batch elsewhere", func(g *onnx.Graph, in inputs) { g.Reshape(in.y, 144, onnx.Batch) },
+			"Reshape(y float[batch,4,6,6], const_2 int64[2]): cannot become [144 -1]",
+		},
+		{
+			"a shape that makes the batch another", func(g *onnx.Graph, in inputs) { g.Reshape(in.y, onnx.Batch, 72) },
+			"Reshape(y float[batch,4,6,6], const_2 int64[2]): cannot become [-1 72]",
+		},
+		{
+			"enlarging to no multiple", func(g *onnx.Graph, in inputs) { g.Resize(in.y, 12, 9) },
+			"Resize(y float[batch,4,6,6], const_2 float[4]): cannot be enlarged to 12×9",
+		},
+		{
+			"enlarging a matrix", func(g *onnx.Graph, in inputs) { g.Resize(in.m, 12, 12) },
+			"Resize(m float[3,4], const_2 float[4]): m float[3,4] should have 4 dimensions",
 		},
 		{
 			"a shape with negative sides", func(g *onnx.Graph, in inputs) { g.Reshape(in.m, -2, -6) },
@@ -440,7 +452,7 @@ func TestTheFirstMistakeIsKeptAndTheRestDoesNothing(t *testing.T) {
 	for _, v := range []onnx.Value{wrong, x} {
 		results := []onnx.Value{
 			g.Conv(v, wrong, onnx.Window{}, wrong), g.MaxPool(v, win), g.Add(v, v), g.Less(v, v), g.Sqrt(v), g.LeakyRelu(v, 0.1),
-			g.Clip(v, 0, 1), g.Float(v), g.Where(wrong, v, v), g.Reshape(v, 9), g.Flatten(v), g.Transpose(v, 1, 0), g.Concat(0, v, v),
+			g.Clip(v, 0, 1), g.Float(v), g.Where(wrong, v, v), g.Reshape(v, 9), g.Resize(v, 8, 8), g.Flatten(v), g.Transpose(v, 1, 0), g.Concat(0, v, v),
 			g.Slice(v, 0, 0, 1), g.Gather(v, 0, 0), g.Pad(v, []int64{0, 0}, []int64{1, 1}), g.ReduceSum(v, 0), g.ReduceMean(v, 0),
 			g.MatMul(v, v), g.Gemm(v, v, true, false, v),
 			b.Conv(v, wrong, onnx.Window{}, wrong, wrong), b.MaxPool(v, win), b.AveragePool(v, win), b.GlobalAveragePool(v),

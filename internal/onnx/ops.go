@@ -201,16 +201,39 @@ func (g *Graph) Where(cond, a, b Value) Value {
 	return n.out(Float32, cond.shape, nil)
 }
 
-// Reshape gives x another shape of as many elements; no data move.
+// Reshape gives x another shape of as many elements; no data move. A batch stays
+// the first dimension.
 func (g *Graph) Reshape(x Value, shape ...int64) Value {
 	to := Value{shape: shape}
 	if x.name != "" && slices.Equal(x.shape, shape) {
 		return x
 	}
+	// ONNX reads Batch, -1, as the size that is left for that dimension.
 	n := g.node("Reshape", x, g.Ints(shape...))
-	n.check(to.Size() == x.Size() && !slices.Contains(shape, Batch) && !slices.Contains(x.shape, Batch),
+	n.check(to.Size() == x.Size() && slices.Index(shape, Batch) == slices.Index(x.shape, Batch) && slices.Index(shape, Batch) <= 0,
 		"cannot become %v", shape)
 	return n.out(x.dtype, shape, nil)
+}
+
+// Resize enlarges each plane of x [N,C,H,W] to height×width, both multiples of what
+// they were, linearly between the centres of the pixels.
+func (g *Graph) Resize(x Value, height, width int64) Value {
+	h, w := x.Dim(2), x.Dim(3)
+	scale := func(to, from int64) float32 { return float32(to) / float32(max(from, 1)) }
+	n := g.node("Resize", x, g.Const([]float32{1, 1, scale(height, h), scale(width, w)}, 4))
+	n.check(x.dtype == Float32, "%s is not %s", x, Float32)
+	n.rank(0, 4)
+	n.check(n.failed || height >= h && width >= w && height%h == 0 && width%w == 0, "cannot be enlarged to %d×%d", height, width)
+	if n.failed {
+		return Value{}
+	}
+	v := n.out(Float32, []int64{x.shape[0], x.shape[1], height, width}, attrs{"mode": "linear", "coordinate_transformation_mode": "half_pixel"})
+	if g.err == nil {
+		// Between the two inputs ONNX has a third, which linear enlarging has no use for.
+		last := g.pb.Node[len(g.pb.Node)-1]
+		last.Input = slices.Insert(last.Input, 1, "")
+	}
+	return v
 }
 
 // Flatten makes x [N,...] a matrix [N, the rest].

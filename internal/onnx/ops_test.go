@@ -231,6 +231,13 @@ var operators = []struct {
 		[]float32{0, 1, 2, 3, 4, 5},
 	},
 	{
+		"Resize enlarges between the centres of pixels, and no further at the edge",
+		[]feed{counting("x", 1, 1, 2, 2)},
+		func(g *onnx.Graph, in []onnx.Value) onnx.Value { return g.Resize(in[0], 4, 2) },
+		[]int64{1, 1, 4, 2},
+		[]float32{0, 1, 0.5, 1.5, 1.5, 2.5, 2, 3},
+	},
+	{
 		"Flatten keeps the first dimension",
 		[]feed{counting("x", 2, 1, 2, 1)},
 		func(g *onnx.Graph, in []onnx.Value) onnx.Value { return g.Flatten(in[0]) },

@@ -13,6 +13,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"fakeart/internal/explain"
 )
 
 // The ways in which a call fails for want of time or room, for errors.Is.
@@ -38,6 +42,11 @@ type Options struct {
 	// Observe, unless nil, is called after each batch with its size and the time it
 	// took. It may be called by several goroutines at once.
 	Observe func(pictures int, took time.Duration)
+	// Explained, unless nil, is called after each explanation with the time it took
+	// from its turn on. It may be called by several goroutines at once.
+	Explained func(method explain.Method, took time.Duration)
+	// Hurry ends explanations once it is closed; nil never is.
+	Hurry <-chan struct{}
 }
 
 // Engine runs the current model. It is safe for concurrent use.
@@ -51,6 +60,7 @@ type Engine struct {
 	workers  sync.WaitGroup
 	calls    sync.Pool
 	jobs     sync.Pool
+	turns    *semaphore.Weighted // to explain
 }
 
 // New starts an engine without a model; Use gives it one.
@@ -63,7 +73,7 @@ func New(o Options) (*Engine, error) {
 			return nil, fmt.Errorf("inference engine: %d %s, need at least one", n.value, n.name)
 		}
 	}
-	e := &Engine{options: o, queue: make(chan *Job, o.Queue)}
+	e := &Engine{options: o, queue: make(chan *Job, o.Queue), turns: semaphore.NewWeighted(int64(max(o.Workers/2, 1)))}
 	for i := range o.Workers {
 		e.workers.Go(func() { e.work(i) })
 	}

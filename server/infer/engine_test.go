@@ -387,7 +387,7 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	for _, o := range []Options{{0, 1, 1, nil}, {1, 0, 1, nil}, {1, 1, 0, nil}} {
+	for _, o := range []Options{{MaxBatch: 1, Queue: 1}, {Workers: 1, Queue: 1}, {Workers: 1, MaxBatch: 1}} {
 		if _, err := New(o); err == nil || !strings.Contains(err.Error(), "at least one") {
 			t.Errorf("%+v: %v", o, err)
 		}

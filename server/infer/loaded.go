@@ -26,6 +26,9 @@ type Model struct {
 	sessions  []*model.Session
 	inputSize int // values a picture
 	refs      atomic.Int64
+
+	explaining sync.Mutex
+	explainers []*model.Session // those that nothing is explained with right now
 }
 
 // Load makes a model ready beside the one in use, without touching it: its
@@ -94,7 +97,7 @@ func (m *Model) release() error {
 	if m.refs.Add(-1) > 0 {
 		return nil
 	}
-	var errs []error
+	errs := []error{m.closeExplainers()}
 	for _, s := range m.sessions {
 		if s != nil {
 			errs = append(errs, s.Close())

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"fakeart/internal/drift"
+	"fakeart/internal/explain"
 )
 
 // durationBuckets, in seconds, resolve 1 ms to 1 s in steps of a half or less. An
@@ -50,6 +51,9 @@ type Metrics struct {
 	swaps       *prometheus.CounterVec
 	logRecords  *prometheus.CounterVec
 	panics      prometheus.Counter
+
+	explanations         *prometheus.CounterVec
+	explanationDurations *prometheus.HistogramVec
 
 	driftScore *prometheus.GaugeVec
 	// Without labels, but not there as long as nothing is known.
@@ -125,6 +129,15 @@ func NewMetrics(version string, s Sources) *Metrics {
 			Name: "fakeart_drift_timestamp_seconds",
 			Help: "When the last look for drift that could tell was taken, as Unix time.",
 		}, nil),
+		explanations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fakeart_explanations_total",
+			Help: "Verdicts that were explained by a map, by the method.",
+		}, []string{"method"}),
+		explanationDurations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "fakeart_explanation_duration_seconds",
+			Help:    "Time that explaining a verdict took once its turn had come, by the method.",
+			Buckets: append([]float64{0.0005, 0.00075}, durationBuckets[:]...),
+		}, []string{"method"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fakeart_panics_total",
 			Help: "Requests whose handler failed in a way that is a fault of the program.",
@@ -135,7 +148,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 	}
 	m.registry.MustRegister(
 		m.requests, m.durations, m.inference, m.batch, m.predictions, m.probability, m.modelInfo, m.swaps, m.logRecords, m.panics,
-		m.driftScore, m.driftDetected, m.driftRows, m.driftTime,
+		m.driftScore, m.driftDetected, m.driftRows, m.driftTime, m.explanations, m.explanationDurations,
 		gauge("fakeart_queue_depth", "Pictures that wait for a session.", func() float64 { return float64(s.QueueDepth()) }),
 		gauge("fakeart_requests_in_flight", "Requests that are worked on.", func() float64 { return float64(s.InFlight()) }),
 		gauge("fakeart_log_waiting_records", "Records of the prediction log that wait to be stored.", func() float64 { return float64(s.LogWaiting()) }),
@@ -159,6 +172,10 @@ func NewMetrics(version string, s Sources) *Metrics {
 	}
 	for _, result := range []string{"written", "spilled", "failed"} {
 		m.logRecords.WithLabelValues(result)
+	}
+	for _, method := range explain.Methods() {
+		m.explanations.WithLabelValues(string(method))
+		m.explanationDurations.WithLabelValues(string(method))
 	}
 	return m
 }
@@ -211,6 +228,12 @@ func (r *Route) Answered(status int, took time.Duration) {
 func (m *Metrics) Batch(pictures int, took time.Duration) {
 	m.batch.Observe(float64(pictures))
 	m.inference.Observe(took.Seconds())
+}
+
+// Explained counts a verdict that was explained in so long.
+func (m *Metrics) Explained(method explain.Method, took time.Duration) {
+	m.explanations.WithLabelValues(string(method)).Inc()
+	m.explanationDurations.WithLabelValues(string(method)).Observe(took.Seconds())
 }
 
 // Panic counts a request that hit a fault of the program.

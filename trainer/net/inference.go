@@ -2,6 +2,7 @@ package net
 
 import (
 	"math"
+	"slices"
 
 	"fakeart/internal/imaging"
 	"fakeart/internal/onnx"
@@ -12,28 +13,64 @@ const (
 	inputName     = "input"
 	logitName     = "logit"
 	embeddingName = "embedding"
+	gradCAMName   = "gradcam"
 )
 
 // Inference writes the network with these weights as the graph that is served:
-// input `input` [batch,3,32,32] in [0,1]; outputs `logit` [batch,1] and
-// `embedding` [batch,E], the last hidden layer. Each batch norm is folded into
-// its convolution, dropout is gone, and only standard operators are used, in
-// the order that ONNX Runtime fuses best.
+// input `input` [batch,3,32,32] in [0,1]; outputs `logit` [batch,1],
+// `embedding` [batch,E], the last hidden layer, and `gradcam` [batch,32,32], the
+// evidence for FAKE by place. Each batch norm is folded into its convolution,
+// dropout is gone, and only standard operators are used, in the order that ONNX
+// Runtime fuses best. What leads to `gradcam` alone stands behind all the rest,
+// which is the graph without it.
 func (n *Network) Inference(w Weights) (*onnx.Graph, error) {
 	if err := n.check(w); err != nil {
 		return nil, err
 	}
 	g := onnx.NewGraph("cifake_cnn")
 	h := g.Input(inputName, onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
+	var last onnx.Value // the last block's result before its pool
 	for _, b := range n.blocks {
 		kernel, bias := n.folded(b, w)
 		g.In(b.name, func() {
 			y := g.Conv(h, g.Param(b.name+".conv.weight", kernel, b.out, b.in, 3, 3),
 				onnx.Window{Pads: [4]int64{1, 1, 1, 1}}, g.Param(b.name+".conv.bias", bias, b.out))
-			h = g.MaxPool(g.LeakyRelu(y, b.slope), onnx.Window{Kernel: [2]int64{2, 2}, Strides: [2]int64{2, 2}})
+			last = g.LeakyRelu(y, b.slope)
+			h = g.MaxPool(last, onnx.Window{Kernel: [2]int64{2, 2}, Strides: [2]int64{2, 2}})
 		})
 	}
-	return n.outputs(g, w, g.Flatten(h), true)
+	tapes := n.denseLayers(g, w, g.Flatten(h))
+	g.Output(embeddingName, tapes[len(tapes)-1].x)
+	g.Output(logitName, tapes[len(tapes)-1].h)
+	gradient := n.gradient(g, tapes)
+	g.In(gradCAMName, func() { g.Output(gradCAMName, gradCAM(g, last, gradient)) })
+	return g, g.Err()
+}
+
+// gradient is that of the logit by the flattened result of the last block:
+// backwards through the dense layers, each of which multiplies by its transposed
+// weights after the slope of its leaky ReLU.
+func (n *Network) gradient(g *onnx.Graph, tapes []servedDense) onnx.Value {
+	d := tapes[len(tapes)-1].weight // of one logit, and the same for every picture
+	for i, t := range slices.Backward(tapes[:len(tapes)-1]) {
+		g.In(gradCAMName+"/"+n.dense[i].name, func() {
+			d = g.Gemm(g.Mul(leakyMask(g, t.h, n.dense[i].slope), d), t.weight, false, false)
+		})
+	}
+	return d
+}
+
+// gradCAM is Σₖ αₖ·Aₖ, raised to the picture's size: A is what the last
+// convolution found, before the pool, and αₖ the mean over the places of the
+// logit's gradient by Aₖ. The gradient by the pooled numbers, which is given, has
+// the same sum: a pool hands each to one of the places it looked at.
+func gradCAM(g *onnx.Graph, a, gradient onnx.Value) onnx.Value {
+	channels, area := a.Dim(1), a.Dim(2)*a.Dim(3)
+	sum := g.ReduceSum(g.Reshape(gradient, onnx.Batch, channels, area/4), 2)
+	alpha := g.Reshape(g.Mul(sum, g.Scalar(1/float64(area))), onnx.Batch, 1, channels)
+	evidence := g.MatMul(alpha, g.Reshape(a, onnx.Batch, channels, area))
+	evidence = g.Resize(g.Reshape(evidence, onnx.Batch, 1, a.Dim(2), a.Dim(3)), imaging.Size, imaging.Size)
+	return g.Reshape(evidence, onnx.Batch, imaging.Size, imaging.Size)
 }
 
 // Reference writes the network with these weights as it is trained, layer by
@@ -57,25 +94,30 @@ func (n *Network) Reference(w Weights) (*onnx.Graph, error) {
 			h = g.MaxPool(g.LeakyRelu(y, b.slope), onnx.Window{Kernel: [2]int64{2, 2}, Strides: [2]int64{2, 2}})
 		})
 	}
-	return n.outputs(g, w, g.Flatten(h), false)
+	tapes := n.denseLayers(g, w, g.Flatten(h))
+	g.Output(logitName, tapes[len(tapes)-1].h)
+	return g, g.Err()
 }
 
-// outputs adds the dense layers and declares their results.
-func (n *Network) outputs(g *onnx.Graph, w Weights, h onnx.Value, embedding bool) (*onnx.Graph, error) {
+// servedDense is a dense layer in a graph: what it reads, its weights, its result.
+type servedDense struct{ x, weight, h onnx.Value }
+
+// denseLayers adds the dense layers to the graph. The last one's result is the logit.
+func (n *Network) denseLayers(g *onnx.Graph, w Weights, h onnx.Value) []servedDense {
+	tapes := make([]servedDense, len(n.dense))
 	for i, d := range n.dense {
-		if embedding && i == len(n.dense)-1 {
-			g.Output(embeddingName, h)
-		}
+		t := servedDense{x: h}
 		g.In(d.name, func() {
-			h = g.Gemm(h, g.Param(d.name+".weight", n.tensor(d.weight, w), d.out, d.in), false, true,
-				g.Param(d.name+".bias", n.tensor(d.bias, w), d.out))
+			t.weight = g.Param(d.name+".weight", n.tensor(d.weight, w), d.out, d.in)
+			h = g.Gemm(h, t.weight, false, true, g.Param(d.name+".bias", n.tensor(d.bias, w), d.out))
 			if d.activate {
 				h = g.LeakyRelu(h, d.slope)
 			}
 		})
+		t.h = h
+		tapes[i] = t
 	}
-	g.Output(logitName, h)
-	return g, g.Err()
+	return tapes
 }
 
 func (n *Network) tensor(i int, w Weights) []float32 {

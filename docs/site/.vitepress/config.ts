@@ -13,7 +13,7 @@ const runbooks = readdirSync(path.resolve(import.meta.dirname, '../../runbooks')
 const groups = {
   'How to': ['data', 'training', 'deploy', 'operate', 'monitoring', 'drift', 'ci'].map((name) => `how-to/${name}`),
   Reference: ['api', 'configuration', 'model-file', 'prediction-log', 'infra'].map((name) => `reference/${name}`),
-  Explanation: ['performance', 'costs'].map((name) => `explanation/${name}`),
+  Explanation: ['maps', 'performance', 'costs'].map((name) => `explanation/${name}`),
   Runbooks: ['runbooks/README', ...runbooks],
 }
 // The same for pages at the root of the repository.

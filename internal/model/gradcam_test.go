@@ -1,0 +1,132 @@
+package model
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"fakeart/internal/onnx/onnxpb"
+	"fakeart/internal/ort"
+)
+
+// explainingGraph is testGraph with gradcam = three times the mean over the colours.
+func explainingGraph() *onnxpb.ModelProto {
+	m := testGraph()
+	g := m.Graph
+	g.Node = append(g.Node,
+		&onnxpb.NodeProto{Name: proto.String("mean"), OpType: proto.String("ReduceMean"), Input: []string{"input"}, Output: []string{"colours"}, Attribute: []*onnxpb.AttributeProto{
+			{Name: proto.String("axes"), Type: onnxpb.AttributeProto_INTS.Enum(), Ints: []int64{1}},
+			{Name: proto.String("keepdims"), Type: onnxpb.AttributeProto_INT.Enum(), I: proto.Int64(0)},
+		}},
+		&onnxpb.NodeProto{Name: proto.String("weigh"), OpType: proto.String("Mul"), Input: []string{"colours", "three"}, Output: []string{"gradcam"}},
+	)
+	g.Initializer = append(g.Initializer, tensor("three", []float32{3}, 1))
+	g.Output = append(g.Output, value("gradcam", onnxpb.TensorProto_FLOAT, "batch", testSize, testSize))
+	return m
+}
+
+func parsed(t *testing.T, graph *onnxpb.ModelProto) *File {
+	t.Helper()
+	data, err := Marshal(graph, testMetadata())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestAnExplainerAlsoComputesGradCAM(t *testing.T) {
+	f := parsed(t, explainingGraph())
+	if !f.HasGradCAM() {
+		t.Fatal("it has no Grad-CAM")
+	}
+	s, err := f.NewExplainer(2, ort.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	plain, err := f.NewSession(2, ort.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = plain.Close() }()
+	const picture, area = channels * testSize * testSize, testSize * testSize
+	for i := range s.Input() {
+		s.Input()[i] = float32(i%picture) / picture * float32(1+i/picture)
+	}
+	copy(plain.Input(), s.Input())
+	for n := 2; n > 0; n-- {
+		clear(s.GradCAM())
+		if err := s.Run(n); err != nil {
+			t.Fatal(err)
+		}
+		if err := plain.Run(n); err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			for j := range area {
+				want := 0.0
+				for c := range channels {
+					want += float64(s.Input()[i*picture+c*area+j])
+				}
+				if got := float64(s.GradCAM()[i*area+j]); math.Abs(got-want) > 1e-5 {
+					t.Fatalf("batch %d, picture %d, pixel %d: %g, want %g", n, i, j, got, want)
+				}
+			}
+		}
+		if n == 1 && s.GradCAM()[area] != 0 {
+			t.Error("a batch of one wrote behind its end")
+		}
+	}
+	if plain.GradCAM() != nil || !slices.Equal(plain.Logits(), s.Logits()) || !slices.Equal(plain.Embeddings(), s.Embeddings()) {
+		t.Errorf("a session that does not explain answers %v, %v, the explainer %v, %v", plain.Logits(), plain.Embeddings(), s.Logits(), s.Embeddings())
+	}
+}
+
+func TestAServingSessionHasNothingOfGradCAM(t *testing.T) {
+	graph := explainingGraph()
+	graph.Graph.Node[4].OpType = proto.String("Mull") // which no runtime could load
+	f := parsed(t, graph)
+	s, err := f.NewSession(1, ort.Options{Threads: 1})
+	if err != nil {
+		t.Fatalf("the serving session has read it: %v", err)
+	}
+	_ = s.Close()
+	_, err = f.NewExplainer(1, ort.Options{Threads: 1})
+	checkError(t, err, f.Digest, "Mull")
+}
+
+func TestAModelWithoutGradCAMIsServedAndExplainsNothing(t *testing.T) {
+	f := parsed(t, testGraph())
+	if f.HasGradCAM() {
+		t.Error("it has Grad-CAM")
+	}
+	s, err := f.NewExplainer(1, ort.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if err := s.Run(1); err != nil || s.GradCAM() != nil || s.Logits()[0] != -5 {
+		t.Errorf("%v, %v, logit %g", err, s.GradCAM(), s.Logits()[0])
+	}
+}
+
+// A file keeps the weights once.
+func TestAFileKeepsOneCopyOfItsBytes(t *testing.T) {
+	data, err := Marshal(explainingGraph(), testMetadata())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(f.data) + len(f.gradCAM); n > len(data)+16 {
+		t.Errorf("a file of %d bytes is kept as %d", len(data), n)
+	}
+}

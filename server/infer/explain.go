@@ -1,0 +1,147 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"fakeart/internal/explain"
+	"fakeart/internal/model"
+	"fakeart/internal/ort"
+)
+
+// explainBatch is the most pictures that a session for explanations runs at once:
+// between two runs it is seen whether anybody still waits.
+const explainBatch = 8
+
+// Explain fills dst with the map by the method of a verdict about a picture that Wait
+// has returned without an error. Explanations have sessions of their own, few at once:
+// it waits for its turn, and gives way to pictures that wait for a verdict. It fails
+// with ErrDeadline or ErrGone like Wait, also halfway, with ErrClosed once
+// Options.Hurry is closed, with explain.ErrNoGradCAM, or with the session's failure.
+func (c *Call) Explain(dst []float32, method explain.Method, j *Job, fake bool) error {
+	if method == explain.GradCAM && !c.model.File.HasGradCAM() {
+		return explain.ErrNoGradCAM
+	}
+	e := c.engine
+	if err := c.turn(); err != nil {
+		return err
+	}
+	defer e.turns.Release(1)
+	began := time.Now()
+	s, err := c.model.explainer()
+	if err != nil {
+		return err
+	}
+	defer c.model.giveBack(s)
+	if err := explain.Map(dst, method, heeding{s, c}, j.Input, fake); err != nil {
+		return err
+	}
+	if e.options.Explained != nil {
+		e.options.Explained(method, time.Since(began))
+	}
+	return nil
+}
+
+// turn waits until the call may explain something, first come, first served.
+func (c *Call) turn() error {
+	turns := c.engine.turns
+	if turns.TryAcquire(1) {
+		return nil
+	}
+	ctx, stop := context.WithDeadlineCause(context.Background(), c.deadline, ErrDeadline)
+	defer stop()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		look := time.NewTicker(peerInterval)
+		defer look.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-look.C:
+				if err := c.worthwhile(); err != nil {
+					giveUp(err)
+				}
+			}
+		}
+	})
+	err := turns.Acquire(ctx, 1)
+	if err != nil {
+		err = context.Cause(ctx)
+	}
+	giveUp(nil)
+	watch.Wait()
+	return err
+}
+
+// worthwhile tells why the call need not go on, or nil.
+func (c *Call) worthwhile() error {
+	select {
+	case <-c.engine.options.Hurry:
+		return ErrClosed
+	default:
+	}
+	switch {
+	case !time.Now().Before(c.deadline):
+		return ErrDeadline
+	case c.peer != nil && c.peer.Gone():
+		return ErrGone
+	}
+	return nil
+}
+
+// heeding is a session that runs when no picture waits for a verdict, and no longer
+// once nobody waits for the call.
+type heeding struct {
+	*model.Session
+	call *Call
+}
+
+// Run is the session's.
+func (h heeding) Run(n int) error {
+	for {
+		if err := h.call.worthwhile(); err != nil {
+			return err
+		}
+		if h.call.engine.Waiting() == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond) // about as long as a batch takes
+	}
+	if err := h.Session.Run(n); err != nil {
+		return fmt.Errorf("explain a verdict: %w", err)
+	}
+	return nil
+}
+
+// explainer takes one of the model's sessions for explanations, or makes it: most
+// models are never asked for one. The caller holds a reference, and gives it back.
+func (m *Model) explainer() (*model.Session, error) {
+	m.explaining.Lock()
+	defer m.explaining.Unlock()
+	if n := len(m.explainers); n > 0 {
+		s := m.explainers[n-1]
+		m.explainers = m.explainers[:n-1]
+		return s, nil
+	}
+	return m.File.NewExplainer(explainBatch, ort.Options{Threads: 1, DenormalsAsZero: true})
+}
+
+func (m *Model) giveBack(s *model.Session) {
+	m.explaining.Lock()
+	defer m.explaining.Unlock()
+	m.explainers = append(m.explainers, s)
+}
+
+// closeExplainers frees the sessions for explanations, of which none is in use.
+func (m *Model) closeExplainers() error {
+	var errs []error
+	for _, s := range m.explainers {
+		errs = append(errs, s.Close())
+	}
+	m.explainers = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,293 @@
+package net
+
+import (
+	"bytes"
+	"math"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"fakeart/internal/imaging"
+	"fakeart/internal/onnx"
+	"fakeart/internal/onnx/onnxpb"
+	"fakeart/internal/ort"
+)
+
+// tensorIn is a tensor of an exported model, an output or not, and its shape but for
+// the batch.
+type tensorIn struct {
+	name  string
+	shape []int64
+}
+
+// inside runs an exported model on pictures and gives tensors from inside it.
+func inside(t *testing.T, g *onnx.Graph, pictures [][]uint8, tensors ...tensorIn) [][]float64 {
+	t.Helper()
+	m, err := g.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = proto.CloneOf(m)
+	batch := int64(len(pictures))
+	var results [][]float32
+	bind := func(name string, shape ...int64) ort.Binding {
+		data, v, err := newTensor(append([]int64{batch}, shape...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = v.Destroy() })
+		results = append(results, data)
+		return ort.Binding{Name: name, Value: v}
+	}
+	in := []ort.Binding{bind(inputName, imaging.Channels, imaging.Size, imaging.Size)}
+	copy(results[0], tensorOf(pictures))
+	var out []ort.Binding
+	for _, x := range tensors {
+		out = append(out, bind(x.name, x.shape...))
+		if !slices.ContainsFunc(m.Graph.Output, func(v *onnxpb.ValueInfoProto) bool { return v.GetName() == x.name }) {
+			m.Graph.Output = append(m.Graph.Output, &onnxpb.ValueInfoProto{Name: proto.String(x.name), Type: &onnxpb.TypeProto{
+				Value: &onnxpb.TypeProto_TensorType{TensorType: &onnxpb.TypeProto_Tensor{ElemType: proto.Int32(int32(onnx.Float32))}},
+			}})
+		}
+	}
+	data, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ort.NewSession(data, in, out, ort.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if err := s.Run(); err != nil {
+		t.Fatal(err)
+	}
+	var wider [][]float64
+	for _, r := range results[1:] {
+		wider = append(wider, wide(r))
+	}
+	return wider
+}
+
+// head is the model from the last pool on in float64, for one picture, and how far
+// each leaky ReLU is from its kink.
+type head struct {
+	n     *Network
+	r     *reference
+	x     []float64 // of the last pool
+	first []float64 // of the first dense layer, before its leaky ReLU
+	kink  float64
+}
+
+func newHead(n *Network, r *reference, x []float64) *head {
+	h := &head{n: n, r: r, x: x, kink: math.Inf(1)}
+	h.first = h.layer(0, x)
+	h.logit(h.first)
+	return h
+}
+
+// layer is dense layer i without its leaky ReLU.
+func (h *head) layer(i int, x []float64) []float64 {
+	d := h.n.dense[i]
+	w, z := h.r.param(d.weight), slices.Clone(h.r.param(d.bias))
+	for o := range z {
+		for j, v := range x {
+			z[o] += v * w[o*len(x)+j]
+		}
+	}
+	return z
+}
+
+// logit goes on from the first layer.
+func (h *head) logit(z []float64) float64 {
+	for i := range h.n.dense {
+		if i > 0 {
+			z = h.layer(i, z)
+		}
+		if h.n.dense[i].activate {
+			z = slices.Clone(z)
+			for o, v := range z {
+				h.kink = min(h.kink, math.Abs(v))
+				z[o] = h.r.leaky(v)
+			}
+		}
+	}
+	return z[0]
+}
+
+// moved is the logit once the pooled number j is another.
+func (h *head) moved(j int, to float64) float64 {
+	w, z := h.r.param(h.n.dense[0].weight), slices.Clone(h.first)
+	for o := range z {
+		z[o] += (to - h.x[j]) * w[o*len(h.x)+j]
+	}
+	return h.logit(z)
+}
+
+// step is that of the finite differences. It is so small that no two numbers of a
+// pool's square change places by it, and leaves float64 eight digits.
+const step = 1e-8
+
+// enlarged raises a square map to the picture's size, linearly between the centres of
+// its pixels.
+func enlarged(m []float64, side int) []float64 {
+	out := make([]float64, imaging.Size*imaging.Size)
+	at := func(i int) (low, high int, part float64) {
+		x := (float64(i)+0.5)*float64(side)/imaging.Size - 0.5
+		x = min(max(x, 0), float64(side-1))
+		low = int(x)
+		return low, min(low+1, side-1), x - float64(low)
+	}
+	for i := range out {
+		y0, y1, ty := at(i / imaging.Size)
+		x0, x1, tx := at(i % imaging.Size)
+		out[i] = (1-ty)*((1-tx)*m[y0*side+x0]+tx*m[y0*side+x1]) + ty*((1-tx)*m[y1*side+x0]+tx*m[y1*side+x1])
+	}
+	return out
+}
+
+// The gradient in the exported graph, and the map that is made of it, are held against
+// finite differences of the model from its last convolution on: central ones, in
+// float64, each number moved by 1e-8. The numbers moved for the map are those before
+// the last pool, and the pool is computed anew for each.
+func TestGradCAMIsWhatFiniteDifferencesSay(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		config Config
+	}{
+		{"the network that is trained", cifake},
+		{"a small network", tiny},
+		{"one of odd numbers", Config{Channels: []int{3, 5, 2}, Dense: []int{7, 3}, Slope: 0.3}},
+		{"without slope", Config{Channels: []int{8, 8}, Dense: []int{16, 8}, Slope: 0}},
+		{"five blocks", Config{Channels: []int{4, 4, 4, 4, 8}, Dense: []int{16}, Slope: 0.01}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := newNetwork(t, c.config)
+			w := drawStats(drawWeights(n, 2), 2)
+			g, _ := graphs(t, n, w)
+			const batch = 2
+			pictures, _ := drawPictures(2, 0, batch)
+			b := n.blocks[len(n.blocks)-1]
+			channels, side, r := int(b.out), int(b.side), newReference(n, w)
+			width := channels * side * side / 4
+			got := inside(t, g, pictures,
+				tensorIn{b.name + "/LeakyRelu:0", []int64{b.out, b.side, b.side}},
+				tensorIn{gradCAMName + "/dense1/Gemm:0", []int64{int64(width)}},
+				tensorIn{gradCAMName, []int64{imaging.Size, imaging.Size}})
+			worstGradient, worstMap := 0.0, 0.0
+			for i := range batch {
+				a := got[0][i*4*width:][:4*width]
+				square := func(j int) [4]int {
+					at := r.square(side, j%(width/channels))
+					for k := range at {
+						at[k] += j / (width / channels) * side * side
+					}
+					return at
+				}
+				pooled := make([]float64, width)
+				for j := range pooled {
+					pooled[j] = math.Inf(-1)
+					for _, at := range square(j) {
+						pooled[j] = max(pooled[j], a[at])
+					}
+				}
+				h := newHead(n, r, pooled)
+				gradient, alpha := make([]float64, width), make([]float64, channels)
+				for j := range gradient {
+					gradient[j] = (h.moved(j, pooled[j]+step) - h.moved(j, pooled[j]-step)) / (2 * step)
+					// The same of each of the four numbers that the pool looks at.
+					for _, moving := range square(j) {
+						pool := func(by float64) float64 {
+							top := math.Inf(-1)
+							for _, at := range square(j) {
+								v := a[at]
+								if at == moving {
+									v += by
+								}
+								top = max(top, v)
+							}
+							return top
+						}
+						switch up, down := pool(step), pool(-step); {
+						case up == pooled[j]+step && down == pooled[j]-step:
+							alpha[j/(width/channels)] += gradient[j] / float64(side*side)
+						case up != down:
+							alpha[j/(width/channels)] += (h.moved(j, up) - h.moved(j, down)) / (2 * step) / float64(side*side)
+						}
+					}
+				}
+				if h.kink < 10*step {
+					t.Fatalf("picture %d is %g from a kink of a leaky ReLU, where there is no gradient; draw another", i, h.kink)
+				}
+				evidence := make([]float64, side*side)
+				for k, weight := range alpha {
+					for j := range evidence {
+						evidence[j] += weight * a[k*side*side+j]
+					}
+				}
+				worstGradient = max(worstGradient, apart(t, "gradient", got[1][i*width:][:width], gradient))
+				if c.config.Slope == 0 {
+					continue // four zeros in a square have four gradients, and a pool takes one
+				}
+				worstMap = max(worstMap, apart(t, "map", got[2][i*imaging.Size*imaging.Size:][:imaging.Size*imaging.Size], enlarged(evidence, side)))
+			}
+			t.Logf("largest relative difference: %.1e of %d gradients, %.1e of the map", worstGradient, batch*width, worstMap)
+		})
+	}
+}
+
+// apart gives the largest difference of a number from what it should be, in parts of
+// it, which must not exceed 1e-3. What is less than a hundredth of the largest is
+// measured in parts of that hundredth: it is a sum whose parts cancel out, of which
+// float32 knows no more.
+func apart(t *testing.T, what string, got, want []float64) (worst float64) {
+	t.Helper()
+	least := 1e-2 * largest(want)
+	if least == 0 {
+		t.Fatalf("%s: all is zero", what)
+	}
+	for i := range want {
+		d := math.Abs(got[i]-want[i]) / max(math.Abs(want[i]), least)
+		if !(d <= 1e-3) {
+			t.Errorf("%s: number %d is %g, want %g", what, i, got[i], want[i])
+		}
+		worst = max(worst, d)
+	}
+	return worst
+}
+
+func TestWithoutGradCAMTheModelIsTheOneThatWasExportedBefore(t *testing.T) {
+	n := newNetwork(t, cifake)
+	g, _ := graphs(t, n, drawStats(drawWeights(n, 1), 1))
+	m, err := g.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := onnx.Detach(m, gradCAMName)
+	left, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size := proto.Size(taken); size > 4096 {
+		t.Errorf("Grad-CAM takes %d bytes of the file: it should share the weights", size)
+	}
+	var operators []string
+	for _, node := range m.GetGraph().GetNode() {
+		operators = append(operators, node.GetOpType())
+	}
+	block := []string{"Conv", "LeakyRelu", "MaxPool"}
+	if want := slices.Concat(block, block, block, []string{"Flatten", "Gemm", "LeakyRelu", "Gemm", "LeakyRelu", "Gemm"}); !slices.Equal(operators, want) {
+		t.Errorf("operators %v, want %v: nothing of norms, dropout and Grad-CAM is left", operators, want)
+	}
+	if len(m.Graph.Initializer) != 2*len(n.blocks)+2*len(n.dense) {
+		t.Errorf("%d constants for %d blocks and %d dense layers", len(m.Graph.Initializer), len(n.blocks), len(n.dense))
+	}
+	if bytes.Equal(left, whole) {
+		t.Error("nothing was taken")
+	}
+}
