@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
 
+	"fakeart/internal/explain"
 	"fakeart/internal/model"
 	"fakeart/server/infer"
 	"fakeart/server/source"
@@ -187,16 +188,23 @@ type ModelInUse struct {
 	Seed          int64     `json:"seed" doc:"The training seed."`
 	ValLoss       *float64  `json:"val_loss" doc:"Loss on the validation split; null without one."`
 	ValAccuracy   *float64  `json:"val_accuracy" doc:"Accuracy on the validation split; null without one."`
+	Explanations  []string  `json:"explanations" doc:"What ?explain= may ask of it."`
 	Revision      string    `json:"revision" doc:"Source revision of the trainer; empty when unknown."`
 }
 
 func (s *served) document() ModelInUse {
 	md := s.file.Metadata
+	explanations := []string{}
+	for _, method := range explain.Methods() {
+		if (explanationRequest{method: method}).possible(s.file) == nil {
+			explanations = append(explanations, string(method))
+		}
+	}
 	return ModelInUse{
 		Model: s.file.Digest, Ref: s.object.Ref, Since: s.since.UTC(), Name: md.Name, Classes: md.Classes, Threshold: md.Threshold,
 		InputSize: md.InputSize, EmbeddingSize: s.file.EmbeddingSize, Preprocessing: md.Preprocessing,
 		DataSource: md.DataSource, DataDigest: md.DataDigest, ConfigDigest: md.ConfigDigest, Seed: md.Seed,
-		ValLoss: number(md.ValLoss), ValAccuracy: number(md.ValAccuracy), Revision: md.Revision,
+		ValLoss: number(md.ValLoss), ValAccuracy: number(md.ValAccuracy), Explanations: explanations, Revision: md.Revision,
 	}
 }
 

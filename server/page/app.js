@@ -1,7 +1,7 @@
 // The page's views, one shown at a time, named by the address's fragment.
 
 import { startJudging, modelChanged } from './judge.js'
-import { showModels, onModel } from './models.js'
+import { onModel, showCurrent, showModels } from './models.js'
 import { showState, hideState } from './state.js'
 
 const views = ['judge', 'models', 'state']
@@ -22,11 +22,11 @@ function show() {
 }
 
 onModel(modelChanged)
-startJudging()
+startJudging(showCurrent)
 addEventListener('hashchange', () => {
   show()
   window.scrollTo(0, 0)
 })
 show()
-showModels() // the judging view says what the model was trained on
+if (document.getElementById('models').hidden) showCurrent() // the judging view says what the model was trained on
 document.documentElement.dataset.ready = 'true'

@@ -15,8 +15,11 @@ const queue = []
 let running = 0
 let batch = [] // since the queue was empty
 let model = null
+let modelsChanged = async () => {}
 
-export function startJudging() {
+// startJudging makes the view work; askModels is what has it told of the model in use.
+export function startJudging(askModels) {
+  modelsChanged = askModels
   for (const id of ['files', 'camera']) {
     const input = byId(id)
     input.addEventListener('change', () => {
@@ -181,13 +184,9 @@ async function work() {
 // judge asks the server about the picture; while it is busy, several times.
 async function judge(entry) {
   entry.part('.label span').textContent = 'Judging…'
-  const method = byId('method').value
-  const query = new URLSearchParams({ input: 'png' })
-  if (method) {
-    query.set('explain', method)
-    query.set('explain_format', 'png')
-  }
   for (let attempt = 1; ; attempt++) {
+    const method = byId('method').value
+    const query = new URLSearchParams({ input: 'png', ...(method && { explain: method, explain_format: 'png' }) })
     const began = performance.now()
     try {
       const { file } = entry
@@ -196,6 +195,11 @@ async function judge(entry) {
       entry.took = performance.now() - began
       break
     } catch (error) {
+      if (error.status === 422 && method) {
+        // The picture is damaged; or the model has been changed, for one that cannot explain itself so.
+        await modelsChanged()
+        if (byId('method').value !== method) continue
+      }
       const busy = error.status === 503 || error.status === 429
       if (!busy || attempt === attempts || !entries.has(entry)) throw error
       const wait = Math.min(30, Math.max(1, error.after) * attempt)
@@ -203,6 +207,7 @@ async function judge(entry) {
       await sleep(wait * 1000)
     }
   }
+  if (entry.answer.model !== model?.model) await modelsChanged()
   await show(entry)
 }
 

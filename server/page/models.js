@@ -24,7 +24,8 @@ const percent = (share) => (share == null ? '' : `${(100 * share).toFixed(2)} %`
 const code = (text) => (text ? element('code', {}, text) : '')
 const moment = (time) => new Date(time).toLocaleString()
 
-async function showCurrent() {
+// showCurrent asks for the model in use, and tells the listeners.
+export async function showCurrent() {
   try {
     current = await ask('models/current')
   } catch (error) {
