@@ -13,7 +13,7 @@ import { metricOf, objectives, thresholdOf } from './objectives.js';
 import { summarize } from './report.js';
 import {
   any, changeModel, currentModel, data as dataDigest, health, hostile, infer, jpegs, offeredModels, pictures,
-  probabilities, sendBody, sendForm, sendForms, sendHostile, sendInstances, target, timeout,
+  probabilities, sendBody, sendFeedback, sendForm, sendForms, sendHostile, sendInstances, target, timeout,
 } from './requests.js';
 
 /**
@@ -230,6 +230,7 @@ export const smoke = whole((data) => {
     sendBody(picture, data);
   }
   sendForm(jpegs[0], data, '/model/');
+  sendFeedback(sendForm(jpegs[0], data), jpegs[0]);
   sendForms(pictures, data);
   sendInstances(pictures, data);
   sendInstances(pictures, data, 1);

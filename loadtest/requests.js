@@ -245,6 +245,24 @@ function tensor(bmp) {
   return planes;
 }
 
+/**
+ * Says that a prediction was right, or what the picture really is. A server without a log
+ * cannot keep that, and says so.
+ *
+ * @param {any} p the prediction @param {Picture} picture
+ */
+export function sendFeedback(p, picture) {
+  const route = '/feedback';
+  const said = { id: p?.id, label: picture.label || p?.label, comment: 'load test' };
+  const r = http.post(target + route, JSON.stringify(said), { ...params(route, json), responseCallback: http.expectedStatuses(200, 404) });
+  const f = body(r);
+  check(r, {
+    'feedback is kept, or no log is': (r) => r.status === 200 || (r.status === 404 && f?.detail?.includes('keeps no')),
+    'feedback is answered with what was said': (r) => r.status !== 200 || (f?.id === said.id && f?.label === said.label && f?.comment === said.comment),
+    'feedback knows the verdict': (r) => r.status !== 200 || f?.verdict === undefined || (f.verdict === p.label && f.correct === (f.verdict === f.label)),
+  });
+}
+
 /** Asks whether the server is ready; Cloud Run keeps paths such as /readyz for itself. */
 export function health() {
   const route = '/v2/health/ready';
@@ -278,6 +296,8 @@ export const hostile = [
   { what: 'no such path', path: '/predictions', send: () => 'x' },
   { what: 'a tensor of another shape', path: '/v2/models/fakeart/infer', headers: json, send: () => '{"inputs":[{"name":"input","shape":[1,1],"datatype":"FP32","data":[0]}]}' },
   { what: 'a length that is a lie', path: '/v2/models/fakeart/infer', headers: { 'Inference-Header-Content-Length': '99999' }, send: () => '{}' },
+  { what: 'feedback on nothing', path: '/feedback', headers: json, send: () => '{"id":"00000000-0000-7000-8000-000000000000","label":"REAL"}' },
+  { what: 'feedback of another shape', path: '/feedback', headers: json, send: () => '{"id":"1","label":"MAYBE"}' },
   { what: 'another model', path: '/v2/models/other/infer', headers: json, send: () => '{}' },
 ];
 

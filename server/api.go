@@ -59,6 +59,7 @@ func (m *Main) register(app *fiber.App) {
 	m.registerLog(api)
 	m.registerDrift(api)
 	m.registerStats(api)
+	m.registerFeedback(api)
 	for _, o := range m.operations(document.Components.Schemas) {
 		router.Add(o.Method, strings.NewReplacer("{", ":", "}", "").Replace(o.Path), o.handlers...)
 		document.AddOperation(&o.Operation)
@@ -270,17 +271,22 @@ func (m *Main) adminOnly(c *fiber.Ctx) error {
 	return c.Next()
 }
 
-// guarded is adminOnly for huma's operations, and reads the body for them, within
-// the limits that hold for all.
+// guarded is adminOnly for huma's operations, and reads the body for them.
 func (m *Main) guarded(ctx huma.Context, next func(huma.Context)) {
+	c := humafiber.Unwrap(ctx)
+	if err := m.admins.check(c); err != nil {
+		_ = m.handleError(c, err) // which always answers
+		return
+	}
+	m.bodied(ctx, next)
+}
+
+// bodied reads the body for huma's operations, within the limits that hold for all.
+func (m *Main) bodied(ctx huma.Context, next func(huma.Context)) {
 	c := humafiber.Unwrap(ctx)
 	var b body
 	defer m.bodies.free(&b)
-	err := m.admins.check(c)
-	if err == nil {
-		err = m.bodies.read(c, &b)
-	}
-	if err != nil {
+	if err := m.bodies.read(c, &b); err != nil {
 		_ = m.handleError(c, err) // which always answers
 		return
 	}

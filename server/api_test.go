@@ -91,6 +91,10 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	explaining := startSeeing(t)
 	unlogged := start(t, func(c *Config) { c.LogStore = "none" })
 	held, _ := startHeld(t, func(c *Config) { c.Queue, c.MaxImages, c.RequestTimeout = 1, 1, 50*time.Millisecond })
+	quiet := start(t, func(c *Config) { c.FeedbackLimit = 1 })
+	failing := startWithFeedback(t)
+	failing.store.fails.Store(true)
+	unwritable := failing.Main
 	unready := start(t)
 	unready.draining.Store(true)
 	vanished := start(t)
@@ -118,6 +122,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	}
 	good := writeFile(t, "new.onnx", modelBytes(t, detector(t, 2)))
 	bad := writeFile(t, "bad.onnx", []byte("no model"))
+	said := func(id string) []byte { return fmt.Appendf(nil, `{"id":%q,"label":"REAL"}`, id) }
 	put := func(ref string) []byte { return fmt.Appendf(nil, `{"model":%q}`, ref) }
 
 	type call struct {
@@ -147,6 +152,12 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		"log": {
 			"200": {m: open, query: "?limit=5"}, "400": {m: open, query: "?cursor=x"}, "401": {m: tokens}, "403": {m: open, header: proxied},
 			"404": {m: unlogged}, "422": {m: open, query: "?limit=0"},
+		},
+		"feedback": {
+			"200": {m: open, body: said(predict(t, open)), header: asJSON}, "400": {m: open, body: []byte("x"), header: asJSON},
+			"404": {m: open, body: said("00000000-0000-7000-8000-000000000000"), header: asJSON}, "413": {m: open, body: big, header: asJSON},
+			"415": {m: open, body: said("x"), header: gzip}, "422": {m: open, body: said("x"), header: asJSON},
+			"429": {m: quiet, body: said("x"), header: asJSON, times: 2}, "503": {m: unwritable, body: said("00000000-0000-7000-8000-000000000000"), header: asJSON},
 		},
 		"drift": {
 			"200": {m: drifting}, "401": {m: tokens}, "403": {m: open, header: proxied}, "404": {m: open}, "409": {m: undecided},

@@ -44,6 +44,7 @@ type Config struct {
 	MaxConnections  int           `help:"Most connections at once." default:"4096" group:"Limits"`
 	MaxRequests     int           `help:"Most requests worked on at once." default:"2048" group:"Limits"`
 	RateLimit       int           `help:"Requests a second that one client may make; 0 does not limit." default:"0" group:"Limits"`
+	FeedbackLimit   int           `help:"Feedbacks a minute that one client may give; 0 does not limit." default:"60" group:"Limits"`
 	TrustedProxy    []string      `help:"Networks (CIDR) of proxies whose X-Forwarded-For says who the client is; repeatable." placeholder:"CIDR" group:"Limits"`
 	ReadTimeout     time.Duration `help:"How long a client may take to send a request." default:"30s" group:"Limits"`
 	WriteTimeout    time.Duration `help:"How long a client may take to receive an answer, or the next part of a long one." default:"30s" group:"Limits"`
@@ -58,6 +59,7 @@ type Config struct {
 	LogStore       string        `help:"Where predictions are logged: ${enum}." enum:"sqlite,pubsub,none" default:"sqlite" group:"Prediction log"`
 	LogPath        string        `help:"SQLite file of the log; with pubsub, where records wait that could not be sent." default:"predictions.db" group:"Prediction log"`
 	LogTopic       string        `help:"Topic of the log with pubsub, such as gcppubsub://projects/P/topics/T." placeholder:"URL" group:"Prediction log"`
+	FeedbackTopic  string        `help:"Topic of feedback with pubsub; without one none is kept." placeholder:"URL" group:"Prediction log"`
 	LogDurable     bool          `help:"Answer a request only once its records are stored, and with 503 when they cannot be. Otherwise they are stored within a tenth of a second." default:"false" negatable:"" group:"Prediction log"`
 	LogSynchronous string        `help:"What stored means with sqlite: normal survives a killed process, full a power cut as well." enum:"normal,full" default:"normal" group:"Prediction log"`
 	LogRequired    bool          `help:"Answer predictions with 503 while the log cannot be written." default:"false" negatable:"" group:"Prediction log"`
@@ -124,6 +126,7 @@ func (c *Config) Validate() error {
 		{"max-connections", int64(c.MaxConnections), 1},
 		{"max-requests", int64(c.MaxRequests), 1},
 		{"rate-limit", int64(c.RateLimit), 0},
+		{"feedback-limit", int64(c.FeedbackLimit), 0},
 		{"workers", int64(c.Workers), 0},
 		{"max-batch", int64(c.MaxBatch), 1},
 		{"queue", int64(c.Queue), 1},
@@ -184,6 +187,9 @@ func (c *Config) Validate() error {
 	}
 	if c.LogStore != "pubsub" && c.LogTopic != "" {
 		bad("--log-topic: goes with --log-store=pubsub, not %s", c.LogStore)
+	}
+	if c.LogStore != "pubsub" && c.FeedbackTopic != "" {
+		bad("--feedback-topic: goes with --log-store=pubsub, not %s", c.LogStore)
 	}
 	if c.LogStore != "none" && c.LogPath == "" {
 		bad("--log-path: is empty; name a file, or turn the log off with --log-store=none")
@@ -308,7 +314,7 @@ func (c *Config) print() (string, error) {
 	for range c.tokens() {
 		masked.AdminToken = append(masked.AdminToken, "********")
 	}
-	for _, ref := range []*string{&masked.Model, &masked.LogTopic} {
+	for _, ref := range []*string{&masked.Model, &masked.LogTopic, &masked.FeedbackTopic} {
 		*ref = redacted(*ref)
 	}
 	node := &yaml.Node{Kind: yaml.MappingNode}

@@ -114,6 +114,8 @@ func TestWrongConfigurationIsRefusedWithWhatToDo(t *testing.T) {
 		{"a log of another kind", []string{"--log-store=csv"}, []string{"--log-store", "sqlite"}},
 		{"a topic without its store", []string{"--log-topic=mem://x"}, []string{"--log-topic", "pubsub"}},
 		{"a store without its topic", []string{"--log-store=pubsub"}, []string{"--log-topic"}},
+		{"a topic for feedback without its store", []string{"--feedback-topic=mem://x"}, []string{"--feedback-topic", "pubsub"}},
+		{"a negative limit", []string{"--feedback-limit=-1"}, []string{"--feedback-limit=-1"}},
 		{"no log that has to be durable", []string{"--log-store=none", "--log-durable"}, []string{"--log-store=none", "--log-durable"}},
 		{"two mistakes", []string{"--queue=0", "--max-body=0"}, []string{"--queue=0", "--max-body=0"}},
 	} {

@@ -86,6 +86,9 @@ func (m *Main) newApp() *fiber.App {
 			},
 		}))
 	}
+	if m.config.FeedbackLimit > 0 {
+		app.Use("/feedback", m.limitFeedback())
+	}
 	m.register(app)
 	m.serveWith(app)
 	return app

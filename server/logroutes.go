@@ -18,9 +18,9 @@ import (
 
 // LogPage is a part of the prediction log.
 type LogPage struct {
-	Records []predlog.Row `json:"records" doc:"Newest first, without pictures."`
-	Next    string        `json:"next,omitempty" doc:"Cursor of the page that follows; absent on the last one."`
-	Total   int64         `json:"total" doc:"Number of records in the log."`
+	Records []predlog.Entry `json:"records" doc:"Newest first, without pictures."`
+	Next    string          `json:"next,omitempty" doc:"Cursor of the page that follows; absent on the last one."`
+	Total   int64           `json:"total" doc:"Number of records in the log."`
 }
 
 type logQuery struct {
@@ -55,7 +55,7 @@ func (m *Main) registerLog(api huma.API) {
 			return nil, told(err)
 		}
 		if rows == nil {
-			rows = []predlog.Row{}
+			rows = []predlog.Entry{}
 		}
 		return &struct{ Body LogPage }{LogPage{rows, next, total}}, nil
 	})

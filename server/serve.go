@@ -41,6 +41,7 @@ type Main struct {
 	reader      predlog.Reader  // nil when the log cannot be read here
 	outbox      *predlog.PubSub // nil with another log
 	drift       *driftWatch     // nil when drift is not looked for
+	accuracy    accuracy
 	bodies      *bodies
 	decoders    *decoders
 	admins      *admins
@@ -105,6 +106,13 @@ func (m *Main) Run(ctx context.Context) (err error) {
 		LogWaiting:  func() int { return waiting(m.predictions) },
 		LogOutbox:   m.spilled,
 		LogWritable: func() bool { return m.predictions == nil || m.predictions.Err() == nil },
+		Accuracy: func() (float64, bool) {
+			use := m.models.current.Load()
+			if m.reader == nil || use == nil {
+				return 0, false
+			}
+			return m.accuracy.of(m.reader, use.file.Digest)
+		},
 	})
 	m.history = newHistory(m)
 	if m.tracing, err = telemetry.NewTracing(ctx, versionText()); err != nil {
@@ -216,7 +224,7 @@ func (m *Main) openLog(ctx context.Context) error {
 		store, m.reader = s, s
 	case "pubsub":
 		s, err := predlog.OpenPubSub(ctx, predlog.PubSubOptions{
-			Topic: c.LogTopic, Outbox: c.LogPath, Synchronous: predlog.Synchronous(c.LogSynchronous), Count: count, Logger: m.log,
+			Topic: c.LogTopic, FeedbackTopic: c.FeedbackTopic, Outbox: c.LogPath, Synchronous: predlog.Synchronous(c.LogSynchronous), Count: count, Logger: m.log,
 		})
 		if err != nil {
 			return err

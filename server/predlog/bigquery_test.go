@@ -12,9 +12,10 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write bigquery-schema.json anew")
+var update = flag.Bool("update", false, "write the schema files anew")
 
-const schemaFile = "bigquery-schema.json"
+// schemas are the types of messages, by the files with their tables' schemas.
+var schemas = map[string]reflect.Type{"bigquery-schema.json": reflect.TypeFor[Row](), "bigquery-feedback-schema.json": reflect.TypeFor[Feedback]()}
 
 // bigQueryField is a column as `bq mk --table` reads it
 // (https://cloud.google.com/bigquery/docs/schemas#specifying_a_json_schema_file).
@@ -27,11 +28,10 @@ type bigQueryField struct {
 
 // nullable are the columns that a message may do without. The others are always
 // there; a required column can be made nullable later, but not the other way round.
-var nullable = map[string]bool{"request_id": true, "trace_id": true, "image": true}
+var nullable = map[string]bool{"request_id": true, "trace_id": true, "image": true, "comment": true}
 
-// bigQuerySchema derives the columns from Row.
-func bigQuerySchema() (fields []bigQueryField) {
-	row := reflect.TypeFor[Row]()
+// bigQuerySchema derives the columns from the type of a row.
+func bigQuerySchema(row reflect.Type) (fields []bigQueryField) {
 	for i := range row.NumField() {
 		f := row.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -60,25 +60,27 @@ func bigQuerySchema() (fields []bigQueryField) {
 	return fields
 }
 
-func TestTheBigQuerySchemaIsThatOfRow(t *testing.T) {
-	var want bytes.Buffer
-	encoder := json.NewEncoder(&want)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(bigQuerySchema()); err != nil {
-		t.Fatal(err)
-	}
-	if *update {
-		if err := os.WriteFile(schemaFile, want.Bytes(), 0o644); err != nil {
+func TestTheBigQuerySchemasAreThoseOfTheMessages(t *testing.T) {
+	for file, row := range schemas {
+		var want bytes.Buffer
+		encoder := json.NewEncoder(&want)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(bigQuerySchema(row)); err != nil {
 			t.Fatal(err)
 		}
-	}
-	got, err := os.ReadFile(schemaFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want.Bytes()) {
-		t.Errorf("%s is not that of Row any more; run go generate ./server/predlog", schemaFile)
+		if *update {
+			if err := os.WriteFile(file, want.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want.Bytes()) {
+			t.Errorf("%s is not that of %s any more; run go generate ./server/predlog", file, row.Name())
+		}
 	}
 }
 
@@ -86,34 +88,40 @@ func TestTheBigQuerySchemaIsThatOfRow(t *testing.T) {
 // are columns, with values that the columns' types take
 // (https://cloud.google.com/pubsub/docs/bigquery#properties_subscription).
 func TestAMessageFitsTheBigQuerySchema(t *testing.T) {
-	data, err := os.ReadFile(schemaFile)
-	if err != nil {
-		t.Fatal(err)
+	row := func(change func(*Record)) []byte {
+		r := newRecord(0)
+		change(r)
+		row := r.row()
+		m := new(PubSub).message(0, &row)
+		if m.err != nil {
+			t.Fatal(m.err)
+		}
+		return m.body
 	}
-	var schema []bigQueryField
-	if err := json.Unmarshal(data, &schema); err != nil {
-		t.Fatal(err)
-	}
+	said := func(comment string) []byte { return []byte(mustJSON(t, on(newRecord(0), "REAL", comment, 0))) }
 	for _, test := range []struct {
-		name   string
-		change func(*Record)
+		name, file string
+		message    []byte
 	}{
-		{"a usual one", func(*Record) {}},
-		{"with a picture", func(r *Record) { r.Image = []byte("\xff\xd8\xff") }},
-		{"with as little as possible", func(r *Record) {
+		{"a usual one", "bigquery-schema.json", row(func(*Record) {})},
+		{"with a picture", "bigquery-schema.json", row(func(r *Record) { r.Image = []byte("\xff\xd8\xff") })},
+		{"with as little as possible", "bigquery-schema.json", row(func(r *Record) {
 			*r = Record{Time: r.Time, Model: r.Model, Label: r.Label, ImageFormat: r.ImageFormat}
-		}},
+		})},
+		{"feedback", "bigquery-feedback-schema.json", said("no, \"mine\"")},
+		{"feedback without words", "bigquery-feedback-schema.json", said("")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := newRecord(0)
-			test.change(r)
-			row := r.row()
-			message, err := new(PubSub).message(&row)
+			data, err := os.ReadFile(test.file)
 			if err != nil {
 				t.Fatal(err)
 			}
+			var schema []bigQueryField
+			if err := json.Unmarshal(data, &schema); err != nil {
+				t.Fatal(err)
+			}
 			fields := map[string]any{}
-			if err := json.Unmarshal(message, &fields); err != nil {
+			if err := json.Unmarshal(test.message, &fields); err != nil {
 				t.Fatal(err)
 			}
 			for _, column := range schema {

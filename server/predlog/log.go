@@ -73,6 +73,7 @@ type Log struct {
 	mu      sync.Mutex
 	filling *batch        // takes new records
 	spare   *batch        // the other one; nil while it is being written
+	writing *batch        // the one that is being written, or nil
 	held    int           // records that are not written, in both
 	bytes   int           // and what they take
 	room    chan struct{} // closed when there may be room, or no hope of it; nil when nobody waits
@@ -329,11 +330,11 @@ func (l *Log) next() *batch {
 		case n == 0 && l.closed:
 			l.mu.Unlock()
 			return nil
-		case n > 0 && !l.options.Durable && n < flushRecords && !l.closed && l.room == nil:
+		case n > 0 && !l.options.Durable && n < flushRecords && !l.closed && l.room == nil && b.commit == nil:
 			wait = flushInterval - time.Since(b.first)
 		}
 		if n > 0 && wait <= 0 {
-			l.filling, l.spare = l.spare, nil
+			l.filling, l.writing, l.spare = l.spare, b, nil
 			l.mu.Unlock()
 			return b
 		}
@@ -372,7 +373,7 @@ func (l *Log) writeBatch(b *batch) bool {
 		if len(rest) == 0 {
 			b.settle(nil)
 			b.reset()
-			l.spare = b
+			l.spare, l.writing = b, nil
 		}
 		l.makeRoom()
 		l.mu.Unlock()

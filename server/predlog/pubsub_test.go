@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 	"gocloud.dev/gcerrors"
 	"gocloud.dev/pubsub"
@@ -86,12 +87,16 @@ func (f *fakeTopic) ids(t *testing.T) (ids []string) {
 	return ids
 }
 
+func quickly() *backoff.ExponentialBackOff { return newBackOff(time.Millisecond, 20*time.Millisecond) }
+
+func hourly() *backoff.ExponentialBackOff { return newBackOff(time.Hour, time.Hour) }
+
 func openPubSub(t *testing.T, topic *fakeTopic, options PubSubOptions) *PubSub {
 	t.Helper()
 	if options.Outbox == "" {
 		options.Outbox = filepath.Join(t.TempDir(), "outbox.db")
 	}
-	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), options, 50*time.Millisecond, newBackOff(time.Millisecond, 20*time.Millisecond))
+	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), nil, options, 50*time.Millisecond, quickly)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +136,7 @@ func TestRecordsAreSentAsTheJSONOfRows(t *testing.T) {
 	subscription := mempubsub.NewSubscription(topic, time.Minute)
 	defer func() { _ = subscription.Shutdown(ctx) }()
 	var counts tally
-	p, err := newPubSub(ctx, topic, PubSubOptions{Outbox: filepath.Join(t.TempDir(), "outbox.db"), Count: counts.count}, time.Minute, newBackOff(time.Second, time.Second))
+	p, err := newPubSub(ctx, topic, nil, PubSubOptions{Outbox: filepath.Join(t.TempDir(), "outbox.db"), Count: counts.count}, time.Minute, hourly)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +272,7 @@ func TestAnotherProcessSendsWhatWasLeft(t *testing.T) {
 
 func TestWhileSendingFailsNewRecordsGoToTheOutboxAtOnce(t *testing.T) {
 	topic := &fakeTopic{failure: errDown}
-	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), PubSubOptions{Outbox: filepath.Join(t.TempDir(), "outbox.db")}, time.Minute, newBackOff(time.Hour, time.Hour))
+	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), nil, PubSubOptions{Outbox: filepath.Join(t.TempDir(), "outbox.db")}, time.Minute, hourly)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +337,7 @@ func TestAnOutboxThatFailsIsTheLogsFailure(t *testing.T) {
 func TestAPictureThatIsTooLargeForAMessageIsLeftOut(t *testing.T) {
 	topic, lines := &fakeTopic{}, logLines{}
 	p := openPubSub(t, topic, PubSubOptions{Logger: lines.logger()})
-	p.attempt = time.Minute
+	p.records.attempt = time.Minute
 	records := newRecords(2)
 	records[0].Image = make([]byte, 5<<20)
 	records[1].Image = make([]byte, 6<<20)
@@ -354,7 +359,7 @@ func TestAPictureThatIsTooLargeForAMessageIsLeftOut(t *testing.T) {
 func TestARecordThatIsNotSentInTimeWhenTheLogClosesIsSpilled(t *testing.T) {
 	topic, counts := &fakeTopic{hang: true}, tally{}
 	outbox := filepath.Join(t.TempDir(), "outbox.db")
-	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), PubSubOptions{Outbox: outbox, Count: counts.count}, time.Hour, newBackOff(time.Hour, time.Hour))
+	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), nil, PubSubOptions{Outbox: outbox, Count: counts.count}, time.Hour, hourly)
 	if err != nil {
 		t.Fatal(err)
 	}

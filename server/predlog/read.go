@@ -24,13 +24,16 @@ type Reader interface {
 	// the cursor, or the newest when it is empty. next is the cursor of the page
 	// that follows, empty after the last one. Rows that are written in the meantime
 	// are on no later page. ErrCursor means that the cursor was not one of these.
-	Page(ctx context.Context, cursor string, limit int) (rows []Row, next string, err error)
+	Page(ctx context.Context, cursor string, limit int) (rows []Entry, next string, err error)
 	// Export writes all rows, oldest first, as they are at one moment, while
 	// writing goes on. Memory is bounded. What is in w after an error is useless.
 	Export(ctx context.Context, w io.Writer, format Format) error
 	// Sample returns at most so many rows of those since a moment, spread evenly over
 	// them, oldest first, and about how many those are. It is quick however many they are.
 	Sample(ctx context.Context, since time.Time, most int) (rows []Row, of int64, err error)
+	// Accuracy is of how many predictions of the model users have last said that they
+	// were right, out of how many that they have spoken of, among the last thousand of these.
+	Accuracy(ctx context.Context, model string) (right, of int64, err error)
 	// Count returns the number of rows.
 	Count(ctx context.Context) (int64, error)
 }
@@ -82,7 +85,7 @@ const (
 )
 
 // Page implements Reader.
-func (s *SQLite) Page(ctx context.Context, cursor string, limit int) (rows []Row, next string, err error) {
+func (s *SQLite) Page(ctx context.Context, cursor string, limit int) (rows []Entry, next string, err error) {
 	before := int64(1<<63 - 1)
 	if cursor != "" {
 		if before, err = strconv.ParseInt(cursor, 10, 64); err != nil || before < 1 {
@@ -95,8 +98,8 @@ func (s *SQLite) Page(ctx context.Context, cursor string, limit int) (rows []Row
 	var last int64
 	// One more tells whether there is another page.
 	more := false
-	err = s.each(ctx, "SELECT seq, "+columns+", NULL FROM predictions WHERE seq < ? ORDER BY seq DESC LIMIT ?", []any{before, limit + 1},
-		func(seq int64, r *Row) error {
+	err = s.each(ctx, "SELECT seq, "+columns+", NULL, "+feedbackColumns+" FROM predictions"+joinFeedback+" WHERE seq < ? ORDER BY seq DESC LIMIT ?", []any{before, limit + 1},
+		func(seq int64, r *Entry) error {
 			if len(rows) == limit {
 				more = true
 				return nil
@@ -162,10 +165,10 @@ func (s *SQLite) Sample(ctx context.Context, since time.Time, most int) (rows []
 		for ; taken < n && len(args) < sampleStep; taken++ {
 			marks, args = append(marks, "?"), append(args, first+taken*of/n)
 		}
-		query := "SELECT seq, " + columns + ", NULL FROM predictions WHERE seq IN (" + strings.Join(marks, ",") + ") ORDER BY seq"
-		if err := s.each(ctx, query, args, func(_ int64, r *Row) error {
+		query := "SELECT seq, " + columns + ", NULL, NULL, NULL, NULL FROM predictions WHERE seq IN (" + strings.Join(marks, ",") + ") ORDER BY seq"
+		if err := s.each(ctx, query, args, func(_ int64, r *Entry) error {
 			if !r.Time.Before(since) {
-				rows = append(rows, *r)
+				rows = append(rows, r.Row)
 			}
 			return nil
 		}); err != nil {
@@ -175,11 +178,19 @@ func (s *SQLite) Sample(ctx context.Context, since time.Time, most int) (rows []
 	return rows, of, nil
 }
 
-const selectAll = "SELECT seq, " + columns + ", images.data FROM predictions LEFT JOIN images ON image_logged AND sha256 = image_sha256"
+// The last feedback of a row, where there is any.
+const (
+	feedbackColumns = "feedback_label, feedback_comment, feedback_time"
+	joinFeedback    = " LEFT JOIN (SELECT seq AS feedback_seq, label AS feedback_label, comment AS feedback_comment, time AS feedback_time FROM feedback)" +
+		" ON feedback_seq = (SELECT max(feedback.seq) FROM feedback WHERE feedback.id = predictions.id)"
+)
 
-// each calls f for each row of the query: seq, columns, and the picture. The row's
+const selectAll = "SELECT seq, " + columns + ", images.data, " + feedbackColumns +
+	" FROM predictions LEFT JOIN images ON image_logged AND sha256 = image_sha256" + joinFeedback
+
+// each calls f for each row of the query: seq, columns, the picture, and feedbackColumns. The row's
 // slices are its own. A single statement sees one state of the database.
-func (s *SQLite) each(ctx context.Context, query string, args []any, f func(seq int64, r *Row) error) error {
+func (s *SQLite) each(ctx context.Context, query string, args []any, f func(seq int64, r *Entry) error) error {
 	return s.read(ctx, func(ctx context.Context, db *sql.DB) error {
 		rows, err := db.QueryContext(ctx, query, args...)
 		if err != nil {
@@ -189,20 +200,31 @@ func (s *SQLite) each(ctx context.Context, query string, args []any, f func(seq 
 		for rows.Next() {
 			var (
 				seq             int64
-				r               Row
+				r               Entry
 				stamp           string
+				label, comment  sql.NullString
+				said            sql.NullString
 				logged          bool
 				embedding, data sql.RawBytes
 			)
 			if err := rows.Scan(&seq, &r.ID, &stamp, &r.RequestID, &r.TraceID, &r.Model, &r.Label, &r.Probability, &r.LatencySeconds,
 				&r.ImageSHA256, &r.ImageFormat, &r.ImageBytes, &r.Width, &r.Height,
-				&r.Mean, &r.StdDev, &r.Brightness, &r.Contrast, &r.Sharpness, &r.Saturation, &logged, &embedding, &data); err != nil {
+				&r.Mean, &r.StdDev, &r.Brightness, &r.Contrast, &r.Sharpness, &r.Saturation, &logged, &embedding, &data,
+				&label, &comment, &said); err != nil {
 				return err
 			}
 			if r.Time, err = time.Parse(time.RFC3339, stamp); err != nil {
 				return fmt.Errorf("record %s: %w", r.ID, err)
 			}
 			r.Embedding = parseFloats(embedding)
+			r.FeedbackLabel, r.FeedbackComment = label.String, comment.String
+			if said.Valid {
+				at, err := time.Parse(time.RFC3339, said.String)
+				if err != nil {
+					return fmt.Errorf("feedback on record %s: %w", r.ID, err)
+				}
+				r.FeedbackTime = &at
+			}
 			if data != nil {
 				r.Image = append([]byte{}, data...)
 			}
@@ -220,7 +242,7 @@ func (s *SQLite) Export(ctx context.Context, w io.Writer, format Format) error {
 	case NDJSON:
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)
-		return s.each(ctx, selectAll+" ORDER BY seq", nil, func(_ int64, r *Row) error { return encoder.Encode(r) })
+		return s.each(ctx, selectAll+" ORDER BY seq", nil, func(_ int64, r *Entry) error { return encoder.Encode(r) })
 	case CSV:
 		return s.exportCSV(ctx, w)
 	case Parquet:
@@ -238,7 +260,7 @@ func (s *SQLite) exportCSV(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	float := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
-	err := s.each(ctx, selectAll+" ORDER BY seq", nil, func(_ int64, r *Row) error {
+	err := s.each(ctx, selectAll+" ORDER BY seq", nil, func(_ int64, r *Entry) error {
 		embedding, err := json.Marshal(r.Embedding)
 		if err != nil {
 			return err
@@ -248,6 +270,7 @@ func (s *SQLite) exportCSV(ctx context.Context, w io.Writer) error {
 			r.ImageSHA256, r.ImageFormat, strconv.FormatInt(r.ImageBytes, 10), strconv.FormatInt(r.Width, 10), strconv.FormatInt(r.Height, 10),
 			float(r.Mean), float(r.StdDev), float(r.Brightness), float(r.Contrast), float(r.Sharpness), float(r.Saturation),
 			string(embedding), base64.StdEncoding.EncodeToString(r.Image),
+			r.FeedbackLabel, harmless(r.FeedbackComment), r.feedbackTime(),
 		})
 	})
 	out.Flush()
@@ -258,6 +281,7 @@ var csvHeader = []string{
 	"id", "time", "request_id", "trace_id", "model", "label", "probability", "latency_seconds",
 	"image_sha256", "image_format", "image_bytes", "width", "height",
 	"mean", "std_dev", "brightness", "contrast", "sharpness", "saturation", "embedding", "image",
+	"feedback_label", "feedback_comment", "feedback_time",
 }
 
 // harmless keeps a spreadsheet from taking the text, which comes from a client, for
@@ -270,12 +294,12 @@ func harmless(text string) string {
 }
 
 func (s *SQLite) exportParquet(ctx context.Context, w io.Writer) error {
-	out := parquet.NewGenericWriter[Row](w, parquet.Compression(&parquet.Snappy), parquet.CreatedBy("fakeart", "", ""),
+	out := parquet.NewGenericWriter[Entry](w, parquet.Compression(&parquet.Snappy), parquet.CreatedBy("fakeart", "", ""),
 		// The smallest and the largest picture of each page would stay in memory until the end.
 		parquet.SkipPageBounds("image"), parquet.SkipPageStatistics("image"))
 	rows, size := 0, 0
-	err := s.each(ctx, selectAll+" ORDER BY seq", nil, func(_ int64, r *Row) error {
-		if _, err := out.Write([]Row{*r}); err != nil {
+	err := s.each(ctx, selectAll+" ORDER BY seq", nil, func(_ int64, r *Entry) error {
+		if _, err := out.Write([]Entry{*r}); err != nil {
 			return err
 		}
 		rows, size = rows+1, size+len(r.Image)

@@ -1,6 +1,6 @@
 package predlog
 
-//go:generate go test -run TestTheBigQuerySchemaIsThatOfRow . -update
+//go:generate go test -run TestTheBigQuerySchemasAreThoseOfTheMessages . -update
 
 import (
 	"encoding/binary"
@@ -49,6 +49,39 @@ func (r Row) MarshalJSON() ([]byte, error) {
 		Time string `json:"time"`
 		plain
 	}{r.ID, r.Time.UTC().Format(timeFormat), plain(r)})
+}
+
+// Entry is a row of a log that can be read, with the last feedback on it.
+type Entry struct {
+	Row
+	FeedbackLabel   string     `json:"feedback_label,omitempty" parquet:"feedback_label,optional,dict" doc:"What the picture is, as a user last said: REAL or FAKE; absent without feedback."`
+	FeedbackComment string     `json:"feedback_comment,omitempty" parquet:"feedback_comment,optional" doc:"What the user said with it; absent when nothing."`
+	FeedbackTime    *time.Time `json:"feedback_time,omitempty" parquet:"feedback_time,optional,timestamp(microsecond)" doc:"When it was said; absent without feedback."`
+}
+
+// feedbackTime is the text of the time; empty without one.
+func (e *Entry) feedbackTime() string {
+	if e.FeedbackTime == nil {
+		return ""
+	}
+	return e.FeedbackTime.UTC().Format(timeFormat)
+}
+
+// MarshalJSON writes the row as it is written alone, and the feedback behind it.
+func (e Entry) MarshalJSON() ([]byte, error) {
+	row, err := json.Marshal(e.Row)
+	if err != nil || e.FeedbackLabel == "" {
+		return row, err
+	}
+	feedback, err := json.Marshal(struct {
+		Label   string `json:"feedback_label"`
+		Comment string `json:"feedback_comment,omitempty"`
+		Time    string `json:"feedback_time"`
+	}{e.FeedbackLabel, e.FeedbackComment, e.feedbackTime()})
+	if err != nil {
+		return nil, err
+	}
+	return append(append(row[:len(row)-1], ','), feedback[1:]...), nil
 }
 
 // row returns the record as it is read. It shares embedding and image.

@@ -319,6 +319,21 @@ func (s *SQLite) closeAside(db *database, cause error) error {
 
 // Write stores the records in one transaction.
 func (s *SQLite) Write(ctx context.Context, records []Record) error {
+	err := s.change(ctx, func(db *database) error {
+		if len(records) == 0 {
+			return nil
+		}
+		return db.insert.write(records)
+	})
+	if err == nil {
+		s.options.Count.count(Written, len(records))
+	}
+	return err
+}
+
+// change lets f write to the database, which is opened, or begun anew, as need be. When
+// the database is damaged f is called again with the new one.
+func (s *SQLite) change(ctx context.Context, f func(*database) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -331,10 +346,10 @@ func (s *SQLite) Write(ctx context.Context, records []Record) error {
 		s.options.Logger.Error("the prediction log's database has vanished; beginning a new one", "path", s.options.Path)
 		s.drop((*database).close)
 	}
-	err := s.write(ctx, records)
+	err := s.tryChange(ctx, f)
 	if isCorrupt(err) {
 		if err = s.replace(err); err == nil {
-			err = s.write(ctx, records)
+			err = s.tryChange(ctx, f)
 		}
 	}
 	if err != nil {
@@ -343,20 +358,16 @@ func (s *SQLite) Write(ctx context.Context, records []Record) error {
 		}
 		return fmt.Errorf("write prediction log %s: %w", s.options.Path, err)
 	}
-	s.options.Count.count(Written, len(records))
 	return nil
 }
 
-func (s *SQLite) write(ctx context.Context, records []Record) error {
+func (s *SQLite) tryChange(ctx context.Context, f func(*database) error) error {
 	if s.db == nil {
 		if err := s.open(ctx); err != nil {
 			return err
 		}
 	}
-	if len(records) == 0 {
-		return nil
-	}
-	return s.db.insert.write(records)
+	return f(s.db)
 }
 
 // replace moves the damaged database aside and begins a new one. Needs s.mu.

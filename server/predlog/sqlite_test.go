@@ -42,7 +42,7 @@ func allRows(t *testing.T, s Reader) []Row {
 			t.Fatal(err)
 		}
 		for _, r := range page {
-			rows = append([]Row{r}, rows...)
+			rows = append([]Row{r.Row}, rows...)
 		}
 		if next == "" {
 			return rows

@@ -50,6 +50,7 @@ type Metrics struct {
 	modelInfo   *prometheus.GaugeVec
 	swaps       *prometheus.CounterVec
 	logRecords  *prometheus.CounterVec
+	feedback    *prometheus.CounterVec
 	panics      prometheus.Counter
 
 	explanations         *prometheus.CounterVec
@@ -67,6 +68,8 @@ type Sources struct {
 	LogOutbox   func() int // records that could not be sent to it yet
 	LogWritable func() bool
 	InFlight    func() int // requests
+	// Accuracy is the share of right verdicts among those that users spoke of, if any.
+	Accuracy func() (share float64, known bool)
 }
 
 // NewMetrics returns metrics that are all at zero.
@@ -113,6 +116,10 @@ func NewMetrics(version string, s Sources) *Metrics {
 			Name: logRecordsName,
 			Help: "Records of the prediction log: written to its store, spilled to wait for it, or failed, which are lost.",
 		}, []string{"result"}),
+		feedback: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fakeart_feedback_total",
+			Help: "Feedbacks of users on predictions, by the label that they gave and whether the verdict was the same: true, false, or unknown to this server.",
+		}, []string{"label", "correct"}),
 		driftScore: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fakeart_drift_score",
 			Help: "Statistics of the last look for drift, by the column of the prediction log and the test.",
@@ -147,7 +154,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	m.registry.MustRegister(
-		m.requests, m.durations, m.inference, m.batch, m.predictions, m.probability, m.modelInfo, m.swaps, m.logRecords, m.panics,
+		m.requests, m.durations, m.inference, m.batch, m.predictions, m.probability, m.modelInfo, m.swaps, m.logRecords, m.feedback, m.panics,
 		m.driftScore, m.driftDetected, m.driftRows, m.driftTime, m.explanations, m.explanationDurations,
 		gauge("fakeart_queue_depth", "Pictures that wait for a session.", func() float64 { return float64(s.QueueDepth()) }),
 		gauge("fakeart_requests_in_flight", "Requests that are worked on.", func() float64 { return float64(s.InFlight()) }),
@@ -162,6 +169,8 @@ func NewMetrics(version string, s Sources) *Metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "fakeart_build_info", Help: "1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version},
 		}, func() float64 { return 1 }),
+		accuracy{prometheus.NewDesc("fakeart_feedback_accuracy_ratio",
+			"Share of right verdicts among the last thousand predictions of the model in use that users spoke of; absent without any.", nil, nil), s.Accuracy},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -177,7 +186,28 @@ func NewMetrics(version string, s Sources) *Metrics {
 		m.explanations.WithLabelValues(string(method))
 		m.explanationDurations.WithLabelValues(string(method))
 	}
+	for _, label := range []string{"REAL", "FAKE"} {
+		for _, correct := range []string{"true", "false", "unknown"} {
+			m.feedback.WithLabelValues(label, correct)
+		}
+	}
 	return m
+}
+
+// accuracy is a gauge that is not there as long as nothing is known.
+type accuracy struct {
+	desc  *prometheus.Desc
+	value func() (float64, bool)
+}
+
+// Describe implements prometheus.Collector.
+func (a accuracy) Describe(to chan<- *prometheus.Desc) { to <- a.desc }
+
+// Collect implements prometheus.Collector.
+func (a accuracy) Collect(to chan<- prometheus.Metric) {
+	if share, known := a.value(); known {
+		to <- prometheus.MustNewConstMetric(a.desc, prometheus.GaugeValue, share)
+	}
 }
 
 // Handler serves the metrics in the text format.
@@ -252,6 +282,10 @@ func (m *Metrics) Swap(succeeded bool) {
 func (m *Metrics) LogRecords(result string, n int) {
 	m.logRecords.WithLabelValues(result).Add(float64(n))
 }
+
+// Feedback counts what a user said: the label, and whether the verdict was the same:
+// "true", "false" or "unknown".
+func (m *Metrics) Feedback(label, correct string) { m.feedback.WithLabelValues(label, correct).Inc() }
 
 // Model counts the predictions of one model.
 type Model struct {

@@ -15,6 +15,7 @@ import (
 func metrics() *Metrics {
 	return NewMetrics("1.2.3", Sources{
 		QueueDepth: func() int { return 3 }, InFlight: func() int { return 4 }, LogWaiting: func() int { return 5 }, LogOutbox: func() int { return 6 }, LogWritable: func() bool { return true },
+		Accuracy: func() (float64, bool) { return 0.875, true },
 	})
 }
 

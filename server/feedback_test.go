@@ -1,0 +1,318 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"gocloud.dev/pubsub"
+
+	"fakeart/internal/model"
+	"fakeart/server/predlog"
+)
+
+// predict has a red picture judged, which is FAKE, and returns the prediction's id.
+func predict(t *testing.T, m *Main) string {
+	t.Helper()
+	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	checkPrediction(t, m, response, body, model.Fake)
+	var p Prediction
+	if err := json.Unmarshal(body, &p); err != nil {
+		t.Fatal(err)
+	}
+	return p.ID
+}
+
+// say gives feedback.
+func say(t *testing.T, m *Main, id, label, comment string) (*http.Response, []byte) {
+	t.Helper()
+	body, err := json.Marshal(FeedbackRequest{id, label, comment})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return do(t, "POST", m.URL()+"/feedback", "application/json", body)
+}
+
+// heard gives feedback that is to be taken.
+func heard(t *testing.T, m *Main, id, label, comment string) Feedback {
+	t.Helper()
+	response, body := say(t, m, id, label, comment)
+	var f Feedback
+	if err := json.Unmarshal(body, &f); err != nil || response.StatusCode != 200 || f.ID != id || f.Label != label || f.Comment != comment {
+		t.Fatalf("status %d: %s (%v)", response.StatusCode, body, err)
+	}
+	return f
+}
+
+func TestFeedbackRightAfterTheAnswerIsTakenAndCounted(t *testing.T) {
+	m := start(t)
+	id := predict(t, m)
+	if _, body := do(t, "GET", m.URL()+"/metrics", "", nil); bytes.Contains(body, []byte("fakeart_feedback_accuracy_ratio")) {
+		t.Error("there is an accuracy without feedback")
+	}
+	// The record is in memory still.
+	f := heard(t, m, id, "REAL", "my own photograph: „gestern“ <b>")
+	if f.Verdict != "FAKE" || f.Correct == nil || *f.Correct || time.Since(f.Time) > time.Minute {
+		t.Errorf("answered %+v", f)
+	}
+	// The same again changes nothing.
+	if again := heard(t, m, id, "REAL", "my own photograph: „gestern“ <b>"); !again.Time.Equal(f.Time) || *again.Correct {
+		t.Errorf("said again: %+v, first %+v", again, f)
+	}
+	if f := heard(t, m, predict(t, m), "FAKE", ""); f.Correct == nil || !*f.Correct {
+		t.Errorf("answered %+v", f)
+	}
+	for series, want := range map[string]float64{
+		`fakeart_feedback_total{correct="false",label="REAL"}`: 1, `fakeart_feedback_total{correct="true",label="FAKE"}`: 1,
+		`fakeart_feedback_total{correct="unknown",label="FAKE"}`: 0, "fakeart_feedback_accuracy_ratio": 0.5,
+	} {
+		if got := metric(t, m, series); got != want {
+			t.Errorf("%s is %g, want %g", series, got, want)
+		}
+	}
+	page := logPage(t, m, "")
+	if len(page.Records) != 2 || page.Records[1].FeedbackLabel != "REAL" || page.Records[1].FeedbackComment != "my own photograph: „gestern“ <b>" || !page.Records[1].FeedbackTime.Equal(f.Time) {
+		t.Errorf("the log's page has %+v", page.Records)
+	}
+	// A changed mind counts.
+	if f := heard(t, m, id, "FAKE", "I was wrong"); !*f.Correct {
+		t.Errorf("answered %+v", f)
+	}
+	if page := logPage(t, m, ""); page.Records[1].FeedbackLabel != "FAKE" || page.Records[1].FeedbackComment != "I was wrong" {
+		t.Errorf("the log's page has %+v", page.Records[1])
+	}
+	if got := metric(t, m, "fakeart_feedback_accuracy_ratio"); got != 1 {
+		t.Errorf("then the accuracy is %g", got)
+	}
+}
+
+func TestFeedbackThatIsWrongIsRefused(t *testing.T) {
+	m := start(t, func(c *Config) { c.FeedbackLimit = 0 })
+	id := predict(t, m)
+	for _, test := range []struct {
+		name, body string
+		status     int
+		words      string
+	}{
+		{"an unknown id", `{"id":"` + uuid.NewString() + `","label":"REAL"}`, 404, "no prediction"},
+		{"a malformed id", `{"id":"42","label":"REAL"}`, 422, "body.id"},
+		{"an id that is none", `{"id":"zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz","label":"REAL"}`, 422, "body.id"},
+		{"no id", `{"label":"REAL"}`, 422, "id"},
+		{"an unknown label", `{"id":"` + id + `","label":"MAYBE"}`, 422, "body.label"},
+		{"no label", `{"id":"` + id + `"}`, 422, "label"},
+		{"a comment that is too long", `{"id":"` + id + `","label":"REAL","comment":"` + strings.Repeat("ä", 1001) + `"}`, 422, "body.comment"},
+		{"a comment that is no text", `{"id":"` + id + `","label":"REAL","comment":7}`, 422, "body.comment"},
+		{"something else", `{"id":"` + id + `","label":"REAL","score":1}`, 422, "score"},
+		{"no JSON", `hello`, 400, ""},
+		{"nothing", ``, 400, ""},
+		{"too much", `{"id":"` + strings.Repeat("x", m.config.MaxBody) + `"}`, 413, "larger"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			response, body := do(t, "POST", m.URL()+"/feedback", "application/json", []byte(test.body))
+			checkProblem(t, response, body, test.status, test.words)
+		})
+	}
+	heard(t, m, id, "REAL", strings.Repeat("ä", 1000))
+	if got := logPage(t, m, "").Records[0].FeedbackComment; got != strings.Repeat("ä", predlog.MaxComment) {
+		t.Errorf("the comment became %q", got)
+	}
+	// An id may be written in capitals.
+	upper := strings.ToUpper(id)
+	response, body := say(t, m, upper, "FAKE", "")
+	if response.StatusCode != 200 || !bytes.Contains(body, []byte(id)) {
+		t.Errorf("status %d: %s", response.StatusCode, body)
+	}
+}
+
+func TestAClientThatSaysTooMuchIsHeldUp(t *testing.T) {
+	m := start(t, func(c *Config) { c.FeedbackLimit, c.TrustedProxy = 3, []string{"127.0.0.0/8"} })
+	id := predict(t, m)
+	ask := func(client string, i int) *http.Response {
+		request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/feedback", strings.NewReader(fmt.Sprintf(`{"id":%q,"label":"REAL","comment":"%d"}`, id, i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("X-Forwarded-For", client)
+		response, body := send(t, request)
+		if response.StatusCode == 429 {
+			checkProblem(t, response, body, 429, "3 feedbacks a minute")
+			if response.Header.Get("Retry-After") == "" {
+				t.Error("no Retry-After")
+			}
+		}
+		return response
+	}
+	var statuses []int
+	for i := range 10 {
+		statuses = append(statuses, ask("192.0.2.1", i).StatusCode)
+	}
+	if fmt.Sprint(statuses) != "[200 200 200 429 429 429 429 429 429 429]" {
+		t.Errorf("statuses %v", statuses)
+	}
+	if status := ask("192.0.2.2", 10).StatusCode; status != 200 {
+		t.Errorf("another client gets %d", status)
+	}
+	if got := metric(t, m, `fakeart_requests_total{code="429",method="POST",route="/feedback"}`); got != 7 {
+		t.Errorf("%g refusals counted", got)
+	}
+	predict(t, m) // is another matter
+}
+
+func TestFeedbackNeedsALogThatCanBeWritten(t *testing.T) {
+	m := start(t, func(c *Config) { c.LogStore = "none" })
+	response, body := say(t, m, uuid.NewString(), "REAL", "")
+	checkProblem(t, response, body, 404, "no log", "--log-store=none")
+
+	failing := startWithFeedback(t)
+	id := predict(t, failing.Main)
+	failing.store.fails.Store(true)
+	response, body = say(t, failing.Main, id, "REAL", "")
+	checkProblem(t, response, body, 503, "log")
+	if response.Header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	if strings.Contains(string(body), "no space") {
+		t.Errorf("it tells everybody what is wrong with the disk: %s", body)
+	}
+	failing.store.fails.Store(false)
+	heard(t, failing.Main, id, "REAL", "")
+}
+
+func TestFeedbackFromManyAtOnceIsAllKept(t *testing.T) {
+	m := start(t, func(c *Config) { c.FeedbackLimit = 0 })
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 10 {
+				id := predict(t, m)
+				heard(t, m, id, "REAL", "first")
+				heard(t, m, id, "FAKE", "then "+id)
+			}
+		})
+	}
+	group.Wait()
+	page := logPage(t, m, "?limit=1000")
+	if len(page.Records) != 80 {
+		t.Errorf("%d records", len(page.Records))
+	}
+	for _, r := range page.Records {
+		if r.FeedbackLabel != "FAKE" || r.FeedbackComment != "then "+r.ID {
+			t.Errorf("%s has %q, %q", r.ID, r.FeedbackLabel, r.FeedbackComment)
+		}
+	}
+}
+
+func TestFeedbackThatWasAnsweredSurvivesAKill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.db")
+	modelPath := writeModel(t, redDetector(t), metadata())
+	for range times(t, 2, 20) {
+		p, stop := startProcess(t, 1, "--model", modelPath, "--log-path", path)
+		until(t, "answers", func() bool { return p.answers() >= 5 })
+		p.mu.Lock()
+		id := p.answered[len(p.answered)-1]
+		p.mu.Unlock()
+		response, body := do(t, "POST", "http://"+p.addr+"/feedback", "application/json", []byte(`{"id":"`+id+`","label":"REAL","comment":"still here"}`))
+		if response.StatusCode != 200 {
+			t.Fatalf("status %d: %s", response.StatusCode, body)
+		}
+		if err := p.cmd.Process.Kill(); err != nil { // at once
+			t.Fatal(err)
+		}
+		stop()
+		_ = p.cmd.Wait()
+		if !logged(t, path)[id] {
+			t.Errorf("the prediction %s is not in the log", id)
+		}
+		config := testConfig(t, modelPath)
+		config.LogPath = path
+		m := startMain(t, NewMain(config, newLogger(&config, t.Output())))
+		found := false
+		for _, r := range logPage(t, m, "?limit=1000").Records {
+			found = found || r.ID == id && r.FeedbackLabel == "REAL" && r.FeedbackComment == "still here"
+		}
+		if !found {
+			t.Errorf("the feedback on %s is not in the log", id)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestFeedbackIsPublished(t *testing.T) {
+	ctx := t.Context()
+	names := map[string]string{}
+	subscriptions := map[string]*pubsub.Subscription{}
+	for _, what := range []string{"predictions", "feedback"} {
+		name := "mem://" + uuid.NewString()
+		if _, err := pubsub.OpenTopic(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+		subscription, err := pubsub.OpenSubscription(ctx, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = subscription.Shutdown(context.WithoutCancel(ctx)) }()
+		names[what], subscriptions[what] = name, subscription
+	}
+	m := start(t, func(c *Config) {
+		c.LogStore, c.LogTopic, c.FeedbackTopic = "pubsub", names["predictions"], names["feedback"]
+	})
+	id := predict(t, m)
+	if f := heard(t, m, id, "REAL", "no"); f.Verdict != "FAKE" || *f.Correct {
+		t.Errorf("answered %+v", f)
+	}
+	heard(t, m, id, "REAL", "no") // is not sent again
+	// That of another instance, or of long ago.
+	other := uuid.Must(uuid.NewV7()).String()
+	if f := heard(t, m, other, "FAKE", ""); f.Verdict != "" || f.Correct != nil {
+		t.Errorf("answered %+v", f)
+	}
+	for _, want := range []string{id, other} {
+		message, err := subscriptions["feedback"].Receive(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		message.Ack()
+		var f predlog.Feedback
+		if err := json.Unmarshal(message.Body, &f); err != nil || f.ID != want {
+			t.Errorf("published %s, want one on %s", message.Body, want)
+		}
+	}
+	if got := metric(t, m, `fakeart_feedback_total{correct="unknown",label="FAKE"}`); got != 1 {
+		t.Errorf("%g unknown ones counted", got)
+	}
+
+	without := start(t, func(c *Config) { c.LogStore, c.LogTopic = "pubsub", "mem://"+uuid.NewString() })
+	response, body := say(t, without, id, "REAL", "")
+	checkProblem(t, response, body, 404, "--feedback-topic")
+}
+
+// withFeedback is the program with a log whose store can be made to fail.
+type withFeedback struct {
+	*Main
+	store *failingFeedback
+}
+
+type failingFeedback struct{ failingStore }
+
+func (s *failingFeedback) Knows(context.Context, string) (bool, error) { return true, nil }
+
+func (s *failingFeedback) Feedback(_ context.Context, f predlog.Feedback) (predlog.Heard, error) {
+	return predlog.Heard{Feedback: f, Verdict: "FAKE"}, s.Write(context.Background(), nil)
+}
+
+func startWithFeedback(t *testing.T) withFeedback {
+	t.Helper()
+	store := &failingFeedback{}
+	return withFeedback{startWithStore(t, store, predlog.Options{}), store}
+}

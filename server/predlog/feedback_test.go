@@ -1,0 +1,512 @@
+package predlog
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/parquet-go/parquet-go"
+	"gocloud.dev/pubsub"
+)
+
+// saidAt is when the first feedback of a test is given.
+var saidAt = time.Date(2026, 11, 27, 10, 0, 0, 123456000, time.UTC)
+
+// on is feedback on the record.
+func on(r *Record, label, comment string, after time.Duration) Feedback {
+	return Feedback{ID: r.row().ID, Time: saidAt.Add(after), Label: label, Comment: comment}
+}
+
+func mustSay(t *testing.T, s FeedbackStore, f Feedback) Heard {
+	t.Helper()
+	h, err := s.Feedback(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func entries(t *testing.T, s Reader) []Entry {
+	t.Helper()
+	page, _, err := s.Page(t.Context(), "", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return page
+}
+
+func TestTheLastFeedbackCountsAndThoseBeforeAreKept(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	records := newRecords(3)
+	mustWrite(t, s, records...)
+	first := mustSay(t, s, on(&records[1], "REAL", "mine", 0))
+	if first.Verdict != records[1].Label || first.Again || !first.Time.Equal(saidAt) {
+		t.Errorf("heard %+v", first)
+	}
+	again := mustSay(t, s, on(&records[1], "REAL", "mine", time.Hour))
+	if !again.Again || !again.Time.Equal(saidAt) || again.Verdict != first.Verdict {
+		t.Errorf("the same again: %+v", again)
+	}
+	mustSay(t, s, on(&records[1], "REAL", "mine, really", time.Minute))
+	mustSay(t, s, on(&records[1], "FAKE", "", 2*time.Minute))
+	mustSay(t, s, on(&records[1], "REAL", "mine", 3*time.Minute)) // is not the last any more
+	if got := query(t, s.options.Path, "SELECT group_concat(label || ' ' || comment || ' ' || substr(time, 15, 2), ', ') FROM (SELECT * FROM feedback ORDER BY seq)"); got != "REAL mine 00, REAL mine, really 01, FAKE  02, REAL mine 03" {
+		t.Errorf("history: %s", got)
+	}
+	got := entries(t, s)
+	if e := got[1]; e.FeedbackLabel != "REAL" || e.FeedbackComment != "mine" || !e.FeedbackTime.Equal(saidAt.Add(3*time.Minute)) {
+		t.Errorf("read %+v", e)
+	}
+	for _, e := range []Entry{got[0], got[2]} {
+		if e.FeedbackLabel != "" || e.FeedbackTime != nil {
+			t.Errorf("nobody spoke of %+v", e)
+		}
+	}
+	// Whoever goes on and on does not fill the disk.
+	for i := range 3 * maxHistory {
+		mustSay(t, s, on(&records[0], "REAL", fmt.Sprint(i), time.Hour))
+	}
+	if got := query(t, s.options.Path, "SELECT count(*) || ' ' || max(CAST(comment AS INTEGER)) || ' ' || min(CAST(comment AS INTEGER)) FROM feedback WHERE comment NOT LIKE '%mine%' AND comment <> ''"); got != "20 59 40" {
+		t.Errorf("of 60 are kept: %s", got)
+	}
+	if _, err := s.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: saidAt, Label: "REAL"}); !errors.Is(err, ErrUnknown) {
+		t.Errorf("an unknown id: %v", err)
+	}
+	// A comment is text, whatever it has in it.
+	odd := "'; DROP TABLE feedback; -- \x00 \u202e 🙂"
+	mustSay(t, s, on(&records[2], "FAKE", odd, 0))
+	if got := entries(t, s)[0].FeedbackComment; got != odd {
+		t.Errorf("%q became %q", odd, got)
+	}
+}
+
+func TestFeedbackIsFoundOnAPredictionThatIsStillInMemory(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	l := New(s, Options{})
+	defer mustClose(t, l)
+	for i := range 20 {
+		r := newRecord(i)
+		mustAppend(t, l, r)
+		h, err := l.Feedback(t.Context(), on(r, "REAL", "", 0))
+		if err != nil || h.Verdict != r.Label {
+			t.Fatalf("%d: %+v, %v", i, h, err)
+		}
+	}
+	if _, err := l.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: saidAt, Label: "REAL"}); !errors.Is(err, ErrUnknown) {
+		t.Errorf("an unknown id: %v", err)
+	}
+	for _, f := range []Feedback{
+		{ID: "x", Time: saidAt, Label: "REAL"},
+		{ID: uuid.NewString(), Time: saidAt},
+		{ID: uuid.NewString(), Time: saidAt, Label: "REAL", Comment: strings.Repeat("ä", 1001)},
+		{ID: uuid.NewString(), Time: saidAt, Label: "REAL", Comment: "\xff"},
+	} {
+		if _, err := l.Feedback(t.Context(), f); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%+v: %v", f, err)
+		}
+	}
+}
+
+func TestFlushWaitsForWhatIsBeingWrittenAndForWhatIsNot(t *testing.T) {
+	store := &memory{}
+	l := New(store, Options{})
+	defer mustClose(t, l)
+	eventually(t, "nothing is left", func() bool { return l.Waiting() == 0 })
+	if err := l.Flush(t.Context()); err != nil {
+		t.Errorf("nothing to write: %v", err)
+	}
+	release := store.hold()
+	mustAppend(t, l, newRecord(0))
+	flushed := make(chan error, 2)
+	go func() { flushed <- l.Flush(t.Context()) }()
+	mustAppend(t, l, newRecord(1))
+	go func() { flushed <- l.Flush(t.Context()) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := l.Flush(ctx); !errors.Is(err, ErrNotDurable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("not in time: %v", err)
+	}
+	release()
+	for range 2 {
+		if err := <-flushed; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(store.read()); n != 2 {
+		t.Errorf("%d records are written", n)
+	}
+	store.fail(errDown)
+	mustAppend(t, l, newRecord(2))
+	if err := l.Flush(t.Context()); !errors.Is(err, ErrNotDurable) || !errors.Is(err, errDown) {
+		t.Errorf("a store that fails: %v", err)
+	}
+	eventually(t, "the failure is known", func() bool { return l.Err() != nil })
+	if err := l.Flush(t.Context()); !errors.Is(err, ErrNotDurable) {
+		t.Errorf("a store that is known to fail: %v", err)
+	}
+	store.fail(nil)
+	if _, err := l.Feedback(t.Context(), on(newRecord(0), "REAL", "", 0)); !errors.Is(err, ErrNoFeedback) {
+		t.Errorf("a store that keeps none: %v", err)
+	}
+}
+
+func TestFeedbackGoesWithItsPrediction(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{MaxRows: 5})
+	records := newRecords(10)
+	mustWrite(t, s, records...)
+	for i := range records {
+		// The first ones may have gone already.
+		if _, err := s.Feedback(t.Context(), on(&records[i], "REAL", "", 0)); err != nil && !errors.Is(err, ErrUnknown) {
+			t.Fatal(err)
+		}
+	}
+	if err := s.retain(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if got := query(t, s.options.Path, "SELECT count(*) || ' ' || (SELECT count(*) FROM predictions JOIN feedback USING (id)) FROM feedback"); got != "5 5" {
+		t.Errorf("left are %s", got)
+	}
+}
+
+func TestALogOfAnOlderVersionTakesFeedback(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "old.db")
+	s := openSQLite(t, SQLiteOptions{Path: path})
+	records := newRecords(3)
+	mustWrite(t, s, records...)
+	// What the version before has left.
+	for _, text := range []string{"DROP TRIGGER predictions_delete_feedback", "DROP TABLE feedback", "DROP TABLE unsent_feedback", "DELETE FROM goose_db_version WHERE version_id = 2"} {
+		if _, err := s.db.insert.conn.ExecContext(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, s)
+	s = openSQLite(t, SQLiteOptions{Path: path})
+	equalRows(t, allRows(t, s), rowsOf(records))
+	mustSay(t, s, on(&records[0], "FAKE", "", 0))
+	if got := entries(t, s)[2].FeedbackLabel; got != "FAKE" {
+		t.Errorf("read %q", got)
+	}
+}
+
+func TestExportsCarryTheLastFeedback(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	records := newRecords(3)
+	mustWrite(t, s, records...)
+	mustSay(t, s, on(&records[0], "REAL", "first", 0))
+	mustSay(t, s, on(&records[0], "FAKE", "=1+1", time.Second))
+	mustSay(t, s, on(&records[2], "REAL", "", 2*time.Second))
+	check := func(t *testing.T, got []Entry, formula string) {
+		t.Helper()
+		for i, want := range []struct {
+			label, comment string
+			at             time.Duration
+		}{{"FAKE", formula, time.Second}, {}, {"REAL", "", 2 * time.Second}} {
+			e := got[i]
+			if e.ID != records[i].row().ID || e.FeedbackLabel != want.label || e.FeedbackComment != want.comment {
+				t.Errorf("%d: %+v", i, e)
+			}
+			if has := e.FeedbackTime != nil; has != (want.label != "") || has && !e.FeedbackTime.Equal(saidAt.Add(want.at)) {
+				t.Errorf("%d: time %v", i, e.FeedbackTime)
+			}
+		}
+	}
+	export := func(t *testing.T, format Format) []byte {
+		t.Helper()
+		var b bytes.Buffer
+		if err := s.Export(t.Context(), &b, format); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	t.Run("ndjson", func(t *testing.T) {
+		var got []Entry
+		for line := range bytes.Lines(export(t, NDJSON)) {
+			var e Entry
+			if err := json.Unmarshal(line, &e); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, e)
+			if bytes.Contains(line, []byte("feedback")) != (e.FeedbackLabel != "") {
+				t.Errorf("%s", line)
+			}
+		}
+		check(t, got, "=1+1")
+	})
+	t.Run("csv", func(t *testing.T) {
+		lines, err := csv.NewReader(bytes.NewReader(export(t, CSV))).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []Entry
+		for _, line := range lines[1:] {
+			field := func(name string) string { return line[slices.Index(lines[0], name)] }
+			e := Entry{Row: Row{ID: field("id")}, FeedbackLabel: field("feedback_label"), FeedbackComment: field("feedback_comment")}
+			if text := field("feedback_time"); text != "" {
+				at, err := time.Parse(timeFormat, text)
+				if err != nil {
+					t.Error(err)
+				}
+				e.FeedbackTime = &at
+			}
+			got = append(got, e)
+		}
+		check(t, got, "'=1+1") // no formula in a spreadsheet
+	})
+	t.Run("parquet", func(t *testing.T) {
+		data := export(t, Parquet)
+		got, err := parquet.Read[Entry](bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, got, "=1+1")
+	})
+	t.Run("sqlite", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "copy.db")
+		if err := os.WriteFile(path, export(t, Database), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := query(t, path, "SELECT count(*) FROM feedback"); got != "3" {
+			t.Errorf("%s feedbacks: the history is not whole", got)
+		}
+		got := entries(t, openSQLite(t, SQLiteOptions{Path: path}))
+		slices.Reverse(got)
+		check(t, got, "=1+1")
+	})
+}
+
+func TestFeedbackOnADatabaseThatIsGoneOrDamaged(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		harm func(t *testing.T, path string)
+	}{
+		{"it has vanished", func(t *testing.T, path string) {
+			t.Helper()
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"it is damaged", func(t *testing.T, path string) {
+			t.Helper()
+			change(t, path, func(data []byte) []byte { copy(data[100:], garbage(len(data)-100)); return data })
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filled(t)
+			lines := logLines{}
+			s := openSQLite(t, SQLiteOptions{Path: path, Logger: lines.logger()})
+			known := entries(t, s)[0]
+			test.harm(t, path)
+			// What it was said of has gone with the database; a new one is begun for what comes.
+			eventually(t, "a new database", func() bool {
+				_, err := s.Feedback(t.Context(), Feedback{ID: known.ID, Time: saidAt, Label: "REAL"})
+				return errors.Is(err, ErrUnknown)
+			})
+			r := newRecord(1000)
+			mustWrite(t, s, *r)
+			mustSay(t, s, on(r, "REAL", "", 0))
+		})
+	}
+}
+
+func TestTheAccuracyIsOfTheLastFeedbackOnTheModelInUse(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	records := newRecords(1500)
+	for i := range records {
+		records[i].Label, records[i].Model = "FAKE", "sha256:a"
+		if i >= 1400 {
+			records[i].Model = "sha256:b"
+		}
+	}
+	mustWrite(t, s, records...)
+	want := func(model string, right, of int64) {
+		t.Helper()
+		if r, n, err := s.Accuracy(t.Context(), model); err != nil || r != right || n != of {
+			t.Errorf("%s: %d of %d (%v), want %d of %d", model, r, n, err, right, of)
+		}
+	}
+	want("sha256:a", 0, 0)
+	mustSay(t, s, on(&records[0], "REAL", "", 0))
+	mustSay(t, s, on(&records[1], "FAKE", "", 0))
+	mustSay(t, s, on(&records[1400], "FAKE", "", 0))
+	want("sha256:a", 1, 2)
+	want("sha256:b", 1, 1)
+	mustSay(t, s, on(&records[0], "FAKE", "", 0)) // a changed mind counts once
+	want("sha256:a", 2, 2)
+	for i := range 1200 { // the last thousand
+		label := "REAL"
+		if i >= 1100 {
+			label = "FAKE"
+		}
+		mustSay(t, s, on(&records[i], label, "again", 0))
+	}
+	want("sha256:a", 100, 1000)
+	want("sha256:b", 1, 1)
+}
+
+func openWithFeedback(t *testing.T, topic, feedback *fakeTopic, outbox string) *PubSub {
+	t.Helper()
+	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), pubsub.NewTopic(feedback, nil), PubSubOptions{Outbox: outbox}, 50*time.Millisecond, quickly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		_ = p.Close(ctx)
+	})
+	return p
+}
+
+// comments are those of what was sent.
+func (f *fakeTopic) comments(t *testing.T) (comments []string) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, body := range f.bodies {
+		var said Feedback
+		if err := json.Unmarshal(body, &said); err != nil {
+			t.Fatal(err)
+		}
+		comments = append(comments, said.Comment)
+	}
+	return comments
+}
+
+func TestFeedbackThatCannotBeSentIsSentLaterThoughItsPredictionWas(t *testing.T) {
+	topic, feedback := &fakeTopic{failure: errDown}, &fakeTopic{failure: errDown, refuse: `"c3"`}
+	outbox := filepath.Join(t.TempDir(), "outbox.db")
+	p := openWithFeedback(t, topic, feedback, outbox)
+	records := newRecords(5)
+	mustWrite(t, p, records...)
+	for i := range records {
+		if h := mustSay(t, p, on(&records[i], "REAL", fmt.Sprint("c", i), 0)); h.Verdict != records[i].Label {
+			t.Errorf("heard %+v", h)
+		}
+	}
+	if n := spilled(t, p); n != 10 {
+		t.Errorf("%d in the outbox", n)
+	}
+	topic.set(func() { topic.failure = nil })
+	eventually(t, "the predictions are sent", func() bool { return len(topic.ids(t)) == 5 && spilled(t, p) == 5 })
+	mustClose(t, p)
+
+	// Another process sends the feedback; what the topic refuses holds up no other.
+	p = openWithFeedback(t, topic, feedback, outbox)
+	feedback.set(func() { feedback.failure = nil })
+	eventually(t, "all but one are sent", func() bool { return len(feedback.comments(t)) == 4 && spilled(t, p) == 1 })
+	feedback.set(func() { feedback.refuse = "" })
+	eventually(t, "the last one, too", func() bool { return spilled(t, p) == 0 })
+	got := feedback.comments(t)
+	slices.Sort(got)
+	if strings.Join(got, " ") != "c0 c1 c2 c3 c4" {
+		t.Errorf("sent %v", got)
+	}
+	// A prediction that this process has not seen.
+	if h := mustSay(t, p, on(newRecord(99), "REAL", "", 0)); h.Verdict != "" {
+		t.Errorf("heard %+v", h)
+	}
+}
+
+func TestFeedbackIsRefusedWhenItCanBeKeptNowhere(t *testing.T) {
+	feedback := &fakeTopic{failure: errDown}
+	p := openWithFeedback(t, &fakeTopic{}, feedback, filepath.Join(t.TempDir(), "outbox.db"))
+	p.outbox.mu.Lock()
+	_, err := p.outbox.db.insert.conn.ExecContext(t.Context(), "PRAGMA max_page_count = 1")
+	p.outbox.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := on(newRecord(0), "REAL", strings.Repeat("long ", 200), 0)
+	eventually(t, "the outbox is full", func() bool {
+		_, err = p.Feedback(t.Context(), f)
+		return err != nil
+	})
+	if !isFull(err) || !strings.Contains(err.Error(), "neither sent") {
+		t.Error(err)
+	}
+	feedback.set(func() { feedback.failure = nil })
+	mustSay(t, p, f)
+}
+
+func TestTheSameFeedbackIsSentOnce(t *testing.T) {
+	feedback := &fakeTopic{}
+	p := openWithFeedback(t, &fakeTopic{}, feedback, filepath.Join(t.TempDir(), "outbox.db"))
+	r := newRecord(0)
+	mustWrite(t, p, *r)
+	mustSay(t, p, on(r, "REAL", "a", 0))
+	if h := mustSay(t, p, on(r, "REAL", "a", time.Hour)); !h.Again || !h.Time.Equal(saidAt) || h.Verdict != r.Label {
+		t.Errorf("heard %+v", h)
+	}
+	mustSay(t, p, on(r, "FAKE", "a", time.Hour))
+	mustSay(t, p, on(r, "REAL", "a", 2*time.Hour))
+	if n := len(feedback.comments(t)); n != 3 {
+		t.Errorf("%d were sent", n)
+	}
+}
+
+func TestOnlyRecentVerdictsAreRemembered(t *testing.T) {
+	var r recent
+	records := make([]Record, recentPredictions+10)
+	for i := range records {
+		records[i] = Record{ID: [16]byte(uuid.Must(uuid.NewV7())), Label: []string{"REAL", "FAKE"}[i%2]}
+	}
+	var group sync.WaitGroup
+	group.Go(func() { // beside
+		for range 1000 {
+			r.verdict(uuid.UUID(records[len(records)-1].ID).String())
+		}
+	})
+	r.add(records[:10])
+	r.add(records[:10]) // a batch that is tried again
+	r.add(records[10:])
+	group.Wait()
+	if len(r.of) != recentPredictions || len(r.ring) != recentPredictions {
+		t.Errorf("%d are remembered, in a ring of %d", len(r.of), len(r.ring))
+	}
+	for i, known := range map[int]bool{0: false, 9: false, 10: true, len(records) - 1: true} {
+		if label, ok := r.verdict(uuid.UUID(records[i].ID).String()); ok != known || ok && label != records[i].Label {
+			t.Errorf("%d: %q, %v", i, label, ok)
+		}
+	}
+}
+
+// BenchmarkRecent is what a store that cannot be read adds to a record.
+func BenchmarkRecent(b *testing.B) {
+	var r recent
+	records := newRecords(100)
+	for b.Loop() {
+		for i := range records {
+			records[i].ID = [16]byte(uuid.Must(uuid.NewV7()))
+		}
+		r.add(records)
+	}
+}
+
+// BenchmarkFeedback is what one costs.
+func BenchmarkFeedback(b *testing.B) {
+	s, err := OpenSQLite(b.Context(), SQLiteOptions{Path: filepath.Join(b.TempDir(), "x.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = s.Close(context.Background()) }()
+	records := newRecords(1000)
+	if err := s.Write(b.Context(), records); err != nil {
+		b.Fatal(err)
+	}
+	for i := 0; b.Loop(); i++ {
+		if _, err := s.Feedback(b.Context(), on(&records[i%1000], "REAL", fmt.Sprint(i), 0)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
