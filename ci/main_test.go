@@ -164,6 +164,8 @@ func (e *engine) fields(chain string, set ast.SelectionSet) (map[string]any, err
 	for _, s := range set {
 		f := s.(*ast.Field)
 		var args []string
+		// The client writes them in an order that differs from call to call.
+		slices.SortFunc(f.Arguments, func(a, b *ast.Argument) int { return strings.Compare(a.Name, b.Name) })
 		for _, a := range f.Arguments {
 			args = append(args, e.expand(a.Value))
 		}
