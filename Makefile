@@ -44,6 +44,8 @@ PLATFORMS ?=
 BASE ?=
 REVISION ?=
 CREATED ?=
+# Anything here has `make demo` leave its server running, for a look at its page.
+DEMO_KEEP ?=
 # How long each fuzz target is tried.
 FUZZTIME ?= 5s
 fuzz := internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/model:FuzzParse \
@@ -60,8 +62,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build ## Prepare data, train, evaluate, serve, and tell a real picture from a generated one
-	go run ./internal/demo
+demo: build ## Prepare data, train, evaluate, serve, and tell a real picture from a generated one (DEMO_KEEP=1 keeps the server)
+	go run ./internal/demo $(if $(DEMO_KEEP),--keep)
 
 .PHONY: test
 test: lint vet workflows race slo-check fuzz smoke ## Everything that must hold: lint, vet, workflows, race, Prometheus's rules, fuzz and smoke

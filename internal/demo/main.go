@@ -1,7 +1,8 @@
 // Command demo walks the whole path from nothing to a verdict with the built
 // programs, as a user would: it prepares pictures, trains, evaluates, starts
 // the server, sends it one photograph-like and one generated picture of the
-// test split as PNG files, prints the two verdicts and stops the server.
+// test split as PNG files, prints the two verdicts and stops the server. Told to keep
+// it, it says where the server's page is, and leaves it running until Ctrl-C.
 //
 // It ends with an error when a step fails or a verdict is wrong.
 package main
@@ -17,6 +18,7 @@ import (
 	"image/png"
 	"io"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -36,6 +38,7 @@ func main() {
 	flag.StringVar(&d.trainer, "trainer", "bin/trainer", "the program that trains")
 	flag.StringVar(&d.server, "server", "bin/server", "the program that serves")
 	flag.StringVar(&d.dir, "dir", "runs/demo", "folder for data, run and pictures; those of an earlier demo are replaced")
+	flag.BoolVar(&d.keep, "keep", false, "leave the server running at the end, until Ctrl-C")
 	flag.Parse()
 	d.out = os.Stdout
 
@@ -52,6 +55,7 @@ func main() {
 type demo struct {
 	trainer, server string // programs
 	dir             string
+	keep            bool
 	out             io.Writer
 }
 
@@ -84,7 +88,7 @@ func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 		return err
 	}
 
-	cmd := process.Command(ctx, d.out, d.server, "--model", model, "--addr", "127.0.0.1:0", "--log-path", filepath.Join(d.dir, "predictions.db"), "--log-format=text")
+	cmd := process.Command(ctx, d.out, d.server, "--model", model, "--addr", d.address(ctx), "--log-path", filepath.Join(d.dir, "predictions.db"), "--log-format=text")
 	server, err := process.Start(ctx, cmd, d.out)
 	if err != nil {
 		return err
@@ -103,7 +107,31 @@ func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 			return err
 		}
 	}
-	return nil
+	if !d.keep {
+		return nil
+	}
+	fmt.Fprintf(d.out, "\nThe page is at %s/ until Ctrl-C.\n", server.URL)
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-server.Done():
+		return errors.New("the server ended by itself")
+	}
+}
+
+// usualAddress is the server's own when it is not told another.
+const usualAddress = "127.0.0.1:8080"
+
+// address is where the server shall listen: a server that is kept at the usual address,
+// if nobody else is there.
+func (d *demo) address(ctx context.Context) string {
+	if d.keep {
+		if l, err := new(net.ListenConfig).Listen(ctx, "tcp", usualAddress); err == nil {
+			_ = l.Close()
+			return usualAddress
+		}
+	}
+	return "127.0.0.1:0"
 }
 
 // ask sends the picture in a form, as a browser would, and checks the verdict.

@@ -82,7 +82,11 @@ func (s *Server) Stop() error {
 		_ = s.cmd.Process.Kill()
 	}
 	<-s.logged
-	if err := s.cmd.Wait(); err != nil && !killed {
+	err := s.cmd.Wait()
+	if errors.Is(err, context.Canceled) && s.cmd.ProcessState.Success() {
+		return nil // told by Ctrl-C, as we were, and it has ended well
+	}
+	if err != nil && !killed {
 		return fmt.Errorf("%s: %w", s.cmd.Path, err)
 	}
 	return nil

@@ -31,6 +31,20 @@ func TestAServerIsKnownByItsAddressAndStops(t *testing.T) {
 	}
 }
 
+func TestAServerThatEndsWellWithItsContextIsNoError(t *testing.T) {
+	for script, want := range map[string]string{`trap 'exit 0' TERM`: "", `trap 'exit 3' TERM`: "exit status 3"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		s, _, err := shell(ctx, t, script+listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if err := s.Stop(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", script, err, want)
+		}
+	}
+}
+
 func TestPrometheusIsKnownByItsAddressToo(t *testing.T) {
 	for _, line := range []string{
 		`ts=2026-01-01T00:00:00Z caller=tls_config.go:232 level=info component=web msg="Listening on" address=127.0.0.1:4567`,
