@@ -126,7 +126,7 @@ func (m *Fakeart) Test(ctx context.Context) (*dagger.Directory, error) { //nolin
 		}
 		c = withTool(c, name, tool)
 	}
-	dir, err := c.
+	dir, err := withBrowser(c).
 		WithExec([]string{"make", "race", "slo-check", "fuzz", "smoke", "cover"}).
 		Directory("build/coverage").Sync(ctx)
 	return dir, explained("test", err)
@@ -342,6 +342,13 @@ func (m *Fakeart) tool(ctx context.Context, module, name string) (*dagger.File, 
 func withTool(c *dagger.Container, name string, tool *dagger.File) *dagger.Container {
 	path := "bin/tools/" + name
 	return c.WithFile(path, tool).WithExec([]string{"touch", path})
+}
+
+// withBrowser installs the browser that the server's page is tried in.
+func withBrowser(c *dagger.Container) *dagger.Container {
+	return c.WithExec([]string{"sh", "-euc", `
+		apt-get update -q
+		apt-get install -y -q --no-install-recommends chromium`})
 }
 
 // withCompilers installs the C compiler for the platform that the container is not of.

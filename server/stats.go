@@ -36,6 +36,8 @@ type Stats struct {
 	Interval    float64     `json:"interval_seconds" doc:"Time between two points of the history; the last one is not complete."`
 	History     []StatsOf   `json:"history" doc:"What was counted in each interval, the newest last, for half an hour."`
 	Log         LogHealth   `json:"log" doc:"The prediction log's health."`
+	Drift       DriftOf     `json:"drift" doc:"What the last look for drift of the log has found; GET /drift has the details."`
+	Feedback    FeedbackOf  `json:"feedback" doc:"What users said of the verdicts."`
 }
 
 // ByLabel counts pictures by their verdict.
@@ -68,6 +70,20 @@ type LogHealth struct {
 	Spilled  uint64 `json:"spilled" doc:"Records kept in a file since the start, to be sent later."`
 	Failed   uint64 `json:"failed" doc:"Records lost since the start."`
 	Waiting  int    `json:"waiting" doc:"Records in memory, to be stored in a moment."`
+}
+
+// DriftOf is what the last look for drift has found.
+type DriftOf struct {
+	Watched  bool       `json:"watched" doc:"Whether it is looked for drift."`
+	Detected *bool      `json:"detected" doc:"Whether there is any; null when it could not tell (yet)."`
+	Time     *time.Time `json:"time" doc:"When it was looked; null likewise."`
+	Records  int64      `json:"records" doc:"Records of the log in the window that was looked at."`
+}
+
+// FeedbackOf is what users said of the verdicts.
+type FeedbackOf struct {
+	Count    uint64   `json:"count" doc:"How often they said something since the start."`
+	Accuracy *float64 `json:"accuracy" doc:"Share of right verdicts of the model in use among the last ones that they spoke of, as /metrics has it; null when it is unknown."`
 }
 
 // history remembers what was counted when.
@@ -141,6 +157,18 @@ func (h *history) stats(now time.Time) (*Stats, error) {
 	if m.logs() {
 		if err := m.predictions.Err(); err != nil {
 			s.Log.Writable, s.Log.Error = false, err.Error()
+		}
+	}
+	s.Feedback.Count = totals.Feedback
+	if m.drift != nil {
+		s.Drift.Watched = true
+		if found := m.drift.last.Load().found; found != nil {
+			s.Drift = DriftOf{true, &found.Drift, &found.Time, found.Records}
+		}
+	}
+	if m.reader != nil {
+		if share, known := m.accuracy.of(m.reader, m.models.current.Load().file.Digest); known {
+			s.Feedback.Accuracy = &share
 		}
 	}
 	h.mu.Lock()

@@ -50,9 +50,23 @@ func TestStatsTellWhatWasDoneWhen(t *testing.T) {
 	if s.Log.Store != "sqlite" || !s.Log.Writable || s.Log.Written+uint64(s.Log.Waiting) != 5 {
 		t.Errorf("log: %+v", s.Log)
 	}
+	if s.Feedback.Count != 0 || s.Feedback.Accuracy != nil {
+		t.Errorf("feedback that nobody gave: %+v", s.Feedback)
+	}
+	_, body := do(t, "POST", m.URL()+"/predict", "", page.Files()["samples/fake-1.png"].Plain)
+	var p Prediction
+	if err := json.Unmarshal(body, &p); err != nil {
+		t.Fatal(err)
+	}
+	if response, body := do(t, "POST", m.URL()+"/feedback", "application/json", []byte(`{"id":"`+p.ID+`","label":"`+p.Label+`"}`)); response.StatusCode != 200 {
+		t.Fatalf("%s", body)
+	}
+	if s := statsOf(t, m); s.Feedback.Count != 1 || s.Feedback.Accuracy == nil || *s.Feedback.Accuracy != 1 {
+		t.Errorf("feedback: %+v", s.Feedback)
+	}
 	// A picture that is none is the client's error, not ours.
 	do(t, "POST", m.URL()+"/predict", "", []byte("hello"))
-	if s := statsOf(t, m); s.Errors != 0 || s.Requests != 6 {
+	if s := statsOf(t, m); s.Errors != 0 || s.Requests != 7 {
 		t.Errorf("%d requests, %d errors", s.Requests, s.Errors)
 	}
 	for range statsPoints + 5 {
@@ -70,5 +84,20 @@ func TestStatsTellThatTheServerIsNotReady(t *testing.T) {
 	s := statsOf(t, m)
 	if s.Ready || s.Reason == "" || s.Log.Store != "none" {
 		t.Errorf("%+v", s)
+	}
+}
+
+func TestStatsTellOfDrift(t *testing.T) {
+	if s := statsOf(t, start(t)); s.Drift.Watched {
+		t.Errorf("without a reference: %+v", s.Drift)
+	}
+	m := watched(t)
+	if s := statsOf(t, m); !s.Drift.Watched || s.Drift.Detected != nil || s.Drift.Time != nil {
+		t.Errorf("before there is anything to compare: %+v", s.Drift)
+	}
+	judged(t, m, 120, 100)
+	looked(t, m)
+	if s := statsOf(t, m); s.Drift.Detected == nil || !*s.Drift.Detected || s.Drift.Records == 0 || s.Drift.Time == nil {
+		t.Errorf("pictures of another kind: %+v", s.Drift)
 	}
 }

@@ -64,8 +64,11 @@ export function words(error) {
 // sentence is a failure in one text.
 export function sentence(error) {
   const { title, advice, detail } = words(error)
-  return [`${title}.`, detail && `${detail}.`.replace(/([.!?])\.$/, '$1'), advice].filter(Boolean).join(' ')
+  return [`${title}.`, detail && `${capital(detail)}.`.replace(/([.!?])\.$/, '$1'), advice].filter(Boolean).join(' ')
 }
+
+// capital is a text with a large letter at its beginning.
+export const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1)
 
 export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds))
 

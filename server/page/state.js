@@ -1,6 +1,6 @@
 // The view of the server's state, by what it tells of itself.
 
-import { ask, definitions, element, sentence } from './api.js'
+import { ask, definitions, element, sentence, words } from './api.js'
 import { bars, lines } from './chart.js'
 import { token } from './models.js'
 
@@ -22,9 +22,11 @@ export function hideState() {
 async function refresh() {
   const mine = (timer = setTimeout(refresh, every))
   try {
-    const [stats] = await Promise.all([ask('stats'), showDrift()])
+    const stats = await ask('stats')
     seen = new Date()
-    if (mine === timer) show(stats)
+    if (mine !== timer) return
+    show(stats)
+    await showDrift(stats.drift)
   } catch (error) {
     byId('state-note').className = 'notice bad'
     byId('state-note').textContent = sentence(error) + (seen ? ` What is shown is of ${seen.toLocaleTimeString()}.` : '')
@@ -59,7 +61,7 @@ function show(s) {
     tile('p50', milliseconds(s.latency.p50), 'half is quicker'),
     tile('p99', milliseconds(s.latency.p99), 'one in a hundred is slower'),
     tile('Server errors', number(s.errors), `of ${number(s.requests)} requests to judge`),
-    ...(s.feedback ? [tile('Right, users say', s.feedback.accuracy == null ? '–' : `${(100 * s.feedback.accuracy).toFixed(1)} %`, `${number(s.feedback.count)} said so`)] : []),
+    tile('Right, users say', s.feedback.accuracy == null ? '–' : `${(100 * s.feedback.accuracy).toFixed(1)} %`, `${number(s.feedback.count)} spoke of verdicts`),
   )
   const step = span(s.interval_seconds)
   bars(byId('chart-predictions'), `Pictures judged in each ${step}, by verdict`, s.history, [
@@ -84,19 +86,22 @@ function show(s) {
   )
 }
 
-async function showDrift() {
+// showDrift says what the last look has found. The columns are the administrator's to see.
+async function showDrift({ watched, detected, time, records }) {
   const drift = byId('drift')
-  try {
-    const d = await ask('drift', { token: token() })
-    const drifted = d.columns.filter((c) => c.drift).map((c) => c.column)
-    drift.replaceChildren(
-      element('p', { class: `notice ${d.drift ? 'bad' : 'good'}` }, d.drift ? `Pictures are not what the model was tried on any more: ${drifted.join(', ')}.` : 'None found.'),
-      definitions([['Looked at', new Date(d.time).toLocaleString()], ['Records', number(d.records)]]),
-    )
-  } catch (error) {
-    // 404: it is not looked for; 409: it could not tell; 401: the administrator's.
-    const text = error.status === 404 || error.status === 409 ? `${error.detail[0].toUpperCase()}${error.detail.slice(1)}.`
-      : error.status === 401 ? 'The administrator’s: enter the token under Models.' : sentence(error)
-    drift.replaceChildren(element('p', { class: 'notice' }, text))
+  const told = (kind, text) => element('p', { class: `notice ${kind}` }, text)
+  const about = definitions([['Looked at', time && new Date(time).toLocaleString()], ['Records', number(records)]])
+  if (!watched) drift.replaceChildren(told('', 'It is not looked for (--drift-reference).'))
+  else if (detected === null) drift.replaceChildren(told('', 'It cannot be told yet. The administrator finds the reason at /drift.'))
+  else if (!detected) drift.replaceChildren(told('good', 'None found: pictures are like those that the model was tried on.'), about)
+  else {
+    let columns = 'the administrator’s token, under Models, shows in what'
+    try {
+      const { columns: all } = await ask('drift', { token: token() })
+      columns = all.filter((c) => c.drift).map((c) => c.column).join(', ')
+    } catch (error) {
+      words(error)
+    }
+    drift.replaceChildren(told('bad', `Pictures are not like those any more that the model was tried on: ${columns}.`), about)
   }
 }

@@ -31,6 +31,7 @@ const (
 	durationsName   = "fakeart_request_duration_seconds"
 	predictionsName = "fakeart_predictions_total"
 	logRecordsName  = "fakeart_log_records_total"
+	feedbackName    = "fakeart_feedback_total"
 )
 
 // Metrics are the server's, by Prometheus's conventions for names and units. All of
@@ -117,7 +118,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 			Help: "Records of the prediction log: written to its store, spilled to wait for it, or failed, which are lost.",
 		}, []string{"result"}),
 		feedback: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fakeart_feedback_total",
+			Name: feedbackName,
 			Help: "Feedbacks of users on predictions, by the label that they gave and whether the verdict was the same: true, false, or unknown to this server.",
 		}, []string{"label", "correct"}),
 		driftScore: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -174,7 +175,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	m.totals = newTotals(m.requests, m.durations, m.predictions, m.logRecords)
+	m.totals = newTotals(m.requests, m.durations, m.predictions, m.logRecords, m.feedback)
 	// An alert on a rate needs the series before the first event.
 	for _, result := range []string{"success", "failed"} {
 		m.swaps.WithLabelValues(result)

@@ -21,6 +21,8 @@ type Totals struct {
 	Latency Histogram
 	// Log are the prediction log's records, by what became of them.
 	Log map[string]uint64
+	// Feedback is how often users said what a picture really is.
+	Feedback uint64
 }
 
 // Totals returns what has been counted until now; of requests, those with the method
@@ -44,6 +46,8 @@ func (m *Metrics) Totals(routes ...string) (Totals, error) {
 				t.Predictions[labels["label"]] += count
 			case logRecordsName:
 				t.Log[labels["result"]] += count
+			case feedbackName:
+				t.Feedback += count
 			case requestsName:
 				if judged {
 					t.Requests += count

@@ -20,11 +20,13 @@ func TestTotalsCountWhatWasAskedFor(t *testing.T) {
 	m.Model("sha256:a", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
 	m.Model("sha256:b", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
 	m.LogRecords("written", 7)
+	m.Feedback("REAL", "false")
+	m.Feedback("FAKE", "true")
 	got, err := m.Totals("/predict", "/model/")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Requests != 4 || got.Errors != 1 || got.Predictions["FAKE"] != 2 || got.Predictions["REAL"] != 0 || got.Log["written"] != 7 {
+	if got.Requests != 4 || got.Errors != 1 || got.Predictions["FAKE"] != 2 || got.Predictions["REAL"] != 0 || got.Log["written"] != 7 || got.Feedback != 2 {
 		t.Errorf("%+v", got)
 	}
 	if got.Latency[2] != 3 || got.Latency[len(got.Latency)-1] != 1 {
