@@ -266,9 +266,17 @@ $(site): $(addprefix docs/site/,package.json package-lock.json .npmrc)
 	cd docs/site && npm ci --ignore-scripts
 	touch $@
 
+# What the pages of docs/reference that are made from the code are made and checked by.
+reference := go test -run '^TestReference' ./docs ./server ./server/telemetry ./trainer
+
+.PHONY: reference
+reference: deps ## Write the pages of docs/reference that are made from the code
+	$(reference) -update
+
 .PHONY: docs
-docs: toolchain $(site) ## Build the documentation's site in build/docs
+docs: deps $(site) ## Build the documentation's site in build/docs
 	go test ./docs
+	$(reference)
 	cd docs/site && node_modules/.bin/vitepress build
 
 .PHONY: docs-serve

@@ -99,16 +99,7 @@ func parseAndRun(args []string, std streams) error {
 // parse reads the command line, the variables and the file.
 func parse(args []string, std streams) (*Config, *kong.Context, error) {
 	var c commands
-	options := []kong.Option{
-		kong.Name("server"),
-		kong.Description(description),
-		kong.Vars{"version": versionText(), "max_pixels": strconv.Itoa(maxPixels), "bench_begin": benchBegin, "bench_end": benchEnd},
-		kong.DefaultEnvars("FAKEART"),
-		kong.Writers(std.out, std.err),
-		kong.Exit(func(code int) { panic(exit(code)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
-		kong.Bind(std, &c.Config),
-	}
+	var options []kong.Option
 	if path := configPath(args); path != "" {
 		r, err := newFileResolver(path)
 		if err != nil {
@@ -116,11 +107,7 @@ func parse(args []string, std streams) (*Config, *kong.Context, error) {
 		}
 		options = append(options, kong.Resolvers(r))
 	}
-	parser, err := kong.New(&c, options...)
-	if err != nil {
-		panic(err) // the struct above is wrong, whatever the arguments are
-	}
-	command, err := parser.Parse(args)
+	command, err := newParser(&c, std, options...).Parse(args)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -129,6 +116,24 @@ func parse(args []string, std streams) (*Config, *kong.Context, error) {
 		given = given || p.Flag != nil && p.Flag.Name == "addr" && !p.Resolved
 	}
 	return &c.Config, command, c.applyPort(given)
+}
+
+// newParser returns the parser of the command line.
+func newParser(c *commands, std streams, more ...kong.Option) *kong.Kong {
+	parser, err := kong.New(c, append(more,
+		kong.Name("server"),
+		kong.Description(description),
+		kong.Vars{"version": versionText(), "max_pixels": strconv.Itoa(maxPixels), "bench_begin": benchBegin, "bench_end": benchEnd},
+		kong.DefaultEnvars("FAKEART"),
+		kong.Writers(std.out, std.err),
+		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
+		kong.Bind(std, &c.Config),
+	)...)
+	if err != nil {
+		panic(err) // the struct above is wrong, whatever the arguments are
+	}
+	return parser
 }
 
 // configPath is the file of --config, which has to be known before the other flags are.

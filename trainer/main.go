@@ -87,21 +87,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		}
 	}()
 
-	parser, err := kong.New(
-		&commands{},
-		kong.Name("trainer"),
-		kong.Description("Trains the network that tells photographs from AI-generated pictures."),
-		kong.Vars{"version": versionText()},
-		kong.Writers(std.out, std.err),
-		kong.Exit(func(code int) { panic(exit(code)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(std),
-	)
-	if err != nil {
-		panic(err) // the struct above is wrong, whatever the arguments are
-	}
-	command, err := parser.Parse(args)
+	command, err := newParser(ctx, std).Parse(args)
 	if err != nil {
 		err = usageError{fmt.Errorf("%w%s", err, hint(err, args))}
 	} else {
@@ -120,6 +106,25 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		return exitInterrupted
 	}
 	return exitFailure
+}
+
+// newParser returns the parser of the command line.
+func newParser(ctx context.Context, std streams) *kong.Kong {
+	parser, err := kong.New(
+		&commands{},
+		kong.Name("trainer"),
+		kong.Description("Trains the network that tells photographs from AI-generated pictures."),
+		kong.Vars{"version": versionText()},
+		kong.Writers(std.out, std.err),
+		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(std),
+	)
+	if err != nil {
+		panic(err) // the struct above is wrong, whatever the arguments are
+	}
+	return parser
 }
 
 // dashed is a setting written as if it were a flag.

@@ -212,3 +212,12 @@ func show(value any) string {
 		return fmt.Sprint(v)
 	}
 }
+
+// Keys are the names of all keys, as in experiment.epochs.
+func Keys() []string {
+	var keys []string
+	for _, f := range schema() {
+		keys = append(keys, f.key)
+	}
+	return keys
+}

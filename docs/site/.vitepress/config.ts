@@ -12,7 +12,9 @@ const runbooks = readdirSync(path.resolve(import.meta.dirname, '../../runbooks')
 // the texts are the pages' own titles.
 const groups = {
   'How to': ['data', 'training', 'deploy', 'operate', 'monitoring', 'drift', 'ci'].map((name) => `how-to/${name}`),
-  Reference: ['api', 'configuration', 'model-file', 'prediction-log', 'infra'].map((name) => `reference/${name}`),
+  Reference: [
+    'http', 'api', 'server', 'trainer', 'keys', 'configuration', 'metrics', 'model-file', 'prediction-log', 'infra', 'stacks', 'dagger', 'make',
+  ].map((name) => `reference/${name}`),
   Explanation: ['maps', 'performance', 'costs'].map((name) => `explanation/${name}`),
   Runbooks: ['runbooks/README', ...runbooks],
 }
@@ -92,7 +94,9 @@ export default defineConfig({
           if (!link || /^([a-z][a-z+.-]*:|[#/])/i.test(link)) continue
           const [, target, anchor] = link.match(/^([^#]*)(.*)$/)!
           const file = path.posix.join(path.posix.dirname(from.replaceAll(path.sep, '/')), decodeURI(target))
+          const shipped = file.match(/^docs\/site\/public(\/.+)$/) // with the site
           if (pages.includes(file)) token.attrSet('href', '/' + address(file) + anchor)
+          else if (shipped) token.attrSet('href', shipped[1])
           else if (existsSync(path.join(repository, file))) token.attrSet('href', `${forge}/blob/main/${encodeURI(file)}${anchor}`)
           // Anything else stays, and fails the build as a dead link.
         }

@@ -1,0 +1,73 @@
+package reference
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// Flags returns a table of a command's flags, or of a group's: their names, variables,
+// defaults and what they mean.
+func Flags(flags []*kong.Flag) string {
+	var rows [][]string
+	variables := false
+	for _, f := range flags {
+		if !listed(f) {
+			continue
+		}
+		name := "--" + f.Name
+		switch {
+		case f.IsBool():
+		case f.PlaceHolder != "":
+			name += "=" + f.PlaceHolder
+		case f.Enum != "":
+			name += "=" + strings.ReplaceAll(f.Enum, ",", "|")
+		default:
+			name += "=…"
+		}
+		cell := Code(name)
+		if f.Tag.Negatable != "" {
+			cell += ", " + Code("--no-"+f.Name)
+		}
+		if f.Required {
+			cell += " (required)"
+		}
+		rows = append(rows, []string{cell, Code(strings.Join(f.Envs, ", ")), Code(f.Default), Text(f.Help)})
+		variables = variables || len(f.Envs) > 0
+	}
+	if variables {
+		return Table([]string{"flag", "variable", "default", ""}, rows)
+	}
+	for i, row := range rows {
+		rows[i] = []string{row[0], row[2], row[3]}
+	}
+	return Table([]string{"flag", "default", ""}, rows)
+}
+
+// Commands returns a section for each command that is not hidden: what it does, and the
+// flags that it has beside the program's own.
+func Commands(app *kong.Application) string {
+	var b strings.Builder
+	for _, command := range app.Leaves(true) {
+		fmt.Fprintf(&b, "## %s\n%s\n\n", command.FullPath(), Text(command.Help))
+		var arguments [][]string
+		for _, p := range command.Positional {
+			arguments = append(arguments, []string{Code(p.Summary()), Text(p.Help)})
+		}
+		if arguments != nil {
+			b.WriteString(Table([]string{"argument", ""}, arguments))
+		}
+		var flags []*kong.Flag
+		for n := command; n != app.Node; n = n.Parent {
+			flags = append(flags, n.Flags...)
+		}
+		if flags != nil {
+			b.WriteString(Flags(flags))
+		}
+	}
+	return b.String()
+}
+
+// listed tells whether a page has the flag: --help is everywhere.
+func listed(f *kong.Flag) bool { return !f.Hidden && f.Name != "help" }

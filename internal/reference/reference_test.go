@@ -1,0 +1,59 @@
+package reference
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+)
+
+func TestATableShowsWhatItIsGiven(t *testing.T) {
+	got := Table([]string{"a", ""}, [][]string{{Code("x|y"), Text("*.onnx in\n<DIR>, {{ x }}")}, {Code(""), Code("`")}})
+	want := "| a | |\n|---|---|\n" + "| `x\\|y` | \\*.onnx in \\<DIR>, {\\{ x }} |\n" + "| | `` ` `` |\n\n"
+	if got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestTheFirstLineThatDiffersIsNamed(t *testing.T) {
+	for _, c := range [][3]string{
+		{"a\nb", "a\nc", "line 2 is   b\nshould be c"},
+		{"a", "a\nc", "line 2 is missing: c"},
+		{"a\nb", "a", "line 2 is too much: b"},
+	} {
+		if got := difference(c[0], c[1]); got != c[2] {
+			t.Errorf("%q and %q: %q, want %q", c[0], c[1], got, c[2])
+		}
+	}
+}
+
+func TestCommandsAndFlagsAreListedButHiddenOnes(t *testing.T) {
+	var c struct {
+		Do struct {
+			File  string   `required:"" placeholder:"FILE" help:"What to read."`
+			Fast  bool     `negatable:"" default:"true" help:"Whether it is quick."`
+			Kind  string   `enum:"a,b" default:"a" env:"KIND" help:"Which."`
+			Quiet bool     `hidden:""`
+			Names []string `arg:"" help:"Who."`
+		} `cmd:"" help:"Do it."`
+		Test struct{} `cmd:"" hidden:""`
+	}
+	got := Commands(kong.Must(&c, kong.Name("program")).Model)
+	want := strings.ReplaceAll(`## program do
+Do it.
+
+| argument | |
+|---|---|
+| '<names> ...' | Who. |
+
+| flag | variable | default | |
+|---|---|---|---|
+| '--file=FILE' (required) | | | What to read. |
+| '--fast', '--no-fast' | | 'true' | Whether it is quick. |
+| '--kind=a\|b' | 'KIND' | 'a' | Which. |
+
+`, "'", "`")
+	if got != want {
+		t.Errorf("%s", difference(got, want))
+	}
+}
