@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -21,19 +22,7 @@ import (
 )
 
 func TestEveryLinkLeadsSomewhere(t *testing.T) {
-	pages, err := fs.Glob(os.DirFS(".."), "*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = fs.WalkDir(os.DirFS(".."), "docs", func(name string, _ fs.DirEntry, err error) error {
-		if name == "docs/site" {
-			return fs.SkipDir // the generator and its packages
-		}
-		if path.Ext(name) == ".md" {
-			pages = append(pages, name)
-		}
-		return err
-	})
+	pages, err := pagesOf(os.DirFS(".."))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,6 +84,10 @@ func TestLinksAreFoundWhereverTheyStand(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%q, %v, want %q", got, err, want)
 	}
+	files["h.md"] = &fstest.MapFile{Data: []byte("---\nhero:\n  - text: x\n    link: gone.md\n    link: a.md\n---\n# H\n")}
+	if got, err := deadLinks(files, []string{"h.md"}); err != nil || len(got) != 1 || got[0] != "h.md: gone.md: there is no gone.md" {
+		t.Errorf("links in a head: %q, %v", got, err)
+	}
 	if _, err := deadLinks(files, []string{"b.md"}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a page that is not there: %v", err)
 	}
@@ -109,6 +102,11 @@ func deadLinks(files fs.FS, pages []string) ([]string, error) {
 		source, err := fs.ReadFile(files, page)
 		if err != nil {
 			return nil, err
+		}
+		for _, link := range headLinks(source) {
+			if problem := follow(files, anchors, page, link); problem != nil {
+				dead = append(dead, fmt.Sprintf("%s: %s: %v", page, link, problem))
+			}
 		}
 		err = ast.Walk(parse(source), func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 			var link string
@@ -133,6 +131,19 @@ func deadLinks(files fs.FS, pages []string) ([]string, error) {
 		}
 	}
 	return dead, nil
+}
+
+// headLinks are the links in a page's head, which the site shows as buttons.
+func headLinks(source []byte) (links []string) {
+	rest, ok := strings.CutPrefix(string(source), "---\n")
+	head, _, ended := strings.Cut(rest, "\n---\n")
+	if !ok || !ended {
+		return nil
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\s+link: (.*)$`).FindAllStringSubmatch(head, -1) {
+		links = append(links, m[1])
+	}
+	return links
 }
 
 // follow returns why the link of the page leads nowhere. It keeps the anchors of the

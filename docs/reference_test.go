@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"fakeart/internal/reference"
+	"fakeart/monitoring/slo"
 )
 
 // The program in infra/ needs all of a cloud's library to be compiled, and the module in
@@ -150,6 +151,40 @@ func TestReferenceMake(t *testing.T) {
 		rows = append(rows, []string{reference.Code("make " + target[0]), reference.Text(target[1])})
 	}
 	reference.Page(t, "make", "Make targets", "Makefile", "`make help` prints the same. A target installs what it needs and does nothing twice.\n\n"+reference.Table([]string{"target", ""}, rows))
+}
+
+func TestReferenceObjectives(t *testing.T) {
+	objectives, err := slo.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = "docs/explanation/slo-arithmetic.md"
+	percent := func(share float64) string { return fmt.Sprintf("%.4g %%", 100*share) }
+	var promised, rates [][]string
+	head := []string{"burn rate", "long and short window", "budget gone by then"}
+	for _, o := range objectives {
+		promised = append(promised, []string{
+			reference.Code(o.Name), reference.Text(o.Description), percent(o.Target), slo.Text(o.Window),
+			percent(1-o.Target) + ": " + fmt.Sprintf("%.0f of a million", 1e6*(1-o.Target)),
+		})
+	}
+	// An objective that nobody is woken for has no rates.
+	objectives = slices.DeleteFunc(objectives, func(o slo.Objective) bool { return len(o.BurnAlerts()) == 0 })
+	for _, o := range objectives {
+		head = append(head, o.Name)
+	}
+	for i, alert := range objectives[0].BurnAlerts() {
+		row := []string{
+			fmt.Sprint(alert.Factor), slo.Text(alert.Long) + " and " + slo.Text(alert.Short),
+			percent(alert.Factor * alert.Long.Hours() / objectives[0].Window.Hours()),
+		}
+		for _, o := range objectives {
+			row = append(row, percent(o.BurnAlerts()[i].Factor*(1-o.Target)))
+		}
+		rates = append(rates, append(row, map[bool]string{true: "page", false: "ticket"}[alert.Page]))
+	}
+	reference.Block(t, page, "objectives", reference.Table([]string{"objective", "", "target", "window", "budget"}, promised))
+	reference.Block(t, page, "rates", reference.Table(append(head, ""), rates))
 }
 
 // targets are those of a Makefile that say what they do, as `make help` finds them.

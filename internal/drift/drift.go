@@ -71,7 +71,7 @@ var (
 	}
 )
 
-// What counts as drift. Each is in docs/how-to/drift.md, with what it was measured to do.
+// What counts as drift. Each is in docs/explanation/drift.md, with what it was measured to do.
 const (
 	// Alpha is the probability of a false alarm in one comparison, of all columns together.
 	Alpha = 0.01

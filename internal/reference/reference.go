@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -46,6 +47,32 @@ func File(t *testing.T, path string, want []byte) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s is not what the code says; run: make reference\n%s", path, difference(string(got), string(want)))
 	}
+}
+
+// Block checks or writes a part of a page that people have written: what is between the
+// lines <!-- generated: NAME --> and <!-- end -->.
+func Block(t *testing.T, path, name, text string) {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join(root(t), filepath.FromSlash(path)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := replaced(string(page), name, text)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	File(t, path, []byte(want))
+}
+
+// replaced is the page with another text in its block.
+func replaced(page, name, text string) (string, error) {
+	begin := "<!-- generated: " + name + " -->\n"
+	before, rest, ok := strings.Cut(page, begin)
+	_, after, ended := strings.Cut(rest, "<!-- end -->\n")
+	if !ok || !ended {
+		return "", fmt.Errorf("has no lines %q and \"<!-- end -->\"", strings.TrimSpace(begin))
+	}
+	return before + begin + "\n" + strings.TrimSpace(text) + "\n\n<!-- end -->\n" + after, nil
 }
 
 // root is the folder with go.mod above the test's own.
@@ -94,10 +121,22 @@ func Table(head []string, rows [][]string) string {
 	return b.String() + "\n"
 }
 
-// Text returns a text so that Markdown shows it as it is, on one line.
+// address is one in a text, which a page would make a link of.
+var address = regexp.MustCompile(`[a-z0-9]+://[^\s,;]*[^\s,;.)]|[a-z0-9]+://`)
+
+// Text returns a text so that Markdown shows it as it is, on one line; addresses in it
+// are code.
 func Text(text string) string {
 	// A page of the site is a Vue template as well, in which {{ }} is code.
-	return strings.NewReplacer("<", `\<`, "*", `\*`, "{{", `{\{`, "\n", " ").Replace(strings.TrimSpace(text))
+	escape := strings.NewReplacer("<", `\<`, "*", `\*`, "{{", `{\{`, "\n", " ").Replace
+	var b strings.Builder
+	text = strings.TrimSpace(text)
+	end := 0
+	for _, at := range address.FindAllStringIndex(text, -1) {
+		b.WriteString(escape(text[end:at[0]]) + Code(text[at[0]:at[1]]))
+		end = at[1]
+	}
+	return b.String() + escape(text[end:])
 }
 
 // Code returns a text as code, or nothing for nothing.

@@ -8,8 +8,8 @@ import (
 )
 
 func TestATableShowsWhatItIsGiven(t *testing.T) {
-	got := Table([]string{"a", ""}, [][]string{{Code("x|y"), Text("*.onnx in\n<DIR>, {{ x }}")}, {Code(""), Code("`")}})
-	want := "| a | |\n|---|---|\n" + "| `x\\|y` | \\*.onnx in \\<DIR>, {\\{ x }} |\n" + "| | `` ` `` |\n\n"
+	got := Table([]string{"a", ""}, [][]string{{Code("x|y"), Text("*.onnx in\n<DIR>, {{ x }} or gs://b/*.x, (https://a.b).")}, {Code(""), Code("`")}})
+	want := "| a | |\n|---|---|\n" + "| `x\\|y` | \\*.onnx in \\<DIR>, {\\{ x }} or `gs://b/*.x`, (`https://a.b`). |\n" + "| | `` ` `` |\n\n"
 	if got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -24,6 +24,17 @@ func TestTheFirstLineThatDiffersIsNamed(t *testing.T) {
 		if got := difference(c[0], c[1]); got != c[2] {
 			t.Errorf("%q and %q: %q, want %q", c[0], c[1], got, c[2])
 		}
+	}
+}
+
+func TestABlockOfAPageIsReplaced(t *testing.T) {
+	page := "# A\n<!-- generated: one -->\nold\n<!-- end -->\nkept\n<!-- generated: two -->\n<!-- end -->\n"
+	got, err := replaced(page, "two", "new\n")
+	if want := strings.Replace(page, "two -->\n", "two -->\n\nnew\n\n", 1); err != nil || got != want {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+	if _, err := replaced(page, "three", ""); err == nil || !strings.Contains(err.Error(), `"<!-- generated: three -->"`) {
+		t.Errorf("a block that is not there: %v", err)
 	}
 }
 

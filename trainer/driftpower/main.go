@@ -1,5 +1,5 @@
 // Driftpower measures how often drift is found where there is none, and where the
-// pictures have changed in known ways. It prints the table of docs/how-to/drift.md:
+// pictures have changed in known ways. It prints the table of docs/explanation/drift.md:
 //
 //	go run ./trainer/driftpower --run RUN --data DIR
 //

@@ -8,19 +8,25 @@ const runbooks = readdirSync(path.resolve(import.meta.dirname, '../../runbooks')
   .map((file) => `runbooks/${path.parse(file).name}`)
   .filter((name) => name !== 'runbooks/README')
 
+// One for each decision, in their order.
+const decisions = readdirSync(path.resolve(import.meta.dirname, '../../decisions'))
+  .filter((file) => /^\d/.test(file))
+  .map((file) => `decisions/${path.parse(file).name}`)
+
 // The groups of the sidebar and their pages, by the names of their files in docs/;
 // the texts are the pages' own titles.
 const groups = {
-  'How to': ['data', 'training', 'deploy', 'operate', 'monitoring', 'drift', 'ci'].map((name) => `how-to/${name}`),
+  Tutorials: ['getting-started', 'tutorials/laptop', 'tutorials/own-pictures', 'tutorials/cloud'],
+  'How to': ['data', 'training', 'retrain', 'promote', 'roll-back', 'operate', 'monitoring', 'drift', 'deploy', 'ci'].map((name) => `how-to/${name}`),
   Reference: [
     'http', 'api', 'server', 'trainer', 'keys', 'configuration', 'metrics', 'model-file', 'prediction-log', 'infra', 'stacks', 'dagger', 'make',
   ].map((name) => `reference/${name}`),
-  Explanation: ['maps', 'performance', 'costs'].map((name) => `explanation/${name}`),
+  Explanation: ['architecture', 'cifake', 'slo-arithmetic', 'maps', 'drift', 'performance', 'costs'].map((name) => `explanation/${name}`),
+  Decisions: ['decisions/README', ...decisions],
   Runbooks: ['runbooks/README', ...runbooks],
 }
 // The same for pages at the root of the repository.
-const root = { Start: ['README'], Project: ['CONTRIBUTING', 'CHANGELOG'] }
-const rootNames = Object.values(root).flat()
+const project = ['CONTRIBUTING', 'CHANGELOG']
 
 const repository = path.resolve(import.meta.dirname, '../../..')
 
@@ -32,7 +38,8 @@ const base = (process.env.DOCS_BASE || '').replace(/\/*$/, '/')
 if (!base.startsWith('/')) throw new Error(`DOCS_BASE=${process.env.DOCS_BASE}: begin it with a slash, such as /REPOSITORY/`)
 
 const pages = [
-  ...rootNames.map((name) => `${name}.md`),
+  'docs/index.md',
+  ...project.map((name) => `${name}.md`),
   ...Object.values(groups).flat().map((name) => `docs/${name}.md`),
 ]
 
@@ -41,8 +48,9 @@ function address(page: string) {
   return page.replace(/^docs\//, '').replace(/README\.md$/, 'index.md').toLowerCase()
 }
 
+// Long lists are folded until one of their pages is looked at.
 function group(text: string, names: string[], folder = '') {
-  return { text, items: names.map((name) => item(`${folder}${name}.md`)) }
+  return { text, collapsed: names.length > 10, items: names.map((name) => item(`${folder}${name}.md`)) }
 }
 
 function item(page: string) {
@@ -57,10 +65,14 @@ export default defineConfig({
   base,
   srcDir: repository,
   // No pages of the site: other folders, which may be big, and other files at the root.
-  srcExclude: ['!(docs)/*', '!(docs)/*/**', 'docs/site/**', `!(${rootNames.join('|')}).md`],
+  srcExclude: ['!(docs)/*', '!(docs)/*/**', 'docs/site/**', `!(${project.join('|')}).md`],
   rewrites: (page) => {
     if (!pages.includes(page)) throw new Error(`${page}: is in no group of the sidebar; name it in docs/site/.vitepress/config.ts`)
     return address(page)
+  },
+  // Links in the head of the first page are written as those in texts are.
+  transformPageData({ frontmatter }) {
+    for (const link of [...(frontmatter.hero?.actions ?? []), ...(frontmatter.features ?? [])]) link.link = '/' + address(link.link).replace(/\.md$/, '')
   },
   outDir: path.join(repository, 'build/docs'),
   buildConcurrency: 1, // the same site each time: otherwise the search index has another order
@@ -88,6 +100,7 @@ export default defineConfig({
       // Links are written for the forge, by the places of the files. They become the
       // pages' places on the site, or, to other files, addresses on the forge.
       md.core.ruler.push('links', ({ env, tokens }) => {
+        if (!env.path) return // a title, without links
         const from = path.relative(repository, env.realPath ?? env.path)
         for (const token of tokens.flatMap((block) => block.children ?? [])) {
           const link = token.type === 'link_open' && token.attrGet('href')
@@ -118,11 +131,16 @@ export default defineConfig({
   },
   themeConfig: {
     logo: '/logo.svg',
-    nav: [{ text: 'Repository', link: forge }],
+    nav: [
+      { text: 'Tutorials', link: '/getting-started', activeMatch: '/(getting-started|tutorials/)' },
+      { text: 'How to', link: '/how-to/operate', activeMatch: '/how-to/' },
+      { text: 'Reference', link: '/reference/http', activeMatch: '/reference/' },
+      { text: 'Explanation', link: '/explanation/architecture', activeMatch: '/(explanation|decisions)/' },
+      { text: 'Repository', link: forge },
+    ],
     sidebar: [
-      group('Start', root.Start),
       ...Object.entries(groups).map(([text, names]) => group(text, names, 'docs/')),
-      group('Project', root.Project),
+      group('Project', project),
     ],
     outline: [2, 3],
     search: { provider: 'local', options: { miniSearch: { searchOptions: { combineWith: 'AND' } } } },
