@@ -26,6 +26,7 @@ import (
 func TestReferenceStacks(t *testing.T) {
 	types := structs(t, "../infra/config.go")
 	var rows [][]string
+	var objects []string
 	for _, f := range types["Config"].Fields.List {
 		tag := tagOf(f)
 		key := tag.Get("key")
@@ -38,16 +39,21 @@ func TestReferenceStacks(t *testing.T) {
 		} else if types[kind] != nil {
 			var members []string
 			for _, member := range types[kind].Fields.List {
-				members = append(members, tagOf(member).Get("json")+": "+goType(member.Type))
+				members = append(members, reference.Code(key+"."+tagOf(member).Get("json"))+", "+goType(member.Type))
 			}
-			kind = "object: " + strings.Join(members, ", ")
+			objects = append(objects, "- "+strings.Join(members, "; "))
+			kind = "object"
 		}
-		rows = append(rows, []string{reference.Code(key), kind, reference.Code(tag.Get("default")), reference.Text(tag.Get("doc"))})
+		usual, about := reference.Code(tag.Get("default")), reference.Text(tag.Get("doc"))
+		if len(usual) > 30 {
+			usual, about = "", about+" Default: "+usual // which is too long for a column
+		}
+		rows = append(rows, []string{reference.Code(key), kind, usual, about})
 	}
 	reference.Page(t, "stacks", "Keys of a stack", "infra/config.go", "A stack is a file `Pulumi.STACK.yaml`. Its keys are these, with `fakeart:` before them; `gcp:project` and `gcp:region` say where. "+
 		"A secret is set with `pulumi config set --secret`, a member of an object with `--path`: `fakeart:canary.percent`. Everything is checked before anything is made; "+
 		"a wrong value is refused with its key and what is allowed. What the program makes of them: [infrastructure](infra.md).\n\n"+
-		reference.Table([]string{"key", "type", "default", ""}, rows))
+		reference.Table([]string{"key", "type", "default", ""}, rows)+"## Members of objects\n"+strings.Join(objects, "\n"))
 }
 
 func TestReferenceDagger(t *testing.T) {
@@ -159,7 +165,7 @@ func TestReferenceObjectives(t *testing.T) {
 		t.Fatal(err)
 	}
 	const page = "docs/explanation/slo-arithmetic.md"
-	percent := func(share float64) string { return fmt.Sprintf("%.4g %%", 100*share) }
+	percent := func(share float64) string { return fmt.Sprintf("%.4g\u00a0%%", 100*share) }
 	var promised, rates [][]string
 	head := []string{"burn rate", "long and short window", "budget gone by then"}
 	for _, o := range objectives {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -103,18 +104,29 @@ func difference(got, want string) string {
 	}
 }
 
-// Table returns a table of Markdown. Its cells are Markdown: see Text and Code.
+// Table returns a table of Markdown. Its cells are Markdown: see Text and Code. A column
+// of which nothing is said is left out.
 func Table(head []string, rows [][]string) string {
+	said := slices.Clone(head)
+	for _, row := range rows {
+		for i, cell := range row {
+			said[i] += cell
+		}
+	}
 	var b strings.Builder
 	line := func(cells []string) {
 		b.WriteString("|")
-		for _, cell := range cells {
+		for i, cell := range cells {
+			if said[i] == "" {
+				continue
+			}
 			b.WriteString(strings.TrimRight(" "+strings.ReplaceAll(cell, "|", `\|`), " ") + " |")
 		}
 		b.WriteString("\n")
 	}
 	line(head)
-	b.WriteString(strings.Repeat("|---", len(head)) + "|\n")
+	columns := len(slices.DeleteFunc(slices.Clone(said), func(s string) bool { return s == "" }))
+	b.WriteString(strings.Repeat("|---", columns) + "|\n")
 	for _, row := range rows {
 		line(row)
 	}

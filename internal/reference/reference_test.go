@@ -8,7 +8,7 @@ import (
 )
 
 func TestATableShowsWhatItIsGiven(t *testing.T) {
-	got := Table([]string{"a", ""}, [][]string{{Code("x|y"), Text("*.onnx in\n<DIR>, {{ x }} or gs://b/*.x, (https://a.b).")}, {Code(""), Code("`")}})
+	got := Table([]string{"a", "", ""}, [][]string{{Code("x|y"), "", Text("*.onnx in\n<DIR>, {{ x }} or gs://b/*.x, (https://a.b).")}, {Code(""), "", Code("`")}})
 	want := "| a | |\n|---|---|\n" + "| `x\\|y` | \\*.onnx in \\<DIR>, {\\{ x }} or `gs://b/*.x`, (`https://a.b`). |\n" + "| | `` ` `` |\n\n"
 	if got != want {
 		t.Errorf("%q, want %q", got, want)
