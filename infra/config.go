@@ -18,7 +18,7 @@ import (
 )
 
 // Config is what a stack decides, in Pulumi.STACK.yaml. A field's key is that of the
-// name space fakeart; docs/reference/infra.md lists them all, and a test holds the two together.
+// name space fakeart; `make reference` lists them in docs/reference/stacks.md.
 type Config struct {
 	// Protect is for what must not be lost: deletion protection, old versions kept,
 	// resources protected in Pulumi. It also refuses images by tag.

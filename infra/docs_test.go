@@ -1,37 +1,12 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 )
-
-func TestTheDocumentationHasEveryKeyAndNoOther(t *testing.T) {
-	text, err := os.ReadFile("../docs/reference/infra.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want []string
-	for i, kind := 0, reflect.TypeFor[Config](); i < kind.NumField(); i++ {
-		tag := kind.Field(i).Tag
-		if key := tag.Get("key"); key != "" {
-			usual := tag.Get("default")
-			if usual != "" {
-				usual = "`" + usual + "`"
-			}
-			want = append(want, fmt.Sprintf("| `%s` | %s | %s |", key, usual, tag.Get("doc")))
-		}
-	}
-	_, table, _ := strings.Cut(string(text), "| key | default | |\n|---|---|---|\n")
-	table, _, _ = strings.Cut(table, "\n\n")
-	if got := strings.Split(table, "\n"); !slices.Equal(got, want) {
-		t.Errorf("docs/reference/infra.md has\n%s\nwant\n%s", table, strings.Join(want, "\n"))
-	}
-}
 
 func TestThePictureHasEveryComponentAndNoOther(t *testing.T) {
 	text, err := os.ReadFile("../docs/reference/infra.md")

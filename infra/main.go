@@ -1,5 +1,6 @@
 // Infra provisions Fakeart on Google Cloud, from an empty project to a watched
-// service: `pulumi up`. docs/reference/infra.md has the keys of a stack and the first deployment.
+// service: `pulumi up`. docs/reference/stacks.md has the keys of a stack, and
+// docs/tutorials/cloud.md the first deployment.
 package main
 
 import (
