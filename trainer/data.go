@@ -34,6 +34,9 @@ func (c *prepareCommand) Run(ctx context.Context, std streams) error {
 	if d.Name == "archive" && d.Path == "" {
 		return usageError{errors.New("dataset.path is empty: name the folder, .zip, .tar or .tar.gz to read, as in dataset.path=cifake.zip")}
 	}
+	if d.Name == "feedback" && d.Path == "" {
+		return usageError{errors.New("dataset.path is empty: name the prediction log to read, as in dataset.path=predictions.db")}
+	}
 	manifest, err := dataset.Prepare(ctx, d, std.err)
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("interrupted, %s is as it was before: %w", d.Dir, err)

@@ -16,8 +16,9 @@ import (
 
 // evaluateCommand measures a model file.
 type evaluateCommand struct {
-	Model     string `required:"" placeholder:"FILE" help:"The model file to measure."`
-	Data      string `required:"" placeholder:"DIR" help:"A data set that data prepare has made."`
+	Model     string `placeholder:"FILE" help:"The model file to measure; with --log, leave out what other models said."`
+	Data      string `placeholder:"DIR" help:"A data set that data prepare has made."`
+	Log       string `placeholder:"LOG" help:"Measure the verdicts in a prediction log on what users said of them, instead: the server's database, or an export (ndjson, csv, parquet)."`
 	Split     string `default:"test" enum:"train,test" help:"The split to measure on: train or test."`
 	BatchSize int    `default:"64" help:"Pictures at a time; changes speed and memory, not the result."`
 
@@ -26,14 +27,23 @@ type evaluateCommand struct {
 	Report      string `placeholder:"FILE" help:"Write the page that training writes, also over the one in the model's run folder."`
 }
 
-// Validate refuses a batch size that is none.
+// Validate refuses a batch size that is none, and flags that do not go together.
 func (c *evaluateCommand) Validate() error {
+	switch {
+	case c.Log == "" && (c.Model == "" || c.Data == ""):
+		return errors.New("name what to measure: --model=FILE and --data=DIR, or --log=LOG")
+	case c.Log != "" && (c.Data != "" || c.Corruptions || c.Report != ""):
+		return errors.New("--log=LOG measures what was said to users; --data, --corruptions and --report go with a data set")
+	}
 	return batchSize(c.BatchSize)
 }
 
 // Run prints the measurement: JSON for programs on standard output, a table for
 // people on standard error.
 func (c *evaluateCommand) Run(ctx context.Context, std streams) error {
+	if c.Log != "" {
+		return c.measureLog(ctx, std)
+	}
 	f, err := model.Open(c.Model)
 	if err != nil {
 		return err
@@ -54,6 +64,27 @@ func (c *evaluateCommand) Run(ctx context.Context, std streams) error {
 		if err := c.writeReport(f, result, logits); err != nil {
 			return err
 		}
+	}
+	text, err := result.JSON()
+	if err != nil {
+		return err
+	}
+	result.WriteTable(std.err)
+	_, err = std.out.Write(text)
+	return err
+}
+
+// measureLog prints how right the verdicts in the log were, as users say.
+func (c *evaluateCommand) measureLog(ctx context.Context, std streams) (err error) {
+	var f *model.File
+	if c.Model != "" {
+		if f, err = model.Open(c.Model); err != nil {
+			return err
+		}
+	}
+	result, err := evaluate.MeasureFeedback(ctx, c.Log, f)
+	if err != nil {
+		return err
 	}
 	text, err := result.JSON()
 	if err != nil {

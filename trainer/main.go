@@ -57,7 +57,7 @@ type commands struct {
 	Config    configCommand    `cmd:"" help:"Print the composed configuration."`
 	Data      dataCommand      `cmd:"" help:"Work on data sets."`
 	Train     trainCommand     `cmd:"" help:"Train the network, export and measure the best epoch's model."`
-	Evaluate  evaluateCommand  `cmd:"" help:"Measure a model file on a split of a prepared data set."`
+	Evaluate  evaluateCommand  `cmd:"" help:"Measure a model file on a split of a prepared data set, or the verdicts in a prediction log on what users said."`
 	Drift     driftCommand     `cmd:"" help:"Tell whether the pictures and answers in a prediction log are still like those of the validation split."`
 	Benchmark benchmarkCommand `cmd:"" help:"Measure how fast this machine trains, beside how fast it infers."`
 }

@@ -125,6 +125,15 @@ func TestAWrongCommandLineIsAUsageError(t *testing.T) {
 			[]string{"data", "prepare", "dataset=archive"},
 			[]string{"dataset.path is empty"},
 		},
+		{
+			"a log that is not named",
+			[]string{"data", "prepare", "dataset=feedback"},
+			[]string{"dataset.path is empty", "predictions.db"},
+		},
+		{"nothing to measure", []string{"evaluate"}, []string{"--model", "--data", "--log"}},
+		{"a model without data", []string{"evaluate", "--model", "m.onnx"}, []string{"--data"}},
+		{"data and a log", []string{"evaluate", "--model", "m.onnx", "--data", "d", "--log", "l"}, []string{"--log", "--data"}},
+		{"corruptions of a log", []string{"evaluate", "--log", "l", "--corruptions"}, []string{"--log", "--corruptions"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

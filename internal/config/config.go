@@ -36,10 +36,10 @@ type Run struct {
 // Dataset says which pictures to learn from. Name decides which of the other
 // fields apply; those that do not are zero.
 type Dataset struct {
-	Name          string `koanf:"name"`                              // synthetic, archive or huggingface
-	Path          string `koanf:"path" only:"archive"`               // source: folder, .zip, .tar or .tar.gz
-	Dir           string `koanf:"dir"`                               // the prepared data set
-	Strict        bool   `koanf:"strict" only:"archive,huggingface"` // an unreadable picture is fatal
+	Name          string `koanf:"name"`                                       // synthetic, archive, feedback or huggingface
+	Path          string `koanf:"path" only:"archive,feedback"`               // source: folder, .zip, .tar or .tar.gz; or a prediction log
+	Dir           string `koanf:"dir"`                                        // the prepared data set
+	Strict        bool   `koanf:"strict" only:"archive,feedback,huggingface"` // an unreadable picture is fatal
 	Seed          int64  `koanf:"seed" only:"synthetic"`
 	TrainPerClass int    `koanf:"train_per_class" only:"synthetic"` // at least 1
 	TestPerClass  int    `koanf:"test_per_class" only:"synthetic"`  // at least 1

@@ -230,7 +230,7 @@ func TestWrongOverridesAreRefused(t *testing.T) {
 		{
 			"an unknown choice names the nearest one and lists all",
 			[]string{"dataset=archve"},
-			[]string{"dataset=archve", "did you mean archive?", "archive, huggingface, synthetic"},
+			[]string{"dataset=archve", "did you mean archive?", "archive, feedback, huggingface, synthetic"},
 		},
 		{
 			"a choice cannot leave the folder",

@@ -23,7 +23,7 @@ const (
 // variants are the values of <section>.name that decide which keys the section
 // has.
 var variants = map[string][]string{
-	"dataset":   {"synthetic", "archive", "huggingface"},
+	"dataset":   {"synthetic", "archive", "feedback", "huggingface"},
 	"optimizer": {"adam", "sgd"},
 }
 

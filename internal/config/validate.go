@@ -79,7 +79,7 @@ func (c *Config) validate() error {
 	case "synthetic":
 		check(d.TrainPerClass >= 1, "dataset.train_per_class", d.TrainPerClass, "at least 1")
 		check(d.TestPerClass >= 1, "dataset.test_per_class", d.TestPerClass, "at least 1")
-	case "archive":
+	case "archive", "feedback":
 		// An empty path is fine for all but `data prepare`, which asks for it.
 		tilde(check, "dataset.path", d.Path)
 	case "huggingface":

@@ -1,7 +1,7 @@
 // Package dataset prepares pictures for training and loads them again.
 //
-// [Prepare] turns a source (pictures drawn in process, an archive laid out as CIFAKE's, or the
-// Hugging Face hub) into a folder of NumPy files with a manifest beside them:
+// [Prepare] turns a source (pictures drawn in process, an archive laid out as CIFAKE's, a prediction
+// log with what users said of it, or the Hugging Face hub) into a folder of NumPy files with a manifest beside them:
 //
 //	train-images.npy  uint8 [N,32,32,3], RGB
 //	train-labels.npy  uint8 [N], 0 = REAL, 1 = FAKE
@@ -92,8 +92,13 @@ type Manifest struct {
 
 // Source says where a data set came from.
 type Source struct {
-	Kind string `json:"kind"` // synthetic, archive or huggingface
+	Kind string `json:"kind"` // synthetic, archive, feedback or huggingface
 	Path string `json:"path,omitempty"`
+
+	// Of a data set from a prediction log: how many predictions users labelled, and how many of
+	// these had no picture.
+	Labelled       int `json:"labelled,omitempty"`
+	WithoutPicture int `json:"without_picture,omitempty"`
 
 	// Of a data set from the hub: Revision is the commit that the configured name resolved to,
 	// Labels are the class names in the hub's order, before they became REAL 0 and FAKE 1.
@@ -170,7 +175,7 @@ func (m Manifest) fileNames() []string {
 
 // prepareCommand is the command that makes this data set anew in dir.
 func (m Manifest) prepareCommand(dir string) string {
-	command := "bin/trainer data prepare dataset=" + cmp.Or(m.Source.Kind, "synthetic|archive|huggingface")
+	command := "bin/trainer data prepare dataset=" + cmp.Or(m.Source.Kind, "synthetic|archive|feedback|huggingface")
 	set := func(key, value string) {
 		if value == "" {
 			return

@@ -12,7 +12,8 @@ import (
 )
 
 // Prepare makes the data set that cfg describes and puts it into cfg.Dir in place of the one that
-// is there. cfg.Name chooses the source: "synthetic", "archive" or "huggingface".
+// is there. cfg.Name chooses the source: "synthetic", "archive",
+// "feedback" or "huggingface".
 //
 // The result is written beside cfg.Dir and renamed when it is whole: whatever ends Prepare early
 // (an error, ctx, a kill, a full disk) leaves the older data set as it was. A folder that holds
@@ -22,10 +23,11 @@ func Prepare(ctx context.Context, cfg config.Dataset, out io.Writer) (*Manifest,
 	gather, ok := map[string]func(context.Context, config.Dataset, *collection, io.Writer) (Source, error){
 		"synthetic":   gatherSynthetic,
 		"archive":     gatherArchive,
+		"feedback":    gatherFeedback,
 		"huggingface": gatherHub,
 	}[cfg.Name]
 	if !ok {
-		return nil, fmt.Errorf("prepare data set: there is no source %q; choose dataset=synthetic, dataset=archive or dataset=huggingface", cfg.Name)
+		return nil, fmt.Errorf("prepare data set: there is no source %q; choose dataset=synthetic, dataset=archive, dataset=feedback or dataset=huggingface", cfg.Name)
 	}
 	m, err := prepare(ctx, cfg, out, gather)
 	if err != nil {

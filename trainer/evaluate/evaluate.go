@@ -128,7 +128,9 @@ func Each(ctx context.Context, f *model.File, pictures *dataset.Split, batch int
 
 // JSON returns the result as indented JSON with a newline at its end: what is
 // printed and what eval.json holds.
-func (r *Result) JSON() ([]byte, error) {
+func (r *Result) JSON() ([]byte, error) { return toJSON(r) }
+
+func toJSON(r any) ([]byte, error) {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
 	e.SetIndent("", "  ")
@@ -159,13 +161,40 @@ func (r *Result) WriteTable(w io.Writer) {
 	if len(r.Classes) == 2 {
 		negative, positive = r.Classes[dataset.Real], r.Classes[dataset.Fake]
 	}
+	fmt.Fprintf(w, "%d pictures of the %s split (%s); called %s above a probability of %v\n\n",
+		r.Count, r.Split, r.Source, positive, r.Threshold)
+	r.writeTable(w, negative, positive)
+
+	if len(r.Corruptions) > 0 {
+		fmt.Fprintf(w, "\naccuracy on corrupted pictures, by severity; %.4f on average\n\n", CorruptedMean(r.Corruptions))
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprint(t, "\t1\t2\t3\t4\t5\t\n")
+		for _, c := range r.Corruptions {
+			fmt.Fprintf(t, "%s\t", c.Corruption)
+			for _, a := range c.Accuracy {
+				fmt.Fprintf(t, "%.4f\t", a)
+			}
+			fmt.Fprintln(t)
+		}
+		_ = t.Flush()
+	}
+
+	fmt.Fprintf(w, "\nmodel  %s\ndata   %s\n", r.Model, r.Data)
+	writeNotes(w, r.Notes)
+}
+
+func writeNotes(w io.Writer, notes []string) {
+	for _, note := range notes {
+		fmt.Fprintf(w, "note   %s\n", note)
+	}
+}
+
+// writeTable writes the figures and the confusion matrix.
+func (r *Metrics) writeTable(w io.Writer, negative, positive string) {
 	auc := "undefined"
 	if r.ROCAUC != nil {
 		auc = fmt.Sprintf("%.4f", *r.ROCAUC)
 	}
-	fmt.Fprintf(w, "%d pictures of the %s split (%s); called %s above a probability of %v\n\n",
-		r.Count, r.Split, r.Source, positive, r.Threshold)
-
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintf(t, "  accuracy\t%.4f\troc auc\t%s\n", r.Accuracy, auc)
 	fmt.Fprintf(t, "  precision\t%.4f\tlog loss\t%.4f\n", r.Precision, r.LogLoss)
@@ -179,23 +208,4 @@ func (r *Result) WriteTable(w io.Writer) {
 	fmt.Fprintf(t, "is %s\t%d\t%d\t\n", positive, c.TP, c.FN)
 	fmt.Fprintf(t, "is %s\t%d\t%d\t\n", negative, c.FP, c.TN)
 	_ = t.Flush()
-
-	if len(r.Corruptions) > 0 {
-		fmt.Fprintf(w, "\naccuracy on corrupted pictures, by severity; %.4f on average\n\n", CorruptedMean(r.Corruptions))
-		t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprint(t, "\t1\t2\t3\t4\t5\t\n")
-		for _, c := range r.Corruptions {
-			fmt.Fprintf(t, "%s\t", c.Corruption)
-			for _, a := range c.Accuracy {
-				fmt.Fprintf(t, "%.4f\t", a)
-			}
-			fmt.Fprintln(t)
-		}
-		_ = t.Flush()
-	}
-
-	fmt.Fprintf(w, "\nmodel  %s\ndata   %s\n", r.Model, r.Data)
-	for _, note := range r.Notes {
-		fmt.Fprintf(w, "note   %s\n", note)
-	}
 }

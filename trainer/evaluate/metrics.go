@@ -78,10 +78,20 @@ func Measure(logits []float32, labels []uint8, threshold float64) (Metrics, erro
 		return Metrics{}, fmt.Errorf("measure: threshold %v is not a probability between 0 and 1", threshold)
 	}
 
-	m := Metrics{Threshold: threshold}
+	called := make([]bool, len(logits))
+	for i, z := range logits {
+		called[i] = IsFake(z, threshold)
+	}
+	m := measure(logits, labels, called)
+	m.Threshold = threshold
+	return m, nil
+}
+
+// measure compares pictures that were called FAKE, or REAL, with their labels.
+func measure(logits []float32, labels []uint8, called []bool) (m Metrics) {
 	losses := make([]float64, len(logits))
 	for i, z := range logits {
-		fake, called := labels[i] == dataset.Fake, IsFake(z, threshold)
+		fake, called := labels[i] == dataset.Fake, called[i]
 		switch {
 		case fake && called:
 			m.Confusion.TP++
@@ -121,7 +131,7 @@ func Measure(logits []float32, labels []uint8, threshold float64) (Metrics, erro
 		}
 		m.Notes = append(m.Notes, "roc_auc is undefined, left out: every picture is "+only)
 	}
-	return m, nil
+	return m
 }
 
 // Loss is the binary cross-entropy of one logit in nats, softplus(-z) for FAKE and

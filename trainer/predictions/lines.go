@@ -94,6 +94,8 @@ func lineOfNDJSON(text []byte, first bool, f func(record) error) error {
 	var head struct {
 		Time  string `json:"time"`
 		Model string `json:"model"`
+
+		Feedback string `json:"feedback_label"`
 	}
 	if err := json.Unmarshal(text, &head); err != nil {
 		return fmt.Errorf("%w; an export that broke off is not whole: take it again", err)
@@ -102,7 +104,7 @@ func lineOfNDJSON(text []byte, first bool, f func(record) error) error {
 	if err != nil {
 		return err
 	}
-	r := record{time: t, model: head.Model, fill: func(r *drift.Row) error {
+	r := record{time: t, model: head.Model, feedback: head.Feedback, fill: func(r *drift.Row) error {
 		var j jsonRow
 		if err := json.Unmarshal(text, &j); err != nil {
 			return err
@@ -144,6 +146,7 @@ func eachOfCSV(ctx context.Context, in *bufio.Reader, f func(record) error) erro
 		return err
 	}
 	image, hasImage := at["image"]
+	feedback, hasFeedback := at["feedback_label"] // logs of older versions have none
 	for n := 1; ; n++ {
 		fields, err := table.Read()
 		if errors.Is(err, io.EOF) {
@@ -179,6 +182,9 @@ func eachOfCSV(ctx context.Context, in *bufio.Reader, f func(record) error) erro
 			}
 			return errors.Join(errs...)
 		}}
+		if hasFeedback {
+			r.feedback = strings.Clone(fields[feedback])
+		}
 		if hasImage && fields[image] != "" {
 			r.picture = func() ([]byte, error) { return base64.StdEncoding.DecodeString(fields[image]) }
 		}

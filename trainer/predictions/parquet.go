@@ -61,6 +61,7 @@ func eachOfParquet(ctx context.Context, path string, f func(record) error) (err 
 		}
 	}
 	timeAt, modelAt, embeddingAt, imageAt := at("time"), at("model"), at("embedding"), at("image")
+	feedbackAt := at("feedback_label") // -1 in logs of older versions
 	rows := parquet.NewReader(table)
 	defer func() { _ = rows.Close() }()
 	batch := make([]parquet.Row, 64)
@@ -71,7 +72,7 @@ func eachOfParquet(ctx context.Context, path string, f func(record) error) (err 
 		n, err := rows.ReadRows(batch)
 		for _, row := range batch[:n] {
 			var stamp int64
-			var model string
+			var model, feedback string
 			hasImage := false
 			for _, v := range row {
 				switch v.Column() {
@@ -79,11 +80,15 @@ func eachOfParquet(ctx context.Context, path string, f func(record) error) (err 
 					stamp = v.Int64()
 				case modelAt:
 					model = string(v.ByteArray())
+				case feedbackAt:
+					if !v.IsNull() {
+						feedback = string(v.ByteArray())
+					}
 				case imageAt:
 					hasImage = !v.IsNull() && len(v.ByteArray()) > 0
 				}
 			}
-			r := record{time: time.UnixMicro(0).Add(time.Duration(stamp) * unit).UTC(), model: model, fill: func(to *drift.Row) error {
+			r := record{time: time.UnixMicro(0).Add(time.Duration(stamp) * unit).UTC(), model: model, feedback: feedback, fill: func(to *drift.Row) error {
 				*to = drift.Row{}
 				for _, v := range row {
 					if v.Column() == embeddingAt {

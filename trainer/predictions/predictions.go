@@ -70,6 +70,8 @@ var ErrFormat = errors.New("not a prediction log")
 type record struct {
 	time  time.Time
 	model string
+	// feedback is what the picture is, as a user last said; empty when nobody did.
+	feedback string
 	// fill writes the row that is sampled; nil where it is done later.
 	fill func(*drift.Row) error
 	// picture is the picture as it was sent, and nil without one.

@@ -46,7 +46,12 @@ func eachOfDatabase(ctx context.Context, path string, f func(record) error) (err
 		return err
 	}
 	defer func() { _ = row.Close() }()
-	rows, err := tx.QueryContext(ctx, "SELECT seq, time, model, image_logged, image_sha256 FROM predictions ORDER BY seq")
+	feedback := "NULL" // in logs of older versions
+	if err := tx.QueryRowContext(ctx, "SELECT '(SELECT label FROM feedback WHERE feedback.id = predictions.id ORDER BY seq DESC LIMIT 1)' FROM sqlite_schema WHERE name = 'feedback'").
+		Scan(&feedback); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	rows, err := tx.QueryContext(ctx, "SELECT seq, time, model, image_logged, image_sha256, "+feedback+" FROM predictions ORDER BY seq")
 	if err != nil {
 		return err
 	}
@@ -56,15 +61,16 @@ func eachOfDatabase(ctx context.Context, path string, f func(record) error) (err
 			seq                int64
 			stamp, model, hash sql.RawBytes
 			logged             bool
+			said               sql.NullString
 		)
-		if err := rows.Scan(&seq, &stamp, &model, &logged, &hash); err != nil {
+		if err := rows.Scan(&seq, &stamp, &model, &logged, &hash, &said); err != nil {
 			return err
 		}
 		t, err := parseTime(string(stamp))
 		if err != nil {
 			return fmt.Errorf("record %d: %w", seq, err)
 		}
-		r := record{time: t, model: string(model), fill: func(r *drift.Row) error {
+		r := record{time: t, model: string(model), feedback: said.String, fill: func(r *drift.Row) error {
 			var embedding []byte
 			numbers := make([]sql.NullFloat64, 7) // SQLite keeps NaN as NULL
 			err := row.QueryRowContext(ctx, seq).Scan(&r.Label, &numbers[0], &r.Format, &r.Width, &r.Height,

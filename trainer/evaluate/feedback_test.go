@@ -1,0 +1,105 @@
+package evaluate
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"fakeart/internal/model"
+)
+
+// logFile writes a log as an export has it, a line for each prediction.
+func logFile(t *testing.T, lines ...string) string {
+	t.Helper()
+	var b strings.Builder
+	for i, line := range lines {
+		var digest, verdict, probability, said string
+		if n, _ := fmt.Sscan(line, &digest, &verdict, &probability, &said); n < 3 {
+			t.Fatal(line)
+		}
+		fmt.Fprintf(&b, `{"id":"%d","time":"2026-11-26T10:00:00Z","model":%q,"label":%q,"probability":%s,"image_format":"png","width":32,"height":32,`+
+			`"mean":0,"std_dev":0,"brightness":0,"contrast":0,"sharpness":0,"saturation":0,"embedding":[],"feedback_label":%q}`+"\n", i, digest, verdict, probability, said)
+	}
+	path := filepath.Join(t.TempDir(), "log.ndjson")
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestVerdictsAreMeasuredOnWhatUsersSaid(t *testing.T) {
+	// The threshold of sha256:a was 0.3: the verdicts that were given count, not those of 0.5.
+	log := logFile(
+		t,
+		"sha256:a FAKE 0.9 FAKE", "sha256:a FAKE 0.4 FAKE", "sha256:a FAKE 0.8 REAL", "sha256:a REAL 0.2 REAL", "sha256:a REAL 0.25 FAKE",
+		"sha256:a REAL 0.1", "sha256:a FAKE 0.99", "sha256:b REAL 0.1 REAL", "sha256:b FAKE 1 FAKE", "sha256:c REAL 0.1",
+	)
+	r, err := MeasureFeedback(t.Context(), log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Predictions != 10 || r.Count != 7 || len(r.Models) != 2 {
+		t.Fatalf("%+v", r)
+	}
+	a := r.Models[0]
+	if a.Model != "sha256:a" || a.Predictions != 7 || a.Count != 5 || a.Confusion != (Confusion{TP: 2, FP: 1, FN: 1, TN: 1}) {
+		t.Errorf("%+v", a)
+	}
+	loss := -(math.Log(0.9) + math.Log(0.4) + math.Log(0.2) + math.Log(0.8) + math.Log(0.25)) / 5
+	// Of the pairs (0.9, 0.4, 0.25) × (0.8, 0.2) four are in order.
+	if math.Abs(a.Accuracy-0.6) > 1e-9 || math.Abs(a.Precision-2.0/3) > 1e-9 || math.Abs(a.LogLoss-loss) > 1e-6 || a.ROCAUC == nil || math.Abs(*a.ROCAUC-4.0/6) > 1e-9 {
+		t.Errorf("%+v, roc auc %v, want a loss of %g", a, a.ROCAUC, loss)
+	}
+	b := r.Models[1]
+	if b.Accuracy != 1 || len(b.Notes) != 1 || !strings.Contains(b.Notes[0], "rounded") {
+		t.Errorf("%+v", b)
+	}
+
+	text, err := r.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back struct {
+		Predictions, Feedback int
+		Models                []map[string]any
+		Notes                 []string
+	}
+	if err := json.Unmarshal(text, &back); err != nil || back.Feedback != 7 || back.Models[0]["accuracy"] != 0.6 || back.Notes[0] != FeedbackNote {
+		t.Errorf("%v: %s", err, text)
+	}
+	if _, ok := back.Models[0]["threshold"]; ok {
+		t.Errorf("the threshold is not known: %s", text)
+	}
+	var table bytes.Buffer
+	r.WriteTable(&table)
+	for _, part := range []string{"7 of 10 predictions", "sha256:a: 5 of 7", "accuracy    0.6000", "is FAKE", "no random sample"} {
+		if !strings.Contains(table.String(), part) {
+			t.Errorf("the table does not say %q:\n%s", part, &table)
+		}
+	}
+}
+
+func TestOneModelAloneIsMeasuredWhenItsFileIsGiven(t *testing.T) {
+	log := logFile(t, "sha256:a FAKE 0.9 FAKE", "sha256:b REAL 0.1 FAKE", "sha256:b REAL 0.1", "sha256:c REAL 0.1")
+	f := &model.File{Digest: "sha256:b", Metadata: model.Metadata{Threshold: 0.4}}
+	r, err := MeasureFeedback(t.Context(), log, f)
+	if err != nil || len(r.Models) != 1 || r.Models[0].Model != "sha256:b" || r.Predictions != 2 || r.Count != 1 || *r.Models[0].Threshold != 0.4 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	_, err = MeasureFeedback(t.Context(), log, &model.File{Digest: "sha256:c"})
+	if err == nil || !strings.Contains(err.Error(), "none of the 1 predictions of sha256:c") || !strings.Contains(err.Error(), "of 2") {
+		t.Errorf("got %v", err)
+	}
+	_, err = MeasureFeedback(t.Context(), logFile(t, "sha256:a FAKE 0.9"), nil)
+	if err == nil || !strings.Contains(err.Error(), "POST /feedback") {
+		t.Errorf("got %v", err)
+	}
+	if _, err = MeasureFeedback(t.Context(), filepath.Join(t.TempDir(), "absent"), nil); err == nil {
+		t.Error("a file that is missing is measured")
+	}
+}
