@@ -60,12 +60,12 @@ func deploy(ctx *pulumi.Context) error {
 		Stack: stack, Service: stack.Named("server"), MinInstances: c.MinInstances,
 		Email: c.Email, SlackChannel: c.SlackChannel, SlackToken: c.SlackToken,
 		PagerDutyKey: c.PagerDutyKey, HasPagerDuty: c.given["pagerDutyKey"], RunbookURL: c.RunbookURL,
-		DeadLetterSubscriptions: pulumi.StringArray{log.DeadLetters.Name},
+		DeadLetterSubscriptions: pulumi.StringArray{log.DeadLetters.Name, log.FeedbackDeadLetters.Name},
 	}
 	if c.Image != "" {
 		service, err := NewService(ctx, "service", &ServiceArgs{
 			Stack: stack, Config: c, Account: identity.Server.Email, Deployer: identity.Deployer.Email,
-			Bucket: bucketName(stack), Topic: stack.Named("predictions"),
+			Bucket: bucketName(stack), Topic: stack.Named("predictions"), FeedbackTopic: stack.Named("feedback"),
 			AdminToken: stack.Named("admin-token"), Collector: stack.Named("collector"),
 			Ready: slices.Concat(secrets.Ready, storage.Grants, identity.Grants, []pulumi.Resource{log}),
 		})

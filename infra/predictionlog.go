@@ -12,25 +12,31 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// predictionSchema is the table's schema, in the form of BigQuery's API. The server's
-// tests hold it against what the server writes.
-const predictionSchema = "../server/predlog/bigquery-schema.json"
+// The tables' schemas, in the form of BigQuery's API. The server's tests hold them against
+// what the server writes.
+const (
+	predictionSchema = "../server/predlog/bigquery-schema.json"
+	feedbackSchema   = "../server/predlog/bigquery-feedback-schema.json"
+)
 
-// PredictionLog takes the records that the server publishes into a table. No code runs
-// in between: a subscription of Pub/Sub's writes them.
+// PredictionLog takes the records that the server publishes into a table, and what users say
+// of them into another. No code runs in between: subscriptions of Pub/Sub's write them.
 type PredictionLog struct {
 	pulumi.ResourceState
 
-	// Topic is what the server publishes to.
-	Topic *pubsub.Topic
-	// Dataset holds the table predictions and the views daily and drift.
+	// Topic is what the server publishes predictions to, FeedbackTopic what it publishes
+	// feedback to.
+	Topic, FeedbackTopic *pubsub.Topic
+	// Dataset holds the tables predictions and feedback, and the views daily, drift and judged.
 	Dataset *bigquery.Dataset
 	// Table has a row for each record; one that was delivered twice has two, with one id.
 	Table *bigquery.Table
+	// Feedback has a row for each feedback; of one prediction the latest counts.
+	Feedback *bigquery.Table
 	// Drift is the view that compares each day with the four weeks before it.
 	Drift *bigquery.Table
-	// DeadLetters keeps the records that the table did not take.
-	DeadLetters *pubsub.Subscription
+	// DeadLetters and FeedbackDeadLetters keep what the tables did not take.
+	DeadLetters, FeedbackDeadLetters *pubsub.Subscription
 }
 
 // PredictionLogArgs says who writes, and how long records stay.
@@ -57,11 +63,15 @@ func NewPredictionLog(ctx *pulumi.Context, name string, args *PredictionLogArgs,
 	if err := l.tables(ctx, name, args, key); err != nil {
 		return nil, err
 	}
-	if err := l.stream(ctx, name, args, key); err != nil {
+	if l.Topic, l.DeadLetters, err = l.stream(ctx, name, "predictions", l.Table, args, key); err != nil {
+		return nil, err
+	}
+	if l.FeedbackTopic, l.FeedbackDeadLetters, err = l.stream(ctx, name+"-feedback", "feedback", l.Feedback, args, key); err != nil {
 		return nil, err
 	}
 	return l, ctx.RegisterResourceOutputs(l, pulumi.Map{
 		"topic": l.Topic.ID(), "dataset": l.Dataset.DatasetId, "table": l.Table.TableId, "deadLetters": l.DeadLetters.Name,
+		"feedbackTopic": l.FeedbackTopic.ID(), "feedbackTable": l.Feedback.TableId, "feedbackDeadLetters": l.FeedbackDeadLetters.Name,
 	})
 }
 
@@ -98,12 +108,8 @@ func pubsubAgent(stack *Stack) string {
 	return "serviceAccount:service-" + stack.Number + "@gcp-sa-pubsub.iam.gserviceaccount.com"
 }
 
-// tables makes the dataset, the table and the views.
-func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *PredictionLogArgs, after []pulumi.Resource) error {
-	schema, err := os.ReadFile(predictionSchema)
-	if err != nil {
-		return fmt.Errorf("schema of the prediction log: %w", err)
-	}
+// tables makes the dataset, the tables and the views.
+func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *PredictionLogArgs, after []pulumi.Resource) (err error) {
 	stack := args.Stack
 	dataset := &bigquery.DatasetArgs{
 		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region),
@@ -112,44 +118,38 @@ func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *Predictio
 		Labels:                  stack.Labels("prediction-log"),
 		DeleteContentsOnDestroy: pulumi.Bool(!stack.Protect),
 	}
-	partitions := &bigquery.TableTimePartitioningArgs{Type: pulumi.String("DAY"), Field: pulumi.String("time")}
-	if args.Days > 0 {
-		partitions.ExpirationMs = pulumi.Int(args.Days * day * 1000)
-	}
-	table := &bigquery.TableArgs{
-		Project: pulumi.String(stack.Project), TableId: pulumi.String("predictions"),
-		Description: pulumi.String("What was asked and answered; the columns say what they are"),
-		Schema:      pulumi.String(string(schema)), TimePartitioning: partitions,
-		Clusterings: pulumi.ToStringArray([]string{"model", "label"}),
-		Labels:      stack.Labels("prediction-log"), DeletionProtection: pulumi.Bool(stack.Protect),
-	}
 	if args.KMSKey != "" {
-		// The table says it itself, too: one that only inherits the key seems to differ
-		// from what the program asks for, and would be replaced.
 		dataset.DefaultEncryptionConfiguration = &bigquery.DatasetDefaultEncryptionConfigurationArgs{KmsKeyName: pulumi.String(args.KMSKey)}
-		table.EncryptionConfiguration = &bigquery.TableEncryptionConfigurationArgs{KmsKeyName: pulumi.String(args.KMSKey)}
 	}
 	if l.Dataset, err = bigquery.NewDataset(ctx, name, dataset, stack.In(l, stack.Kept(), pulumi.DependsOn(after))); err != nil {
 		return err
 	}
-	table.DatasetId = l.Dataset.DatasetId
-	if l.Table, err = bigquery.NewTable(ctx, name, table, stack.In(l, stack.Kept())); err != nil {
+	if l.Table, err = l.table(ctx, name, "predictions", predictionSchema, "What was asked and answered; the columns say what they are", []string{"model", "label"}, args); err != nil {
 		return err
 	}
+	if l.Feedback, err = l.table(ctx, name+"-feedback", "feedback", feedbackSchema, "What users said of predictions; of one the latest counts", []string{"id"}, args); err != nil {
+		return err
+	}
+	of := func(query string, tables ...*bigquery.Table) pulumi.StringOutput {
+		var names []any
+		for _, table := range tables {
+			names = append(names, pulumi.Sprintf("%s.%s.%s", stack.Project, l.Dataset.DatasetId, table.TableId))
+		}
+		return pulumi.Sprintf(query, names...)
+	}
 	for _, view := range []struct {
-		at                     **bigquery.Table
-		name, query, describes string
+		at              **bigquery.Table
+		name, describes string
+		query           pulumi.StringOutput
 	}{
-		{new(*bigquery.Table), "daily", dailyQuery, "Predictions by day, label and model, each counted once"},
-		{&l.Drift, "drift", driftQuery, "Each day of the last 90, statistic by statistic, beside the four weeks before it"},
+		{new(*bigquery.Table), "daily", "Predictions by day, label and model, each counted once", of(dailyQuery, l.Table)},
+		{&l.Drift, "drift", "Each day of the last 90, statistic by statistic, beside the four weeks before it", of(driftQuery, l.Table)},
+		{new(*bigquery.Table), "judged", "Predictions, each once, with what users last said of them", of(judgedQuery, l.Table, l.Feedback)},
 	} {
 		if *view.at, err = bigquery.NewTable(ctx, name+"-"+view.name, &bigquery.TableArgs{
 			Project: pulumi.String(stack.Project), DatasetId: l.Dataset.DatasetId, TableId: pulumi.String(view.name),
 			Description: pulumi.String(view.describes), Labels: stack.Labels("prediction-log"),
-			View: &bigquery.TableViewArgs{
-				Query:        pulumi.Sprintf(view.query, stack.Project, l.Dataset.DatasetId, l.Table.TableId),
-				UseLegacySql: pulumi.Bool(false),
-			},
+			View:               &bigquery.TableViewArgs{Query: view.query, UseLegacySql: pulumi.Bool(false)},
 			DeletionProtection: pulumi.Bool(false), // nothing is in it
 		}, stack.In(l)); err != nil {
 			return err
@@ -158,9 +158,35 @@ func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *Predictio
 	return nil
 }
 
+// table makes a table of the schema, with a partition a day.
+func (l *PredictionLog) table(ctx *pulumi.Context, name, id, schemaFile, describes string, clusterings []string, args *PredictionLogArgs) (*bigquery.Table, error) {
+	schema, err := os.ReadFile(schemaFile)
+	if err != nil {
+		return nil, fmt.Errorf("schema of the prediction log: %w", err)
+	}
+	stack := args.Stack
+	partitions := &bigquery.TableTimePartitioningArgs{Type: pulumi.String("DAY"), Field: pulumi.String("time")}
+	if args.Days > 0 {
+		partitions.ExpirationMs = pulumi.Int(args.Days * day * 1000)
+	}
+	table := &bigquery.TableArgs{
+		Project: pulumi.String(stack.Project), DatasetId: l.Dataset.DatasetId, TableId: pulumi.String(id),
+		Description: pulumi.String(describes),
+		Schema:      pulumi.String(string(schema)), TimePartitioning: partitions,
+		Clusterings: pulumi.ToStringArray(clusterings),
+		Labels:      stack.Labels("prediction-log"), DeletionProtection: pulumi.Bool(stack.Protect),
+	}
+	if args.KMSKey != "" {
+		// The table says it itself, too: one that only inherits the dataset's key seems to
+		// differ from what the program asks for, and would be replaced.
+		table.EncryptionConfiguration = &bigquery.TableEncryptionConfigurationArgs{KmsKeyName: pulumi.String(args.KMSKey)}
+	}
+	return bigquery.NewTable(ctx, name, table, stack.In(l, stack.Kept()))
+}
+
 // dailyQuery counts predictions.
 const dailyQuery = "SELECT DATE(time) AS day, label, model, COUNT(DISTINCT id) AS predictions\n" +
-	"FROM `%s.%s.%s`\n" +
+	"FROM `%s`\n" +
 	"GROUP BY day, label, model\n"
 
 // driftQuery holds each day against the 28 before it. shift is by how many standard
@@ -169,7 +195,7 @@ const dailyQuery = "SELECT DATE(time) AS day, label, model, COUNT(DISTINCT id) A
 // shows in a picture of the two distributions, if there are enough records to tell.
 const driftQuery = "WITH records AS (\n" +
 	"  SELECT DATE(time) AS day, model, probability, mean, std_dev, brightness, contrast, sharpness, saturation\n" +
-	"  FROM `%s.%s.%s`\n" +
+	"  FROM `%s`\n" +
 	"  WHERE time >= TIMESTAMP_SUB(TIMESTAMP_TRUNC(CURRENT_TIMESTAMP(), DAY), INTERVAL 90 DAY)\n" +
 	"  QUALIFY ROW_NUMBER() OVER (PARTITION BY id ORDER BY time) = 1\n" +
 	"),\n" + `daily AS (
@@ -200,13 +226,22 @@ SELECT
 FROM compared
 `
 
-// stream makes the topic, the subscription that writes to the table, and the place for
-// what the table does not take.
-func (l *PredictionLog) stream(ctx *pulumi.Context, name string, args *PredictionLogArgs, after []pulumi.Resource) error {
+// judgedQuery has each prediction once, with the latest feedback on it, or none, under the
+// names that the server's exports have, so that the trainer reads an export of either.
+const judgedQuery = "SELECT p.*, f.label AS feedback_label, f.comment AS feedback_comment, f.time AS feedback_time\n" +
+	"FROM (SELECT * FROM `%s` WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY id, time) = 1) AS p\n" +
+	"LEFT JOIN (SELECT * FROM `%s` WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY id ORDER BY time DESC) = 1) AS f ON f.id = p.id\n"
+
+// stream makes a topic of that name, the subscription that writes to the table, and the place
+// for what the table does not take.
+func (l *PredictionLog) stream(
+	ctx *pulumi.Context, name, what string, table *bigquery.Table, args *PredictionLogArgs, after []pulumi.Resource,
+) (from *pubsub.Topic, deadLetters *pubsub.Subscription, err error) {
 	stack := args.Stack
-	topic := func(what, retention string) (*pubsub.Topic, error) {
+	fail := func(err error) (*pubsub.Topic, *pubsub.Subscription, error) { return nil, nil, err }
+	topic := func(suffix, retention string) (*pubsub.Topic, error) {
 		t := &pubsub.TopicArgs{
-			Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(what)), Labels: stack.Labels("prediction-log"),
+			Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(what + suffix)), Labels: stack.Labels("prediction-log"),
 			// Records stay in the region that the table is in.
 			MessageStoragePolicy: &pubsub.TopicMessageStoragePolicyArgs{AllowedPersistenceRegions: pulumi.ToStringArray([]string{stack.Region})},
 		}
@@ -216,38 +251,37 @@ func (l *PredictionLog) stream(ctx *pulumi.Context, name string, args *Predictio
 		if args.KMSKey != "" {
 			t.KmsKeyName = pulumi.String(args.KMSKey)
 		}
-		return pubsub.NewTopic(ctx, name+strings.TrimPrefix(what, "predictions"), t, stack.In(l, stack.Kept(), pulumi.DependsOn(after)))
+		return pubsub.NewTopic(ctx, name+suffix, t, stack.In(l, stack.Kept(), pulumi.DependsOn(after)))
 	}
-	var err error
-	if l.Topic, err = topic("predictions", ""); err != nil {
-		return err
+	if from, err = topic("", ""); err != nil {
+		return fail(err)
 	}
-	letters, err := topic("predictions-dead-letters", letterRetention)
+	letters, err := topic("-dead-letters", letterRetention)
 	if err != nil {
-		return err
+		return fail(err)
 	}
-	if l.DeadLetters, err = newLetterbox(ctx, name+"-dead-letters", "predictions-dead-letters", "prediction-log", letters, l, stack); err != nil {
-		return err
+	if deadLetters, err = newLetterbox(ctx, name+"-dead-letters", what+"-dead-letters", "prediction-log", letters, l, stack); err != nil {
+		return fail(err)
 	}
 	writes, err := bigquery.NewIamMember(ctx, name+"-writes", &bigquery.IamMemberArgs{
-		Project: pulumi.String(stack.Project), DatasetId: l.Dataset.DatasetId, TableId: l.Table.TableId,
+		Project: pulumi.String(stack.Project), DatasetId: l.Dataset.DatasetId, TableId: table.TableId,
 		Role: pulumi.String("roles/bigquery.dataEditor"), Member: pulumi.String(pubsubAgent(stack)),
 	}, stack.In(l, pulumi.DependsOn(after)))
 	if err != nil {
-		return err
+		return fail(err)
 	}
 	gives, err := pubsub.NewTopicIAMMember(ctx, name+"-gives-up", &pubsub.TopicIAMMemberArgs{
 		Project: pulumi.String(stack.Project), Topic: letters.Name,
 		Role: pulumi.String("roles/pubsub.publisher"), Member: pulumi.String(pubsubAgent(stack)),
 	}, stack.In(l, pulumi.DependsOn(after)))
 	if err != nil {
-		return err
+		return fail(err)
 	}
 	subscription, err := pubsub.NewSubscription(ctx, name, &pubsub.SubscriptionArgs{
-		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named("predictions-bigquery")), Topic: l.Topic.ID(),
+		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(what + "-bigquery")), Topic: from.ID(),
 		Labels: stack.Labels("prediction-log"),
 		BigqueryConfig: &pubsub.SubscriptionBigqueryConfigArgs{
-			Table:          pulumi.Sprintf("%s.%s.%s", stack.Project, l.Dataset.DatasetId, l.Table.TableId),
+			Table:          pulumi.Sprintf("%s.%s.%s", stack.Project, l.Dataset.DatasetId, table.TableId),
 			UseTableSchema: pulumi.Bool(true),
 			// A server that is newer than the table goes on being logged.
 			DropUnknownFields: pulumi.Bool(true),
@@ -259,19 +293,21 @@ func (l *PredictionLog) stream(ctx *pulumi.Context, name string, args *Predictio
 		DeadLetterPolicy: &pubsub.SubscriptionDeadLetterPolicyArgs{DeadLetterTopic: letters.ID(), MaxDeliveryAttempts: pulumi.Int(20)},
 	}, stack.In(l, stack.Kept(), pulumi.DependsOn([]pulumi.Resource{writes, gives})))
 	if err != nil {
-		return err
+		return fail(err)
 	}
 	// To hand a message on Pub/Sub has to take it from the subscription.
 	if _, err := pubsub.NewSubscriptionIAMMember(ctx, name+"-takes", &pubsub.SubscriptionIAMMemberArgs{
 		Project: pulumi.String(stack.Project), Subscription: subscription.Name,
 		Role: pulumi.String("roles/pubsub.subscriber"), Member: pulumi.String(pubsubAgent(stack)),
 	}, stack.In(l)); err != nil {
-		return err
+		return fail(err)
 	}
-	_, err = pubsub.NewTopicIAMMember(ctx, name+"-writer", &pubsub.TopicIAMMemberArgs{
-		Project: pulumi.String(stack.Project), Topic: l.Topic.Name, Role: pulumi.String("roles/pubsub.publisher"), Member: member(args.Writer),
-	}, stack.In(l))
-	return err
+	if _, err = pubsub.NewTopicIAMMember(ctx, name+"-writer", &pubsub.TopicIAMMemberArgs{
+		Project: pulumi.String(stack.Project), Topic: from.Name, Role: pulumi.String("roles/pubsub.publisher"), Member: member(args.Writer),
+	}, stack.In(l)); err != nil {
+		return fail(err)
+	}
+	return from, deadLetters, nil
 }
 
 const (

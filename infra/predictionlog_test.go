@@ -94,12 +94,20 @@ func TestTheTableHasTheServersSchemaAndIsCheapToAsk(t *testing.T) {
 		"timePartitioning.type": "DAY", "timePartitioning.field": "time", "timePartitioning.expirationMs": 400 * 24 * 3600 * 1000.0,
 		"clusterings.0": "model", "clusterings.1": "label", "labels.stack": "fakeart-prod",
 	})
-	schema, err := os.ReadFile("../server/predlog/bigquery-schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if table.value("schema") != string(schema) {
-		t.Error("the table's schema is not the server's")
+	feedback := find(t, resources, tableKind, "log-feedback")
+	expect(t, feedback, map[string]any{
+		"datasetId": "fakeart_prod", "tableId": "feedback", "deletionProtection": true,
+		"timePartitioning.type": "DAY", "timePartitioning.field": "time", "timePartitioning.expirationMs": 400 * 24 * 3600 * 1000.0,
+		"clusterings.0": "id", "labels.stack": "fakeart-prod",
+	})
+	for file, table := range map[string]made{"bigquery-schema.json": table, "bigquery-feedback-schema.json": feedback} {
+		schema, err := os.ReadFile("../server/predlog/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if table.value("schema") != string(schema) {
+			t.Errorf("%s: the table's schema is not the server's", file)
+		}
 	}
 	dataset := find(t, resources, "gcp:bigquery/dataset:Dataset", "log")
 	expect(t, dataset, map[string]any{"datasetId": "fakeart_prod", "location": "europe-west4", "deleteContentsOnDestroy": false})
@@ -136,6 +144,17 @@ func TestRecordsReachTheTableOrAreKept(t *testing.T) {
 	expect(t, find(t, resources, subscriptionKind, "log-dead-letters"), map[string]any{
 		"name": "fakeart-dev-predictions-dead-letters", "topic": "log-dead-letters-id", "expirationPolicy.ttl": "", "messageRetentionDuration": "604800s",
 	})
+	expect(t, find(t, resources, topicKind, "log-feedback"), map[string]any{
+		"name": "fakeart-dev-feedback", "messageStoragePolicy.allowedPersistenceRegions.0": "europe-west4", "kmsKeyName": nil,
+	})
+	expect(t, find(t, resources, subscriptionKind, "log-feedback"), map[string]any{
+		"name": "fakeart-dev-feedback-bigquery", "topic": "log-feedback-id", "bigqueryConfig.table": "my-project-1.fakeart_dev.feedback",
+		"bigqueryConfig.useTableSchema": true, "bigqueryConfig.dropUnknownFields": true,
+		"deadLetterPolicy.deadLetterTopic": "log-feedback-dead-letters-id", "deadLetterPolicy.maxDeliveryAttempts": 20.0,
+	})
+	expect(t, find(t, resources, subscriptionKind, "log-feedback-dead-letters"), map[string]any{
+		"name": "fakeart-dev-feedback-dead-letters", "topic": "log-feedback-dead-letters-id", "expirationPolicy.ttl": "",
+	})
 }
 
 func TestPubSubMayWriteToTheTableAndNoMore(t *testing.T) {
@@ -145,6 +164,10 @@ func TestPubSubMayWriteToTheTableAndNoMore(t *testing.T) {
 		agent + ": roles/pubsub.publisher on fakeart-dev-predictions-dead-letters",
 		agent + ": roles/pubsub.subscriber on fakeart-dev-predictions-bigquery",
 		"serviceAccount:server@example.org: roles/pubsub.publisher on fakeart-dev-predictions",
+		agent + ": roles/bigquery.dataEditor on feedback of fakeart_dev",
+		agent + ": roles/pubsub.publisher on fakeart-dev-feedback-dead-letters",
+		agent + ": roles/pubsub.subscriber on fakeart-dev-feedback-bigquery",
+		"serviceAccount:server@example.org: roles/pubsub.publisher on fakeart-dev-feedback",
 	}
 	expectGrants(t, logAlone(t, "dev", PredictionLogArgs{}), want...)
 
@@ -154,7 +177,12 @@ func TestPubSubMayWriteToTheTableAndNoMore(t *testing.T) {
 		"serviceAccount:bq-"+projectNumber+"@bigquery-encryption.iam.gserviceaccount.com: roles/cloudkms.cryptoKeyEncrypterDecrypter on "+someKey)...)
 	expect(t, find(t, resources, topicKind, "log"), map[string]any{"kmsKeyName": someKey})
 	expect(t, find(t, resources, topicKind, "log-dead-letters"), map[string]any{"kmsKeyName": someKey})
-	expect(t, find(t, resources, tableKind, "log"), map[string]any{"encryptionConfiguration.kmsKeyName": someKey})
+	for _, name := range []string{"log-feedback", "log-feedback-dead-letters"} {
+		expect(t, find(t, resources, topicKind, name), map[string]any{"kmsKeyName": someKey})
+	}
+	for _, name := range []string{"log", "log-feedback"} {
+		expect(t, find(t, resources, tableKind, name), map[string]any{"encryptionConfiguration.kmsKeyName": someKey})
+	}
 	expect(t, find(t, resources, "gcp:bigquery/dataset:Dataset", "log"), map[string]any{"defaultEncryptionConfiguration.kmsKeyName": someKey})
 }
 
@@ -183,8 +211,21 @@ func TestTheViewsAskForColumnsThatThereAre(t *testing.T) {
 			t.Errorf("statistic %s is %q in the table, want FLOAT64", name, types[name])
 		}
 	}
-	for _, view := range []string{"daily", "drift"} {
+	// What users said has its own columns in the view, beside all of a prediction's.
+	text, err = os.ReadFile(feedbackSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, column := range regexp.MustCompile(`f\.(\w+) AS feedback_(\w+)`).FindAllStringSubmatch(judgedQuery, -1) {
+		if !strings.Contains(string(text), `"name": "`+column[1]+`"`) || column[1] != column[2] {
+			t.Errorf("the view judged asks for %s", column[0])
+		}
+	}
+	for _, view := range []string{"daily", "drift", "judged"} {
 		r := find(t, logAlone(t, "dev", PredictionLogArgs{}), tableKind, "log-"+view)
+		if query := r.value("view.query").(string); view == "judged" && !strings.Contains(query, "`my-project-1.fakeart_dev.feedback`") {
+			t.Errorf("the view %s asks\n%s", view, query)
+		}
 		expect(t, r, map[string]any{"tableId": view, "view.useLegacySql": false})
 		if query := r.value("view.query").(string); !strings.Contains(query, "`my-project-1.fakeart_dev.predictions`") || strings.Contains(query, "%!") {
 			t.Errorf("the view %s asks\n%s", view, query)

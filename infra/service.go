@@ -33,9 +33,9 @@ type ServiceArgs struct {
 	// Account and Deployer are e-mail addresses of service accounts: whom it runs as,
 	// and who may deploy revisions.
 	Account, Deployer pulumi.StringOutput
-	// Bucket and Topic are names: of the bucket with the models, and of the topic that
-	// predictions are logged to.
-	Bucket, Topic string
+	// Bucket, Topic and FeedbackTopic are names: of the bucket with the models, and of the
+	// topics that predictions are logged to, and what users say of them.
+	Bucket, Topic, FeedbackTopic string
 	// AdminToken and Collector are names of secrets.
 	AdminToken, Collector string
 	// Ready has to be there before an instance starts: secrets, and the account's grants.
@@ -139,6 +139,7 @@ func (s *Service) access(ctx *pulumi.Context, name string, args *ServiceArgs) er
 func (a *ServiceArgs) env() [][2]string {
 	return [][2]string{
 		{"FAKEART_ADMIN_TOKEN_FILE", "/etc/fakeart/admin/token"},
+		{"FAKEART_FEEDBACK_TOPIC", fmt.Sprintf("gcppubsub://projects/%s/topics/%s", a.Stack.Project, a.FeedbackTopic)},
 		{"FAKEART_LOG_FORMAT", "json"},
 		// What cannot be sent waits in memory: Cloud Run's disk is that.
 		{"FAKEART_LOG_PATH", "/tmp/outbox.db"},

@@ -61,6 +61,7 @@ func TestTheServiceIsTheServerWithItsCollector(t *testing.T) {
 		"FAKEART_MAX_MEMORY":       "134217728",
 		"FAKEART_LOG_STORE":        "pubsub",
 		"FAKEART_LOG_TOPIC":        "gcppubsub://projects/my-project-1/topics/fakeart-dev-predictions",
+		"FAKEART_FEEDBACK_TOPIC":   "gcppubsub://projects/my-project-1/topics/fakeart-dev-feedback",
 		"FAKEART_ADMIN_TOKEN_FILE": "/etc/fakeart/admin/token",
 	} {
 		if env[name] != want {
