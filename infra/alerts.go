@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,19 @@ func burnAlerts(name string, o slo.Objective, objective pulumi.Resource) (alerts
 		alerts = append(alerts, a)
 	}
 	return alerts
+}
+
+// shortfallAlert is that of an objective whose events are too few for burn rates.
+func shortfallAlert(service string, o slo.Objective, objective pulumi.Resource) alert {
+	own := func(s slo.Selector) slo.Selector {
+		s.Matchers = slices.Concat([]slo.Matcher{{Label: "cluster", Op: "=", Value: runCluster}, {Label: "namespace", Op: "=", Value: service}}, s.Matchers)
+		return s
+	}
+	return alert{
+		name: o.Shortfall.Runbook, runbook: o.Shortfall.Runbook, title: o.Shortfall.Title, meaning: o.Shortfall.Meaning,
+		conditions: promQL("below the objective, of events enough", o.Below(slo.Series{Select: own}), 0, 10*time.Minute),
+		needs:      []pulumi.Resource{objective},
+	}
 }
 
 // promQL is a condition that holds when the query has had a result for so long.

@@ -200,7 +200,7 @@ func TestObjectivesFilterMetricsThatThereAre(t *testing.T) {
 			}
 		})
 	}
-	if asked != 3 {
+	if asked != 5 {
 		t.Errorf("%d filters", asked)
 	}
 }
@@ -232,7 +232,7 @@ func TestAlertsOfBothStacksHaveTheSameExpression(t *testing.T) {
 			t.Errorf("%s is\n%s in Prometheus, and on Google Cloud\n%s", page, here, there)
 		}
 	}
-	if same < 3 {
+	if same < 4 {
 		t.Errorf("only %d alerts of both", same)
 	}
 }

@@ -229,6 +229,9 @@ func (m *Monitoring) watchService(ctx *pulumi.Context, args *MonitoringArgs) (al
 			return nil, err
 		}
 		m.Objectives = append(m.Objectives, made)
+		if o.Shortfall != nil {
+			alerts = append(alerts, shortfallAlert(args.Service, o, made))
+		}
 		alerts = append(alerts, burnAlerts(objectiveName(stack, args.Service, o), o, made)...)
 	}
 	for _, a := range serverAlerts(args.Service, args.MinInstances) {

@@ -45,7 +45,7 @@ type k6Matcher struct {
 }
 
 // k6 gives the objectives that are about requests. Whoever sends some knows nothing of
-// the others.
+// the others: what users think of the verdicts, for one, is nothing that a load test could tell.
 func k6(objectives []slo.Objective) ([]byte, error) {
 	all := k6Objectives{Generated: "by make slo, from monitoring/slo/*.yaml: change those"}
 	for _, o := range objectives {

@@ -18,7 +18,7 @@ import (
 
 func TestTheDerivedFilesAreUpToDate(t *testing.T) {
 	for path, derive := range outputs {
-		want, err := derive(objectives(t))
+		want, err := derive(project(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func TestWriteMakesWhatTheTestAboveWants(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, derive := range outputs {
-		want, err := derive(objectives(t))
+		want, err := derive(project(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,11 +58,21 @@ func TestWriteMakesWhatTheTestAboveWants(t *testing.T) {
 	}
 }
 
+// project reads the project's objectives.
+func project(t *testing.T) []slo.Objective {
+	t.Helper()
+	all, err := slo.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 // objectives reads the project's, with texts replaced.
 func objectives(t *testing.T, replace ...string) []slo.Objective {
 	t.Helper()
 	files := fstest.MapFS{}
-	for _, name := range []string{"availability.yaml", "latency.yaml"} {
+	for _, name := range []string{"availability.yaml", "latency.yaml", "accuracy.yaml"} {
 		data, err := os.ReadFile(filepath.Join("..", "slo", name))
 		if err != nil {
 			t.Fatal(err)
@@ -73,7 +83,7 @@ func objectives(t *testing.T, replace ...string) []slo.Objective {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return read
+	return append(read[1:], read[0]) // the one on few events last
 }
 
 func TestK6GetsEveryFigure(t *testing.T) {
@@ -108,6 +118,10 @@ func TestK6GetsEveryFigure(t *testing.T) {
 }
 
 func TestK6GetsWhatAClientCanCountAlone(t *testing.T) {
+	// A load test has no users who could say what they think.
+	if text, err := k6(project(t)); err != nil || bytes.Contains(text, []byte("accuracy")) || bytes.Contains(text, []byte("feedback")) {
+		t.Errorf("an objective of users: %v, %s", err, text)
+	}
 	text, err := k6(objectives(t, "fakeart_requests_total", "fakeart_log_records_total"))
 	if err != nil || bytes.Contains(text, []byte("availability")) || !bytes.Contains(text, []byte("latency")) {
 		t.Errorf("an objective of the log: %v, %s", err, text)
@@ -141,6 +155,7 @@ func TestPrometheusGetsEveryFigure(t *testing.T) {
 	given := objectives(t)
 	given[0].Target, given[0].Window = 0.975, 28*24*time.Hour
 	within(&given[1], "0.4", 0.4)
+	given[2].Target, given[2].Shortfall.LookBack, given[2].Shortfall.Least = 0.8, 3*time.Hour, 42
 	rules, err := prometheusRules(given)
 	if err != nil {
 		t.Fatal(err)
@@ -151,13 +166,14 @@ func TestPrometheusGetsEveryFigure(t *testing.T) {
 	}
 	for _, want := range []string{
 		"vector(0.975)", "> 14.4 * 0.025 and", "> 6 * 0.025 and", "> 1 * 0.025 and", `slo="availability"} / 0.025`, "ratio_rate4w", "[4w]", `le="0.4"}[5m]`, `le="0.4"}[3d]`,
+		"vector(0.8)", `correct=~"true|false"}[3h])) > 0.2 and sum by (job) (increase(fakeart_feedback_total{correct=~"true|false"}[3h])) >= 42`, "ratio_rate3h", `slo="accuracy"} / 0.2`,
 	} {
 		if !strings.Contains(string(rules), want) {
 			t.Errorf("no %s in\n%s", want, rules)
 		}
 	}
-	// 0.9 and 1.1 times 14.4 times 0.025, of a million.
-	for _, want := range []string{`le="0.4"`, "0+324000x60 19836000+396000x59 "} {
+	// 0.9 and 1.1 times 14.4 times 0.025, of a million; 4 and 5 of less than 42.
+	for _, want := range []string{`le="0.4"`, "0+324000x60 19836000+396000x59 ", "0+180000x10 2020000+220000x19 ", "0+4x10 45+5x19 ", `window="3h"`} {
 		if !strings.Contains(string(tests), want) {
 			t.Errorf("no %s in\n%s", want, tests)
 		}

@@ -34,21 +34,27 @@ func prometheusRules(objectives []slo.Objective) ([]byte, error) {
 		for _, a := range alerts {
 			windows[a.Long], windows[a.Short] = true, true
 		}
+		if o.Shortfall != nil {
+			windows[o.Shortfall.LookBack] = true
+		}
 		for _, w := range slices.Sorted(maps.Keys(windows)) {
-			group.Rules = append(group.Rules, prometheus.Rule{Record: errorRatio(w), Expr: errorsExpr(o, w), Labels: labels})
+			group.Rules = append(group.Rules, prometheus.Rule{Record: errorRatio(w), Expr: o.Errors(series, w), Labels: labels})
 		}
 		for _, a := range alerts {
-			if a.Factor*budget(o) >= 1 {
+			if a.Factor*o.Budget() >= 1 {
 				return nil, fmt.Errorf("SLO %s: target %v: errors cannot be %v times as many as its budget allows for, and the alert on that would never fire", o.Name, o.Target, a.Factor)
 			}
 			group.Rules = append(group.Rules, burnAlert(o, a))
 		}
+		if o.Shortfall != nil {
+			group.Rules = append(group.Rules, shortfallAlert(o))
+		}
 		rules.Groups = append(rules.Groups, group)
 		budgets.Rules = append(budgets.Rules,
-			prometheus.Rule{Record: errorRatio(o.Window), Expr: errorsExpr(o, o.Window), Labels: labels},
+			prometheus.Rule{Record: errorRatio(o.Window), Expr: o.Errors(series, o.Window), Labels: labels},
 			prometheus.Rule{
 				Record: "job:slo_budget_left:ratio", Labels: labels,
-				Expr: fmt.Sprintf("1 - %s{slo=%q} / %v", errorRatio(o.Window), o.Name, budget(o)),
+				Expr: fmt.Sprintf("1 - %s{slo=%q} / %v", errorRatio(o.Window), o.Name, o.Budget()),
 			})
 	}
 	rules.Groups = append(rules.Groups, budgets)
@@ -57,7 +63,7 @@ func prometheusRules(objectives []slo.Objective) ([]byte, error) {
 
 func burnAlert(o slo.Objective, a slo.BurnAlert) prometheus.Rule {
 	above := func(window time.Duration) string {
-		return fmt.Sprintf("%s{slo=%q} > %v * %v", errorRatio(window), o.Name, a.Factor, budget(o))
+		return fmt.Sprintf("%s{slo=%q} > %v * %v", errorRatio(window), o.Name, a.Factor, o.Budget())
 	}
 	severity := "warning"
 	if a.Page {
@@ -74,24 +80,26 @@ func burnAlert(o slo.Objective, a slo.BurnAlert) prometheus.Rule {
 	}
 }
 
+func shortfallAlert(o slo.Objective) prometheus.Rule {
+	s := o.Shortfall
+	return prometheus.Rule{
+		Alert: camel(s.Runbook), Expr: o.Below(series),
+		Labels: map[string]string{"severity": "warning", "slo": o.Name, "window": promDuration(s.LookBack)},
+		Annotations: map[string]string{
+			"summary":     "{{ $labels.job }}: " + s.Title,
+			"description": s.Meaning + " Not good: {{ $value | humanizePercentage }}.",
+			"runbook_url": runbooks + s.Runbook + ".md",
+		},
+	}
+}
+
 // errorRatio is the name of the series of the share of events that were not good.
 func errorRatio(window time.Duration) string {
 	return "job:slo_errors:ratio_rate" + promDuration(window)
 }
 
-// errorsExpr is the share of a window's events that were not good, as PromQL. A series
-// that there is not yet, for no such event has been, counts as 0.
-func errorsExpr(o slo.Objective, window time.Duration) string {
-	sum := func(s slo.Selector) string {
-		return "sum by (job) (rate(" + s.String() + "[" + promDuration(window) + "]))"
-	}
-	total := sum(o.Total)
-	part := func(s *slo.Selector) string { return "(" + sum(everyLE(*s)) + " or 0 * " + total + ") / " + total }
-	if o.Good != nil {
-		return "1 - " + part(o.Good)
-	}
-	return part(o.Bad)
-}
+// series are a job's.
+var series = slo.Series{Select: everyLE, By: " by (job) "}
 
 // everyLE is the selector with a bucket's bound as any Prometheus keeps it: since its
 // version 3 whole numbers end in .0.
@@ -104,10 +112,6 @@ func everyLE(s slo.Selector) slo.Selector {
 	}
 	return s
 }
-
-// budget is the share of events that need not be good, without the error of a
-// subtraction.
-func budget(o slo.Objective) float64 { return math.Round((1-o.Target)*1e9) / 1e9 }
 
 func promDuration(d time.Duration) string { return model.Duration(d).String() }
 

@@ -25,7 +25,7 @@ import (
 
 // closed are the labels whose values come from a fixed set, all of which the server
 // exports from the start or has been made to export here.
-var closed = []string{"result", "label", "le"}
+var closed = []string{"result", "label", "le", "correct"}
 
 // Metrics are series that there are.
 type Metrics struct {
@@ -40,6 +40,7 @@ func Server(t *testing.T, scraper ...string) *Metrics {
 	zero := func() int { return 0 }
 	served := telemetry.NewMetrics("test", telemetry.Sources{
 		QueueDepth: zero, LogWaiting: zero, LogOutbox: zero, InFlight: zero, LogWritable: func() bool { return true },
+		Accuracy: func() (float64, bool) { return 1, true },
 	})
 	// A vector has no series before its first event.
 	served.Route("/predict", "POST").Answered(200, time.Millisecond)

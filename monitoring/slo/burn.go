@@ -31,8 +31,11 @@ type BurnAlert struct {
 }
 
 // BurnAlerts are the alerts of the objective, whoever watches it, with the fastest
-// rate first.
+// rate first; none where a Shortfall is in their place.
 func (o Objective) BurnAlerts() []BurnAlert {
+	if o.Shortfall != nil {
+		return nil
+	}
 	alerts := make([]BurnAlert, len(burnRates))
 	for i, b := range burnRates {
 		a := BurnAlert{BurnRate: b, Runbook: o.Name + "-burns-slowly"}

@@ -37,6 +37,8 @@ type Objective struct {
 	// is nil. All are counters of the same metric, or of the same histogram.
 	Total     Selector
 	Good, Bad *Selector
+	// Shortfall is set when the events are too few for burn rates.
+	Shortfall *Shortfall
 	// Latency is set when the good events are those that took no longer than a
 	// threshold.
 	Latency *Latency
@@ -49,6 +51,24 @@ type Latency struct {
 	// Threshold is in seconds, and good. It is one of the histogram's buckets.
 	Threshold float64
 }
+
+// Shortfall is an alert on a share of good events that is below the target: for events that
+// may not come for days, or a target that leaves no room for burn rates.
+type Shortfall struct {
+	// LookBack is over how long the share is looked at, and Least how many events there
+	// have to be in it before it says anything.
+	LookBack time.Duration
+	Least    int
+	// Runbook is the name of its page in docs/runbooks, Title what people read, and
+	// Meaning says in a sentence or two what has happened.
+	Runbook, Title, Meaning string
+}
+
+// The annotations that ask for such an alert, instead of those on burn rates. They go together.
+const (
+	lookBack    = "fakeart/look-back"    // such as 7d
+	leastEvents = "fakeart/least-events" // such as "50"
+)
 
 // Load reads the objectives of the project, in the order of their files' names.
 func Load() ([]Objective, error) { return Read(files) }
@@ -135,7 +155,36 @@ func objectiveOf(document v1.SLO) (Objective, error) {
 	if o.Target <= 0 || o.Target >= 1 {
 		return o, fmt.Errorf("target %v: want a share between 0 and 1, such as 0.999", o.Target)
 	}
+	if err := o.annotate(document.Metadata.Annotations); err != nil {
+		return o, err
+	}
 	return o, o.indicate(spec.Indicator.Spec.RatioMetric)
+}
+
+// annotate reads what of the objective's alert OpenSLO has no field for.
+func (o *Objective) annotate(annotations v1.Annotations) error {
+	for key := range annotations {
+		if strings.HasPrefix(key, "fakeart/") && key != lookBack && key != leastEvents {
+			return fmt.Errorf("annotation %s: want %s or %s", key, lookBack, leastEvents)
+		}
+	}
+	back, hasBack := annotations[lookBack]
+	least, hasLeast := annotations[leastEvents]
+	if !hasBack && !hasLeast {
+		return nil
+	}
+	s := &Shortfall{Runbook: o.Name + "-below-objective", Title: o.Name + ": below its objective"}
+	window, err := v1.ParseDurationShorthand(back)
+	if err != nil || window.GetValue() <= 0 || window.Duration() > o.Window {
+		return fmt.Errorf("annotation %s: %q: want a time up to the window's %s, such as 7d", lookBack, back, Text(o.Window))
+	}
+	s.LookBack = window.Duration()
+	if s.Least, err = strconv.Atoi(least); err != nil || s.Least < 1 {
+		return fmt.Errorf("annotation %s: %q: want a number of events, such as \"50\"", leastEvents, least)
+	}
+	s.Meaning = fmt.Sprintf("%s In the last %s it was below the objective of %.4g %%, of at least %d events.", o.Description, Text(s.LookBack), 100*o.Target, s.Least)
+	o.Shortfall = s
+	return nil
 }
 
 // indicate reads the indicator.

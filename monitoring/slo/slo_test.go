@@ -23,7 +23,14 @@ func TestTheProjectsObjectivesAreRead(t *testing.T) {
 	route := Matcher{"route", "=~", "/predict|/model/"}
 	post := Matcher{"method", "=", "POST"}
 	predict := []Matcher{{"route", "=", "/predict"}, post}
+	const week = 7 * 24 * time.Hour
 	want := []Objective{
+		{
+			Name: "accuracy", DisplayName: "Verdicts that users call right", Target: 0.9, Window: month,
+			Total:     Selector{"fakeart_feedback_total", []Matcher{{"correct", "=~", "true|false"}}},
+			Good:      &Selector{"fakeart_feedback_total", []Matcher{{"correct", "=", "true"}}},
+			Shortfall: &Shortfall{LookBack: week, Least: 50, Runbook: "accuracy-below-objective", Title: "accuracy: below its objective"},
+		},
 		{
 			Name: "availability", DisplayName: "Predictions answered without a server error", Target: 0.999, Window: month,
 			Total: Selector{"fakeart_requests_total", []Matcher{route, post, {"code", "=~", "[235].."}}},
@@ -38,6 +45,9 @@ func TestTheProjectsObjectivesAreRead(t *testing.T) {
 	}
 	for i := range got {
 		got[i].Description = ""
+		if s := got[i].Shortfall; s != nil {
+			s.Meaning = ""
+		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("objectives (-want +got):\n%s", diff)
@@ -50,6 +60,7 @@ func scrape(t *testing.T) string {
 	zero := func() int { return 0 }
 	m := telemetry.NewMetrics("test", telemetry.Sources{
 		QueueDepth: zero, LogWaiting: zero, LogOutbox: zero, InFlight: zero, LogWritable: func() bool { return true },
+		Accuracy: func() (float64, bool) { return 1, true },
 	})
 	for _, route := range []string{"/predict", "/model/"} {
 		for _, status := range []int{200, 303, 400, 499, 503} {
@@ -102,6 +113,7 @@ func TestTheIndicatorsAreSeriesOfTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][2]int{ // total, part
+		"accuracy":     {2 * 2, 2},     // of two labels, true and false; and true
 		"availability": {2 * 3, 2 * 1}, // of two routes, 200, 303 and 503; and 503
 		"latency":      {1, 1},         // the count, and the one bucket
 	}
@@ -176,7 +188,7 @@ func TestFilesThatCannotBeUsedAreRefusedByName(t *testing.T) {
 		}
 		return string(data)
 	}
-	availability, latency := read("availability.yaml"), read("latency.yaml")
+	availability, latency, accuracy := read("availability.yaml"), read("latency.yaml"), read("accuracy.yaml")
 	change := func(file, old, with string) string {
 		if !strings.Contains(file, old) {
 			t.Fatalf("there is no %q to change", old)
@@ -210,6 +222,13 @@ func TestFilesThatCannotBeUsedAreRefusedByName(t *testing.T) {
 		"no threshold but infinity":   {change(latency, `le="0.025"`, `le="+Inf"`), "seconds"},
 		"slow as good":                {change(latency, `le="0.025"`, `le!="0.025"`), "threshold"},
 		"fast as bad":                 {change(latency, "good:", "bad:"), "want it as good"},
+		"a look back that is none":    {change(accuracy, "look-back: 7d", "look-back: soon"), "fakeart/look-back"},
+		"a look back beyond all":      {change(accuracy, "look-back: 7d", "look-back: 31d"), "30d"},
+		"a look back alone":           {change(accuracy, `    fakeart/least-events: "50"`+"\n", ""), "fakeart/least-events"},
+		"a floor alone":               {change(accuracy, "    fakeart/look-back: 7d\n", ""), "fakeart/look-back"},
+		"no floor":                    {change(accuracy, `"50"`, `"0"`), "fakeart/least-events"},
+		"a floor of words":            {change(accuracy, `"50"`, `"many"`), "fakeart/least-events"},
+		"an annotation that is none":  {change(accuracy, "fakeart/look-back", "fakeart/lookback"), "fakeart/lookback"},
 		"a total of more routes":      {change(latency, `_count{route="/predict",`, `_count{`), "want fakeart_request_duration_seconds_count{"},
 	} {
 		got, err := Read(fstest.MapFS{"broken.yaml": {Data: []byte(c.file)}})
