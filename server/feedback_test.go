@@ -297,6 +297,25 @@ func TestFeedbackIsPublished(t *testing.T) {
 	checkProblem(t, response, body, 404, "--feedback-topic")
 }
 
+func TestOtherPagesMayGiveFeedbackWhereTheyMayPredict(t *testing.T) {
+	m := start(t, func(c *Config) { c.CORSOrigin, c.FeedbackLimit = []string{"https://good.example"}, 1 })
+	id := predict(t, m)
+	for range 3 { // to ask whether it may is no feedback
+		request, err := http.NewRequestWithContext(t.Context(), "OPTIONS", m.URL()+"/feedback", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Origin", "https://good.example")
+		request.Header.Set("Access-Control-Request-Method", "POST")
+		request.Header.Set("Access-Control-Request-Headers", "content-type")
+		response, _ := send(t, request)
+		if response.Header.Get("Access-Control-Allow-Origin") != "https://good.example" || !strings.Contains(response.Header.Get("Access-Control-Allow-Headers"), "Content-Type") {
+			t.Errorf("allowed: %v", response.Header)
+		}
+	}
+	heard(t, m, id, "REAL", "")
+}
+
 // withFeedback is the program with a log whose store can be made to fail.
 type withFeedback struct {
 	*Main

@@ -10,7 +10,8 @@
 // A program that keeps no log makes none.
 //
 // A Record is what is written, a Row is what is read: the same names go through
-// JSON, CSV, Parquet, SQLite, Pub/Sub and BigQuery.
+// JSON, CSV, Parquet, SQLite, Pub/Sub and BigQuery. Feedback is what a user said of a
+// prediction; an Entry is a Row with the last of it.
 package predlog
 
 import (

@@ -69,7 +69,7 @@ func (e *Entry) feedbackTime() string {
 
 // MarshalJSON writes the row as it is written alone, and the feedback behind it.
 func (e Entry) MarshalJSON() ([]byte, error) {
-	row, err := json.Marshal(e.Row)
+	row, err := e.Row.MarshalJSON() // json.Marshal would read it all once more
 	if err != nil || e.FeedbackLabel == "" {
 		return row, err
 	}
