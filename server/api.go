@@ -165,7 +165,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 				Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"png"}},
 			}, {
 				Name: "explain", In: "query", Description: "Add where in the picture the model found what it judged by: " +
-					"by Grad-CAM on its last convolution, or by occlusion, which takes some fifty times as long.",
+					"by Grad-CAM on its last convolution, or by occlusion, which takes some forty times as long.",
 				Schema: &huma.Schema{Type: huma.TypeString, Enum: enum(explain.Methods()...)},
 			}, {
 				Name: "explain_format", In: "query", Description: "The form of that map.",

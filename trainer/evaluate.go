@@ -109,5 +109,13 @@ func (c *evaluateCommand) writeReport(f *model.File, result *evaluate.Result, lo
 	if r.Metrics, err = runlog.Read(filepath.Join(run, "metrics.csv")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("report: %w", err)
 	}
+	if f.HasGradCAM() {
+		explainer, err := evaluate.NewExplainer(f)
+		if err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
+		defer func() { _ = explainer.Close() }()
+		r.Explain = explainer.GradCAM
+	}
 	return report.Write(c.Report, r)
 }

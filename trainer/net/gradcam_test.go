@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"fakeart/internal/imaging"
+	"fakeart/internal/model"
 	"fakeart/internal/onnx"
 	"fakeart/internal/onnx/onnxpb"
 	"fakeart/internal/ort"
@@ -289,5 +290,52 @@ func TestWithoutGradCAMTheModelIsTheOneThatWasExportedBefore(t *testing.T) {
 	}
 	if bytes.Equal(left, whole) {
 		t.Error("nothing was taken")
+	}
+}
+
+// What a serving session runs and what an explaining one does give the same verdicts,
+// to the bit: the same nodes with the same weights are fused in the same way.
+func TestAnExplainingSessionGivesTheVerdictsOfAServingOne(t *testing.T) {
+	n := newNetwork(t, cifake)
+	for seed := range 3 {
+		g, _ := graphs(t, n, drawStats(drawWeights(n, seed), seed))
+		m, err := g.Model()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := model.Marshal(m, model.Metadata{
+			Classes: []string{model.Real, model.Fake}, Threshold: 0.5, InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := model.Parse(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const most = 8
+		o := ort.Options{Threads: 1, DenormalsAsZero: true}
+		serving, err := f.NewSession(most, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = serving.Close() }()
+		explaining, err := f.NewExplainer(most, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = explaining.Close() }()
+		for batch := 1; batch <= most; batch++ {
+			pictures, _ := drawPictures(seed, batch*most, batch)
+			for _, s := range []*model.Session{serving, explaining} {
+				copy(s.Input(), tensorOf(pictures))
+				if err := s.Run(batch); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sameBytes(t, "logits", explaining.Logits()[:batch], serving.Logits()[:batch])
+			width := batch * n.Embedding()
+			sameBytes(t, "embeddings", explaining.Embeddings()[:width], serving.Embeddings()[:width])
+		}
 	}
 }

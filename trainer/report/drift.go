@@ -137,7 +137,7 @@ func renderDrift(d Drift) ([]byte, error) {
 		if _, err := decoder.Decode(pixels, p.Data); err != nil {
 			continue // a tensor's, or one that has gone from the log
 		}
-		uri, err := pngURI(pixels)
+		uri, err := pngURI(pixels, imaging.Size, imaging.Size)
 		if err != nil {
 			return nil, err
 		}

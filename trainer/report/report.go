@@ -43,10 +43,16 @@ type Report struct {
 	Result *evaluate.Result
 	Logits []float32
 	Split  *dataset.Split
+	// Explain, unless nil, tells where in a picture of Split the model found what spoke
+	// for a verdict: a value in [0,1] a pixel, as package explain has it.
+	Explain func(pixels []uint8, fake bool) ([]float32, error)
 }
 
-// worst is how many mistakes of each of the two kinds a page shows.
-const worst = 12
+// The most pictures that a page shows of each of the two kinds.
+const (
+	worst = 12 // mistakes
+	best  = 6  // of what is right
+)
 
 //go:embed *.html.tmpl
 var templates embed.FS
@@ -83,9 +89,12 @@ type view struct {
 	// Robustness shows the accuracy on corrupted pictures, where it was measured.
 	Robustness []figure
 	Confusion  []confusionRow
-	Mistakes   []mistakes
-	Facts      []fact
-	Config     string
+	Mistakes   []pictures
+	// Best are pictures called right; none when the model does not explain itself.
+	Best   []pictures
+	Scale  template.URL // the colours of the maps, from 0 to 1
+	Facts  []fact
+	Config string
 }
 
 type confusionRow struct {
@@ -100,17 +109,18 @@ type confusionCell struct {
 	Right   bool
 }
 
-// mistakes are the worst of one kind.
-type mistakes struct {
+// pictures are the ends of one kind.
+type pictures struct {
 	Is, Called string
 	Count      int // of all, shown or not
-	Shown      []mistake
+	Shown      []picture
 }
 
-type mistake struct {
+type picture struct {
 	Index       int
 	Probability float64 // of FAKE
 	PNG         template.URL
+	Map         template.URL // where the model looked, drawn over the picture; empty without
 }
 
 type fact struct{ Name, Value string }
@@ -159,11 +169,21 @@ func render(r Report) ([]byte, error) {
 	}
 	v.Confusion = confusion(r.Result.Confusion, v.Real, v.Fake)
 	for _, label := range []uint8{dataset.Real, dataset.Fake} {
-		m, err := worstMistakes(r, label)
+		m, err := surest(r, label, false, worst)
 		if err != nil {
 			return nil, err
 		}
 		v.Mistakes = append(v.Mistakes, m)
+		if r.Explain == nil {
+			continue
+		}
+		if m, err = surest(r, label, true, best); err != nil {
+			return nil, err
+		}
+		v.Best = append(v.Best, m)
+	}
+	if v.Scale, err = scaleURI(); err != nil {
+		return nil, err
 	}
 	v.Facts = facts(r, h)
 
@@ -189,37 +209,87 @@ func confusion(c evaluate.Confusion, realName, fakeName string) []confusionRow {
 	}
 }
 
-// worstMistakes finds the pictures of one label that were called the other, the
-// surest ones first.
-func worstMistakes(r Report, label uint8) (mistakes, error) {
+// surest finds the pictures of one label that were called right, or the other, the
+// surest ones first, and shows the first of them.
+func surest(r Report, label uint8, right bool, show int) (pictures, error) {
 	classes := r.Manifest.Classes
-	var wrong []int
+	var found []int
 	for i, z := range r.Logits {
 		fake := evaluate.IsFake(z, r.Result.Threshold)
-		if r.Split.Labels[i] == label && fake != (label == dataset.Fake) {
-			wrong = append(wrong, i)
+		if r.Split.Labels[i] == label && (fake == (label == dataset.Fake)) == right {
+			found = append(found, i)
 		}
 	}
-	slices.SortStableFunc(wrong, func(a, b int) int {
-		return cmp.Compare(evaluate.Loss(r.Logits[b], label), evaluate.Loss(r.Logits[a], label))
+	called := label
+	if !right {
+		called = 1 - label
+	}
+	slices.SortStableFunc(found, func(a, b int) int {
+		return cmp.Compare(evaluate.Loss(r.Logits[a], called), evaluate.Loss(r.Logits[b], called))
 	})
-	m := mistakes{Is: classes[label], Called: classes[1-label], Count: len(wrong)}
-	for _, i := range wrong[:min(len(wrong), worst)] {
-		uri, err := pngURI(r.Split.Image(i))
+	m := pictures{Is: classes[label], Called: classes[called], Count: len(found)}
+	for _, i := range found[:min(len(found), show)] {
+		pixels := r.Split.Image(i)
+		uri, err := pngURI(pixels, imaging.Size, imaging.Size)
 		if err != nil {
 			return m, fmt.Errorf("picture %d: %w", i, err)
 		}
-		m.Shown = append(m.Shown, mistake{Index: i, Probability: model.Probability(r.Logits[i]), PNG: uri})
+		p := picture{Index: i, Probability: model.Probability(r.Logits[i]), PNG: uri}
+		if r.Explain != nil {
+			values, err := r.Explain(pixels, called == dataset.Fake)
+			if err == nil {
+				p.Map, err = mapURI(pixels, values)
+			}
+			if err != nil {
+				return m, fmt.Errorf("explain picture %d: %w", i, err)
+			}
+		}
+		m.Shown = append(m.Shown, p)
 	}
 	return m, nil
 }
 
+// mapURI draws a map over its picture, which has lost its colours so that those of the
+// map are told from them.
+func mapURI(pixels []uint8, values []float32) (template.URL, error) {
+	drawn := make([]uint8, len(pixels))
+	for i, v := range values {
+		rgb := pixels[imaging.Channels*i:]
+		grey := 0.299*float64(rgb[0]) + 0.587*float64(rgb[1]) + 0.114*float64(rgb[2])
+		heat(drawn[imaging.Channels*i:], float64(v), 30+0.6*grey)
+	}
+	return pngURI(drawn, imaging.Size, imaging.Size)
+}
+
+// heat colours a grey pixel by the map's value there: not at all at 0, then blue, red
+// and yellow, each lighter than the one before, so that it is read without colours as well.
+func heat(rgb []uint8, v, grey float64) {
+	stops := [...][imaging.Channels]float64{{40, 40, 150}, {150, 40, 160}, {235, 80, 60}, {255, 225, 80}}
+	at := min(max(v, 0), 1) * float64(len(stops)-1)
+	low := min(int(at), len(stops)-2)
+	opacity := 0.85 * min(1, 3*v)
+	for c := range imaging.Channels {
+		colour := stops[low][c] + (at-float64(low))*(stops[low+1][c]-stops[low][c])
+		rgb[c] = uint8(math.Round(grey + opacity*(colour-grey)))
+	}
+}
+
+// scaleURI draws the colours of a map's values from 0 to 1 over a medium grey.
+func scaleURI() (template.URL, error) {
+	const steps = 64
+	drawn := make([]uint8, steps*imaging.Channels)
+	for i := range steps {
+		heat(drawn[imaging.Channels*i:], float64(i)/(steps-1), 110)
+	}
+	return pngURI(drawn, steps, 1)
+}
+
 // pngURI encodes the pixels of a picture so that they stand in the page itself.
-func pngURI(pixels []uint8) (template.URL, error) {
-	img := image.NewNRGBA(image.Rect(0, 0, imaging.Size, imaging.Size))
-	for i := range imaging.Size * imaging.Size {
+func pngURI(pixels []uint8, width, height int) (template.URL, error) {
+	img := image.NewNRGBA(image.Rect(0, 0, width, height))
+	for i := range width * height {
 		rgb := pixels[i*imaging.Channels:]
-		img.SetNRGBA(i%imaging.Size, i/imaging.Size, color.NRGBA{R: rgb[0], G: rgb[1], B: rgb[2], A: 255})
+		img.SetNRGBA(i%width, i/width, color.NRGBA{R: rgb[0], G: rgb[1], B: rgb[2], A: 255})
 	}
 	var data bytes.Buffer
 	encoder := png.Encoder{CompressionLevel: png.BestCompression}

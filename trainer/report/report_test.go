@@ -303,6 +303,13 @@ func TestALongRunOfAPoorModelStaysBelowOneMegabyte(t *testing.T) {
 	for i := range r.Split.Images { // pictures that do not compress
 		r.Split.Images[i] = uint8(noise.Uint32())
 	}
+	r.Explain = func(pixels []uint8, _ bool) ([]float32, error) {
+		values := make([]float32, len(pixels)/imaging.Channels)
+		for i := range values {
+			values[i] = noise.Float32()
+		}
+		return values, nil
+	}
 	if page := html(t, r); len(page) > 1<<20 {
 		t.Errorf("the page has %d bytes", len(page))
 	}

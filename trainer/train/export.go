@@ -129,10 +129,15 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err != nil {
 		return nil, fmt.Errorf("report: %w", err)
 	}
+	explainer, err := evaluate.NewExplainer(f)
+	if err != nil {
+		return nil, err
+	}
 	err = report.Write(r.folder.file(reportFile), report.Report{
 		Config: text, Metrics: rows, Model: f.Metadata, Manifest: r.manifest,
-		Result: s.Test, Logits: logits, Split: test,
+		Result: s.Test, Logits: logits, Split: test, Explain: explainer.GradCAM,
 	})
+	err = errors.Join(err, explainer.Close())
 	if err != nil {
 		return nil, r.unwritten(err)
 	}

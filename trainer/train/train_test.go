@@ -136,6 +136,13 @@ func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 	if math.Abs(rows[3].TrainLoss-mean) > 1e-12 {
 		t.Errorf("the epoch's loss is %v, the mean over its pictures %v", rows[3].TrainLoss, mean)
 	}
+	page, err := os.ReadFile(filepath.Join(dir, reportFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(page, []byte("What spoke for FAKE in it")) && !bytes.Contains(page, []byte("What spoke for REAL in it")) {
+		t.Errorf("%s shows no maps", reportFile)
+	}
 	log, err := os.ReadFile(filepath.Join(dir, logFile))
 	if err != nil {
 		t.Fatal(err)

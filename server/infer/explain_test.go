@@ -1,0 +1,294 @@
+package infer
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"fakeart/internal/explain"
+	"fakeart/internal/imaging"
+	"fakeart/internal/model"
+	"fakeart/internal/onnx"
+)
+
+// explaining is weighted with Grad-CAM: the evidence at a pixel is its red, times scale.
+func explaining(tb testing.TB, scale float64) []byte {
+	tb.Helper()
+	g := onnx.NewGraph("test")
+	x := g.Input("input", onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
+	mean := g.ReduceMean(x, 2, 3)
+	g.Output("logit", g.Gemm(mean, g.Param("w", []float32{10, 0, 0}, 1, 3), false, true, g.Param("b", []float32{0}, 1)))
+	g.Output("embedding", mean)
+	g.Output("gradcam", g.Reshape(g.Mul(g.Slice(x, 1, 0, 1), g.Scalar(scale)), onnx.Batch, imaging.Size, imaging.Size))
+	graph, err := g.Model()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	data, err := model.Marshal(graph, model.Metadata{
+		Name: "test", Classes: []string{model.Real, model.Fake}, Threshold: 0.5, InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return data
+}
+
+// leaving is a peer that goes away when told to.
+type leaving struct{ atomic.Bool }
+
+func (l *leaving) Gone() bool { return l.Load() }
+
+// judged admits a picture, red in its first row alone, and waits for its verdict.
+func judged(t *testing.T, e *Engine, deadline time.Time, peer Peer) (*Call, *Job) {
+	t.Helper()
+	call, err := e.Admit(1, deadline, peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := call.Next()
+	clear(j.Input)
+	for i := range imaging.Size {
+		j.Input[i] = 1
+	}
+	call.Submit(j)
+	if err := call.Wait(j); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		j.Free()
+		call.Close()
+	})
+	return call, j
+}
+
+func TestExplainMakesTheMapOfTheVerdict(t *testing.T) {
+	var explained sync.Map
+	e := open(t, Options{Workers: 2, MaxBatch: 4, Queue: 10, Explained: func(m explain.Method, took time.Duration) {
+		if took <= 0 {
+			t.Errorf("%s took %s", m, took)
+		}
+		explained.Store(m, true)
+	}})
+	e.Use(load(t, e, explaining(t, 3)))
+	call, j := judged(t, e, soon(), nil)
+	for _, method := range explain.Methods() {
+		dst := make([]float32, plane)
+		if err := call.Explain(dst, method, j, true); err != nil {
+			t.Fatal(err)
+		}
+		if dst[0] != 1 || dst[plane-1] != 0 || method == explain.GradCAM && (dst[imaging.Size-1] != 1 || dst[imaging.Size] != 0) {
+			t.Errorf("%s: %v", method, dst[:imaging.Size+1])
+		}
+		if _, ok := explained.Load(method); !ok {
+			t.Errorf("%s was not observed", method)
+		}
+	}
+	if m := call.Model(); len(m.explainers) != 1 {
+		t.Errorf("%d sessions for one explanation after the other", len(m.explainers))
+	}
+}
+
+func TestSessionsForExplanationsAreTheModelsAndGoWithIt(t *testing.T) {
+	e := open(t, Options{Workers: 2, MaxBatch: 2, Queue: 10})
+	e.Use(load(t, e, explaining(t, 1)))
+	call, err := e.Admit(1, soon(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := call.Model()
+	if len(old.explainers) != 0 {
+		t.Error("a session was made before anybody asked")
+	}
+	j := call.Next()
+	call.Submit(j)
+	if err := call.Wait(j); err != nil {
+		t.Fatal(err)
+	}
+	e.Use(load(t, e, weighted(t, 0, 10, 0, 0))) // which has no Grad-CAM
+	if err := call.Explain(make([]float32, plane), explain.GradCAM, j, true); err != nil {
+		t.Errorf("the call's own model no longer explains: %v", err)
+	}
+	if len(old.explainers) != 1 {
+		t.Errorf("%d sessions", len(old.explainers))
+	}
+	j.Free()
+	call.Close()
+	if old.refs.Load() != 0 || old.explainers != nil {
+		t.Error("the sessions outlive the model")
+	}
+}
+
+func TestAModelWithoutGradCAMSaysSo(t *testing.T) {
+	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 10})
+	call, j := judged(t, e, soon(), nil)
+	dst := make([]float32, plane)
+	if err := call.Explain(dst, explain.GradCAM, j, true); !errors.Is(err, explain.ErrNoGradCAM) {
+		t.Errorf("error %v", err)
+	}
+	if err := call.Explain(dst, explain.Occlusion, j, true); err != nil || dst[0] != 1 {
+		t.Errorf("occlusion gives %g, %v", dst[0], err)
+	}
+}
+
+func TestADamagedGradCAMFailsTheExplanationAlone(t *testing.T) {
+	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 10})
+	e.Use(load(t, e, explaining(t, math.NaN())))
+	call, j := judged(t, e, soon(), nil)
+	err := call.Explain(make([]float32, plane), explain.GradCAM, j, true)
+	if err == nil || !strings.Contains(err.Error(), "NaN") {
+		t.Errorf("error %v", err)
+	}
+	if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnExplanationWaitsForItsTurnAsLongAsItIsWorthWhile(t *testing.T) {
+	hurry := make(chan struct{})
+	e := open(t, Options{Workers: 3, MaxBatch: 1, Queue: 10, Hurry: hurry}) // three workers, one explanation at once
+	for _, c := range []struct {
+		name     string
+		deadline time.Duration
+		begun    func(*leaving)
+		want     error
+	}{
+		{"its turn comes", time.Minute, func(*leaving) { e.turns.Release(1) }, nil},
+		{"time is up", 50 * time.Millisecond, func(*leaving) {}, ErrDeadline},
+		{"the client goes", time.Minute, func(p *leaving) { p.Store(true) }, ErrGone},
+		{"the server has to end", time.Minute, func(*leaving) { close(hurry) }, ErrClosed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			peer := new(leaving)
+			call, j := judged(t, e, time.Now().Add(c.deadline), peer)
+			if !e.turns.TryAcquire(1) {
+				t.Fatal("it is another's turn")
+			}
+			done := make(chan error)
+			go func() { done <- call.Explain(make([]float32, plane), explain.Occlusion, j, true) }()
+			select {
+			case err := <-done:
+				t.Fatalf("it did not wait: %v", err)
+			case <-time.After(20 * time.Millisecond):
+			}
+			c.begun(peer)
+			select {
+			case err := <-done:
+				if !errors.Is(err, c.want) {
+					t.Errorf("error %v, want %v", err, c.want)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("it waits forever")
+			}
+			if c.want != nil {
+				e.turns.Release(1)
+			}
+			if !e.turns.TryAcquire(1) {
+				t.Fatal("the turn is not over")
+			}
+			e.turns.Release(1)
+		})
+	}
+}
+
+func TestAnExplanationEndsHalfwayWhenNobodyWaits(t *testing.T) {
+	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 10})
+	peer := new(leaving)
+	call, j := judged(t, e, soon(), peer)
+	peer.Store(true)
+	if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); !errors.Is(err, ErrGone) {
+		t.Errorf("error %v", err)
+	}
+	if n := len(call.Model().explainers); n != 1 || !e.turns.TryAcquire(1) {
+		t.Errorf("%d sessions were given back, or the turn is not over", n)
+	}
+	e.turns.Release(1)
+}
+
+func TestAnExplanationGivesWayToPicturesThatWait(t *testing.T) {
+	e, release := hold(t, 100) // its worker is held up
+	call, err := e.Admit(1, soon(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer call.Close()
+	waits := call.Next()
+	clear(waits.Input)
+	call.Submit(waits)
+	until(t, func() bool { return e.Waiting() == 1 })
+
+	other := &Call{engine: e, model: call.model, deadline: soon()}
+	input := redPicture(1)
+	done := make(chan error, 1)
+	go func() { done <- other.Explain(make([]float32, plane), explain.Occlusion, &Job{Input: input}, true) }()
+	select {
+	case err := <-done:
+		t.Errorf("it was explained before the picture was judged: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	release()
+	if err := call.Wait(waits); err != nil {
+		t.Fatal(err)
+	}
+	waits.Free()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestModelsAreChangedWhileExplaining(t *testing.T) {
+	e := open(t, Options{Workers: 4, MaxBatch: 2, Queue: 100})
+	files := [][]byte{explaining(t, 1), explaining(t, 2)}
+	e.Use(load(t, e, files[0]))
+	var stop atomic.Bool
+	var maps atomic.Int64
+	var group sync.WaitGroup
+	for i := range 6 {
+		group.Go(func() {
+			dst := make([]float32, plane)
+			for !stop.Load() {
+				call, err := e.Admit(1, soon(), nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				j := call.Next()
+				copy(j.Input, redPicture(0.5))
+				call.Submit(j)
+				if err := call.Wait(j); err != nil {
+					t.Error(err)
+					return
+				}
+				if err := call.Explain(dst, explain.Methods()[i%2], j, true); err != nil {
+					t.Error(err)
+				} else if i%2 == 0 && dst[plane-1] != 1 {
+					t.Errorf("a map that ends with %g", dst[plane-1])
+				}
+				j.Free()
+				call.Close()
+				maps.Add(1)
+			}
+		})
+	}
+	var models []*Model
+	for i := range 40 {
+		before := maps.Load()
+		m := load(t, e, files[i%2])
+		models = append(models, m)
+		e.Use(m)
+		until(t, func() bool { return maps.Load() > before+2 })
+	}
+	stop.Store(true)
+	group.Wait()
+	for i, m := range models[:len(models)-1] {
+		if m.refs.Load() != 0 || m.explainers != nil {
+			t.Errorf("model %d was not freed", i)
+		}
+	}
+	if n := len(models[len(models)-1].explainers); n > 2 {
+		t.Errorf("%d sessions, at most 2 explain at once", n)
+	}
+}
