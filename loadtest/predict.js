@@ -13,7 +13,7 @@ import { metricOf, objectives, thresholdOf } from './objectives.js';
 import { summarize } from './report.js';
 import {
   any, changeModel, currentModel, data as dataDigest, health, hostile, infer, jpegs, offeredModels, pictures,
-  probabilities, sendBody, sendFeedback, sendForm, sendForms, sendHostile, sendInstances, target, timeout,
+  probabilities, sendBody, sendExplained, sendFeedback, sendForm, sendForms, sendHostile, sendInstances, target, timeout,
 } from './requests.js';
 
 /**
@@ -232,6 +232,10 @@ export const smoke = whole((data) => {
   sendForm(jpegs[0], data, '/model/');
   sendFeedback(sendForm(jpegs[0], data), jpegs[0]);
   sendForms(pictures, data);
+  for (const method of ['gradcam', 'occlusion']) {
+    sendExplained(jpegs[0], data, method);
+    sendExplained(jpegs[0], data, method, 'png');
+  }
   sendInstances(pictures, data);
   sendInstances(pictures, data, 1);
   for (const binary of [true, false]) infer(binary, data);

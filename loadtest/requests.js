@@ -130,6 +130,22 @@ export function sendBody(picture, expected) {
 }
 
 /**
+ * Asks where in the picture the model found what it judged by.
+ *
+ * @param {Picture} picture @param {Expected} expected @param {string} method gradcam or occlusion @param {string} [format] array or png
+ */
+export function sendExplained(picture, expected, method, format = 'array') {
+  const r = http.post(`${target}/predict?explain=${method}&explain_format=${format}`, picture.data, params('/predict', { 'Content-Type': 'application/octet-stream' }));
+  const p = single('/predict', r, picture, expected);
+  if (!p) return;
+  const values = format === 'array' ? (p.explanation?.map || []).flat() : [];
+  check(p.explanation, {
+    'explained by the method asked for': (e) => e?.method === method,
+    'a map of 32×32 values from 0 to 1': (e) => (format === 'png' ? /^iVBORw0KGgo/.test(e?.png) : e?.map?.length === 32 && values.length === 1024 && values.every((/** @type {number} */ v) => v >= 0 && v <= 1)),
+  });
+}
+
+/**
  * Checks the answer for several pictures, of which one may be none.
  *
  * @param {Response} r @param {Picture[]} list @param {Expected} expected @param {number} [none] its place
@@ -292,6 +308,7 @@ export const hostile = [
   { what: 'no instance', headers: json, send: () => '{"instances":[]}' },
   { what: 'ten thousand instances', headers: json, send: () => JSON.stringify({ instances: Array(10_000).fill({ b64: '' }) }) },
   { what: 'an encoding that is not read', headers: { 'Content-Encoding': 'gzip' }, send: () => find('real-0.png') },
+  { what: 'an explanation that there is none of', path: '/predict?explain=tarot', send: () => find('real-0.png') },
   { what: 'another method', method: 'DELETE', send: () => null },
   { what: 'no such path', path: '/predictions', send: () => 'x' },
   { what: 'a tensor of another shape', path: '/v2/models/fakeart/infer', headers: json, send: () => '{"inputs":[{"name":"input","shape":[1,1],"datatype":"FP32","data":[0]}]}' },

@@ -16,7 +16,7 @@ func BenchmarkPredict(b *testing.B) {
 	for _, store := range []string{"none", "sqlite"} {
 		b.Run(store, func(b *testing.B) {
 			m := start(b, func(c *Config) { c.LogStore = store })
-			addr, request := m.fronts[0].listener.Addr().String(), pictureRequest(32, 32)
+			addr, request := m.fronts[0].listener.Addr().String(), pictureRequest("/predict", 32, 32)
 			b.ReportAllocs()
 			b.ResetTimer()
 			if _, err := load.Closed(b.Context(), addr, request, 16, load.Limit{Requests: b.N}); err != nil {

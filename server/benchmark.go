@@ -66,11 +66,15 @@ type bench struct {
 	large  []byte
 }
 
+// explaining is the number of connections that ask for explanations beside (k) and (l).
+const explaining = 4
+
 // setup is a way of starting the program that is measured.
 type setup struct {
-	name string
-	args []string // flags, after a command if there is one
-	big  bool     // with the large picture
+	name    string
+	args    []string // flags, after a command if there is one
+	request []byte   // the small picture's if it is left out
+	beside  []byte   // what others ask for meanwhile, and is not counted
 }
 
 func (b benchmarkCommand) Run(c *Config, std streams) (err error) {
@@ -87,7 +91,7 @@ func (b benchmarkCommand) Run(c *Config, std streams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(run.dir)) }()
-	run.small, run.large = pictureRequest(32, 32), pictureRequest(640, 480)
+	run.small, run.large = pictureRequest("/predict", 32, 32), pictureRequest("/predict", 640, 480)
 	text, err := run.all(ctx)
 	if err != nil {
 		return err
@@ -100,7 +104,7 @@ func (b benchmarkCommand) Run(c *Config, std streams) (err error) {
 
 // pictureRequest is a prediction request with a JPEG picture in a form. Like a
 // photograph's, its colours are smooth and not without noise.
-func pictureRequest(width, height int) []byte {
+func pictureRequest(target string, width, height int) []byte {
 	rng := rand.New(rand.NewPCG(1, 2))
 	img := image.NewRGBA(image.Rect(0, 0, width, height))
 	for y := range height {
@@ -116,19 +120,23 @@ func pictureRequest(width, height int) []byte {
 	part, _ := w.CreateFormFile(formField, "picture.jpg")
 	_, _ = part.Write(picture.Bytes())
 	_ = w.Close()
-	return load.Request("/predict", w.FormDataContentType(), form.Bytes())
+	return load.Request(target, w.FormDataContentType(), form.Bytes())
 }
 
 // all measures everything and returns the table.
 func (b *bench) all(ctx context.Context) (string, error) {
 	db := func(name string) string { return "--log-path=" + filepath.Join(b.dir, name) }
+	occlusion := pictureRequest("/predict?explain=occlusion", 32, 32)
 	setups := []setup{
 		{name: "h", args: []string{"constant"}},
 		{name: "a", args: []string{"--log-store=none"}},
 		{name: "b", args: []string{db("b.db")}},
 		{name: "c", args: []string{db("c.db"), "--log-durable"}},
 		{name: "c full", args: []string{db("cfull.db"), "--log-durable", "--log-synchronous=full"}},
-		{name: "d", args: []string{"--log-store=none"}, big: true},
+		{name: "d", args: []string{"--log-store=none"}, request: b.large},
+		{name: "i", args: []string{"--log-store=none"}, request: pictureRequest("/predict?explain=gradcam", 32, 32)},
+		{name: "j", args: []string{"--log-store=none"}, request: occlusion},
+		{name: "k", args: []string{"--log-store=none"}, beside: occlusion},
 	}
 	rates := map[string][]float64{}
 	latency := map[string]*load.Run{}
@@ -179,15 +187,23 @@ func (b *bench) all(ctx context.Context) (string, error) {
 	rate("c", "(c) durable, synchronous=normal", "b")
 	rate("c full", "(c) durable, synchronous=full", "b")
 	rate("d", "(d) 640×480 JPEG, no log", "a")
-	if b.Users > 0 {
-		run, err := b.with(ctx, setups[2], func(s *child) (*load.Run, error) {
-			return load.Users(ctx, s.addr, b.small, 100, time.Second, 4*time.Second, load.Limit{Time: b.Users})
+	users := func(what string, beside []byte) error {
+		if b.Users <= 0 {
+			return nil
+		}
+		run, err := b.with(ctx, setups[2], func(c *child) (*load.Run, error) {
+			defer b.beside(ctx, c, beside)()
+			return load.Users(ctx, c.addr, b.small, 100, time.Second, 4*time.Second, load.Limit{Time: b.Users})
 		})
 		if err != nil {
-			return "", fmt.Errorf("(e): %w", err)
+			return fmt.Errorf("%.3s: %w", what, err)
 		}
-		row("(e) 100 users who wait 1–4 s, SQLite log", fmt.Sprintf("%.0f", run.Rate()), "",
+		row(what, fmt.Sprintf("%.0f", run.Rate()), "",
 			fmt.Sprintf("%s / %s (p95 %s)", milliseconds(run.Quantile(0.5)), milliseconds(run.Quantile(0.99)), milliseconds(run.Quantile(0.95))))
+		return nil
+	}
+	if err := users("(e) 100 users who wait 1–4 s, SQLite log", nil); err != nil {
+		return "", err
 	}
 	starts := []float64{}
 	for range 2*b.Rounds + 1 {
@@ -204,6 +220,12 @@ func (b *bench) all(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("(g): %w", err)
 		}
 		row("(g) RSS, SQLite log", fmt.Sprintf("%.0f MB after %d requests, %.0f MB after %d", first, warmRequests, last, b.Requests), fmt.Sprintf("%.2f", last/first), "")
+	}
+	rate("i", "(i) explained by Grad-CAM, no log", "a")
+	rate("j", "(j) explained by occlusion, no log", "a")
+	rate("k", fmt.Sprintf("(k) as (a), while %d more connections do (j)", explaining), "a")
+	if err := users(fmt.Sprintf("(l) as (e), while %d more connections do (j)", explaining), occlusion); err != nil {
+		return "", err
 	}
 	if err := t.Flush(); err != nil {
 		return "", err
@@ -280,15 +302,30 @@ func (b *bench) runtimeAlone(ctx context.Context) (best float64, at int, err err
 // rate measures answers a second.
 func (b *bench) rate(ctx context.Context, s setup) (*load.Run, error) {
 	return b.with(ctx, s, func(c *child) (*load.Run, error) {
-		request := b.small
-		if s.big {
-			request = b.large
+		request := s.request
+		if request == nil {
+			request = b.small
 		}
+		defer b.beside(ctx, c, s.beside)()
 		if _, err := load.Closed(ctx, c.addr, request, b.Connections, load.Limit{Time: b.Time / 3}); err != nil {
 			return nil, err
 		}
 		return load.Closed(ctx, c.addr, request, b.Connections, load.Limit{Time: b.Time})
 	})
+}
+
+// beside has others ask for something, if there is anything, until it is ended.
+func (b *bench) beside(ctx context.Context, c *child, request []byte) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	if request != nil {
+		// What they get counts nowhere: under full load many of them are refused.
+		group.Go(func() { _, _ = load.Closed(ctx, c.addr, request, explaining, load.Limit{Time: time.Hour}) })
+	}
+	return func() {
+		cancel()
+		group.Wait()
+	}
 }
 
 // with starts the program, measures, and stops it.

@@ -186,7 +186,7 @@ func BenchmarkPredictBesideDrift(b *testing.B) {
 				config.DriftReference, config.DriftEvery = referenceOf(b, f.Digest, drift.ReferenceRows), time.Millisecond
 			}
 			m := startMain(b, NewMain(config, slog.New(slog.DiscardHandler)))
-			addr, request := m.fronts[0].listener.Addr().String(), pictureRequest(32, 32)
+			addr, request := m.fronts[0].listener.Addr().String(), pictureRequest("/predict", 32, 32)
 			if _, err := load.Closed(b.Context(), addr, request, 16, load.Limit{Requests: 2 * driftRows}); err != nil {
 				b.Fatal(err) // more records than one look compares
 			}

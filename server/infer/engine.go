@@ -61,6 +61,7 @@ type Engine struct {
 	calls    sync.Pool
 	jobs     sync.Pool
 	turns    *semaphore.Weighted // to explain
+	running  atomic.Int64        // workers and explanations that run a session
 }
 
 // New starts an engine without a model; Use gives it one.
@@ -288,6 +289,7 @@ func (j *Job) answered() error {
 func (e *Engine) work(id int) {
 	batch := make([]*Job, 0, e.options.MaxBatch)
 	for first := range e.queue {
+		e.running.Add(1)
 		batch = e.take(batch[:0], first)
 		// Requests that are being read or decoded now reach the queue meanwhile.
 		runtime.Gosched()
@@ -311,6 +313,7 @@ func (e *Engine) work(id int) {
 			e.run(id, rest[:n])
 			rest = rest[n:]
 		}
+		e.running.Add(-1)
 	}
 }
 

@@ -12,9 +12,10 @@ import (
 	"fakeart/internal/ort"
 )
 
-// explainBatch is the most pictures that a session for explanations runs at once:
-// between two runs it is seen whether anybody still waits.
-const explainBatch = 8
+// explainBatch is the most pictures that a session for explanations runs at once. It
+// is small, for between two runs it is seen whether pictures wait for a verdict: a run
+// takes about a millisecond.
+const explainBatch = 4
 
 // Explain fills dst with the map by the method of a verdict about a picture that Wait
 // has returned without an error. Explanations have sessions of their own, few at once:
@@ -77,6 +78,13 @@ func (c *Call) turn() error {
 	return err
 }
 
+// spare tells whether no picture waits for a verdict and not every core is in use, and
+// if so takes one.
+func (e *Engine) spare() bool {
+	n := e.running.Load()
+	return e.Waiting() == 0 && n < int64(e.options.Workers) && e.running.CompareAndSwap(n, n+1)
+}
+
 // worthwhile tells why the call need not go on, or nil.
 func (c *Call) worthwhile() error {
 	select {
@@ -93,8 +101,8 @@ func (c *Call) worthwhile() error {
 	return nil
 }
 
-// heeding is a session that runs when no picture waits for a verdict, and no longer
-// once nobody waits for the call.
+// heeding is a session that runs when a worker has nothing to do, whose core it takes,
+// and no longer once nobody waits for the call.
 type heeding struct {
 	*model.Session
 	call *Call
@@ -102,15 +110,17 @@ type heeding struct {
 
 // Run is the session's.
 func (h heeding) Run(n int) error {
+	e := h.call.engine
 	for {
 		if err := h.call.worthwhile(); err != nil {
 			return err
 		}
-		if h.call.engine.Waiting() == 0 {
+		if e.spare() {
 			break
 		}
 		time.Sleep(time.Millisecond) // about as long as a batch takes
 	}
+	defer e.running.Add(-1)
 	if err := h.Session.Run(n); err != nil {
 		return fmt.Errorf("explain a verdict: %w", err)
 	}
