@@ -193,14 +193,14 @@ const (
 )
 
 // Accuracy implements Reader. It looks no further back than ten thousand feedbacks, on
-// whatever model.
+// whatever model, and by CROSS JOIN up each prediction from them: never at all predictions.
 func (s *SQLite) Accuracy(ctx context.Context, model string) (right, of int64, err error) {
 	err = s.read(ctx, func(ctx context.Context, db *sql.DB) error {
 		return db.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE said = was), count(*) FROM (
 			SELECT last.label AS said, predictions.label AS was
-			FROM (SELECT seq, id, label FROM feedback ORDER BY seq DESC LIMIT ?) AS last JOIN predictions ON predictions.id = last.id
-			WHERE predictions.model = ? AND last.seq = (SELECT max(seq) FROM feedback WHERE feedback.id = last.id)
-			LIMIT ?)`, accuracyRows, model, accuracyWindow).Scan(&right, &of)
+			FROM (SELECT seq, id, label FROM feedback ORDER BY seq DESC LIMIT ?) AS last CROSS JOIN predictions
+			WHERE predictions.id = last.id AND predictions.model = ? AND last.seq = (SELECT max(seq) FROM feedback WHERE feedback.id = last.id)
+			ORDER BY last.seq DESC LIMIT ?)`, accuracyRows, model, accuracyWindow).Scan(&right, &of)
 	})
 	return right, of, err
 }

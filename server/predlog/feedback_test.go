@@ -319,6 +319,41 @@ func TestFeedbackOnADatabaseThatIsGoneOrDamaged(t *testing.T) {
 	}
 }
 
+func TestFeedbackThatDoesNotFitIsRefusedAndTheDatabaseHeals(t *testing.T) {
+	s := openSQLite(t, SQLiteOptions{})
+	records := newRecords(50)
+	mustWrite(t, s, records...)
+	limit := func(pages string) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if _, err := s.db.insert.conn.ExecContext(t.Context(), "PRAGMA max_page_count = "+pages); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit("1") // no more than there are
+	full := 0
+	for i := range records {
+		_, err := s.Feedback(t.Context(), on(&records[i], "REAL", strings.Repeat("ä", MaxComment), 0))
+		if err != nil && !isFull(err) {
+			t.Fatal(err)
+		}
+		if err != nil {
+			full++
+		}
+	}
+	if full == 0 {
+		t.Error("it all fits")
+	}
+	limit("1000000")
+	for i := range records {
+		mustSay(t, s, on(&records[i], "REAL", strings.Repeat("ä", MaxComment), 0))
+	}
+	mustWrite(t, s, *newRecord(1000)) // no transaction was left open
+	if got := query(t, s.options.Path, "SELECT count(*) || ' ' || count(DISTINCT id) FROM feedback"); got != "50 50" {
+		t.Errorf("kept are %s", got)
+	}
+}
+
 func TestTheAccuracyIsOfTheLastFeedbackOnTheModelInUse(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	records := newRecords(1500)

@@ -44,7 +44,7 @@ func Feedback(ctx context.Context, path string, f func(*Judged) error) (predicti
 	if !info.Mode().IsRegular() {
 		return fail(fmt.Errorf("%w: it is not a file", ErrFormat))
 	}
-	each, err := reader(path)
+	each, err := reader(path, true)
 	if err != nil {
 		return fail(err)
 	}

@@ -89,7 +89,7 @@ func Read(ctx context.Context, path string, q Query) (*Log, error) {
 	if !info.Mode().IsRegular() {
 		return fail(fmt.Errorf("%w: it is not a file", ErrFormat))
 	}
-	each, err := reader(path)
+	each, err := reader(path, false)
 	if err != nil {
 		return fail(err)
 	}
@@ -192,8 +192,8 @@ func (l *Log) nothing(q Query) error {
 }
 
 // reader tells by the first bytes of the file what it is, and returns what calls a
-// function for each of its records.
-func reader(path string) (func(context.Context, func(record) error) error, error) {
+// function for each of its records. A database is only asked for feedback when told to.
+func reader(path string, feedback bool) (func(context.Context, func(record) error) error, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -219,7 +219,7 @@ func reader(path string) (func(context.Context, func(record) error) error, error
 	case len(bytes.TrimSpace(head)) == 0:
 		return nil, errEmpty
 	case bytes.HasPrefix(head, []byte("SQLite format 3\x00")):
-		return func(ctx context.Context, f func(record) error) error { return eachOfDatabase(ctx, path, f) }, nil
+		return func(ctx context.Context, f func(record) error) error { return eachOfDatabase(ctx, path, feedback, f) }, nil
 	case bytes.HasPrefix(head, []byte("PAR1")):
 		return func(ctx context.Context, f func(record) error) error { return eachOfParquet(ctx, path, f) }, nil
 	case bytes.TrimSpace(head)[0] == '{':

@@ -18,7 +18,7 @@ import (
 
 // eachOfDatabase reads one state of the database, beside a server that writes it. What
 // is long of a record is only read when it is sampled.
-func eachOfDatabase(ctx context.Context, path string, f func(record) error) (err error) {
+func eachOfDatabase(ctx context.Context, path string, feedback bool, f func(record) error) (err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
 		return err
@@ -46,12 +46,14 @@ func eachOfDatabase(ctx context.Context, path string, f func(record) error) (err
 		return err
 	}
 	defer func() { _ = row.Close() }()
-	feedback := "NULL" // in logs of older versions
-	if err := tx.QueryRowContext(ctx, "SELECT '(SELECT label FROM feedback WHERE feedback.id = predictions.id ORDER BY seq DESC LIMIT 1)' FROM sqlite_schema WHERE name = 'feedback'").
-		Scan(&feedback); err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return err
+	label := "NULL"
+	if feedback { // which logs of older versions have no table of
+		if err := tx.QueryRowContext(ctx, "SELECT '(SELECT label FROM feedback WHERE feedback.id = predictions.id ORDER BY seq DESC LIMIT 1)' FROM sqlite_schema WHERE name = 'feedback'").
+			Scan(&label); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT seq, time, model, image_logged, image_sha256, "+feedback+" FROM predictions ORDER BY seq")
+	rows, err := tx.QueryContext(ctx, "SELECT seq, time, model, image_logged, image_sha256, "+label+" FROM predictions ORDER BY seq")
 	if err != nil {
 		return err
 	}
