@@ -89,7 +89,7 @@ func scale(values []float32) error {
 }
 
 // The patch that covers a part of the picture, and how far it moves, in pixels.
-// docs/explanations.md has figures of others.
+// docs/explanation/maps.md has figures of others.
 const (
 	patch  = 12
 	stride = 4
