@@ -17,7 +17,6 @@ import (
 
 	"fakeart/internal/explain"
 	"fakeart/internal/imaging"
-	"fakeart/internal/model"
 	"fakeart/server/infer"
 )
 
@@ -73,14 +72,6 @@ func oneOf[T ~string](parameter, text string, allowed []T) (T, error) {
 		names = append(names, string(a))
 	}
 	return "", fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("%s=%.80q is none of %s", parameter, text, strings.Join(names, ", ")))
-}
-
-// possible refuses what the model cannot do, before any work is done.
-func (r explanationRequest) possible(file *model.File) error {
-	if r.method == explain.GradCAM && !file.HasGradCAM() {
-		return fiber.NewError(fiber.StatusUnprocessableEntity, explain.ErrNoGradCAM.Error())
-	}
-	return nil
 }
 
 // explainAll makes the map of each verdict, one after the other: between two of them

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -221,17 +222,31 @@ func TestPredictRefusesWhatItCannotExplain(t *testing.T) {
 
 func TestAnExplanationThatCannotBeGivenLeavesNoRecord(t *testing.T) {
 	m := startSeeing(t)
-	close(m.hurry) // as when it has to end
 	picture := leftRed(t, 20)
-	response, body := do(t, "POST", m.URL()+"/predict?explain=occlusion", "", picture)
-	checkProblem(t, response, body, 503, "stopping")
-	if response.Header.Get("Retry-After") == "" {
-		t.Error("no Retry-After")
+	refused := func(words ...string) {
+		t.Helper()
+		response, body := do(t, "POST", m.URL()+"/predict?explain=occlusion", "", picture)
+		checkProblem(t, response, body, 503, words...)
+		if response.Header.Get("Retry-After") == "" {
+			t.Error("no Retry-After")
+		}
 	}
+	others, err := m.engine.Admit(1, time.Now().Add(time.Minute), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := others.AdmitExplanations(explain.Occlusion, 256); err != nil {
+		t.Fatal(err)
+	}
+	refused("too many verdicts", "explained")
+	others.Close()
+	predicted(t, m, "?explain=occlusion", picture)
+	close(m.hurry) // as when it has to end
+	refused("stopping")
 	id := predicted(t, m, "", picture).ID
-	written(t, m, 1)
-	if page := logPage(t, m, ""); len(page.Records) != 1 || page.Records[0].ID != id {
-		t.Errorf("records %+v, want that of %s alone", page.Records, id)
+	written(t, m, 2)
+	if page := logPage(t, m, ""); len(page.Records) != 2 || page.Records[0].ID != id {
+		t.Errorf("records %+v, want those of the answers alone, the last one %s", page.Records, id)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 
+	"fakeart/internal/explain"
 	"fakeart/server/infer"
 	"fakeart/server/telemetry"
 )
@@ -343,8 +344,10 @@ func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.D
 // refusal is what a client is told when its pictures were not judged.
 func (m *Main) refusal(err error) error {
 	switch {
-	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrClosed):
+	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrClosed), errors.Is(err, infer.ErrManyExplanations):
 		return busy(err.Error())
+	case errors.Is(err, explain.ErrNoGradCAM):
+		return fiber.NewError(fiber.StatusUnprocessableEntity, err.Error())
 	case errors.Is(err, infer.ErrDeadline), errors.Is(err, context.DeadlineExceeded):
 		return busy("the request was not answered in time")
 	case errors.Is(err, infer.ErrGone):

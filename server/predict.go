@@ -340,8 +340,10 @@ func (x *exchange) judge() error {
 	}
 	defer call.Close()
 	x.served = call.Model().Data.(*served)
-	if err := x.explain.possible(x.served.file); err != nil {
-		return err
+	if x.explain.method != "" {
+		if err := call.AdmitExplanations(x.explain.method, len(x.pictures)); err != nil {
+			return m.refusal(err)
+		}
 	}
 	for i := range x.pictures {
 		if i > 0 {

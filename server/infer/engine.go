@@ -62,6 +62,8 @@ type Engine struct {
 	jobs     sync.Pool
 	turns    *semaphore.Weighted // to explain
 	running  atomic.Int64        // workers and explanations that run a session
+
+	explanations atomic.Int64 // admitted and not made yet
 }
 
 // New starts an engine without a model; Use gives it one.
@@ -124,6 +126,8 @@ type Call struct {
 	deadline time.Time
 	places   int // of those reserved, not yet used by a Submit
 	timer    *time.Timer
+
+	explanations int64 // places reserved, not yet used by an Explain
 }
 
 // Admit reserves places for the pictures of a request and binds it to the current
@@ -173,8 +177,9 @@ func (c *Call) Close() {
 	if c.places > 0 {
 		e.admitted.Add(int64(-c.places))
 	}
+	e.explanations.Add(-c.explanations)
 	_ = c.model.release()
-	c.model, c.peer, c.places = nil, nil, 0
+	c.model, c.peer, c.places, c.explanations = nil, nil, 0, 0
 	e.calls.Put(c)
 }
 

@@ -17,16 +17,47 @@ import (
 // takes about a millisecond.
 const explainBatch = 4
 
+// maxExplanations is the most verdicts that may wait to be explained, of several calls
+// together: by occlusion one core explains them in two to three seconds. Requests beyond
+// would each be worked on until their time is up, and none be answered.
+const maxExplanations = 256
+
+// ErrManyExplanations means that too many verdicts wait to be explained; the call may be
+// tried again later.
+var ErrManyExplanations = errors.New("too many verdicts are waiting to be explained")
+
+// AdmitExplanations reserves places for explaining so many of the call's pictures. It
+// fails at once with ErrManyExplanations when there is no room, which there always is
+// for a call that is alone, or with explain.ErrNoGradCAM. Close frees the places that
+// are left.
+func (c *Call) AdmitExplanations(method explain.Method, pictures int) error {
+	if method == explain.GradCAM && !c.model.File.HasGradCAM() {
+		return explain.ErrNoGradCAM
+	}
+	n := int64(pictures)
+	if waiting := &c.engine.explanations; waiting.Add(n) > max(maxExplanations, n) {
+		waiting.Add(-n)
+		return ErrManyExplanations
+	}
+	c.explanations += n
+	return nil
+}
+
 // Explain fills dst with the map by the method of a verdict about a picture that Wait
 // has returned without an error. Explanations have sessions of their own, few at once:
 // it waits for its turn, and gives way to pictures that wait for a verdict. It fails
 // with ErrDeadline or ErrGone like Wait, also halfway, with ErrClosed once
 // Options.Hurry is closed, with explain.ErrNoGradCAM, or with the session's failure.
+// Each picture uses one of the places of AdmitExplanations.
 func (c *Call) Explain(dst []float32, method explain.Method, j *Job, fake bool) error {
-	if method == explain.GradCAM && !c.model.File.HasGradCAM() {
-		return explain.ErrNoGradCAM
+	if c.explanations == 0 {
+		panic("infer: a call explains more pictures than it was admitted with")
 	}
 	e := c.engine
+	defer func() {
+		c.explanations--
+		e.explanations.Add(-1)
+	}()
 	if err := c.turn(); err != nil {
 		return err
 	}

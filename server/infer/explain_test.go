@@ -58,6 +58,9 @@ func judged(t *testing.T, e *Engine, deadline time.Time, peer Peer) (*Call, *Job
 	if err := call.Wait(j); err != nil {
 		t.Fatal(err)
 	}
+	if err := call.AdmitExplanations(explain.Occlusion, 2); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		j.Free()
 		call.Close()
@@ -109,6 +112,9 @@ func TestSessionsForExplanationsAreTheModelsAndGoWithIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.Use(load(t, e, weighted(t, 0, 10, 0, 0))) // which has no Grad-CAM
+	if err := call.AdmitExplanations(explain.GradCAM, 1); err != nil {
+		t.Fatal(err)
+	}
 	if err := call.Explain(make([]float32, plane), explain.GradCAM, j, true); err != nil {
 		t.Errorf("the call's own model no longer explains: %v", err)
 	}
@@ -126,11 +132,50 @@ func TestAModelWithoutGradCAMSaysSo(t *testing.T) {
 	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 10})
 	call, j := judged(t, e, soon(), nil)
 	dst := make([]float32, plane)
-	if err := call.Explain(dst, explain.GradCAM, j, true); !errors.Is(err, explain.ErrNoGradCAM) {
+	if err := call.AdmitExplanations(explain.GradCAM, 1); !errors.Is(err, explain.ErrNoGradCAM) {
 		t.Errorf("error %v", err)
 	}
 	if err := call.Explain(dst, explain.Occlusion, j, true); err != nil || dst[0] != 1 {
 		t.Errorf("occlusion gives %g, %v", dst[0], err)
+	}
+}
+
+func TestNoMoreIsToBeExplainedThanCanBe(t *testing.T) {
+	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 10})
+	admit := func() *Call {
+		call, err := e.Admit(1, soon(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return call
+	}
+	alone, other := admit(), admit()
+	if err := alone.AdmitExplanations(explain.Occlusion, 2*maxExplanations); err != nil {
+		t.Errorf("a call that is alone: %v", err)
+	}
+	if err := other.AdmitExplanations(explain.Occlusion, 1); !errors.Is(err, ErrManyExplanations) {
+		t.Errorf("error %v", err)
+	}
+	other.Close()
+	alone.Close() // with which its places are free
+	for i := range maxExplanations + 1 {
+		call := admit()
+		if err := call.AdmitExplanations(explain.Occlusion, maxExplanations); err != nil {
+			t.Fatalf("call %d, after the others were closed: %v", i, err)
+		}
+		call.Close()
+	}
+	if n := e.explanations.Load(); n != 0 {
+		t.Errorf("%d places are taken in the end", n)
+	}
+	call, j := judged(t, e, soon(), nil) // with two
+	for range 2 {
+		if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := e.explanations.Load(); n != 0 {
+		t.Errorf("%d places are taken by what has been explained", n)
 	}
 }
 
@@ -220,7 +265,7 @@ func TestAnExplanationGivesWayToPicturesThatWait(t *testing.T) {
 	call.Submit(waits)
 	until(t, func() bool { return e.Waiting() == 1 })
 
-	other := &Call{engine: e, model: call.model, deadline: soon()}
+	other := &Call{engine: e, model: call.model, deadline: soon(), explanations: 1}
 	input := redPicture(1)
 	done := make(chan error, 1)
 	go func() { done <- other.Explain(make([]float32, plane), explain.Occlusion, &Job{Input: input}, true) }()
@@ -262,7 +307,10 @@ func TestModelsAreChangedWhileExplaining(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if err := call.Explain(dst, explain.Methods()[i%2], j, true); err != nil {
+				method := explain.Methods()[i%2]
+				if err := call.AdmitExplanations(method, 1); err != nil {
+					t.Error(err)
+				} else if err := call.Explain(dst, method, j, true); err != nil {
 					t.Error(err)
 				} else if i%2 == 0 && dst[plane-1] != 1 {
 					t.Errorf("a map that ends with %g", dst[plane-1])
