@@ -20,7 +20,7 @@ func TestEvaluateWritesAPageWithCorruptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What the run folder tells is there, too.
-	for _, part := range []string{"On corrupted pictures", "Accuracy on pictures with pixelate, by severity", "val_split: 0.5"} {
+	for _, part := range []string{"On corrupted pictures", "Accuracy on pictures with pixelate, by severity", "val_split: 0.5", "what spoke for its verdict"} {
 		if !strings.Contains(string(html), part) {
 			t.Errorf("the page does not say %q", part)
 		}

@@ -14,6 +14,11 @@ func FuzzParse(f *testing.F) {
 	good := testFile(f)
 	f.Add(good)
 	f.Add(good[:len(good)/2])
+	explaining, err := Marshal(explainingGraph(), testMetadata())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(explaining)
 	f.Add(bytes.Replace(good, []byte("fakeart.classes"), []byte("fakeart.klasses"), 1))
 	f.Add(protowire.AppendTag(nil, 7, protowire.BytesType)) // a graph that is cut off at once
 	f.Add([]byte{})

@@ -1,0 +1,52 @@
+package evaluate
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"fakeart/internal/explain"
+	"fakeart/internal/imaging"
+)
+
+func TestAnExplainerGivesTheMapOfAVerdict(t *testing.T) {
+	// The evidence is how red a pixel is beyond the half; redness has nodes of its own.
+	f := file(t, identity+`
+  node { op_type: "Sub" input: "input" input: "half" output: "beyond" }
+  node { op_type: "Slice" input: "beyond" input: "first" input: "second" input: "channels" output: "red" }
+  node { op_type: "Reshape" input: "red" input: "square" output: "gradcam" }
+  initializer { name: "first" data_type: 7 dims: 1 int64_data: [0] }
+  initializer { name: "second" data_type: 7 dims: 1 int64_data: [1] }
+  initializer { name: "channels" data_type: 7 dims: 1 int64_data: [1] }
+  initializer { name: "square" data_type: 7 dims: 3 int64_data: [-1, 32, 32] }
+  output { name: "gradcam" type { tensor_type { elem_type: 1 shape { dim { dim_param: "batch" } dim { dim_value: 32 } dim { dim_value: 32 } } } } }`, nil)
+	e, err := NewExplainer(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = e.Close() }()
+	pixels := make([]uint8, imaging.Size*imaging.Size*imaging.Channels)
+	pixels[0] = 255 // the first one is red
+	fake, err := e.GradCAM(pixels, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	genuine, err := e.GradCAM(pixels, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fake[0] != 1 || slices.Max(fake[1:]) != 0 || genuine[0] != 0 || slices.Min(genuine[1:]) != 1 {
+		t.Errorf("maps %v and %v", fake[:3], genuine[:3])
+	}
+}
+
+func TestAModelWithoutGradCAMExplainsNothing(t *testing.T) {
+	e, err := NewExplainer(file(t, identity, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = e.Close() }()
+	if _, err := e.GradCAM(make([]uint8, imaging.Size*imaging.Size*imaging.Channels), true); !errors.Is(err, explain.ErrNoGradCAM) {
+		t.Errorf("error %v", err)
+	}
+}
