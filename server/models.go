@@ -196,7 +196,7 @@ func (s *served) document() ModelInUse {
 	md := s.file.Metadata
 	explanations := []string{}
 	for _, method := range explain.Methods() {
-		if (explanationRequest{method: method}).possible(s.file) == nil {
+		if method != explain.GradCAM || s.file.HasGradCAM() {
 			explanations = append(explanations, string(method))
 		}
 	}
