@@ -25,7 +25,7 @@ type Result struct {
 	// Model and Data are the digests ("sha256:…") of the model file and of the data set.
 	Model string `json:"model"`
 	Data  string `json:"data"`
-	// Source is where the pictures came from: synthetic, archive or huggingface.
+	// Source is where the pictures came from: synthetic, archive, feedback or huggingface.
 	Source string `json:"source"`
 	// Split is what was measured, "train" or "test", and Count its number of pictures.
 	Split string `json:"split"`
@@ -62,6 +62,9 @@ func Run(ctx context.Context, f *model.File, dataDir, split string, batch int) (
 	}
 	if manifest.Source.Kind == "synthetic" {
 		metrics.Notes = append(metrics.Notes, SyntheticNote)
+	}
+	if manifest.Source.Kind == "feedback" {
+		metrics.Notes = append(metrics.Notes, FeedbackNote)
 	}
 	return &Result{
 		Model:   f.Digest,

@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"fakeart/internal/config"
 	"fakeart/internal/model"
+	"fakeart/trainer/dataset"
 )
 
 // logFile writes a log as an export has it, a line for each prediction.
@@ -101,5 +105,25 @@ func TestOneModelAloneIsMeasuredWhenItsFileIsGiven(t *testing.T) {
 	}
 	if _, err = MeasureFeedback(t.Context(), filepath.Join(t.TempDir(), "absent"), nil); err == nil {
 		t.Error("a file that is missing is measured")
+	}
+}
+
+func TestAFigureOnLabelsThatUsersGaveSaysSo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	cfg := config.Dataset{Name: "synthetic", Dir: dir, Seed: 1, TrainPerClass: 2, TestPerClass: 3}
+	if _, err := dataset.Prepare(t.Context(), cfg, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "manifest.json")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, bytes.Replace(text, []byte(`"kind": "synthetic"`), []byte(`"kind": "feedback"`), 1), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := Run(t.Context(), file(t, identity, nil), dir, "test", 4)
+	if err != nil || !slices.Contains(r.Notes, FeedbackNote) || slices.Contains(r.Notes, SyntheticNote) {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
