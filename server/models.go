@@ -196,7 +196,7 @@ func (s *served) document() ModelInUse {
 	md := s.file.Metadata
 	explanations := []string{}
 	for _, method := range explain.Methods() {
-		if method != explain.GradCAM || s.file.HasGradCAM() {
+		if infer.Explains(s.file, method) {
 			explanations = append(explanations, string(method))
 		}
 	}

@@ -26,12 +26,17 @@ const maxExplanations = 256
 // tried again later.
 var ErrManyExplanations = errors.New("too many verdicts are waiting to be explained")
 
+// Explains tells whether verdicts of the model can be explained by the method.
+func Explains(file *model.File, method explain.Method) bool {
+	return method != explain.GradCAM || file.HasGradCAM()
+}
+
 // AdmitExplanations reserves places for explaining so many of the call's pictures. It
 // fails at once with ErrManyExplanations when there is no room, which there always is
 // for a call that is alone, or with explain.ErrNoGradCAM. Close frees the places that
 // are left.
 func (c *Call) AdmitExplanations(method explain.Method, pictures int) error {
-	if method == explain.GradCAM && !c.model.File.HasGradCAM() {
+	if !Explains(c.model.File, method) {
 		return explain.ErrNoGradCAM
 	}
 	n := int64(pictures)
