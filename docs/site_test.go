@@ -6,6 +6,20 @@ import (
 	"testing"
 )
 
+func TestTheSiteAndTheServersPageHaveOneLogo(t *testing.T) {
+	site, err := os.ReadFile("site/public/logo.svg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../server/page/icon.svg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(site) != string(page) {
+		t.Error("docs/site/public/logo.svg and server/page/icon.svg differ")
+	}
+}
+
 // Without the settings of docs/site/.npmrc npm would write other lockfiles.
 func TestTheLockfileNamesNoRegistryAndHasEveryPlatform(t *testing.T) {
 	lock, err := os.ReadFile("site/package-lock.json")
