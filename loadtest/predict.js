@@ -13,7 +13,7 @@ import { metricOf, objectives, thresholdOf } from './objectives.js';
 import { summarize } from './report.js';
 import {
   any, changeModel, currentModel, data as dataDigest, health, hostile, infer, jpegs, offeredModels, pictures,
-  probabilities, sendBody, sendExplained, sendFeedback, sendForm, sendForms, sendHostile, sendInstances, target, timeout,
+  probabilities, sendBody, sendExplained, sendFeedback, sendForInput, sendForm, sendForms, sendHostile, sendInstances, stats, target, timeout,
 } from './requests.js';
 
 /**
@@ -232,6 +232,7 @@ export const smoke = whole((data) => {
   sendForm(jpegs[0], data, '/model/');
   sendFeedback(sendForm(jpegs[0], data), jpegs[0]);
   sendForms(pictures, data);
+  sendForInput(jpegs[0], data);
   for (const method of ['gradcam', 'occlusion']) {
     sendExplained(jpegs[0], data, method);
     sendExplained(jpegs[0], data, method, 'png');
@@ -239,6 +240,7 @@ export const smoke = whole((data) => {
   sendInstances(pictures, data);
   sendInstances(pictures, data, 1);
   for (const binary of [true, false]) infer(binary, data);
+  stats();
   hostile.forEach(sendHostile);
 });
 

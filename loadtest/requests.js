@@ -146,6 +146,17 @@ export function sendExplained(picture, expected, method, format = 'array') {
 }
 
 /**
+ * Sends a picture as the body, and checks that what the model saw comes with the verdict.
+ *
+ * @param {Picture} picture @param {Expected} expected
+ */
+export function sendForInput(picture, expected) {
+  const r = http.post(`${target}/predict?input=png`, picture.data, params('/predict', { 'Content-Type': 'application/octet-stream' }));
+  const p = single('/predict', r, picture, expected);
+  if (p) check(p, { 'what the model saw, as a PNG': (p) => /^iVBORw0KGgo/.test(p.input) });
+}
+
+/**
  * Checks the answer for several pictures, of which one may be none.
  *
  * @param {Response} r @param {Picture[]} list @param {Expected} expected @param {number} [none] its place
@@ -287,6 +298,14 @@ export function health() {
   });
 }
 
+/** Checks that the server tells what it has judged. */
+export function stats() {
+  const route = '/stats';
+  check(http.get(target + route, params(route)), {
+    'the server tells what it has judged': (r) => r.status === 200 && body(r)?.predictions.real + body(r)?.predictions.fake > 0,
+  });
+}
+
 /**
  * What a server has to refuse: what is wrong with it, and how it is sent. The path is
  * /predict unless it is given.
@@ -309,6 +328,7 @@ export const hostile = [
   { what: 'ten thousand instances', headers: json, send: () => JSON.stringify({ instances: Array(10_000).fill({ b64: '' }) }) },
   { what: 'an encoding that is not read', headers: { 'Content-Encoding': 'gzip' }, send: () => find('real-0.png') },
   { what: 'an explanation that there is none of', path: '/predict?explain=tarot', send: () => find('real-0.png') },
+  { what: 'an input that there is none of', path: '/predict?input=jpeg', send: () => find('real-0.png') },
   { what: 'another method', method: 'DELETE', send: () => null },
   { what: 'no such path', path: '/predictions', send: () => 'x' },
   { what: 'a tensor of another shape', path: '/v2/models/fakeart/infer', headers: json, send: () => '{"inputs":[{"name":"input","shape":[1,1],"datatype":"FP32","data":[0]}]}' },

@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
 	js "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
@@ -266,6 +267,17 @@ func (b *tab) listen(event any) {
 	if problem != "" {
 		b.problems = append(b.problems, problem)
 	}
+}
+
+// slowly has the connection take so many bytes a second, each answer after a while.
+func (b *tab) slowly(bytes float64, latency time.Duration) {
+	b.t.Helper()
+	b.do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{
+			MatchedNetworkConditions: []*network.Conditions{{Latency: latency.Seconds() * 1000, DownloadThroughput: bytes, UploadThroughput: bytes}},
+		})
+		return err
+	}))
 }
 
 // mayRefuse says that from now on the server may refuse requests of the page.

@@ -394,6 +394,30 @@ func TestTwoHundredPicturesAtOnce(t *testing.T) {
 	b.shot("state")
 }
 
+func TestASlowConnectionIsSeenToBeWaitedFor(t *testing.T) {
+	b, _ := start(t, phone)
+	value[bool](b, `window.shifts = 0, new PerformanceObserver((l) => { for (const e of l.getEntries()) if (!e.hadRecentInput) window.shifts += e.value })
+		.observe({ type: 'layout-shift' }), true`)
+	b.slowly(20_000, 1500*time.Millisecond)
+	b.choose(writeFile(t, "photo.png", drawn(t, 11, 300, 200)))
+	// The picture is there at once, and says that it waits.
+	b.wait(`document.querySelector('.card[data-state=waiting] .label').textContent.includes('Judging')`)
+	b.wait(`document.querySelector('.card .original').complete`)
+	if name := b.text(".card .name"); name != "photo.png" {
+		t.Errorf("called %q", name)
+	}
+	height := value[float64](b, `document.querySelector('.card').offsetHeight`)
+	b.shot("waiting")
+	b.accessible()
+	b.wait(done(1))
+	if now := value[float64](b, `document.querySelector('.card').offsetHeight`); now > height+10 {
+		t.Errorf("the card has grown from %g to %g pixels", height, now)
+	}
+	if shifts := value[float64](b, `window.shifts`); shifts > 0.05 {
+		t.Errorf("the page jumps: %g of layout shift", shifts)
+	}
+}
+
 func TestTheKeyboardIsEnough(t *testing.T) {
 	b, _ := start(t, desktop)
 	press := func(keys ...string) {
