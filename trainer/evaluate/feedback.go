@@ -116,7 +116,7 @@ func (r *Feedback) JSON() ([]byte, error) { return toJSON(r) }
 
 // WriteTable writes the result for a person to read.
 func (r *Feedback) WriteTable(w io.Writer) {
-	fmt.Fprintf(w, "users have spoken of %d of %d predictions (%.2g %%)\n", r.Count, r.Predictions, 100*float64(r.Count)/float64(r.Predictions))
+	fmt.Fprintf(w, "users have spoken of %d of %d predictions (%.3g %%)\n", r.Count, r.Predictions, 100*float64(r.Count)/float64(r.Predictions))
 	for i := range r.Models {
 		m := &r.Models[i]
 		fmt.Fprintf(w, "\nmodel  %s: %d of %d predictions\n\n", m.Model, m.Count, m.Predictions)

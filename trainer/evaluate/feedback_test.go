@@ -88,6 +88,17 @@ func TestVerdictsAreMeasuredOnWhatUsersSaid(t *testing.T) {
 	}
 }
 
+func TestAWholeLogThatUsersSpokeOfIsAHundredPerCent(t *testing.T) {
+	r, err := MeasureFeedback(t.Context(), logFile(t, "sha256:a FAKE 0.9 FAKE", "sha256:a REAL 0.1 FAKE"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table bytes.Buffer
+	if r.WriteTable(&table); !strings.Contains(table.String(), "2 of 2 predictions (100 %)") {
+		t.Error(&table)
+	}
+}
+
 func TestOneModelAloneIsMeasuredWhenItsFileIsGiven(t *testing.T) {
 	log := logFile(t, "sha256:a FAKE 0.9 FAKE", "sha256:b REAL 0.1 FAKE", "sha256:b REAL 0.1", "sha256:c REAL 0.1")
 	f := &model.File{Digest: "sha256:b", Metadata: model.Metadata{Threshold: 0.4}}
