@@ -53,7 +53,10 @@ const meanings = {
 
 // words says what a failure means, what to do, and the server's own words.
 export function words(error) {
-  if (!(error instanceof Problem)) throw error // a fault of the page, for the console
+  if (!(error instanceof Problem)) {
+    reportError(error) // for the console
+    return { title: 'This page failed', advice: 'Load it anew; if it goes on, tell who operates the server.', detail: String(error) }
+  }
   const [title, advice] = meanings[error.status] ?? [
     'The server failed',
     `Try again; if it goes on, tell who operates it${error.request ? ` the name of the request, ${error.request}` : ''}.`,

@@ -177,8 +177,10 @@ type tab struct {
 
 	mu       sync.Mutex
 	problems []string
-	// refusals is whether requests of this test may fail: Chromium reports each.
+	// refusals is whether requests of this test may fail: Chromium reports each. expected
+	// is in what else may be said; empty for nothing.
 	refusals bool
+	expected string
 }
 
 // screen is a size and a colour scheme.
@@ -264,7 +266,7 @@ func (b *tab) listen(event any) {
 			problem = fmt.Sprintf("%s: %s (%s)", e.Entry.Source, e.Entry.Text, e.Entry.URL)
 		}
 	}
-	if problem != "" {
+	if problem != "" && (b.expected == "" || !strings.Contains(problem, b.expected)) {
 		b.problems = append(b.problems, problem)
 	}
 }
@@ -285,6 +287,13 @@ func (b *tab) mayRefuse() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.refusals = true
+}
+
+// mayFail says that the page may fail in this way.
+func (b *tab) mayFail(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expected = text
 }
 
 func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {

@@ -145,6 +145,7 @@ function add(files, truth = '') {
 
 function remove(entry) {
   URL.revokeObjectURL(entry.url)
+  URL.revokeObjectURL(entry.seen)
   entry.card.remove()
   entries.delete(entry)
   const waiting = queue.indexOf(entry)
@@ -236,11 +237,12 @@ async function show(entry) {
   )
   part('.detail').textContent = entry.truth ? `It was drawn as ${entry.truth}: the verdict is ${entry.truth === answer.label ? 'right' : 'wrong'}.` : ''
   if (answer.input) {
-    part('.seen').src = await address(entry, answer.input)
+    part('.seen').src = address(entry, answer.input)
     part('.seen').alt = 'The picture as 32×32 pixels, which is what the model saw'
     part('.seen').hidden = false
   }
-  if (answer.explanation) await drawHeat(entry)
+  // The verdict stands, whatever becomes of the map.
+  if (answer.explanation) await drawHeat(entry).catch(reportError)
   part('.right').textContent = answer.isAI ? 'Yes, generated' : 'Yes, a photograph'
   part('.wrong').textContent = answer.isAI ? 'No, a photograph' : 'No, generated'
   part('.feedback').hidden = false
@@ -249,7 +251,7 @@ async function show(entry) {
 const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))
 
 // address is that of a picture that the server has sent.
-async function address(entry, base64) {
+function address(entry, base64) {
   URL.revokeObjectURL(entry.seen)
   entry.seen = URL.createObjectURL(new Blob([bytes(base64)], { type: 'image/png' }))
   return entry.seen

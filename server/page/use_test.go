@@ -394,6 +394,24 @@ func TestTwoHundredPicturesAtOnce(t *testing.T) {
 	b.shot("state")
 }
 
+func TestAFaultOfThePageStopsNothing(t *testing.T) {
+	b, _ := start(t, desktop)
+	b.mayFail("no such drawing")
+	samples := []string{sample(t, "fake-1.png"), sample(t, "fake-2.png"), sample(t, "fake-3.png"), sample(t, "real-1.png"), sample(t, "real-2.png")}
+	value[bool](b, `window.createImageBitmap = async () => { throw new Error('no such drawing') }, true`)
+	b.choose(samples...)
+	b.wait(done(5))
+	if text := b.text("#summary"); strings.Contains(text, "not judged") {
+		t.Errorf("without its maps: %q", text)
+	}
+	value[bool](b, `Element.prototype.replaceChildren = () => { throw new Error('no such drawing') }, true`)
+	b.choose(samples...)
+	b.wait(`document.querySelectorAll('.card[data-state=failed]').length === 5`)
+	if text := b.text(".card .label strong"); text != "This page failed" {
+		t.Errorf("%q", text)
+	}
+}
+
 func TestASlowConnectionIsSeenToBeWaitedFor(t *testing.T) {
 	b, _ := start(t, phone)
 	value[bool](b, `window.shifts = 0, new PerformanceObserver((l) => { for (const e of l.getEntries()) if (!e.hadRecentInput) window.shifts += e.value })
