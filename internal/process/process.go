@@ -31,8 +31,12 @@ type Server struct {
 	URL string
 
 	cmd    *exec.Cmd
-	logged chan struct{} // closed when it has said its last word
+	told   <-chan struct{} // closed when its context has ended
+	logged chan struct{}   // closed when it has said its last word
 }
+
+// courtesy is how long a server has to end by itself when its context has ended.
+const courtesy = 3 * time.Second
 
 // listening is the word of the server, or of Prometheus, that it takes requests, and
 // where.
@@ -48,7 +52,7 @@ func Start(ctx context.Context, cmd *exec.Cmd, log io.Writer) (*Server, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
-	s := &Server{cmd: cmd, logged: make(chan struct{})}
+	s := &Server{cmd: cmd, told: ctx.Done(), logged: make(chan struct{})}
 	address := make(chan string, 1)
 	go func() {
 		defer close(s.logged)
@@ -75,6 +79,16 @@ func (s *Server) Done() <-chan struct{} { return s.logged }
 
 // Stop ends the server as an operator would, and returns why it did not end well.
 func (s *Server) Stop() error {
+	select {
+	case <-s.told:
+		// By Ctrl-C, which the terminal has sent to the server, too: a second signal would
+		// cut it short.
+		select {
+		case <-s.logged:
+		case <-time.After(courtesy):
+		}
+	default:
+	}
 	// Ended already when the context is: then the signal finds no process.
 	// Windows has none to send.
 	killed := errors.Is(s.cmd.Process.Signal(syscall.SIGTERM), errors.ErrUnsupported)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -42,6 +43,22 @@ func TestAServerThatEndsWellWithItsContextIsNoError(t *testing.T) {
 		if err := s.Stop(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", script, err, want)
 		}
+	}
+}
+
+// A terminal sends Ctrl-C to all of its processes.
+func TestAServerThatCtrlCHasReachedIsNotToldTwice(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s, _, err := shell(ctx, t, `trap 'trap "exit 4" TERM; sleep 0.3; exit 0' TERM`+listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := s.Stop(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -97,15 +97,6 @@ func (w *watch) run(ctx context.Context) (err error) {
 	select {
 	case <-over:
 	case <-ctx.Done():
-		// A terminal has told them as well, and a second signal would cut the server short.
-		wait, stop := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-		defer stop()
-		for _, s := range []*process.Server{server, prometheus} {
-			select {
-			case <-s.Done():
-			case <-wait.Done():
-			}
-		}
 	case <-server.Done():
 		err = fmt.Errorf("the server has ended; %s has what it said", w.log("server"))
 	case <-prometheus.Done():
