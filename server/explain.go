@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"image"
-	"image/png"
 	"math"
 	"slices"
 	"strings"
@@ -128,9 +126,5 @@ func mapPNG(values []float32) []byte {
 	for i, v := range values {
 		grey.Pix[i] = uint8(math.Round(255 * float64(v)))
 	}
-	var data bytes.Buffer
-	if err := png.Encode(&data, grey); err != nil {
-		panic(err) // nothing is written to but memory
-	}
-	return data.Bytes()
+	return imaging.EncodePNG(grey)
 }

@@ -8,10 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image"
-	"image/png"
 	"io"
-	"math"
 	"reflect"
 	"strings"
 	"sync"
@@ -600,27 +597,11 @@ func (x *exchange) appendPrediction(b []byte, p *picture, embedding bool) []byte
 		b = x.explain.append(b, p.explanation)
 	}
 	if x.input {
+		var pixels [imaging.Size * imaging.Size * imaging.Channels]uint8
+		imaging.FromTensor(pixels[:], p.job.Input) // exactly the levels that the picture was decoded to
 		b = append(b, `,"input":"`...)
-		b = base64.StdEncoding.AppendEncode(b, inputPNG(p.job.Input))
+		b = base64.StdEncoding.AppendEncode(b, imaging.EncodePNG(imaging.Picture(pixels[:], imaging.Size)))
 		b = append(b, '"')
 	}
 	return append(b, '}')
-}
-
-// inputPNG is the model's input as a PNG, whose levels are exactly those that the
-// picture was decoded to.
-func inputPNG(tensor []float32) []byte {
-	picture := image.NewNRGBA(image.Rect(0, 0, imaging.Size, imaging.Size))
-	const plane = imaging.Size * imaging.Size
-	for i := range plane {
-		for c := range imaging.Channels {
-			picture.Pix[4*i+c] = uint8(math.Round(float64(tensor[c*plane+i]) * 255))
-		}
-		picture.Pix[4*i+3] = 0xff
-	}
-	var data bytes.Buffer
-	if err := png.Encode(&data, picture); err != nil {
-		panic(err) // a buffer takes everything
-	}
-	return data.Bytes()
 }

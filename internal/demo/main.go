@@ -14,8 +14,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"image"
-	"image/png"
 	"io"
 	"mime/multipart"
 	"net"
@@ -100,7 +98,7 @@ func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 			return fmt.Errorf("%s: the test split has no picture of class %s", data, class)
 		}
 		path := filepath.Join(d.dir, class+".png")
-		if err := writePNG(path, test.Image(i)); err != nil {
+		if err := os.WriteFile(path, imaging.EncodePNG(imaging.Picture(test.Image(i), imaging.Size)), 0o644); err != nil {
 			return err
 		}
 		if err := d.ask(ctx, server.URL, path, class); err != nil {
@@ -185,18 +183,4 @@ func (d *demo) ask(ctx context.Context, url, path, want string) error {
 	}
 	fmt.Fprintf(d.out, "→ %s is %s: right (probability of FAKE %.3f)\n", path, verdict.Label, verdict.Probability)
 	return nil
-}
-
-// writePNG writes the pixels of a picture, rows of RGB, as a PNG file.
-func writePNG(path string, pixels []uint8) error {
-	img := image.NewNRGBA(image.Rect(0, 0, imaging.Size, imaging.Size))
-	for i := range imaging.Size * imaging.Size {
-		copy(img.Pix[4*i:], pixels[3*i:3*i+3])
-		img.Pix[4*i+3] = 0xff
-	}
-	var data bytes.Buffer
-	if err := png.Encode(&data, img); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return os.WriteFile(path, data.Bytes(), 0o644)
 }

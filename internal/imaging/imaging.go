@@ -189,6 +189,18 @@ func ToTensor(dst []float32, pixels []uint8) {
 	}
 }
 
+// FromTensor is ToTensor's inverse, to the next level; what lies outside of [0,1] is
+// cut off. Both must hold at least 3·32·32 elements, or it panics.
+func FromTensor(dst []uint8, tensor []float32) {
+	const plane = Size * Size
+	dst = dst[:numPixels]
+	for i := range plane {
+		for c := range Channels {
+			dst[Channels*i+c] = uint8(255*min(max(tensor[c*plane+i], 0), 1) + 0.5)
+		}
+	}
+}
+
 func (d *Decoder) decode(dst []uint8, data []byte) (Info, error) {
 	format, err := formatOf(data)
 	if err != nil {

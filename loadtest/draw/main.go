@@ -110,7 +110,7 @@ func pictures(ctx context.Context, overrides ...string) (*index, error) {
 		if count[label]++; n >= perClass {
 			continue
 		}
-		img, class := pixels(test.Image(i)), manifest.Classes[label]
+		img, class := imaging.Picture(test.Image(i), imaging.Size), manifest.Classes[label]
 		name := fmt.Sprintf("%s-%d", strings.ToLower(class), n)
 		formats := []string{".png", ".jpg"}
 		if n == 0 {
@@ -161,14 +161,4 @@ func (all *index) add(name, format, label string, img image.Image) error {
 	p.data = data.Bytes()
 	all.Pictures = append(all.Pictures, p)
 	return nil
-}
-
-// pixels makes an image of rows of RGB.
-func pixels(rgb []uint8) image.Image {
-	img := image.NewNRGBA(image.Rect(0, 0, imaging.Size, imaging.Size))
-	for i := range imaging.Size * imaging.Size {
-		copy(img.Pix[4*i:], rgb[3*i:3*i+3])
-		img.Pix[4*i+3] = 0xff
-	}
-	return img
 }

@@ -7,8 +7,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"image"
-	"image/png"
 	"log"
 	"os"
 	"path/filepath"
@@ -38,20 +36,8 @@ func main() {
 		log.Fatal(err)
 	}
 	for i := range test.Labels {
-		picture := image.NewNRGBA(image.Rect(0, 0, imaging.Size, imaging.Size))
-		for p := range imaging.Size * imaging.Size {
-			copy(picture.Pix[4*p:], test.Image(i)[3*p:3*p+3])
-			picture.Pix[4*p+3] = 0xff
-		}
 		name := fmt.Sprintf("samples/%s-%d.png", strings.ToLower(manifest.Classes[test.Labels[i]]), i%each+1)
-		file, err := os.Create(name)
-		if err != nil {
-			log.Fatal(err)
-		}
-		if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(file, picture); err != nil {
-			log.Fatal(err)
-		}
-		if err := file.Close(); err != nil {
+		if err := os.WriteFile(name, imaging.EncodePNG(imaging.Picture(test.Image(i), imaging.Size)), 0o644); err != nil {
 			log.Fatal(err)
 		}
 	}

@@ -137,11 +137,7 @@ func renderDrift(d Drift) ([]byte, error) {
 		if _, err := decoder.Decode(pixels, p.Data); err != nil {
 			continue // a tensor's, or one that has gone from the log
 		}
-		uri, err := pngURI(pixels, imaging.Size, imaging.Size)
-		if err != nil {
-			return nil, err
-		}
-		v.Pictures = append(v.Pictures, driftPicture{p, uri})
+		v.Pictures = append(v.Pictures, driftPicture{p, pngURI(pixels, imaging.Size)})
 	}
 	var html bytes.Buffer
 	if err := pages.ExecuteTemplate(&html, "drift.html.tmpl", v); err != nil {

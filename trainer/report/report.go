@@ -11,9 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
-	"image"
-	"image/color"
-	"image/png"
 	"math"
 	"slices"
 	"strconv"
@@ -182,9 +179,7 @@ func render(r Report) ([]byte, error) {
 		}
 		v.Best = append(v.Best, m)
 	}
-	if v.Scale, err = scaleURI(); err != nil {
-		return nil, err
-	}
+	v.Scale = scaleURI()
 	v.Facts = facts(r, h)
 
 	var html bytes.Buffer
@@ -230,19 +225,13 @@ func surest(r Report, label uint8, right bool, show int) (pictures, error) {
 	m := pictures{Is: classes[label], Called: classes[called], Count: len(found)}
 	for _, i := range found[:min(len(found), show)] {
 		pixels := r.Split.Image(i)
-		uri, err := pngURI(pixels, imaging.Size, imaging.Size)
-		if err != nil {
-			return m, fmt.Errorf("picture %d: %w", i, err)
-		}
-		p := picture{Index: i, Probability: model.Probability(r.Logits[i]), PNG: uri}
+		p := picture{Index: i, Probability: model.Probability(r.Logits[i]), PNG: pngURI(pixels, imaging.Size)}
 		if r.Explain != nil {
 			values, err := r.Explain(pixels, called == dataset.Fake)
-			if err == nil {
-				p.Map, err = mapURI(pixels, values)
-			}
 			if err != nil {
 				return m, fmt.Errorf("explain picture %d: %w", i, err)
 			}
+			p.Map = mapURI(pixels, values)
 		}
 		m.Shown = append(m.Shown, p)
 	}
@@ -251,14 +240,14 @@ func surest(r Report, label uint8, right bool, show int) (pictures, error) {
 
 // mapURI draws a map over its picture, which has lost its colours so that those of the
 // map are told from them.
-func mapURI(pixels []uint8, values []float32) (template.URL, error) {
+func mapURI(pixels []uint8, values []float32) template.URL {
 	drawn := make([]uint8, len(pixels))
 	for i, v := range values {
 		rgb := pixels[imaging.Channels*i:]
 		grey := 0.299*float64(rgb[0]) + 0.587*float64(rgb[1]) + 0.114*float64(rgb[2])
 		heat(drawn[imaging.Channels*i:], float64(v), 30+0.6*grey)
 	}
-	return pngURI(drawn, imaging.Size, imaging.Size)
+	return pngURI(drawn, imaging.Size)
 }
 
 // heat colours a grey pixel by the map's value there: not at all at 0, then blue, red
@@ -275,29 +264,19 @@ func heat(rgb []uint8, v, grey float64) {
 }
 
 // scaleURI draws the colours of a map's values from 0 to 1 over a medium grey.
-func scaleURI() (template.URL, error) {
+func scaleURI() template.URL {
 	const steps = 64
 	drawn := make([]uint8, steps*imaging.Channels)
 	for i := range steps {
 		heat(drawn[imaging.Channels*i:], float64(i)/(steps-1), 110)
 	}
-	return pngURI(drawn, steps, 1)
+	return pngURI(drawn, steps)
 }
 
 // pngURI encodes the pixels of a picture so that they stand in the page itself.
-func pngURI(pixels []uint8, width, height int) (template.URL, error) {
-	img := image.NewNRGBA(image.Rect(0, 0, width, height))
-	for i := range width * height {
-		rgb := pixels[i*imaging.Channels:]
-		img.SetNRGBA(i%width, i/width, color.NRGBA{R: rgb[0], G: rgb[1], B: rgb[2], A: 255})
-	}
-	var data bytes.Buffer
-	encoder := png.Encoder{CompressionLevel: png.BestCompression}
-	if err := encoder.Encode(&data, img); err != nil {
-		return "", err
-	}
-	text := "data:image/png;base64," + base64.StdEncoding.EncodeToString(data.Bytes())
-	return template.URL(text), nil //nolint:gosec // made here
+func pngURI(pixels []uint8, width int) template.URL {
+	text := "data:image/png;base64," + base64.StdEncoding.EncodeToString(imaging.EncodePNG(imaging.Picture(pixels, width)))
+	return template.URL(text) //nolint:gosec // made here
 }
 
 // facts lists what identifies the run, and what it was made from.

@@ -1,0 +1,72 @@
+package imaging
+
+import (
+	"bytes"
+	"slices"
+	"sync"
+	"testing"
+)
+
+func TestAnEncodedPictureIsDecodedToTheSamePixels(t *testing.T) {
+	pixels := make([]uint8, numPixels)
+	for i := range pixels {
+		pixels[i] = uint8(i*i/3 + i)
+	}
+	want := EncodePNG(Picture(pixels, Size))
+	got := make([]uint8, numPixels)
+	if err := new(Decoder).Pixels(got, want); err != nil || !slices.Equal(got, pixels) {
+		t.Errorf("other pixels, %v", err)
+	}
+	tensor, back := make([]float32, numPixels), make([]uint8, numPixels)
+	ToTensor(tensor, pixels)
+	if FromTensor(back, tensor); !slices.Equal(back, pixels) {
+		t.Error("other pixels after the tensor")
+	}
+	// The buffers that are used again leave no trace, whoever else uses them.
+	var group sync.WaitGroup
+	for n := 1; n <= 8; n++ {
+		group.Go(func() {
+			EncodePNG(Picture(pixels[:3*n*8], 8))
+			if !bytes.Equal(EncodePNG(Picture(pixels, Size)), want) {
+				t.Error("the same picture gives other bytes")
+			}
+		})
+	}
+	group.Wait()
+	if img := Picture(pixels[:3*6*2], 6); img.Rect.Dx() != 6 || img.Rect.Dy() != 2 {
+		t.Errorf("%v", img.Rect)
+	}
+}
+
+func TestPixelsThatAreNoRowsAreNoPicture(t *testing.T) {
+	for _, test := range []struct{ bytes, width int }{{0, 1}, {3, 0}, {10, 3}, {9, 2}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%d bytes of width %d", test.bytes, test.width)
+				}
+			}()
+			Picture(make([]uint8, test.bytes), test.width)
+		}()
+	}
+}
+
+func TestATensorBeyondLevelsIsCutOff(t *testing.T) {
+	tensor, pixels := make([]float32, numPixels), make([]uint8, numPixels)
+	tensor[0], tensor[1] = -1, 7
+	if FromTensor(pixels, tensor); pixels[0] != 0 || pixels[3] != 255 {
+		t.Errorf("%v", pixels[:6])
+	}
+}
+
+func BenchmarkEncodePNG(b *testing.B) {
+	pixels := make([]uint8, numPixels)
+	for i := range pixels {
+		pixels[i] = uint8(i * i / 3)
+	}
+	img := Picture(pixels, Size)
+	b.ReportAllocs()
+	for b.Loop() {
+		EncodePNG(img)
+	}
+}
