@@ -112,7 +112,17 @@ type accuracy struct {
 	known bool
 }
 
-// of returns the share for the model in use, and whether there is any.
+// rightVerdicts is the share of right verdicts of the model in use among those that users
+// spoke of, and whether there is any.
+func (m *Main) rightVerdicts() (share float64, known bool) {
+	use := m.models.current.Load()
+	if m.reader == nil || use == nil {
+		return 0, false
+	}
+	return m.accuracy.of(m.reader, use.file.Digest)
+}
+
+// of returns the share for the model, and whether there is any.
 func (a *accuracy) of(log predlog.Reader, model string) (share float64, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

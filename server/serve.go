@@ -106,13 +106,7 @@ func (m *Main) Run(ctx context.Context) (err error) {
 		LogWaiting:  func() int { return waiting(m.predictions) },
 		LogOutbox:   m.spilled,
 		LogWritable: func() bool { return m.predictions == nil || m.predictions.Err() == nil },
-		Accuracy: func() (float64, bool) {
-			use := m.models.current.Load()
-			if m.reader == nil || use == nil {
-				return 0, false
-			}
-			return m.accuracy.of(m.reader, use.file.Digest)
-		},
+		Accuracy:    m.rightVerdicts,
 	})
 	m.history = newHistory(m)
 	if m.tracing, err = telemetry.NewTracing(ctx, versionText()); err != nil {

@@ -166,10 +166,8 @@ func (h *history) stats(now time.Time) (*Stats, error) {
 			s.Drift = DriftOf{true, &found.Drift, &found.Time, found.Records}
 		}
 	}
-	if m.reader != nil {
-		if share, known := m.accuracy.of(m.reader, m.models.current.Load().file.Digest); known {
-			s.Feedback.Accuracy = &share
-		}
+	if share, known := m.rightVerdicts(); known {
+		s.Feedback.Accuracy = &share
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
