@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -65,12 +66,21 @@ func (c *evaluateCommand) Run(ctx context.Context, std streams) error {
 			return err
 		}
 	}
+	return std.show(result)
+}
+
+// show prints a result: for a program to read on out, for a person on err.
+func (s streams) show(result interface {
+	JSON() ([]byte, error)
+	WriteTable(io.Writer)
+},
+) error {
 	text, err := result.JSON()
 	if err != nil {
 		return err
 	}
-	result.WriteTable(std.err)
-	_, err = std.out.Write(text)
+	result.WriteTable(s.err)
+	_, err = s.out.Write(text)
 	return err
 }
 
@@ -86,13 +96,7 @@ func (c *evaluateCommand) measureLog(ctx context.Context, std streams) (err erro
 	if err != nil {
 		return err
 	}
-	text, err := result.JSON()
-	if err != nil {
-		return err
-	}
-	result.WriteTable(std.err)
-	_, err = std.out.Write(text)
-	return err
+	return std.show(result)
 }
 
 // writeReport writes the page, with what the model's run folder tells of the training.
