@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -277,16 +278,26 @@ func TestFeedbackIsPublished(t *testing.T) {
 	if f := heard(t, m, other, "FAKE", ""); f.Verdict != "" || f.Correct != nil {
 		t.Errorf("answered %+v", f)
 	}
-	for _, want := range []string{id, other} {
+	published := map[string]string{}
+	for range 2 { // in any order: a topic promises none
 		message, err := subscriptions["feedback"].Receive(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		message.Ack()
 		var f predlog.Feedback
-		if err := json.Unmarshal(message.Body, &f); err != nil || f.ID != want {
-			t.Errorf("published %s, want one on %s", message.Body, want)
+		if err := json.Unmarshal(message.Body, &f); err != nil {
+			t.Fatalf("published %s: %v", message.Body, err)
 		}
+		published[f.ID] = f.Label
+	}
+	if want := map[string]string{id: "REAL", other: "FAKE"}; !maps.Equal(published, want) {
+		t.Errorf("published %v, want %v", published, want)
+	}
+	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	if message, err := subscriptions["feedback"].Receive(short); err == nil {
+		t.Errorf("published besides: %s", message.Body)
 	}
 	if got := metric(t, m, `fakeart_feedback_total{correct="unknown",label="FAKE"}`); got != 1 {
 		t.Errorf("%g unknown ones counted", got)
