@@ -95,15 +95,15 @@ func (w *driftWatch) look(ctx context.Context) {
 	before := w.last.Load()
 	w.m.log.Debug("looked for drift", "took", time.Since(now).String(), "records", found.Records)
 	if err != nil {
-		w.last.Store(&driftLook{err: err})
 		w.m.metrics.DriftUnknown(found.Records)
+		w.last.Store(&driftLook{err: err}) // after the metrics, as below
 		if before.err == nil || before.err.Error() != err.Error() {
 			w.m.log.Info("drift unknown", "reason", err)
 		}
 		return
 	}
-	w.last.Store(&driftLook{found: found})
 	w.m.metrics.Drift(&found.Result, found.Records, now)
+	w.last.Store(&driftLook{found: found}) // last: whoever reads it finds the metrics that go with it
 	switch had := before.found != nil && before.found.Drift; {
 	case found.Drift && !had:
 		w.m.log.Warn("drift", "columns", strings.Join(found.Drifted(), ", "), "records", found.Records)
