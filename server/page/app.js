@@ -13,7 +13,9 @@ function show() {
   const view = views.includes(wanted) ? wanted : 'judge'
   for (const name of views) {
     document.getElementById(name).hidden = name !== view
-    document.querySelector(`nav a[href="#${name}"]`).toggleAttribute('aria-current', name === view)
+    const link = document.querySelector(`nav a[href="#${name}"]`)
+    if (name === view) link.setAttribute('aria-current', 'page')
+    else link.removeAttribute('aria-current')
   }
   document.title = titles[view]
   if (view === 'models') showModels()

@@ -48,6 +48,7 @@ export function startJudging(askModels) {
   })
   addEventListener('paste', (event) => {
     if (event.target.matches?.('input, textarea')) return
+    if (event.clipboardData.files.length) location.hash = 'judge'
     given(event.clipboardData.files, 'The clipboard holds no picture. Copy one, or choose a file.')
   })
   byId('clear').addEventListener('click', () => {
@@ -110,7 +111,7 @@ function add(files, truth = '') {
     entries.add(entry)
     const original = entry.part('.original')
     original.addEventListener('load', () => {
-      const { naturalWidth: w, naturalHeight: h } = original
+      const [w, h] = sizeAsSeen(original)
       const stack = entry.part('.stack')
       stack.style.aspectRatio = `${w} / ${h}`
       stack.classList.toggle('wide', w >= h)
@@ -140,7 +141,17 @@ function add(files, truth = '') {
     added.append(card)
   }
   cards.prepend(added)
+  cards.firstElementChild?.scrollIntoView({ block: 'nearest' }) // on a phone it is below the screen
   for (const entry of [...entries].slice(-files.length)) enqueue(entry)
+}
+
+// sizeAsSeen is a picture's width and height without the orientation in its EXIF, of which
+// the model knows nothing: naturalWidth and naturalHeight are with it, whatever the style says.
+function sizeAsSeen(picture) {
+  picture.style.cssText = 'position: absolute; width: auto; height: auto; max-width: none'
+  const { offsetWidth, offsetHeight } = picture
+  picture.style.cssText = ''
+  return offsetWidth && offsetHeight ? [offsetWidth, offsetHeight] : [picture.naturalWidth, picture.naturalHeight]
 }
 
 function remove(entry) {
