@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -138,6 +139,9 @@ func (h *history) set(now time.Time) {
 // stats tells what there is to tell now.
 func (h *history) stats(now time.Time) (*Stats, error) {
 	m := h.m
+	h.mu.Lock()
+	marks := slices.Clone(h.marks) // before the counts: none of them is newer
+	h.mu.Unlock()
 	totals, err := m.metrics.Totals(judging...)
 	if err != nil {
 		return nil, err
@@ -169,13 +173,11 @@ func (h *history) stats(now time.Time) (*Stats, error) {
 	if share, known := m.rightVerdicts(); known {
 		s.Feedback.Accuracy = &share
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s.Latency = percentiles(totals.Latency.Since(h.marks[0].totals.Latency))
-	for i, begin := range h.marks {
+	s.Latency = percentiles(totals.Latency.Since(marks[0].totals.Latency))
+	for i, begin := range marks {
 		end := totals
-		if i+1 < len(h.marks) {
-			end = h.marks[i+1].totals
+		if i+1 < len(marks) {
+			end = marks[i+1].totals
 		}
 		s.History = append(s.History, StatsOf{
 			Time: begin.time, ByLabel: byLabel(end, begin.totals), Errors: end.Errors - begin.totals.Errors,
