@@ -37,6 +37,7 @@ func TestStatsTellWhatWasDoneWhen(t *testing.T) {
 	mark := time.Now().UTC()
 	m.history.set(mark)
 	judge(3)
+	written(t, m, 5)
 	s := statsOf(t, m)
 	if total := s.Predictions.Real + s.Predictions.Fake; total != 5 || s.Requests != 5 || s.Errors != 0 {
 		t.Errorf("%d judged in %d requests with %d errors, want 5, 5 and 0", total, s.Requests, s.Errors)
