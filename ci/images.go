@@ -29,7 +29,8 @@ func (m *Fakeart) ServerImage(
 	// What it is for; without it what the engine runs.
 	// +optional
 	platform string,
-) (*dagger.Container, error) {
+) (_ *dagger.Container, err error) {
+	defer explain("server-image", &err)
 	return m.container(ctx, "server", platform)
 }
 
@@ -39,7 +40,8 @@ func (m *Fakeart) TrainerImage(
 	// What it is for; without it what the engine runs.
 	// +optional
 	platform string,
-) (*dagger.Container, error) {
+) (_ *dagger.Container, err error) {
+	defer explain("trainer-image", &err)
 	return m.container(ctx, "trainer", platform)
 }
 
@@ -52,7 +54,8 @@ func (m *Fakeart) ImageTarball(
 	// What it is for; without it what the engine runs.
 	// +optional
 	platform string,
-) (*dagger.File, error) {
+) (_ *dagger.File, err error) {
+	defer explain("image-tarball", &err)
 	if !slices.Contains(stage.Programs, program) {
 		return nil, fmt.Errorf("program %q: there are images of %s", program, strings.Join(stage.Programs, " and "))
 	}
@@ -130,13 +133,14 @@ func (m *Fakeart) Publish(
 	// OpenID Connect token to sign with instead of a key.
 	// +optional
 	identityToken *dagger.Secret,
-) (string, error) {
+) (_ string, err error) {
+	defer explain("publish", &err)
 	var (
 		target  publish.Target
 		made    map[string]*oci.Bundle
 		digests string
 	)
-	err := steps.InTurn(ctx,
+	err = steps.InTurn(ctx,
 		steps.Step{Name: "arguments", Run: func(ctx context.Context) (err error) {
 			if err := stage.CheckPlatforms(platforms); err != nil {
 				return err
@@ -194,7 +198,8 @@ func (m *Fakeart) Promote(
 	// The registry itself, where containers do not reach it: tcp://127.0.0.1:5000.
 	// +optional
 	registryService *dagger.Service,
-) (string, error) {
+) (_ string, err error) {
+	defer explain("promote", &err)
 	ref, err := name.NewDigest(from)
 	if err != nil {
 		return "", fmt.Errorf("image %q: name it by its digest, HOST/PATH@sha256:…", from)

@@ -30,7 +30,8 @@ func (m *Fakeart) InfraPreview(
 	// Folder with Pulumi's plug-ins, as ~/.pulumi/plugins, where they cannot be downloaded.
 	// +optional
 	plugins *dagger.Directory,
-) (string, error) {
+) (_ string, err error) {
+	defer explain("infra-preview", &err)
 	c, err := m.pulumi(ctx, passphrase, backend, googleCredentials, plugins)
 	if err != nil {
 		return "", err
@@ -57,7 +58,8 @@ func (m *Fakeart) InfraUp(
 	// Folder with Pulumi's plug-ins, as ~/.pulumi/plugins, where they cannot be downloaded.
 	// +optional
 	plugins *dagger.Directory,
-) (string, error) {
+) (_ string, err error) {
+	defer explain("infra-up", &err)
 	c, err := m.pulumi(ctx, passphrase, backend, googleCredentials, plugins)
 	if err != nil {
 		return "", err
@@ -89,7 +91,8 @@ func (m *Fakeart) Deploy(
 	// Folder with Pulumi's plug-ins, as ~/.pulumi/plugins, where they cannot be downloaded.
 	// +optional
 	plugins *dagger.Directory,
-) (string, error) {
+) (_ string, err error) {
+	defer explain("deploy", &err)
 	for _, given := range []string{image, trainerImage} {
 		if _, err := name.NewDigest(given); given != "" && err != nil {
 			return "", fmt.Errorf("image %q: name it by its digest, HOST/PATH@sha256:…: what a tag means changes", given)

@@ -6,16 +6,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
 	"dagger/fakeart/internal/dagger"
 	"dagger/fakeart/internal/pins"
 	"dagger/fakeart/internal/stage"
-	"dagger/fakeart/internal/steps"
 )
 
 // Fakeart is the pipeline of a checkout.
@@ -99,7 +96,8 @@ func New(
 }
 
 // Lint checks style and likely mistakes, in every module; returns what was printed
-func (m *Fakeart) Lint(ctx context.Context) (string, error) { //nolint:unparam // the caller of the function sees it
+func (m *Fakeart) Lint(ctx context.Context) (_ string, err error) { //nolint:unparam // the caller of the function sees it
+	defer explain("lint", &err)
 	c, err := m.checkout(ctx)
 	if err != nil {
 		return "", err
@@ -114,7 +112,8 @@ func (m *Fakeart) Lint(ctx context.Context) (string, error) { //nolint:unparam /
 }
 
 // Test runs all tests under the race detector, those of the alerts, a short fuzzing and the demo; returns the coverage: cover.out, and coverage.txt by package
-func (m *Fakeart) Test(ctx context.Context) (*dagger.Directory, error) { //nolint:unparam // the caller of the function sees it
+func (m *Fakeart) Test(ctx context.Context) (_ *dagger.Directory, err error) { //nolint:unparam // the caller of the function sees it
+	defer explain("test", &err)
 	c, err := m.checkout(ctx)
 	if err != nil {
 		return nil, err
@@ -138,7 +137,8 @@ func (m *Fakeart) Build(
 	// What to build for.
 	// +default=["linux/amd64", "linux/arm64"]
 	platforms []string,
-) (*dagger.Directory, error) {
+) (_ *dagger.Directory, err error) {
+	defer explain("build", &err)
 	c, err := m.checkout(ctx, withCompilers)
 	if err != nil {
 		return nil, err
@@ -168,7 +168,8 @@ func (m *Fakeart) Train(
 	// A folder that `trainer data prepare` has made; without it the data are prepared first.
 	// +optional
 	data *dagger.Directory,
-) (*dagger.Directory, error) {
+) (_ *dagger.Directory, err error) {
+	defer explain("train", &err)
 	platform, err := dag.DefaultPlatform(ctx)
 	if err != nil {
 		return nil, err
@@ -205,7 +206,8 @@ func (m *Fakeart) Docs(
 	// Where links to the repository's files lead, a URL; without it a placeholder.
 	// +optional
 	repository string,
-) (*dagger.Directory, error) {
+) (_ *dagger.Directory, err error) {
+	defer explain("docs", &err)
 	c, err := m.checkout(ctx)
 	if err != nil {
 		return nil, err
@@ -220,7 +222,8 @@ func (m *Fakeart) Docs(
 // RenewImages looks up the digests of the images that images are made of; returns the file for ci/images.yaml
 //
 // +cache="never"
-func (m *Fakeart) RenewImages(ctx context.Context) (*dagger.File, error) {
+func (m *Fakeart) RenewImages(ctx context.Context) (_ *dagger.File, err error) {
+	defer explain("renew-images", &err)
 	text, err := m.Source.File("ci/images.yaml").Contents(ctx)
 	if err != nil {
 		return nil, err
@@ -412,22 +415,4 @@ func platformsWith(platform string) []string {
 func printed(ctx context.Context, step string, c *dagger.Container) (string, error) {
 	out, err := c.CombinedOutput(ctx)
 	return out, explained(step, err)
-}
-
-// failure is a command that failed in a container. It knows what was printed.
-type failure struct{ *dagger.ExecError }
-
-func (f failure) Output() string { return f.Stdout + "\n" + f.Stderr }
-
-func (f failure) Error() string {
-	return strings.Join(f.Cmd, " ") + ": exit code " + strconv.Itoa(f.ExitCode)
-}
-
-// explained is the error of a step, with what its command printed if it was one.
-func explained(step string, err error) error {
-	var exec *dagger.ExecError
-	if errors.As(err, &exec) {
-		err = failure{exec}
-	}
-	return steps.Named(step, err)
 }

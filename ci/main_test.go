@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -39,6 +40,9 @@ type engine struct {
 
 	// fail makes commands fail whose chain has this text.
 	fail string
+	// failing is the query that fails, and queries are all so far, without what differs between runs.
+	failing string
+	queries []string
 	// stage is what commands build, and base an archive of what images stand on.
 	stage, base string
 	// accuracy is the model's.
@@ -135,7 +139,7 @@ func (e *engine) answer(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	data, err := e.fields("", query.Operations[0].SelectionSet)
+	data, err := e.selection("", query.Operations[0].SelectionSet)
 	var failed *commandError
 	response := map[string]any{"data": data}
 	switch {
@@ -158,8 +162,8 @@ type commandError struct{ command string }
 
 func (c *commandError) Error() string { return c.command }
 
-// fields answers a selection.
-func (e *engine) fields(chain string, set ast.SelectionSet) (map[string]any, error) {
+// selection answers a selection.
+func (e *engine) selection(chain string, set ast.SelectionSet) (map[string]any, error) {
 	data := map[string]any{}
 	for _, s := range set {
 		f := s.(*ast.Field)
@@ -172,7 +176,7 @@ func (e *engine) fields(chain string, set ast.SelectionSet) (map[string]any, err
 		text := strings.TrimPrefix(chain+"."+f.Name+"("+strings.Join(args, ", ")+")", ".")
 		var err error
 		if len(f.SelectionSet) > 0 {
-			data[f.Alias], err = e.fields(text, f.SelectionSet)
+			data[f.Alias], err = e.selection(text, f.SelectionSet)
 		} else {
 			data[f.Alias], err = e.value(text, f, args)
 		}
@@ -205,6 +209,13 @@ func (e *engine) expand(v *ast.Value) string {
 func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	query := changing.ReplaceAllString(chain, "")
+	if e.queries = append(e.queries, query); query == e.failing {
+		if at := strings.LastIndex(chain, "withExec("); at >= 0 {
+			return nil, &commandError{chain[at:]}
+		}
+		return nil, errors.New("lookup registry.example: no such host")
+	}
 	if f.Name == "id" {
 		e.chains = append(e.chains, strings.TrimSuffix(chain, ".id()"))
 		return fmt.Sprintf("identifier-%d", len(e.chains)-1), nil
@@ -259,6 +270,17 @@ func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 	}
 	return nil, fmt.Errorf("the stand-in has no answer to %s", chain)
 }
+
+// failOn makes the query fail, none if it is empty, and returns the queries since the last call.
+func (e *engine) failOn(query string) (sent []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	sent, e.failing, e.queries = e.queries, query, nil
+	return sent
+}
+
+// changing is the part of a query that differs between two runs.
+var changing = regexp.MustCompile(`FAKEART_CALLED_AT, [^)]*|export\(.*`)
 
 // ran lists the commands that were asked for, last ones of a chain, without repeats.
 func (e *engine) ran() []string {
@@ -336,7 +358,7 @@ func TestAFailureNamesItsStepLast(t *testing.T) {
 			if err == nil || digests != "" {
 				t.Fatalf("it returned %q", digests)
 			}
-			lines := strings.Split(err.Error(), "\n")
+			lines := strings.Split(shown(err), "\n")
 			last := lines[len(lines)-1]
 			if !strings.HasPrefix(last, "step "+c.step) || !strings.Contains(last, " failed: "+c.command) || !strings.Contains(last, "exit code 2") {
 				t.Errorf("the last line is %q", last)
@@ -356,7 +378,7 @@ func TestAModelThatIsNotGoodEnoughMakesNoImage(t *testing.T) {
 	e.accuracy = 0.5
 	host, tags := registrytest.Serve(t, nil)
 	_, err := module().Pipeline(t.Context(), "smoke", 0.9, own, host+"/fakeart", nil, "", nil, nil, "")
-	if err == nil || !strings.HasPrefix(err.Error(), "step gate failed: accuracy 0.5000 on 1000 pictures, at least 0.9000") {
+	if err == nil || !strings.HasPrefix(shown(err), "step gate failed: accuracy 0.5000 on 1000 pictures, at least 0.9000") {
 		t.Errorf("error %v", err)
 	}
 	if got := tags(); len(got) > 0 {
@@ -402,7 +424,7 @@ func TestWrongArgumentsAreFoundBeforeTheWork(t *testing.T) {
 			return "", err
 		},
 	} {
-		if _, err := call(t.Context(), module()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := call(t.Context(), module()); err == nil || !strings.Contains(shown(err), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
@@ -420,7 +442,7 @@ func TestARegistryThatRefusesMovesNoTag(t *testing.T) {
 		return 0
 	})
 	_, err := module().Publish(t.Context(), host+"/fakeart", []string{"latest"}, own, "", nil, nil, "", nil, nil, nil)
-	if err == nil || !strings.HasPrefix(err.Error(), "step push failed: push "+host+"/fakeart/trainer@sha256:") {
+	if err == nil || !strings.HasPrefix(shown(err), "step push failed: push "+host+"/fakeart/trainer@sha256:") {
 		t.Errorf("error %v", err)
 	}
 	if got := tags(); len(got) > 0 {
@@ -444,7 +466,7 @@ func TestAnImageIsSignedBeforeItHasATag(t *testing.T) {
 	host, tags := registrytest.Serve(t, nil)
 	e.fail = "cosign sign"
 	_, err := module().Publish(t.Context(), host+"/fakeart", []string{"latest"}, own, "me", dag.SetSecret("p", "x"), nil, "", dag.SetSecret("k", "x"), dag.SetSecret("kp", "x"), nil)
-	if err == nil || !strings.Contains(err.Error(), "step sign failed: cosign sign --yes --key /run/cosign.key") {
+	if err == nil || !strings.Contains(shown(err), "step sign failed: cosign sign --yes --key /run/cosign.key") {
 		t.Errorf("error %v", err)
 	}
 	if got := tags(); len(got) > 0 {

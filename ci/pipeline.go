@@ -45,13 +45,14 @@ func (m *Fakeart) Pipeline(
 	// Who builds, for the provenance: a URI.
 	// +optional
 	builder string,
-) (string, error) {
+) (_ string, err error) {
+	defer explain("pipeline", &err)
 	var (
 		target  publish.Target
 		made    map[string]*oci.Bundle
 		digests string
 	)
-	err := steps.InTurn(ctx,
+	err = steps.InTurn(ctx,
 		// What is wrong with the arguments is said before the work, not after it.
 		steps.Step{Name: "arguments", Run: func(ctx context.Context) (err error) {
 			if err := stage.CheckPlatforms(platforms); err != nil {
@@ -152,7 +153,8 @@ func (m *Fakeart) Run(
 	// Who builds, for the provenance: a URI.
 	// +optional
 	builder string,
-) (string, error) {
+) (_ string, err error) {
+	defer explain("run", &err)
 	return m.Pipeline(ctx, experiment, minAccuracy, platforms, registry, tags, registryUsername, registryPassword, registryService, builder)
 }
 
@@ -167,7 +169,8 @@ func (m *Fakeart) LoadTest(
 	// What is served; without it a model is trained, as experiment smoke has it.
 	// +optional
 	model *dagger.File,
-) (*dagger.Directory, error) {
+) (_ *dagger.Directory, err error) {
+	defer explain("load-test", &err)
 	if model == nil {
 		run, err := m.Train(ctx, "smoke", nil, nil)
 		if err != nil {

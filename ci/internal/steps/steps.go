@@ -34,7 +34,9 @@ type Failed struct {
 	Err  error
 }
 
-func (f *Failed) Unwrap() error { return f.Err }
+// Unwrap returns the reason as a list, for Dagger's generated code: an engine's error that it
+// finds in a chain of single errors replaces the whole chain, and with it the step's name.
+func (f *Failed) Unwrap() []error { return []error{f.Err} }
 
 func (f *Failed) Error() string {
 	var printed Printed
@@ -73,10 +75,27 @@ func InTurn(ctx context.Context, steps ...Step) error {
 
 func one(ctx context.Context, s Step) error { return Named(s.Name, s.Run(ctx)) }
 
-// Named returns the error as that of a step, unless it is one of an inner step already.
+// Named returns err as the error of a step. If err is or wraps the error of an inner step, that
+// step is the one that is named.
 func Named(step string, err error) error {
-	if inner := new(Failed); err == nil || errors.As(err, &inner) {
+	if _, ok := err.(*Failed); err == nil || ok { //nolint:errorlint // a wrapped one has more to say
 		return err
 	}
+	if inner := new(Failed); errors.As(err, &inner) {
+		return &Failed{Step: inner.Step, Err: &wrapped{err, inner}}
+	}
 	return &Failed{Step: step, Err: err}
+}
+
+// wrapped is an error around that of an inner step. Its text has the inner step's reason in place
+// of the inner step's whole text.
+type wrapped struct {
+	error
+	inner *Failed
+}
+
+func (w *wrapped) Unwrap() error { return w.error }
+
+func (w *wrapped) Error() string {
+	return strings.Replace(w.error.Error(), w.inner.Error(), w.inner.Err.Error(), 1)
 }

@@ -64,6 +64,36 @@ func TestTheInnermostStepIsTheOneThatIsNamed(t *testing.T) {
 	}
 }
 
+func TestNamed(t *testing.T) {
+	command := printed{"one\ntwo\n"}
+	for _, c := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"no_error", nil, ""},
+		{"inner_step", Named("train", errors.New("no such experiment")), "step train failed: no such experiment"},
+		{"text_around_inner_step", fmt.Errorf("sign image: %w; hint", Named("tool", errors.New("no such host"))), "step tool failed: sign image: no such host; hint"},
+		{"text_around_command", fmt.Errorf("sign image: %w", Named("tool", command)), "one\ntwo\nstep tool failed: sign image: make test: exit code 2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := Named("outer", c.err)
+			if c.err == nil {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err.Error() != c.want {
+				t.Errorf("error %q, want %q", err, c.want)
+			}
+			if !errors.Is(err, c.err) || Named("outermost", err) != err { //nolint:errorlint // the same one
+				t.Errorf("%q lost the error that it was made of", err)
+			}
+		})
+	}
+}
+
 func TestStepsTogetherRunAtOnceAndTheFirstFailureCancelsTheRest(t *testing.T) {
 	waiting, cause := make(chan struct{}), errors.New("no")
 	err := Together(

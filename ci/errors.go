@@ -1,0 +1,41 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"dagger/fakeart/internal/dagger"
+	"dagger/fakeart/internal/steps"
+)
+
+// explain turns *err into the error of a step, unless it already is the error of an inner one.
+// Every function that callers can see defers it: of other errors that wrap an engine's, the
+// generated SDK code prints only the engine's message.
+func explain(step string, err *error) { *err = explained(step, *err) }
+
+// explained returns err as the error of a step. If a command failed in a container, the error
+// includes the end of the command's output.
+func explained(step string, err error) error {
+	var exec *dagger.ExecError
+	if inner := new(steps.Failed); !errors.As(err, &inner) && errors.As(err, &exec) {
+		err = &failure{exec, err}
+	}
+	return steps.Named(step, err)
+}
+
+// failure is the error of a command that failed in a container. It implements [steps.Printed].
+type failure struct {
+	exec *dagger.ExecError
+	err  error // exec, or an error that wraps it
+}
+
+func (f *failure) Output() string { return f.exec.Stdout + "\n" + f.exec.Stderr }
+
+func (f *failure) Unwrap() error { return f.err }
+
+// Error replaces the engine's message with the command and its exit code.
+func (f *failure) Error() string {
+	reason := fmt.Sprintf("%s: exit code %d", strings.Join(f.exec.Cmd, " "), f.exec.ExitCode)
+	return strings.Replace(f.err.Error(), f.exec.Error(), reason, 1)
+}

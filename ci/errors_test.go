@@ -1,0 +1,159 @@
+//go:build offline
+
+package main
+
+import (
+	"context"
+	"go/ast"
+	"go/parser"
+	"go/token"
+
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"dagger/fakeart/internal/publish/registrytest"
+	"dagger/fakeart/internal/stage/stagetest"
+)
+
+// shown returns the text that callers of a function see: the generated code of
+// Dagger v0.20.3 (convertError in cmd/codegen/generator/go/templates/modules.go) replaces an error by the engine's
+// error at the end of its chain.
+func shown(err error) string {
+	if original := engineError(err); original != nil {
+		return original.Message
+	}
+	return err.Error()
+}
+
+func engineError(err error) *gqlerror.Error {
+	switch x := err.(type) { //nolint:errorlint // like the generated code
+	case *gqlerror.Error:
+		return x
+	case interface{ Unwrap() []error }:
+		return nil
+	case interface{ Unwrap() error }:
+		return engineError(x.Unwrap())
+	}
+	return nil
+}
+
+// function is an exported method of the module's object, callable with arguments by name.
+type function struct {
+	name   string
+	params []string
+	method reflect.Method
+}
+
+// functions returns all exported methods that can fail.
+func functions(t *testing.T) []function {
+	t.Helper()
+	packages, err := parser.ParseDir(token.NewFileSet(), ".", nil, 0) //nolint:staticcheck // names of parameters need no types
+	if err != nil {
+		t.Fatal(err)
+	}
+	params := map[string][]string{}
+	for _, file := range packages["main"].Files {
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Recv == nil {
+				continue
+			}
+			for _, field := range f.Type.Params.List {
+				for _, name := range field.Names {
+					params[f.Name.Name] = append(params[f.Name.Name], name.Name)
+				}
+			}
+		}
+	}
+	var all []function
+	for object := reflect.TypeFor[*Fakeart](); len(all) < object.NumMethod(); {
+		method := object.Method(len(all))
+		all = append(all, function{method.Name, params[method.Name], method})
+	}
+	return slices.DeleteFunc(all, func(f function) bool {
+		results := f.method.Type.NumOut()
+		return results == 0 || f.method.Type.Out(results-1) != reflect.TypeFor[error]()
+	})
+}
+
+// call calls the function with a value for each parameter that values names, and with the zero
+// value for the others.
+func (f function) call(ctx context.Context, m *Fakeart, values map[string]any) error {
+	in := []reflect.Value{reflect.ValueOf(m)}
+	for i, name := range f.params {
+		kind := f.method.Type.In(i + 1)
+		value := reflect.Zero(kind)
+		if kind == reflect.TypeFor[context.Context]() {
+			value = reflect.ValueOf(ctx)
+		} else if given, ok := values[name]; ok {
+			value = reflect.ValueOf(given).Convert(kind)
+		}
+		in = append(in, value)
+	}
+	out := f.method.Func.Call(in)
+	err, _ := out[len(out)-1].Interface().(error)
+	return err
+}
+
+// TestErrorsNameTheStep fails, for each function, the first and the last query of each kind, like an image
+// that cannot be pulled or a command that exits with 2.
+func TestErrorsNameTheStep(t *testing.T) {
+	all := functions(t)
+	t.Chdir(t.TempDir()) // where a function leaves its files
+	e := start(t)
+	host, _ := registrytest.Serve(t, nil)
+	e.service = host
+	values := map[string]any{
+		"registry": host + "/fakeart", "registryUsername": "me", "registryPassword": dag.SetSecret("p", "x"),
+		"registryService": dag.Address("tcp://" + host).Service(), "signingKey": dag.SetSecret("k", "x"), "signingPassword": dag.SetSecret("kp", "x"),
+		"platforms": own, "platform": stagetest.Platform, "program": "server", "experiment": "smoke", "minAccuracy": 0.9,
+		"backend": "gs://state", "stack": "dev", "image": host + "/server@sha256:" + strings.Repeat("1", 64), "scenario": "smoke", "path": "/",
+	}
+	digests, err := module().Publish(t.Context(), host+"/dev", nil, own, "", nil, nil, "", nil, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values["from"] = strings.Fields(digests)[1]
+	for _, f := range all {
+		t.Run(f.name, func(t *testing.T) {
+			e.failOn("")
+			if err := f.call(t.Context(), module(), values); err != nil {
+				t.Fatal(err)
+			}
+			for _, query := range firstAndLast(e.failOn("")) {
+				e.failOn(query)
+				err := f.call(t.Context(), module(), values)
+				if err == nil {
+					t.Fatalf("it did not send the query %s again", query)
+				}
+				lines := strings.Split(shown(err), "\n")
+				if last := lines[len(lines)-1]; !strings.HasPrefix(last, "step ") || !strings.Contains(last, " failed: ") {
+					t.Errorf("%s failed; the error shown is %q", query, shown(err))
+				}
+			}
+		})
+	}
+}
+
+// firstAndLast returns the first and the last query for each field that queries end in.
+func firstAndLast(queries []string) []string {
+	var first, last []string
+	seen := map[string]int{} // index in last, by field
+	for i, q := range queries {
+		field := q[strings.LastIndex(q, ").")+1:]
+		field, _, _ = strings.Cut(field, "(")
+		at, ok := seen[field]
+		switch {
+		case !ok:
+			seen[field] = len(last)
+			first, last = append(first, q), append(last, q)
+		case !slices.Contains(queries[:i], q):
+			last[at] = q
+		}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(append(first, last...))))
+}
