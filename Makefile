@@ -37,9 +37,9 @@ ARGS ?=
 COVERAGE := 85
 # How long `make watch` lasts, such as 30s; without it, until Ctrl-C.
 WATCH_FOR ?=
-# What images are for, comma-separated; without it, each that there is a compiler for. What
-# they stand on; without it, what ci/images.yaml says. The commit and its time, where
-# there is no git to ask.
+# The platforms of images, comma-separated; by default, each that there is a compiler for. Their
+# base image; by default, that of ci/images.yaml. The commit and its time, where there is no
+# .git to read them from.
 PLATFORMS ?=
 BASE ?=
 REVISION ?=

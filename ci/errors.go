@@ -34,8 +34,13 @@ func (f *failure) Output() string { return f.exec.Stdout + "\n" + f.exec.Stderr 
 
 func (f *failure) Unwrap() error { return f.err }
 
-// Error replaces the engine's message with the command and its exit code.
+// Error replaces the engine's message with the command, on one line, and its exit code.
 func (f *failure) Error() string {
-	reason := fmt.Sprintf("%s: exit code %d", strings.Join(f.exec.Cmd, " "), f.exec.ExitCode)
+	const longest = 200
+	command := strings.Join(strings.Fields(strings.Join(f.exec.Cmd, " ")), " ")
+	if len(command) > longest {
+		command = strings.ToValidUTF8(command[:longest], "") + "…"
+	}
+	reason := fmt.Sprintf("%s: exit code %d", command, f.exec.ExitCode)
 	return strings.Replace(f.err.Error(), f.exec.Error(), reason, 1)
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -27,6 +28,12 @@ func shown(err error) string {
 		return original.Message
 	}
 	return err.Error()
+}
+
+// reason returns the last line of the text that callers see, without hints.
+func reason(err error) string {
+	text, _, _ := strings.Cut(shown(err), "\nhint: ")
+	return text[strings.LastIndex(text, "\n")+1:]
 }
 
 func engineError(err error) *gqlerror.Error {
@@ -130,8 +137,7 @@ func TestErrorsNameTheStep(t *testing.T) {
 				if err == nil {
 					t.Fatalf("it did not send the query %s again", query)
 				}
-				lines := strings.Split(shown(err), "\n")
-				if last := lines[len(lines)-1]; !strings.HasPrefix(last, "step ") || !strings.Contains(last, " failed: ") {
+				if reason := reason(err); !strings.HasPrefix(reason, "step ") || !strings.Contains(reason, " failed: ") {
 					t.Errorf("%s failed; the error shown is %q", query, shown(err))
 				}
 			}
@@ -156,4 +162,65 @@ func firstAndLast(queries []string) []string {
 		}
 	}
 	return slices.Compact(slices.Sorted(slices.Values(append(first, last...))))
+}
+
+func TestFailure(t *testing.T) {
+	for _, c := range []struct{ name, command, text, want string }{
+		{"command", "make lint", "%w", "make lint: exit code 2"},
+		{"script", "sh -euc \n\tapt-get update\n\tapt-get install chromium\n", "%w", "sh -euc apt-get update apt-get install chromium: exit code 2"},
+		{"long_command", strings.Repeat("é", 300), "%w", strings.Repeat("é", 100) + "…: exit code 2"},
+		{"text_around_it", "make lint", "sign image: %w\nhint: try again", "sign image: make lint: exit code 2\nhint: try again"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			start(t).fail = c.command
+			_, err := dag.Container().WithExec([]string{c.command}).Stdout(t.Context())
+			err = explained("test", fmt.Errorf(c.text, err))
+			if got, want := shown(err), "one\ntwo\nthree\nstep test failed: "+c.want; got != want {
+				t.Errorf("error\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestSource(t *testing.T) {
+	commit := strings.Repeat("ab", 20)
+	const created = "2026-11-27T03:15:35Z"
+	for _, c := range []struct {
+		name, revision, created, changes string
+		archive                          bool
+		want, err                        string
+	}{
+		{name: "git", want: commit},
+		{name: "git_with_changes", changes: " M go.mod\n", want: commit + "-modified"},
+		{name: "given", revision: commit, created: created, want: commit},
+		{name: "given_with_changes", revision: commit + "-modified", created: created, changes: "?? x\n", want: commit + "-modified"},
+		{name: "given_for_archive", revision: strings.Repeat("c", 40), created: created, archive: true, want: strings.Repeat("c", 40)},
+		{name: "other_commit", revision: strings.Repeat("c", 40), created: created, err: "the checkout's commit is " + commit},
+		{name: "modified_tree", revision: commit, created: created, changes: " M go.mod\n", err: "differs from that commit:\n M go.mod\nhint: leave out"},
+		{name: "other_time", revision: commit, created: "2026-11-27T03:15:36Z", err: "but the commit's time is " + created},
+		{name: "no_time", revision: commit, err: "belong together"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e, m := start(t), module()
+			e.archive, e.changes, m.Revision, m.Created = c.archive, c.changes, c.revision, c.created
+			_, err := m.Build(t.Context(), own)
+			if c.err != "" {
+				if err == nil || !strings.HasPrefix(shown(err), "step build failed: ") || !strings.Contains(shown(err), c.err) {
+					t.Errorf("error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.hasRun(t, "make stage PLATFORMS="+stagetest.Platform+" REVISION="+c.want+" CREATED="+created)
+		})
+	}
+	t.Run("no_git", func(t *testing.T) {
+		start(t).fail = "sh -euc git"
+		_, err := module().Build(t.Context(), own)
+		if err == nil || !strings.HasSuffix(shown(err), ": exit code 2\nhint: the .git of a worktree or an archive is missing; give the commit with --revision and --created") {
+			t.Errorf("error %v", err)
+		}
+	})
 }

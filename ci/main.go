@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -365,34 +366,43 @@ func withCompilers(c *dagger.Container) *dagger.Container {
 		apt-get install -y -q --no-install-recommends $other`})
 }
 
-// source is the commit, as the caller or git says.
+// source returns the commit that the checkout is. If the caller gives one, it must be the checkout's.
 func (m *Fakeart) source(ctx context.Context) (stage.Source, error) {
-	if m.Revision != "" || m.Created != "" {
-		created, err := time.Parse(time.RFC3339, m.Created)
-		if err != nil {
-			return stage.Source{}, fmt.Errorf("--revision and --created belong together: created %q is no time in RFC 3339", m.Created)
-		}
-		s := stage.Source{Revision: m.Revision, Created: created.UTC()}
-		return s, s.Check()
+	if m.Revision == "" && m.Created == "" {
+		return m.tracked(ctx)
 	}
+	given, err := stage.Given(m.Revision, m.Created)
+	if err != nil {
+		return stage.Source{}, err
+	}
+	// The .git of a worktree is a file that names a folder elsewhere.
+	has, err := m.Source.Exists(ctx, ".git", dagger.DirectoryExistsOpts{ExpectedType: dagger.ExistsTypeDirectoryType})
+	if err != nil || !has {
+		return given, err
+	}
+	tree, err := m.tracked(ctx)
+	if err != nil {
+		return stage.Source{}, err
+	}
+	return given, given.Agrees(tree)
+}
+
+// tracked returns the commit that the checkout's .git names.
+func (m *Fakeart) tracked(ctx context.Context) (stage.Source, error) {
 	c, err := m.builder(ctx)
 	if err != nil {
 		return stage.Source{}, err
 	}
-	git := func(args ...string) (string, error) {
-		out, err := c.WithMountedDirectory("/src", m.Source).WithWorkdir("/src").
-			WithExec(append([]string{"git", "-c", "safe.directory=*"}, args...)).Stdout(ctx)
-		return strings.TrimSpace(out), explained("source", err)
+	text, err := c.WithMountedDirectory("/src", m.Source).WithWorkdir("/src").
+		WithExec([]string{"sh", "-euc", stage.Script}).Stdout(ctx)
+	var exec *dagger.ExecError
+	switch {
+	case errors.As(err, &exec):
+		return stage.Source{}, explained("source", fmt.Errorf("find the commit: %w\nhint: the .git of a worktree or an archive is missing; give the commit with --revision and --created", err))
+	case err != nil:
+		return stage.Source{}, explained("source", err)
 	}
-	head, err := git("log", "-1", "--format=%H %ct")
-	if err != nil {
-		return stage.Source{}, fmt.Errorf("%w; a worktree or an archive has no .git folder: say the commit with --revision and --created", err)
-	}
-	changes, err := git("status", "--porcelain")
-	if err != nil {
-		return stage.Source{}, err
-	}
-	return stage.ParseHead(head, changes)
+	return stage.ParseTree(text)
 }
 
 // withoutVariant is a platform without its variant: linux/arm64 for linux/arm64/v8.

@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -68,19 +67,22 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 
 // build is what building needs to know.
 type build struct {
-	Root      string    `help:"The checkout." default:".." type:"path"`
-	Platforms []string  `help:"Platforms, comma-separated; without it, each that there is a compiler for." placeholder:"linux/amd64"`
-	Tags      string    `help:"Build tags."`
-	Revision  string    `help:"The commit; without it git says." placeholder:"HASH"`
-	Created   time.Time `help:"The commit's time, RFC 3339; without it git says." placeholder:"TIME"`
+	Root      string   `help:"The checkout." default:".." type:"path"`
+	Platforms []string `help:"Platforms, comma-separated; without it, each that there is a compiler for." placeholder:"linux/amd64"`
+	Tags      string   `help:"Build tags."`
+	Revision  string   `help:"The commit; read from git if missing, and compared with git if not." placeholder:"HASH"`
+	Created   string   `help:"The commit's time in RFC 3339." placeholder:"TIME"`
 }
 
 func (b build) source(ctx context.Context) (stage.Source, error) {
-	if b.Revision == "" && b.Created.IsZero() {
+	if b.Revision == "" && b.Created == "" {
 		return stage.Of(ctx, b.Root)
 	}
-	s := stage.Source{Revision: b.Revision, Created: b.Created.UTC()}
-	return s, s.Check()
+	s, err := stage.Given(b.Revision, b.Created)
+	if err != nil {
+		return stage.Source{}, err
+	}
+	return s, s.Verify(ctx, b.Root)
 }
 
 func (b build) pins() (pins.Pins, error) {

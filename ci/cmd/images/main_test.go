@@ -139,7 +139,16 @@ func TestFromACommitToARegistryAndBack(t *testing.T) {
 		}
 		write(t, filepath.Join(root, "server/more.go"), "package main\n\nfunc init() { println() }\n")
 		forged := append([]string{"write", "--revision", strings.TrimSpace(string(head)), "--created", "2026-11-27T03:15:35Z"}, where...)
+		if _, err := call(t, forged...); err == nil || !strings.Contains(err.Error(), "differs from that commit:\n?? server/more.go\n") {
+			t.Errorf("beside its .git: error %v", err)
+		}
+		if err := os.Rename(filepath.Join(root, ".git"), filepath.Join(root, "build/git")); err != nil {
+			t.Fatal(err)
+		}
 		made, err := call(t, forged...)
+		if err := os.Rename(filepath.Join(root, "build/git"), filepath.Join(root, ".git")); err != nil {
+			t.Fatal(err)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +200,7 @@ func TestWhatCannotBeDoneSaysWhy(t *testing.T) {
 		"no OCI layout":                       where("write", "--base", empty),
 		"it is not pinned":                    where("write", "--base", "127.0.0.1:1/base@latest"),
 		"is no commit's hash":                 where("stage", "--out", filepath.Join(empty, "stage"), "--revision", "main", "--created", "2026-11-27T03:15:35Z"),
-		"the time of the commit is missing":   where("write", "--base", base, "--revision", strings.Repeat("a", 40)),
+		"belong together":                     where("write", "--base", base, "--revision", strings.Repeat("a", 40)),
 		"images.yaml: no such file":           {"write", "--root", empty, "--base", base},
 		"connection refused":                  {"renew", filepath.Join(root, "ci/images.yaml")},
 		"unexpected argument fly":             {"fly"},

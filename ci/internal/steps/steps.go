@@ -39,18 +39,13 @@ type Failed struct {
 func (f *Failed) Unwrap() []error { return []error{f.Err} }
 
 func (f *Failed) Error() string {
+	reason := fmt.Sprintf("step %s failed: %v", f.Step, f.Err)
 	var printed Printed
 	if !errors.As(f.Err, &printed) {
-		return fmt.Sprintf("step %s failed: %v", f.Step, f.Err)
+		return reason
 	}
-	reason := fmt.Sprintf("step %s failed: %s", f.Step, firstLine(f.Err.Error()))
 	lines := strings.Split(strings.TrimRight(printed.Output(), "\n"), "\n")
 	return strings.Join(append(lines[max(0, len(lines)-tail):], reason), "\n")
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
 }
 
 // Together runs steps at once, and returns when all have ended. The first that fails has
