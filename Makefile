@@ -224,10 +224,18 @@ $(pulumi): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
 
 # The state of the stacks is in a folder of the checkout, unless PULUMI_BACKEND_URL names
 # a place for it, such as a bucket. What `pulumi login` has chosen does not count.
-infra := infra-preview infra-up infra-destroy deploy
+infra := infra-preview infra-up infra-destroy deploy cloud-up cloud-down
 $(infra): export PATH := $(CURDIR)/bin/tools:$(PATH)
 $(infra): export PULUMI_BACKEND_URL ?= file://$(CURDIR)/.pulumi-state
 $(infra): export PULUMI_SKIP_UPDATE_CHECK := true
+
+.PHONY: cloud-up
+cloud-up: ## From an empty Google Cloud project to a service that answers: check, preview, ask, apply (STACK=dev, ARGS=--yes)
+	go run ./infra/cloud up --stack $(STACK) $(ARGS)
+
+.PHONY: cloud-down
+cloud-down: ## Delete what cloud-up created, unless it is protected; it asks first (STACK=dev, ARGS=--yes)
+	go run ./infra/cloud down --stack $(STACK) $(ARGS)
 
 .PHONY: infra-preview
 infra-preview: infra-ready $(pulumi) ## Show what infra-up would change on Google Cloud (STACK=dev)
@@ -267,7 +275,7 @@ $(site): $(addprefix docs/site/,package.json package-lock.json .npmrc)
 	touch $@
 
 # What the pages of docs/reference that are made from the code are made and checked by.
-reference := go test -run '^TestReference' ./docs ./server ./server/telemetry ./trainer
+reference := go test -run '^TestReference' ./docs ./infra/cloud ./server ./server/telemetry ./trainer
 
 .PHONY: reference
 reference: deps ## Write the pages of docs/reference that are made from the code

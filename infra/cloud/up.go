@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// up takes the stack to a service that answers. What is already there stays as it is.
+//
+// A new stack takes two updates: the registry and the bucket have to exist before the
+// images and the model that the service starts with. Objectives follow in a third one if
+// Cloud Monitoring has never seen the server's metrics, since it refuses them before.
+func (s *session) up(ctx context.Context) error {
+	if err := s.refuse(); err != nil {
+		return err
+	}
+	end, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	if err := s.buildPulumi(ctx); err != nil {
+		return err
+	}
+	if _, err := s.shown(ctx, "stack", "select", "--create"); err != nil {
+		return err
+	}
+	if s.stack, err = s.readStack(); err != nil { // Pulumi has added the passphrase's salt
+		return err
+	}
+	before, err := s.outputs(ctx)
+	if err != nil {
+		return err
+	}
+
+	images, err := s.buildImages(ctx, s.stack.wanted(before.Registry != ""))
+	if err != nil {
+		return err
+	}
+	unseen, err := s.cloud.unseen(ctx)
+	if err != nil {
+		return fmt.Errorf("look for the server's metrics: %w", plain(err))
+	}
+	target := s.stack.with(images, objectives)
+	next := target
+	if len(unseen) > 0 {
+		next = target.with(map[string]string{objectives: "false"})
+	}
+	changed, err := s.plan(ctx, next, before, images, len(unseen) > 0)
+	if err != nil {
+		return err
+	}
+	if !changed && len(images) == 0 {
+		s.printf("\nNothing to change: the stack is what Pulumi.%s.yaml says.\n", s.name)
+	} else if err := s.deploy(ctx, next, before, images); err != nil {
+		return err
+	}
+	after, err := s.outputs(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.publishModel(ctx, after.Bucket); err != nil {
+		return err
+	}
+	prediction, err := s.predict(ctx, after.URL)
+	if err != nil {
+		return err
+	}
+	if len(unseen) > 0 {
+		err = s.promise(ctx, target)
+	} else {
+		err = s.promised(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	s.summarize(after, prediction)
+	return nil
+}
+
+// objectives is the key without which Cloud Monitoring would refuse the first deployment.
+const objectives = "fakeart:objectives"
+
+// buildImages builds the images of programs, and returns the configuration that names
+// them by their digests in the stack's registry.
+func (s *session) buildImages(ctx context.Context, programs []string) (map[string]string, error) {
+	if len(programs) == 0 {
+		return nil, nil
+	}
+	var out bytes.Buffer
+	if err := s.make(ctx, io.MultiWriter(s.out, &out), "images", "PLATFORMS=linux/amd64"); err != nil {
+		return nil, err
+	}
+	named := map[string]string{}
+	for _, program := range programs {
+		built := regexp.MustCompile(`(?m)^` + program + `\s+(sha256:[0-9a-f]{64})\b`).FindSubmatch(out.Bytes())
+		if built == nil {
+			return nil, fmt.Errorf("`make images` didn't print the digest of the image of %s", program)
+		}
+		named[imageKeys[program]] = s.stack.registry() + "/" + program + "@" + string(built[1])
+	}
+	return named, nil
+}
+
+// plan shows what will happen, and asks if that is anything.
+func (s *session) plan(ctx context.Context, next *stackFile, before outputs, images map[string]string, later bool) (changed bool, err error) {
+	changed, err = s.preview(ctx, next)
+	if err != nil {
+		return false, err
+	}
+	if !changed && len(images) == 0 {
+		return false, nil
+	}
+	s.printf("\nThis will, in project %s:\n", s.cloud.project)
+	if before.Registry == "" {
+		s.printf("  - create everything except what runs images: registry, bucket, accounts, prediction log\n")
+	}
+	for _, key := range slices.Sorted(maps.Keys(images)) {
+		s.printf("  - push %s\n", images[key])
+	}
+	s.printf("  - put a model into the bucket, if it has none\n  - make the changes shown above\n  - send the service one image\n")
+	if later {
+		s.printf("  - add objectives, and alerts on the server's metrics, once Cloud Monitoring has received them\n")
+	}
+	s.printf("Estimated cost: %s\n", s.stack.cost())
+	return true, s.confirm("Continue?")
+}
+
+// deploy pushes images, and makes the stack what a configuration says.
+func (s *session) deploy(ctx context.Context, next *stackFile, before outputs, images map[string]string) error {
+	if before.Registry == "" {
+		s.printf("\nCreating the registry, the bucket, and everything else that runs no image\n")
+		if err := s.apply(ctx, next.with(nil, "fakeart:image", "fakeart:trainerImage", "fakeart:canary")); err != nil {
+			return err
+		}
+		var err error
+		if before, err = s.outputs(ctx); err != nil {
+			return err
+		}
+	}
+	if len(images) > 0 {
+		if err := s.push(ctx, images); err != nil {
+			return err
+		}
+		for _, key := range slices.Sorted(maps.Keys(images)) {
+			if err := s.set(ctx, key, images[key]); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.publishModel(ctx, before.Bucket); err != nil {
+		return err
+	}
+	s.printf("\nApplying the changes\n")
+	return s.apply(ctx, next)
+}
+
+// push pushes the images of build/images with the login's token.
+func (s *session) push(ctx context.Context, images map[string]string) error {
+	token, err := s.cloud.accessToken()
+	if err != nil {
+		return fmt.Errorf("get a token for the registry: %w", err)
+	}
+	registry := s.stack.registry()
+	host, _, _ := strings.Cut(registry, "/")
+	// The registry client reads credentials from Docker's configuration.
+	config, err := json.Marshal(map[string]any{"auths": map[string]any{
+		host: map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte("oauth2accesstoken:" + token))},
+	}})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(s.temp, "config.json"), config, 0o600); err != nil {
+		return err
+	}
+	s.printf("\nPushing the images to %s\n", registry)
+	var out bytes.Buffer
+	err = s.run(ctx, s.root, command{
+		args: []string{"make", "--no-print-directory", "publish", "REGISTRY=" + registry},
+		env:  []string{"DOCKER_CONFIG=" + s.temp}, out: io.MultiWriter(s.out, &out),
+	})
+	if err != nil {
+		return err
+	}
+	for _, image := range images {
+		if !strings.Contains(out.String(), image) {
+			return fmt.Errorf("`make publish` didn't push %s, which `make images` built\nhint: run the command again", image)
+		}
+	}
+	return nil
+}
+
+// modelsFolder is where the server takes its model from: its newest file.
+const modelsFolder = "models/production/"
+
+// demoModel is the model that `make demo` trains.
+const demoModel = "runs/demo/run/model.onnx"
+
+// publishModel puts a first model into the bucket, if there is none.
+func (s *session) publishModel(ctx context.Context, bucket string) error {
+	models, err := s.cloud.models(ctx, bucket, modelsFolder)
+	if err != nil {
+		return fmt.Errorf("list the models in gs://%s/%s: %w", bucket, modelsFolder, plain(err))
+	}
+	if len(models) > 0 {
+		return nil
+	}
+	file := s.path(filepath.FromSlash(demoModel))
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+		s.printf("\nTraining a first model: %s doesn't exist\n", demoModel)
+		if err := s.make(ctx, s.out, "demo"); err != nil {
+			return err
+		}
+	}
+	object := modelsFolder + "first.onnx"
+	s.printf("\nUploading %s to gs://%s/%s\n", demoModel, bucket, object)
+	return s.cloud.upload(ctx, file, bucket, object)
+}
+
+// promise adds the objectives once Cloud Monitoring has received the server's metrics.
+func (s *session) promise(ctx context.Context, target *stackFile) error {
+	s.printf("\nWaiting until Cloud Monitoring has received the server's metrics: some minutes\n")
+	for tries := 0; ; tries++ {
+		unseen, err := s.cloud.unseen(ctx)
+		if err != nil {
+			return fmt.Errorf("look for the server's metrics: %w", plain(err))
+		}
+		if len(unseen) == 0 {
+			break
+		}
+		if tries == 40 {
+			s.printf("Not yet: %s. There are no objectives so far; the same command adds them later.\n", strings.Join(unseen, ", "))
+			return nil
+		}
+		if err := s.wait(ctx, 15*time.Second); err != nil {
+			return err
+		}
+	}
+	s.printf("\nAdding objectives and alerts on the server's metrics\n")
+	if err := s.apply(ctx, target); err != nil {
+		return err
+	}
+	return s.promised(ctx)
+}
+
+// promised has the stack's file say that there are objectives.
+func (s *session) promised(ctx context.Context) error {
+	if s.stack.is(objectives, true) {
+		return nil
+	}
+	_, err := s.shown(ctx, "config", "rm", objectives)
+	return err
+}
+
+// summarize prints where everything is and what it costs.
+func (s *session) summarize(o outputs, prediction string) {
+	s.printf("\n  service      %s\n", o.URL)
+	if s.stack.is("fakeart:public", false) {
+		s.printf("  page         %s/\n", strings.TrimSuffix(o.URL, "/"))
+	} else {
+		s.printf("  page         http://127.0.0.1:8080/ while this runs, since the service is private:\n"+
+			"               gcloud run services proxy %s-server --region %s --project %s\n", s.stack.prefix(), s.stack.region(), s.stack.project())
+	}
+	s.printf("  prediction   %s\n", prediction)
+	if o.Dashboard != "" {
+		s.printf("  dashboard    %s\n", o.Dashboard)
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Console)) {
+		s.printf("  %-12s %s\n", name, o.Console[name])
+	}
+	s.printf("  cost         %s\n", s.stack.cost())
+	s.printf("  delete       make cloud-down STACK=%s\n", s.name)
+}
