@@ -12,6 +12,7 @@
 exe := $(if $(filter Windows_NT,$(OS)),.exe)
 linter := bin/tools/golangci-lint$(exe)
 k6 := bin/tools/k6$(exe)
+gotestsum := bin/tools/gotestsum$(exe)
 pulumi := bin/tools/pulumi$(exe) bin/tools/pulumi-language-go$(exe)
 commitlint := bin/tools/commitlint$(exe)
 hooks := bin/tools/lefthook$(exe) bin/tools/gitleaks$(exe) $(commitlint)
@@ -44,6 +45,11 @@ PLATFORMS ?=
 BASE ?=
 REVISION ?=
 CREATED ?=
+# The image that the layout in BASE was made from, a URI that names the build system in the provenance, and
+# whether to use the programs that `make stage` has built.
+BASE_NAME ?=
+BUILDER ?=
+STAGED ?=
 # Anything here has `make demo` leave its server running, for a look at its page.
 DEMO_KEEP ?=
 # How long each fuzz target is tried.
@@ -66,7 +72,7 @@ demo: build ## Prepare data, train, evaluate, serve, and tell a real picture fro
 	go run ./internal/demo $(if $(DEMO_KEEP),--keep)
 
 .PHONY: test
-test: lint vet workflows race slo-check fuzz smoke ## Everything that must hold: lint, vet, workflows, race, Prometheus's rules, fuzz and smoke
+test: lint vet workflows docs-check cover slo-check fuzz smoke ## Run every check that CI and the pipeline run
 
 .PHONY: build
 build: deps ## Build bin/trainer and bin/server, with the source revision inside
@@ -79,9 +85,8 @@ $(installed): package.json package-lock.json .npmrc
 	npm ci --ignore-scripts
 	touch $@
 
-$(linter): tools/lint/go.mod tools/lint/go.sum
-	@echo "building the linter from source: a few minutes, once"
-	cd tools/lint && go build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(linter): tools/build.sh tools/lint/go.mod tools/lint/go.sum
+	tools/build.sh lint golangci-lint $@
 	touch $@
 
 .PHONY: lint
@@ -99,14 +104,13 @@ $(style): .golangci.yml
 	@mkdir -p $(@D)
 	sed 's,module-path: fakeart,module-path: dagger/fakeart,' $< > $@
 
-$(hooks): bin/tools/%$(exe): tools/hooks/go.mod tools/hooks/go.sum
-	@echo "building $* from source: a minute, once"
-	cd tools/hooks && go build -o ../../$@ $$(go list -f '{{.ImportPath}}' tool | grep -E '/$*(/v[0-9]+)?$$')
+$(hooks): bin/tools/%$(exe): tools/build.sh tools/hooks/go.mod tools/hooks/go.sum
+	tools/build.sh hooks $* $@
 	touch $@
 
-$(k6) $(govulncheck) $(cyclonedx) $(cosign) bin/tools/promtool$(exe): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
-	@echo "building $* from source: some minutes, once"
-	cd tools/$* && go build -o ../../$@ tool
+# Each is the one tool of its module.
+$(gotestsum) $(k6) $(govulncheck) $(cyclonedx) $(cosign) $(pulumi) bin/tools/promtool$(exe): bin/tools/%$(exe): tools/build.sh tools/%/go.mod tools/%/go.sum
+	tools/build.sh $* $* $@
 	touch $@
 
 .PHONY: hooks
@@ -130,12 +134,6 @@ vet: toolchain ## Run go vet
 	go vet ./...
 	cd ci && go vet -tags offline ./...
 
-.PHONY: race
-race: deps $(k6) ## Run all tests under the race detector
-	go test -race -timeout 20m ./...
-	cd ci && go test -race -tags offline ./internal/...
-	cd ci && go test -tags offline . ./cmd/... # compress and build much, and are ten times slower with the detector
-
 .PHONY: test-short
 test-short: deps ## Vet, and run the tests that are quick, as before each push
 	go vet ./...
@@ -146,13 +144,24 @@ test-short: deps ## Vet, and run the tests that are quick, as before each push
 test-long: deps ## Try the server's faults again and again: kills, signals, model changes, damage
 	FAKEART_TEST_LONG=1 go test -race -timeout 10m ./server
 
+# One run of the tests finds races and counts covered statements. A package counts as covered by its own
+# tests only: Go then caches the results package by package, and repeats only what a change affects.
+report := --format pkgname-and-test-fails --format-hide-empty-pkg --hide-summary skipped --junitfile
+coverage := -covermode atomic -coverprofile
+
 .PHONY: cover
-cover: deps $(k6) ## Run all tests, and count the statements they run: build/coverage/coverage.txt
-	@rm -rf build/coverage && mkdir -p build/coverage
-	go test -timeout 20m -coverpkg=./... -coverprofile=build/coverage/cover.out ./...
-	cd ci && go test -tags offline -coverpkg=./... -coverprofile=../build/coverage/ci.out ./...
+cover: deps $(gotestsum) $(k6) ## Run all tests with the race detector and measure coverage, in build/coverage; reports in build/tests
+	@rm -rf build/coverage build/tests && mkdir -p build/coverage build/tests
+	$(gotestsum) $(report) build/tests/programs.xml -- -race -timeout 20m $(coverage) build/coverage/cover.out $$(go list ./... | grep -v '/docs$$')
+	cd ci && ../$(gotestsum) $(report) ../build/tests/pipeline.xml -- -race -tags offline $(coverage) ../build/coverage/ci.out ./internal/...
+	# These compress and build a lot, and are ten times slower with the race detector.
+	cd ci && ../$(gotestsum) $(report) ../build/tests/images.xml -- -tags offline $(coverage) ../build/coverage/ci-cmd.out . ./cmd/...
 	@awk -v least=$(COVERAGE) -f tools/coverage.awk build/coverage/*.out > build/coverage/coverage.txt; failed=$$?; \
 	cat build/coverage/coverage.txt; exit $$failed
+
+.PHONY: docs-check
+docs-check: toolchain ## Check the documentation: links, commands, generated pages
+	go test ./docs
 
 # Where the vulnerability database is, when https://vuln.go.dev cannot be reached: a URL,
 # such as file:///FOLDER.
@@ -216,12 +225,6 @@ watch: build ## Start the server and a Prometheus that watches it, by monitoring
 	@test -e $(MODEL) || go run ./internal/demo
 	go run ./monitoring/watch --model $(MODEL) $(if $(WATCH_FOR),--for $(WATCH_FOR))
 
-# Each is the one tool of its module, and learns its version at the linking.
-$(pulumi): bin/tools/%$(exe): tools/%/go.mod tools/%/go.sum
-	@echo "building $* from source: some minutes, once"
-	cd tools/$* && go build -o ../../$@ -ldflags "-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=$$(go list -f '{{.Module.Version}}' tool)" tool
-	touch $@
-
 # The state of the stacks is in a folder of the checkout, unless PULUMI_BACKEND_URL names
 # a place for it, such as a bucket. What `pulumi login` has chosen does not count.
 infra := infra-preview infra-up infra-destroy deploy cloud-up cloud-down
@@ -282,8 +285,7 @@ reference: deps ## Write the pages of docs/reference that are made from the code
 	$(reference) -update
 
 .PHONY: docs
-docs: deps $(site) ## Build the documentation's site in build/docs
-	go test ./docs
+docs: deps docs-check $(site) ## Build the documentation's site in build/docs
 	$(reference)
 	cd docs/site && node_modules/.bin/vitepress build
 
@@ -312,7 +314,7 @@ stage: deps ## Build the programs for images in build/stage (PLATFORMS=linux/amd
 
 .PHONY: images
 images: deps ## Make the images as OCI layouts in build/images, with no container engine (BASE=LAYOUT)
-	$(images) write $(onbase)
+	$(images) write $(onbase) $(and $(BASE_NAME),--base-name '$(BASE_NAME)') $(and $(BUILDER),--builder '$(BUILDER)') $(if $(STAGED),--staged)
 
 .PHONY: images-check
 images-check: deps ## Make them twice more, from nothing in other folders, and compare the digests

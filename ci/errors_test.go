@@ -114,13 +114,17 @@ func TestErrorsNameTheStep(t *testing.T) {
 	e := start(t)
 	host, _ := registrytest.Serve(t, nil)
 	e.service = host
+	secret := dag.SetSecret("p", "x")
+	whole := func() *Fakeart {
+		m := module(to(host+"/fakeart"), as("me", secret))
+		m.RegistryService = dag.Address("tcp://" + host).Service()
+		return m
+	}
 	values := map[string]any{
-		"registry": host + "/fakeart", "registryUsername": "me", "registryPassword": dag.SetSecret("p", "x"),
-		"registryService": dag.Address("tcp://" + host).Service(), "signingKey": dag.SetSecret("k", "x"), "signingPassword": dag.SetSecret("kp", "x"),
-		"platforms": own, "platform": stagetest.Platform, "program": "server", "experiment": "smoke", "minAccuracy": 0.9,
+		"signingKey": secret, "signingPassword": secret, "platform": stagetest.Platform, "program": "server",
 		"backend": "gs://state", "stack": "dev", "image": host + "/server@sha256:" + strings.Repeat("1", 64), "scenario": "smoke", "path": "/",
 	}
-	digests, err := module().Publish(t.Context(), host+"/dev", nil, own, "", nil, nil, "", nil, nil, nil)
+	digests, err := module(to(host+"/dev")).Publish(t.Context(), nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,14 +132,18 @@ func TestErrorsNameTheStep(t *testing.T) {
 	for _, f := range all {
 		t.Run(f.name, func(t *testing.T) {
 			e.failOn("")
-			if err := f.call(t.Context(), module(), values); err != nil {
+			if err := f.call(t.Context(), whole(), values); err != nil {
 				t.Fatal(err)
 			}
 			for _, query := range firstAndLast(e.failOn("")) {
 				e.failOn(query)
-				err := f.call(t.Context(), module(), values)
+				err := f.call(t.Context(), whole(), values)
+				sent := e.failOn("")
+				if err == nil && !slices.Contains(sent, query) {
+					continue // of a call before, which was cancelled
+				}
 				if err == nil {
-					t.Fatalf("it did not send the query %s again", query)
+					t.Fatalf("it ignored that the query %s failed", query)
 				}
 				if reason := reason(err); !strings.HasPrefix(reason, "step ") || !strings.Contains(reason, " failed: ") {
 					t.Errorf("%s failed; the error shown is %q", query, shown(err))
@@ -203,7 +211,7 @@ func TestSource(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			e, m := start(t), module()
 			e.archive, e.changes, m.Revision, m.Created = c.archive, c.changes, c.revision, c.created
-			_, err := m.Build(t.Context(), own)
+			_, err := m.Build(t.Context())
 			if c.err != "" {
 				if err == nil || !strings.HasPrefix(shown(err), "step build failed: ") || !strings.Contains(shown(err), c.err) {
 					t.Errorf("error %v, want %q", err, c.err)
@@ -218,7 +226,7 @@ func TestSource(t *testing.T) {
 	}
 	t.Run("no_git", func(t *testing.T) {
 		start(t).fail = "sh -euc git"
-		_, err := module().Build(t.Context(), own)
+		_, err := module().Build(t.Context())
 		if err == nil || !strings.HasSuffix(shown(err), ": exit code 2\nhint: the .git of a worktree or an archive is missing; give the commit with --revision and --created") {
 			t.Errorf("error %v", err)
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"dagger/fakeart/internal/dagger"
 	"dagger/fakeart/internal/images"
@@ -23,140 +21,124 @@ import (
 	"dagger/fakeart/internal/steps"
 )
 
-// ServerImage makes the server's image; returns a container of it
+// Program is a program that has an image.
+type Program string
+
+const (
+	// The server, which answers predictions over HTTP
+	Server Program = "server"
+	// The trainer, which prepares data, trains and evaluates
+	Trainer Program = "trainer"
+)
+
+// Make the server's image; returns a container of it
 func (m *Fakeart) ServerImage(
 	ctx context.Context,
-	// What it is for; without it what the engine runs.
+	// Platform of the image. Default: the engine's
 	// +optional
-	platform string,
-) (_ *dagger.Container, err error) {
+	platform dagger.Platform,
+) (c *dagger.Container, err error) {
 	defer explain("server-image", &err)
-	return m.container(ctx, "server", platform)
+	return m.container(ctx, Server, platform)
 }
 
-// TrainerImage makes the trainer's image; returns a container of it
+// Make the trainer's image; returns a container of it
 func (m *Fakeart) TrainerImage(
 	ctx context.Context,
-	// What it is for; without it what the engine runs.
+	// Platform of the image. Default: the engine's
 	// +optional
-	platform string,
-) (_ *dagger.Container, err error) {
+	platform dagger.Platform,
+) (c *dagger.Container, err error) {
 	defer explain("trainer-image", &err)
-	return m.container(ctx, "trainer", platform)
+	return m.container(ctx, Trainer, platform)
 }
 
-// ImageTarball makes an image; returns it as an OCI archive, which `docker load` and `skopeo copy oci-archive:` read
+// Make an image; returns it as an OCI archive, which `docker load` and `skopeo copy oci-archive:` read
 func (m *Fakeart) ImageTarball(
 	ctx context.Context,
-	// Which: server or trainer.
+	// Program of the image
 	// +default="server"
-	program string,
-	// What it is for; without it what the engine runs.
+	program Program,
+	// Platform of the image. Default: the engine's
 	// +optional
-	platform string,
-) (_ *dagger.File, err error) {
+	platform dagger.Platform,
+) (file *dagger.File, err error) {
 	defer explain("image-tarball", &err)
-	if !slices.Contains(stage.Programs, program) {
-		return nil, fmt.Errorf("program %q: there are images of %s", program, strings.Join(stage.Programs, " and "))
-	}
-	if platform == "" {
-		own, err := dag.DefaultPlatform(ctx)
-		if err != nil {
+	of := withoutVariant(platform)
+	if of == "" {
+		if of, err = enginePlatform(ctx); err != nil {
 			return nil, err
 		}
-		platform = withoutVariant(string(own))
 	}
-	made, err := m.images(ctx, []string{platform}, "")
+	layouts, err := m.layouts(ctx, []string{of})
 	if err != nil {
 		return nil, err
 	}
-	about, err := images.About(made[program])
-	if err != nil {
-		return nil, err
-	}
-	manifest, err := made[program].Index.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	img, err := made[program].Index.Image(manifest.Manifests[0].Digest)
-	if err != nil {
-		return nil, err
-	}
-	// In the function's own working folder, from where the engine can take it.
-	file := program + ".tar"
-	if err := oci.Archive(img, "fakeart/"+program+":"+publish.CommitTag(about.Revision), file, about.Created); err != nil {
-		return nil, err
-	}
-	return dag.CurrentModule().WorkdirFile(file), nil
+	// In the function's own working folder, which the engine can read.
+	name := string(program) + ".tar"
+	return dag.CurrentModule().WorkdirFile(name), load(ctx, layouts, func(made map[string]*oci.Bundle) error {
+		about, err := images.About(made[string(program)])
+		if err != nil {
+			return err
+		}
+		manifest, err := made[string(program)].Index.IndexManifest()
+		if err != nil {
+			return err
+		}
+		img, err := made[string(program)].Index.Image(manifest.Manifests[0].Digest)
+		if err != nil {
+			return err
+		}
+		return oci.Archive(img, "fakeart/"+string(program)+":"+publish.CommitTag(about.Revision), name, about.Created)
+	})
 }
 
-// container is an image as a container of the engine's.
-func (m *Fakeart) container(ctx context.Context, program, platform string) (*dagger.Container, error) {
+// container returns an image as a container of the engine.
+func (m *Fakeart) container(ctx context.Context, program Program, platform dagger.Platform) (*dagger.Container, error) {
 	tarball, err := m.ImageTarball(ctx, program, platform)
 	if err != nil {
 		return nil, err
 	}
-	return dag.Container(dagger.ContainerOpts{Platform: dagger.Platform(platform)}).Import(tarball), nil
+	return dag.Container(dagger.ContainerOpts{Platform: platform}).Import(tarball), nil
 }
 
-// Publish makes the images and pushes them, by digest first and by tag last; returns their digests, a line each
+// Make the images and push them, by digest first and by tag last; returns their digests, one line each
 //
 // +cache="never"
 func (m *Fakeart) Publish(
 	ctx context.Context,
-	// What repositories' names begin with: HOST/PATH.
-	registry string,
-	// Tags besides the commit's own.
-	// +optional
-	tags []string,
-	// What the images are for.
-	// +default=["linux/amd64", "linux/arm64"]
-	platforms []string,
-	// User name for the registry.
-	// +optional
-	registryUsername string,
-	// Password for the registry.
-	// +optional
-	registryPassword *dagger.Secret,
-	// The registry itself, where containers do not reach it: tcp://127.0.0.1:5000.
-	// +optional
-	registryService *dagger.Service,
-	// Who builds, for the provenance: a URI.
-	// +optional
-	builder string,
-	// Private key of cosign's to sign with.
+	// Private key of cosign to sign with
 	// +optional
 	signingKey *dagger.Secret,
-	// Password of that key.
+	// Password of that key
 	// +optional
 	signingPassword *dagger.Secret,
-	// OpenID Connect token to sign with instead of a key.
+	// OpenID Connect token to sign with instead of a key
 	// +optional
 	identityToken *dagger.Secret,
-) (_ string, err error) {
+) (digests string, err error) {
 	defer explain("publish", &err)
 	var (
 		target  publish.Target
-		made    map[string]*oci.Bundle
-		digests string
+		layouts *dagger.Directory
 	)
 	err = steps.InTurn(ctx,
 		steps.Step{Name: "arguments", Run: func(ctx context.Context) (err error) {
-			if err := stage.CheckPlatforms(platforms); err != nil {
+			if err := stage.CheckPlatforms(m.platforms()); err != nil {
 				return err
 			}
-			if target, err = m.target(ctx, registry, tags, registryUsername, registryPassword, registryService); err != nil {
+			if target, err = m.target(ctx, m.Registry, m.Tags, m.RegistryUsername, m.RegistryPassword, m.RegistryService); err != nil {
 				return err
 			}
-			target.Sign, err = m.signer(registryUsername, registryPassword, registryService, target, signingKey, signingPassword, identityToken)
+			target.Sign, err = m.signer(m.RegistryUsername, m.RegistryPassword, m.RegistryService, target, signingKey, signingPassword, identityToken)
 			return err
 		}},
 		steps.Step{Name: "images", Run: func(ctx context.Context) (err error) {
-			made, err = m.images(ctx, platforms, builder)
+			layouts, err = m.layouts(ctx, m.platforms())
 			return err
 		}},
 		steps.Step{Name: "push", Run: func(ctx context.Context) (err error) {
-			digests, err = push(ctx, made, target)
+			digests, err = push(ctx, layouts, target)
 			return err
 		}},
 	)
@@ -164,47 +146,33 @@ func (m *Fakeart) Publish(
 }
 
 // push pushes images under their commit's tag and the target's, and returns a line for each.
-func push(ctx context.Context, made map[string]*oci.Bundle, t publish.Target) (string, error) {
-	about, err := images.About(made["server"])
-	if err != nil {
-		return "", err
-	}
-	t.Tags = slices.Compact(append([]string{publish.CommitTag(about.Revision)}, t.Tags...))
-	pushed, err := publish.All(ctx, made, t)
-	if err != nil {
-		return "", err
-	}
-	return publish.Lines(pushed), nil
+func push(ctx context.Context, layouts *dagger.Directory, t publish.Target) (digests string, err error) {
+	return digests, load(ctx, layouts, func(made map[string]*oci.Bundle) error {
+		about, err := images.About(made["server"])
+		if err != nil {
+			return err
+		}
+		t.Tags = slices.Compact(append([]string{publish.CommitTag(about.Revision)}, t.Tags...))
+		pushed, err := publish.All(ctx, made, t)
+		digests = publish.Lines(pushed)
+		return err
+	})
 }
 
-// Promote copies an image, and what is attached to it, to another registry by its digest; returns its name there
+// Copy an image and its attachments to another registry, by digest; returns its name there
 //
 // +cache="never"
 func (m *Fakeart) Promote(
 	ctx context.Context,
-	// The image: HOST/PATH@sha256:….
+	// Image to copy, HOST/PATH@sha256:…. The credentials are those of the target registry
 	from string,
-	// What repositories' names begin with there: HOST/PATH. The last part of the image's name stays.
-	registry string,
-	// Tags that it has there besides the commit's own.
-	// +optional
-	tags []string,
-	// User name for both registries.
-	// +optional
-	registryUsername string,
-	// Password for both registries.
-	// +optional
-	registryPassword *dagger.Secret,
-	// The registry itself, where containers do not reach it: tcp://127.0.0.1:5000.
-	// +optional
-	registryService *dagger.Service,
-) (_ string, err error) {
+) (copied string, err error) {
 	defer explain("promote", &err)
 	ref, err := name.NewDigest(from)
 	if err != nil {
 		return "", fmt.Errorf("image %q: name it by its digest, HOST/PATH@sha256:…", from)
 	}
-	to, err := m.target(ctx, registry, tags, registryUsername, registryPassword, registryService)
+	to, err := m.target(ctx, m.Registry, m.Tags, m.RegistryUsername, m.RegistryPassword, m.RegistryService)
 	if err != nil {
 		return "", err
 	}
@@ -226,79 +194,60 @@ func (m *Fakeart) Promote(
 	return publish.Lines(pushed), nil
 }
 
-// images builds the programs and makes their images.
-func (m *Fakeart) images(ctx context.Context, platforms []string, builder string) (map[string]*oci.Bundle, error) {
+// layouts builds the images in a container; returns a folder with an OCI layout per program,
+// and digests.txt. The engine repeats that only if the programs or the base changed.
+func (m *Fakeart) layouts(ctx context.Context, platforms []string) (dir *dagger.Directory, err error) {
+	defer explain("images", &err)
 	p, err := m.pins(ctx)
 	if err != nil {
 		return nil, err
 	}
-	staged, err := m.Build(ctx, platforms)
+	source, err := m.source(ctx)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "fakeart-")
+	c, err := m.staged(ctx, platforms)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	from := filepath.Join(dir, "stage")
-	if _, err := staged.Export(ctx, from); err != nil {
-		return nil, fmt.Errorf("fetch the programs: %w", err)
+	args := append([]string{"make", "images", "STAGED=1"}, variables(platforms, source)...)
+	if m.BaseLayout != nil {
+		c = c.WithMountedDirectory("/base", m.BaseLayout)
+		args = append(args, "BASE=/base")
+	} else {
+		// Through the engine, which has mirrors, credentials and a cache.
+		var variants []*dagger.Container
+		for _, platform := range platforms {
+			variants = append(variants, dag.Container(dagger.ContainerOpts{Platform: dagger.Platform(platform)}).From(p.Base))
+		}
+		archive := variants[0].AsTarball(dagger.ContainerAsTarballOpts{PlatformVariants: variants[1:]})
+		c = c.WithMountedFile("/base.tar", archive)
+		args = append(args, "BASE=/base.tar", "BASE_NAME="+p.Base)
 	}
-	base, err := m.base(ctx, dir, p.Base, platforms)
-	if err != nil {
-		return nil, err
-	}
+	builder := m.Builder
 	if builder == "" {
 		builder = p.Repository + "/blob/main/docs/how-to/ci.md#the-pipeline"
 	}
-	made, err := images.Make(images.Options{Stage: from, Base: base, Repository: p.Repository, Builder: builder})
-	if err != nil {
-		return nil, err
-	}
-	for _, program := range slices.Sorted(maps.Keys(made)) {
-		if err := images.Check(program, made[program]); err != nil {
-			return nil, fmt.Errorf("image of %s: %w", program, err)
-		}
-	}
-	return made, nil
+	return c.WithExec(append(args, "BUILDER="+builder)).Directory("build/images").Sync(ctx)
 }
 
-// base gets what images stand on: through the engine, which has mirrors, credentials and a
-// cache, or from the caller's layout.
-func (m *Fakeart) base(ctx context.Context, dir, reference string, platforms []string) (*oci.Base, error) {
-	var parts []*oci.Base
-	if m.BaseLayout != nil {
-		layout := filepath.Join(dir, "base")
-		if _, err := m.BaseLayout.Export(ctx, layout); err != nil {
-			return nil, fmt.Errorf("fetch the base's layout: %w", err)
-		}
-		base, err := oci.ReadBase(layout)
-		if err != nil {
-			return nil, err
-		}
-		return base.Named(reference), nil
+// load calls use with the images in layouts, by program. They are valid until it returns.
+func load(ctx context.Context, layouts *dagger.Directory, use func(map[string]*oci.Bundle) error) error {
+	dir, err := os.MkdirTemp("", "fakeart-")
+	if err != nil {
+		return err
 	}
-	for _, platform := range platforms {
-		archive := filepath.Join(dir, stage.Dir(platform)+".tar")
-		_, err := dag.Container(dagger.ContainerOpts{Platform: dagger.Platform(platform)}).From(reference).AsTarball().Export(ctx, archive)
-		if err != nil {
-			return nil, fmt.Errorf("fetch the base %s for %s: %w", reference, platform, err)
-		}
-		part, err := oci.ReadBase(archive)
-		if err != nil {
-			return nil, err
-		}
-		p, err := v1.ParsePlatform(platform)
-		if err != nil {
-			return nil, err
-		}
-		if !part.Has(*p) {
-			return nil, fmt.Errorf("the base %s has no image for %s", reference, platform)
-		}
-		parts = append(parts, part)
+	defer os.RemoveAll(dir)
+	if _, err := layouts.Export(ctx, dir); err != nil {
+		return fmt.Errorf("fetch the images: %w", err)
 	}
-	return oci.JoinBases(reference, parts...)
+	made := map[string]*oci.Bundle{}
+	for _, program := range stage.Programs {
+		if made[program], err = oci.Load(filepath.Join(dir, program)); err != nil {
+			return err
+		}
+	}
+	return use(made)
 }
 
 // target is a registry as publish knows it.
@@ -390,7 +339,7 @@ func (m *Fakeart) signer(username string, password *dagger.Secret, service *dagg
 		if service != nil {
 			args = slices.Insert(args, 2, "--allow-http-registry")
 		}
-		_, err = printed(ctx, "sign", again(c).WithExec(args))
-		return err
+		_, err = again(c).WithExec(args).Sync(ctx)
+		return explained("sign", err)
 	}, nil
 }

@@ -10,116 +10,113 @@ import (
 	"dagger/fakeart/internal/dagger"
 )
 
-// InfraPreview shows what infra-up would change
+// Show what infra-up would change
 //
 // +cache="never"
 func (m *Fakeart) InfraPreview(
 	ctx context.Context,
-	// Which stack: Pulumi.STACK.yaml.
+	// Stack, as in Pulumi.STACK.yaml
 	// +default="dev"
 	stack string,
-	// Passphrase of the stack's secrets, unless the stack has a key of a KMS.
+	// Passphrase of the stack's secrets. Not needed for a stack with a KMS key
 	// +optional
 	passphrase *dagger.Secret,
-	// Where the state is, such as gs://BUCKET; without it there is none, and everything would be made.
+	// URL of the state, such as gs://BUCKET. Default: no state, so everything would be created
 	// +optional
 	backend string,
-	// Google's credentials: a file that gcloud or a forge's federation has made.
+	// Google Cloud credentials file, from gcloud or from workload identity federation
 	// +optional
 	googleCredentials *dagger.Secret,
-	// Folder with Pulumi's plug-ins, as ~/.pulumi/plugins, where they cannot be downloaded.
+	// Copy of ~/.pulumi/plugins, if plugins can't be downloaded
 	// +optional
 	plugins *dagger.Directory,
-) (_ string, err error) {
+) (out string, err error) {
 	defer explain("infra-preview", &err)
 	c, err := m.pulumi(ctx, passphrase, backend, googleCredentials, plugins)
 	if err != nil {
 		return "", err
 	}
-	return printed(ctx, "infra-preview", c.WithExec([]string{"make", "infra-preview", "STACK=" + stack, "ARGS=--non-interactive --diff"}))
+	return c.WithExec([]string{"make", "infra-preview", "STACK=" + stack, "ARGS=--non-interactive --diff"}).CombinedOutput(ctx)
 }
 
-// InfraUp makes a stack what its file says
+// Apply Pulumi.STACK.yaml to the cloud
 //
 // +cache="never"
 func (m *Fakeart) InfraUp(
 	ctx context.Context,
-	// Where the state is, such as gs://BUCKET.
+	// URL of the state, such as gs://BUCKET
 	backend string,
-	// Which stack: Pulumi.STACK.yaml.
+	// Stack, as in Pulumi.STACK.yaml
 	// +default="dev"
 	stack string,
-	// Passphrase of the stack's secrets, unless the stack has a key of a KMS.
+	// Passphrase of the stack's secrets. Not needed for a stack with a KMS key
 	// +optional
 	passphrase *dagger.Secret,
-	// Google's credentials: a file that gcloud or a forge's federation has made.
+	// Google Cloud credentials file, from gcloud or from workload identity federation
 	// +optional
 	googleCredentials *dagger.Secret,
-	// Folder with Pulumi's plug-ins, as ~/.pulumi/plugins, where they cannot be downloaded.
+	// Copy of ~/.pulumi/plugins, if plugins can't be downloaded
 	// +optional
 	plugins *dagger.Directory,
-) (_ string, err error) {
+) (out string, err error) {
 	defer explain("infra-up", &err)
 	c, err := m.pulumi(ctx, passphrase, backend, googleCredentials, plugins)
 	if err != nil {
 		return "", err
 	}
-	return printed(ctx, "infra-up", c.WithExec([]string{"make", "infra-up", "STACK=" + stack, "ARGS=--non-interactive --yes"}))
+	return c.WithExec([]string{"make", "infra-up", "STACK=" + stack, "ARGS=--non-interactive --yes"}).CombinedOutput(ctx)
 }
 
-// Deploy has a stack run these images, by digest, and makes it what its file says otherwise
+// Deploy images by digest to a stack, and apply the rest of Pulumi.STACK.yaml
 //
 // +cache="never"
 func (m *Fakeart) Deploy(
 	ctx context.Context,
-	// Where the state is, such as gs://BUCKET.
+	// URL of the state, such as gs://BUCKET
 	backend string,
-	// The server's image: HOST/PATH@sha256:….
+	// Server image, HOST/PATH@sha256:…
 	image string,
-	// The trainer's image: HOST/PATH@sha256:…; without it the stack keeps what its file says.
+	// Trainer image, HOST/PATH@sha256:…. Default: the one in the stack's file
 	// +optional
 	trainerImage string,
-	// Which stack: Pulumi.STACK.yaml.
+	// Stack, as in Pulumi.STACK.yaml
 	// +default="dev"
 	stack string,
-	// Passphrase of the stack's secrets, unless the stack has a key of a KMS.
+	// Passphrase of the stack's secrets. Not needed for a stack with a KMS key
 	// +optional
 	passphrase *dagger.Secret,
-	// Google's credentials: a file that gcloud or a forge's federation has made.
+	// Google Cloud credentials file, from gcloud or from workload identity federation
 	// +optional
 	googleCredentials *dagger.Secret,
-	// Folder with Pulumi's plug-ins, as ~/.pulumi/plugins, where they cannot be downloaded.
+	// Copy of ~/.pulumi/plugins, if plugins can't be downloaded
 	// +optional
 	plugins *dagger.Directory,
-) (_ string, err error) {
+) (out string, err error) {
 	defer explain("deploy", &err)
 	for _, given := range []string{image, trainerImage} {
 		if _, err := name.NewDigest(given); given != "" && err != nil {
-			return "", fmt.Errorf("image %q: name it by its digest, HOST/PATH@sha256:…: what a tag means changes", given)
+			return "", fmt.Errorf("image %q: name it by digest, HOST/PATH@sha256:…, because a tag can move", given)
 		}
 	}
 	c, err := m.pulumi(ctx, passphrase, backend, googleCredentials, plugins)
 	if err != nil {
 		return "", err
 	}
-	return printed(ctx, "deploy", c.WithExec([]string{
+	return c.WithExec([]string{
 		"make", "deploy", "STACK=" + stack, "IMAGE=" + image, "TRAINER_IMAGE=" + trainerImage, "ARGS=--non-interactive --yes",
-	}))
+	}).CombinedOutput(ctx)
 }
 
-// pulumi is a checkout with Pulumi's tools and the caller's credentials. What it runs
-// is run each time, for the cloud is not what it was.
+// pulumi returns a workspace with Pulumi's tools and the caller's credentials. Its next command
+// always runs: the engine's cache doesn't know the state of the cloud.
 func (m *Fakeart) pulumi(ctx context.Context, passphrase *dagger.Secret, backend string, credentials *dagger.Secret, plugins *dagger.Directory) (*dagger.Container, error) {
-	c, err := m.checkout(ctx)
+	paths, err := m.code(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, tool := range []string{"pulumi", "pulumi-language-go"} {
-		file, err := m.tool(ctx, tool, tool)
-		if err != nil {
-			return nil, err
-		}
-		c = withTool(c, tool, file)
+	c, err := m.workspace(ctx, paths, []string{"pulumi/pulumi", "pulumi-language-go/pulumi-language-go"})
+	if err != nil {
+		return nil, err
 	}
 	if passphrase != nil {
 		c = c.WithSecretVariable("PULUMI_CONFIG_PASSPHRASE", passphrase)
@@ -137,7 +134,7 @@ func (m *Fakeart) pulumi(ctx context.Context, passphrase *dagger.Secret, backend
 	return again(c), nil
 }
 
-// again is a container whose next command is run even if the engine has run it before.
+// again returns a container whose next command runs even if the engine has its result in the cache.
 func again(c *dagger.Container) *dagger.Container {
 	return c.WithEnvVariable("FAKEART_CALLED_AT", time.Now().Format(time.RFC3339Nano))
 }

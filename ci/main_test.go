@@ -24,7 +24,9 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/parser"
 
+	"dagger/fakeart/internal/dagger"
 	"dagger/fakeart/internal/enginetest"
+	"dagger/fakeart/internal/images"
 	"dagger/fakeart/internal/oci"
 	"dagger/fakeart/internal/publish/registrytest"
 	"dagger/fakeart/internal/stage"
@@ -43,8 +45,8 @@ type engine struct {
 	// failing is the query that fails, and queries are all so far, without what differs between runs.
 	failing string
 	queries []string
-	// stage is what commands build, and base an archive of what images stand on.
-	stage, base string
+	// images is a folder with an OCI layout per program.
+	images string
 	// accuracy is the model's.
 	accuracy float64
 	// service is where a service that is started can be reached.
@@ -89,45 +91,78 @@ var built struct {
 	dir string
 }
 
-// staged are programs that are quick to build, built once for all tests.
-func staged(t *testing.T) string {
+// layouts returns a folder of images of programs that are quick to build, made once for all tests.
+func layouts(t *testing.T) string {
 	t.Helper()
-	root := t.TempDir()
-	stagetest.Checkout(t, root)
 	built.Do(func() {
-		dir, err := os.MkdirTemp("", "stage-") //nolint:usetesting // it outlives the test that makes it
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = stage.Write(t.Context(), dir, stage.Options{
-			Root: root, Source: stage.Source{Revision: strings.Repeat("ab", 20), Created: time.Unix(1795749335, 0).UTC()},
-			Platforms: []string{stagetest.Platform}, GoVersion: strings.TrimPrefix(runtime.Version(), "go"), Log: io.Discard,
-		})
+		dir, err := os.MkdirTemp("", "images-") //nolint:usetesting // it outlives the test that makes it
 		if err != nil {
 			t.Fatal(err)
 		}
 		built.dir = dir
+		root, staged, archive := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "base.tar")
+		stagetest.Checkout(t, root)
+		if _, err = stage.Write(t.Context(), staged, stage.Options{
+			Root: root, Source: stage.Source{Revision: strings.Repeat("ab", 20), Created: time.Unix(1795749335, 0).UTC()},
+			Platforms: own, GoVersion: strings.TrimPrefix(runtime.Version(), "go"), Log: io.Discard,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := oci.Archive(stagetest.Base(t, nil), "base:1", archive, time.Unix(0, 0)); err != nil {
+			t.Fatal(err)
+		}
+		base, err := oci.ReadBase(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := images.Make(images.Options{Stage: staged, Base: base, Repository: "https://forge.example/a/b", Builder: "https://forge.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for program, b := range made {
+			if err := b.Save(filepath.Join(dir, program), program); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list, err := images.List(made)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "digests.txt"), []byte(list+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	})
 	return built.dir
 }
 
-// start is an engine for a test, with programs that are quick to build.
+// start is an engine for a test.
 func start(t *testing.T) *engine {
 	t.Helper()
-	base := filepath.Join(t.TempDir(), "base.tar")
-	if err := oci.Archive(stagetest.Base(t, nil), "base:1", base, time.Unix(0, 0)); err != nil {
-		t.Fatal(err)
-	}
-	e := &engine{stage: staged(t), base: base, accuracy: 0.98}
+	e := &engine{images: layouts(t), accuracy: 0.98}
 	current.Lock()
 	current.engine = e
 	current.Unlock()
 	return e
 }
 
-// module is the module of a checkout.
-func module() *Fakeart {
-	return New(dag.Directory().WithNewDirectory("checkout"), "", "", "", nil, "", "", "", "", nil, nil, "", "")
+// module returns the module of a checkout, with its usual arguments changed by options.
+func module(options ...func(*Fakeart)) *Fakeart {
+	m := New(dag.Directory().WithNewDirectory("checkout"), "", "", "", nil, "", "", "", "", nil, nil, "", "",
+		"smoke", 0.9, []dagger.Platform{dagger.Platform(stagetest.Platform)}, "", nil, "", nil, nil, "")
+	for _, o := range options {
+		o(m)
+	}
+	return m
+}
+
+// to has the module push to a registry.
+func to(registry string, tags ...string) func(*Fakeart) {
+	return func(m *Fakeart) { m.Registry, m.Tags = registry, tags }
+}
+
+// as has the module show credentials to the registry.
+func as(username string, password *dagger.Secret) func(*Fakeart) {
+	return func(m *Fakeart) { m.RegistryUsername, m.RegistryPassword = username, password }
 }
 
 func (e *engine) answer(w http.ResponseWriter, r *http.Request) {
@@ -203,6 +238,9 @@ func (e *engine) expand(v *ast.Value) string {
 	defer e.mu.Unlock()
 	var id int
 	if n, err := fmt.Sscanf(v.Raw, "identifier-%d", &id); n == 1 && err == nil {
+		if id >= len(e.chains) {
+			return "[of an earlier test]" // a call that was cancelled
+		}
 		return "[" + e.chains[id] + "]"
 	}
 	return v.Raw
@@ -229,6 +267,7 @@ func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 		return nil, &commandError{command}
 	}
 	has := func(part string) bool { return strings.Contains(chain, part) }
+	of := func(file string) bool { return strings.HasSuffix(chain, ".file("+file+").contents()") }
 	switch f.Name {
 	case "sync":
 		e.chains = append(e.chains, strings.TrimSuffix(chain, ".sync()"))
@@ -248,11 +287,18 @@ func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 		return strings.TrimSuffix(strings.SplitN(chain, "from(", 2)[1], ").imageRef()") + "@sha256:" + strings.Repeat("5", 64), nil
 	case "contents":
 		switch {
-		case has("ci/images.yaml"):
+		case of("ci/images.yaml"):
 			return imagesFile, nil
-		case has("eval.json"):
+		case of("eval.json"):
 			return fmt.Sprintf(`{"accuracy":%v,"count":1000}`, e.accuracy), nil
+		case of("digests.txt"):
+			text, err := os.ReadFile(filepath.Join(e.images, "digests.txt"))
+			return string(text), err
 		}
+	case "entries":
+		return []string{".git/", ".golangci.yml", "Makefile", "README.md", "docs/", "server/"}, nil
+	case "glob":
+		return []string{"docs/links_test.go"}, nil
 	case "stdout", "combinedOutput":
 		switch {
 		case has("git log -1"):
@@ -260,16 +306,7 @@ func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 		}
 		return "printed\n", nil
 	case "export":
-		switch {
-		case has("build/stage"):
-			return args[0], os.CopyFS(args[0], os.DirFS(e.stage))
-		case has("asTarball"):
-			text, err := os.ReadFile(e.base)
-			if err != nil {
-				return nil, err
-			}
-			return args[0], os.WriteFile(args[0], text, 0o644)
-		}
+		return args[0], os.CopyFS(args[0], os.DirFS(e.images))
 	}
 	return nil, fmt.Errorf("the stand-in has no answer to %s", chain)
 }
@@ -285,15 +322,14 @@ func (e *engine) failOn(query string) (sent []string) {
 // changing is the part of a query that differs between two runs.
 var changing = regexp.MustCompile(`FAKEART_CALLED_AT, [^)]*|export\(.*`)
 
-// ran lists the commands that were asked for, last ones of a chain, without repeats.
+// ran lists the commands that were asked for, without repeats.
 func (e *engine) ran() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var all []string
 	for _, chain := range e.asked {
-		if at := strings.LastIndex(chain, "withExec("); at >= 0 {
-			command, _, _ := strings.Cut(chain[at+len("withExec("):], ")")
-			if !slices.Contains(all, command) {
+		for _, exec := range strings.Split(chain, "withExec(")[1:] {
+			if command, _, _ := strings.Cut(exec, ")"); !slices.Contains(all, command) {
 				all = append(all, command)
 			}
 		}
@@ -313,10 +349,10 @@ func (e *engine) hasRun(t *testing.T, commands ...string) {
 
 var own = []string{stagetest.Platform}
 
-func TestThePipelineChecksTrainsAndPushes(t *testing.T) {
+func TestPipeline(t *testing.T) {
 	e := start(t)
 	host, tags := registrytest.Serve(t, nil)
-	digests, err := module().Pipeline(t.Context(), "smoke", 0.9, own, host+"/fakeart", []string{"latest"}, "", nil, nil, "")
+	digests, err := module(to(host+"/fakeart", "latest")).Pipeline(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +360,9 @@ func TestThePipelineChecksTrainsAndPushes(t *testing.T) {
 	if len(lines) != 2 || !strings.HasPrefix(lines[0], "server "+host+"/fakeart/server@sha256:") || !strings.HasPrefix(lines[1], "trainer ") {
 		t.Errorf("it returned\n%s", digests)
 	}
-	e.hasRun(t, "make lint", "make race", "make stage PLATFORMS="+stagetest.Platform+" REVISION=abab", "/app/trainer train run.dir=run experiment=smoke", "make bin/tools/golangci-lint")
+	e.hasRun(t, "make lint vet workflows", "make cover", "make slo-check", "make fuzz", "make smoke", "make docs-check",
+		"make stage PLATFORMS="+stagetest.Platform+" REVISION=abab", "make images STAGED=1 PLATFORMS="+stagetest.Platform,
+		"/app/trainer train run.dir=run experiment=smoke", "sh -euc tools/build.sh")
 	want := []string{
 		"/v2/fakeart/server/manifests/abababababab", "/v2/fakeart/trainer/manifests/abababababab",
 		"/v2/fakeart/server/manifests/latest", "/v2/fakeart/trainer/manifests/latest",
@@ -332,31 +370,110 @@ func TestThePipelineChecksTrainsAndPushes(t *testing.T) {
 	if got := tags(); !slices.Equal(got, want) {
 		t.Errorf("tags %v, want %v", got, want)
 	}
-	again, err := module().Run(t.Context(), "smoke", 0.9, own, host+"/fakeart", nil, "", nil, nil, "")
+	again, err := module(to(host + "/fakeart")).Run(t.Context())
 	if err != nil || again != digests {
 		t.Errorf("the second time, as run:\n%s (%v), want\n%s", again, err, digests)
 	}
-	alone, err := module().Pipeline(t.Context(), "smoke", 0.9, own, "", nil, "", nil, nil, "")
+	alone, err := module().Pipeline(t.Context())
 	if err != nil || !strings.HasPrefix(alone, "server sha256:") || !strings.Contains(digests, strings.Fields(alone)[1]) {
 		t.Errorf("without a registry:\n%s (%v)", alone, err)
 	}
 }
 
-func TestAFailureNamesItsStepLast(t *testing.T) {
+// TestPipelineTargets keeps the pipeline and `make test` at the same checks.
+func TestPipelineTargets(t *testing.T) {
+	e := start(t)
+	if _, err := module().Pipeline(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	test := regexp.MustCompile(`(?m)^test: (.*) ##`).FindSubmatch(makefile)
+	if test == nil {
+		t.Fatal("the Makefile has no target test")
+	}
+	ran := strings.Join(e.ran(), " ") + " "
+	for target := range strings.FieldsSeq(string(test[1])) {
+		if !strings.Contains(ran, " "+target+" ") {
+			t.Errorf("the pipeline doesn't run make %s", target)
+		}
+	}
+}
+
+// TestStepsReadOwnPaths checks that a step's cache key has no more of the checkout in it than the step reads.
+func TestStepsReadOwnPaths(t *testing.T) {
+	e := start(t)
+	if _, err := module().Pipeline(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for command, others := range map[string][]string{
+		"sh -euc tools/build.sh": {"file(Makefile)", "directory(docs)", "directory(server)", "directory(tools)"},
+		"sh -euc npm ci":         {"file(Makefile)", "directory(server)"},
+		"make lint":              {"directory(docs)", "file(README.md)"},
+		"make cover":             {"directory(docs)", "file(README.md)"},
+		"make stage":             {"directory(docs)", "directory(tools)", "file(README.md)"},
+		"make slo-check":         {"directory(docs)", "directory(server)"},
+	} {
+		found := false
+		for _, chain := range e.asked {
+			before, _, ok := strings.Cut(chain, "withExec("+command)
+			if !ok {
+				continue
+			}
+			found, before = true, innermost(before)
+			for _, other := range others {
+				if strings.Contains(before, other) {
+					t.Errorf("%s depends on %s", command, other)
+				}
+			}
+			// The engine doesn't cache a copy with a filter by content.
+			if strings.Contains(before, "*") {
+				t.Errorf("%s copies with a filter: %s", command, before)
+			}
+		}
+		if !found {
+			t.Errorf("%s didn't run", command)
+		}
+	}
+}
+
+// innermost returns the end of a chain from the last bracket that is still open.
+func innermost(chain string) string {
+	for i, closed := len(chain)-1, 0; i >= 0; i-- {
+		switch chain[i] {
+		case ']':
+			closed++
+		case '[':
+			if closed--; closed < 0 {
+				return chain[i+1:]
+			}
+		}
+	}
+	return chain
+}
+
+func TestPipeline_failure(t *testing.T) {
 	for _, c := range []struct{ command, step string }{
 		{"make lint", "lint"},
-		{"make race", "test"},
-		{"make stage", "build"},
+		{"make cover", "cover"},
+		{"make slo-check", "slo-check"},
+		{"make fuzz", "fuzz"},
+		{"make smoke", "smoke"},
+		{"make docs-check", "docs-check"},
+		{"make stage", ""},
+		{"make images", "images"},
 		{"/app/trainer data prepare", "train"},
 		{"/app/trainer train", "train"},
-		{"npm ci", ""},
-		{"make bin/tools/golangci-lint", "tool golangci-lint"},
+		{"sh -euc npm ci", ""},
+		{"sh -euc tools/build.sh \"$0\" \"$1\" \"/out/$1\" && touch -d 2100-01-01 \"/out/$1\" lint", "tool golangci-lint"},
 	} {
 		t.Run(c.command, func(t *testing.T) {
 			e := start(t)
 			e.fail = c.command
 			host, tags := registrytest.Serve(t, nil)
-			digests, err := module().Pipeline(t.Context(), "smoke", 0.9, own, host+"/fakeart", []string{"latest"}, "", nil, nil, "")
+			digests, err := module(to(host+"/fakeart", "latest")).Pipeline(t.Context())
 			if err == nil || digests != "" {
 				t.Fatalf("it returned %q", digests)
 			}
@@ -375,11 +492,11 @@ func TestAFailureNamesItsStepLast(t *testing.T) {
 	}
 }
 
-func TestAModelThatIsNotGoodEnoughMakesNoImage(t *testing.T) {
+func TestPipeline_inaccurate_model(t *testing.T) {
 	e := start(t)
 	e.accuracy = 0.5
 	host, tags := registrytest.Serve(t, nil)
-	_, err := module().Pipeline(t.Context(), "smoke", 0.9, own, host+"/fakeart", nil, "", nil, nil, "")
+	_, err := module(to(host + "/fakeart")).Pipeline(t.Context())
 	if err == nil || !strings.HasPrefix(shown(err), "step gate failed: accuracy 0.5000 on 1000 pictures, at least 0.9000") {
 		t.Errorf("error %v", err)
 	}
@@ -388,45 +505,40 @@ func TestAModelThatIsNotGoodEnoughMakesNoImage(t *testing.T) {
 	}
 }
 
-func TestWrongArgumentsAreFoundBeforeTheWork(t *testing.T) {
+func TestWrongArguments(t *testing.T) {
 	e := start(t)
 	secret := dag.SetSecret("password", "x")
-	for want, call := range map[string]func(context.Context, *Fakeart) (string, error){
-		`platform "linux/mips"`: func(ctx context.Context, m *Fakeart) (string, error) {
-			return m.Pipeline(ctx, "smoke", 0.9, []string{"linux/mips"}, "", nil, "", nil, nil, "")
+	on := func(platform dagger.Platform) func(*Fakeart) {
+		return func(m *Fakeart) { m.Platforms = []dagger.Platform{platform} }
+	}
+	local := to("127.0.0.1:1/x")
+	for want, call := range map[string]func(context.Context) (string, error){
+		`platform "linux/mips"`: func(ctx context.Context) (string, error) { return module(on("linux/mips")).Pipeline(ctx) },
+		"set --registry=":       func(ctx context.Context) (string, error) { return module(to("", "latest")).Pipeline(ctx) },
+		`registry "x"`:          func(ctx context.Context) (string, error) { return module(to("x")).Pipeline(ctx) },
+		"one is missing": func(ctx context.Context) (string, error) {
+			return module(local, as("me", nil)).Publish(ctx, nil, nil, nil)
 		},
-		"--registry is missing": func(ctx context.Context, m *Fakeart) (string, error) {
-			return m.Pipeline(ctx, "smoke", 0.9, own, "", []string{"latest"}, "", nil, nil, "")
+		"--signing-password is missing": func(ctx context.Context) (string, error) {
+			return module(local).Publish(ctx, secret, nil, nil)
 		},
-		`registry "x"`: func(ctx context.Context, m *Fakeart) (string, error) {
-			return m.Pipeline(ctx, "smoke", 0.9, own, "x", nil, "", nil, nil, "")
+		"not with both": func(ctx context.Context) (string, error) {
+			return module(local).Publish(ctx, secret, secret, secret)
 		},
-		"one is missing": func(ctx context.Context, m *Fakeart) (string, error) {
-			return m.Publish(ctx, "127.0.0.1:1/x", nil, own, "me", nil, nil, "", nil, nil, nil)
+		`image "server:v1"`: func(ctx context.Context) (string, error) {
+			return module().Deploy(ctx, "gs://state", "server:v1", "", "dev", nil, nil, nil)
 		},
-		"--signing-password is missing": func(ctx context.Context, m *Fakeart) (string, error) {
-			return m.Publish(ctx, "127.0.0.1:1/x", nil, own, "", nil, nil, "", secret, nil, nil)
+		`image "a/server:v1"`: func(ctx context.Context) (string, error) {
+			return module(local).Promote(ctx, "a/server:v1")
 		},
-		"not with both": func(ctx context.Context, m *Fakeart) (string, error) {
-			return m.Publish(ctx, "127.0.0.1:1/x", nil, own, "", nil, nil, "", secret, secret, secret)
-		},
-		`image "server:v1"`: func(ctx context.Context, m *Fakeart) (string, error) {
-			return m.Deploy(ctx, "gs://state", "server:v1", "", "dev", nil, nil, nil)
-		},
-		`image "a/server:v1"`: func(ctx context.Context, m *Fakeart) (string, error) {
-			return m.Promote(ctx, "a/server:v1", "127.0.0.1:1/x", nil, "", nil, nil)
-		},
-		`program "page"`: func(ctx context.Context, m *Fakeart) (string, error) {
-			_, err := m.ImageTarball(ctx, "page", "")
-			return "", err
-		},
-		"belong together": func(ctx context.Context, m *Fakeart) (string, error) {
+		"belong together": func(ctx context.Context) (string, error) {
+			m := module()
 			m.Revision = strings.Repeat("a", 40)
-			_, err := m.Build(ctx, own)
+			_, err := m.Build(ctx)
 			return "", err
 		},
 	} {
-		if _, err := call(t.Context(), module()); err == nil || !strings.Contains(shown(err), want) {
+		if _, err := call(t.Context()); err == nil || !strings.Contains(shown(err), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
@@ -435,7 +547,7 @@ func TestWrongArgumentsAreFoundBeforeTheWork(t *testing.T) {
 	}
 }
 
-func TestARegistryThatRefusesMovesNoTag(t *testing.T) {
+func TestPublish_refused(t *testing.T) {
 	start(t)
 	host, tags := registrytest.Serve(t, func(r *http.Request) int {
 		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/trainer/manifests/") {
@@ -443,7 +555,7 @@ func TestARegistryThatRefusesMovesNoTag(t *testing.T) {
 		}
 		return 0
 	})
-	_, err := module().Publish(t.Context(), host+"/fakeart", []string{"latest"}, own, "", nil, nil, "", nil, nil, nil)
+	_, err := module(to(host+"/fakeart", "latest")).Publish(t.Context(), nil, nil, nil)
 	if err == nil || !strings.HasPrefix(shown(err), "step push failed: push "+host+"/fakeart/trainer@sha256:") {
 		t.Errorf("error %v", err)
 	}
@@ -452,50 +564,51 @@ func TestARegistryThatRefusesMovesNoTag(t *testing.T) {
 	}
 }
 
-func TestALoopbackRegistryComesInAsAService(t *testing.T) {
+func TestPublish_tunnel(t *testing.T) {
 	e := start(t)
 	host, _ := registrytest.Serve(t, nil)
 	e.service = host
-	service := dag.Address("tcp://127.0.0.1:1").Service()
-	digests, err := module().Publish(t.Context(), "127.0.0.1:1/fakeart", nil, own, "me", dag.SetSecret("p", "x"), service, "", nil, nil, nil)
+	m := module(to("127.0.0.1:1/fakeart"), as("me", dag.SetSecret("p", "x")))
+	m.RegistryService = dag.Address("tcp://127.0.0.1:1").Service()
+	digests, err := m.Publish(t.Context(), nil, nil, nil)
 	if err != nil || !strings.HasPrefix(digests, "server 127.0.0.1:1/fakeart/server@sha256:") {
 		t.Errorf("it returned\n%s, %v", digests, err)
 	}
 }
 
-func TestAnImageIsSignedBeforeItHasATag(t *testing.T) {
+func TestPublish_signed(t *testing.T) {
 	e := start(t)
 	host, tags := registrytest.Serve(t, nil)
 	e.fail = "cosign sign"
-	_, err := module().Publish(t.Context(), host+"/fakeart", []string{"latest"}, own, "me", dag.SetSecret("p", "x"), nil, "", dag.SetSecret("k", "x"), dag.SetSecret("kp", "x"), nil)
-	if err == nil || !strings.Contains(shown(err), "step sign failed: sign "+host+"/fakeart/server@sha256:") {
+	_, err := module(to(host+"/fakeart", "latest"), as("me", dag.SetSecret("p", "x"))).Publish(t.Context(), dag.SetSecret("k", "x"), dag.SetSecret("kp", "x"), nil)
+	if err == nil || !strings.Contains(shown(err), "step sign failed: sign "+host+"/fakeart/server@sha256:") || !strings.Contains(shown(err), "cosign sign --yes --key /run/cosign.key") {
 		t.Errorf("error %v", err)
 	}
 	if got := tags(); len(got) > 0 {
 		t.Errorf("tags %v", got)
 	}
 	e.fail = ""
-	if _, err := module().Publish(t.Context(), host+"/fakeart", nil, own, "", nil, nil, "", nil, nil, dag.SetSecret("t", "x")); err != nil {
+	if _, err := module(to(host+"/fakeart")).Publish(t.Context(), nil, nil, dag.SetSecret("t", "x")); err != nil {
 		t.Error(err)
 	}
 	e.hasRun(t, "cosign sign --yes "+host+"/fakeart/server@sha256:", "cosign sign --yes "+host+"/fakeart/trainer@sha256:")
 }
 
-func TestPromotionKeepsTheDigest(t *testing.T) {
+func TestPromote(t *testing.T) {
 	start(t)
 	host, _ := registrytest.Serve(t, nil)
-	digests, err := module().Publish(t.Context(), host+"/dev", nil, own, "", nil, nil, "", nil, nil, nil)
+	digests, err := module(to(host+"/dev")).Publish(t.Context(), nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	from := strings.Fields(digests)[1]
-	got, err := module().Promote(t.Context(), from, host+"/prod", []string{"v1"}, "", nil, nil)
+	got, err := module(to(host+"/prod", "v1")).Promote(t.Context(), from)
 	if want := "server " + strings.Replace(from, "/dev/", "/prod/", 1); err != nil || got != want {
 		t.Errorf("it returned %q (%v), want %q", got, err, want)
 	}
 }
 
-func TestWhatActsOnTheWorldIsRunEachTime(t *testing.T) {
+func TestInfra_never_cached(t *testing.T) {
 	e := start(t)
 	m, secret := module(), dag.SetSecret("s", "x")
 	image := "registry.example/server@sha256:" + strings.Repeat("1", 64)
@@ -520,10 +633,11 @@ func TestWhatActsOnTheWorldIsRunEachTime(t *testing.T) {
 	}
 }
 
-func TestSettingsReachTheContainers(t *testing.T) {
+func TestSettings(t *testing.T) {
 	e := start(t)
 	m := New(dag.Directory().WithNewDirectory("checkout"), "golang@sha256:1", "node@sha256:2", "", nil,
-		"http://go.example", "off", "http://npm.example", "http://apt.example/", dag.File("ca.pem", "x"), dag.SetSecret("netrc", "x"), "", "")
+		"http://go.example", "off", "http://npm.example", "http://apt.example/", dag.File("ca.pem", "x"), dag.SetSecret("netrc", "x"), "", "",
+		"smoke", 0.9, nil, "", nil, "", nil, nil, "")
 	if _, err := m.Lint(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -539,34 +653,61 @@ func TestSettingsReachTheContainers(t *testing.T) {
 	}
 }
 
-func TestTheOtherFunctionsGiveWhatTheySay(t *testing.T) {
+func TestOtherFunctions(t *testing.T) {
 	e := start(t)
 	t.Chdir(t.TempDir()) // where a function leaves its files
-	m := module()
-	for name, call := range map[string]func(context.Context) error{
-		"docs": func(ctx context.Context) error { _, err := m.Docs(ctx, "/x/", "https://forge.example/a/b"); return err },
-		"test": func(ctx context.Context) error { _, err := m.Test(ctx); return err },
-		"train": func(ctx context.Context) error {
-			_, err := m.Train(ctx, "base", []string{"seed=1"}, dag.Directory())
+	base := module(func(m *Fakeart) { m.Experiment = "base" })
+	model := dag.File("model.onnx", "x")
+	for name, call := range map[string]func(context.Context, *Fakeart) error{
+		"docs": func(ctx context.Context, m *Fakeart) error {
+			_, err := m.Docs(ctx, "/x/", "https://forge.example/a/b")
 			return err
 		},
-		"load-test": func(ctx context.Context) error { _, err := m.LoadTest(ctx, "spike", nil); return err },
-		"image":     func(ctx context.Context) error { _, err := m.TrainerImage(ctx, stagetest.Platform); return err },
+		"test":   func(ctx context.Context, m *Fakeart) error { _, err := m.Test(ctx); return err },
+		"report": func(ctx context.Context, m *Fakeart) error { _, err := m.Report(ctx); return err },
+		"build":  func(ctx context.Context, m *Fakeart) error { _, err := m.Build(ctx); return err },
+		"train": func(ctx context.Context, m *Fakeart) error {
+			_, err := m.Train(ctx, []string{"seed=1"}, dag.Directory())
+			return err
+		},
+		"load-test": func(ctx context.Context, m *Fakeart) error { _, err := m.LoadTest(ctx, Spike, nil); return err },
+		"image": func(ctx context.Context, m *Fakeart) error {
+			_, err := m.TrainerImage(ctx, dagger.Platform(stagetest.Platform))
+			return err
+		},
+		"vulns": func(ctx context.Context, m *Fakeart) error { _, err := m.Vulns(ctx, dag.Directory()); return err },
+		"serve": func(ctx context.Context, m *Fakeart) error {
+			service, err := m.Serve(ctx, model)
+			if err == nil {
+				_, err = service.ID(ctx)
+			}
+			return err
+		},
+		"terminal": func(ctx context.Context, m *Fakeart) error {
+			c, err := m.Terminal(ctx)
+			if err == nil {
+				_, err = c.ID(ctx)
+			}
+			return err
+		},
+		"fmt":       func(ctx context.Context, m *Fakeart) error { _, err := m.Fmt(ctx); return err },
+		"reference": func(ctx context.Context, m *Fakeart) error { _, err := m.Reference(ctx); return err },
 	} {
-		if err := call(t.Context()); err != nil {
+		if err := call(t.Context(), base); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	e.hasRun(t, "make docs", "make race", "/app/trainer train run.dir=run experiment=base dataset.dir=data seed=1", "k6 run --no-usage-report -e TARGET=http://server:8080 -e SCENARIO=spike")
+	e.hasRun(t, "make docs", "make test-short", "make --keep-going cover", "make fmt", "make reference", "make vulns GOVULNDB=file:///vulndb",
+		"/app/trainer train run.dir=run experiment=base dataset.dir=data seed=1",
+		"k6 run --no-usage-report -e TARGET=http://server:8080 -e SCENARIO=spike")
+}
 
-	file, err := m.RenewImages(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := file.Sync(t.Context()); err != nil {
+func TestRenewImages(t *testing.T) {
+	e := start(t)
+	if _, err := module().RenewImages(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if all := strings.Join(e.asked, "\n"); strings.Count(all, "@sha256:"+strings.Repeat("5", 64)) != 3 {
-		t.Errorf("the file that was renewed is not in\n%s", all)
+		t.Errorf("the new digests aren't in\n%s", all)
 	}
 }

@@ -92,7 +92,7 @@ func TestCommandsThatNameWhatThereIsNotAreFound(t *testing.T) {
 		"bin/trainer train experiment=basic":                    "no configuration file is experiment=basic",
 		"bin/trainer train experiment.epoch=3":                  "the configuration has no experiment.epoch",
 		"bin/trainer evaluate --modell=x | grep --color":        "the trainer has no --modell",
-		"dagger call train --experiment=base":                   "",
+		"dagger call --experiment=base train":                   "",
 		"dagger call --go-proxy=URL trains":                     "the module has no function trains",
 		"dagger call train --experiments=base":                  "the module has no --experiments",
 		"pulumi config set fakeart:image x":                     "",
@@ -171,7 +171,7 @@ func (k *known) problems(code string, seen map[string]int) (problems []string) {
 				seen[program]++
 				function := false
 				for _, word := range words[1:] {
-					if word == "export" || word == "with-exec" {
+					if word == "export" || word == "with-exec" || word == "up" {
 						break // of Dagger's own types, as is what follows
 					}
 					if m := k.flag.FindStringSubmatch(word); m != nil && m[1] != "help" && !has(k.dagger, "--"+m[1]) {

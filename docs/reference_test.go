@@ -89,7 +89,7 @@ func TestReferenceDagger(t *testing.T) {
 	}
 	var b strings.Builder
 	b.WriteString("`dagger call FUNCTION ARGUMENTS`, with the CLI v0.20.3: [the pipeline](../how-to/ci.md#the-module).\n\n")
-	b.WriteString("## Arguments of the module\nBefore the function's name. " + function(functions["New"]))
+	b.WriteString("## Arguments of the module\nThese come before the function's name. " + function(functions["New"]))
 	delete(functions, "New")
 	for _, name := range slices.Sorted(maps.Keys(functions)) {
 		f := functions[name]
@@ -101,8 +101,7 @@ func TestReferenceDagger(t *testing.T) {
 // function is what a function's comment says, and a table of its arguments.
 func function(f *ast.FuncDecl) string {
 	about, pragmas := split(f.Doc)
-	text := reference.Text(strings.TrimPrefix(strings.TrimPrefix(about, f.Name.Name+" "), "takes "))
-	text = strings.ToUpper(text[:1]) + strings.TrimSuffix(text[1:], ".") + "."
+	text := reference.Text(about) + "."
 	if f.Name.Name != "New" && !strings.Contains(text, "returns") {
 		text += " Returns " + daggerType(f.Type.Results.List[0].Type) + "."
 	}

@@ -1,8 +1,7 @@
-# Reads profiles of go test -coverprofile and prints each package's share of statements
-# that some test ran, and last the total. Fails when that is under `least` percent.
+# Reads profiles that `go test -coverprofile` wrote and prints the share of covered statements per
+# package, then the total. Exits 1 if the total is below `least` percent.
 #
-# With -coverpkg each test's profile has all blocks: a block counts once, and is covered
-# when any test ran it. Generated code is left out.
+# A block that several profiles list counts once. Generated code is excluded.
 
 # file.go:LINE.COLUMN,LINE.COLUMN STATEMENTS COUNT
 NF == 3 && $1 !~ /\.(pb|gen)\.go:/ {

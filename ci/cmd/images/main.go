@@ -142,8 +142,10 @@ func (c stageCommand) Run(ctx context.Context) error {
 // onBase is what making images needs to know.
 type onBase struct {
 	build
-	Base string `help:"What images stand on: an OCI layout (a folder, or the archive of one) or NAME@sha256:…; without it what ci/images.yaml says." placeholder:"BASE"`
-	Work string `help:"Folder for what is made." default:"../build" type:"path"`
+	Base     string `help:"Base image: an OCI layout (a folder, or an archive of one) or NAME@sha256:…. Default: the one in ci/images.yaml." placeholder:"BASE"`
+	BaseName string `help:"Name and digest of the image that the OCI layout was made from, for labels and provenance." placeholder:"NAME@sha256:…"`
+	Builder  string `help:"URI of the build system, for the provenance." placeholder:"URI"`
+	Work     string `help:"Folder for what is made." default:"../build" type:"path"`
 }
 
 // base gets the base. Where the default one's registry cannot be reached, it makes
@@ -196,6 +198,9 @@ func (c onBase) given(ctx context.Context, p pins.Pins) (*oci.Base, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.BaseName != "" {
+		return oci.JoinBases(c.BaseName, base)
+	}
 	return base.Named(p.Base), nil
 }
 
@@ -209,7 +214,16 @@ func (c onBase) made(ctx context.Context, work string, base *oci.Base, p pins.Pi
 	if _, err := stage.Write(ctx, staged, o); err != nil {
 		return nil, err
 	}
-	return images.Make(images.Options{Stage: staged, Base: base, Repository: p.Repository, Builder: p.Repository + "/blob/main/docs/how-to/ci.md#on-a-laptop"})
+	return c.make(staged, base, p)
+}
+
+// make returns the images of the programs in a folder.
+func (c onBase) make(staged string, base *oci.Base, p pins.Pins) (map[string]*oci.Bundle, error) {
+	builder := c.Builder
+	if builder == "" {
+		builder = p.Repository + "/blob/main/docs/how-to/ci.md#on-a-laptop"
+	}
+	return images.Make(images.Options{Stage: staged, Base: base, Repository: p.Repository, Builder: builder})
 }
 
 // prepared is the base, and what is built on it.
@@ -222,14 +236,17 @@ func (c onBase) prepared(ctx context.Context) (*oci.Base, pins.Pins, stage.Optio
 	return base, p, o, err
 }
 
-type writeCommand struct{ onBase }
+type writeCommand struct {
+	onBase
+	Staged bool `help:"Use the programs that the command stage built from the same commit, instead of building them."`
+}
 
 func (c writeCommand) Run(ctx context.Context, out io.Writer) error {
 	base, p, o, err := c.prepared(ctx)
 	if err != nil {
 		return err
 	}
-	made, err := c.made(ctx, c.Work, base, p, o)
+	made, err := c.images(ctx, base, p, o)
 	if err != nil {
 		return err
 	}
@@ -246,7 +263,31 @@ func (c writeCommand) Run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 	}
+	digests, err := images.List(made)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(folder, "digests.txt"), []byte(digests+"\n"), 0o644); err != nil {
+		return err
+	}
 	return report(out, folder, made)
+}
+
+// images returns the images, of programs that are built now or were staged before.
+func (c writeCommand) images(ctx context.Context, base *oci.Base, p pins.Pins, o stage.Options) (map[string]*oci.Bundle, error) {
+	if !c.Staged {
+		return c.made(ctx, c.Work, base, p, o)
+	}
+	folder := filepath.Join(c.Work, "stage")
+	build, err := stage.Read(folder)
+	if err != nil {
+		return nil, fmt.Errorf("staged programs: %w (hint: run make stage first)", err)
+	}
+	if build.Revision != o.Source.Revision || !build.Created.Equal(o.Source.Created) || !slices.Equal(build.Platforms, o.Platforms) {
+		return nil, fmt.Errorf("staged programs in %s are of commit %s for %s, not of %s for %s (hint: run make stage with the same arguments)",
+			relative(folder), build.Revision, strings.Join(build.Platforms, ","), o.Source.Revision, strings.Join(o.Platforms, ","))
+	}
+	return c.make(folder, base, p)
 }
 
 // report prints a line an image: its program, its digest, where it is, and how large.

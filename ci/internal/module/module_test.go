@@ -1,5 +1,5 @@
-// Package module holds the module's functions to what an engine, a caller and the other
-// functions expect of them, by their source: an engine is not needed.
+// Package module checks the source of the module's functions for what the engine and callers
+// expect of them. It needs no engine.
 package module
 
 import (
@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -87,11 +88,12 @@ func kind(e ast.Expr) string {
 	return "?"
 }
 
-func TestTheFunctionsAreThere(t *testing.T) {
+func TestFunctions(t *testing.T) {
 	all := functions(t)
 	for _, name := range []string{
-		"New", "Pipeline", "Run", "Lint", "Test", "Build", "Train", "ServerImage", "TrainerImage", "ImageTarball", "Publish", "Promote",
-		"LoadTest", "InfraPreview", "InfraUp", "Deploy", "Docs", "RenewImages",
+		"New", "Pipeline", "Run", "Lint", "Test", "Cover", "Report", "SloCheck", "Fuzz", "Smoke", "Docs", "Vulns", "Build", "Train",
+		"ServerImage", "TrainerImage", "ImageTarball", "Publish", "Promote", "Serve", "LoadTest", "Terminal",
+		"Fmt", "Reference", "RenewImages", "InfraPreview", "InfraUp", "Deploy",
 	} {
 		if _, ok := all[name]; !ok {
 			t.Errorf("%s is missing", name)
@@ -103,13 +105,18 @@ func TestTheFunctionsAreThere(t *testing.T) {
 	}
 }
 
-func TestEveryFunctionAndArgumentSaysWhatItIs(t *testing.T) {
-	// What the engine takes for a pragma in a text for people, and cuts out of it.
+// verbs are the first words of help texts.
+var verbs = []string{
+	"Apply", "Build", "Check", "Configure", "Copy", "Deploy", "Find", "Format", "Generate", "Lint", "Look", "Make", "Open", "Prepare", "Run", "Serve", "Show",
+}
+
+func TestHelp(t *testing.T) {
+	// The engine takes this for a pragma and cuts it from the text.
 	trap := regexp.MustCompile(`\s\+\s?\w`)
-	pragma := regexp.MustCompile(`(?m)^\+(optional|default=.*|defaultPath=.*|ignore=.*|cache=.*|private)$`)
+	pragma := regexp.MustCompile(`(?m)^\+(optional|default=.*|defaultPath=.*|ignore=.*|cache=.*|private|check|generate)$`)
 	for name, f := range functions(t) {
-		if first, _, _ := strings.Cut(f.doc, "\n"); !strings.HasPrefix(first, name+" ") && name != "New" || strings.TrimSpace(first) == "" {
-			t.Errorf("%s: its comment begins %q", name, first)
+		if first, _, _ := strings.Cut(f.doc, " "); !slices.Contains(verbs, first) {
+			t.Errorf("%s: the help text starts with %q, not with a verb of the list in this test", name, first)
 		}
 		if text := pragma.ReplaceAllString(f.doc, ""); trap.MatchString(text) {
 			t.Errorf("%s: its comment has a pragma in its text: %q", name, text)
@@ -126,7 +133,7 @@ func TestEveryFunctionAndArgumentSaysWhatItIs(t *testing.T) {
 	}
 }
 
-func TestDefaultsAreOfTheirKind(t *testing.T) {
+func TestDefaults(t *testing.T) {
 	pragma := regexp.MustCompile(`(?m)^\+(?:default|ignore)=(.*)$`)
 	for name, f := range functions(t) {
 		for p, about := range f.params {
@@ -142,11 +149,11 @@ func TestDefaultsAreOfTheirKind(t *testing.T) {
 			ok := false
 			switch value.(type) {
 			case string:
-				ok = about.kind == "string"
+				ok = slices.Contains([]string{"string", "Program", "Scenario"}, about.kind)
 			case float64:
 				ok = about.kind == "float64" || about.kind == "int"
 			case []any:
-				ok = about.kind == "[]string" || about.kind == "*Directory"
+				ok = slices.Contains([]string{"[]string", "[]Platform", "*Directory"}, about.kind)
 			}
 			if !ok {
 				t.Errorf("%s: argument %s is %s, and its default %s", name, p, about.kind, text[1])
@@ -157,10 +164,10 @@ func TestDefaultsAreOfTheirKind(t *testing.T) {
 
 // The engine answers a repeated call from its cache, and then nothing is pushed or
 // deployed.
-func TestWhatChangesTheWorldIsNeverAnsweredFromTheCache(t *testing.T) {
+func TestNeverCached(t *testing.T) {
 	const never = `+cache="never"`
 	all := functions(t)
-	for _, name := range []string{"Pipeline", "Run", "Publish", "Promote", "LoadTest", "InfraPreview", "InfraUp", "Deploy", "RenewImages"} {
+	for _, name := range []string{"Pipeline", "Run", "Publish", "Promote", "LoadTest", "InfraPreview", "InfraUp", "Deploy", "RenewImages", "Vulns"} {
 		if !strings.Contains(all[name].doc, never) {
 			t.Errorf("%s may be answered from the cache: it wants %s", name, never)
 		}
@@ -173,20 +180,46 @@ func TestWhatChangesTheWorldIsNeverAnsweredFromTheCache(t *testing.T) {
 	}
 }
 
-func TestRunIsPipeline(t *testing.T) {
+func TestChecks(t *testing.T) {
 	all := functions(t)
-	pipeline, run := all["Pipeline"].params, all["Run"].params
-	if len(pipeline) != len(run) {
-		t.Errorf("%d arguments and %d", len(pipeline), len(run))
-	}
-	for name, p := range pipeline {
-		if run[name] != p {
-			t.Errorf("argument %s is %+v, and in run %+v", name, p, run[name])
+	for _, name := range []string{"Lint", "Test", "Docs"} {
+		if !strings.Contains(all[name].doc, "\n+check\n") {
+			t.Errorf("dagger check doesn't run %s", name)
+		}
+		for p, about := range all[name].params {
+			if !strings.Contains(about.doc, "+optional") && !strings.Contains(about.doc, "+default=") {
+				t.Errorf("%s: a check has no required arguments, and %s is one", name, p)
+			}
 		}
 	}
 }
 
-func TestSecretsComeAsSecrets(t *testing.T) {
+// TestScenarios keeps the scenarios that callers can choose to those of the k6 script, except swap,
+// which needs a server with two models.
+func TestScenarios(t *testing.T) {
+	script, err := os.ReadFile("../../../loadtest/predict.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(script), "const scenarios = {\n")
+	list, _, _ = strings.Cut(list, "\n};\n")
+	source, err := os.ReadFile("../../serve.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := func(pattern, text string) (all []string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			all = append(all, m[1])
+		}
+		return slices.Sorted(slices.Values(all))
+	}
+	want := slices.DeleteFunc(names(`(?m)^  (\w+): \{`, list), func(name string) bool { return name == "swap" })
+	if got := names(`Scenario = "(\w+)"`, string(source)); len(want) < 2 || !slices.Equal(got, want) {
+		t.Errorf("serve.go has the scenarios %v, loadtest/predict.js has %v", got, want)
+	}
+}
+
+func TestSecrets(t *testing.T) {
 	secret := regexp.MustCompile(`(?i)password|passphrase|credentials|token|netrc|^signingKey$`)
 	for name, f := range functions(t) {
 		for p, about := range f.params {
@@ -198,7 +231,7 @@ func TestSecretsComeAsSecrets(t *testing.T) {
 }
 
 // What the engine regenerates must be the version that is committed.
-func TestTheModuleIsPinnedToOneEngine(t *testing.T) {
+func TestEngineVersion(t *testing.T) {
 	text, err := os.ReadFile("../../../dagger.json")
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"dagger/fakeart/internal/dagger"
+	"dagger/fakeart/internal/stage"
+)
+
+// buildPaths are what the programs and their images are built from.
+var buildPaths = []string{
+	"Makefile", "go.mod", "go.sum", "package.json", "package-lock.json", ".npmrc", "LICENSE",
+	"configs/", "internal/", "monitoring/", "server/", "trainer/",
+	"ci/go.mod", "ci/go.sum", "ci/images.yaml", "ci/cmd/", "ci/internal/",
+}
+
+// Build the programs for images; returns a folder per platform, such as linux_amd64, with server, trainer and their files
+func (m *Fakeart) Build(ctx context.Context) (dir *dagger.Directory, err error) {
+	defer explain("build", &err)
+	c, err := m.staged(ctx, m.platforms())
+	if err != nil {
+		return nil, err
+	}
+	return c.Directory("build/stage").Sync(ctx)
+}
+
+// staged returns a container in which the programs are built for platforms.
+func (m *Fakeart) staged(ctx context.Context, platforms []string) (*dagger.Container, error) {
+	if err := stage.CheckPlatforms(platforms); err != nil {
+		return nil, err
+	}
+	source, err := m.source(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := m.workspace(ctx, buildPaths, nil, withCompiler)
+	if err != nil {
+		return nil, err
+	}
+	return c.WithExec(append([]string{"make", "stage"}, variables(platforms, source)...)), nil
+}
+
+// variables returns the variables of make that say what to build.
+func variables(platforms []string, source stage.Source) []string {
+	return []string{
+		"PLATFORMS=" + strings.Join(platforms, ","), "REVISION=" + source.Revision, "CREATED=" + source.Created.Format(time.RFC3339),
+	}
+}
+
+// Prepare data and train a model; returns the run's folder: model.onnx, eval.json, report.html
+func (m *Fakeart) Train(
+	ctx context.Context,
+	// Further configuration, key=value each
+	// +optional
+	overrides []string,
+	// Folder that `trainer data prepare` wrote. Default: prepare the data first
+	// +optional
+	data *dagger.Directory,
+) (dir *dagger.Directory, err error) {
+	defer explain("train", &err)
+	platform, err := enginePlatform(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The platforms of the images, so that the programs are built only once.
+	staged, err := m.staged(ctx, platformsWith(m.platforms(), platform))
+	if err != nil {
+		return nil, err
+	}
+	builder, err := m.builder(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := builder.
+		WithMountedDirectory("/app", staged.Directory("build/stage/"+stage.Dir(platform))).
+		WithWorkdir("/work")
+	configuration := append([]string{"experiment=" + m.Experiment, "dataset.dir=data"}, overrides...)
+	if data != nil {
+		c = c.WithMountedDirectory("data", data)
+	} else {
+		c = c.WithExec(append([]string{"/app/trainer", "data", "prepare"}, configuration...))
+	}
+	return c.
+		WithExec(append([]string{"/app/trainer", "train", "run.dir=run"}, configuration...)).
+		Directory("run").Sync(ctx)
+}
+
+// platforms returns the platforms of the images, without variants.
+func (m *Fakeart) platforms() []string {
+	var all []string
+	for _, p := range m.Platforms {
+		all = append(all, withoutVariant(p))
+	}
+	return all
+}
+
+// enginePlatform returns the platform that the engine runs containers on.
+func enginePlatform(ctx context.Context) (string, error) {
+	platform, err := dag.DefaultPlatform(ctx)
+	return withoutVariant(platform), err
+}
+
+// withoutVariant returns linux/arm64 for linux/arm64/v8.
+func withoutVariant(platform dagger.Platform) string {
+	parts := strings.SplitN(string(platform), "/", 3)
+	return strings.Join(parts[:min(2, len(parts))], "/")
+}
+
+// platformsWith returns platforms if it contains platform, or platform alone.
+func platformsWith(platforms []string, platform string) []string {
+	for _, p := range platforms {
+		if p == platform {
+			return platforms
+		}
+	}
+	return []string{platform}
+}

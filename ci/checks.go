@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"slices"
+
+	"dagger/fakeart/internal/dagger"
+)
+
+// testDocs are the pages that tests compare with the programs.
+var testDocs = []string{"docs/reference/", "docs/runbooks/", "docs/how-to/monitoring.md", "docs/explanation/costs.md"}
+
+// Lint and vet the code of every module, and check the workflows
+//
+// +check
+func (m *Fakeart) Lint(ctx context.Context) (out string, err error) {
+	defer explain("lint", &err)
+	paths, err := m.code(ctx)
+	if err != nil {
+		return "", err
+	}
+	tests, err := m.Source.Glob(ctx, "docs/*.go")
+	if err != nil {
+		return "", err
+	}
+	c, err := m.workspace(ctx, append(paths, tests...), []string{"lint/golangci-lint"})
+	if err != nil {
+		return "", err
+	}
+	return c.WithMountedCache("/root/.cache/golangci-lint", dag.CacheVolume("fakeart-golangci-lint")).
+		WithExec([]string{"make", "lint", "vet", "workflows"}).CombinedOutput(ctx)
+}
+
+// Run the quick tests, without the race detector
+//
+// +check
+func (m *Fakeart) Test(ctx context.Context) (out string, err error) {
+	defer explain("test", &err)
+	c, err := m.tests(ctx, nil)
+	if err != nil {
+		return "", err
+	}
+	return c.WithExec([]string{"make", "test-short"}).CombinedOutput(ctx)
+}
+
+// Run all tests with the race detector; returns the coverage: coverage.txt by package, and the profiles
+func (m *Fakeart) Cover(ctx context.Context) (dir *dagger.Directory, err error) {
+	defer explain("cover", &err)
+	c, err := m.allTests(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.WithExec([]string{"make", "cover"}).Directory("build/coverage").Sync(ctx)
+}
+
+// Run all tests like cover; returns their reports in JUnit's format, also if tests fail
+func (m *Fakeart) Report(ctx context.Context) (dir *dagger.Directory, err error) {
+	defer explain("report", &err)
+	c, err := m.allTests(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.WithExec([]string{"make", "--keep-going", "cover"}, dagger.ContainerWithExecOpts{Expect: dagger.ReturnTypeAny}).
+		Directory("build/tests").Sync(ctx)
+}
+
+// Check the documentation and build its site; returns the site's folder
+//
+// +check
+func (m *Fakeart) Docs(
+	ctx context.Context,
+	// Path that the site is served at, with a slash at both ends
+	// +default="/"
+	path string,
+	// Repository that links to files lead to, a URL. Default: a placeholder
+	// +optional
+	repository string,
+) (dir *dagger.Directory, err error) {
+	defer explain("docs", &err)
+	c, err := m.documented(ctx)
+	if err != nil {
+		return nil, err
+	}
+	builder, err := m.builder(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c = c.WithMountedDirectory("/src/docs/site/node_modules", m.npm(builder, "docs/site/")).WithEnvVariable("DOCS_BASE", path)
+	if repository != "" {
+		c = c.WithEnvVariable("DOCS_REPOSITORY", repository)
+	}
+	return c.WithExec([]string{"make", "docs"}).Directory("build/docs").Sync(ctx)
+}
+
+// docsCheck checks links, commands and generated pages, without building the site.
+func (m *Fakeart) docsCheck(ctx context.Context) (err error) {
+	defer explain("docs-check", &err)
+	c, err := m.documented(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = c.WithExec([]string{"make", "docs-check"}).Sync(ctx)
+	return err
+}
+
+// Check Prometheus's rules, and that each alert fires and resolves as it should
+func (m *Fakeart) SloCheck(ctx context.Context) (out string, err error) {
+	defer explain("slo-check", &err)
+	c, err := m.builder(ctx)
+	if err != nil {
+		return "", err
+	}
+	// Debian's package brings promtool, which takes half an hour to build.
+	return c.With(install("prometheus")).With(m.with("Makefile", "monitoring/prometheus/")).
+		WithExec([]string{"make", "slo-check"}).CombinedOutput(ctx)
+}
+
+// Run each fuzz target for some seconds
+func (m *Fakeart) Fuzz(ctx context.Context) (out string, err error) {
+	defer explain("fuzz", &err)
+	c, err := m.tests(ctx, nil)
+	if err != nil {
+		return "", err
+	}
+	return c.WithExec([]string{"make", "fuzz"}).CombinedOutput(ctx)
+}
+
+// Run the demo, then send its server everything that the API accepts
+func (m *Fakeart) Smoke(ctx context.Context) (out string, err error) {
+	defer explain("smoke", &err)
+	c, err := m.tests(ctx, []string{"k6/k6"})
+	if err != nil {
+		return "", err
+	}
+	return c.WithExec([]string{"make", "smoke"}).CombinedOutput(ctx)
+}
+
+// Find known vulnerabilities in the dependencies that our code calls
+//
+// +cache="never"
+func (m *Fakeart) Vulns(
+	ctx context.Context,
+	// Copy of the vulnerability database, if https://vuln.go.dev can't be reached
+	// +optional
+	database *dagger.Directory,
+) (out string, err error) {
+	defer explain("vulns", &err)
+	c, err := m.tests(ctx, []string{"govulncheck/govulncheck"})
+	if err != nil {
+		return "", err
+	}
+	args := []string{"make", "vulns"}
+	if database != nil {
+		c = c.WithMountedDirectory("/vulndb", database)
+		args = append(args, "GOVULNDB=file:///vulndb")
+	}
+	return again(c).WithExec(args).CombinedOutput(ctx)
+}
+
+// tests returns a workspace with what tests read.
+func (m *Fakeart) tests(ctx context.Context, tools []string, prepare ...dagger.WithContainerFunc) (*dagger.Container, error) {
+	paths, err := m.code(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.workspace(ctx, slices.Concat(paths, testDocs), tools, prepare...)
+}
+
+// allTests returns a workspace in which all tests run, those in a browser included.
+func (m *Fakeart) allTests(ctx context.Context) (*dagger.Container, error) {
+	return m.tests(ctx, []string{"gotestsum/gotestsum", "k6/k6"}, install("chromium"))
+}
+
+// documented returns a workspace with the code, the documentation and tools.
+func (m *Fakeart) documented(ctx context.Context, tools ...string) (*dagger.Container, error) {
+	entries, err := m.Source.Entries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	entries = slices.DeleteFunc(entries, func(path string) bool { return path == ".git/" || path == ".git" })
+	return m.workspace(ctx, entries, tools)
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dagger/fakeart/internal/dagger"
+)
+
+// always is newer than any file of a checkout. Make compares times, and what an earlier step
+// installed must not look older than the lock file it came from.
+const always = "2100-01-01"
+
+// builder returns the container that everything is built in: Go, Node, npm and the caller's
+// settings.
+func (m *Fakeart) builder(ctx context.Context) (*dagger.Container, error) {
+	p, err := m.pins(ctx)
+	if err != nil {
+		return nil, err
+	}
+	node := dag.Container().From(p.Node)
+	c := dag.Container().From(p.Go).
+		WithFile("/usr/local/bin/node", node.File("/usr/local/bin/node")).
+		WithDirectory("/usr/local/lib/node_modules", node.Directory("/usr/local/lib/node_modules")).
+		WithSymlink("../lib/node_modules/npm/bin/npm-cli.js", "/usr/local/bin/npm")
+	// In a fixed order: the engine's cache tells containers apart by it.
+	for _, v := range [][2]string{{"CI", "true"}, {"GOPROXY", m.GoProxy}, {"GOSUMDB", m.GoSumdb}, {"NPM_CONFIG_REGISTRY", m.NpmRegistry}} {
+		if v[1] != "" {
+			c = c.WithEnvVariable(v[0], v[1])
+		}
+	}
+	if m.Netrc != nil {
+		c = c.WithMountedSecret("/root/.netrc", m.Netrc).WithMountedSecret("/etc/apt/auth.conf.d/netrc.conf", m.Netrc)
+	}
+	if m.CaBundle != nil {
+		const bundle = "/usr/local/share/ca-certificates/given.crt"
+		c = c.WithFile(bundle, m.CaBundle).
+			WithExec([]string{"update-ca-certificates"}).
+			WithEnvVariable("NODE_EXTRA_CA_CERTS", bundle)
+	}
+	if m.AptMirror != "" {
+		c = c.WithExec([]string{"sed", "-i", "-E", "s|^(URIs: *)[a-z]+://[^/]+|\\1" + strings.TrimSuffix(m.AptMirror, "/") + "|", "/etc/apt/sources.list.d/debian.sources"})
+	}
+	return c.
+		WithMountedCache("/go/pkg/mod", dag.CacheVolume("fakeart-go-modules")).
+		WithMountedCache("/root/.cache/go-build", dag.CacheVolume("fakeart-go-build")).
+		WithMountedCache("/root/.npm", dag.CacheVolume("fakeart-npm")).
+		WithWorkdir("/src"), nil
+}
+
+// with adds files and folders of the checkout to /src, each under its own path; folders end
+// with a slash. The engine caches File and Directory of the source by content, unlike a copy
+// with a filter, so a step runs again only if one of its own paths changed.
+func (m *Fakeart) with(paths ...string) dagger.WithContainerFunc {
+	return func(c *dagger.Container) *dagger.Container {
+		for _, path := range paths {
+			if folder, ok := strings.CutSuffix(path, "/"); ok {
+				c = c.WithDirectory("/src/"+folder, m.Source.Directory(folder))
+			} else {
+				c = c.WithFile("/src/"+path, m.Source.File(path))
+			}
+		}
+		return c
+	}
+}
+
+// code returns the paths of the checkout's top level that programs and tests are made of:
+// all except .git and the documentation.
+func (m *Fakeart) code(ctx context.Context) ([]string, error) {
+	entries, err := m.Source.Entries(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the checkout: %w", err)
+	}
+	return slices.DeleteFunc(entries, func(path string) bool {
+		return strings.TrimSuffix(path, "/") == ".git" || path == "docs/" || strings.HasSuffix(path, ".md")
+	}), nil
+}
+
+// install installs Debian packages. It comes before the source, so that a change of the source
+// doesn't repeat it.
+func install(packages ...string) dagger.WithContainerFunc {
+	return func(c *dagger.Container) *dagger.Container {
+		return c.WithExec([]string{"sh", "-euc", "apt-get update -q && apt-get install -y -q --no-install-recommends " + strings.Join(packages, " ")})
+	}
+}
+
+// withCompiler installs the C compiler for the platform that isn't the container's own.
+func withCompiler(c *dagger.Container) *dagger.Container {
+	return c.WithExec([]string{"sh", "-euc", `
+		case $(dpkg --print-architecture) in
+		amd64) other="gcc-aarch64-linux-gnu libc6-dev-arm64-cross";;
+		arm64) other="gcc-x86-64-linux-gnu libc6-dev-amd64-cross";;
+		esac
+		apt-get update -q
+		apt-get install -y -q --no-install-recommends $other`})
+}
+
+// npm returns the packages of a folder's lock file, "" for the top level.
+func (m *Fakeart) npm(c *dagger.Container, folder string) *dagger.Directory {
+	return c.With(m.with(folder+"package.json", folder+"package-lock.json", folder+".npmrc")).
+		WithWorkdir("/src/" + folder).
+		WithExec([]string{"sh", "-euc", "npm ci --ignore-scripts && touch -d " + always + " node_modules/.package-lock.json"}).
+		Directory("node_modules")
+}
+
+// workspace returns a builder with paths of the checkout in /src, tools that tools/ pins, each
+// as MODULE/TOOL, and the npm packages. Prepare installs what else the step needs.
+func (m *Fakeart) workspace(ctx context.Context, paths, tools []string, prepare ...dagger.WithContainerFunc) (*dagger.Container, error) {
+	c, err := m.builder(ctx)
+	if err != nil {
+		return nil, err
+	}
+	packages := m.npm(c, "")
+	for _, p := range prepare {
+		c = c.With(p)
+	}
+	for _, tool := range tools {
+		module, name, _ := strings.Cut(tool, "/")
+		file, err := m.tool(ctx, module, name)
+		if err != nil {
+			return nil, err
+		}
+		c = c.WithFile("/src/bin/tools/"+name, file)
+	}
+	return c.With(m.with(paths...)).WithMountedDirectory("/src/node_modules", packages), nil
+}
+
+// tool builds a command-line tool that tools/MODULE pins.
+func (m *Fakeart) tool(ctx context.Context, module, name string) (*dagger.File, error) {
+	c, err := m.builder(ctx)
+	if err != nil {
+		return nil, err
+	}
+	file, err := c.With(m.with("tools/build.sh", "tools/"+module+"/")).
+		WithExec([]string{"sh", "-euc", `tools/build.sh "$0" "$1" "/out/$1" && touch -d ` + always + ` "/out/$1"`, module, name}).
+		File("/out/" + name).Sync(ctx)
+	return file, explained("tool "+name, err)
+}

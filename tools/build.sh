@@ -1,0 +1,21 @@
+#!/bin/sh
+# build.sh MODULE TOOL OUT builds a command-line tool that tools/MODULE pins and writes the program to OUT.
+#
+# The Makefile and the pipeline both call it. It is a file of its own so that a change of the Makefile
+# doesn't make the pipeline build every tool again.
+set -eu
+module=$1 tool=$2 out=$3
+case $out in /*) ;; *) out=$PWD/$out ;; esac
+cd "$(dirname "$0")/$module"
+package=$(go list -f '{{.ImportPath}}' tool | grep -E "/$tool(/v[0-9]+)?(/cmd/$tool)?\$" || true)
+if [ -z "$package" ]; then
+	echo "tools/build.sh: tools/$module/go.mod has no tool named $tool" >&2
+	exit 1
+fi
+flags=
+case $module in
+# The Pulumi CLI and its language hosts learn their version from the linker.
+pulumi*) flags="-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=$(go list -f '{{.Module.Version}}' "$package")" ;;
+esac
+echo "building $tool from source: this takes minutes, once" >&2
+go build -ldflags "$flags" -o "$out" "$package"
