@@ -1,8 +1,6 @@
 module fakeart
 
-go 1.26.0
-
-toolchain go1.26.11
+go 1.26.8
 
 require (
 	cloud.google.com/go/storage v1.67.0

@@ -2,7 +2,7 @@
 // versions that the programs are built with.
 module fakeart/tools/cosign
 
-go 1.26.0
+go 1.26.8
 
 tool github.com/sigstore/cosign/v2/cmd/cosign
 

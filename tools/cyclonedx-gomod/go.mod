@@ -1,7 +1,7 @@
 // Module cyclonedx-gomod pins by itself what lists the modules in a program.
 module fakeart/tools/cyclonedx-gomod
 
-go 1.26.0
+go 1.26.8
 
 tool github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 

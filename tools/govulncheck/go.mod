@@ -1,7 +1,7 @@
 // Module govulncheck pins by itself what looks for known vulnerabilities.
 module fakeart/tools/govulncheck
 
-go 1.26.0
+go 1.26.8
 
 tool golang.org/x/vuln/cmd/govulncheck
 

@@ -1,7 +1,7 @@
 // Module hooks pins what git's hooks call (lefthook.yaml), and tests them.
 module fakeart/tools/hooks
 
-go 1.26.0
+go 1.26.8
 
 tool (
 	github.com/conventionalcommit/commitlint

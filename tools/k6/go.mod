@@ -2,7 +2,7 @@
 // must not decide the versions that the programs are built with.
 module fakeart/tools/k6
 
-go 1.26.0
+go 1.26.8
 
 tool go.k6.io/k6
 

@@ -2,7 +2,7 @@
 // must not decide the versions that the programs are built with.
 module fakeart/tools/lint
 
-go 1.26.0
+go 1.26.8
 
 tool github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 

@@ -2,7 +2,7 @@
 // targets in every cloud, and brings the clients of all of them.
 module fakeart/tools/promtool
 
-go 1.26.0
+go 1.26.8
 
 tool github.com/prometheus/prometheus/cmd/promtool
 

@@ -1,7 +1,7 @@
 // Module pulumi-language-go pins the program by which the Pulumi CLI runs Go programs.
 module fakeart/tools/pulumi-language-go
 
-go 1.26.0
+go 1.26.8
 
 tool github.com/pulumi/pulumi/sdk/v3/go/pulumi-language-go
 

@@ -1,7 +1,7 @@
 // Module workflows holds the forge's workflows to what they name.
 module fakeart/tools/workflows
 
-go 1.26.0
+go 1.26.8
 
 require (
 	github.com/iancoleman/strcase v0.3.0

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -50,9 +49,8 @@ type Options struct {
 	Source Source
 	// Platforms are some of Platforms.
 	Platforms []string
-	// GoVersion is the version of Go that builds, such as 1.26.8, unless go.mod of the
-	// checkout has a toolchain line: then it is that. The go command gets it if it is
-	// another one itself.
+	// GoVersion is the version of Go that builds, such as 1.26.8. A go command of another
+	// version downloads it.
 	GoVersion string
 	// Tags are the build tags.
 	Tags string
@@ -133,9 +131,6 @@ func Write(ctx context.Context, out string, o Options) (*Build, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.GoVersion, err = toolchain(o.Root, o.GoVersion); err != nil {
-		return nil, err
-	}
 	if err := os.RemoveAll(out); err != nil {
 		return nil, err
 	}
@@ -158,20 +153,6 @@ func Write(ctx context.Context, out string, o Options) (*Build, error) {
 		return nil, err
 	}
 	return b, os.WriteFile(filepath.Join(out, buildFile), append(text, '\n'), 0o644)
-}
-
-var toolchainLine = regexp.MustCompile(`(?m)^toolchain go(\S+)$`)
-
-// toolchain returns the version of Go in go.mod's toolchain line, or else the given one.
-func toolchain(root, otherwise string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(root, "go.mod"))
-	if err != nil {
-		return "", err
-	}
-	if line := toolchainLine.FindSubmatch(text); line != nil {
-		return string(line[1]), nil
-	}
-	return otherwise, nil
 }
 
 // Read returns what Write left in a folder.
