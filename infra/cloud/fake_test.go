@@ -138,6 +138,8 @@ func (f *fakeCloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			descriptors = append(descriptors, map[string]any{"type": name})
 		}
 		reply(w, map[string]any{"metricDescriptors": descriptors})
+	case path == "/v2/projects/my-project-1/locations/europe-west4/services/fakeart-dev-server":
+		reply(w, map[string]any{"uri": "https://service.run.app"})
 	case strings.HasPrefix(path, "/storage/v1/b/") && strings.HasSuffix(path, "/o"):
 		bucket := strings.Split(path, "/")[4]
 		var items []any
@@ -271,6 +273,9 @@ func (p *fakePrograms) run(_ context.Context, root string, c command) error {
 		out := map[string]any{"bucket": "my-bucket", "registry": "europe-west4-docker.pkg.dev/my-project-1/fakeart-dev", "console": map[string]string{"run": "https://console/run"}}
 		if p.deployed["fakeart:image"] != nil {
 			out["url"], out["dashboard"] = "https://service.run.app", "https://console/dashboard"
+			if domain, ok := p.deployed["fakeart:domain"]; ok {
+				out["url"] = "https://" + domain.(string)
+			}
 		}
 		return json.NewEncoder(c.out).Encode(out)
 	case strings.HasPrefix(line, "stack export"):
@@ -294,7 +299,7 @@ func (p *fakePrograms) run(_ context.Context, root string, c command) error {
 		_, _ = io.WriteString(c.out, text)
 	case args[0] == "up":
 		p.ran = append(p.ran, "up")
-		p.cloud.enabled = append(p.cloud.enabled, "monitoring.googleapis.com")
+		p.cloud.enabled = append(p.cloud.enabled, "monitoring.googleapis.com", "run.googleapis.com")
 		if len(p.fail) > 0 {
 			_, _ = io.WriteString(c.out, p.fail[0])
 			p.fail = p.fail[1:]

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/api/idtoken"
 	"google.golang.org/api/monitoring/v3"
 	"google.golang.org/api/option"
+	cloudrun "google.golang.org/api/run/v2"
 	"google.golang.org/api/serviceusage/v1"
 	"google.golang.org/api/storage/v1"
 
@@ -321,6 +322,19 @@ func (c *cloud) upload(ctx context.Context, file, bucket, object string) error {
 		return fmt.Errorf("upload %s to gs://%s/%s: %w", file, bucket, object, plain(err))
 	}
 	return nil
+}
+
+// serviceURL returns Cloud Run's own address of a service.
+func (c *cloud) serviceURL(ctx context.Context, region, name string) (string, error) {
+	service, err := cloudrun.NewService(ctx, c.option())
+	if err != nil {
+		return "", err
+	}
+	got, err := service.Projects.Locations.Services.Get("projects/" + c.project + "/locations/" + region + "/services/" + name).Context(ctx).Do()
+	if err != nil {
+		return "", fmt.Errorf("look up service %s: %w", name, plain(err))
+	}
+	return got.Uri, nil
 }
 
 // unseen returns the metrics of the objectives that Cloud Monitoring has never received

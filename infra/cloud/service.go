@@ -22,6 +22,12 @@ func (s *session) predict(ctx context.Context, url string) (prediction string, e
 	if ingress := s.stack.get("fakeart:ingress"); ingress != "" && ingress != "all" {
 		return "not tried: the service takes requests from the internet only with fakeart:ingress all, and has " + ingress, nil
 	}
+	if s.stack.get("fakeart:domain") != "" {
+		// The domain's DNS records and certificate may take a day.
+		if url, err = s.cloud.serviceURL(ctx, s.stack.region(), s.stack.prefix()+"-server"); err != nil {
+			return "", err
+		}
+	}
 	url = strings.TrimSuffix(url, "/")
 	s.printf("\nWaiting until %s is ready\n", url)
 	const tries = 60

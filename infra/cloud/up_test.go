@@ -203,6 +203,7 @@ func TestTheServiceIsTried(t *testing.T) {
 		"who may not call it":        {func(l *lab) { l.cloud.refuses = true }, "--member user:you@example.com --role roles/run.invoker", true},
 		"an answer without a label":  {func(l *lab) { l.cloud.prediction = "{}" }, `answered "{}", which isn't a prediction`, true},
 		"an answer that isn't JSON":  {func(l *lab) { l.cloud.prediction = "<html>" }, "isn't a prediction", true},
+		"a service with a domain":    {func(l *lab) { l.file(devFile + "  fakeart:domain: images.example.com\n") }, "service      https://images.example.com\n", false},
 		"a service inside a network": {func(l *lab) { l.file(devFile + "  fakeart:ingress: internal\n") }, "prediction   not tried", false},
 	} {
 		t.Run(name, func(t *testing.T) {
