@@ -23,6 +23,8 @@ cosign := bin/tools/cosign$(exe)
 promtool := $(or $(shell command -v promtool),bin/tools/promtool$(exe))
 # The linter's configuration for ci/.
 style := build/ci-golangci.yml
+# Flags for ci/ without an engine: with offline.go, and without the file that `dagger develop` generates.
+offline := -tags=offline -overlay=offline.json
 # Wherever git can tell the revision it goes into the programs, and by them into
 # the models; elsewhere (an unpacked archive) the build works all the same.
 stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
@@ -92,7 +94,7 @@ $(linter): tools/build.sh tools/lint/go.mod tools/lint/go.sum
 .PHONY: lint
 lint: toolchain $(linter) $(style) ## Check style and likely mistakes
 	$(linter) run
-	cd ci && ../$(linter) run --build-tags offline --config ../$(style)
+	cd ci && GOFLAGS="$$(go env GOFLAGS) $(offline)" ../$(linter) run --config ../$(style)
 
 .PHONY: fmt
 fmt: toolchain $(linter) $(style) ## Format the Go code
@@ -132,13 +134,13 @@ pr-title: $(commitlint) ## Check a pull request's title, in the variable PR_TITL
 .PHONY: vet
 vet: toolchain ## Run go vet
 	go vet ./...
-	cd ci && go vet -tags offline ./...
+	cd ci && go vet $(offline) ./...
 
 .PHONY: test-short
 test-short: deps ## Vet, and run the tests that are quick, as before each push
 	go vet ./...
 	go test -short ./...
-	cd ci && go vet -tags offline ./... && go test -short -tags offline ./...
+	cd ci && go vet $(offline) ./... && go test -short $(offline) ./...
 
 .PHONY: test-long
 test-long: deps ## Try the server's faults again and again: kills, signals, model changes, damage
@@ -153,9 +155,9 @@ coverage := -covermode atomic -coverprofile
 cover: deps $(gotestsum) $(k6) ## Run all tests with the race detector and measure coverage, in build/coverage; reports in build/tests
 	@rm -rf build/coverage build/tests && mkdir -p build/coverage build/tests
 	$(gotestsum) $(report) build/tests/programs.xml -- -race -timeout 20m $(coverage) build/coverage/cover.out $$(go list ./... | grep -v '/docs$$')
-	cd ci && ../$(gotestsum) $(report) ../build/tests/pipeline.xml -- -race -tags offline $(coverage) ../build/coverage/ci.out ./internal/...
+	cd ci && ../$(gotestsum) $(report) ../build/tests/pipeline.xml -- -race $(offline) $(coverage) ../build/coverage/ci.out ./internal/...
 	# These compress and build a lot, and are ten times slower with the race detector.
-	cd ci && ../$(gotestsum) $(report) ../build/tests/images.xml -- -tags offline $(coverage) ../build/coverage/ci-cmd.out . ./cmd/...
+	cd ci && ../$(gotestsum) $(report) ../build/tests/images.xml -- $(offline) $(coverage) ../build/coverage/ci-cmd.out . ./cmd/...
 	@awk -v least=$(COVERAGE) -f tools/coverage.awk build/coverage/*.out > build/coverage/coverage.txt; failed=$$?; \
 	cat build/coverage/coverage.txt; exit $$failed
 

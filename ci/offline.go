@@ -1,7 +1,8 @@
 //go:build offline
 
-// Without an engine, this file stands in for what it generates, so that the module
-// compiles, vets and lints: `go vet -tags offline ./...`.
+// This file replaces dagger.gen.go, which only an engine can generate, so that the module compiles
+// without one. `make vet` and the other targets leave out a dagger.gen.go of `dagger develop` by
+// offline.json, an overlay of the go command: `go vet -tags offline -overlay offline.json ./...`.
 
 package main
 
