@@ -165,14 +165,15 @@ func (l *PredictionLog) table(ctx *pulumi.Context, name, id, schemaFile, describ
 		return nil, fmt.Errorf("schema of the prediction log: %w", err)
 	}
 	stack := args.Stack
-	partitions := &bigquery.TableTimePartitioningArgs{Type: pulumi.String("DAY"), Field: pulumi.String("time")}
-	if args.Days > 0 {
-		partitions.ExpirationMs = pulumi.Int(args.Days * day * 1000)
-	}
 	table := &bigquery.TableArgs{
 		Project: pulumi.String(stack.Project), DatasetId: l.Dataset.DatasetId, TableId: pulumi.String(id),
 		Description: pulumi.String(describes),
-		Schema:      pulumi.String(string(schema)), TimePartitioning: partitions,
+		Schema:      pulumi.String(string(schema)),
+		TimePartitioning: &bigquery.TableTimePartitioningArgs{
+			Type: pulumi.String("DAY"), Field: pulumi.String("time"),
+			// 0 has to be passed as well: without a value the table keeps the expiration it has.
+			ExpirationMs: pulumi.Int(args.Days * day * 1000),
+		},
 		Clusterings: pulumi.ToStringArray(clusterings),
 		Labels:      stack.Labels("prediction-log"), DeletionProtection: pulumi.Bool(stack.Protect),
 	}

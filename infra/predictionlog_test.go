@@ -126,7 +126,7 @@ func TestOnlyAProtectedLogIsProtected(t *testing.T) {
 				t.Errorf("%s: table %s: deletionProtection is %v", stack, r.name, r.value("deletionProtection"))
 			}
 		}
-		expect(t, find(t, resources, tableKind, "log"), map[string]any{"timePartitioning.expirationMs": nil, "encryptionConfiguration": nil})
+		expect(t, find(t, resources, tableKind, "log"), map[string]any{"timePartitioning.expirationMs": 0.0, "encryptionConfiguration": nil})
 	}
 }
 

@@ -34,12 +34,10 @@ func NewRegistry(ctx *pulumi.Context, name string, args *RegistryArgs, opts ...p
 	if err := ctx.RegisterComponentResource("fakeart:infra:Registry", name, r, opts...); err != nil {
 		return nil, err
 	}
-	var err error
-	r.Repository, err = artifactregistry.NewRepository(ctx, name, &artifactregistry.RepositoryArgs{
+	repository := &artifactregistry.RepositoryArgs{
 		Project: pulumi.String(args.Stack.Project), Location: pulumi.String(args.Stack.Region),
 		RepositoryId: pulumi.String(args.Stack.Prefix), Description: pulumi.String("Images of Fakeart"),
 		Format: pulumi.String("DOCKER"), Labels: args.Stack.Labels("registry"),
-		DockerConfig: &artifactregistry.RepositoryDockerConfigArgs{ImmutableTags: pulumi.Bool(args.ImmutableTags)},
 		CleanupPolicies: artifactregistry.RepositoryCleanupPolicyArray{
 			&artifactregistry.RepositoryCleanupPolicyArgs{
 				Id: pulumi.String("keep-tagged"), Action: pulumi.String("KEEP"),
@@ -54,8 +52,13 @@ func NewRegistry(ctx *pulumi.Context, name string, args *RegistryArgs, opts ...p
 				Condition: &artifactregistry.RepositoryCleanupPolicyConditionArgs{TagState: pulumi.String("UNTAGGED"), OlderThan: pulumi.String(fmt.Sprintf("%ds", 30*day))},
 			},
 		},
-	}, args.Stack.In(r, args.Stack.Kept()))
-	if err != nil {
+	}
+	if args.ImmutableTags {
+		// The API doesn't return false, so a block that says it would differ in each preview.
+		repository.DockerConfig = &artifactregistry.RepositoryDockerConfigArgs{ImmutableTags: pulumi.Bool(true)}
+	}
+	var err error
+	if r.Repository, err = artifactregistry.NewRepository(ctx, name, repository, args.Stack.In(r, args.Stack.Kept())); err != nil {
 		return nil, err
 	}
 	if _, err := artifactregistry.NewRepositoryIamMember(ctx, name+"-writer", &artifactregistry.RepositoryIamMemberArgs{

@@ -52,18 +52,22 @@ func NewSecrets(ctx *pulumi.Context, name string, args *SecretsArgs, opts ...pul
 	if err := ctx.RegisterComponentResource("fakeart:infra:Secrets", name, s, opts...); err != nil {
 		return nil, err
 	}
-	token, made := args.Token.Elem(), pulumi.IgnoreChanges(nil)
+	// A given token and a random one are different resources: otherwise a given token, which has
+	// leaked perhaps, would stay after its key is removed, since the random one ignores changes.
+	// Stacks made before this know both by the name of the random one.
+	token, version, option := args.Token.Elem(), "admin-token-given", pulumi.Aliases([]pulumi.Alias{{Name: pulumi.String("admin-token")}})
 	if !args.Given {
-		token, made = pulumi.ToSecret(pulumi.String(randomText(24))).(pulumi.StringOutput), pulumi.IgnoreChanges([]string{"secretData"})
+		token, version = pulumi.ToSecret(pulumi.String(randomText(24))).(pulumi.StringOutput), "admin-token"
+		option = pulumi.IgnoreChanges([]string{"secretData"})
 	}
 	for _, secret := range []struct {
-		at     **secretmanager.Secret
-		name   string
-		value  pulumi.StringInput
-		option pulumi.ResourceOption
+		at            **secretmanager.Secret
+		name, version string
+		value         pulumi.StringInput
+		option        pulumi.ResourceOption
 	}{
-		{&s.AdminToken, "admin-token", token, made},
-		{&s.Collector, "collector", pulumi.String(collectorConfig), pulumi.IgnoreChanges(nil)},
+		{&s.AdminToken, "admin-token", version, token, option},
+		{&s.Collector, "collector", "collector", pulumi.String(collectorConfig), pulumi.IgnoreChanges(nil)},
 	} {
 		made, err := secretmanager.NewSecret(ctx, secret.name, &secretmanager.SecretArgs{
 			Project: pulumi.String(args.Stack.Project), SecretId: pulumi.String(args.Stack.Named(secret.name)), Labels: args.Stack.Labels("secrets"),
@@ -77,7 +81,7 @@ func NewSecrets(ctx *pulumi.Context, name string, args *SecretsArgs, opts ...pul
 			return nil, err
 		}
 		*secret.at = made
-		version, err := secretmanager.NewSecretVersion(ctx, secret.name, &secretmanager.SecretVersionArgs{Secret: made.ID(), SecretData: secret.value}, args.Stack.In(s, secret.option))
+		version, err := secretmanager.NewSecretVersion(ctx, secret.version, &secretmanager.SecretVersionArgs{Secret: made.ID(), SecretData: secret.value}, args.Stack.In(s, secret.option))
 		if err != nil {
 			return nil, err
 		}

@@ -80,7 +80,8 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("server")),
 		Description: pulumi.String("Tells photographs from AI-generated pictures"), Labels: stack.Labels("service"),
 		Ingress: pulumi.String(ingresses[c.Ingress]), Template: latest, Traffics: traffic,
-	}, stack.In(s, stack.Kept(), pulumi.DependsOn(args.Ready)))
+		// Cloud Run returns a scaling block of its own for each service.
+	}, stack.In(s, stack.Kept(), pulumi.DependsOn(args.Ready), pulumi.IgnoreChanges([]string{"scaling"})))
 	if err != nil {
 		return nil, err
 	}

@@ -255,7 +255,11 @@ func TestTheBudgetTellsBeforeItIsSpent(t *testing.T) {
 func TestTheAdminTokenIsASecretWhoeverMadeIt(t *testing.T) {
 	for _, given := range []string{"", "correct-horse-battery-staple"} {
 		resources := mustUp(t, "dev", map[string]string{"fakeart:adminToken": given})
-		version := find(t, resources, "gcp:secretmanager/secretVersion:SecretVersion", "admin-token")
+		name := "admin-token"
+		if given != "" {
+			name = "admin-token-given"
+		}
+		version := find(t, resources, "gcp:secretmanager/secretVersion:SecretVersion", name)
 		if !version.secrets {
 			t.Error("it is in the state for everybody to read")
 		}

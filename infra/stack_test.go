@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -17,21 +18,44 @@ type made struct {
 	parent     string
 	protect    bool
 	retained   bool // whether it stays when the stack is destroyed
+	ignored    []string
+	aliases    []string // names that older versions of the program gave it
 }
 
 // engine stands in for Pulumi's: it makes whatever it is asked for.
 type engine struct {
 	preview bool // what a provider has to say is not known yet
 
-	mu        sync.Mutex
-	resources []made
+	dataset *dataset // the stack's BigQuery dataset before the run; nil if there is none
+
+	mu         sync.Mutex
+	resources  []made
+	components []made
+	calls      []string // functions of the provider that were called
 }
+
+// dataset is what the stand-in for the provider tells of an existing dataset.
+type dataset struct{ location, key string }
 
 // The number of the project that the stand-in knows.
 const projectNumber = "123456789012"
 
 func (e *engine) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
+	e.mu.Lock()
+	e.calls = append(e.calls, args.Token)
+	e.mu.Unlock()
 	result := args.Args.Copy()
+	if args.Token == "gcp:bigquery/getDataset:getDataset" {
+		if e.dataset == nil {
+			return nil, errors.New("not found")
+		}
+		result["location"] = resource.NewStringProperty(e.dataset.location)
+		if e.dataset.key != "" {
+			result["defaultEncryptionConfigurations"] = resource.NewArrayProperty([]resource.PropertyValue{
+				resource.NewObjectProperty(resource.PropertyMap{"kmsKeyName": resource.NewStringProperty(e.dataset.key)}),
+			})
+		}
+	}
 	if args.Token == "gcp:organizations/getProject:getProject" {
 		result["number"] = resource.NewStringProperty(projectNumber)
 	}
@@ -39,15 +63,21 @@ func (e *engine) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
 }
 
 func (e *engine) NewResource(args pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
-	if !args.Custom {
-		return "", args.Inputs, nil
+	r := made{
+		kind: args.TypeToken, name: args.Name, inputs: plain(args.Inputs).(map[string]any), secrets: args.Inputs.ContainsSecrets(),
+		parent: args.RegisterRPC.GetParent(), protect: args.RegisterRPC.GetProtect(), retained: args.RegisterRPC.GetRetainOnDelete(),
+		ignored: args.RegisterRPC.GetIgnoreChanges(),
+	}
+	for _, alias := range args.RegisterRPC.GetAliases() {
+		r.aliases = append(r.aliases, alias.GetSpec().GetName())
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.resources = append(e.resources, made{
-		kind: args.TypeToken, name: args.Name, inputs: plain(args.Inputs).(map[string]any), secrets: args.Inputs.ContainsSecrets(),
-		parent: args.RegisterRPC.GetParent(), protect: args.RegisterRPC.GetProtect(), retained: args.RegisterRPC.GetRetainOnDelete(),
-	})
+	if !args.Custom {
+		e.components = append(e.components, r)
+		return "", args.Inputs, nil
+	}
+	e.resources = append(e.resources, r)
 	state := args.Inputs.Copy()
 	for _, output := range []string{"email", "name", "uri", "result", "hex", "secretId", "project", "location", "selfLink"} {
 		key := resource.PropertyKey(output)
@@ -138,10 +168,15 @@ func mustUp(t *testing.T, stack string, change map[string]string) []made {
 
 func run(stack string, config map[string]string, preview bool) ([]made, error) {
 	e := &engine{preview: preview}
-	err := pulumi.RunErr(deploy, pulumi.WithMocks("fakeart", stack, e), func(i *pulumi.RunInfo) {
-		i.Config, i.DryRun = config, preview
-	})
+	err := e.run(stack, config)
 	return e.resources, err
+}
+
+// run runs the program for a stack on this engine.
+func (e *engine) run(stack string, config map[string]string) error {
+	return pulumi.RunErr(deploy, pulumi.WithMocks("fakeart", stack, e), func(i *pulumi.RunInfo) {
+		i.Config, i.DryRun = config, e.preview
+	})
 }
 
 // find returns the one resource of the kind with the name in the program.

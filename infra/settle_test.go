@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// emptyBlocks returns the paths of blocks in which every value is zero. Google's APIs don't return
+// zero values, so such a block looks removed after it was made, and each preview adds it again.
+func emptyBlocks(path string, v any) (found []string) {
+	zero := func(v any) bool {
+		list, isList := v.([]any)
+		return v == nil || v == false || v == 0.0 || v == "" || isList && len(list) == 0
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		if !slices.ContainsFunc(slices.Collect(maps.Values(v)), func(v any) bool { return !zero(v) }) {
+			found = append(found, path)
+		}
+		for key, value := range v {
+			found = append(found, emptyBlocks(strings.TrimPrefix(path+"."+key, "."), value)...)
+		}
+	case []any:
+		for i, value := range v {
+			found = append(found, emptyBlocks(fmt.Sprintf("%s.%d", path, i), value)...)
+		}
+	}
+	return found
+}
+
+// Each key that may be zero or empty, and each key that was set and set back.
+func TestNoBlockHasOnlyZeroValues(t *testing.T) {
+	for name, change := range map[string]map[string]string{
+		"as_configured":   nil,
+		"immutable_tags":  {"fakeart:immutableTags": "true"},
+		"canary_paused":   {"fakeart:canary": `{"image":"europe-west4-docker.pkg.dev/my-project-1/x/server` + someDigest + `","percent":0}`},
+		"no_retries":      {"fakeart:training": `{"retries":0}`},
+		"zero_everywhere": {"fakeart:minInstances": "0", "fakeart:logDays": "0", "fakeart:immutableTags": "false", "fakeart:public": "false", "fakeart:objectives": "false"},
+	} {
+		for _, stack := range []string{"dev", "prod"} {
+			for _, r := range mustUp(t, stack, change) {
+				for _, path := range emptyBlocks("", r.inputs) {
+					// "" means never, and the provider takes what is missing from the API.
+					if r.kind == subscriptionKind && path == "expirationPolicy" {
+						continue
+					}
+					t.Errorf("%s/%s: %s %s: the block %q has only zero values", name, stack, r.kind, r.name, path)
+				}
+			}
+		}
+	}
+	if got := emptyBlocks("", map[string]any{"a": map[string]any{"b": false, "c": []any{map[string]any{}}}}); len(got) != 1 || got[0] != "a.c.0" {
+		t.Errorf("emptyBlocks found %v", got)
+	}
+	if got := emptyBlocks("", map[string]any{"dockerConfig": map[string]any{"immutableTags": false}, "x": 1.0}); !slices.Equal(got, []string{"dockerConfig"}) {
+		t.Errorf("emptyBlocks found %v", got)
+	}
+}
+
+func TestImmutableTagsAreTakenBack(t *testing.T) {
+	const kind = "gcp:artifactregistry/repository:Repository"
+	expect(t, find(t, mustUp(t, "dev", map[string]string{"fakeart:immutableTags": "true"}), kind, "registry"), map[string]any{"dockerConfig.immutableTags": true})
+	expect(t, find(t, mustUp(t, "dev", nil), kind, "registry"), map[string]any{"dockerConfig": nil})
+}
+
+func TestTheScalingThatCloudRunAddsIsIgnored(t *testing.T) {
+	service := find(t, mustUp(t, "dev", nil), serviceKind, "service")
+	if !slices.Equal(service.ignored, []string{"scaling"}) || service.value("scaling") != nil {
+		t.Errorf("ignores %v, scaling is %v", service.ignored, service.value("scaling"))
+	}
+}
+
+func TestAGivenAdminTokenIsTakenBack(t *testing.T) {
+	const kind = "gcp:secretmanager/secretVersion:SecretVersion"
+	given := find(t, mustUp(t, "dev", map[string]string{"fakeart:adminToken": "correct-horse"}), kind, "admin-token-given")
+	if len(given.ignored) != 0 || !slices.Equal(given.aliases, []string{"admin-token"}) {
+		t.Errorf("ignores %v, aliases %v", given.ignored, given.aliases)
+	}
+	random := find(t, mustUp(t, "dev", nil), kind, "admin-token")
+	if !slices.Equal(random.ignored, []string{"secretData"}) || len(random.aliases) != 0 {
+		t.Errorf("ignores %v, aliases %v", random.ignored, random.aliases)
+	}
+}
