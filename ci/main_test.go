@@ -630,6 +630,9 @@ func TestInfra_never_cached(t *testing.T) {
 		if strings.Contains(chain, "withExec(make infra-up") && !strings.Contains(chain, "withEnvVariable(FAKEART_CALLED_AT, ") {
 			t.Errorf("the engine may answer from its cache: %s", chain)
 		}
+		if strings.Contains(chain, "withExec(make infra-up") && !strings.Contains(chain, "withEnvVariable(PULUMI_GCP_SKIP_REGION_VALIDATION, true)") {
+			t.Errorf("the provider would ask Compute Engine for its regions: %s", chain)
+		}
 	}
 }
 

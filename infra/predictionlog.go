@@ -88,12 +88,15 @@ func (l *PredictionLog) key(ctx *pulumi.Context, name string, args *PredictionLo
 	if args.KMSKey == "" {
 		return granted, nil
 	}
-	for _, user := range []struct{ name, account string }{
-		{"pubsub", pubsubAgent(args.Stack)},
-		{"bigquery", "serviceAccount:bq-" + args.Stack.Number + "@bigquery-encryption.iam.gserviceaccount.com"},
+	for _, user := range []struct {
+		name    string
+		account pulumi.StringInput
+	}{
+		{"pubsub", pulumi.String(pubsubAgent(args.Stack))},
+		{"bigquery", args.Stack.bigQueryAgent(ctx)},
 	} {
 		use, err := kms.NewCryptoKeyIAMMember(ctx, name+"-"+user.name+"-key", &kms.CryptoKeyIAMMemberArgs{
-			CryptoKeyId: pulumi.String(args.KMSKey), Role: pulumi.String("roles/cloudkms.cryptoKeyEncrypterDecrypter"), Member: pulumi.String(user.account),
+			CryptoKeyId: pulumi.String(args.KMSKey), Role: pulumi.String("roles/cloudkms.cryptoKeyEncrypterDecrypter"), Member: user.account,
 		}, args.Stack.In(l, args.Stack.Shared(), pulumi.DependsOn([]pulumi.Resource{agent})))
 		if err != nil {
 			return nil, err

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -70,6 +71,47 @@ func TestTheScalingThatCloudRunAddsIsIgnored(t *testing.T) {
 	service := find(t, mustUp(t, "dev", nil), serviceKind, "service")
 	if !slices.Equal(service.ignored, []string{"scaling"}) || service.value("scaling") != nil {
 		t.Errorf("ignores %v, scaling is %v", service.ignored, service.value("scaling"))
+	}
+}
+
+func TestServiceAgentsAreRequested(t *testing.T) {
+	const (
+		ofStorage  = "gcp:storage/getProjectServiceAccount:getProjectServiceAccount"
+		ofBigQuery = "gcp:bigquery/getDefaultServiceAccount:getDefaultServiceAccount"
+	)
+	for _, stack := range []string{"dev", "prod"} {
+		e := &engine{}
+		if err := e.run(stack, stackConfig(stack, nil)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(e.calls, ofStorage) {
+			t.Errorf("%s: Cloud Storage's wasn't requested", stack)
+		}
+		if slices.Contains(e.calls, ofBigQuery) != (stack == "prod") {
+			t.Errorf("%s: BigQuery's is for stacks with a key of their own; calls %v", stack, e.calls)
+		}
+		for _, service := range []string{"eventarc", "workflows"} {
+			expect(t, find(t, e.resources, "gcp:projects/serviceIdentity:ServiceIdentity", "triggers-"+service), map[string]any{"service": service + ".googleapis.com"})
+		}
+	}
+	// Nothing is requested that isn't needed, and not before the APIs are enabled.
+	e := &engine{}
+	if err := e.run("dev", stackConfig("dev", map[string]string{"fakeart:trainerImage": ""})); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(e.calls, ofStorage) {
+		t.Error("Cloud Storage's was requested without triggers")
+	}
+}
+
+// The provider would list Compute Engine's regions, an API that the program doesn't need.
+func TestTheMakeTargetsSkipTheCheckOfTheRegion(t *testing.T) {
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(makefile), "\n$(infra): export PULUMI_GCP_SKIP_REGION_VALIDATION := true\n") {
+		t.Error("they don't")
 	}
 }
 

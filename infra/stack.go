@@ -1,6 +1,8 @@
 package main
 
 import (
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/bigquery"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/storage"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
@@ -17,6 +19,37 @@ type Stack struct {
 	Protect bool
 	// APIs are the services of Google's that have to be enabled before anything is made.
 	APIs []pulumi.Resource
+}
+
+// storageAgent returns Cloud Storage's service agent as IAM names it, and makes Google create it.
+func (s *Stack) storageAgent(ctx *pulumi.Context) pulumi.StringOutput {
+	return s.agent("service-"+s.Number+"@gs-project-accounts.iam.gserviceaccount.com", func() error {
+		_, err := storage.GetProjectServiceAccount(ctx, &storage.GetProjectServiceAccountArgs{Project: &s.Project})
+		return err
+	})
+}
+
+// bigQueryAgent returns the service agent that encrypts BigQuery's tables as IAM names it, and
+// makes Google create it.
+func (s *Stack) bigQueryAgent(ctx *pulumi.Context) pulumi.StringOutput {
+	return s.agent("bq-"+s.Number+"@bigquery-encryption.iam.gserviceaccount.com", func() error {
+		_, err := bigquery.GetDefaultServiceAccount(ctx, &bigquery.GetDefaultServiceAccountArgs{Project: &s.Project})
+		return err
+	})
+}
+
+// agent calls request once the APIs are enabled, and returns the service agent that Google creates
+// on the first such request. An error is ignored: the agent already exists in all but new
+// projects, and whoever only deploys images isn't allowed to request it.
+func (s *Stack) agent(account string, request func() error) pulumi.StringOutput {
+	ids := make([]any, len(s.APIs))
+	for i, api := range s.APIs {
+		ids[i] = api.(pulumi.CustomResource).ID()
+	}
+	return pulumi.All(ids...).ApplyT(func([]any) string {
+		_ = request()
+		return "serviceAccount:" + account
+	}).(pulumi.StringOutput)
 }
 
 // Named is the name of a resource.

@@ -78,7 +78,7 @@ func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pul
 		// It is Cloud Storage itself that uses the key.
 		use, err := kms.NewCryptoKeyIAMMember(ctx, name+"-key", &kms.CryptoKeyIAMMemberArgs{
 			CryptoKeyId: pulumi.String(args.KMSKey), Role: pulumi.String("roles/cloudkms.cryptoKeyEncrypterDecrypter"),
-			Member: pulumi.String("serviceAccount:service-" + args.Stack.Number + "@gs-project-accounts.iam.gserviceaccount.com"),
+			Member: args.Stack.storageAgent(ctx),
 		}, args.Stack.In(s, args.Stack.Shared()))
 		if err != nil {
 			return nil, err

@@ -84,21 +84,24 @@ func NewTriggers(ctx *pulumi.Context, name string, args *TriggersArgs, opts ...p
 // What it returns has to be there before the first event.
 func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, letters *pubsub.Topic) (granted []pulumi.Resource, err error) {
 	stack, account := args.Stack, member(args.Account)
-	// Eventarc's account does not exist in a new project until somebody asks for it.
-	agent, err := projects.NewServiceIdentity(ctx, name+"-eventarc", &projects.ServiceIdentityArgs{
-		Project: pulumi.String(stack.Project), Service: pulumi.String("eventarc.googleapis.com"),
-	}, stack.In(t))
-	if err != nil {
-		return nil, err
-	}
-	// Accounts that were asked for do not get the roles that Google gives to those that it
-	// makes by itself (https://cloud.google.com/iam/docs/create-service-agents).
-	uses, err := projects.NewIAMMember(ctx, name+"-eventarc-agent", &projects.IAMMemberArgs{
-		Project: pulumi.String(stack.Project), Role: pulumi.String("roles/eventarc.serviceAgent"),
-		Member: pulumi.String("serviceAccount:service-" + stack.Number + "@gcp-sa-eventarc.iam.gserviceaccount.com"),
-	}, stack.In(t, stack.Shared(), pulumi.DependsOn([]pulumi.Resource{agent})))
-	if err != nil {
-		return nil, err
+	// The service agents of Eventarc and Workflows don't exist in a new project until they are
+	// requested, and then don't have the role that Google gives to those it creates
+	// (https://cloud.google.com/iam/docs/create-service-agents).
+	for _, service := range []string{"eventarc", "workflows"} {
+		agent, err := projects.NewServiceIdentity(ctx, name+"-"+service, &projects.ServiceIdentityArgs{
+			Project: pulumi.String(stack.Project), Service: pulumi.String(service + ".googleapis.com"),
+		}, stack.In(t))
+		if err != nil {
+			return nil, err
+		}
+		uses, err := projects.NewIAMMember(ctx, name+"-"+service+"-agent", &projects.IAMMemberArgs{
+			Project: pulumi.String(stack.Project), Role: pulumi.String("roles/" + service + ".serviceAgent"),
+			Member: pulumi.String("serviceAccount:service-" + stack.Number + "@gcp-sa-" + service + ".iam.gserviceaccount.com"),
+		}, stack.In(t, stack.Shared(), pulumi.DependsOn([]pulumi.Resource{agent})))
+		if err != nil {
+			return nil, err
+		}
+		granted = append(granted, agent, uses)
 	}
 	// Pub/Sub hands events on to the workflow as this account.
 	signs, err := serviceaccount.NewIAMMember(ctx, name+"-pubsub-as-events", &serviceaccount.IAMMemberArgs{
@@ -108,7 +111,7 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 	if err != nil {
 		return nil, err
 	}
-	granted = append(granted, agent, uses, signs)
+	granted = append(granted, signs)
 	for _, grant := range []struct {
 		name, role string
 		member     pulumi.StringInput
@@ -119,7 +122,7 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 		{"logs", "roles/logging.logWriter", account, pulumi.RetainOnDelete(false)},
 		{"queries", "roles/bigquery.jobUser", account, pulumi.RetainOnDelete(false)}, // a query belongs to a project
 		// Cloud Storage itself publishes its events, to a topic that Eventarc has yet to make.
-		{"storage-publishes", "roles/pubsub.publisher", pulumi.String("serviceAccount:service-" + stack.Number + "@gs-project-accounts.iam.gserviceaccount.com"), stack.Shared()},
+		{"storage-publishes", "roles/pubsub.publisher", stack.storageAgent(ctx), stack.Shared()},
 	} {
 		made, err := projects.NewIAMMember(ctx, name+"-"+grant.name, &projects.IAMMemberArgs{
 			Project: pulumi.String(stack.Project), Role: pulumi.String(grant.role), Member: grant.member,

@@ -72,6 +72,7 @@ func TestWhatStartsTheJobsMayDoNoMore(t *testing.T) {
 		events+"roles/storage.objectViewer on bucket",
 		events+"roles/pubsub.publisher on fakeart-dev-trigger-dead-letters",
 		"serviceAccount:service-"+projectNumber+"@gcp-sa-eventarc.iam.gserviceaccount.com: roles/eventarc.serviceAgent on project",
+		"serviceAccount:service-"+projectNumber+"@gcp-sa-workflows.iam.gserviceaccount.com: roles/workflows.serviceAgent on project",
 		"serviceAccount:service-"+projectNumber+"@gcp-sa-pubsub.iam.gserviceaccount.com: roles/iam.serviceAccountTokenCreator on projects/my-project-1/serviceAccounts/events@example.org",
 		"serviceAccount:service-"+projectNumber+"@gs-project-accounts.iam.gserviceaccount.com: roles/pubsub.publisher on project")
 }
