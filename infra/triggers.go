@@ -168,16 +168,24 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 	if err != nil {
 		return nil, err
 	}
-	// A view is read with the rights of who asks: on it and on what it is made of, which
-	// is all of the dataset.
-	reads, err := bigquery.NewDatasetIamMember(ctx, name+"-reads-log", &bigquery.DatasetIamMemberArgs{
-		Project: pulumi.String(stack.Project), DatasetId: args.Training.Log.Dataset.DatasetId,
-		Role: pulumi.String("roles/bigquery.dataViewer"), Member: account,
-	}, stack.In(t))
-	if err != nil {
-		return nil, err
+	granted = append(granted, publishes)
+	// A query of a view needs access to the view and to the table it reads. Not to the dataset:
+	// each change of a dataset restores the access list of its creation.
+	log := args.Training.Log
+	for _, table := range []struct {
+		name string
+		id   pulumi.StringInput
+	}{{"predictions", log.Table.TableId}, {"drift", log.Drift.TableId}} {
+		made, err := bigquery.NewIamMember(ctx, name+"-reads-"+table.name, &bigquery.IamMemberArgs{
+			Project: pulumi.String(stack.Project), DatasetId: log.Dataset.DatasetId, TableId: table.id,
+			Role: pulumi.String("roles/bigquery.dataViewer"), Member: account,
+		}, stack.In(t))
+		if err != nil {
+			return nil, err
+		}
+		granted = append(granted, made)
 	}
-	return append(granted, publishes, reads), nil
+	return granted, nil
 }
 
 // workflow makes the workflow.
