@@ -36,7 +36,7 @@ func load(t *testing.T) *known {
 		makefile: read("../Makefile"), server: read("reference/server.md"), trainer: read("reference/trainer.md"),
 		keys: read("reference/keys.md"), dagger: read("reference/dagger.md"),
 		setting: regexp.MustCompile(`^([a-z]+\.[a-z0-9_]+)=`), choice: regexp.MustCompile(`^([a-z]+=[a-z0-9]+)$`),
-		flag: regexp.MustCompile(`^--([a-z0-9-]+)`), stackName: regexp.MustCompile(`\bfakeart:([a-zA-Z]+)`),
+		flag: regexp.MustCompile(`^--([a-z0-9-]+)`), stackName: regexp.MustCompile(`\bfakeart:([a-zA-Z]+)(?:[^:\w]|$)`), // fakeart:infra:Service is a type
 	}
 	for _, target := range targets(k.makefile) {
 		k.targets = append(k.targets, target[0])
@@ -96,6 +96,7 @@ func TestCommandsThatNameWhatThereIsNotAreFound(t *testing.T) {
 		"dagger call --go-proxy=URL trains":                     "the module has no function trains",
 		"dagger call train --experiments=base":                  "the module has no --experiments",
 		"pulumi config set fakeart:image x":                     "",
+		"pulumi import fakeart:infra:Service":                   "",
 		"pulumi config set --path fakeart:canary.image x":       "",
 		"pulumi config set fakeart:images x":                    "a stack has no key images",
 	} {

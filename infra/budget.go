@@ -30,7 +30,7 @@ type BudgetArgs struct {
 // NewBudget makes a budget of the whole project, which other stacks in it share.
 func NewBudget(ctx *pulumi.Context, name string, args *BudgetArgs, opts ...pulumi.ResourceOption) (*Budget, error) {
 	b := &Budget{}
-	if err := ctx.RegisterComponentResource("fakeart:infra:Budget", name, b, opts...); err != nil {
+	if err := register(ctx, "Budget", name, b, opts...); err != nil {
 		return nil, err
 	}
 	rules := billing.BudgetThresholdRuleArray{}

@@ -37,7 +37,7 @@ type IdentityArgs struct {
 // they need of one resource is granted where that is made.
 func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...pulumi.ResourceOption) (*Identity, error) {
 	i := &Identity{Provider: pulumi.String("").ToStringOutput()}
-	if err := ctx.RegisterComponentResource("fakeart:infra:Identity", name, i, opts...); err != nil {
+	if err := register(ctx, "Identity", name, i, opts...); err != nil {
 		return nil, err
 	}
 	for _, account := range []struct {

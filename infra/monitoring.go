@@ -73,7 +73,7 @@ const uptimePath = "/v2/health/ready"
 // and a dashboard.
 func NewMonitoring(ctx *pulumi.Context, name string, args *MonitoringArgs, opts ...pulumi.ResourceOption) (*Monitoring, error) {
 	m := &Monitoring{DashboardURL: pulumi.String("").ToStringOutput()}
-	if err := ctx.RegisterComponentResource("fakeart:infra:Monitoring", name, m, opts...); err != nil {
+	if err := register(ctx, "Monitoring", name, m, opts...); err != nil {
 		return nil, err
 	}
 	pages, tickets, err := m.channels(ctx, args)

@@ -53,7 +53,7 @@ type PredictionLogArgs struct {
 // NewPredictionLog makes the topic, the table, and what leads from one to the other.
 func NewPredictionLog(ctx *pulumi.Context, name string, args *PredictionLogArgs, opts ...pulumi.ResourceOption) (*PredictionLog, error) {
 	l := &PredictionLog{}
-	if err := ctx.RegisterComponentResource("fakeart:infra:PredictionLog", name, l, opts...); err != nil {
+	if err := register(ctx, "PredictionLog", name, l, opts...); err != nil {
 		return nil, err
 	}
 	key, err := l.key(ctx, name, args)

@@ -31,7 +31,7 @@ type RegistryArgs struct {
 // has no tag any more is deleted after a month.
 func NewRegistry(ctx *pulumi.Context, name string, args *RegistryArgs, opts ...pulumi.ResourceOption) (*Registry, error) {
 	r := &Registry{Address: fmt.Sprintf("%s-docker.pkg.dev/%s/%s", args.Stack.Region, args.Stack.Project, args.Stack.Prefix)}
-	if err := ctx.RegisterComponentResource("fakeart:infra:Registry", name, r, opts...); err != nil {
+	if err := register(ctx, "Registry", name, r, opts...); err != nil {
 		return nil, err
 	}
 	repository := &artifactregistry.RepositoryArgs{

@@ -49,7 +49,7 @@ type SecretsArgs struct {
 // NewSecrets makes the secrets, each readable by the one account that needs it.
 func NewSecrets(ctx *pulumi.Context, name string, args *SecretsArgs, opts ...pulumi.ResourceOption) (*Secrets, error) {
 	s := &Secrets{}
-	if err := ctx.RegisterComponentResource("fakeart:infra:Secrets", name, s, opts...); err != nil {
+	if err := register(ctx, "Secrets", name, s, opts...); err != nil {
 		return nil, err
 	}
 	// A given token and a random one are different resources: otherwise a given token, which has

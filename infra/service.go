@@ -49,7 +49,7 @@ type ServiceArgs struct {
 // made, and going back to it makes no new one.
 func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pulumi.ResourceOption) (*Service, error) {
 	s := &Service{CanaryURL: pulumi.String("").ToStringOutput()}
-	if err := ctx.RegisterComponentResource("fakeart:infra:Service", name, s, opts...); err != nil {
+	if err := register(ctx, "Service", name, s, opts...); err != nil {
 		return nil, err
 	}
 	c, stack := args.Config, args.Stack

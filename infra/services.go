@@ -42,7 +42,7 @@ type ServicesArgs struct{ Stack *Stack }
 // programs in the project may use them.
 func NewServices(ctx *pulumi.Context, name string, args *ServicesArgs, opts ...pulumi.ResourceOption) (*Services, error) {
 	s := &Services{}
-	if err := ctx.RegisterComponentResource("fakeart:infra:Services", name, s, opts...); err != nil {
+	if err := register(ctx, "Services", name, s, opts...); err != nil {
 		return nil, err
 	}
 	for _, api := range apis {

@@ -74,6 +74,40 @@ func TestTheScalingThatCloudRunAddsIsIgnored(t *testing.T) {
 	}
 }
 
+// In an import file a parent is given by its name alone.
+func TestComponentsHaveNamesOfTheirOwn(t *testing.T) {
+	e := &engine{}
+	if err := e.run("prod", stackConfig("prod", nil)); err != nil {
+		t.Fatal(err)
+	}
+	taken := map[string]string{}
+	for _, r := range e.resources {
+		taken[r.name] = r.kind
+	}
+	var before []string
+	for _, c := range e.components {
+		if c.kind == "pulumi:pulumi:Stack" {
+			continue
+		}
+		if kind := taken[c.name]; kind != "" {
+			t.Errorf("%s %s: a %s has the same name", c.kind, c.name, kind)
+		}
+		taken[c.name] = c.kind
+		if len(c.aliases) != 1 || c.name != c.aliases[0]+"-component" {
+			t.Errorf("%s %s: known as %v before", c.kind, c.name, c.aliases)
+		}
+		before = append(before, c.aliases...)
+	}
+	slices.Sort(before)
+	// The names that stacks have in their state since the first version.
+	want := []string{"budget", "identity", "monitoring", "prediction-log", "registry", "secrets", "service", "services", "storage", "training", "triggers"}
+	for _, name := range want {
+		if !slices.Contains(before, name) {
+			t.Errorf("no component was called %s before: existing stacks would lose it", name)
+		}
+	}
+}
+
 func TestServiceAgentsAreRequested(t *testing.T) {
 	const (
 		ofStorage  = "gcp:storage/getProjectServiceAccount:getProjectServiceAccount"

@@ -62,6 +62,14 @@ func (s *Stack) Labels(component string) pulumi.StringMap {
 	}
 }
 
+// register registers a component of the program. name begins the names of its children. The
+// component itself is called NAME-component, so that a child of the same name isn't mistaken for
+// its parent in an import file. Stacks made before this know the component by name alone.
+func register(ctx *pulumi.Context, kind, name string, component pulumi.ComponentResource, opts ...pulumi.ResourceOption) error {
+	before := pulumi.Aliases([]pulumi.Alias{{Name: pulumi.String(name)}})
+	return ctx.RegisterComponentResource("fakeart:infra:"+kind, name+"-component", component, append(opts, before)...)
+}
+
 // In places a resource into its component, once the APIs are there.
 func (s *Stack) In(component pulumi.Resource, more ...pulumi.ResourceOption) pulumi.ResourceOption {
 	return pulumi.Composite(append(more, pulumi.Parent(component), pulumi.DependsOn(s.APIs))...)

@@ -35,7 +35,7 @@ const modelsFolder = "models/production/"
 // be brought back for at least a week.
 func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pulumi.ResourceOption) (*Storage, error) {
 	s := &Storage{}
-	if err := ctx.RegisterComponentResource("fakeart:infra:Storage", name, s, opts...); err != nil {
+	if err := register(ctx, "Storage", name, s, opts...); err != nil {
 		return nil, err
 	}
 	kept, versions := 7, 3 // days of deleted objects, newer versions of one that is kept

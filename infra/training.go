@@ -57,7 +57,7 @@ type TrainingArgs struct {
 // offers jobs no GPU, and the trainer would have no use for one.
 func NewTraining(ctx *pulumi.Context, name string, args *TrainingArgs, opts ...pulumi.ResourceOption) (*TrainingJobs, error) {
 	t := &TrainingJobs{Tasks: args.Size.Tasks, Log: args.Log}
-	if err := ctx.RegisterComponentResource("fakeart:infra:Training", name, t, opts...); err != nil {
+	if err := register(ctx, "Training", name, t, opts...); err != nil {
 		return nil, err
 	}
 	t.Arguments = slices.Concat([]string{

@@ -51,7 +51,7 @@ type TriggersArgs struct {
 // tells what it is: Eventarc cannot filter Cloud Storage's events by name.
 func NewTriggers(ctx *pulumi.Context, name string, args *TriggersArgs, opts ...pulumi.ResourceOption) (*Triggers, error) {
 	t := &Triggers{}
-	if err := ctx.RegisterComponentResource("fakeart:infra:Triggers", name, t, opts...); err != nil {
+	if err := register(ctx, "Triggers", name, t, opts...); err != nil {
 		return nil, err
 	}
 	stack := args.Stack
