@@ -24,6 +24,9 @@ func deploy(ctx *pulumi.Context) error {
 		return fmt.Errorf("gcp:project %s: %w; does it exist, and are you logged in (gcloud auth application-default login)?", c.Project, err)
 	}
 	stack := &Stack{Project: c.Project, Region: c.Region, Number: project.Number, Prefix: "fakeart-" + c.Stack, Protect: c.Protect}
+	if err := checkDataset(ctx, stack, c.KMSKey); err != nil {
+		return err
+	}
 	services, err := NewServices(ctx, "services", &ServicesArgs{stack})
 	if err != nil {
 		return err

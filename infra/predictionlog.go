@@ -50,6 +50,39 @@ type PredictionLogArgs struct {
 	Writer pulumi.StringInput
 }
 
+// datasetID returns the name of the dataset, which can't have dashes.
+func datasetID(stack *Stack) string { return strings.ReplaceAll(stack.Prefix, "-", "_") }
+
+// checkDataset returns an error if the stack's dataset exists in another region or with another
+// key. Both are fixed when a table is created: Pulumi would make a second table of the same name
+// first, which fails after other resources have changed already. Whoever may not see the dataset
+// may not change it either, and isn't checked.
+func checkDataset(ctx *pulumi.Context, stack *Stack, key string) error {
+	id := datasetID(stack)
+	found, err := bigquery.LookupDataset(ctx, &bigquery.LookupDatasetArgs{Project: &stack.Project, DatasetId: id})
+	if err != nil {
+		return nil // it doesn't exist yet, or can't be seen
+	}
+	if !strings.EqualFold(found.Location, stack.Region) {
+		return fmt.Errorf("gcp:region: %s: the dataset %s exists in %s, and data can't be moved\nhint: set gcp:region back, or create another stack", stack.Region, id, found.Location)
+	}
+	has := ""
+	if encryption := found.DefaultEncryptionConfigurations; len(encryption) > 0 {
+		has = encryption[0].KmsKeyName
+	}
+	if has != key {
+		text := func(key string) string {
+			if key == "" {
+				return "Google's own key"
+			}
+			return key
+		}
+		return fmt.Errorf("fakeart:kmsKey: the tables of the dataset %s are encrypted with %s; Pulumi can't change that to %s\n"+
+			"hint: set fakeart:kmsKey back, or change the key with bq first: docs/how-to/deploy.md#change-the-key-of-an-existing-stack", id, text(has), text(key))
+	}
+	return nil
+}
+
 // NewPredictionLog makes the topic, the table, and what leads from one to the other.
 func NewPredictionLog(ctx *pulumi.Context, name string, args *PredictionLogArgs, opts ...pulumi.ResourceOption) (*PredictionLog, error) {
 	l := &PredictionLog{}
@@ -116,7 +149,7 @@ func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *Predictio
 	stack := args.Stack
 	dataset := &bigquery.DatasetArgs{
 		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region),
-		DatasetId:    pulumi.String(strings.ReplaceAll(stack.Prefix, "-", "_")), // no dashes there
+		DatasetId:    pulumi.String(datasetID(stack)),
 		FriendlyName: pulumi.String(stack.Prefix), Description: pulumi.String("Fakeart's predictions, one row for each picture"),
 		Labels:                  stack.Labels("prediction-log"),
 		DeleteContentsOnDestroy: pulumi.Bool(!stack.Protect),

@@ -138,6 +138,39 @@ func TestServiceAgentsAreRequested(t *testing.T) {
 	}
 }
 
+func TestAnExistingDatasetKeepsItsKeyAndItsRegion(t *testing.T) {
+	other := strings.Replace(someKey, "data", "other", 1)
+	for name, c := range map[string]struct {
+		exists *dataset
+		key    string
+		want   string // part of the error; empty for none
+	}{
+		"new_stack":          {nil, someKey, ""},
+		"unchanged":          {&dataset{"europe-west4", ""}, "", ""},
+		"unchanged_key":      {&dataset{"EUROPE-WEST4", someKey}, someKey, ""},
+		"key_added":          {&dataset{"europe-west4", ""}, someKey, "encrypted with Google's own key; Pulumi can't change that to " + someKey},
+		"key_changed":        {&dataset{"europe-west4", other}, someKey, "encrypted with " + other},
+		"key_removed":        {&dataset{"europe-west4", someKey}, "", "can't change that to Google's own key"},
+		"region_changed":     {&dataset{"europe-west1", ""}, "", "gcp:region: europe-west4: the dataset fakeart_dev exists in europe-west1"},
+		"region_and_no_more": {&dataset{"EU", someKey}, someKey, "exists in EU"},
+	} {
+		e := &engine{dataset: c.exists}
+		err := e.run("dev", stackConfig("dev", map[string]string{"fakeart:kmsKey": c.key}))
+		if c.want == "" {
+			if err != nil || len(e.resources) == 0 {
+				t.Errorf("%s: %v, %d resources", name, err, len(e.resources))
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "\nhint: ") {
+			t.Errorf("%s: %v, want %q and a hint", name, err, c.want)
+		}
+		if len(e.resources) > 0 {
+			t.Errorf("%s: %d resources were made first", name, len(e.resources))
+		}
+	}
+}
+
 // The provider would list Compute Engine's regions, an API that the program doesn't need.
 func TestTheMakeTargetsSkipTheCheckOfTheRegion(t *testing.T) {
 	makefile, err := os.ReadFile("../Makefile")
