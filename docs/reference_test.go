@@ -245,6 +245,8 @@ func goType(e ast.Expr) string {
 		return goType(e.X)
 	case *ast.ArrayType:
 		return "list of " + goType(e.Elt)
+	case *ast.MapType:
+		return "object of " + goType(e.Value)
 	case *ast.SelectorExpr:
 		return goType(e.X) + "." + e.Sel.Name
 	}

@@ -29,7 +29,11 @@ type Config struct {
 	CollectorImage string  `key:"collectorImage" default:"us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.8.0" doc:"Google's Managed Prometheus sidecar."`
 	Canary         *Canary `key:"canary" doc:"{image, percent}: another image of the server, and its share of the requests in percent."`
 
-	Public       bool   `key:"public" default:"false" doc:"Whether anybody may call the service. Otherwise callers need the role run.invoker."`
+	Public    bool              `key:"public" default:"false" doc:"Whether anybody may call the service. Otherwise callers need the role run.invoker."`
+	Members   []string          `key:"members" doc:"Who may call a private service, by IAM's names: [user:ann@example.org, group:…, serviceAccount:…, domain:…, principal://…, principalSet://…]."`
+	Audiences []string          `key:"audiences" doc:"Custom audiences: URLs that callers' ID tokens may be issued for, besides the service's own."`
+	Labels    map[string]string `key:"labels" doc:"Labels of every resource that has labels, besides the program's own: {team: vision}."`
+
 	Ingress      string `key:"ingress" default:"all" doc:"Where requests may come from: all, internal, or internal-and-cloud-load-balancing."`
 	Domain       string `key:"domain" doc:"Domain of your own for the service; it has to be verified for the account that deploys."`
 	MinInstances int    `key:"minInstances" default:"0" doc:"Instances that are always there."`
@@ -145,11 +149,35 @@ func set(field reflect.Value, text string) error {
 	default:
 		d := json.NewDecoder(strings.NewReader(text))
 		d.DisallowUnknownFields()
-		if err := d.Decode(field.Addr().Interface()); err != nil {
-			return fmt.Errorf("is not what is wanted there: %w", err)
+		if err := d.Decode(field.Addr().Interface()); err != nil || d.More() {
+			return fmt.Errorf("%s: expected %s", text, shape(field.Type()))
 		}
 	}
 	return nil
+}
+
+// shape describes the values of a key that isn't a plain one.
+func shape(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return shape(t.Elem())
+	case reflect.Slice:
+		return `a list of strings, such as ["a", "b"]`
+	case reflect.Map:
+		return `an object of strings, such as {"a": "b"}; numbers need quotes`
+	case reflect.Struct:
+		var members []string
+		for i := range t.NumField() {
+			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+			members = append(members, name+" ("+shape(t.Field(i).Type)+")")
+		}
+		return "an object with any of " + strings.Join(members, ", ")
+	case reflect.Int:
+		return "integer"
+	case reflect.Bool:
+		return "true or false"
+	}
+	return t.Kind().String()
 }
 
 // mebibytes is what a text such as 2Gi means.
@@ -315,5 +343,67 @@ func (c *Config) validate() (errs []error) {
 	if c.Protect && c.Email == "" {
 		bad("fakeart:email", "is missing: a protected stack has alerts that somebody gets")
 	}
+	c.validateAccess(bad)
+	c.validateLabels(bad)
 	return errs
+}
+
+var (
+	memberPattern   = regexp.MustCompile(`^((user|group|serviceAccount):[^\s@:]+@[^\s@:]+\.[^\s@:]+|domain:([a-z0-9-]+\.)+[a-z]{2,}|principal(Set)?://iam\.googleapis\.com/[^\s]+)$`)
+	audiencePattern = regexp.MustCompile(`^https://[^\s/]+\S*$`)
+	labelKey        = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+	labelValue      = regexp.MustCompile(`^[a-z0-9_-]{1,63}$`)
+)
+
+// mostLabels is how many labels a stack may add: a resource has up to 64, of which the
+// program sets four and the provider one.
+const mostLabels = 59
+
+// validateAccess checks who may call the service.
+func (c *Config) validateAccess(bad func(key, format string, args ...any)) {
+	checkMembers(bad, "fakeart:members", c.Members)
+	if c.Public && len(c.Members) > 0 {
+		bad("fakeart:members", "has no effect on a public service; remove it, or set fakeart:public to false")
+	}
+	for i, audience := range c.Audiences {
+		if !audiencePattern.MatchString(audience) {
+			bad("fakeart:audiences", "%q: expected a URL, such as https://fakeart.example.org", audience)
+		}
+		if slices.Contains(c.Audiences[:i], audience) {
+			bad("fakeart:audiences", "%q is listed twice", audience)
+		}
+	}
+}
+
+// checkMembers reports the entries of a list that aren't IAM principals, or are everybody.
+func checkMembers(bad func(key, format string, args ...any), key string, members []string) {
+	for i, member := range members {
+		switch {
+		case member == "allUsers" || member == "allAuthenticatedUsers":
+			bad(key, "%q means everybody; to make the service public, set fakeart:public", member)
+		case !memberPattern.MatchString(member):
+			bad(key, "%q: expected such as user:ann@example.org, group:team@example.org, serviceAccount:…@….iam.gserviceaccount.com, domain:example.org, principal://iam.googleapis.com/… or principalSet://iam.googleapis.com/…", member)
+		case slices.Contains(members[:i], member):
+			bad(key, "%q is listed twice", member)
+		}
+	}
+}
+
+// validateLabels checks the labels by the rules that hold for every service of Google's.
+func (c *Config) validateLabels(bad func(key, format string, args ...any)) {
+	if len(c.Labels) > mostLabels {
+		bad("fakeart:labels", "has %d labels: expected up to %d", len(c.Labels), mostLabels)
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
+		switch {
+		case slices.Contains([]string{"app", "stack", "component", "managed-by"}, key):
+			bad("fakeart:labels."+key, "is set by the program itself; choose another key")
+		case strings.HasPrefix(key, "goog"):
+			bad("fakeart:labels."+key, "keys that begin with goog are Google's; choose another key")
+		case !labelKey.MatchString(key):
+			bad("fakeart:labels."+key, "expected a key of up to 63 lower-case letters, digits, _ and -, the first a letter")
+		case !labelValue.MatchString(c.Labels[key]):
+			bad("fakeart:labels."+key, "%q: expected 1 to 63 lower-case letters, digits, _ and -", c.Labels[key])
+		}
+	}
 }

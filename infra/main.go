@@ -23,7 +23,7 @@ func deploy(ctx *pulumi.Context) error {
 	if err != nil {
 		return fmt.Errorf("gcp:project %s: %w; does it exist, and are you logged in (gcloud auth application-default login)?", c.Project, err)
 	}
-	stack := &Stack{Project: c.Project, Region: c.Region, Number: project.Number, Prefix: "fakeart-" + c.Stack, Protect: c.Protect}
+	stack := &Stack{Project: c.Project, Region: c.Region, Number: project.Number, Prefix: "fakeart-" + c.Stack, Protect: c.Protect, Extra: c.Labels}
 	if err := checkDataset(ctx, stack, c.KMSKey); err != nil {
 		return err
 	}

@@ -76,13 +76,17 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 			})
 		}
 	}
-	s.Service, err = cloudrunv2.NewService(ctx, name, &cloudrunv2.ServiceArgs{
+	service := &cloudrunv2.ServiceArgs{
 		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("server")),
 		Description: pulumi.String("Tells photographs from AI-generated pictures"), Labels: stack.Labels("service"),
 		Ingress: pulumi.String(ingresses[c.Ingress]), Template: latest, Traffics: traffic,
-		// Cloud Run returns a scaling block of its own for each service.
-	}, stack.In(s, stack.Kept(), pulumi.DependsOn(args.Ready), pulumi.IgnoreChanges([]string{"scaling"})))
-	if err != nil {
+	}
+	if len(c.Audiences) > 0 {
+		service.CustomAudiences = pulumi.ToStringArray(c.Audiences)
+	}
+	// Cloud Run returns a scaling block of its own for each service.
+	in := stack.In(s, stack.Kept(), pulumi.DependsOn(args.Ready), pulumi.IgnoreChanges([]string{"scaling"}))
+	if s.Service, err = cloudrunv2.NewService(ctx, name, service, in); err != nil {
 		return nil, err
 	}
 	s.URL = s.Service.Uri
@@ -98,7 +102,8 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 			Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(c.Domain),
 			Metadata: &cloudrun.DomainMappingMetadataArgs{Namespace: pulumi.String(stack.Project), Labels: stack.Labels("service")},
 			Spec:     &cloudrun.DomainMappingSpecArgs{RouteName: s.Service.Name},
-		}, stack.In(s))
+			// Any change replaces the mapping, and a domain has one at a time.
+		}, stack.In(s, pulumi.DeleteBeforeReplace(true)))
 		if err != nil {
 			return nil, err
 		}
@@ -115,15 +120,17 @@ func canaryURL(service string) string {
 
 // access says who may call the service, and who may deploy its revisions.
 func (s *Service) access(ctx *pulumi.Context, name string, args *ServiceArgs) error {
-	grants := []struct {
+	type grant struct {
 		name, role string
 		member     pulumi.StringInput
-	}{{"deployer", "roles/run.developer", member(args.Deployer)}}
+	}
+	grants := []grant{{"deployer", "roles/run.developer", member(args.Deployer)}}
 	if args.Config.Public {
-		grants = append(grants, struct {
-			name, role string
-			member     pulumi.StringInput
-		}{"public", "roles/run.invoker", pulumi.String("allUsers")})
+		grants = append(grants, grant{"public", "roles/run.invoker", pulumi.String("allUsers")})
+	}
+	for _, m := range args.Config.Members {
+		// Named by the member, so that removing one from the list leaves the others alone.
+		grants = append(grants, grant{"invoker-" + shortHash(m), "roles/run.invoker", pulumi.String(m)})
 	}
 	for _, g := range grants {
 		if _, err := cloudrunv2.NewServiceIamMember(ctx, name+"-"+g.name, &cloudrunv2.ServiceIamMemberArgs{
@@ -133,6 +140,12 @@ func (s *Service) access(ctx *pulumi.Context, name string, args *ServiceArgs) er
 		}
 	}
 	return nil
+}
+
+// shortHash returns eight characters that tell texts apart in names of resources.
+func shortHash(text string) string {
+	digest := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(digest[:4])
 }
 
 // env is the server's environment; docs/how-to/operate.md explains it. There is nothing
@@ -225,8 +238,7 @@ func (a *ServiceArgs) template(image string) (*cloudrunv2.ServiceTemplateArgs, e
 	if err != nil {
 		return nil, fmt.Errorf("name the revision: %w", err)
 	}
-	digest := sha256.Sum256(text)
-	t.Revision = pulumi.String(a.Stack.Named("server") + "-" + hex.EncodeToString(digest[:4]))
+	t.Revision = pulumi.String(a.Stack.Named("server") + "-" + shortHash(string(text)))
 	t.ServiceAccount = a.Account
 	return t, nil
 }

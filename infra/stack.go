@@ -17,6 +17,8 @@ type Stack struct {
 	Prefix string
 	// Protect is whether data has to be kept from deletion.
 	Protect bool
+	// Extra are the stack's own labels.
+	Extra map[string]string
 	// APIs are the services of Google's that have to be enabled before anything is made.
 	APIs []pulumi.Resource
 }
@@ -57,9 +59,11 @@ func (s *Stack) Named(what string) string { return s.Prefix + "-" + what }
 
 // Labels are those of every resource that can have some.
 func (s *Stack) Labels(component string) pulumi.StringMap {
-	return pulumi.StringMap{
-		"app": pulumi.String("fakeart"), "stack": pulumi.String(s.Prefix), "component": pulumi.String(component), "managed-by": pulumi.String("pulumi"),
+	labels := pulumi.ToStringMap(s.Extra)
+	for key, value := range map[string]string{"app": "fakeart", "stack": s.Prefix, "component": component, "managed-by": "pulumi"} {
+		labels[key] = pulumi.String(value)
 	}
+	return labels
 }
 
 // register registers a component of the program. name begins the names of its children. The
