@@ -34,6 +34,8 @@ type Config struct {
 	Audiences []string          `key:"audiences" doc:"Custom audiences: URLs that callers' ID tokens may be issued for, besides the service's own."`
 	Labels    map[string]string `key:"labels" doc:"Labels of every resource that has labels, besides the program's own: {team: vision}."`
 
+	VPC *VPC `key:"vpc" doc:"{network, subnetwork, tags, egress}: VPC network that the service and the jobs send requests through (Direct VPC egress). egress is private-ranges-only (default) or all-traffic."`
+
 	Ingress      string `key:"ingress" default:"all" doc:"Where requests may come from: all, internal, or internal-and-cloud-load-balancing."`
 	Domain       string `key:"domain" doc:"Domain of your own for the service; it has to be verified for the account that deploys."`
 	MinInstances int    `key:"minInstances" default:"0" doc:"Instances that are always there."`
@@ -43,7 +45,9 @@ type Config struct {
 	Memory       string `key:"memory" default:"512Mi" doc:"Memory of an instance, such as 512Mi or 2Gi."`
 	Timeout      int    `key:"timeout" default:"30" doc:"Seconds after which a request is given up, 1 to 3600."`
 
-	KMSKey        string   `key:"kmsKey" doc:"Key for the bucket and the prediction log, projects/P/locations/L/keyRings/R/cryptoKeys/K; Google's own without one."`
+	KMSKey        string   `key:"kmsKey" doc:"Key that everything is encrypted with: bucket, prediction log, service, jobs, registry, secrets and workflow; projects/P/locations/L/keyRings/R/cryptoKeys/K, in the stack's region. Google's own without one."`
+	Bucket        string   `key:"bucket" doc:"Name of an existing bucket to use instead of a new one."`
+	Dataset       string   `key:"dataset" doc:"Name of an existing BigQuery dataset to put the tables in, instead of a new one."`
 	ImmutableTags bool     `key:"immutableTags" default:"false" doc:"Whether a tag in the registry stays with its image."`
 	LogDays       int      `key:"logDays" default:"0" doc:"Days after which predictions are deleted; 0 keeps them."`
 	Training      Training `key:"training" doc:"The training job: {cpu, memory, timeout, retries, tasks, parallelism, args}."`
@@ -75,6 +79,14 @@ type Config struct {
 type Canary struct {
 	Image   string `json:"image"`
 	Percent int    `json:"percent"`
+}
+
+// VPC is where the service and the jobs send their requests.
+type VPC struct {
+	Network    string   `json:"network"`
+	Subnetwork string   `json:"subnetwork"`
+	Tags       []string `json:"tags"`
+	Egress     string   `json:"egress"`
 }
 
 // Training is the size of the training job.
@@ -345,6 +357,8 @@ func (c *Config) validate() (errs []error) {
 	}
 	c.validateAccess(bad)
 	c.validateLabels(bad)
+	c.validateExisting(bad)
+	c.validateVPC(bad)
 	return errs
 }
 
@@ -404,6 +418,79 @@ func (c *Config) validateLabels(bad func(key, format string, args ...any)) {
 			bad("fakeart:labels."+key, "expected a key of up to 63 lower-case letters, digits, _ and -, the first a letter")
 		case !labelValue.MatchString(c.Labels[key]):
 			bad("fakeart:labels."+key, "%q: expected 1 to 63 lower-case letters, digits, _ and -", c.Labels[key])
+		}
+	}
+}
+
+var (
+	bucketPattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$`)
+	datasetPattern = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+)
+
+// validateExisting checks the names of what the stack uses instead of its own. Whether
+// they exist is looked up by checkExisting.
+func (c *Config) validateExisting(bad func(key, format string, args ...any)) {
+	own := &Stack{Project: c.Project, Prefix: "fakeart-" + c.Stack}
+	if c.Bucket != "" && !bucketPattern.MatchString(c.Bucket) {
+		bad("fakeart:bucket", "%q: expected the name of a bucket, without gs://", c.Bucket)
+	}
+	if c.Bucket == bucketName(own) {
+		bad("fakeart:bucket", "%s is the bucket that the stack makes by itself; remove the key, or name another bucket", c.Bucket)
+	}
+	if c.Dataset != "" && !datasetPattern.MatchString(c.Dataset) {
+		bad("fakeart:dataset", "%q: expected the name of a dataset (letters, digits and _), without its project", c.Dataset)
+	}
+	if c.Dataset == datasetID(own) {
+		bad("fakeart:dataset", "%s is the dataset that the stack makes by itself; remove the key, or name another dataset", c.Dataset)
+	}
+}
+
+var (
+	networkPattern    = regexp.MustCompile(`^(projects/[^/\s]+/global/networks/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	subnetworkPattern = regexp.MustCompile(`^(projects/[^/\s]+/regions/([a-z0-9-]+)/subnetworks/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	tagPattern        = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+)
+
+// egresses are the values of VPC.Egress, as Cloud Run names them.
+var egresses = map[string]string{
+	"":                    "PRIVATE_RANGES_ONLY",
+	"private-ranges-only": "PRIVATE_RANGES_ONLY",
+	"all-traffic":         "ALL_TRAFFIC",
+}
+
+// moreAPIs are the services of Google's that only some stacks use. To enable Compute
+// Engine in a project creates a default network and an account, so it isn't among the others.
+func (c *Config) moreAPIs() (more []string) {
+	if c.VPC != nil {
+		more = append(more, "compute.googleapis.com")
+	}
+	return more
+}
+
+// validateVPC checks the network. Both names are required: Cloud Run fills in the one
+// that is missing, and the provider then goes on sending that one after the other has changed.
+func (c *Config) validateVPC(bad func(key, format string, args ...any)) {
+	if c.VPC == nil {
+		return
+	}
+	if !networkPattern.MatchString(c.VPC.Network) {
+		bad("fakeart:vpc.network", "%q: expected the name of a network, or projects/P/global/networks/NAME", c.VPC.Network)
+	}
+	match := subnetworkPattern.FindStringSubmatch(c.VPC.Subnetwork)
+	if match == nil {
+		bad("fakeart:vpc.subnetwork", "%q: expected the name of a subnetwork, or projects/P/regions/%s/subnetworks/NAME", c.VPC.Subnetwork, c.Region)
+	} else if match[2] != "" && match[2] != c.Region {
+		bad("fakeart:vpc.subnetwork", "%s is in %s: expected a subnetwork in %s", c.VPC.Subnetwork, match[2], c.Region)
+	}
+	if egresses[c.VPC.Egress] == "" {
+		bad("fakeart:vpc.egress", "%q: expected private-ranges-only or all-traffic", c.VPC.Egress)
+	}
+	for i, tag := range c.VPC.Tags {
+		if !tagPattern.MatchString(tag) {
+			bad("fakeart:vpc.tags", "%q: expected up to 63 lower-case letters, digits and -, the first a letter", tag)
+		}
+		if slices.Contains(c.VPC.Tags[:i], tag) {
+			bad("fakeart:vpc.tags", "%q is listed twice", tag)
 		}
 	}
 }

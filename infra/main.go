@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -23,11 +24,16 @@ func deploy(ctx *pulumi.Context) error {
 	if err != nil {
 		return fmt.Errorf("gcp:project %s: %w; does it exist, and are you logged in (gcloud auth application-default login)?", c.Project, err)
 	}
-	stack := &Stack{Project: c.Project, Region: c.Region, Number: project.Number, Prefix: "fakeart-" + c.Stack, Protect: c.Protect, Extra: c.Labels}
-	if err := checkDataset(ctx, stack, c.KMSKey); err != nil {
+	if err := checkExisting(ctx, c, project.Number); err != nil {
 		return err
 	}
-	services, err := NewServices(ctx, "services", &ServicesArgs{stack})
+	stack := &Stack{Project: c.Project, Region: c.Region, Number: project.Number, Prefix: "fakeart-" + c.Stack, Protect: c.Protect, Extra: c.Labels}
+	if c.Dataset == "" {
+		if err := checkDataset(ctx, stack, c.KMSKey); err != nil {
+			return err
+		}
+	}
+	services, err := NewServices(ctx, "services", &ServicesArgs{Stack: stack, More: c.moreAPIs()})
 	if err != nil {
 		return err
 	}
@@ -37,25 +43,41 @@ func deploy(ctx *pulumi.Context) error {
 	if err != nil {
 		return err
 	}
-	storage, err := NewStorage(ctx, "storage", &StorageArgs{Stack: stack, KMSKey: c.KMSKey, Reader: identity.Server.Email, Writer: identity.Trainer.Email})
+	var keyReady []pulumi.Resource
+	if c.KMSKey != "" {
+		encryption, err := NewEncryption(ctx, "encryption", &EncryptionArgs{Stack: stack, KMSKey: c.KMSKey})
+		if err != nil {
+			return err
+		}
+		keyReady = encryption.Granted
+	}
+	storage, err := NewStorage(ctx, "storage", &StorageArgs{
+		Stack: stack, KMSKey: c.KMSKey, Existing: c.Bucket, Reader: identity.Server.Email, Writer: identity.Trainer.Email,
+	})
 	if err != nil {
 		return err
 	}
-	registry, err := NewRegistry(ctx, "registry", &RegistryArgs{Stack: stack, ImmutableTags: c.ImmutableTags, Writer: identity.Deployer.Email})
+	registry, err := NewRegistry(ctx, "registry", &RegistryArgs{
+		Stack: stack, ImmutableTags: c.ImmutableTags, Writer: identity.Deployer.Email, KMSKey: c.KMSKey, Ready: keyReady,
+	})
 	if err != nil {
 		return err
 	}
-	secrets, err := NewSecrets(ctx, "secrets", &SecretsArgs{Stack: stack, Token: c.AdminToken, Given: c.given["adminToken"], Reader: identity.Server})
+	secrets, err := NewSecrets(ctx, "secrets", &SecretsArgs{
+		Stack: stack, Token: c.AdminToken, Given: c.given["adminToken"], Reader: identity.Server, KMSKey: c.KMSKey, Granted: keyReady,
+	})
 	if err != nil {
 		return err
 	}
-	log, err := NewPredictionLog(ctx, "prediction-log", &PredictionLogArgs{Stack: stack, Days: c.LogDays, KMSKey: c.KMSKey, Writer: identity.Server.Email})
+	log, err := NewPredictionLog(ctx, "prediction-log", &PredictionLogArgs{
+		Stack: stack, Days: c.LogDays, KMSKey: c.KMSKey, Existing: c.Dataset, Writer: identity.Server.Email,
+	})
 	if err != nil {
 		return err
 	}
 
 	outputs := pulumi.Map{
-		"bucket": storage.Bucket.Name, "registry": pulumi.String(registry.Address), "topic": log.Topic.Name,
+		"bucket": storage.Name, "registry": pulumi.String(registry.Address), "topic": log.Topic.Name,
 		"workloadIdentityProvider": identity.Provider, "deployer": identity.Deployer.Email,
 		"adminTokenSecret": secrets.AdminToken.SecretId,
 	}
@@ -68,9 +90,9 @@ func deploy(ctx *pulumi.Context) error {
 	if c.Image != "" {
 		service, err := NewService(ctx, "service", &ServiceArgs{
 			Stack: stack, Config: c, Account: identity.Server.Email, Deployer: identity.Deployer.Email,
-			Bucket: bucketName(stack), Topic: stack.Named("predictions"), FeedbackTopic: stack.Named("feedback"),
+			Bucket: cmp.Or(c.Bucket, bucketName(stack)), Topic: stack.Named("predictions"), FeedbackTopic: stack.Named("feedback"),
 			AdminToken: stack.Named("admin-token"), Collector: stack.Named("collector"),
-			Ready: slices.Concat(secrets.Ready, storage.Grants, identity.Grants, []pulumi.Resource{log}),
+			Ready: slices.Concat(secrets.Ready, storage.Grants, identity.Grants, keyReady, []pulumi.Resource{log}),
 		})
 		if err != nil {
 			return err
@@ -85,14 +107,14 @@ func deploy(ctx *pulumi.Context) error {
 	if c.TrainerImage != "" {
 		training, err := NewTraining(ctx, "training", &TrainingArgs{
 			Stack: stack, Image: c.TrainerImage, Size: c.Training, Account: identity.Trainer.Email, Deployer: identity.Deployer.Email,
-			Bucket: storage.Bucket.Name, Log: log,
-		}, pulumi.DependsOn(storage.Grants))
+			Bucket: storage.Name, Log: log, VPC: c.VPC, KMSKey: c.KMSKey,
+		}, pulumi.DependsOn(slices.Concat(storage.Grants, keyReady)))
 		if err != nil {
 			return err
 		}
 		triggers, err := NewTriggers(ctx, "triggers", &TriggersArgs{
-			Stack: stack, Bucket: storage.Bucket.Name, Account: identity.Events.Email, Training: training, Schedule: c.DriftSchedule,
-		})
+			Stack: stack, Bucket: storage.Name, Account: identity.Events.Email, Training: training, Schedule: c.DriftSchedule, KMSKey: c.KMSKey,
+		}, pulumi.DependsOn(keyReady))
 		if err != nil {
 			return err
 		}
@@ -116,7 +138,7 @@ func deploy(ctx *pulumi.Context) error {
 	outputs["console"] = pulumi.StringMap{
 		"run":    pulumi.Sprintf("%s/run?project=%s", console, c.Project),
 		"logs":   pulumi.Sprintf("%s/logs/query?project=%s", console, c.Project),
-		"bucket": pulumi.Sprintf("%s/storage/browser/%s?project=%s", console, storage.Bucket.Name, c.Project),
+		"bucket": pulumi.Sprintf("%s/storage/browser/%s?project=%s", console, storage.Name, c.Project),
 	}
 	for name, value := range outputs {
 		ctx.Export(name, value)

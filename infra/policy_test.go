@@ -111,7 +111,7 @@ var policies = map[string]func(r made, protect, public bool) string{
 	"what all stacks of a project share stays": func(r made, _, _ bool) string {
 		member, _ := r.value("member").(string)
 		shared := strings.HasPrefix(r.kind, "gcp:projects/iAM") || strings.HasPrefix(r.kind, "gcp:kms/")
-		if shared && regexp.MustCompile(`@(gs-project-accounts|bigquery-encryption|gcp-sa-\w+)\.`).MatchString(member) && !r.retained {
+		if shared && regexp.MustCompile(`@(gs-project-accounts|bigquery-encryption|serverless-robot-prod|gcp-sa-\w+)\.`).MatchString(member) && !r.retained {
 			return member + " would lose its grant with this stack"
 		}
 		return ""
@@ -139,9 +139,20 @@ var labelled = map[string]string{
 	"gcp:cloudrunv2/service:Service":                                    "labels",
 	"gcp:cloudrunv2/serviceIamMember:ServiceIamMember":                  "",
 	"gcp:cloudscheduler/job:Job":                                        "",
+	"gcp:compute/backendService:BackendService":                         "",
+	"gcp:compute/globalAddress:GlobalAddress":                           "labels",
+	"gcp:compute/globalForwardingRule:GlobalForwardingRule":             "labels",
+	"gcp:compute/managedSslCertificate:ManagedSslCertificate":           "",
+	"gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup": "",
+	"gcp:compute/sSLPolicy:SSLPolicy":                                   "",
+	"gcp:compute/securityPolicy:SecurityPolicy":                         "",
+	"gcp:compute/targetHttpProxy:TargetHttpProxy":                       "",
+	"gcp:compute/targetHttpsProxy:TargetHttpsProxy":                     "",
+	"gcp:compute/uRLMap:URLMap":                                         "",
 	"gcp:eventarc/trigger:Trigger":                                      "labels",
 	"gcp:iam/workloadIdentityPool:WorkloadIdentityPool":                 "",
 	"gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": "",
+	"gcp:iap/webBackendServiceIamMember:WebBackendServiceIamMember":     "",
 	"gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember":                     "",
 	"gcp:monitoring/alertPolicy:AlertPolicy":                            "userLabels",
 	"gcp:monitoring/customService:CustomService":                        "userLabels",

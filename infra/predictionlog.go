@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
@@ -27,8 +28,11 @@ type PredictionLog struct {
 	// Topic is what the server publishes predictions to, FeedbackTopic what it publishes
 	// feedback to.
 	Topic, FeedbackTopic *pubsub.Topic
-	// Dataset holds the tables predictions and feedback, and the views daily, drift and judged.
+	// Dataset holds the tables predictions and feedback, and the views daily, drift and
+	// judged. It is nil if the stack uses an existing one.
 	Dataset *bigquery.Dataset
+	// DatasetID is the dataset's name.
+	DatasetID pulumi.StringOutput
 	// Table has a row for each record; one that was delivered twice has two, with one id.
 	Table *bigquery.Table
 	// Feedback has a row for each feedback; of one prediction the latest counts.
@@ -46,11 +50,13 @@ type PredictionLogArgs struct {
 	Days int
 	// KMSKey encrypts topics and tables; empty for Google's own key.
 	KMSKey string
+	// Existing is the name of a dataset to put the tables in, instead of a new one; may be empty.
+	Existing string
 	// Writer is the e-mail address of the server's service account.
 	Writer pulumi.StringInput
 }
 
-// datasetID returns the name of the dataset, which can't have dashes.
+// datasetID returns the name of the dataset that the stack makes, which can't have dashes.
 func datasetID(stack *Stack) string { return strings.ReplaceAll(stack.Prefix, "-", "_") }
 
 // checkDataset returns an error if the stack's dataset exists in another region or with another
@@ -66,22 +72,23 @@ func checkDataset(ctx *pulumi.Context, stack *Stack, key string) error {
 	if !strings.EqualFold(found.Location, stack.Region) {
 		return fmt.Errorf("gcp:region: %s: the dataset %s exists in %s, and data can't be moved\nhint: set gcp:region back, or create another stack", stack.Region, id, found.Location)
 	}
-	has := ""
-	if encryption := found.DefaultEncryptionConfigurations; len(encryption) > 0 {
-		has = encryption[0].KmsKeyName
-	}
-	if has != key {
-		text := func(key string) string {
-			if key == "" {
-				return "Google's own key"
-			}
-			return key
-		}
+	if has := keyOf(found); has != key {
 		return fmt.Errorf("fakeart:kmsKey: the tables of the dataset %s are encrypted with %s; Pulumi can't change that to %s\n"+
-			"hint: set fakeart:kmsKey back, or change the key with bq first: docs/how-to/deploy.md#change-the-key-of-an-existing-stack", id, text(has), text(key))
+			"hint: set fakeart:kmsKey back, or change the key with bq first: docs/how-to/deploy.md#change-the-key-of-an-existing-stack", id, keyText(has), keyText(key))
 	}
 	return nil
 }
+
+// keyOf returns the key that a dataset's new tables are encrypted with, or "" for Google's own.
+func keyOf(dataset *bigquery.LookupDatasetResult) string {
+	if encryption := dataset.DefaultEncryptionConfigurations; len(encryption) > 0 {
+		return encryption[0].KmsKeyName
+	}
+	return ""
+}
+
+// keyText is a key as messages name it.
+func keyText(key string) string { return cmp.Or(key, "Google's own key") }
 
 // NewPredictionLog makes the topic, the table, and what leads from one to the other.
 func NewPredictionLog(ctx *pulumi.Context, name string, args *PredictionLogArgs, opts ...pulumi.ResourceOption) (*PredictionLog, error) {
@@ -103,7 +110,7 @@ func NewPredictionLog(ctx *pulumi.Context, name string, args *PredictionLogArgs,
 		return nil, err
 	}
 	return l, ctx.RegisterResourceOutputs(l, pulumi.Map{
-		"topic": l.Topic.ID(), "dataset": l.Dataset.DatasetId, "table": l.Table.TableId, "deadLetters": l.DeadLetters.Name,
+		"topic": l.Topic.ID(), "dataset": l.DatasetID, "table": l.Table.TableId, "deadLetters": l.DeadLetters.Name,
 		"feedbackTopic": l.FeedbackTopic.ID(), "feedbackTable": l.Feedback.TableId, "feedbackDeadLetters": l.FeedbackDeadLetters.Name,
 	})
 }
@@ -147,29 +154,19 @@ func pubsubAgent(stack *Stack) string {
 // tables makes the dataset, the tables and the views.
 func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *PredictionLogArgs, after []pulumi.Resource) (err error) {
 	stack := args.Stack
-	dataset := &bigquery.DatasetArgs{
-		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region),
-		DatasetId:    pulumi.String(datasetID(stack)),
-		FriendlyName: pulumi.String(stack.Prefix), Description: pulumi.String("Fakeart's predictions, one row for each picture"),
-		Labels:                  stack.Labels("prediction-log"),
-		DeleteContentsOnDestroy: pulumi.Bool(!stack.Protect),
-	}
-	if args.KMSKey != "" {
-		dataset.DefaultEncryptionConfiguration = &bigquery.DatasetDefaultEncryptionConfigurationArgs{KmsKeyName: pulumi.String(args.KMSKey)}
-	}
-	if l.Dataset, err = bigquery.NewDataset(ctx, name, dataset, stack.In(l, stack.Kept(), pulumi.DependsOn(after))); err != nil {
+	if err := l.dataset(ctx, name, args, after); err != nil {
 		return err
 	}
-	if l.Table, err = l.table(ctx, name, "predictions", predictionSchema, "What was asked and answered; the columns say what they are", []string{"model", "label"}, args); err != nil {
+	if l.Table, err = l.table(ctx, name, "predictions", predictionSchema, "What was asked and answered; the columns say what they are", []string{"model", "label"}, args, after); err != nil {
 		return err
 	}
-	if l.Feedback, err = l.table(ctx, name+"-feedback", "feedback", feedbackSchema, "What users said of predictions; of one the latest counts", []string{"id"}, args); err != nil {
+	if l.Feedback, err = l.table(ctx, name+"-feedback", "feedback", feedbackSchema, "What users said of predictions; of one the latest counts", []string{"id"}, args, after); err != nil {
 		return err
 	}
 	of := func(query string, tables ...*bigquery.Table) pulumi.StringOutput {
 		var names []any
 		for _, table := range tables {
-			names = append(names, pulumi.Sprintf("%s.%s.%s", stack.Project, l.Dataset.DatasetId, table.TableId))
+			names = append(names, pulumi.Sprintf("%s.%s.%s", stack.Project, l.DatasetID, table.TableId))
 		}
 		return pulumi.Sprintf(query, names...)
 	}
@@ -183,7 +180,7 @@ func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *Predictio
 		{new(*bigquery.Table), "judged", "Predictions, each once, with what users last said of them", of(judgedQuery, l.Table, l.Feedback)},
 	} {
 		if *view.at, err = bigquery.NewTable(ctx, name+"-"+view.name, &bigquery.TableArgs{
-			Project: pulumi.String(stack.Project), DatasetId: l.Dataset.DatasetId, TableId: pulumi.String(view.name),
+			Project: pulumi.String(stack.Project), DatasetId: l.DatasetID, TableId: pulumi.String(view.name),
 			Description: pulumi.String(view.describes), Labels: stack.Labels("prediction-log"),
 			View:               &bigquery.TableViewArgs{Query: view.query, UseLegacySql: pulumi.Bool(false)},
 			DeletionProtection: pulumi.Bool(false), // nothing is in it
@@ -194,15 +191,38 @@ func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *Predictio
 	return nil
 }
 
+// dataset creates the dataset, or takes the existing one as it is.
+func (l *PredictionLog) dataset(ctx *pulumi.Context, name string, args *PredictionLogArgs, after []pulumi.Resource) (err error) {
+	stack := args.Stack
+	if args.Existing != "" {
+		l.DatasetID = pulumi.String(args.Existing).ToStringOutput()
+		return nil
+	}
+	dataset := &bigquery.DatasetArgs{
+		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), DatasetId: pulumi.String(datasetID(stack)),
+		FriendlyName: pulumi.String(stack.Prefix), Description: pulumi.String("Fakeart's predictions, one row for each picture"),
+		Labels:                  stack.Labels("prediction-log"),
+		DeleteContentsOnDestroy: pulumi.Bool(!stack.Protect),
+	}
+	if args.KMSKey != "" {
+		dataset.DefaultEncryptionConfiguration = &bigquery.DatasetDefaultEncryptionConfigurationArgs{KmsKeyName: pulumi.String(args.KMSKey)}
+	}
+	if l.Dataset, err = bigquery.NewDataset(ctx, name, dataset, stack.In(l, stack.Kept(), pulumi.DependsOn(after))); err != nil {
+		return err
+	}
+	l.DatasetID = l.Dataset.DatasetId
+	return nil
+}
+
 // table makes a table of the schema, with a partition a day.
-func (l *PredictionLog) table(ctx *pulumi.Context, name, id, schemaFile, describes string, clusterings []string, args *PredictionLogArgs) (*bigquery.Table, error) {
+func (l *PredictionLog) table(ctx *pulumi.Context, name, id, schemaFile, describes string, clusterings []string, args *PredictionLogArgs, after []pulumi.Resource) (*bigquery.Table, error) {
 	schema, err := os.ReadFile(schemaFile)
 	if err != nil {
 		return nil, fmt.Errorf("schema of the prediction log: %w", err)
 	}
 	stack := args.Stack
 	table := &bigquery.TableArgs{
-		Project: pulumi.String(stack.Project), DatasetId: l.Dataset.DatasetId, TableId: pulumi.String(id),
+		Project: pulumi.String(stack.Project), DatasetId: l.DatasetID, TableId: pulumi.String(id),
 		Description: pulumi.String(describes),
 		Schema:      pulumi.String(string(schema)),
 		TimePartitioning: &bigquery.TableTimePartitioningArgs{
@@ -218,7 +238,7 @@ func (l *PredictionLog) table(ctx *pulumi.Context, name, id, schemaFile, describ
 		// differ from what the program asks for, and would be replaced.
 		table.EncryptionConfiguration = &bigquery.TableEncryptionConfigurationArgs{KmsKeyName: pulumi.String(args.KMSKey)}
 	}
-	return bigquery.NewTable(ctx, name, table, stack.In(l, stack.Kept()))
+	return bigquery.NewTable(ctx, name, table, stack.In(l, stack.Kept(), pulumi.DependsOn(after)))
 }
 
 // dailyQuery counts predictions.
@@ -301,7 +321,7 @@ func (l *PredictionLog) stream(
 		return fail(err)
 	}
 	writes, err := bigquery.NewIamMember(ctx, name+"-writes", &bigquery.IamMemberArgs{
-		Project: pulumi.String(stack.Project), DatasetId: l.Dataset.DatasetId, TableId: table.TableId,
+		Project: pulumi.String(stack.Project), DatasetId: l.DatasetID, TableId: table.TableId,
 		Role: pulumi.String("roles/bigquery.dataEditor"), Member: pulumi.String(pubsubAgent(stack)),
 	}, stack.In(l, pulumi.DependsOn(after)))
 	if err != nil {
@@ -318,7 +338,7 @@ func (l *PredictionLog) stream(
 		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(what + "-bigquery")), Topic: from.ID(),
 		Labels: stack.Labels("prediction-log"),
 		BigqueryConfig: &pubsub.SubscriptionBigqueryConfigArgs{
-			Table:          pulumi.Sprintf("%s.%s.%s", stack.Project, l.Dataset.DatasetId, table.TableId),
+			Table:          pulumi.Sprintf("%s.%s.%s", stack.Project, l.DatasetID, table.TableId),
 			UseTableSchema: pulumi.Bool(true),
 			// A server that is newer than the table goes on being logged.
 			DropUnknownFields: pulumi.Bool(true),

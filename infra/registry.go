@@ -25,6 +25,11 @@ type RegistryArgs struct {
 	ImmutableTags bool
 	// Writer is the e-mail address of the service account that pushes.
 	Writer pulumi.StringOutput
+	// KMSKey encrypts the images; empty for Google's own key. A repository keeps the key
+	// that it was made with.
+	KMSKey string
+	// Ready must exist before the repository: the grants on the key.
+	Ready []pulumi.Resource
 }
 
 // NewRegistry makes the repository. Tagged images and the newest ones are kept; what
@@ -57,8 +62,13 @@ func NewRegistry(ctx *pulumi.Context, name string, args *RegistryArgs, opts ...p
 		// The API doesn't return false, so a block that says it would differ in each preview.
 		repository.DockerConfig = &artifactregistry.RepositoryDockerConfigArgs{ImmutableTags: pulumi.Bool(true)}
 	}
+	if args.KMSKey != "" {
+		repository.KmsKeyName = pulumi.String(args.KMSKey)
+	}
 	var err error
-	if r.Repository, err = artifactregistry.NewRepository(ctx, name, repository, args.Stack.In(r, args.Stack.Kept())); err != nil {
+	// Another key would need another repository, without the images of this one.
+	kept := pulumi.IgnoreChanges([]string{"kmsKeyName"})
+	if r.Repository, err = artifactregistry.NewRepository(ctx, name, repository, args.Stack.In(r, args.Stack.Kept(), kept, pulumi.DependsOn(args.Ready))); err != nil {
 		return nil, err
 	}
 	if _, err := artifactregistry.NewRepositoryIamMember(ctx, name+"-writer", &artifactregistry.RepositoryIamMemberArgs{

@@ -44,6 +44,10 @@ type SecretsArgs struct {
 	Given bool
 	// Reader is the account of the service.
 	Reader *serviceaccount.Account
+	// KMSKey encrypts the versions that are added from now on; empty for Google's own key.
+	KMSKey string
+	// Granted must exist before the secrets: the grants on the key.
+	Granted []pulumi.Resource
 }
 
 // NewSecrets makes the secrets, each readable by the one account that needs it.
@@ -69,14 +73,16 @@ func NewSecrets(ctx *pulumi.Context, name string, args *SecretsArgs, opts ...pul
 		{&s.AdminToken, "admin-token", version, token, option},
 		{&s.Collector, "collector", "collector", pulumi.String(collectorConfig), pulumi.IgnoreChanges(nil)},
 	} {
+		replica := &secretmanager.SecretReplicationUserManagedReplicaArgs{Location: pulumi.String(args.Stack.Region)}
+		if args.KMSKey != "" {
+			replica.CustomerManagedEncryption = &secretmanager.SecretReplicationUserManagedReplicaCustomerManagedEncryptionArgs{KmsKeyName: pulumi.String(args.KMSKey)}
+		}
 		made, err := secretmanager.NewSecret(ctx, secret.name, &secretmanager.SecretArgs{
 			Project: pulumi.String(args.Stack.Project), SecretId: pulumi.String(args.Stack.Named(secret.name)), Labels: args.Stack.Labels("secrets"),
 			Replication: &secretmanager.SecretReplicationArgs{UserManaged: &secretmanager.SecretReplicationUserManagedArgs{
-				Replicas: secretmanager.SecretReplicationUserManagedReplicaArray{
-					&secretmanager.SecretReplicationUserManagedReplicaArgs{Location: pulumi.String(args.Stack.Region)},
-				},
+				Replicas: secretmanager.SecretReplicationUserManagedReplicaArray{replica},
 			}},
-		}, args.Stack.In(s))
+		}, args.Stack.In(s, pulumi.DependsOn(args.Granted)))
 		if err != nil {
 			return nil, err
 		}

@@ -234,6 +234,18 @@ func (a *ServiceArgs) template(image string) (*cloudrunv2.ServiceTemplateArgs, e
 			},
 		},
 	}
+	if c.KMSKey != "" {
+		t.EncryptionKey = pulumi.String(c.KMSKey)
+	}
+	if v := c.VPC; v != nil {
+		direct := &cloudrunv2.ServiceTemplateVpcAccessNetworkInterfaceArgs{Network: pulumi.String(v.Network), Subnetwork: pulumi.String(v.Subnetwork)}
+		if len(v.Tags) > 0 {
+			direct.Tags = pulumi.ToStringArray(v.Tags)
+		}
+		t.VpcAccess = &cloudrunv2.ServiceTemplateVpcAccessArgs{
+			Egress: pulumi.String(egresses[v.Egress]), NetworkInterfaces: cloudrunv2.ServiceTemplateVpcAccessNetworkInterfaceArray{direct},
+		}
+	}
 	text, err := json.Marshal([]any{t, collectorConfig})
 	if err != nil {
 		return nil, fmt.Errorf("name the revision: %w", err)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/projects"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
@@ -35,8 +37,12 @@ type Services struct {
 	Enabled []pulumi.Resource
 }
 
-// ServicesArgs says where.
-type ServicesArgs struct{ Stack *Stack }
+// ServicesArgs says where, and what the stack's file needs besides.
+type ServicesArgs struct {
+	Stack *Stack
+	// More are APIs that not every stack needs.
+	More []string
+}
 
 // NewServices enables the APIs. They stay enabled when the stack is destroyed: other
 // programs in the project may use them.
@@ -45,7 +51,8 @@ func NewServices(ctx *pulumi.Context, name string, args *ServicesArgs, opts ...p
 	if err := register(ctx, "Services", name, s, opts...); err != nil {
 		return nil, err
 	}
-	for _, api := range apis {
+	enabled := slices.Concat(apis, args.More)
+	for _, api := range enabled {
 		service, err := projects.NewService(ctx, api, &projects.ServiceArgs{
 			Project: pulumi.String(args.Stack.Project), Service: pulumi.String(api), DisableOnDestroy: pulumi.Bool(false),
 		}, pulumi.Parent(s))
@@ -54,5 +61,5 @@ func NewServices(ctx *pulumi.Context, name string, args *ServicesArgs, opts ...p
 		}
 		s.Enabled = append(s.Enabled, service)
 	}
-	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"apis": pulumi.ToStringArray(apis)})
+	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"apis": pulumi.ToStringArray(enabled)})
 }

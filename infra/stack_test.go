@@ -45,7 +45,13 @@ func (e *engine) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
 	e.calls = append(e.calls, args.Token)
 	e.mu.Unlock()
 	result := args.Args.Copy()
-	if args.Token == "gcp:bigquery/getDataset:getDataset" {
+	for key, value := range existing[args.Token+" "+lookedUp(args.Args)] {
+		result[resource.PropertyKey(key)] = resource.NewPropertyValue(value)
+	}
+	if args.Token == "gcp:storage/getBucket:getBucket" && !result.HasValue("location") {
+		return nil, errors.New("googleapi: Error 404: not found")
+	}
+	if args.Token == "gcp:bigquery/getDataset:getDataset" && !result.HasValue("location") {
 		if e.dataset == nil {
 			return nil, errors.New("not found")
 		}
@@ -90,6 +96,30 @@ func (e *engine) NewResource(args pulumi.MockResourceArgs) (string, resource.Pro
 		}
 	}
 	return args.Name + "-id", state, nil
+}
+
+// existing are the buckets and datasets that don't belong to a stack, by function and name.
+var existing = map[string]map[string]any{
+	"gcp:storage/getBucket:getBucket shared":     {"location": "EUROPE-WEST4", "uniformBucketLevelAccess": true, "projectNumber": 123456789012},
+	"gcp:storage/getBucket:getBucket far":        {"location": "US", "uniformBucketLevelAccess": true, "projectNumber": 123456789012},
+	"gcp:storage/getBucket:getBucket foreign":    {"location": "EUROPE-WEST4", "uniformBucketLevelAccess": true, "projectNumber": 42},
+	"gcp:storage/getBucket:getBucket by-acl":     {"location": "EUROPE-WEST4", "uniformBucketLevelAccess": false, "projectNumber": 123456789012},
+	"gcp:bigquery/getDataset:getDataset shared":  {"location": "europe-west4"},
+	"gcp:bigquery/getDataset:getDataset far":     {"location": "EU"},
+	"gcp:bigquery/getDataset:getDataset forgets": {"location": "europe-west4", "defaultTableExpirationMs": 3600000},
+	"gcp:bigquery/getDataset:getDataset sealed": {"location": "europe-west4", "defaultEncryptionConfigurations": []any{
+		map[string]any{"kmsKeyName": someKey},
+	}},
+}
+
+// lookedUp is the name of what a function looks up.
+func lookedUp(args resource.PropertyMap) string {
+	for _, key := range []resource.PropertyKey{"name", "datasetId"} {
+		if args[key].IsString() {
+			return args[key].StringValue()
+		}
+	}
+	return ""
 }
 
 // plain is a value without Pulumi's own kinds.

@@ -13,8 +13,10 @@ type Storage struct {
 	pulumi.ResourceState
 
 	// Bucket has data under data/, training runs under runs/, models under
-	// models/staging/ and models/production/.
+	// models/staging/ and models/production/. It is nil if the stack uses an existing one.
 	Bucket *storage.Bucket
+	// Name is the bucket's name.
+	Name pulumi.StringOutput
 	// Grants have to be there before a workload starts.
 	Grants []pulumi.Resource
 }
@@ -24,6 +26,8 @@ type StorageArgs struct {
 	Stack *Stack
 	// KMSKey encrypts the objects; empty for Google's own key.
 	KMSKey string
+	// Existing is the name of a bucket to use instead of a new one; may be empty.
+	Existing string
 	// Reader and Writer are e-mail addresses of service accounts.
 	Reader, Writer pulumi.StringOutput
 }
@@ -31,13 +35,39 @@ type StorageArgs struct {
 // modelsFolder is where the server takes its model from: its newest file.
 const modelsFolder = "models/production/"
 
-// NewStorage makes the bucket. Nothing in it is ever public, and a deleted object can
-// be brought back for at least a week.
+// NewStorage makes the bucket, or takes an existing one as it is, and grants access to
+// it. Nothing in a bucket of its own is ever public, and a deleted object can be brought
+// back for at least a week.
 func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pulumi.ResourceOption) (*Storage, error) {
 	s := &Storage{}
 	if err := register(ctx, "Storage", name, s, opts...); err != nil {
 		return nil, err
 	}
+	if args.Existing != "" {
+		s.Name = pulumi.String(args.Existing).ToStringOutput()
+	} else if err := s.create(ctx, name, args); err != nil {
+		return nil, err
+	}
+	for _, grant := range []struct {
+		name, role string
+		account    pulumi.StringOutput
+	}{
+		{"reader", "roles/storage.objectViewer", args.Reader},
+		{"writer", "roles/storage.objectUser", args.Writer},
+	} {
+		member, err := storage.NewBucketIAMMember(ctx, name+"-"+grant.name, &storage.BucketIAMMemberArgs{
+			Bucket: s.Name, Role: pulumi.String(grant.role), Member: member(grant.account),
+		}, args.Stack.In(s))
+		if err != nil {
+			return nil, err
+		}
+		s.Grants = append(s.Grants, member)
+	}
+	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"bucket": s.Name})
+}
+
+// create makes the bucket.
+func (s *Storage) create(ctx *pulumi.Context, name string, args *StorageArgs) (err error) {
 	kept, versions := 7, 3 // days of deleted objects, newer versions of one that is kept
 	if args.Stack.Protect {
 		kept, versions = 30, 20
@@ -81,34 +111,19 @@ func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pul
 			Member: args.Stack.storageAgent(ctx),
 		}, args.Stack.In(s, args.Stack.Shared()))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		after = append(after, use)
 	}
-	var err error
 	if s.Bucket, err = storage.NewBucket(ctx, name, bucket, args.Stack.In(s, args.Stack.Kept(), pulumi.DependsOn(after))); err != nil {
-		return nil, err
+		return err
 	}
-	for _, grant := range []struct {
-		name, role string
-		account    pulumi.StringOutput
-	}{
-		{"reader", "roles/storage.objectViewer", args.Reader},
-		{"writer", "roles/storage.objectUser", args.Writer},
-	} {
-		member, err := storage.NewBucketIAMMember(ctx, name+"-"+grant.name, &storage.BucketIAMMemberArgs{
-			Bucket: s.Bucket.Name, Role: pulumi.String(grant.role), Member: member(grant.account),
-		}, args.Stack.In(s))
-		if err != nil {
-			return nil, err
-		}
-		s.Grants = append(s.Grants, member)
-	}
-	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"bucket": s.Bucket.Name})
+	s.Name = s.Bucket.Name
+	return nil
 }
 
-// bucketName is the bucket's name: those of buckets are unique in the whole world, and
-// so is that of the project.
+// bucketName is the name of the bucket that a stack makes. Names of buckets are unique in
+// the whole world, and so is that of the project.
 func bucketName(s *Stack) string { return s.Project + "-" + s.Prefix }
 
 // member is a service account as policies name it.

@@ -51,6 +51,10 @@ type TrainingArgs struct {
 	Bucket pulumi.StringInput
 	// Log is handed on to what checks for drift.
 	Log *PredictionLog
+	// VPC is the network that requests go through; may be nil.
+	VPC *VPC
+	// KMSKey encrypts the jobs' images and disks; empty for Google's own key.
+	KMSKey string
 }
 
 // NewTraining makes the jobs. They use processors alone: this version of the provider
@@ -74,6 +78,37 @@ func NewTraining(ctx *pulumi.Context, name string, args *TrainingArgs, opts ...p
 		{&t.Train, "train", t.Arguments, args.Size.Tasks, false},
 		{&t.Evaluate, "evaluate", []string{"evaluate", "--model=" + bucketMount + "/models/staging/model.onnx", "--data=" + bucketMount + "/" + dataSet}, 1, true},
 	} {
+		task := &cloudrunv2.JobTemplateTemplateArgs{
+			ServiceAccount:       args.Account,
+			ExecutionEnvironment: pulumi.String("EXECUTION_ENVIRONMENT_GEN2"),
+			Timeout:              pulumi.String(strconv.Itoa(args.Size.Timeout) + "s"),
+			MaxRetries:           pulumi.Int(args.Size.Retries),
+			Containers: cloudrunv2.JobTemplateTemplateContainerArray{&cloudrunv2.JobTemplateTemplateContainerArgs{
+				Image: pulumi.String(args.Image), Args: pulumi.ToStringArray(job.args),
+				Resources: &cloudrunv2.JobTemplateTemplateContainerResourcesArgs{Limits: pulumi.StringMap{
+					"cpu": pulumi.String(strconv.Itoa(args.Size.CPU)), "memory": pulumi.String(args.Size.Memory),
+				}},
+				VolumeMounts: cloudrunv2.JobTemplateTemplateContainerVolumeMountArray{&cloudrunv2.JobTemplateTemplateContainerVolumeMountArgs{
+					Name: pulumi.String("bucket"), MountPath: pulumi.String(bucketMount),
+				}},
+			}},
+			Volumes: cloudrunv2.JobTemplateTemplateVolumeArray{&cloudrunv2.JobTemplateTemplateVolumeArgs{
+				Name: pulumi.String("bucket"),
+				Gcs:  &cloudrunv2.JobTemplateTemplateVolumeGcsArgs{Bucket: args.Bucket, ReadOnly: pulumi.Bool(job.reads)},
+			}},
+		}
+		if args.KMSKey != "" {
+			task.EncryptionKey = pulumi.String(args.KMSKey)
+		}
+		if v := args.VPC; v != nil {
+			direct := &cloudrunv2.JobTemplateTemplateVpcAccessNetworkInterfaceArgs{Network: pulumi.String(v.Network), Subnetwork: pulumi.String(v.Subnetwork)}
+			if len(v.Tags) > 0 {
+				direct.Tags = pulumi.ToStringArray(v.Tags)
+			}
+			task.VpcAccess = &cloudrunv2.JobTemplateTemplateVpcAccessArgs{
+				Egress: pulumi.String(egresses[v.Egress]), NetworkInterfaces: cloudrunv2.JobTemplateTemplateVpcAccessNetworkInterfaceArray{direct},
+			}
+		}
 		made, err := cloudrunv2.NewJob(ctx, name+"-"+job.name, &cloudrunv2.JobArgs{
 			Project: pulumi.String(args.Stack.Project), Location: pulumi.String(args.Stack.Region),
 			Name: pulumi.String(args.Stack.Named(job.name)), Labels: args.Stack.Labels("training"),
@@ -83,25 +118,7 @@ func NewTraining(ctx *pulumi.Context, name string, args *TrainingArgs, opts ...p
 				// Cloud Run tells each task its number, CLOUD_RUN_TASK_INDEX from 0 on, of
 				// CLOUD_RUN_TASK_COUNT: the trainer adds it to its seed.
 				TaskCount: pulumi.Int(job.tasks), Parallelism: pulumi.Int(min(job.tasks, args.Size.Parallelism)),
-				Template: &cloudrunv2.JobTemplateTemplateArgs{
-					ServiceAccount:       args.Account,
-					ExecutionEnvironment: pulumi.String("EXECUTION_ENVIRONMENT_GEN2"),
-					Timeout:              pulumi.String(strconv.Itoa(args.Size.Timeout) + "s"),
-					MaxRetries:           pulumi.Int(args.Size.Retries),
-					Containers: cloudrunv2.JobTemplateTemplateContainerArray{&cloudrunv2.JobTemplateTemplateContainerArgs{
-						Image: pulumi.String(args.Image), Args: pulumi.ToStringArray(job.args),
-						Resources: &cloudrunv2.JobTemplateTemplateContainerResourcesArgs{Limits: pulumi.StringMap{
-							"cpu": pulumi.String(strconv.Itoa(args.Size.CPU)), "memory": pulumi.String(args.Size.Memory),
-						}},
-						VolumeMounts: cloudrunv2.JobTemplateTemplateContainerVolumeMountArray{&cloudrunv2.JobTemplateTemplateContainerVolumeMountArgs{
-							Name: pulumi.String("bucket"), MountPath: pulumi.String(bucketMount),
-						}},
-					}},
-					Volumes: cloudrunv2.JobTemplateTemplateVolumeArray{&cloudrunv2.JobTemplateTemplateVolumeArgs{
-						Name: pulumi.String("bucket"),
-						Gcs:  &cloudrunv2.JobTemplateTemplateVolumeGcsArgs{Bucket: args.Bucket, ReadOnly: pulumi.Bool(job.reads)},
-					}},
-				},
+				Template: task,
 			},
 			// Cloud Run answers with the stage of what is used, not with what was asked for.
 		}, args.Stack.In(t, pulumi.IgnoreChanges([]string{"launchStage"})))

@@ -45,6 +45,8 @@ type TriggersArgs struct {
 	Training *TrainingJobs
 	// Schedule is when drift is looked for, in cron's form, UTC.
 	Schedule string
+	// KMSKey encrypts the workflow; empty for Google's own key.
+	KMSKey string
 }
 
 // NewTriggers makes one trigger, for every object that is written, and one workflow that
@@ -177,7 +179,7 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 		id   pulumi.StringInput
 	}{{"predictions", log.Table.TableId}, {"drift", log.Drift.TableId}} {
 		made, err := bigquery.NewIamMember(ctx, name+"-reads-"+table.name, &bigquery.IamMemberArgs{
-			Project: pulumi.String(stack.Project), DatasetId: log.Dataset.DatasetId, TableId: table.id,
+			Project: pulumi.String(stack.Project), DatasetId: log.DatasetID, TableId: table.id,
 			Role: pulumi.String("roles/bigquery.dataViewer"), Member: account,
 		}, stack.In(t))
 		if err != nil {
@@ -209,7 +211,7 @@ func (t *Triggers) workflow(ctx *pulumi.Context, name string, args *TriggersArgs
 		return pulumi.Sprintf("projects/%s/locations/%s/jobs/%s", stack.Project, stack.Region, j.Name)
 	}
 	log := training.Log
-	t.Workflow, err = workflows.NewWorkflow(ctx, name, &workflows.WorkflowArgs{
+	workflow := &workflows.WorkflowArgs{
 		Project: pulumi.String(stack.Project), Region: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("dispatch")),
 		Description: pulumi.String("Starts what an event calls for"), Labels: stack.Labels("triggers"),
 		ServiceAccount: pulumi.Sprintf("projects/%s/serviceAccounts/%s", stack.Project, args.Account),
@@ -219,10 +221,14 @@ func (t *Triggers) workflow(ctx *pulumi.Context, name string, args *TriggersArgs
 			"bucket": args.Bucket, "mount": pulumi.String(bucketMount), "data_set": pulumi.String(dataSet),
 			"train_job": job(training.Train), "train_arguments": pulumi.String(string(encoded)), "train_folder": pulumi.String(folder + bucketMount + "/runs"),
 			"evaluate_job": job(training.Evaluate),
-			"drift_view":   pulumi.Sprintf("%s.%s.%s", stack.Project, log.Dataset.DatasetId, log.Drift.TableId),
+			"drift_view":   pulumi.Sprintf("%s.%s.%s", stack.Project, log.DatasetID, log.Drift.TableId),
 			"dead_letters": pulumi.Sprintf("projects/%s/topics/%s", stack.Project, letters.Name),
 		},
-	}, stack.In(t, pulumi.DependsOn(granted)))
+	}
+	if args.KMSKey != "" {
+		workflow.CryptoKeyName = pulumi.String(args.KMSKey)
+	}
+	t.Workflow, err = workflows.NewWorkflow(ctx, name, workflow, stack.In(t, pulumi.DependsOn(granted)))
 	return err
 }
 

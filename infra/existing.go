@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/bigquery"
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/storage"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// checkExisting looks up the bucket and the dataset that the stack uses instead of its
+// own, and reports what the program can't work with. Nothing has been made by then.
+// Whoever may not see them may not change them either, and isn't checked: GitHub's
+// deployer brings new images only.
+func checkExisting(ctx *pulumi.Context, c *Config, projectNumber string) error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: "+format, append([]any{key}, args...)...))
+	}
+	if c.Bucket != "" {
+		bucket, err := storage.LookupBucket(ctx, &storage.LookupBucketArgs{Name: c.Bucket})
+		switch {
+		case hidden(err):
+		case err != nil:
+			bad("fakeart:bucket", "look up %s: %w\nhint: create the bucket first, in %s, or remove the key", c.Bucket, err, c.Region)
+		case strconv.Itoa(bucket.ProjectNumber) != projectNumber:
+			bad("fakeart:bucket", "%s belongs to another project (%d): its events can't start the jobs; expected a bucket of %s", c.Bucket, bucket.ProjectNumber, c.Project)
+		case !strings.EqualFold(bucket.Location, c.Region):
+			bad("fakeart:bucket", "%s is in %s: its events can't start the jobs; expected a bucket in %s", c.Bucket, bucket.Location, c.Region)
+		case !bucket.UniformBucketLevelAccess:
+			bad("fakeart:bucket", "%s has access lists for single objects\nhint: gcloud storage buckets update gs://%s --uniform-bucket-level-access", c.Bucket, c.Bucket)
+		}
+	}
+	if c.Dataset != "" {
+		dataset, err := bigquery.LookupDataset(ctx, &bigquery.LookupDatasetArgs{DatasetId: c.Dataset, Project: &c.Project})
+		switch {
+		case hidden(err):
+		case err != nil:
+			bad("fakeart:dataset", "look up %s: %w\nhint: create the dataset first, in %s, or remove the key", c.Dataset, err, c.Region)
+		case !strings.EqualFold(dataset.Location, c.Region):
+			bad("fakeart:dataset", "%s is in %s: expected a dataset in %s, where the queries run", c.Dataset, dataset.Location, c.Region)
+		case keyOf(dataset) != c.KMSKey:
+			bad("fakeart:dataset", "the tables of %s are encrypted with %s, but fakeart:kmsKey says %s\nhint: bq update --default_kms_key KEY %s:%s, or change fakeart:kmsKey",
+				c.Dataset, keyText(keyOf(dataset)), keyText(c.KMSKey), c.Project, c.Dataset)
+		case dataset.DefaultTableExpirationMs > 0:
+			bad("fakeart:dataset", "%s deletes its tables after %d ms\nhint: bq update --default_table_expiration 0 %s:%s", c.Dataset, dataset.DefaultTableExpirationMs, c.Project, c.Dataset)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hidden reports whether a lookup failed for lack of permission.
+func hidden(err error) bool { return err != nil && strings.Contains(err.Error(), "Error 403") }
