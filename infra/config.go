@@ -34,10 +34,11 @@ type Config struct {
 	Audiences []string          `key:"audiences" doc:"Custom audiences: URLs that callers' ID tokens may be issued for, besides the service's own."`
 	Labels    map[string]string `key:"labels" doc:"Labels of every resource that has labels, besides the program's own: {team: vision}."`
 
-	VPC *VPC `key:"vpc" doc:"{network, subnetwork, tags, egress}: VPC network that the service and the jobs send requests through (Direct VPC egress). egress is private-ranges-only (default) or all-traffic."`
+	LoadBalancer *Balancer `key:"loadBalancer" doc:"{rateLimit, waf, wafEnforce, iapClientId, iapMembers}: external HTTPS load balancer for the domain, with Cloud Armor and, if there is an OAuth client for it, Identity-Aware Proxy; {} has one with the defaults. Needs domain, and ingress internal-and-cloud-load-balancing."`
+	VPC          *VPC      `key:"vpc" doc:"{network, subnetwork, tags, egress}: VPC network that the service and the jobs send requests through (Direct VPC egress). egress is private-ranges-only (default) or all-traffic."`
 
 	Ingress      string `key:"ingress" default:"all" doc:"Where requests may come from: all, internal, or internal-and-cloud-load-balancing."`
-	Domain       string `key:"domain" doc:"Domain of your own for the service; it has to be verified for the account that deploys."`
+	Domain       string `key:"domain" doc:"Domain of your own for the service. It is mapped to the service, and has to be verified for the account that deploys; with loadBalancer it is the load balancer's."`
 	MinInstances int    `key:"minInstances" default:"0" doc:"Instances that are always there."`
 	MaxInstances int    `key:"maxInstances" default:"4" doc:"Most instances."`
 	Concurrency  int    `key:"concurrency" default:"80" doc:"Requests that an instance is given at once, 1 to 1000."`
@@ -69,6 +70,8 @@ type Config struct {
 	SlackToken   pulumi.StringPtrOutput `key:"slackToken" secret:"true" doc:"Secret: token of the Slack app for slackChannel."`
 	PagerDutyKey pulumi.StringPtrOutput `key:"pagerDutyKey" secret:"true" doc:"Secret: integration key of a PagerDuty service, which pages go to."`
 
+	IAPClientSecret pulumi.StringPtrOutput `key:"iapClientSecret" secret:"true" doc:"Secret: secret of the OAuth client loadBalancer.iapClientId."`
+
 	// Project, Region and Stack are gcp:project, gcp:region and the stack's name.
 	Project, Region, Stack string
 
@@ -89,6 +92,15 @@ type VPC struct {
 	Egress     string   `json:"egress"`
 }
 
+// Balancer is the load balancer in front of the service.
+type Balancer struct {
+	RateLimit   int      `json:"rateLimit"`   // requests per minute and client address; 0 for no limit
+	WAF         []string `json:"waf"`         // names of wafRules
+	WAFEnforce  bool     `json:"wafEnforce"`  // false only logs what the rules would reject
+	IAPClientID string   `json:"iapClientId"` // of an OAuth client
+	IAPMembers  []string `json:"iapMembers"`  // who may pass Identity-Aware Proxy
+}
+
 // Training is the size of the training job.
 type Training struct {
 	CPU         int      `json:"cpu"`
@@ -106,7 +118,10 @@ var defaultTraining = Training{CPU: 4, Memory: "4Gi", Timeout: 3600, Retries: 1,
 // loadConfig reads the stack's configuration, and reports everything that is wrong
 // with it, with the key and what is allowed. Nothing has been made by then.
 func loadConfig(ctx *pulumi.Context) (*Config, error) {
-	c := &Config{Stack: ctx.Stack(), Training: defaultTraining, given: map[string]bool{}}
+	c := &Config{
+		Stack: ctx.Stack(), Training: defaultTraining, given: map[string]bool{},
+		LoadBalancer: &Balancer{RateLimit: 600, WAF: []string{"sqli", "xss", "lfi", "rce"}},
+	}
 	errs := unknownKeys(os.Getenv("PULUMI_CONFIG"))
 	gcp := config.New(ctx, "gcp")
 	c.Project, c.Region = gcp.Get("project"), gcp.Get("region")
@@ -134,6 +149,9 @@ func loadConfig(ctx *pulumi.Context) (*Config, error) {
 		if err := set(value.Field(i), text); err != nil {
 			errs = append(errs, fmt.Errorf("fakeart:%s: %w", key, err))
 		}
+	}
+	if !c.given["loadBalancer"] {
+		c.LoadBalancer = nil
 	}
 	return c, errors.Join(append(errs, c.validate()...)...)
 }
@@ -359,6 +377,7 @@ func (c *Config) validate() (errs []error) {
 	c.validateLabels(bad)
 	c.validateExisting(bad)
 	c.validateVPC(bad)
+	c.validateBalancer(bad)
 	return errs
 }
 
@@ -458,11 +477,23 @@ var egresses = map[string]string{
 	"all-traffic":         "ALL_TRAFFIC",
 }
 
+// audiences lists the custom audiences. Callers behind the load balancer know only the
+// domain, so it is one of them.
+func (c *Config) audiences() []string {
+	if own := "https://" + c.Domain; c.LoadBalancer != nil && !slices.Contains(c.Audiences, own) {
+		return slices.Concat(c.Audiences, []string{own})
+	}
+	return c.Audiences
+}
+
 // moreAPIs are the services of Google's that only some stacks use. To enable Compute
 // Engine in a project creates a default network and an account, so it isn't among the others.
 func (c *Config) moreAPIs() (more []string) {
-	if c.VPC != nil {
+	if c.VPC != nil || c.LoadBalancer != nil {
 		more = append(more, "compute.googleapis.com")
+	}
+	if c.LoadBalancer != nil && c.LoadBalancer.IAPClientID != "" {
+		more = append(more, "iap.googleapis.com")
 	}
 	return more
 }
@@ -493,4 +524,65 @@ func (c *Config) validateVPC(bad func(key, format string, args ...any)) {
 			bad("fakeart:vpc.tags", "%q is listed twice", tag)
 		}
 	}
+}
+
+const (
+	behindBalancer = "internal-and-cloud-load-balancing"
+	// longestCertified is how long a domain may be that Google issues a certificate for.
+	longestCertified = 64
+)
+
+var clientPattern = regexp.MustCompile(`^[0-9]+-[a-z0-9]+\.apps\.googleusercontent\.com$`)
+
+// validateBalancer checks the load balancer, and what belongs to it.
+func (c *Config) validateBalancer(bad func(key, format string, args ...any)) {
+	b := c.LoadBalancer
+	if b == nil {
+		if c.given["iapClientSecret"] {
+			bad("fakeart:iapClientSecret", "has no effect without fakeart:loadBalancer.iapClientId")
+		}
+		if c.Domain != "" && c.Ingress != "all" {
+			bad("fakeart:domain", "%s would reach nothing: requests to a mapped domain come from the internet, which fakeart:ingress %s rejects; set fakeart:loadBalancer, or fakeart:ingress to all", c.Domain, c.Ingress)
+		}
+		return
+	}
+	if c.Domain == "" {
+		bad("fakeart:loadBalancer", "needs fakeart:domain, which the certificate is for")
+	}
+	if len(c.Domain) > longestCertified {
+		bad("fakeart:domain", "%s: certificates are for domains of up to %d characters", c.Domain, longestCertified)
+	}
+	if c.Ingress != behindBalancer {
+		bad("fakeart:ingress", "%s: requests could go around the load balancer; with fakeart:loadBalancer, set it to %s", c.Ingress, behindBalancer)
+	}
+	if b.RateLimit < 0 || b.RateLimit > 1_000_000 {
+		bad("fakeart:loadBalancer.rateLimit", "%d: expected 0 (no limit) to 1000000 requests per minute", b.RateLimit)
+	}
+	for i, name := range b.WAF {
+		if _, ok := wafRules[name]; !ok {
+			bad("fakeart:loadBalancer.waf", "%q: expected any of %s", name, strings.Join(slices.Sorted(maps.Keys(wafRules)), ", "))
+		}
+		if slices.Contains(b.WAF[:i], name) {
+			bad("fakeart:loadBalancer.waf", "%q is listed twice", name)
+		}
+	}
+	if b.IAPClientID == "" {
+		if c.given["iapClientSecret"] {
+			bad("fakeart:iapClientSecret", "has no effect without fakeart:loadBalancer.iapClientId")
+		}
+		if len(b.IAPMembers) > 0 {
+			bad("fakeart:loadBalancer.iapMembers", "needs fakeart:loadBalancer.iapClientId, the OAuth client of Identity-Aware Proxy")
+		}
+		return
+	}
+	if !clientPattern.MatchString(b.IAPClientID) {
+		bad("fakeart:loadBalancer.iapClientId", "%q: expected such as 123456789012-abc123.apps.googleusercontent.com", b.IAPClientID)
+	}
+	if !c.given["iapClientSecret"] {
+		bad("fakeart:loadBalancer.iapClientId", "needs the client's secret: pulumi config set --secret fakeart:iapClientSecret …")
+	}
+	if c.Public {
+		bad("fakeart:public", "would let callers inside the network pass Identity-Aware Proxy by; set it to false, and list who may call in fakeart:loadBalancer.iapMembers")
+	}
+	checkMembers(bad, "fakeart:loadBalancer.iapMembers", b.IAPMembers)
 }

@@ -14,7 +14,7 @@ func TestThePictureHasEveryComponentAndNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	components := map[string]bool{}
-	for _, r := range mustUp(t, "prod", nil) {
+	for _, r := range mustUp(t, "prod", balanced(nil)) {
 		if match := regexp.MustCompile(`fakeart:infra:(\w+)::`).FindStringSubmatch(r.parent); match != nil {
 			components[match[1]] = true
 		}

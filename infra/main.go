@@ -97,6 +97,15 @@ func deploy(ctx *pulumi.Context) error {
 		if err != nil {
 			return err
 		}
+		if c.LoadBalancer != nil {
+			balancer, err := NewLoadBalancer(ctx, "load-balancer", &LoadBalancerArgs{
+				Stack: stack, Balancer: c.LoadBalancer, Domain: c.Domain, Service: service.Service, IAPSecret: c.IAPClientSecret,
+			})
+			if err != nil {
+				return err
+			}
+			outputs["loadBalancerAddress"] = balancer.Address
+		}
 		outputs["url"], outputs["canaryUrl"] = service.URL, service.CanaryURL
 		watch.HasMetrics = c.Objectives
 		watch.After = []pulumi.Resource{service}

@@ -3,6 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -285,5 +289,221 @@ func TestEverythingHasTheKey(t *testing.T) {
 				t.Errorf("without a key, %s %s has %s %q", r.kind, r.name, key, text)
 			}
 		})
+	}
+}
+
+// balanced is the configuration of a public service behind a load balancer.
+func balanced(change map[string]string) map[string]string {
+	c := map[string]string{
+		"fakeart:public": "true", "fakeart:domain": "fakeart.example.org", "fakeart:ingress": "internal-and-cloud-load-balancing", "fakeart:loadBalancer": "{}",
+	}
+	maps.Copy(c, change)
+	return c
+}
+
+const someClient = "123456789012-abc.apps.googleusercontent.com"
+
+// proxied is the configuration of a service behind Identity-Aware Proxy.
+func proxied() map[string]string {
+	return balanced(map[string]string{
+		"fakeart:public": "false", "fakeart:iapClientSecret": "hush",
+		"fakeart:loadBalancer": `{"iapClientId":"` + someClient + `","iapMembers":["domain:example.org"]}`,
+	})
+}
+
+func TestLoadBalancer(t *testing.T) {
+	resources := mustUp(t, "dev", balanced(nil))
+	expect(t, find(t, resources, serviceKind, "service"), map[string]any{
+		"ingress": "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER", "customAudiences.0": "https://fakeart.example.org",
+	})
+	expect(t, find(t, resources, "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup", "load-balancer"), map[string]any{
+		"networkEndpointType": "SERVERLESS", "region": "europe-west4", "cloudRun.service": "fakeart-dev-server",
+	})
+	backend := find(t, resources, "gcp:compute/backendService:BackendService", "load-balancer")
+	expect(t, backend, map[string]any{
+		"loadBalancingScheme": "EXTERNAL_MANAGED", "protocol": "HTTPS", "backends.0.group": "load-balancer-selfLink", "securityPolicy": "load-balancer-selfLink",
+		"timeoutSec": nil, "healthChecks": nil, "iap": nil, "logConfig.enable": true,
+	})
+	expect(t, find(t, resources, "gcp:compute/managedSslCertificate:ManagedSslCertificate", "load-balancer"), map[string]any{"managed.domains.0": "fakeart.example.org"})
+	expect(t, find(t, resources, "gcp:compute/sSLPolicy:SSLPolicy", "load-balancer"), map[string]any{"minTlsVersion": "TLS_1_2", "profile": "MODERN"})
+	expect(t, find(t, resources, "gcp:compute/targetHttpsProxy:TargetHttpsProxy", "load-balancer"), map[string]any{
+		"sslCertificates.0": "load-balancer-selfLink", "sslPolicy": "load-balancer-selfLink", "urlMap": "load-balancer-selfLink",
+	})
+	expect(t, find(t, resources, "gcp:compute/uRLMap:URLMap", "load-balancer-redirect"), map[string]any{"defaultUrlRedirect.httpsRedirect": true, "defaultService": nil})
+	for name, port := range map[string]string{"https": "443", "http": "80"} {
+		expect(t, find(t, resources, "gcp:compute/globalForwardingRule:GlobalForwardingRule", "load-balancer-"+name), map[string]any{
+			"portRange": port, "loadBalancingScheme": "EXTERNAL_MANAGED", "labels.component": "load-balancer",
+		})
+	}
+	expect(t, find(t, resources, "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig", "ready"), map[string]any{"monitoredResource.labels.host": "fakeart.example.org"})
+	for _, r := range resources {
+		if r.kind == "gcp:cloudrun/domainMapping:DomainMapping" || r.name == "iap.googleapis.com" || strings.HasPrefix(r.kind, "gcp:iap/") {
+			t.Errorf("%s %s is made as well", r.kind, r.name)
+		}
+	}
+	for _, r := range mustUp(t, "prod", nil) {
+		if strings.HasPrefix(r.kind, "gcp:compute/") {
+			t.Errorf("without the key, %s %s is made", r.kind, r.name)
+		}
+	}
+}
+
+// A certificate can't be changed, and a name is used once at a time.
+func TestAnotherDomainHasAnotherCertificate(t *testing.T) {
+	names := map[any]bool{}
+	for _, domain := range []string{"a.example.org", "b.example.org"} {
+		resources := mustUp(t, "dev", balanced(map[string]string{"fakeart:domain": domain}))
+		names[find(t, resources, "gcp:compute/managedSslCertificate:ManagedSslCertificate", "load-balancer").value("name")] = true
+	}
+	if len(names) != 2 {
+		t.Errorf("certificates are %v", names)
+	}
+}
+
+func TestCloudArmorRules(t *testing.T) {
+	policy := func(balancer string) (rules []map[string]any) {
+		r := find(t, mustUp(t, "dev", balanced(map[string]string{"fakeart:loadBalancer": balancer})), "gcp:compute/securityPolicy:SecurityPolicy", "load-balancer")
+		for _, rule := range r.value("rules").([]any) {
+			rules = append(rules, rule.(map[string]any))
+		}
+		return rules
+	}
+	rules := policy("{}")
+	last := -1.0
+	for i, rule := range rules {
+		priority := rule["priority"].(float64)
+		if priority <= last {
+			t.Errorf("rule %d has the priority %v after %v", i, priority, last)
+		}
+		last = priority
+		switch action := rule["action"]; {
+		case i == len(rules)-1:
+			if priority != defaultPriority || action != "allow" {
+				t.Errorf("the last rule is %v", rule)
+			}
+		case i == len(rules)-2: // a request within the limit is allowed: rules after it see none
+			limit := made{inputs: rule}
+			if action != "throttle" || rule["preview"] != false || limit.value("rateLimitOptions.enforceOnKey") != "IP" || limit.value("rateLimitOptions.rateLimitThreshold.count") != 600.0 {
+				t.Errorf("the limit is %v", rule)
+			}
+		default:
+			if action != "deny(403)" || rule["preview"] != true {
+				t.Errorf("the preconfigured rule %v isn't in preview", rule)
+			}
+		}
+	}
+	if len(rules) != 6 {
+		t.Errorf("%d rules", len(rules))
+	}
+	rules = policy(`{"rateLimit":0,"waf":["xss"],"wafEnforce":true}`)
+	if len(rules) != 2 || rules[0]["preview"] != false || rules[0]["priority"] != 1010.0 {
+		t.Errorf("rules are %v", rules)
+	}
+	if rules = policy(`{"rateLimit":0,"waf":[]}`); len(rules) != 1 {
+		t.Errorf("without any, rules are %v", rules)
+	}
+}
+
+// Resources that are registered by the name of their type need the version that the
+// others get from the SDK.
+func TestProviderVersion(t *testing.T) {
+	modules, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "github.com/pulumi/pulumi-gcp/sdk/v7 v" + providerVersion + "\n"; !strings.Contains(string(modules), want) {
+		t.Errorf("go.mod doesn't have %s", want)
+	}
+}
+
+// The preconfigured rules see the paths that don't take images.
+func TestImagePaths(t *testing.T) {
+	pattern := regexp.MustCompile(imagePaths)
+	for path, want := range map[string]bool{
+		"/predict": true, "/model/": true, "/model": true, "/v2/models/fakeart/infer": true, "/v2/models/fakeart/versions/1/infer": true,
+		"/feedback": false, "/models/current": false, "/": false, "/predict/../log": false, "/predictions": false,
+	} {
+		if pattern.MatchString(path) != want {
+			t.Errorf("%s: %t", path, !want)
+		}
+	}
+}
+
+func TestIdentityAwareProxy(t *testing.T) {
+	resources := mustUp(t, "dev", proxied())
+	backend := find(t, resources, "gcp:compute/backendService:BackendService", "load-balancer")
+	expect(t, backend, map[string]any{"iap.oauth2ClientId": someClient, "iap.oauth2ClientSecret": "hush"})
+	if !backend.secrets {
+		t.Error("the client's secret is in the state in plain text")
+	}
+	agent := "serviceAccount:service-" + projectNumber + "@gcp-sa-iap.iam.gserviceaccount.com"
+	if members := slices.Collect(maps.Values(invokers(resources))); !slices.Equal(members, []string{agent}) {
+		t.Errorf("invokers are %v", members)
+	}
+	accessors := 0
+	for _, r := range resources {
+		if r.kind == "gcp:iap/webBackendServiceIamMember:WebBackendServiceIamMember" {
+			accessors++
+			expect(t, r, map[string]any{"member": "domain:example.org", "role": "roles/iap.httpsResourceAccessor", "webBackendService": "fakeart-dev-lb"})
+		}
+		if r.kind == "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig" {
+			t.Error("a check from outside that the proxy rejects")
+		}
+	}
+	if accessors != 1 {
+		t.Errorf("%d members may pass", accessors)
+	}
+	find(t, resources, "gcp:projects/service:Service", "iap.googleapis.com")
+}
+
+func TestWrongLoadBalancer(t *testing.T) {
+	refusals(t, map[string]struct {
+		change map[string]string
+		words  []string
+	}{
+		"no_domain":             {balanced(map[string]string{"fakeart:domain": ""}), []string{"fakeart:loadBalancer", "fakeart:domain"}},
+		"domain_too_long":       {balanced(map[string]string{"fakeart:domain": strings.Repeat("a.", 31) + "org"}), []string{"fakeart:domain", "64"}},
+		"open_ingress":          {balanced(map[string]string{"fakeart:ingress": "all"}), []string{"fakeart:ingress", "internal-and-cloud-load-balancing"}},
+		"internal_ingress":      {balanced(map[string]string{"fakeart:ingress": "internal"}), []string{"fakeart:ingress", "internal-and-cloud-load-balancing"}},
+		"mapped_domain_closed":  {balanced(map[string]string{"fakeart:loadBalancer": ""}), []string{"fakeart:domain", "fakeart:loadBalancer", "fakeart:ingress"}},
+		"rate_negative":         {balanced(map[string]string{"fakeart:loadBalancer": `{"rateLimit":-1}`}), []string{"fakeart:loadBalancer.rateLimit", "1000000"}},
+		"rate_too_high":         {balanced(map[string]string{"fakeart:loadBalancer": `{"rateLimit":1000001}`}), []string{"fakeart:loadBalancer.rateLimit"}},
+		"rule_unknown":          {balanced(map[string]string{"fakeart:loadBalancer": `{"waf":["sql"]}`}), []string{"fakeart:loadBalancer.waf", `"sql"`, "sqli"}},
+		"rule_twice":            {balanced(map[string]string{"fakeart:loadBalancer": `{"waf":["xss","xss"]}`}), []string{"fakeart:loadBalancer.waf", "twice"}},
+		"member_unknown":        {balanced(map[string]string{"fakeart:loadBalancer": `{"rate":1}`}), []string{"fakeart:loadBalancer", "rateLimit (integer)"}},
+		"proxy_without_secret":  {balanced(map[string]string{"fakeart:public": "", "fakeart:loadBalancer": `{"iapClientId":"` + someClient + `"}`}), []string{"fakeart:loadBalancer.iapClientId", "fakeart:iapClientSecret"}},
+		"proxy_without_client":  {balanced(map[string]string{"fakeart:iapClientSecret": "hush"}), []string{"fakeart:iapClientSecret", "iapClientId"}},
+		"secret_alone":          {map[string]string{"fakeart:iapClientSecret": "hush"}, []string{"fakeart:iapClientSecret", "iapClientId"}},
+		"members_without_proxy": {balanced(map[string]string{"fakeart:loadBalancer": `{"iapMembers":["user:a@b.org"]}`}), []string{"fakeart:loadBalancer.iapMembers", "iapClientId"}},
+		"client_no_id":          {balanced(map[string]string{"fakeart:public": "", "fakeart:iapClientSecret": "x", "fakeart:loadBalancer": `{"iapClientId":"fakeart"}`}), []string{"fakeart:loadBalancer.iapClientId", `"fakeart"`}},
+		"public_proxy":          {merged(proxied(), map[string]string{"fakeart:public": "true"}), []string{"fakeart:public", "iapMembers"}},
+		"proxy_for_everybody":   {merged(proxied(), map[string]string{"fakeart:loadBalancer": `{"iapClientId":"` + someClient + `","iapMembers":["allUsers"]}`}), []string{"fakeart:loadBalancer.iapMembers", "everybody"}},
+	})
+}
+
+func merged(into, change map[string]string) map[string]string {
+	maps.Copy(into, change)
+	return into
+}
+
+// The policies hold for what only some stacks have.
+func TestEveryOptionKeepsToThePolicies(t *testing.T) {
+	for _, option := range []struct {
+		public bool
+		change map[string]string
+	}{
+		{true, balanced(map[string]string{"fakeart:vpc": someVPC, "fakeart:bucket": "shared", "fakeart:dataset": "sealed", "fakeart:labels": `{"team":"vision"}`})},
+		{false, merged(proxied(), map[string]string{"fakeart:members": `["group:team@example.org"]`})},
+	} {
+		for _, r := range mustUp(t, "prod", option.change) {
+			for name, policy := range policies {
+				if wrong := policy(r, true, option.public); wrong != "" {
+					t.Errorf("%s %s: %s: %s", r.kind, r.name, name, wrong)
+				}
+			}
+		}
+		if _, err := run("prod", stackConfig("prod", option.change), true); err != nil {
+			t.Errorf("preview: %v", err)
+		}
 	}
 }

@@ -81,8 +81,8 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 		Description: pulumi.String("Tells photographs from AI-generated pictures"), Labels: stack.Labels("service"),
 		Ingress: pulumi.String(ingresses[c.Ingress]), Template: latest, Traffics: traffic,
 	}
-	if len(c.Audiences) > 0 {
-		service.CustomAudiences = pulumi.ToStringArray(c.Audiences)
+	if audiences := c.audiences(); len(audiences) > 0 {
+		service.CustomAudiences = pulumi.ToStringArray(audiences)
 	}
 	// Cloud Run returns a scaling block of its own for each service.
 	in := stack.In(s, stack.Kept(), pulumi.DependsOn(args.Ready), pulumi.IgnoreChanges([]string{"scaling"}))
@@ -97,7 +97,9 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 	if err := s.access(ctx, name, args); err != nil {
 		return nil, err
 	}
-	if c.Domain != "" {
+	if c.LoadBalancer != nil {
+		s.URL, s.Host = pulumi.String("https://"+c.Domain).ToStringOutput(), pulumi.String(c.Domain).ToStringOutput()
+	} else if c.Domain != "" {
 		mapping, err := cloudrun.NewDomainMapping(ctx, name, &cloudrun.DomainMappingArgs{
 			Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(c.Domain),
 			Metadata: &cloudrun.DomainMappingMetadataArgs{Namespace: pulumi.String(stack.Project), Labels: stack.Labels("service")},

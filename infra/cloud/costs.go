@@ -20,6 +20,10 @@ const (
 	perScan           = 0.26 // of an image that is pushed
 	perSecret         = 0.06 // Secret Manager, a version and month
 	perSchedule       = 0.10 // Cloud Scheduler, a job and month
+
+	perForwardingHour = 0.025 // up to five forwarding rules together
+	perArmorPolicy    = 5.0   // Cloud Armor, a month
+	perArmorRule      = 1.0
 )
 
 // Quantities that the estimates are made of.
@@ -75,12 +79,26 @@ func gibibytes(text string) float64 {
 // idle is what the stack costs a month while nobody calls it.
 func (f *stackFile) idle() []item {
 	n := f.instances()
-	return []item{
+	items := []item{
 		{"Cloud Run", n * month * f.secondOfInstance()},
 		{"metrics: 600 series, a sample every 30 s, per instance", n * samplesMonth / 1e6 * perMillionSamples},
 		{"bucket and registry, 5 GiB together", storedGiB * (perObjectGiB + perImageGiB)},
 		{"two secrets, one scheduled job", secrets*perSecret + schedules*perSchedule},
 		{"training job, until it runs", 0},
+	}
+	if f.get("fakeart:loadBalancer") != "" {
+		items = append(items, item{"load balancer with Cloud Armor", sum(balancer())})
+	}
+	return items
+}
+
+// balancer is what a load balancer with the default rules costs a month, without traffic.
+func balancer() []item {
+	const preconfigured, others = 4, 2 // the limit per client, and the default rule
+	return []item{
+		{"two forwarding rules (up to five cost the same)", perForwardingHour * month / 3600},
+		{"Cloud Armor: a policy, and four preconfigured rules, the limit and the default rule", perArmorPolicy + (preconfigured+others)*perArmorRule},
+		{"managed certificate, address in use, Identity-Aware Proxy", 0},
 	}
 }
 

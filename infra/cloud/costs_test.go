@@ -31,6 +31,7 @@ func TestReferenceCosts(t *testing.T) {
 		{"Artifact Registry / vulnerability scanning", fmt.Sprintf("%.2f per GiB-month / %.2f per image pushed", perImageGiB, perScan)},
 		{"Secret Manager", fmt.Sprintf("%.2f per version-month", perSecret)},
 		{"Cloud Scheduler", fmt.Sprintf("%.2f per job-month", perSchedule)},
+		{"Load balancer: forwarding rules / Cloud Armor", fmt.Sprintf("%.3f per hour / %.2f per policy-month, %.2f per rule-month", perForwardingHour, perArmorPolicy, perArmorRule)},
 	}))
 	dev, prod := stackOf(t, "dev"), stackOf(t, "prod")
 	var rows [][]string
@@ -41,11 +42,26 @@ func TestReferenceCosts(t *testing.T) {
 	rows = append(rows, []string{"**together**", "**" + dollars(sum(d)) + "**", "**" + dollars(sum(p)) + "**"})
 	reference.Block(t, page, "idle", reference.Table([]string{"per month", "`Pulumi.dev.yaml`", "`Pulumi.prod.yaml`"}, rows))
 	rows = nil
+	for _, i := range balancer() {
+		rows = append(rows, []string{i.what, dollars(i.dollars)})
+	}
+	rows = append(rows, []string{"**together**", "**" + dollars(sum(balancer())) + "**"})
+	reference.Block(t, page, "balancer", reference.Table([]string{"per month", ""}, rows))
+	rows = nil
 	for _, i := range dev.perMillion() {
 		rows = append(rows, []string{i.what, dollars(i.dollars)})
 	}
 	rows = append(rows, []string{"**together**", "**" + dollars(sum(dev.perMillion())) + "**"})
 	reference.Block(t, page, "predictions", reference.Table([]string{"", ""}, rows))
+}
+
+func TestLoadBalancerIsInTheEstimate(t *testing.T) {
+	f := &stackFile{config: map[string]any{}}
+	without := sum(f.idle())
+	f.config["fakeart:loadBalancer"] = map[string]any{}
+	if more := sum(f.idle()) - without; math.Abs(more-sum(balancer())) > 1e-6 || more < 20 {
+		t.Errorf("the estimate has %.2f for it", more)
+	}
 }
 
 func dollars(amount float64) string {

@@ -17,7 +17,7 @@ const decisions = readdirSync(path.resolve(import.meta.dirname, '../../decisions
 // the texts are the pages' own titles.
 const groups = {
   Tutorials: ['getting-started', 'tutorials/laptop', 'tutorials/own-pictures', 'tutorials/cloud'],
-  'How to': ['data', 'training', 'retrain', 'promote', 'roll-back', 'operate', 'monitoring', 'drift', 'deploy', 'ci'].map((name) => `how-to/${name}`),
+  'How to': ['data', 'training', 'retrain', 'promote', 'roll-back', 'operate', 'monitoring', 'drift', 'deploy', 'load-balancer', 'ci'].map((name) => `how-to/${name}`),
   Reference: [
     'http', 'api', 'server', 'trainer', 'keys', 'configuration', 'metrics', 'model-file', 'prediction-log', 'infra', 'stacks', 'dagger', 'make',
   ].map((name) => `reference/${name}`),
