@@ -541,9 +541,6 @@ func (c *Config) validateBalancer(bad func(key, format string, args ...any)) {
 		if c.given["iapClientSecret"] {
 			bad("fakeart:iapClientSecret", "has no effect without fakeart:loadBalancer.iapClientId")
 		}
-		if c.Domain != "" && c.Ingress != "all" {
-			bad("fakeart:domain", "%s would reach nothing: requests to a mapped domain come from the internet, which fakeart:ingress %s rejects; set fakeart:loadBalancer, or fakeart:ingress to all", c.Domain, c.Ingress)
-		}
 		return
 	}
 	if c.Domain == "" {

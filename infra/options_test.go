@@ -348,6 +348,11 @@ func TestLoadBalancer(t *testing.T) {
 	}
 }
 
+// A domain that is mapped to the service works inside the project's networks.
+func TestDomainOfAnInternalService(t *testing.T) {
+	find(t, mustUp(t, "dev", map[string]string{"fakeart:domain": "fakeart.example.org", "fakeart:ingress": "internal"}), "gcp:cloudrun/domainMapping:DomainMapping", "service")
+}
+
 // A certificate can't be changed, and a name is used once at a time.
 func TestAnotherDomainHasAnotherCertificate(t *testing.T) {
 	names := map[any]bool{}
@@ -465,7 +470,6 @@ func TestWrongLoadBalancer(t *testing.T) {
 		"domain_too_long":       {balanced(map[string]string{"fakeart:domain": strings.Repeat("a.", 31) + "org"}), []string{"fakeart:domain", "64"}},
 		"open_ingress":          {balanced(map[string]string{"fakeart:ingress": "all"}), []string{"fakeart:ingress", "internal-and-cloud-load-balancing"}},
 		"internal_ingress":      {balanced(map[string]string{"fakeart:ingress": "internal"}), []string{"fakeart:ingress", "internal-and-cloud-load-balancing"}},
-		"mapped_domain_closed":  {balanced(map[string]string{"fakeart:loadBalancer": ""}), []string{"fakeart:domain", "fakeart:loadBalancer", "fakeart:ingress"}},
 		"rate_negative":         {balanced(map[string]string{"fakeart:loadBalancer": `{"rateLimit":-1}`}), []string{"fakeart:loadBalancer.rateLimit", "1000000"}},
 		"rate_too_high":         {balanced(map[string]string{"fakeart:loadBalancer": `{"rateLimit":1000001}`}), []string{"fakeart:loadBalancer.rateLimit"}},
 		"rule_unknown":          {balanced(map[string]string{"fakeart:loadBalancer": `{"waf":["sql"]}`}), []string{"fakeart:loadBalancer.waf", `"sql"`, "sqli"}},

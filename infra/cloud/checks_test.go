@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -163,5 +164,29 @@ func TestPermissionsThatGoogleDoesNotTest(t *testing.T) {
 	l.cloud.untestable = true
 	if out, err := l.do(l.up); err != nil || !strings.Contains(out, "not checked: Permission x is not valid for this resource") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestPermissionsOfALoadBalancer(t *testing.T) {
+	roles := func(config map[string]any) (roles []string) {
+		needs, err := (&stackFile{config: config}).needs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range needs {
+			if strings.HasPrefix(n.Role, "roles/compute.") || strings.HasPrefix(n.Role, "roles/iap.") {
+				roles = append(roles, n.Role)
+			}
+		}
+		return roles
+	}
+	for want, config := range map[string]map[string]any{
+		"[]": {},
+		"[roles/compute.loadBalancerAdmin roles/compute.securityAdmin]":                 {"fakeart:loadBalancer": map[string]any{}},
+		"[roles/compute.loadBalancerAdmin roles/compute.securityAdmin roles/iap.admin]": {"fakeart:loadBalancer": map[string]any{}, "fakeart:iapClientSecret": map[string]any{"secure": "v1"}},
+	} {
+		if got := fmt.Sprint(roles(config)); got != want {
+			t.Errorf("roles are %s, want %s", got, want)
+		}
 	}
 }
