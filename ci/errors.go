@@ -17,9 +17,17 @@ func explain(step string, err *error) { *err = explained(step, *err) }
 // explained returns err as the error of a step. If a command failed in a container, the error
 // includes the end of the command's output.
 func explained(step string, err error) error {
-	var exec *dagger.ExecError
-	if inner := new(steps.Failed); !errors.As(err, &inner) && errors.As(err, &exec) {
-		err = &failure{exec, err}
+	var (
+		exec  *dagger.ExecError
+		known *failure
+		inner *steps.Failed
+	)
+	if errors.As(err, &exec) && !errors.As(err, &known) {
+		if errors.As(err, &inner) {
+			inner.Err = &failure{exec, inner.Err}
+		} else {
+			err = &failure{exec, err}
+		}
 	}
 	return steps.Named(step, err)
 }

@@ -121,7 +121,7 @@ func TestErrorsNameTheStep(t *testing.T) {
 		return m
 	}
 	values := map[string]any{
-		"signingKey": secret, "signingPassword": secret, "platform": stagetest.Platform, "program": "server",
+		"signingKey": signingKey(), "signingPassword": secret, "platform": stagetest.Platform, "program": "server",
 		"backend": "gs://state", "stack": "dev", "image": host + "/server@sha256:" + strings.Repeat("1", 64), "scenario": "smoke", "path": "/",
 	}
 	digests, err := module(to(host+"/dev")).Publish(t.Context(), nil, nil, nil)
@@ -147,6 +147,9 @@ func TestErrorsNameTheStep(t *testing.T) {
 				}
 				if reason := reason(err); !strings.HasPrefix(reason, "step ") || !strings.Contains(reason, " failed: ") {
 					t.Errorf("%s failed; the error shown is %q", query, shown(err))
+				}
+				if strings.Contains(query, "withExec(") && (!strings.HasPrefix(shown(err), "one\ntwo\nthree\nstep ") || !strings.Contains(reason(err), ": exit code 2")) {
+					t.Errorf("%s failed; the error shown is %q, without the command's output", query, shown(err))
 				}
 			}
 		})

@@ -120,6 +120,7 @@ func (m *Fakeart) Publish(
 	defer explain("publish", &err)
 	var (
 		target  publish.Target
+		signing *signer
 		layouts *dagger.Directory
 	)
 	err = steps.InTurn(ctx,
@@ -130,9 +131,13 @@ func (m *Fakeart) Publish(
 			if target, err = m.target(ctx, m.Registry, m.Tags, m.RegistryUsername, m.RegistryPassword, m.RegistryService); err != nil {
 				return err
 			}
-			target.Sign, err = m.signer(m.RegistryUsername, m.RegistryPassword, m.RegistryService, target, signingKey, signingPassword, identityToken)
+			if signing, err = m.signer(target.Dial, signingKey, signingPassword, identityToken); signing != nil {
+				target.Sign = signing.sign
+			}
 			return err
 		}},
+		steps.Step{Name: "registry", Run: func(ctx context.Context) error { return target.CheckPush(ctx, stage.Programs) }},
+		steps.Step{Name: "signing key", Run: func(ctx context.Context) error { return signing.check(ctx) }},
 		steps.Step{Name: "images", Run: func(ctx context.Context) (err error) {
 			layouts, err = m.layouts(ctx, m.platforms())
 			return err
@@ -174,6 +179,9 @@ func (m *Fakeart) Promote(
 	}
 	to, err := m.target(ctx, m.Registry, m.Tags, m.RegistryUsername, m.RegistryPassword, m.RegistryService)
 	if err != nil {
+		return "", err
+	}
+	if err := to.CheckPush(ctx, []string{filepath.Base(ref.Context().Name())}); err != nil {
 		return "", err
 	}
 	source := to
@@ -287,59 +295,4 @@ func (m *Fakeart) target(ctx context.Context, registry string, tags []string, us
 		t.Transport = publish.Trusting(http.DefaultTransport.(*http.Transport), pool)
 	}
 	return t, nil
-}
-
-// signer returns what signs an image with cosign, in a container; nil when nobody asked.
-func (m *Fakeart) signer(username string, password *dagger.Secret, service *dagger.Service, t publish.Target,
-	key, keyPassword, identity *dagger.Secret,
-) (func(context.Context, name.Digest) error, error) {
-	switch {
-	case key == nil && identity == nil:
-		return nil, nil
-	case key != nil && identity != nil:
-		return nil, errors.New("sign with a key or with an identity, not with both")
-	case key != nil && keyPassword == nil:
-		return nil, errors.New("--signing-password is missing: the key is encrypted with it")
-	}
-	return func(ctx context.Context, ref name.Digest) error {
-		cosign, err := m.tool(ctx, "cosign", "cosign")
-		if err != nil {
-			return err
-		}
-		c, err := m.builder(ctx)
-		if err != nil {
-			return err
-		}
-		c = c.WithFile("/usr/local/bin/cosign", cosign)
-		signed := ref
-		if service != nil {
-			// Under the name that containers know; what is signed is a digest.
-			host, _, _ := strings.Cut(t.Dial, ":")
-			c = c.WithServiceBinding(host, service)
-			repo, err := name.NewRepository(strings.Replace(ref.Context().Name(), ref.Context().RegistryStr(), t.Dial, 1), name.Insecure)
-			if err != nil {
-				return err
-			}
-			signed = repo.Digest(ref.DigestStr())
-		}
-		if password != nil {
-			c = c.WithSecretVariable("REGISTRY_PASSWORD", password).WithExec([]string{
-				"sh", "-euc",
-				`printf %s "$REGISTRY_PASSWORD" | cosign login "$0" --username "$1" --password-stdin`, signed.Context().RegistryStr(), username,
-			})
-		}
-		keyFile := ""
-		if key != nil {
-			keyFile = "/run/cosign.key"
-			c = c.WithMountedSecret(keyFile, key).WithSecretVariable("COSIGN_PASSWORD", keyPassword)
-		} else {
-			c = c.WithSecretVariable("SIGSTORE_ID_TOKEN", identity)
-		}
-		args := append([]string{"cosign"}, publish.Cosign(signed, keyFile)...)
-		if service != nil {
-			args = slices.Insert(args, 2, "--allow-http-registry")
-		}
-		_, err = again(c).WithExec(args).Sync(ctx)
-		return explained("sign", err)
-	}, nil
 }

@@ -282,7 +282,8 @@ func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 	case "endpoint":
 		return e.service, nil
 	case "plaintext":
-		return "secret\n", nil
+		_, text, _ := strings.Cut(strings.TrimSuffix(chain, ").plaintext()"), ", ")
+		return text, nil
 	case "imageRef":
 		return strings.TrimSuffix(strings.SplitN(chain, "from(", 2)[1], ").imageRef()") + "@sha256:" + strings.Repeat("5", 64), nil
 	case "contents":
@@ -570,17 +571,19 @@ func TestPublish_tunnel(t *testing.T) {
 	e.service = host
 	m := module(to("127.0.0.1:1/fakeart"), as("me", dag.SetSecret("p", "x")))
 	m.RegistryService = dag.Address("tcp://127.0.0.1:1").Service()
-	digests, err := m.Publish(t.Context(), nil, nil, nil)
+	digests, err := m.Publish(t.Context(), signingKey(), dag.SetSecret("kp", "x"), nil)
 	if err != nil || !strings.HasPrefix(digests, "server 127.0.0.1:1/fakeart/server@sha256:") {
 		t.Errorf("it returned\n%s, %v", digests, err)
 	}
+	// Signatures have the registry's name, not the tunnel's.
+	e.hasRun(t, "cosign sign --yes --key /run/cosign.key --tlog-upload=false --allow-http-registry --sign-container-identity=127.0.0.1:1/fakeart/server "+host+"/fakeart/server@sha256:")
 }
 
 func TestPublish_signed(t *testing.T) {
 	e := start(t)
 	host, tags := registrytest.Serve(t, nil)
 	e.fail = "cosign sign"
-	_, err := module(to(host+"/fakeart", "latest"), as("me", dag.SetSecret("p", "x"))).Publish(t.Context(), dag.SetSecret("k", "x"), dag.SetSecret("kp", "x"), nil)
+	_, err := module(to(host+"/fakeart", "latest"), as("me", dag.SetSecret("p", "x"))).Publish(t.Context(), signingKey(), dag.SetSecret("kp", "x"), nil)
 	if err == nil || !strings.Contains(shown(err), "step sign failed: sign "+host+"/fakeart/server@sha256:") || !strings.Contains(shown(err), "cosign sign --yes --key /run/cosign.key") {
 		t.Errorf("error %v", err)
 	}
@@ -588,7 +591,7 @@ func TestPublish_signed(t *testing.T) {
 		t.Errorf("tags %v", got)
 	}
 	e.fail = ""
-	if _, err := module(to(host+"/fakeart")).Publish(t.Context(), nil, nil, dag.SetSecret("t", "x")); err != nil {
+	if _, err := module(to(host+"/fakeart")).Publish(t.Context(), nil, nil, identityToken(time.Hour)); err != nil {
 		t.Error(err)
 	}
 	e.hasRun(t, "cosign sign --yes "+host+"/fakeart/server@sha256:", "cosign sign --yes "+host+"/fakeart/trainer@sha256:")

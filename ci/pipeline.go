@@ -35,6 +35,12 @@ func (m *Fakeart) Pipeline(ctx context.Context) (digests string, err error) {
 			target, err = m.target(ctx, m.Registry, m.Tags, m.RegistryUsername, m.RegistryPassword, m.RegistryService)
 			return err
 		}},
+		steps.Step{Name: "registry", Run: func(ctx context.Context) error {
+			if m.Registry == "" {
+				return nil
+			}
+			return target.CheckPush(ctx, stage.Programs)
+		}},
 		steps.Step{Name: "checks, model and images", Run: func(ctx context.Context) error {
 			return steps.Together(ctx,
 				steps.Step{Name: "lint", Run: func(ctx context.Context) error {

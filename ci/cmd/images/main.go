@@ -517,10 +517,14 @@ func (c pushCommand) Run(ctx context.Context, out io.Writer) error {
 	}
 	if c.SignKey != "" || c.Keyless {
 		t.Sign = func(ctx context.Context, ref name.Digest) error {
-			cosign := exec.CommandContext(ctx, c.Cosign, publish.Cosign(ref, c.SignKey)...)
-			cosign.Stdin, cosign.Stdout, cosign.Stderr = os.Stdin, os.Stderr, os.Stderr
-			return cosign.Run()
+			return c.cosign(ctx, os.Stderr, publish.Cosign(ref, c.SignKey, "")...)
 		}
+	}
+	if err := t.CheckPush(ctx, stage.Programs); err != nil {
+		return err
+	}
+	if err := c.checkKey(ctx); err != nil {
+		return err
 	}
 	pushed, err := publish.All(ctx, made, t)
 	if err != nil {
@@ -528,6 +532,24 @@ func (c pushCommand) Run(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintln(out, publish.Lines(pushed))
 	return nil
+}
+
+// checkKey returns an error unless cosign can read the key, if there is one, before images are pushed that it
+// couldn't sign.
+func (c pushCommand) checkKey(ctx context.Context) error {
+	if c.SignKey == "" {
+		return nil
+	}
+	if err := c.cosign(ctx, io.Discard, "public-key", "--key", c.SignKey); err != nil {
+		return fmt.Errorf("read the signing key %s: %w\nhint: check SIGN=, and the key's password in COSIGN_PASSWORD", c.SignKey, err)
+	}
+	return nil
+}
+
+func (c pushCommand) cosign(ctx context.Context, out io.Writer, args ...string) error {
+	cosign := exec.CommandContext(ctx, c.Cosign, args...)
+	cosign.Stdin, cosign.Stdout, cosign.Stderr = os.Stdin, out, os.Stderr
+	return cosign.Run()
 }
 
 type renewCommand struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 
+	"dagger/fakeart/internal/publish/registrytest"
 	"dagger/fakeart/internal/stage/stagetest"
 )
 
@@ -131,6 +133,41 @@ func TestFromACommitToARegistryAndBack(t *testing.T) {
 		}
 	}
 
+	t.Run("push_checks_first", func(t *testing.T) {
+		// A cosign that notes its arguments, and fails if the key is called bad.
+		notes, cosign := filepath.Join(t.TempDir(), "notes"), filepath.Join(t.TempDir(), "cosign")
+		write(t, cosign, "#!/bin/sh\necho \"$@\" >> "+notes+"\ncase \"$*\" in *bad*) exit 1;; esac\n")
+		if err := os.Chmod(cosign, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		push := func(host, key string) error {
+			_, err := call(t, "push", "--work", work, "--registry", host+"/fakeart", "--sign-key", key, "--cosign", cosign)
+			return err
+		}
+		signed, _ := registrytest.Serve(t, nil)
+		if err := push(signed, "good"); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(notes)
+		if lines := strings.Split(string(text), "\n"); err != nil || len(lines) != 4 || lines[0] != "public-key --key good" || !strings.HasPrefix(lines[1], "sign ") {
+			t.Errorf("cosign ran with %q (%v)", text, err)
+		}
+		pushed := false
+		empty, _ := registrytest.Serve(t, func(r *http.Request) int {
+			pushed = pushed || r.Method == http.MethodPut
+			return 0
+		})
+		if err := push(empty, "bad"); err == nil || !strings.Contains(err.Error(), "read the signing key bad: exit status 1\nhint: check SIGN=") {
+			t.Errorf("unreadable key: error %v", err)
+		}
+		if pushed {
+			t.Error("it pushed an image that it couldn't sign")
+		}
+		refused, _ := registrytest.Serve(t, func(*http.Request) int { return http.StatusForbidden })
+		if err := push(refused, "bad"); err == nil || !strings.HasPrefix(err.Error(), "push to "+refused+"/fakeart/server: ") {
+			t.Errorf("no permission: error %v", err)
+		}
+	})
 	t.Run("another image is told apart", func(t *testing.T) {
 		// What its label says is not what it was built from.
 		head, err := exec.CommandContext(t.Context(), "git", "-C", root, "rev-parse", "HEAD").Output()

@@ -22,18 +22,24 @@ func CommitTag(revision string) string {
 	return tag
 }
 
-// Cosign returns the arguments with which cosign signs an image: with a key, or, where
-// key is empty, with an identity.
-func Cosign(ref name.Digest, key string) []string {
+// Cosign returns the arguments of cosign to sign an image with a key, or with an identity if key is empty. If
+// dial isn't empty, cosign reaches the registry at that address, HOST:PORT, without TLS; the signature still has
+// the image's own name.
+func Cosign(ref name.Digest, key, dial string) []string {
 	args := []string{"sign", "--yes"}
 	if key != "" {
-		// A key is its own proof; without it the public log of signatures is.
+		// Who verifies with a key needs no public log of signatures.
 		args = append(args, "--key", key, "--tlog-upload=false")
 	}
-	return append(args, ref.String())
+	if dial == "" {
+		return append(args, ref.String())
+	}
+	own := ref.Context()
+	return append(args, "--allow-http-registry", "--sign-container-identity="+own.Name(),
+		dial+"/"+own.RepositoryStr()+"@"+ref.DigestStr())
 }
 
-// Lines are the images' programs and names, a line each.
+// Lines returns a line for each image: its program and its name.
 func Lines(pushed map[string]name.Digest) string {
 	var lines []string
 	for _, program := range slices.Sorted(maps.Keys(pushed)) {

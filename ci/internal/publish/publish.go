@@ -12,10 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"dagger/fakeart/internal/oci"
 )
@@ -34,7 +32,7 @@ type Target struct {
 	Dial string
 	// Transport, if there is one, is used for requests; it may trust other certificates.
 	Transport *http.Transport
-	// Sign, if there is one, signs what was pushed, before it has tags.
+	// Sign, if it isn't nil, signs what was pushed, before it has tags.
 	Sign func(context.Context, name.Digest) error
 }
 
@@ -77,7 +75,7 @@ func All(ctx context.Context, made map[string]*oci.Bundle, t Target) (map[string
 			return nil, err
 		}
 		if pushed[program], err = made[program].Push(ctx, repo, options...); err != nil {
-			return nil, t.explain(err)
+			return nil, t.explain(repo, err)
 		}
 	}
 	if t.Sign != nil {
@@ -90,7 +88,7 @@ func All(ctx context.Context, made map[string]*oci.Bundle, t Target) (map[string
 	for _, tag := range t.Tags {
 		for _, program := range programs {
 			if err := oci.Tag(ctx, pushed[program], tag, options...); err != nil {
-				return nil, t.explain(err)
+				return nil, t.explain(pushed[program].Context(), err)
 			}
 		}
 	}
@@ -104,10 +102,15 @@ func (t Target) Fetch(ctx context.Context, reference string) (*oci.Bundle, error
 		return nil, fmt.Errorf("image %q: name it by its digest, HOST/PATH@sha256:…", reference)
 	}
 	b, err := oci.Fetch(ctx, ref, t.options()...)
-	return b, t.explain(err)
+	return b, t.explain(ref.Context(), err)
 }
 
 func (t Target) options() []remote.Option {
+	return []remote.Option{remote.WithTransport(t.transport()), remote.WithAuthFromKeychain(t.keychain())}
+}
+
+// transport returns the target's transport, connected to another address if there is one.
+func (t Target) transport() *http.Transport {
 	base := t.Transport
 	if base == nil {
 		base = http.DefaultTransport.(*http.Transport)
@@ -123,11 +126,7 @@ func (t Target) options() []remote.Option {
 			return dial(ctx, network, addr)
 		}
 	}
-	options := []remote.Option{remote.WithTransport(base)}
-	if t.Username != "" {
-		return append(options, remote.WithAuth(&authn.Basic{Username: t.Username, Password: t.Password}))
-	}
-	return append(options, remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	return base
 }
 
 // host is the registry's address as it is dialled, with its port.
@@ -144,17 +143,4 @@ func (t Target) host() string {
 		return net.JoinHostPort(host, "80")
 	}
 	return net.JoinHostPort(host, "443")
-}
-
-// explain adds what to do to the error of a registry.
-func (t Target) explain(err error) error {
-	var refused *transport.Error
-	if errors.As(err, &refused) && (refused.StatusCode == http.StatusUnauthorized || refused.StatusCode == http.StatusForbidden) {
-		return fmt.Errorf("%w; the registry wants other credentials: check the user name and the password, or `docker login`", err)
-	}
-	var network *net.OpError
-	if errors.As(err, &network) && network.Op == "dial" {
-		return fmt.Errorf("%w; is the registry there? One on this machine's own loopback has to be handed to a container: --registry-service=tcp://%s", err, t.host())
-	}
-	return err
 }

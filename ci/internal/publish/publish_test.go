@@ -101,7 +101,7 @@ func TestWhatFailsMovesNoTag(t *testing.T) {
 		sign   func(context.Context, name.Digest) error
 		want   string
 	}{
-		{"the second image", refused("/trainer/manifests/sha256", http.StatusForbidden), nil, "check the user name and the password"},
+		{"the second image", refused("/trainer/manifests/sha256", http.StatusForbidden), nil, "/fakeart/trainer, on Google Cloud with roles/artifactregistry.writer"},
 		{"its layer", refused("/trainer/blobs/", http.StatusInsufficientStorage), nil, "507"},
 		{"the signature", nil, func(context.Context, name.Digest) error { return no }, "no key"},
 	} {
@@ -129,7 +129,7 @@ func TestCredentialsReachTheRegistry(t *testing.T) {
 		t.Error(err)
 	}
 	_, err := All(t.Context(), made(t), Target{Registry: host + "/fakeart", Username: "me", Password: "wrong"})
-	if err == nil || !strings.Contains(err.Error(), "check the user name and the password") || strings.Contains(err.Error(), "wrong") {
+	if err == nil || !strings.Contains(err.Error(), "--registry-password, or without Dagger run `docker login "+host+"`") || strings.Contains(err.Error(), "wrong") {
 		t.Errorf("with the wrong ones: error %v", err)
 	}
 }
@@ -145,7 +145,7 @@ func TestARegistryCanBeReachedUnderAnotherAddress(t *testing.T) {
 		t.Errorf("it is called %s", got)
 	}
 	_, err = All(t.Context(), made(t), Target{Registry: "127.0.0.1:1/fakeart"})
-	if err == nil || !strings.Contains(err.Error(), "--registry-service=tcp://127.0.0.1:1") {
+	if err == nil || !strings.Contains(err.Error(), "check the name, and that the registry 127.0.0.1:1 runs; on the machine's own loopback, Dagger also needs --registry-service=tcp://127.0.0.1:1") {
 		t.Errorf("without it: error %v", err)
 	}
 }
@@ -212,10 +212,14 @@ func TestNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(Cosign(ref, ""), " "); got != "sign --yes "+ref.String() {
+	if got := strings.Join(Cosign(ref, "", ""), " "); got != "sign --yes "+ref.String() {
 		t.Errorf("keyless: %s", got)
 	}
-	if got := strings.Join(Cosign(ref, "k"), " "); got != "sign --yes --key k --tlog-upload=false "+ref.String() {
+	if got := strings.Join(Cosign(ref, "k", ""), " "); got != "sign --yes --key k --tlog-upload=false "+ref.String() {
 		t.Errorf("with a key: %s", got)
+	}
+	want := "sign --yes --key k --tlog-upload=false --allow-http-registry --sign-container-identity=127.0.0.1:5000/a tunnel:5000/a@" + ref.DigestStr()
+	if got := strings.Join(Cosign(ref, "k", "tunnel:5000"), " "); got != want {
+		t.Errorf("through a tunnel: %s", got)
 	}
 }

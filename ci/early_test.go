@@ -1,0 +1,107 @@
+//go:build offline
+
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"dagger/fakeart/internal/dagger"
+	"dagger/fakeart/internal/publish/registrytest"
+)
+
+// signingKey is in the form of a private key of cosign.
+func signingKey() *dagger.Secret {
+	const kind = "ENCRYPTED SIGSTORE PRIVATE KEY-----"
+	return dag.SetSecret("key", "-----BEGIN "+kind+"\nAAAA\n-----END "+kind+"\n")
+}
+
+// identityToken ends after a time.
+func identityToken(after time.Duration) *dagger.Secret {
+	claims := fmt.Sprintf(`{"exp":%d}`, time.Now().Add(after).Unix())
+	return dag.SetSecret("token", "e30."+base64.RawURLEncoding.EncodeToString([]byte(claims))+".AA")
+}
+
+// TestEarlyFailures finds before the work starts what would fail at its end.
+func TestEarlyFailures(t *testing.T) {
+	password := dag.SetSecret("password", "x")
+	publish := func(key, password, token *dagger.Secret) func(context.Context, *Fakeart) error {
+		return func(ctx context.Context, m *Fakeart) error {
+			_, err := m.Publish(ctx, key, password, token)
+			return err
+		}
+	}
+	all := map[string]func(context.Context, *Fakeart) error{
+		"pipeline": func(ctx context.Context, m *Fakeart) error {
+			_, err := m.Pipeline(ctx)
+			return err
+		},
+		"run": func(ctx context.Context, m *Fakeart) error {
+			_, err := m.Run(ctx)
+			return err
+		},
+		"publish": publish(nil, nil, nil),
+		"promote": func(ctx context.Context, m *Fakeart) error {
+			_, err := m.Promote(ctx, "127.0.0.1:1/dev/server@sha256:"+strings.Repeat("1", 64))
+			return err
+		},
+	}
+	signing := func(key, password, token *dagger.Secret) map[string]func(context.Context, *Fakeart) error {
+		return map[string]func(context.Context, *Fakeart) error{"publish": publish(key, password, token)}
+	}
+	for _, c := range []struct {
+		name   string
+		calls  map[string]func(context.Context, *Fakeart) error
+		status int
+		change func(*engine, *Fakeart)
+		want   []string
+	}{
+		{"unauthorized", all, http.StatusUnauthorized, nil, []string{"push to HOST/fakeart/server: ", "hint: HOST needs other credentials"}},
+		{"forbidden", all, http.StatusForbidden, nil, []string{"push to HOST/fakeart/server: ", "hint: give the account access to HOST/fakeart/server, "}},
+		{"dead_registry", all, 0, func(_ *engine, m *Fakeart) { m.Registry = "127.0.0.1:1/fakeart" }, []string{
+			"push to 127.0.0.1:1/fakeart/server: ", "Dagger also needs --registry-service=tcp://127.0.0.1:1",
+		}},
+		{"dead_service", all, 0, func(e *engine, m *Fakeart) {
+			e.service, m.RegistryService = "127.0.0.1:1", dag.Address("tcp://127.0.0.1:1").Service()
+		}, []string{"push to HOST/fakeart/server: ", "hint: check the name, and that the registry HOST runs where --registry-service says"}},
+		{"key_in_another_form", signing(password, password, nil), 0, nil, []string{"step signing key failed: the signing key isn't in PEM\nhint: "}},
+		{"key_with_another_password", signing(signingKey(), password, nil), 0, func(e *engine, _ *Fakeart) { e.fail = "cosign public-key" }, []string{
+			"step signing key failed: read the signing key: cosign public-key --key /run/cosign.key: exit code 2\nhint: check that --signing-password",
+		}},
+		{"token_in_another_form", signing(nil, nil, password), 0, nil, []string{"step signing key failed: the identity token isn't a JSON Web Token"}},
+		{"expired_token", signing(nil, nil, identityToken(-time.Hour)), 0, nil, []string{"step signing key failed: the identity token expired at "}},
+	} {
+		for name, call := range c.calls {
+			t.Run(c.name+"/"+name, func(t *testing.T) {
+				e := start(t)
+				host, tags := registrytest.Serve(t, func(*http.Request) int { return c.status })
+				m := module(to(host+"/fakeart", "latest"))
+				if c.change != nil {
+					c.change(e, m)
+				}
+				err := call(t.Context(), m)
+				if err == nil {
+					t.Fatal("no error")
+				}
+				for _, want := range append(c.want, "step ", " failed: ") {
+					if want = strings.ReplaceAll(want, "HOST", host); !strings.Contains(shown(err), want) {
+						t.Errorf("error %v, want %q", shown(err), want)
+					}
+				}
+				for _, command := range e.ran() {
+					if strings.HasPrefix(command, "make ") {
+						t.Errorf("it ran %s", command)
+					}
+				}
+				if got := tags(); len(got) > 0 {
+					t.Errorf("tags %v", got)
+				}
+			})
+		}
+	}
+}
