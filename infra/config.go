@@ -24,9 +24,13 @@ type Config struct {
 	// resources protected in Pulumi. It also refuses images by tag.
 	Protect bool `key:"protect" default:"false" doc:"Protect data against deletion, and refuse images by tag. True for production."`
 
-	Image          string  `key:"image" doc:"Image of the server; without one the service is not made. By digest when protected."`
-	TrainerImage   string  `key:"trainerImage" doc:"Image of the trainer; without one the jobs and what starts them are not made. By digest when protected."`
-	CollectorImage string  `key:"collectorImage" default:"us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.8.0" doc:"Google's Managed Prometheus sidecar."`
+	Image        string `key:"image" doc:"Image of the server; without one the service is not made. By digest when protected."`
+	TrainerImage string `key:"trainerImage" doc:"Image of the trainer; without one the jobs and what starts them are not made. By digest when protected."`
+	// CollectorImage is release 1.9.2 by default. Its digest is that of the registry's tags
+	// 1.9.2 and latest in September 2026, as public projects recorded it; the repository
+	// GoogleCloudPlatform/run-gmp-sidecar had the same version then. To look it up again:
+	// crane digest us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.9.2
+	CollectorImage string  `key:"collectorImage" default:"us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar@sha256:ff1fc68871118f1032a3ce17e2b0abd703292e883989d220244330ebdf522fd1" doc:"Google's Managed Prometheus sidecar, release 1.9.2. By digest when protected."`
 	Canary         *Canary `key:"canary" doc:"{image, percent}: another image of the server, and its share of the requests in percent."`
 
 	Public    bool              `key:"public" default:"false" doc:"Whether anybody may call the service. Otherwise callers need the role run.invoker."`
@@ -310,8 +314,7 @@ func (c *Config) validate() (errs []error) {
 	}
 	for _, image := range images {
 		may(image[0], image[1], "europe-west4-docker.pkg.dev/my-project-1/fakeart-dev/server@sha256:…", imagePattern)
-		// The collector is Google's, and its releases are not replaced.
-		if c.Protect && image[1] != "" && image[0] != "collectorImage" && !digestPattern.MatchString(image[1]) {
+		if c.Protect && image[1] != "" && !digestPattern.MatchString(image[1]) {
 			bad("fakeart:"+image[0], "%q: a protected stack wants an image by digest, NAME@sha256:…: a tag can be moved", image[1])
 		}
 	}

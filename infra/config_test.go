@@ -29,6 +29,7 @@ func TestWrongConfigurationIsRefusedByItsKeyBeforeAnythingIsMade(t *testing.T) {
 		{"an image that is none", "dev", map[string]string{"fakeart:image": "my server"}, []string{"fakeart:image"}},
 		{"an image by tag in production", "prod", map[string]string{"fakeart:image": "europe-west4-docker.pkg.dev/p/r/server:v1"}, []string{"fakeart:image", "digest"}},
 		{"a trainer by tag in production", "prod", map[string]string{"fakeart:trainerImage": "europe-west4-docker.pkg.dev/p/r/trainer:v1"}, []string{"fakeart:trainerImage", "digest"}},
+		{"a collector by tag in production", "prod", map[string]string{"fakeart:collectorImage": "a.b/c/d:1.7.0"}, []string{"fakeart:collectorImage", "digest"}},
 		{"a canary by tag in production", "prod", map[string]string{"fakeart:canary": `{"image":"a.b/c/d:v2","percent":5}`}, []string{"fakeart:canary.image", "digest"}},
 		{"a canary with all and more", "dev", map[string]string{"fakeart:canary": `{"image":"a.b/c/d:v2","percent":101}`}, []string{"fakeart:canary.percent", "0 to 100"}},
 		{"a canary that is misspelt", "dev", map[string]string{"fakeart:canary": `{"image":"a.b/c/d:v2","percnt":5}`}, []string{"fakeart:canary", "percnt"}},

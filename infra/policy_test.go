@@ -70,7 +70,7 @@ var policies = map[string]func(r made, protect, public bool) string{
 	},
 	"images by digest": func(r made, protect, _ bool) (wrong string) {
 		r.strings(func(key, text string) {
-			if protect && key == "image" && !strings.Contains(text, "/cloud-run-gmp-sidecar:") && !digestPattern.MatchString(text) {
+			if protect && key == "image" && !digestPattern.MatchString(text) {
 				wrong = text
 			}
 		})

@@ -36,7 +36,7 @@ func TestTheServiceIsTheServerWithItsCollector(t *testing.T) {
 		"template.containers.0.volumeMounts.0.mountPath":   "/etc/fakeart/admin",
 		"template.containers.1.name":                       "collector",
 		"template.containers.1.dependsOns.0":               "server",
-		"template.containers.1.image":                      "us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.8.0",
+		"template.containers.1.image":                      "us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar@sha256:ff1fc68871118f1032a3ce17e2b0abd703292e883989d220244330ebdf522fd1",
 		"template.containers.1.livenessProbe.httpGet.path": "/liveness",
 		"template.containers.1.livenessProbe.httpGet.port": 13133.0,
 		"template.containers.1.volumeMounts.0.mountPath":   "/etc/rungmp",
