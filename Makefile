@@ -264,7 +264,7 @@ deploy: infra-ready $(pulumi) ## Have the stack run other images, by digest (STA
 	bin/tools/pulumi up --stack $(STACK) $(ARGS)
 
 .PHONY: infra-destroy
-infra-destroy: infra-ready $(pulumi) ## Take the stack away, but for what is protected; it asks first
+infra-destroy: infra-ready $(pulumi) ## Destroy the stack, unless it is protected; it asks first
 	bin/tools/pulumi destroy --stack $(STACK) $(ARGS)
 
 .PHONY: infra-ready

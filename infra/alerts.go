@@ -254,19 +254,23 @@ func (a alert) make(ctx *pulumi.Context, stack *Stack, in pulumi.Resource, runbo
 		strategy.NotificationRateLimit = &monitoring.AlertPolicyAlertStrategyNotificationRateLimitArgs{Period: seconds(time.Hour)}
 	}
 	title := stack.Prefix + ": " + a.title
-	url := strings.TrimSuffix(runbooks, "/") + "/" + a.runbook + ".md"
+	documentation := &monitoring.AlertPolicyDocumentationArgs{
+		Subject: pulumi.String(title), MimeType: pulumi.String("text/markdown"),
+		Content: pulumi.String(a.meaning + "\n\nHow to look, and what to do: docs/runbooks/" + a.runbook + ".md in the repository"),
+	}
+	if runbooks != "" {
+		url := strings.TrimSuffix(runbooks, "/") + "/" + a.runbook + ".md"
+		documentation.Content = pulumi.String(a.meaning + "\n\nHow to look, and what to do: [" + a.runbook + "](" + url + ")")
+		documentation.Links = monitoring.AlertPolicyDocumentationLinkArray{
+			&monitoring.AlertPolicyDocumentationLinkArgs{DisplayName: pulumi.String("Runbook"), Url: pulumi.String(url)},
+		}
+	}
 	return monitoring.NewAlertPolicy(ctx, a.name, &monitoring.AlertPolicyArgs{
 		Project: pulumi.String(stack.Project), DisplayName: pulumi.String(title),
 		Combiner: pulumi.String(combiner), Conditions: conditions, Severity: pulumi.String(severity),
 		NotificationChannels: channels,
 		AlertStrategy:        strategy,
-		Documentation: &monitoring.AlertPolicyDocumentationArgs{
-			Subject: pulumi.String(title), MimeType: pulumi.String("text/markdown"),
-			Content: pulumi.String(a.meaning + "\n\nWhat to look at, and what to do: [" + a.runbook + "](" + url + ")"),
-			Links: monitoring.AlertPolicyDocumentationLinkArray{
-				&monitoring.AlertPolicyDocumentationLinkArgs{DisplayName: pulumi.String("Runbook"), Url: pulumi.String(url)},
-			},
-		},
-		UserLabels: stack.Labels("monitoring"),
+		Documentation:        documentation,
+		UserLabels:           stack.Labels("monitoring"),
 	}, stack.In(in, pulumi.DependsOn(a.needs)))
 }

@@ -22,7 +22,7 @@ import (
 type Config struct {
 	// Protect is for what must not be lost: deletion protection, old versions kept,
 	// resources protected in Pulumi. It also refuses images by tag.
-	Protect bool `key:"protect" default:"false" doc:"Protect data against deletion, and refuse images by tag. True for production."`
+	Protect bool `key:"protect" default:"false" doc:"Protect the stack against deletion, and reject images by tag. True for production."`
 
 	Image        string `key:"image" doc:"Image of the server; without one the service is not made. By digest when protected."`
 	TrainerImage string `key:"trainerImage" doc:"Image of the trainer; without one the jobs and what starts them are not made. By digest when protected."`
@@ -58,13 +58,16 @@ type Config struct {
 	Training      Training `key:"training" doc:"The training job: {cpu, memory, timeout, retries, tasks, parallelism, args}."`
 	DriftSchedule string   `key:"driftSchedule" default:"0 6 * * *" doc:"When it is looked whether yesterday's pictures are like those before, in cron's form, UTC."`
 
-	Repository string `key:"repository" doc:"GitHub repository, owner/name, whose workflows may deploy; without one none may."`
-	DeployRef  string `key:"deployRef" default:"refs/heads/main" doc:"Git ref whose workflows may deploy."`
+	Repository        string `key:"repository" doc:"GitHub repository, owner/name, whose workflows may deploy; without one none may. Requires repositoryId and repositoryOwnerId."`
+	RepositoryID      string `key:"repositoryId" doc:"GitHub's number of the repository, which a new repository of the same name doesn't get: gh api repos/OWNER/NAME --jq .id"`
+	RepositoryOwnerID string `key:"repositoryOwnerId" doc:"GitHub's number of the repository's owner: gh api repos/OWNER/NAME --jq .owner.id"`
+	DeployRef         string `key:"deployRef" default:"refs/heads/main" doc:"Git ref whose workflows may deploy."`
+	DeployEnvironment string `key:"deployEnvironment" doc:"GitHub environment that a job must declare to deploy, so that the environment's reviewers approve it. Default: the stack's name if the stack is protected, otherwise none."`
 
-	Email        string `key:"email" doc:"Address that alerts and the budget's messages go to."`
+	Email        string `key:"email" doc:"Address that alerts and the budget's messages go to. A protected stack rejects addresses of example domains."`
 	SlackChannel string `key:"slackChannel" doc:"Slack channel for alerts; wants the secret slackToken."`
-	Objectives   bool   `key:"objectives" default:"true" doc:"Whether there are objectives, and alerts on the server's metrics. Cloud Monitoring refuses them in a project that has never had one of these metrics: false until the server has run for some minutes."`
-	RunbookURL   string `key:"runbookUrl" default:"https://github.com/OWNER/REPOSITORY/blob/main/docs/runbooks/" doc:"Folder that alerts link into, each to its page NAME.md."`
+	Objectives   bool   `key:"objectives" default:"true" doc:"Whether there are objectives, and alerts on the server's metrics. Cloud Monitoring refuses them in a project that has never had one of these metrics: false until the server has run with a model for some minutes."`
+	RunbookURL   string `key:"runbookUrl" doc:"Folder that alerts link to, each to its page NAME.md. Default: docs/runbooks/ of repository, on its branch main."`
 
 	BillingAccount string `key:"billingAccount" doc:"Billing account for a budget, XXXXXX-XXXXXX-XXXXXX; no budget without one."`
 	Budget         int    `key:"budget" default:"50" doc:"Monthly budget, in units of budgetCurrency."`
@@ -157,7 +160,27 @@ func loadConfig(ctx *pulumi.Context) (*Config, error) {
 	if !c.given["loadBalancer"] {
 		c.LoadBalancer = nil
 	}
+	if c.DeployEnvironment == "" && c.Protect {
+		c.DeployEnvironment = c.Stack
+	}
+	if c.RunbookURL == "" && c.Repository != "" {
+		c.RunbookURL = "https://github.com/" + c.Repository + "/blob/main/docs/runbooks/"
+	}
 	return c, errors.Join(append(errs, c.validate()...)...)
+}
+
+// reachable reports whether anybody on the internet can call the service, at its own address or
+// by its load balancer.
+func (c *Config) reachable() bool {
+	return c.Public && (c.Ingress == "all" || c.LoadBalancer != nil)
+}
+
+// warning is what a stack lacks, or "". Unlike an error it doesn't stop a deployment.
+func (c *Config) warning() string {
+	if c.Protect && c.Email == "" && c.SlackChannel == "" && !c.given["pagerDutyKey"] {
+		return "the stack is protected, but nobody is told when it fails: pulumi config set --stack " + c.Stack + " fakeart:email YOUR-ADDRESS"
+	}
+	return ""
 }
 
 // set gives a field the value that the text means; an empty text leaves it.
@@ -264,12 +287,16 @@ var (
 	memoryPattern   = regexp.MustCompile(`^[1-9][0-9]*(Mi|Gi)$`)
 	kmsPattern      = regexp.MustCompile(`^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$`)
 	repoPattern     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*/[\w.-]+$`)
+	idPattern       = regexp.MustCompile(`^[1-9][0-9]*$`)
+	environPattern  = regexp.MustCompile(`^[\w][\w.-]*$`)
 	refPattern      = regexp.MustCompile(`^refs/(heads|tags)/[\w./-]+$`)
 	billingPattern  = regexp.MustCompile(`^[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}$`)
 	currencyPattern = regexp.MustCompile(`^[A-Z]{3}$`)
-	emailPattern    = regexp.MustCompile(`^[^\s@]+@[^\s@]+\.[^\s@]+$`)
-	domainPattern   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$`)
-	cronPattern     = regexp.MustCompile(`^\S+( \S+){4}$`)
+	// Domains that are reserved for examples and tests (RFC 2606, RFC 6761).
+	examplePattern = regexp.MustCompile(`(?i)[@.](example(\.(com|net|org))?|invalid|localhost|test)$`)
+	emailPattern   = regexp.MustCompile(`^[^\s@]+@[^\s@]+\.[^\s@]+$`)
+	domainPattern  = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$`)
+	cronPattern    = regexp.MustCompile(`^\S+( \S+){4}$`)
 )
 
 // ingresses are the values of Ingress, as Cloud Run names them.
@@ -366,15 +393,22 @@ func (c *Config) validate() (errs []error) {
 		bad("fakeart:kmsKey", "%s: bucket and tables want a key in their own region, %s", c.KMSKey, c.Region)
 	}
 	may("repository", c.Repository, "owner/name", repoPattern)
+	for _, id := range [][2]string{{"repositoryId", c.RepositoryID}, {"repositoryOwnerId", c.RepositoryOwnerID}} {
+		may(id[0], id[1], "123456789", idPattern)
+		if c.Repository != "" && id[1] == "" {
+			bad("fakeart:"+id[0], "is missing: fakeart:repository requires it. Look both numbers up: gh api repos/%s --jq '.id,.owner.id'", c.Repository)
+		}
+	}
 	must("fakeart:deployRef", c.DeployRef, "refs/heads/main", refPattern)
-	may("email", c.Email, "team@example.org", emailPattern)
+	may("deployEnvironment", c.DeployEnvironment, "prod", environPattern)
+	may("email", c.Email, "team@your-company.com", emailPattern)
+	if c.Protect && examplePattern.MatchString(c.Email) {
+		bad("fakeart:email", "%q: nobody reads mail at an example domain: pulumi config set --stack %s fakeart:email YOUR-ADDRESS", c.Email, c.Stack)
+	}
 	may("billingAccount", c.BillingAccount, "012345-6789AB-CDEF01", billingPattern)
 	must("fakeart:budgetCurrency", c.BudgetCurrency, "USD", currencyPattern)
 	if c.SlackChannel != "" && !c.given["slackToken"] {
 		bad("fakeart:slackChannel", "needs the token of a Slack app: pulumi config set --secret slackToken …")
-	}
-	if c.Protect && c.Email == "" {
-		bad("fakeart:email", "is missing: a protected stack has alerts that somebody gets")
 	}
 	c.validateAccess(bad)
 	c.validateLabels(bad)

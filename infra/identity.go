@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/iam"
 	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/projects"
@@ -24,13 +25,18 @@ type Identity struct {
 	Grants []pulumi.Resource
 }
 
-// IdentityArgs says who may deploy.
+// IdentityArgs says which jobs of GitHub's workflows may deploy.
 type IdentityArgs struct {
 	Stack *Stack
-	// Repository is owner/name on GitHub; empty for none.
+	// Repository is owner/name on GitHub; empty if no workflow may deploy.
 	Repository string
-	// Ref is the git ref whose workflows may deploy.
+	// RepositoryID and OwnerID are GitHub's numbers of the repository and its owner. Unlike
+	// names they are never given to somebody else.
+	RepositoryID, OwnerID string
+	// Ref is the git ref that the workflow must run on.
 	Ref string
+	// Environment is the GitHub environment that the job must declare; empty for any job.
+	Environment string
 }
 
 // NewIdentity makes the accounts, with what they need of the project as a whole. What
@@ -52,7 +58,7 @@ func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...p
 		made, err := serviceaccount.NewAccount(ctx, account.name, &serviceaccount.AccountArgs{
 			Project: pulumi.String(args.Stack.Project), AccountId: pulumi.String(args.Stack.Named(account.name)),
 			DisplayName: pulumi.String(args.Stack.Named(account.name)), Description: pulumi.String(account.purpose),
-		}, args.Stack.In(i))
+		}, args.Stack.In(i, args.Stack.Kept()))
 		if err != nil {
 			return nil, err
 		}
@@ -93,8 +99,8 @@ func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...p
 	})
 }
 
-// federate lets the workflows of one repository, and of one ref of it, become the
-// deployer (https://cloud.google.com/iam/docs/workload-identity-federation-with-deployment-pipelines).
+// federate lets jobs of one repository exchange GitHub's token for the deployer's
+// (https://cloud.google.com/iam/docs/workload-identity-federation-with-deployment-pipelines).
 func (i *Identity) federate(ctx *pulumi.Context, args *IdentityArgs) error {
 	// A deleted pool keeps its name for 30 days: a stack that is made again needs another.
 	pool, err := iam.NewWorkloadIdentityPool(ctx, "github", &iam.WorkloadIdentityPoolArgs{
@@ -113,7 +119,7 @@ func (i *Identity) federate(ctx *pulumi.Context, args *IdentityArgs) error {
 			"attribute.repository": pulumi.String("assertion.repository"),
 			"attribute.ref":        pulumi.String("assertion.ref"),
 		},
-		AttributeCondition: pulumi.String(fmt.Sprintf("assertion.repository == '%s' && assertion.ref == '%s'", args.Repository, args.Ref)),
+		AttributeCondition: pulumi.String(args.condition()),
 		Oidc:               &iam.WorkloadIdentityPoolProviderOidcArgs{IssuerUri: pulumi.String("https://token.actions.githubusercontent.com")},
 	}, args.Stack.In(i))
 	if err != nil {
@@ -127,4 +133,24 @@ func (i *Identity) federate(ctx *pulumi.Context, args *IdentityArgs) error {
 	}
 	i.Provider = pulumi.Sprintf("%s/providers/%s", pool.Name, provider)
 	return nil
+}
+
+// condition is the CEL expression that a GitHub token must satisfy. A job's token has the claim
+// environment only if the job declares one, and only after the environment's reviewers have
+// approved it
+// (https://docs.github.com/actions/reference/security/oidc).
+func (a *IdentityArgs) condition() string {
+	var terms []string
+	for _, claim := range [][2]string{
+		{"repository", a.Repository},
+		{"repository_id", a.RepositoryID},
+		{"repository_owner_id", a.OwnerID},
+		{"ref", a.Ref},
+		{"environment", a.Environment},
+	} {
+		if claim[1] != "" {
+			terms = append(terms, fmt.Sprintf("assertion.%s == '%s'", claim[0], claim[1]))
+		}
+	}
+	return strings.Join(terms, " && ")
 }

@@ -20,6 +20,11 @@ func deploy(ctx *pulumi.Context) error {
 	if err != nil {
 		return err
 	}
+	if warning := c.warning(); warning != "" {
+		if err := ctx.Log.Warn(warning, nil); err != nil {
+			return err
+		}
+	}
 	project, err := organizations.LookupProject(ctx, &organizations.LookupProjectArgs{ProjectId: &c.Project})
 	if err != nil {
 		return fmt.Errorf("gcp:project %s: %w; does it exist, and are you logged in (gcloud auth application-default login)?", c.Project, err)
@@ -33,13 +38,20 @@ func deploy(ctx *pulumi.Context) error {
 			return err
 		}
 	}
+	protection, err := NewProtection(ctx)
+	if err != nil {
+		return err
+	}
 	services, err := NewServices(ctx, "services", &ServicesArgs{Stack: stack, More: c.moreAPIs()})
 	if err != nil {
 		return err
 	}
 	stack.APIs = services.Enabled
 
-	identity, err := NewIdentity(ctx, "identity", &IdentityArgs{Stack: stack, Repository: c.Repository, Ref: c.DeployRef})
+	identity, err := NewIdentity(ctx, "identity", &IdentityArgs{
+		Stack: stack, Repository: c.Repository, RepositoryID: c.RepositoryID, OwnerID: c.RepositoryOwnerID,
+		Ref: c.DeployRef, Environment: c.DeployEnvironment,
+	})
 	if err != nil {
 		return err
 	}
@@ -109,7 +121,7 @@ func deploy(ctx *pulumi.Context) error {
 		outputs["url"], outputs["canaryUrl"] = service.URL, service.CanaryURL
 		watch.HasMetrics = c.Objectives
 		watch.After = []pulumi.Resource{service}
-		if c.Public {
+		if c.reachable() {
 			watch.Host = service.Host
 		}
 	}
@@ -142,6 +154,9 @@ func deploy(ctx *pulumi.Context) error {
 		}); err != nil {
 			return err
 		}
+	}
+	if err := protection.Register(ctx, "protection", stack); err != nil {
+		return err
 	}
 	console := "https://console.cloud.google.com"
 	outputs["console"] = pulumi.StringMap{

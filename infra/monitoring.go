@@ -52,7 +52,8 @@ type MonitoringArgs struct {
 	PagerDutyKey pulumi.StringPtrInput
 	HasPagerDuty bool
 
-	// RunbookURL is the folder that alerts link into, each to its own page.
+	// RunbookURL is the folder that alerts link to, each to its own page. If it is empty they
+	// name the page's path in the repository.
 	RunbookURL string
 	// DeadLetterSubscriptions are names of subscriptions in which there should be no message.
 	DeadLetterSubscriptions pulumi.StringArray

@@ -131,7 +131,7 @@ func TestExistingBucket(t *testing.T) {
 			on = append(on, fmt.Sprint(r.value("bucket")))
 		}
 	}
-	if len(on) != 4 || strings.Trim(strings.Join(on, ""), "shared") != "" {
+	if len(on) != 5 || strings.Trim(strings.Join(on, ""), "shared") != "" {
 		t.Errorf("grants are on %v", on)
 	}
 	service := fmt.Sprint(find(t, resources, serviceKind, "service").value("template.containers.0.envs"))

@@ -177,9 +177,10 @@ var labelled = map[string]string{
 	"gcp:workflows/workflow:Workflow":                                   "labels",
 }
 
-// stateful are the kinds that hold what cannot be made again.
+// stateful are the kinds that hold data, or that other systems refer to.
 var stateful = []string{
-	"gcp:artifactregistry/repository:Repository", "gcp:bigquery/dataset:Dataset", "gcp:cloudrunv2/service:Service", "gcp:storage/bucket:Bucket",
+	"gcp:artifactregistry/repository:Repository", "gcp:bigquery/dataset:Dataset", "gcp:cloudrunv2/service:Service",
+	"gcp:secretmanager/secret:Secret", "gcp:serviceaccount/account:Account", "gcp:storage/bucket:Bucket",
 }
 
 func TestEveryResourceKeepsToThePolicies(t *testing.T) {

@@ -82,7 +82,7 @@ func NewSecrets(ctx *pulumi.Context, name string, args *SecretsArgs, opts ...pul
 			Replication: &secretmanager.SecretReplicationArgs{UserManaged: &secretmanager.SecretReplicationUserManagedArgs{
 				Replicas: secretmanager.SecretReplicationUserManagedReplicaArray{replica},
 			}},
-		}, args.Stack.In(s, pulumi.DependsOn(args.Granted)))
+		}, args.Stack.In(s, args.Stack.Kept(), pulumi.DependsOn(args.Granted)))
 		if err != nil {
 			return nil, err
 		}

@@ -169,19 +169,61 @@ func TestWithoutAnImageThereIsNoServiceAndAllTheRest(t *testing.T) {
 	}
 }
 
-func TestOnlyTheRepositorysOwnRefBecomesTheDeployer(t *testing.T) {
-	resources := mustUp(t, "dev", map[string]string{"fakeart:deployRef": "refs/heads/release"})
-	provider := find(t, resources, "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider", "github")
-	if got := provider.value("attributeCondition"); got != "assertion.repository == 'owner/name' && assertion.ref == 'refs/heads/release'" {
-		t.Errorf("the condition is %v", got)
-	}
-	grant := find(t, resources, "gcp:serviceaccount/iAMMember:IAMMember", "github-as-deployer")
-	if got := fmt.Sprint(grant.value("member")); !strings.HasPrefix(got, "principalSet://") || !strings.HasSuffix(got, "/attribute.repository/owner/name") || grant.value("role") != "roles/iam.workloadIdentityUser" {
-		t.Errorf("%v gets %v", got, grant.value("role"))
+func TestOnlyJobsOfTheRepositoryRefAndEnvironmentBecomeTheDeployer(t *testing.T) {
+	repository := "assertion.repository == 'owner/name' && assertion.repository_id == '123456789' && assertion.repository_owner_id == '4711'"
+	for _, test := range []struct {
+		name, stack string
+		change      map[string]string
+		want        string
+	}{
+		{"any job on main", "dev", nil, " && assertion.ref == 'refs/heads/main'"},
+		{"another ref", "dev", map[string]string{"fakeart:deployRef": "refs/heads/release"}, " && assertion.ref == 'refs/heads/release'"},
+		{"an environment", "dev", map[string]string{"fakeart:deployEnvironment": "dev"}, " && assertion.ref == 'refs/heads/main' && assertion.environment == 'dev'"},
+		{"the environment of a protected stack", "prod", nil, " && assertion.ref == 'refs/heads/main' && assertion.environment == 'prod'"},
+		{"another environment of a protected stack", "prod", map[string]string{"fakeart:deployEnvironment": "production"}, " && assertion.ref == 'refs/heads/main' && assertion.environment == 'production'"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			resources := mustUp(t, test.stack, test.change)
+			provider := find(t, resources, "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider", "github")
+			if got := provider.value("attributeCondition"); got != repository+test.want {
+				t.Errorf("the condition is\n%v, want\n%s", got, repository+test.want)
+			}
+			grant := find(t, resources, "gcp:serviceaccount/iAMMember:IAMMember", "github-as-deployer")
+			if got := fmt.Sprint(grant.value("member")); !strings.HasPrefix(got, "principalSet://") || !strings.HasSuffix(got, "/attribute.repository/owner/name") || grant.value("role") != "roles/iam.workloadIdentityUser" {
+				t.Errorf("%v gets %v", got, grant.value("role"))
+			}
+		})
 	}
 	for _, r := range mustUp(t, "dev", map[string]string{"fakeart:repository": ""}) {
 		if strings.Contains(r.kind, "workloadIdentity") {
 			t.Errorf("%s without a repository", r.kind)
+		}
+	}
+}
+
+// Production models are published by people: no workload may write them.
+func TestNoWorkloadWritesProductionModels(t *testing.T) {
+	const production = `startsWith("projects/_/buckets/my-project-1-fakeart-prod/objects/models/production/")`
+	reads := map[any]bool{}
+	for _, r := range mustUp(t, "prod", nil) {
+		if !strings.HasPrefix(r.kind, "gcp:storage/") || r.value("member") == nil {
+			continue
+		}
+		if r.value("role") == "roles/storage.objectViewer" && r.value("condition") == nil {
+			reads[r.value("member")] = true
+			continue
+		}
+		condition, _ := r.value("condition.expression").(string)
+		if condition != "!resource.name."+production && !strings.HasPrefix(condition, `resource.name.startsWith("projects/_/buckets/my-project-1-fakeart-prod/objects/triggers/`) {
+			t.Errorf("%v has %v on objects with the condition %q", r.value("member"), r.value("role"), condition)
+		}
+		if r.value("member") == "serviceAccount:server-email" {
+			t.Errorf("the server has %v", r.value("role"))
+		}
+	}
+	for _, account := range []string{"server", "trainer"} {
+		if !reads["serviceAccount:"+account+"-email"] {
+			t.Errorf("the %s can't read all objects", account)
 		}
 	}
 }

@@ -15,7 +15,7 @@ type Stack struct {
 	Number string
 	// Prefix begins the name of every resource, so that several stacks live in one project.
 	Prefix string
-	// Protect is whether data has to be kept from deletion.
+	// Protect reports whether the stack is protected against deletion.
 	Protect bool
 	// Extra are the stack's own labels.
 	Extra map[string]string
@@ -79,7 +79,9 @@ func (s *Stack) In(component pulumi.Resource, more ...pulumi.ResourceOption) pul
 	return pulumi.Composite(append(more, pulumi.Parent(component), pulumi.DependsOn(s.APIs))...)
 }
 
-// Kept is the option for what holds data that cannot be made again.
+// Kept protects a resource of a protected stack against deletion and replacement: one that
+// holds data, or that other resources and systems refer to. Resources that a configuration key
+// can remove again are left out; [Protection] covers them against `pulumi destroy`.
 func (s *Stack) Kept() pulumi.ResourceOption { return pulumi.Protect(s.Protect) }
 
 // Shared is the option for grants to Google's own accounts in the project: every stack

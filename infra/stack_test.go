@@ -20,6 +20,8 @@ type made struct {
 	retained   bool // whether it stays when the stack is destroyed
 	ignored    []string
 	aliases    []string // names that older versions of the program gave it
+	// dependencies are URNs of other resources.
+	dependencies []string
 }
 
 // engine stands in for Pulumi's: it makes whatever it is asked for.
@@ -72,7 +74,7 @@ func (e *engine) NewResource(args pulumi.MockResourceArgs) (string, resource.Pro
 	r := made{
 		kind: args.TypeToken, name: args.Name, inputs: plain(args.Inputs).(map[string]any), secrets: args.Inputs.ContainsSecrets(),
 		parent: args.RegisterRPC.GetParent(), protect: args.RegisterRPC.GetProtect(), retained: args.RegisterRPC.GetRetainOnDelete(),
-		ignored: args.RegisterRPC.GetIgnoreChanges(),
+		ignored: args.RegisterRPC.GetIgnoreChanges(), dependencies: args.RegisterRPC.GetDependencies(),
 	}
 	for _, alias := range args.RegisterRPC.GetAliases() {
 		r.aliases = append(r.aliases, alias.GetSpec().GetName())
@@ -157,10 +159,10 @@ const someDigest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123
 func stackConfig(stack string, change map[string]string) map[string]string {
 	c := map[string]string{
 		"gcp:project": "my-project-1", "gcp:region": "europe-west4",
-		"fakeart:image":          "europe-west4-docker.pkg.dev/my-project-1/fakeart-" + stack + "/server" + someDigest,
-		"fakeart:trainerImage":   "europe-west4-docker.pkg.dev/my-project-1/fakeart-" + stack + "/trainer" + someDigest,
-		"fakeart:repository":     "owner/name",
-		"fakeart:email":          "team@example.org",
+		"fakeart:image":        "europe-west4-docker.pkg.dev/my-project-1/fakeart-" + stack + "/server" + someDigest,
+		"fakeart:trainerImage": "europe-west4-docker.pkg.dev/my-project-1/fakeart-" + stack + "/trainer" + someDigest,
+		"fakeart:repository":   "owner/name", "fakeart:repositoryId": "123456789", "fakeart:repositoryOwnerId": "4711",
+		"fakeart:email":          "alerts@my-company.com",
 		"fakeart:billingAccount": "012345-6789AB-CDEF01",
 	}
 	if stack == "prod" {

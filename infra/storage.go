@@ -28,7 +28,8 @@ type StorageArgs struct {
 	KMSKey string
 	// Existing is the name of a bucket to use instead of a new one; may be empty.
 	Existing string
-	// Reader and Writer are e-mail addresses of service accounts.
+	// Reader and Writer are e-mail addresses of service accounts. Reader reads all objects.
+	// Writer reads all and writes all except the models in production.
 	Reader, Writer pulumi.StringOutput
 }
 
@@ -48,15 +49,23 @@ func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pul
 	} else if err := s.create(ctx, name, args); err != nil {
 		return nil, err
 	}
+	// People publish the models in production. Listing is a right on the bucket itself, whose name
+	// has no /objects/, so the condition leaves it to the writer.
+	unpublished := &storage.BucketIAMMemberConditionArgs{
+		Title: pulumi.String("all but production models"), Description: pulumi.String("Models in production are published by people"),
+		Expression: pulumi.Sprintf(`!resource.name.startsWith("projects/_/buckets/%s/objects/%s")`, s.Name, modelsFolder),
+	}
 	for _, grant := range []struct {
 		name, role string
 		account    pulumi.StringOutput
+		condition  storage.BucketIAMMemberConditionPtrInput
 	}{
-		{"reader", "roles/storage.objectViewer", args.Reader},
-		{"writer", "roles/storage.objectUser", args.Writer},
+		{"reader", "roles/storage.objectViewer", args.Reader, nil},
+		{"writer", "roles/storage.objectUser", args.Writer, unpublished},
+		{"writer-reads", "roles/storage.objectViewer", args.Writer, nil},
 	} {
 		member, err := storage.NewBucketIAMMember(ctx, name+"-"+grant.name, &storage.BucketIAMMemberArgs{
-			Bucket: s.Name, Role: pulumi.String(grant.role), Member: member(grant.account),
+			Bucket: s.Name, Role: pulumi.String(grant.role), Member: member(grant.account), Condition: grant.condition,
 		}, args.Stack.In(s))
 		if err != nil {
 			return nil, err

@@ -89,6 +89,7 @@ func (c *check) workflow(root *yaml.Node) {
 		}
 		steps := get(job, "steps")
 		c.steps(steps)
+		c.login(jobs.Content[i-1].Value, job, steps)
 		if steps == nil || !privileged {
 			continue
 		}
@@ -96,6 +97,19 @@ func (c *check) workflow(root *yaml.Node) {
 			if uses := get(step, "uses"); uses != nil && strings.HasPrefix(uses.Value, "actions/checkout@") {
 				c.report(uses.Line, "a checkout on pull_request_target runs a stranger's code with this repository's rights: use pull_request")
 			}
+		}
+	}
+}
+
+// login requires an environment from a job that logs in to Google Cloud. A protected stack
+// accepts no other job, and an environment's reviewers approve what runs in it.
+func (c *check) login(name string, job, steps *yaml.Node) {
+	if steps == nil || get(job, "environment") != nil {
+		return
+	}
+	for _, step := range steps.Content {
+		if uses := get(step, "uses"); uses != nil && strings.HasPrefix(uses.Value, "google-github-actions/auth@") {
+			c.report(uses.Line, "the job %s logs in to Google Cloud without an environment: add environment: with the stack's name", name)
 		}
 	}
 }

@@ -126,6 +126,8 @@ func TestWhatIsNotThereOrNotSafeIsFound(t *testing.T) {
 		{"a checkout that keeps its token", workflow("      - uses: actions/checkout@" + commit + " # v6.0.2\n"), []string{"persist-credentials"}},
 		{"another version of Dagger", workflow("      - uses: dagger/dagger-for-github@" + commit + " # v8.4.1\n        with: {version: latest}\n"), []string{`Dagger "latest": dagger.json wants 0.20.3`}},
 		{"Dagger called by its action", workflow("      - uses: dagger/dagger-for-github@" + commit + " # v8.4.1\n        with: {version: 0.20.3, call: nothing}\n"), []string{"call: only have it installed"}},
+		{"a login without an environment", workflow("      - uses: google-github-actions/auth@" + commit + " # v3.0.0\n"), []string{"w.yaml:8: the job a logs in to Google Cloud without an environment"}},
+		{"a login in an environment", strings.Replace(workflow("      - uses: google-github-actions/auth@"+commit+" # v3.0.0\n"), "    timeout", "    environment: prod\n    timeout", 1), nil},
 		{"no permissions", "on: push\nconcurrency: one\njobs:\n  a:\n    timeout-minutes: 1\n    steps: []\n", []string{"has no permissions"}},
 		{"no concurrency", "on: push\npermissions: {}\njobs:\n  a:\n    timeout-minutes: 1\n    steps: []\n", []string{"nor the job a has a concurrency"}},
 		{"a job's own concurrency", "on: push\npermissions: {}\njobs:\n  a:\n    concurrency: one\n    timeout-minutes: 1\n    steps: []\n", nil},
