@@ -82,15 +82,23 @@ func seconds(d time.Duration) pulumi.String {
 	return pulumi.String(fmt.Sprintf("%ds", int(d.Seconds())))
 }
 
-// What counts as drift of the model's answers: the share of FAKE of a quarter of a day
-// is that far from the week's, of enough pictures to tell.
+// Drift of the model's answers: the share of a class in a quarter of a day differs by
+// driftOfShare from the week's, with at least driftPictures images to compare.
 const (
 	driftOfShare  = 0.15
 	driftPictures = 500
 )
 
-// serverAlerts are those on the server's own metrics, and on what Cloud Run says of it.
-func serverAlerts(service string, minInstances int) []alert {
+// failedRequests is the ID of a metric in Cloud Logging: the requests that Cloud Run answered 429
+// or 5xx. It counts entries of the request log, because Google's metric request_count lacks the
+// requests that never reached an instance, such as those beyond the maximum of instances
+// (https://cloud.google.com/monitoring/api/metrics_gcp_p_z).
+func failedRequests(stack *Stack) string {
+	return strings.ReplaceAll(stack.Prefix, "-", "_") + "_failed_requests"
+}
+
+// serverAlerts are the alerts on the server's own metrics and on those of Cloud Run.
+func serverAlerts(stack *Stack, service string, minInstances int) []alert {
 	own := func(metric, matchers string) string {
 		return fmt.Sprintf(`%s{cluster=%q,namespace=%q%s}`, metric, runCluster, service, matchers)
 	}
@@ -99,22 +107,25 @@ func serverAlerts(service string, minInstances int) []alert {
 	}
 	increase := func(series, window string) string { return "sum(increase(" + series + "[" + window + "]))" }
 
-	// Cloud Run itself answers what no instance takes. With an instance that answers
-	// anything well, even /readyz, the objectives have to say what is wrong.
-	unanswered := increase(google("request_count", `,response_code=~"429|5.."`), "5m") + " > 0 unless on() " +
-		increase(own("fakeart_requests_total", `,route!~"/healthz|/metrics",code=~"[23].."`), "5m") + " > 0"
+	// Requests fail, and no request that needs a model succeeds. The windows are 10 minutes long
+	// because entries of a log can be that late. With an instance that answers some requests, the
+	// objectives tell how bad it is. Or instances run, but none of them has a model.
+	notReady := increase(`logging_googleapis_com:user_`+failedRequests(stack)+`{monitored_resource="cloud_run_revision"}`, "10m") + " > 0 unless on() " +
+		increase(own("fakeart_requests_total", `,route=~"/predict|/model/|/readyz|/v2/.*(ready|infer)",code=~"[23].."`), "10m") + " > 0 or (" +
+		"count(last_over_time(" + own("fakeart_build_info", "") + "[5m])) unless on() count(last_over_time(" + own("fakeart_model_info", "") + "[5m])))"
 	if minInstances > 0 {
-		unanswered = "(" + unanswered + ") or (sum(max_over_time(" + google("container_instance_count", "") + "[5m])) or vector(0)) < 1"
+		notReady = "(" + notReady + ") or (sum(max_over_time(" + google("container_instance_count", "") + "[5m])) or vector(0)) < 1"
 	}
-	share := func(window string) string {
-		return increase(own("fakeart_predictions_total", `,label="FAKE"`), window) + " / " + increase(own("fakeart_predictions_total", ""), window)
+	shares := func(window string) string {
+		return "sum by (label) (increase(" + own("fakeart_predictions_total", "") + "[" + window + "]))"
 	}
+	all := func(window string) string { return increase(own("fakeart_predictions_total", ""), window) }
 	return []alert{
 		{
 			name: "no-instance-ready", runbook: "no-instance-ready", page: true,
 			title:      "no instance is ready",
-			meaning:    "Requests are refused, and no instance answers any.",
-			conditions: promQL("refused, and nothing answered", unanswered, 5*time.Minute, time.Minute),
+			meaning:    "Requests fail and none is answered, or no instance has a model.",
+			conditions: promQL("nothing is answered, or no model", notReady, 5*time.Minute, time.Minute),
 		},
 		{
 			name: "metrics-missing", runbook: "metrics-missing",
@@ -139,9 +150,10 @@ func serverAlerts(service string, minInstances int) []alert {
 		{
 			name: "model-drift", runbook: "model-drift",
 			title:   "the model's answers have shifted",
-			meaning: fmt.Sprintf("The share of pictures judged FAKE in six hours is more than %v from that of seven days, of more than %d pictures.", driftOfShare, driftPictures),
-			conditions: promQL("share of FAKE, six hours against seven days", fmt.Sprintf("abs(%s - %s) > %v and on() %s > %d",
-				share("6h"), share("7d"), driftOfShare, increase(own("fakeart_predictions_total", ""), "6h"), driftPictures), time.Hour, 10*time.Minute),
+			meaning: fmt.Sprintf("The share of a class in six hours differs by more than %v from that of seven days, with more than %d predictions.", driftOfShare, driftPictures),
+			// A class that has had no prediction for six hours may have no series there: its share is 0.
+			conditions: promQL("share of a class, six hours against seven days", fmt.Sprintf("max(abs((%s or 0 * %s) / on() group_left() %s - %s / on() group_left() %s)) > %v and on() %s > %d",
+				shares("6h"), shares("7d"), all("6h"), shares("7d"), all("7d"), driftOfShare, all("6h"), driftPictures), time.Hour, 10*time.Minute),
 		},
 	}
 }

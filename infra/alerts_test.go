@@ -351,6 +351,32 @@ func TestWhatIsWatchedBesidesTheServer(t *testing.T) {
 	}
 }
 
+// Google's request_count lacks the requests that no instance took, so the alert counts entries of
+// the request log.
+func TestNoInstanceReadySeesRequestsThatReachNoInstance(t *testing.T) {
+	const kind = "gcp:logging/metric:Metric"
+	resources := watched(t, nil)
+	expect(t, find(t, resources, kind, "failed-requests"), map[string]any{
+		"name": "fakeart_dev_failed_requests", "metricDescriptor.metricKind": "DELTA", "metricDescriptor.valueType": "INT64",
+		"filter": `resource.type="cloud_run_revision" AND resource.labels.service_name="fakeart-dev-server" AND resource.labels.location="europe-west4"` +
+			` AND logName="projects/my-project-1/logs/run.googleapis.com%2Frequests" AND (httpRequest.status=429 OR httpRequest.status>=500)`,
+	})
+	query := find(t, resources, policyKind, "no-instance-ready").value("conditions.0.conditionPrometheusQueryLanguage.query").(string)
+	if !strings.Contains(query, `logging_googleapis_com:user_fakeart_dev_failed_requests{monitored_resource="cloud_run_revision"}`) || strings.Contains(query, "request_count") {
+		t.Errorf("it asks %s", query)
+	}
+	if _, err := parser.NewParser(parser.Options{}).ParseExpr(query); err != nil {
+		t.Error(err)
+	}
+	// The metric has to exist before the alert on it, and is of no use without one.
+	if n := len(kinds(watched(t, func(a *MonitoringArgs) { a.HasMetrics = false }), kind)); n != 1 {
+		t.Errorf("%d metrics before the first alert", n)
+	}
+	if n := len(kinds(watched(t, func(a *MonitoringArgs) { a.Email, a.SlackChannel, a.HasPagerDuty = "", "", false }), kind)); n != 0 {
+		t.Errorf("%d metrics that nobody is told of", n)
+	}
+}
+
 func TestOnlyAServiceThatTheInternetReachesIsCheckedFromOutside(t *testing.T) {
 	for _, test := range []struct {
 		name   string

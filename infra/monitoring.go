@@ -1,9 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"path"
+	"slices"
 	"strings"
 
+	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/logging"
 	"github.com/pulumi/pulumi-gcp/sdk/v7/go/gcp/monitoring"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -206,6 +209,21 @@ func (m *Monitoring) watchService(ctx *pulumi.Context, args *MonitoringArgs) (al
 		}
 		alerts = append(alerts, uptimeAlert(m.Uptime))
 	}
+	var failed []pulumi.Resource
+	if len(m.Channels) > 0 {
+		// It exists minutes before the alert on it: Cloud Monitoring has to know a metric first.
+		metric, err := logging.NewMetric(ctx, "failed-requests", &logging.MetricArgs{
+			Project: pulumi.String(stack.Project), Name: pulumi.String(failedRequests(stack)),
+			Description: pulumi.String("Requests to " + args.Service + " that Cloud Run answered 429 or 5xx, whether or not they reached an instance"),
+			Filter: pulumi.String(fmt.Sprintf(`resource.type="cloud_run_revision" AND resource.labels.service_name=%q AND resource.labels.location=%q`+
+				` AND logName="projects/%s/logs/run.googleapis.com%%2Frequests" AND (httpRequest.status=429 OR httpRequest.status>=500)`, args.Service, stack.Region, stack.Project)),
+			MetricDescriptor: &logging.MetricMetricDescriptorArgs{MetricKind: pulumi.String("DELTA"), ValueType: pulumi.String("INT64"), Unit: pulumi.String("1")},
+		}, stack.In(m))
+		if err != nil {
+			return nil, err
+		}
+		failed = append(failed, metric)
+	}
 	if !args.HasMetrics {
 		return alerts, nil
 	}
@@ -235,8 +253,8 @@ func (m *Monitoring) watchService(ctx *pulumi.Context, args *MonitoringArgs) (al
 		}
 		alerts = append(alerts, burnAlerts(objectiveName(stack, args.Service, o), o, made)...)
 	}
-	for _, a := range serverAlerts(args.Service, args.MinInstances) {
-		a.needs = args.After
+	for _, a := range serverAlerts(stack, args.Service, args.MinInstances) {
+		a.needs = slices.Concat(args.After, failed)
 		alerts = append(alerts, a)
 	}
 	return alerts, nil

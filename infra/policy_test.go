@@ -154,6 +154,7 @@ var labelled = map[string]string{
 	"gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": "",
 	"gcp:iap/webBackendServiceIamMember:WebBackendServiceIamMember":     "",
 	"gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember":                     "",
+	"gcp:logging/metric:Metric":                                         "",
 	"gcp:monitoring/alertPolicy:AlertPolicy":                            "userLabels",
 	"gcp:monitoring/customService:CustomService":                        "userLabels",
 	"gcp:monitoring/dashboard:Dashboard":                                "",
