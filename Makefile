@@ -8,6 +8,10 @@
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
+# A CI system that traces its own steps, such as Dagger, sets OpenTelemetry's variables for
+# every program. The programs that a target starts must not trace because of that.
+unexport $(filter OTEL_% TRACEPARENT TRACESTATE BAGGAGE,$(.VARIABLES))
+
 # On Windows a program's name ends so.
 exe := $(if $(filter Windows_NT,$(OS)),.exe)
 linter := bin/tools/golangci-lint$(exe)

@@ -37,7 +37,7 @@ func main() {
 	flag.StringVar(&l.model, "model", "runs/demo/run/model.onnx", "the model file to serve")
 	flag.StringVar(&l.dir, "dir", "runs/loadtest", "folder for the report and what the server leaves; those of an earlier run are replaced")
 	flag.Parse()
-	l.out, l.env = os.Stdout, os.Environ()
+	l.out = os.Stdout
 	l.progress = term.IsTerminal(int(os.Stdout.Fd()))
 	l.scenario = os.Getenv("SCENARIO")
 	l.duration = os.Getenv("DURATION")
@@ -67,8 +67,8 @@ type loadtest struct {
 	server, k6         string // programs
 	script, model      string
 	dir                string
-	scenario, duration string // empty for the default
-	env                []string
+	scenario, duration string   // empty for the default
+	env                []string // added to the environment of the server and of k6
 	out                io.Writer
 	progress           bool // out is a terminal, on which k6 can show its progress
 }
@@ -104,9 +104,9 @@ func (l *loadtest) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 
-	token := "FAKEART_ADMIN_TOKEN=" + rand.Text() // known to these two alone
+	env := append(slices.Clip(l.env), "FAKEART_ADMIN_TOKEN="+rand.Text()) // only these two know the token
 	cmd := process.Command(ctx, l.out, l.server, "--model", served, "--addr", "127.0.0.1:0", "--log-path", filepath.Join(l.dir, "predictions.db"))
-	cmd.Env = append(slices.Clip(l.env), token)
+	cmd.Env = append(cmd.Env, env...)
 	server, err := process.Start(ctx, cmd, log)
 	if err != nil {
 		return fmt.Errorf("%w; %s has what it said", err, log.Name())
@@ -115,7 +115,7 @@ func (l *loadtest) run(ctx context.Context) (err error) {
 
 	k6 := process.Command(ctx, l.out, l.k6, "run", "--address=", "--no-usage-report", "-e", "TARGET="+server.URL, "-e", "REPORT="+l.dir,
 		"-e", "DURATION="+cmp.Or(l.duration, shortRun), fmt.Sprintf("--quiet=%t", !l.progress), l.script)
-	k6.Env = append(slices.Clip(l.env), token)
+	k6.Env = append(k6.Env, env...)
 	if l.scenario != "smoke" { // which is over before there is a curve
 		// k6's own page has what predict.js does not see. Port -1: it is not served meanwhile.
 		k6.Env = append(k6.Env, "K6_WEB_DASHBOARD=true", "K6_WEB_DASHBOARD_PORT=-1", "K6_WEB_DASHBOARD_PERIOD=1s",

@@ -31,6 +31,7 @@ import (
 
 	"fakeart/internal/model"
 	"fakeart/internal/ort"
+	"fakeart/internal/otelenv"
 	"fakeart/server/load"
 )
 
@@ -386,6 +387,7 @@ func (b *bench) start(ctx context.Context, s setup) (*child, error) {
 		"--model="+b.config.Model, "--addr=127.0.0.1:0",
 		"--workers="+strconv.Itoa(b.config.Workers), "--max-batch="+strconv.Itoa(b.config.MaxBatch), "--queue="+strconv.Itoa(b.config.Queue))
 	cmd := exec.CommandContext(ctx, exe, args...)
+	cmd.Env = otelenv.Without(os.Environ()) // tracing would be measured as well
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 15 * time.Second
 	log, err := cmd.StderrPipe()

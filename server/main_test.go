@@ -36,6 +36,7 @@ import (
 	"fakeart/internal/onnx"
 	"fakeart/internal/onnx/onnxpb"
 	"fakeart/internal/ort"
+	"fakeart/internal/otelenv"
 )
 
 // programVariable makes the test binary be the server: tests of signals and exit
@@ -46,6 +47,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(programVariable) != "" {
 		main()
 		os.Exit(0)
+	}
+	if err := otelenv.Clear(); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

@@ -25,6 +25,7 @@ import (
 
 	"fakeart/configs"
 	"fakeart/internal/imaging"
+	"fakeart/internal/otelenv"
 	"fakeart/trainer/dataset"
 )
 
@@ -234,8 +235,8 @@ exit 1
 	}
 	cmd := exec.CommandContext(ctx, "bash", "-c", script.String())
 	cmd.Dir = dir
-	for _, variable := range os.Environ() {
-		// Neither a proxy nor a setting of the machine's owner is the page's.
+	for _, variable := range otelenv.Without(os.Environ()) {
+		// The machine's proxy and settings aren't part of the page.
 		if name, _, _ := strings.Cut(variable, "="); !strings.HasPrefix(name, "FAKEART_") && !strings.HasSuffix(strings.ToLower(name), "_proxy") && name != "PORT" {
 			cmd.Env = append(cmd.Env, variable)
 		}

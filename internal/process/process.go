@@ -7,19 +7,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"syscall"
 	"time"
+
+	"fakeart/internal/otelenv"
 )
 
-// Command prepares a child process, and tells out what is run. When the context ends
-// the child has some seconds to end as well: Ctrl-C reaches it from the terminal, and a
-// signal of ours would be its second one, at which programs end without saving.
+// Command returns a command that runs args, and prints it to out. The command gets the
+// environment of this process, except OpenTelemetry's variables. When ctx ends, the child
+// has a few seconds to exit on its own: Ctrl-C in a terminal reaches it as well, and a
+// second signal would make it exit without saving.
 func Command(ctx context.Context, out io.Writer, args ...string) *exec.Cmd {
 	fmt.Fprintf(out, "\n$ %s\n", strings.Join(args, " "))
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = otelenv.Without(os.Environ())
 	cmd.Cancel = func() error { return nil }
 	cmd.WaitDelay = 10 * time.Second
 	return cmd

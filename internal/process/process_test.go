@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,5 +97,20 @@ func TestAServerThatDoesNotListenIsAnError(t *testing.T) {
 	}
 	if _, err := Start(t.Context(), Command(t.Context(), io.Discard, t.TempDir()+"/none"), io.Discard); err == nil || !strings.Contains(err.Error(), "start server") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestCommand_environment(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1")
+	t.Setenv("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	t.Setenv("FAKEART_QUEUE", "7")
+	env := Command(t.Context(), io.Discard, "server").Env
+	for _, variable := range env {
+		if strings.HasPrefix(variable, "OTEL_") || strings.HasPrefix(variable, "TRACEPARENT=") {
+			t.Errorf("the command gets %s", variable)
+		}
+	}
+	if !slices.Contains(env, "FAKEART_QUEUE=7") {
+		t.Errorf("the command doesn't get FAKEART_QUEUE: %q", env)
 	}
 }

@@ -47,7 +47,7 @@ type watch struct {
 	server, prometheus string // programs
 	config, model, dir string
 	every, lasts       time.Duration
-	env                []string // nil for our own
+	env                []string // added to the environment of both
 	out                io.Writer
 	// ready, if it is there, is called with the addresses of the two.
 	ready func(server, prometheus string)
@@ -143,7 +143,7 @@ func (w *watch) start(ctx context.Context, name string, args ...string) (*proces
 		return nil, nil, err
 	}
 	cmd := process.Command(context.WithoutCancel(ctx), w.out, args...) // it is stopped, and that is no failure
-	cmd.Env = w.env
+	cmd.Env = append(cmd.Env, w.env...)
 	s, err := process.Start(ctx, cmd, log)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("%s: %w; %s has what it said", name, err, log.Name()), log.Close())
