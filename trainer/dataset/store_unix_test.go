@@ -26,11 +26,20 @@ func TestHelperMayNotWriteLargeFiles(t *testing.T) {
 		t.Skip("this is no test but a program that another test runs")
 	}
 	signal.Ignore(syscall.SIGXFSZ) // the write fails instead, as it does on a full disk
-	limit := syscall.Rlimit{Cur: 50_000, Max: 50_000}
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+	var usual syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &usual); err != nil {
+		t.Fatal(err)
+	}
+	small := usual
+	small.Cur = 50_000
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &small); err != nil {
 		t.Fatal(err)
 	}
 	_, err := Prepare(context.Background(), synthetic(dir, 2), io.Discard)
+	// At its exit a test binary with coverage writes files that are larger.
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &usual); err != nil {
+		t.Fatal(err)
+	}
 	fmt.Println("helper:", err)
 }
 
