@@ -97,6 +97,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	unwritable := failing.Main
 	unready := start(t)
 	unready.draining.Store(true)
+	empty := startWaiting(t, t.TempDir())
 	vanished := start(t)
 	if err := os.Remove(vanished.config.Model); err != nil {
 		t.Fatal(err)
@@ -142,7 +143,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		"health":        {"200": {m: open}},
 		"ready":         {"200": {m: open}, "503": {m: unready}},
 		"models":        {"200": {m: open}, "404": {m: vanished}, "502": {m: unreachable}},
-		"current-model": {"200": {m: open}},
+		"current-model": {"200": {m: open}, "503": {m: empty}},
 		"change-model": {
 			"200": {m: start(t), body: put("file://" + good)}, "400": {m: open, body: put("ftp://x/y")}, "401": {m: tokens, body: put("previous")},
 			"403": {m: open, body: put("previous"), header: proxied}, "404": {m: open, body: put("file:///nowhere.onnx")},
@@ -182,7 +183,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		}
 	}
 	for _, prefix := range []string{"v2-model", "v2-version"} {
-		answers[prefix] = map[string]call{"200": {m: open}, "404": {m: open, name: "other"}}
+		answers[prefix] = map[string]call{"200": {m: open}, "404": {m: open, name: "other"}, "503": {m: empty}}
 		answers[prefix+"-ready"] = map[string]call{"200": {m: open}, "404": {m: open, name: "other"}, "503": {m: unready}}
 	}
 	answers["v2-version"]["404"] = call{m: open, version: "1"}

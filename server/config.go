@@ -27,7 +27,7 @@ import (
 type Config struct {
 	Model       string   `help:"Model to serve: a file that the trainer exported, a folder (its newest *.onnx), or a URL: file:///…, gs://bucket/key, s3://bucket/key?region=…; one that ends in / is a folder." placeholder:"REF" group:"Model"`
 	ModelSHA256 string   `name:"model-sha256" env:"FAKEART_MODEL_SHA256" help:"Digest that the model must have, sha256:… or hexadecimal." placeholder:"DIGEST" group:"Model"`
-	ModelWatch  interval `help:"Look for a newer model this often and deploy it; without a time every 10 seconds." placeholder:"TIME" group:"Model"`
+	ModelWatch  interval `help:"Interval at which to check for a newly published model and deploy it; 10s if no time is given. The server then also starts without a model and waits for the first." placeholder:"TIME" group:"Model"`
 	ModelSource []string `help:"Folder or URL prefix from which PUT /models/current may load; repeatable. Without any, from every file, and every bucket that needs no parameters." placeholder:"PREFIX" group:"Model"`
 
 	Addr      string `help:"Address to listen on; port 0 takes a free one. Unless it is given, the variable PORT means :PORT." default:"127.0.0.1:8080" group:"Listening"`

@@ -38,11 +38,11 @@ type driftLook struct {
 	err   error
 }
 
-// newDriftWatch reads the reference once, so that one that cannot be read is known at
-// the start.
+// newDriftWatch returns a watch that hasn't looked yet. An unreadable reference is an
+// error, unless the server still waits for its first model: the reference comes with that.
 func newDriftWatch(m *Main) (*driftWatch, error) {
 	w := &driftWatch{m: m}
-	if _, err := drift.ReadReference(m.config.DriftReference); err != nil {
+	if _, err := drift.ReadReference(m.config.DriftReference); err != nil && m.models.current.Load() != nil {
 		return nil, fmt.Errorf("--drift-reference: %w", err)
 	}
 	w.last.Store(&driftLook{err: errors.New("it has not been looked for drift yet; ask again in a moment")})
@@ -114,12 +114,16 @@ func (w *driftWatch) look(ctx context.Context) {
 
 // compare completes found.
 func (w *driftWatch) compare(ctx context.Context, found *Drift) error {
+	use, err := w.m.models.inUse()
+	if err != nil {
+		return err
+	}
 	reference, err := drift.ReadReference(w.m.config.DriftReference)
 	if err != nil {
 		return err
 	}
-	if use := w.m.models.current.Load().file.Digest; use != reference.Model {
-		return fmt.Errorf("the reference %s is of the model %s, but %s is in use; replace it by the one of that model's run", w.m.config.DriftReference, reference.Model, use)
+	if use.file.Digest != reference.Model {
+		return fmt.Errorf("the reference %s is of the model %s, but %s is in use; replace it by the one of that model's run", w.m.config.DriftReference, reference.Model, use.file.Digest)
 	}
 	records, of, err := w.m.reader.Sample(ctx, found.Since, driftRows)
 	if err != nil {

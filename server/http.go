@@ -344,6 +344,8 @@ func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.D
 // refusal is what a client is told when its pictures were not judged.
 func (m *Main) refusal(err error) error {
 	switch {
+	case errors.Is(err, infer.ErrNoModel):
+		return m.models.missing()
 	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrClosed), errors.Is(err, infer.ErrManyExplanations):
 		return busy(err.Error())
 	case errors.Is(err, explain.ErrNoGradCAM):

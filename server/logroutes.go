@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -64,6 +65,9 @@ func (m *Main) registerLog(api huma.API) {
 // told is the error as huma's operations answer with it.
 func told(err error) error {
 	status, detail, _ := problemOf(err)
+	if e, ok := errors.AsType[*unavailable](err); ok {
+		return huma.ErrorWithHeaders(newProblem(status, detail), http.Header{fiber.HeaderRetryAfter: {strconv.Itoa(e.after)}})
+	}
 	return newProblem(status, detail)
 }
 

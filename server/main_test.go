@@ -548,7 +548,14 @@ func TestHealthAndReadiness(t *testing.T) {
 }
 
 // inUse is the digest of the model in use.
-func inUse(m *Main) string { return m.models.current.Load().file.Digest }
+// inUse returns the digest of the model in use, or "none".
+func inUse(m *Main) string {
+	use := m.models.current.Load()
+	if use == nil {
+		return "none"
+	}
+	return use.file.Digest
+}
 
 func dial(t *testing.T, m *Main) net.Conn {
 	t.Helper()
@@ -881,6 +888,7 @@ func TestTheProgramFailsWithOneLineAndExit1(t *testing.T) {
 		{"a model that is missing", nil, []string{"--model=absent.onnx"}, []string{"absent.onnx", "no such file"}},
 		{"a port that is taken", nil, []string{"--model", good, "--addr", taken.Addr().String()}, []string{"in use", "--addr"}},
 		{"a library that is missing", []string{ort.LibraryPathVariable + "=" + missing}, []string{"--model", good}, []string{missing, "npm ci --ignore-scripts"}},
+		{"a library that is missing, and no model yet", []string{ort.LibraryPathVariable + "=" + missing}, []string{"--model=absent.onnx", "--model-watch"}, []string{missing, "npm ci --ignore-scripts"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cmd, stdout := program(t, test.variables, test.args...)

@@ -42,10 +42,30 @@ type deployments struct {
 	source  *source.Source // that of --model
 	places  *source.Places // where else models may come from; nil is from everywhere
 	options source.Options // for them
+	every   time.Duration  // how often watch looks
 
 	changing sync.Mutex // held while the model is changed
 	current  atomic.Pointer[served]
 	previous atomic.Pointer[served]
+	lacking  atomic.Pointer[error] // why there is no current model; valid until there is one
+}
+
+// inUse returns the current model. Without one the error, an *unavailable, says why.
+func (d *deployments) inUse() (*served, error) {
+	if use := d.current.Load(); use != nil {
+		return use, nil
+	}
+	return nil, d.missing()
+}
+
+// missing returns the *unavailable error for requests that need a model while there is
+// none. They may be tried again when the source has been looked at again.
+func (d *deployments) missing() error {
+	detail := "no model is loaded yet"
+	if reason := d.lacking.Load(); reason != nil {
+		detail += ": " + (*reason).Error()
+	}
+	return &unavailable{detail, int(min(max(d.every, time.Second), time.Minute).Seconds())}
 }
 
 // errNoPrevious means that there is nothing to roll back to.
@@ -56,13 +76,24 @@ type unfitError struct{ error }
 
 func (e unfitError) Unwrap() error { return e.error }
 
-// start deploys the model that the source offers now.
+// start deploys the model that the source offers now. If the source is watched, it isn't
+// an error that there is none, or that it can't be read or served: watch deploys the
+// first one that can.
 func (d *deployments) start(ctx context.Context, digest string) error {
 	object, err := d.source.Current(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		err = d.deploy(ctx, d.source, object, digest)
 	}
-	return d.deploy(ctx, d.source, object, digest)
+	switch {
+	case err == nil:
+		return nil
+	case d.every > 0:
+		d.lacking.Store(&err)
+		return nil
+	case errors.Is(err, source.ErrNotFound):
+		return fmt.Errorf("%w. To start without a model and wait for the first, add --model-watch", err)
+	}
+	return err
 }
 
 // change deploys the model that the reference names: previousModel, one that the
@@ -77,7 +108,14 @@ func (d *deployments) change(ctx context.Context, ref, digest string) (*served, 
 		d.log.Error("model not changed", "model", redacted(ref), "error", err)
 		return nil, err
 	}
+	d.logInUse()
 	return d.current.Load(), nil
+}
+
+// logInUse logs which model is in use since the last change.
+func (d *deployments) logInUse() {
+	use := d.current.Load()
+	d.log.Info("model in use", "model", use.file.Digest, "name", use.file.Metadata.Name, "from", use.object.Ref)
 }
 
 func (d *deployments) changeTo(ctx context.Context, ref, digest string) error {
@@ -141,33 +179,46 @@ func (d *deployments) use(file *model.File, object source.Object) error {
 	}
 	now := &served{file: file, object: object, since: time.Now(), metrics: d.metrics.Model(file.Digest, file.Metadata.Classes)}
 	ready.Data = now
+	d.engine.Use(ready) // first: once there is a current model, requests are answered
 	before := d.current.Swap(now)
-	d.engine.Use(ready)
 	if before != nil && before.file.Digest != file.Digest {
 		d.previous.Store(before)
 	}
 	md := file.Metadata
 	d.metrics.InUse(file.Digest, md.Name, md.DataDigest, md.Preprocessing)
-	if before != nil { // the first one is named when the program listens
-		d.log.Info("model in use", "model", file.Digest, "name", md.Name, "from", object.Ref)
-	}
 	return nil
 }
 
-// watch deploys what is newly published at the source of --model, until ctx ends.
-func (d *deployments) watch(ctx context.Context, every time.Duration) {
-	from := d.current.Load().object
-	d.source.Watch(ctx, every, from, func(object source.Object) error {
+// watch deploys each model that is newly published at the source of --model, until ctx
+// ends. Without a current model it deploys the one that is there.
+func (d *deployments) watch(ctx context.Context) {
+	var known source.Object
+	if use := d.current.Load(); use != nil {
+		known = use.object
+	}
+	logged := "" // a missing model is logged once
+	if reason := d.lacking.Load(); reason != nil {
+		logged = (*reason).Error()
+	}
+	d.source.Watch(ctx, d.every, known, func(object source.Object) error {
 		d.changing.Lock()
 		defer d.changing.Unlock()
 		err := d.deploy(ctx, d.source, object, "")
 		d.metrics.Swap(err == nil)
 		if err != nil {
-			d.log.Error("published model not deployed; the one in use stays", "model", object.Ref, "error", err)
+			d.lacking.Store(&err)
+			d.log.Error("published model not deployed", "model", object.Ref, "error", err)
+			return err
 		}
-		return err
+		logged = ""
+		d.logInUse()
+		return nil
 	}, func(err error) {
-		d.log.Warn("the model's source cannot be read; it is tried again", "error", err)
+		d.lacking.Store(&err)
+		if text := err.Error(); text != logged || !errors.Is(err, source.ErrNotFound) {
+			logged = text
+			d.log.Warn("model source not read; trying again", "error", err)
+		}
 	})
 }
 
@@ -250,7 +301,8 @@ func (m *Main) registerModels(api huma.API) {
 		use := m.models.current.Load()
 		models := Models{Models: []Offered{}}
 		for _, o := range objects {
-			models.Models = append(models.Models, Offered{o.Ref, o.Size, o.ModTime.UTC(), o.Ref == use.object.Ref && o.Version == use.object.Version})
+			current := use != nil && o.Ref == use.object.Ref && o.Version == use.object.Version
+			models.Models = append(models.Models, Offered{o.Ref, o.Size, o.ModTime.UTC(), current})
 		}
 		if p := m.models.previous.Load(); p != nil {
 			document := p.document()
@@ -260,9 +312,14 @@ func (m *Main) registerModels(api huma.API) {
 	})
 	huma.Register(api, huma.Operation{
 		Method: http.MethodGet, Path: "/models/current", OperationID: "current-model", Tags: []string{tagModels},
-		Summary: "The model in use",
+		Summary: "The model in use", Errors: []int{503},
+		Description: "503 with `Retry-After` as long as no model is loaded.",
 	}, func(context.Context, *struct{}) (*current, error) {
-		return &current{m.models.current.Load().document()}, nil
+		use, err := m.models.inUse()
+		if err != nil {
+			return nil, told(err)
+		}
+		return &current{use.document()}, nil
 	})
 	huma.Register(api, huma.Operation{
 		Method: http.MethodPut, Path: "/models/current", OperationID: "change-model", Tags: []string{tagModels},

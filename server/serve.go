@@ -137,15 +137,19 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	}
 	watch, unwatch := context.WithCancel(ctx)
 	m.unwatch = unwatch
-	if every := time.Duration(c.ModelWatch); every > 0 {
-		m.watching.Go(func() { m.models.watch(watch, every) })
+	if c.ModelWatch > 0 {
+		m.watching.Go(func() { m.models.watch(watch) })
 	}
 	if m.drift != nil {
 		m.looking.Go(func() { m.drift.watch(watch, c.DriftEvery) })
 	}
 	m.watching.Go(func() { m.history.watch(watch) })
-	use := m.models.current.Load()
-	m.log.Info("listening on "+m.URL(), "model", use.file.Digest, "name", use.file.Metadata.Name, "onnxruntime", ort.Version())
+	if use, err := m.models.inUse(); err == nil {
+		m.log.Info("listening on "+m.URL(), "model", use.file.Digest, "name", use.file.Metadata.Name, "onnxruntime", ort.Version())
+	} else {
+		m.log.Info("listening on "+m.URL(), "onnxruntime", ort.Version())
+		m.log.Warn("not ready", "reason", err)
+	}
 	if len(m.fronts) > 1 {
 		m.log.Info("administration on http://" + m.fronts[1].listener.Addr().String())
 	}
@@ -171,9 +175,13 @@ func (m *Main) spilled() int {
 	return int(n)
 }
 
-// openModel starts the inference engine with the model that was asked for.
+// openModel starts the inference engine with the model of --model, or without one if the
+// server may wait for its first.
 func (m *Main) openModel(ctx context.Context) (err error) {
 	c := &m.config
+	if err := ort.Init(); err != nil { // no model could change that
+		return err
+	}
 	if m.afterBatch == nil { // tests hold the workers up here
 		m.afterBatch = m.metrics.Batch
 	}
@@ -188,7 +196,7 @@ func (m *Main) openModel(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	m.models = &deployments{engine: m.engine, metrics: m.metrics, log: m.log, source: from}
+	m.models = &deployments{engine: m.engine, metrics: m.metrics, log: m.log, source: from, every: time.Duration(c.ModelWatch)}
 	if len(c.ModelSource) > 0 {
 		places, err := source.ParsePlaces(c.ModelSource)
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -43,20 +42,24 @@ func (m *Main) registerState(api huma.API) {
 		Description: "A model is loaded, the prediction log can be written, and the server is not about to stop.",
 	}, func(context.Context, *struct{}) (*struct{ Body Readiness }, error) {
 		if err := m.unready(); err != nil {
-			return nil, newProblem(fiber.StatusServiceUnavailable, err.Error())
+			return nil, told(err)
 		}
 		return &struct{ Body Readiness }{Readiness{"ready", m.models.current.Load().file.Digest}}, nil
 	})
 }
 
-// unready says why no request should be sent here; nil when they can be.
+// unready returns why no request should be sent here, as an *unavailable, or nil if the
+// server is ready.
 func (m *Main) unready() error {
 	if m.draining.Load() {
-		return errors.New("the server is stopping")
+		return busy("the server is stopping")
+	}
+	if _, err := m.models.inUse(); err != nil {
+		return err
 	}
 	if m.predictions != nil {
 		if err := m.predictions.Err(); err != nil {
-			return errors.New("the prediction log cannot be written: " + err.Error())
+			return busy("the prediction log cannot be written: " + err.Error())
 		}
 	}
 	return nil

@@ -29,12 +29,29 @@ func writeProtocolError(c *fiber.Ctx, status int, message string) error {
 	return nil
 }
 
-// named checks that the route's model, and its version if there is one, are those
-// in use.
-func named(c *fiber.Ctx, use *served) error {
+// checkName returns an error if the route names another model than modelName.
+func checkName(c *fiber.Ctx) error {
 	if name := c.Params("name"); name != modelName {
 		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("there is no model %.80q; the one served is %q", name, modelName))
 	}
+	return nil
+}
+
+// named returns the model in use if the route names it, and its version if any. Without a
+// model in use the error is an *unavailable.
+func (m *Main) named(c *fiber.Ctx) (*served, error) {
+	if err := checkName(c); err != nil {
+		return nil, err
+	}
+	use, err := m.models.inUse()
+	if err != nil {
+		return nil, err
+	}
+	return use, checkVersion(c, use)
+}
+
+// checkVersion returns an error if the route names another version than the one in use.
+func checkVersion(c *fiber.Ctx, use *served) error {
 	if version := c.Params("version"); version != "" && version != use.file.Digest {
 		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("version %.80q of the model is not served; the one in use is %q", version, use.file.Digest))
 	}
@@ -46,15 +63,16 @@ func (m *Main) shape() oip.Shape {
 }
 
 func (m *Main) handleV2Model(c *fiber.Ctx) error {
-	use := m.models.current.Load()
-	if err := named(c, use); err != nil {
+	use, err := m.named(c)
+	if err != nil {
 		return err
 	}
 	return c.JSON(m.shape().Metadata(modelName, use.file.EmbeddingSize, use.file.Digest))
 }
 
 func (m *Main) handleV2ModelReady(c *fiber.Ctx) error {
-	if err := named(c, m.models.current.Load()); err != nil {
+	_, err := m.named(c)
+	if missing := (*unavailable)(nil); err != nil && !errors.As(err, &missing) {
 		return err
 	}
 	status := fiber.StatusOK
@@ -89,8 +107,8 @@ var tensorPool = sync.Pool{New: func() any { return new(tensors) }}
 
 // handleV2Infer judges the pictures in a tensor.
 func (m *Main) handleV2Infer(c *fiber.Ctx) error {
-	if name := c.Params("name"); name != modelName {
-		return named(c, m.models.current.Load())
+	if err := checkName(c); err != nil {
+		return err
 	}
 	x := m.newExchange(c)
 	defer x.free()
@@ -144,7 +162,7 @@ func (x *exchange) judgeTensor(t *tensors) error {
 	}
 	defer call.Close()
 	x.served = call.Model().Data.(*served)
-	if err := named(x.c, x.served); err != nil {
+	if err := checkVersion(x.c, x.served); err != nil {
 		return err
 	}
 	const size = imaging.Channels * imaging.Size * imaging.Size

@@ -23,6 +23,8 @@ import (
 var (
 	// ErrBusy means that the queue is full; the call may be tried again later.
 	ErrBusy = errors.New("too many pictures are waiting")
+	// ErrNoModel means that the engine has no model yet; the call may be tried again later.
+	ErrNoModel = errors.New("no model is loaded")
 	// ErrClosed means that the engine is about to end.
 	ErrClosed = errors.New("the server is stopping")
 	// ErrDeadline means that the call's time was up before its pictures had their turn.
@@ -132,8 +134,8 @@ type Call struct {
 
 // Admit reserves places for the pictures of a request and binds it to the current
 // model. Past the deadline, or once peer is gone (nil never is), Wait gives up.
-// It fails at once with ErrBusy when there is no room, or ErrClosed. The caller
-// closes the call.
+// It fails at once with ErrBusy when there is no room, with ErrNoModel before the first
+// Use, or with ErrClosed. The caller closes the call.
 func (e *Engine) Admit(pictures int, deadline time.Time, peer Peer) (*Call, error) {
 	if e.admitted.Add(int64(pictures)) > int64(e.options.Queue) {
 		e.admitted.Add(int64(-pictures))
@@ -145,6 +147,9 @@ func (e *Engine) Admit(pictures int, deadline time.Time, peer Peer) (*Call, erro
 			_ = m.release()
 		}
 		e.admitted.Add(int64(-pictures))
+		if !e.closed.Load() {
+			return nil, ErrNoModel
+		}
 		return nil, ErrClosed
 	}
 	c, ok := e.calls.Get().(*Call)

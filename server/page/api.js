@@ -51,13 +51,16 @@ const meanings = {
   503: ['The server is busy', 'Try again in a moment.'],
 }
 
+// noModel reports whether the server waits for its first model.
+export const noModel = (error) => error.status === 503 && error.detail.startsWith('no model is loaded')
+
 // words says what a failure means, what to do, and the server's own words.
 export function words(error) {
   if (!(error instanceof Problem)) {
     reportError(error) // for the console
     return { title: 'This page failed', advice: 'Load it anew; if it goes on, tell who operates the server.', detail: String(error) }
   }
-  const [title, advice] = meanings[error.status] ?? [
+  const [title, advice] = (noModel(error) && ['There is no model yet', 'Publish a model, then try again.']) || meanings[error.status] || [
     'The server failed',
     `Try again; if it goes on, tell who operates it${error.request ? ` the name of the request, ${error.request}` : ''}.`,
   ]

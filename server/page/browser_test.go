@@ -188,11 +188,12 @@ type screen struct {
 	name          string
 	width, height int64
 	mobile, dark  bool
+	refusals      bool // requests may fail from the start, as after mayRefuse
 }
 
 var (
-	desktop = screen{"desktop", 1440, 900, false, false}
-	phone   = screen{"phone", 360, 740, true, false}
+	desktop = screen{name: "desktop", width: 1440, height: 900}
+	phone   = screen{name: "phone", width: 360, height: 740, mobile: true}
 )
 
 func (s screen) inDark() screen {
@@ -208,7 +209,7 @@ func open(t testing.TB, url string, s screen) *tab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &tab{t: t}
+	b := &tab{t: t, refusals: s.refusals}
 	var cancel context.CancelFunc
 	b.ctx, cancel = chromedp.NewContext(parent, chromedp.WithNewBrowserContext(), chromedp.WithListener(b.listen))
 	t.Cleanup(cancel)

@@ -1,6 +1,6 @@
 // The judging view: pictures in, verdicts out.
 
-import { ask, element, Problem, short, sleep, words } from './api.js'
+import { ask, element, noModel, Problem, short, sleep, words } from './api.js'
 
 const byId = (id) => document.getElementById(id)
 const cards = byId('cards')
@@ -212,7 +212,7 @@ async function judge(entry) {
         await modelsChanged()
         if (byId('method').value !== method) continue
       }
-      const busy = error.status === 503 || error.status === 429
+      const busy = (error.status === 503 && !noModel(error)) || error.status === 429
       if (!busy || attempt === attempts || !entries.has(entry)) throw error
       const wait = Math.min(30, Math.max(1, error.after) * attempt)
       entry.part('.label span').textContent = `${words(error).title}: asking again in ${wait} s…`

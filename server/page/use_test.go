@@ -372,6 +372,49 @@ func TestABusyServerIsAskedAgain(t *testing.T) {
 	})
 }
 
+func TestPage_without_model(t *testing.T) {
+	folder := t.TempDir()
+	screen := desktop
+	screen.refusals = true
+	b, url := start(t, screen, "--model", folder, "--model-watch=50ms")
+	b.choose(sample(t, "fake-1.png"))
+	b.wait(`document.querySelector('.card[data-state=failed]')`) // at once: the model may take hours
+	if text := b.text(".label strong"); text != "There is no model yet" {
+		t.Errorf("the card says %q", text)
+	}
+	if text := b.text(".card .detail"); !strings.Contains(text, "the folder holds no model") {
+		t.Errorf("the card's detail is %q", text)
+	}
+	b.click("nav a[href='#models']")
+	b.wait(`document.querySelector('#current').textContent.includes('There is no model yet')`)
+	b.click("nav a[href='#state']")
+	b.wait(`document.querySelector('#state-note').textContent.startsWith('Not ready: no model is loaded yet')`)
+	b.accessible()
+
+	built, err := tools()
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := os.ReadFile(built.first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "first.onnx"), model, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.wait(`document.querySelector('#state-note').textContent.startsWith('Ready')`)
+	b.click("nav a[href='#judge']")
+	b.click(".card .retry")
+	b.wait(done(1))
+	if text := b.text(".label strong"); text != "FAKE" && text != "REAL" {
+		t.Errorf("the card says %q", text)
+	}
+	if text := b.text("#honesty"); !strings.HasPrefix(text, "The model in use") {
+		t.Errorf("the note on the model says %q", text)
+	}
+	logged(t, url, 1)
+}
+
 func TestTwoHundredPicturesAtOnce(t *testing.T) {
 	b, url := start(t, desktop)
 	folder := t.TempDir()

@@ -25,8 +25,9 @@ const (
 // the model could not be had just now, and is reported again at the next look; any
 // other error is about the model itself, which is not asked for again.
 //
-// failed is called when a look fails. Nothing is forgotten then, and the next look
-// is twice as far away, up to five minutes or the interval, whichever is longer.
+// failed is called when a look fails. The model seen last stays known, and the time to the
+// next look doubles, up to five minutes or the interval, whichever is longer. A place
+// without a model (ErrNotFound) has answered: the next look is one interval away.
 //
 // Watch returns when ctx is done. Both functions are called by its own goroutine.
 // It panics when every is not positive.
@@ -42,7 +43,9 @@ func (s *Source) Watch(ctx context.Context, every time.Duration, current Object,
 			return
 		case err != nil:
 			failed(err)
-			wait = min(2*wait, max(every, maxBackoff))
+			if wait = min(2*wait, max(every, maxBackoff)); errors.Is(err, ErrNotFound) {
+				wait = every
+			}
 			continue
 		case !now.same(current):
 			if err := changed(now); !transient(err) {

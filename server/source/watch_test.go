@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -108,6 +109,20 @@ func TestAWatchFromNothingReportsWhatThereIsAtTheFirstLook(t *testing.T) {
 	})
 }
 
+func TestWatch_first_model_of_an_empty_place(t *testing.T) {
+	for _, ref := range []string{"models/", "a.onnx"} {
+		t.Run(ref, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, b := memory(t, ref)
+				w := watch(t, s, time.Minute, Object{})
+				w.after(3*time.Minute+time.Second, "1m0s "+ErrNotFound.Error(), "2m0s "+ErrNotFound.Error(), "3m0s "+ErrNotFound.Error())
+				put(t, b, strings.TrimSuffix(ref, "a.onnx")+"a.onnx", "one")
+				w.after(6*time.Minute, "4m0s a.onnx")
+			})
+		})
+	}
+}
+
 func TestAWatchOffersAModelAgainOnlyWhenItCouldNotBeHad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := memory(t, "a.onnx")
@@ -144,7 +159,7 @@ func TestAWatchOutlastsFailuresOfTheStore(t *testing.T) {
 		}
 		w.after(25*time.Minute+30*time.Second, "25m0s "+ErrNotFound.Error())
 		put(t, b, "a.onnx", "three")
-		w.after(28*time.Minute, "27m0s a.onnx")
+		w.after(28*time.Minute, "26m0s a.onnx") // a missing model isn't a failing store
 	})
 }
 
@@ -166,7 +181,7 @@ func TestAWatchWaitsUntilALocalFileIsWritten(t *testing.T) {
 		}
 		w.after(23*time.Second, "22.5s "+ErrNotFound.Error())
 		write(t, path, "three", 3)
-		w.after(60*time.Second, "43s a.onnx")
+		w.after(60*time.Second, "33s a.onnx")
 	})
 }
 

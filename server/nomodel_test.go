@@ -1,0 +1,215 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"fakeart/internal/model"
+)
+
+// startWaiting starts the program without a model. It waits for the first at ref.
+func startWaiting(t *testing.T, ref string, change ...func(*Config)) *Main {
+	t.Helper()
+	return start(t, append(change, func(c *Config) { c.Model, c.ModelWatch = ref, interval(20*time.Millisecond) })...)
+}
+
+func TestWithoutModel_routes(t *testing.T) {
+	reference := filepath.Join(t.TempDir(), "run") // comes with the model
+	m := startWaiting(t, t.TempDir(), func(c *Config) { c.DriftReference, c.DriftEvery = reference, time.Hour })
+	tensor := []byte(`{"inputs":[{"name":"input","shape":[1,3,32,32],"datatype":"FP32","data":[` + strings.TrimSuffix(strings.Repeat("0,", 3072), ",") + `]}]}`)
+	picture := pngOf(t, plain(red, 32, 32))
+	const reason = "no model is loaded yet"
+	for _, test := range []struct {
+		method, path string
+		body         []byte
+		status       int
+		want         string
+	}{
+		{"GET", "/healthz", nil, 200, `"status":"ok"`},
+		{"GET", "/v2/health/live", nil, 200, `"live":true`},
+		{"GET", "/", nil, 200, "<html"},
+		{"GET", "/docs", nil, 200, "Fakeart"},
+		{"GET", "/metrics", nil, 200, "fakeart_build_info"},
+		{"GET", "/models", nil, 200, `"models":[]`},
+		{"GET", "/log", nil, 200, `"records":[]`},
+		{"GET", "/v2", nil, 200, `"name":"fakeart"`},
+		{"GET", "/readyz", nil, 503, reason},
+		{"GET", "/v2/health/ready", nil, 503, `{"ready":false}`},
+		{"GET", "/stats", nil, 200, `"ready":false,"reason":"` + reason},
+		{"GET", "/models/current", nil, 503, reason},
+		{"POST", "/predict", picture, 503, reason},
+		{"POST", "/model/", picture, 503, reason},
+		{"POST", "/predict?explain=gradcam", picture, 503, reason},
+		{"GET", "/v2/models/fakeart", nil, 503, `{"error":"` + reason},
+		{"GET", "/v2/models/fakeart/versions/sha256:0", nil, 503, `{"error":"` + reason},
+		{"GET", "/v2/models/fakeart/ready", nil, 503, `{"name":"fakeart","ready":false}`},
+		{"GET", "/v2/models/fakeart/versions/sha256:0/ready", nil, 503, `"ready":false`},
+		{"POST", "/v2/models/fakeart/infer", tensor, 503, `{"error":"` + reason},
+		{"GET", "/v2/models/other", nil, 404, "other"},
+		{"GET", "/v2/models/other/ready", nil, 404, "other"},
+		{"POST", "/v2/models/other/infer", tensor, 404, "other"},
+		{"PUT", "/models/current", []byte(`{"model":"previous"}`), 409, "no previous model"},
+		{"PUT", "/models/current", []byte(`{"model":"file:///nowhere.onnx"}`), 404, "nowhere.onnx"},
+	} {
+		t.Run(test.method+" "+test.path, func(t *testing.T) {
+			response, body := do(t, test.method, m.URL()+test.path, "", test.body)
+			if response.StatusCode != test.status || !strings.Contains(string(body), test.want) {
+				t.Errorf("status %d, want %d with %q: %.300s", response.StatusCode, test.status, test.want, body)
+			}
+			retry, _ := strconv.Atoi(response.Header.Get("Retry-After"))
+			problem := strings.HasPrefix(response.Header.Get("Content-Type"), problemType)
+			if test.status == 503 && problem && (retry < 1 || retry > 60) {
+				t.Errorf("Retry-After: %q, want 1 to 60", response.Header.Get("Retry-After"))
+			}
+		})
+	}
+	until(t, "a look for drift", func() bool {
+		response, body := do(t, "GET", m.URL()+"/drift", "", nil)
+		return response.StatusCode == http.StatusConflict && strings.Contains(string(body), reason)
+	})
+	if _, known := m.rightVerdicts(); known {
+		t.Error("without a model the accuracy is known")
+	}
+}
+
+func TestWithoutModel_first_model(t *testing.T) {
+	good := modelBytes(t, detector(t, 0))
+	for _, test := range []struct {
+		name   string
+		ref    string // of --model, in a folder of the test's
+		before func(dir string) error
+		file   string // that the first model is published as
+		reason string
+	}{
+		{"empty folder", "", nil, "a.onnx", "the folder holds no model"},
+		{"folder without models", "", func(dir string) error { return os.WriteFile(filepath.Join(dir, "README"), nil, 0o600) }, "a.onnx", "the folder holds no model"},
+		{"missing folder", "models/", nil, "models/a.onnx", "there is no such file or folder"},
+		{"missing file", "model.onnx", nil, "model.onnx", "there is no such file or folder"},
+		{"invalid file", "model.onnx", func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "model.onnx"), []byte("no model"), 0o600)
+		}, "model.onnx", "model.onnx"},
+		{"empty file", "model.onnx", func(dir string) error { return os.WriteFile(filepath.Join(dir, "model.onnx"), nil, 0o600) }, "model.onnx", "model.onnx"},
+		{"invalid model in a folder", "", func(dir string) error { return os.WriteFile(filepath.Join(dir, "a.onnx"), []byte("no model"), 0o600) }, "b.onnx", "a.onnx"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if test.before != nil {
+				if err := test.before(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m := startWaiting(t, filepath.Join(dir, test.ref))
+			response, body := do(t, "GET", m.URL()+"/readyz", "", nil)
+			checkProblem(t, response, body, 503, "no model is loaded yet: ", test.reason)
+			path := filepath.Join(dir, test.file)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			publish(t, path, good)
+			until(t, "the first model", func() bool {
+				response, _ := do(t, "GET", m.URL()+"/readyz", "", nil)
+				return response.StatusCode == 200
+			})
+			response, body = do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+			checkPrediction(t, m, response, body, model.Fake)
+			response, body = change(t, m, "previous", "")
+			checkProblem(t, response, body, 409, "previous")
+			if got := metric(t, m, `fakeart_model_swaps_total{result="success"}`); got != 1 {
+				t.Errorf("%g changes counted, want 1", got)
+			}
+		})
+	}
+}
+
+func TestWithoutModel_put(t *testing.T) {
+	m := startWaiting(t, t.TempDir())
+	data := modelBytes(t, detector(t, 2))
+	if use := mustChange(t, m, "file://"+writeFile(t, "new.onnx", data), ""); use.Model != digestOf(data) {
+		t.Errorf("in use: %+v", use)
+	}
+	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	checkPrediction(t, m, response, body, model.Real)
+}
+
+// TestWithoutModel_bucket is about what a new stack on Google Cloud has: a bucket that
+// is empty, or that the service may not read yet.
+func TestWithoutModel_bucket(t *testing.T) {
+	for _, test := range []struct {
+		name, ref string
+		status    int
+		reason    string
+	}{
+		{"empty prefix", "gs://bucket/models/production/", 200, "the folder holds no model"},
+		{"missing object", "gs://bucket/models/first.onnx", 404, "there is no such object or bucket"},
+		{"access denied", "gs://bucket/models/production/", 403, "the store denies access"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(test.status)
+				_ = json.NewEncoder(w).Encode(map[string]any{"kind": "storage#objects"})
+			}))
+			defer store.Close()
+			t.Setenv("STORAGE_EMULATOR_HOST", strings.TrimPrefix(store.URL, "http://"))
+			m := startWaiting(t, test.ref)
+			response, body := do(t, "GET", m.URL()+"/readyz", "", nil)
+			checkProblem(t, response, body, 503, "no model is loaded yet: "+test.ref+": "+test.reason)
+		})
+	}
+}
+
+func TestWithoutModel_log(t *testing.T) {
+	dir := t.TempDir()
+	cmd, _ := program(t, nil, "--model", dir, "--model-watch=20ms", "--addr=127.0.0.1:0", "--log-format=json")
+	_, rest := listening(t, cmd)
+	line, err := rest.ReadString('\n')
+	if err != nil || !strings.Contains(line, "WARN") || !strings.Contains(line, "the folder holds no model") {
+		t.Errorf("after the address: %q, %v", line, err)
+	}
+	data := modelBytes(t, detector(t, 0))
+	publish(t, filepath.Join(dir, "a.onnx"), data)
+	// The missing model isn't logged at each look.
+	if line, err = rest.ReadString('\n'); err != nil || !strings.Contains(line, "model in use") || !strings.Contains(line, digestOf(data)) {
+		t.Errorf("after the first model: %q, %v", line, err)
+	}
+}
+
+func TestWithoutModel_start_fails(t *testing.T) {
+	dir := t.TempDir()
+	missing := filepath.Join(dir, "model.onnx")
+	for _, test := range []struct {
+		name   string
+		change func(*Config)
+		want   []string
+	}{
+		{"not watched", func(c *Config) { c.Model = missing }, []string{missing, "there is no such file or folder", "--model-watch"}},
+		{"not watched, empty folder", func(c *Config) { c.Model = dir }, []string{dir, "the folder holds no model", "--model-watch"}},
+		{"not watched, invalid model", func(c *Config) { c.Model = writeFile(t, "model.onnx", []byte("no model")) }, []string{"model.onnx"}},
+		{"invalid reference", func(c *Config) { c.Model, c.ModelWatch = "ftp://x/y", defaultInterval }, []string{"ftp://x/y"}},
+		{"unreadable drift reference of a model", func(c *Config) { c.ModelWatch, c.DriftReference = defaultInterval, missing }, []string{"--drift-reference", missing}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			config := testConfig(t, writeModel(t, redDetector(t), metadata()))
+			test.change(&config)
+			m := NewMain(config, slog.New(slog.DiscardHandler))
+			err := m.Run(t.Context())
+			if closed := m.Close(); closed != nil {
+				t.Error(closed)
+			}
+			for _, word := range test.want {
+				if text := fmt.Sprint(err); err == nil || !strings.Contains(text, word) {
+					t.Errorf("error %q, want one with %q", text, word)
+				}
+			}
+		})
+	}
+}
