@@ -213,7 +213,9 @@ func (a *ServiceArgs) template(image string) (*cloudrunv2.ServiceTemplateArgs, e
 					CpuIdle: pulumi.Bool(false), StartupCpuBoost: pulumi.Bool(true),
 				},
 				StartupProbe: &cloudrunv2.ServiceTemplateContainerStartupProbeArgs{
-					HttpGet:       &cloudrunv2.ServiceTemplateContainerStartupProbeHttpGetArgs{Path: pulumi.String("/readyz"), Port: pulumi.Int(serverPort)},
+					// Not /readyz, which needs a model: if a service's first revision fails its probe, Pulumi doesn't
+					// record the service, and each later up ends with 409 "already exists".
+					HttpGet:       &cloudrunv2.ServiceTemplateContainerStartupProbeHttpGetArgs{Path: pulumi.String("/healthz"), Port: pulumi.Int(serverPort)},
 					PeriodSeconds: pulumi.Int(2), TimeoutSeconds: pulumi.Int(1), FailureThreshold: pulumi.Int(30),
 				},
 				LivenessProbe: &cloudrunv2.ServiceTemplateContainerLivenessProbeArgs{

@@ -31,7 +31,7 @@ func TestTheServiceIsTheServerWithItsCollector(t *testing.T) {
 		"template.containers.0.resources.cpuIdle":          false,
 		"template.containers.0.resources.limits.cpu":       "1",
 		"template.containers.0.resources.limits.memory":    "512Mi",
-		"template.containers.0.startupProbe.httpGet.path":  "/readyz",
+		"template.containers.0.startupProbe.httpGet.path":  "/healthz", // green without a model
 		"template.containers.0.livenessProbe.httpGet.path": "/healthz",
 		"template.containers.0.volumeMounts.0.mountPath":   "/etc/fakeart/admin",
 		"template.containers.1.name":                       "collector",
