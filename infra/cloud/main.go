@@ -23,6 +23,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
+
+	"fakeart/internal/otelenv"
 )
 
 // commands is the command line.
@@ -118,7 +120,7 @@ type runner func(ctx context.Context, root string, c command) error
 
 func execute(ctx context.Context, root string, c command) error {
 	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
-	cmd.Dir, cmd.Env = root, append(os.Environ(), c.env...)
+	cmd.Dir, cmd.Env = root, append(otelenv.Without(os.Environ()), c.env...)
 	cmd.Stdout, cmd.Stderr = c.out, os.Stderr
 	if c.both {
 		cmd.Stderr = c.out
