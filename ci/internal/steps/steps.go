@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 
+	telemetry "github.com/dagger/otel-go"
+	"go.opentelemetry.io/otel"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -68,7 +70,14 @@ func InTurn(ctx context.Context, steps ...Step) error {
 	return nil
 }
 
-func one(ctx context.Context, s Step) error { return Named(s.Name, s.Run(ctx)) }
+// one runs a step in a span of its name, under which the CLI shows what the step did.
+func one(ctx context.Context, s Step) error {
+	ctx, span := otel.Tracer("fakeart").Start(ctx, s.Name)
+	err := Named(s.Name, s.Run(ctx))
+	ended := err // which EndWithCause replaces by one with the span's number in its text
+	telemetry.EndWithCause(span, &ended)
+	return err
+}
 
 // Named returns err as the error of a step. If err is or wraps the error of an inner step, that
 // step is the one that is named.

@@ -7,6 +7,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
 // printed is an error of a command.
@@ -115,5 +120,36 @@ func TestStepsTogetherRunAtOnceAndTheFirstFailureCancelsTheRest(t *testing.T) {
 	var failed *Failed
 	if !errors.As(err, &failed) || failed.Step != "short" || !errors.Is(err, cause) {
 		t.Errorf("error %v, want that of step short", err)
+	}
+}
+
+func TestSpans(t *testing.T) {
+	recorder := tracetest.NewSpanRecorder()
+	before := otel.GetTracerProvider()
+	otel.SetTracerProvider(trace.NewTracerProvider(trace.WithSpanProcessor(recorder)))
+	t.Cleanup(func() { otel.SetTracerProvider(before) })
+	err := InTurn(t.Context(), Step{"checks", func(ctx context.Context) error {
+		return Together(ctx,
+			Step{"lint", func(context.Context) error { return nil }},
+			Step{"test", func(context.Context) error { return errors.New("broken") }},
+		)
+	}})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	spans := map[string]trace.ReadOnlySpan{}
+	for _, s := range recorder.Ended() {
+		spans[s.Name()] = s
+	}
+	if len(spans) != 3 {
+		t.Fatalf("%d spans, want one per step", len(spans))
+	}
+	for name, want := range map[string]codes.Code{"checks": codes.Error, "lint": codes.Ok, "test": codes.Error} {
+		if got := spans[name].Status().Code; got != want {
+			t.Errorf("%s: status %v, want %v", name, got, want)
+		}
+	}
+	if got, want := spans["test"].Parent().SpanID(), spans["checks"].SpanContext().SpanID(); got != want {
+		t.Errorf("the parent of test is %v, want %v", got, want)
 	}
 }
