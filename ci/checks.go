@@ -85,7 +85,9 @@ func (m *Fakeart) Docs(
 	if err != nil {
 		return nil, err
 	}
-	c = c.WithMountedDirectory("/src/docs/site/node_modules", m.npm(builder, "docs/site/")).WithEnvVariable("DOCS_BASE", path)
+	c = c.WithMountedDirectory("/src/docs/site/node_modules", m.npm(builder, "docs/site/")).
+		WithExec([]string{"touch", "docs/site/node_modules/.package-lock.json"}).
+		WithEnvVariable("DOCS_BASE", path)
 	if repository != "" {
 		c = c.WithEnvVariable("DOCS_REPOSITORY", repository)
 	}

@@ -9,10 +9,6 @@ import (
 	"dagger/fakeart/internal/dagger"
 )
 
-// always is newer than any file of a checkout. Make compares times, and what an earlier step
-// installed must not look older than the lock file it came from.
-const always = "2100-01-01"
-
 // builder returns the container that everything is built in: Go, Node, npm and the caller's
 // settings.
 func (m *Fakeart) builder(ctx context.Context) (*dagger.Container, error) {
@@ -101,7 +97,7 @@ func withCompiler(c *dagger.Container) *dagger.Container {
 func (m *Fakeart) npm(c *dagger.Container, folder string) *dagger.Directory {
 	return c.With(m.with(folder+"package.json", folder+"package-lock.json", folder+".npmrc")).
 		WithWorkdir("/src/" + folder).
-		WithExec([]string{"sh", "-euc", "npm ci --ignore-scripts && touch -d " + always + " node_modules/.package-lock.json"}).
+		WithExec([]string{"npm", "ci", "--ignore-scripts"}).
 		Directory("node_modules")
 }
 
@@ -116,6 +112,7 @@ func (m *Fakeart) workspace(ctx context.Context, paths, tools []string, prepare 
 	for _, p := range prepare {
 		c = c.With(p)
 	}
+	c = c.WithDirectory("/src/bin", dag.Directory())
 	for _, tool := range tools {
 		module, name, _ := strings.Cut(tool, "/")
 		file, err := m.tool(ctx, module, name)
@@ -124,7 +121,10 @@ func (m *Fakeart) workspace(ctx context.Context, paths, tools []string, prepare 
 		}
 		c = c.WithFile("/src/bin/tools/"+name, file)
 	}
-	return c.With(m.with(paths...)).WithMountedDirectory("/src/node_modules", packages), nil
+	return c.With(m.with(paths...)).
+		WithMountedDirectory("/src/node_modules", packages).
+		// Make compares times: what was installed must not look older than the lock file it came from.
+		WithExec([]string{"sh", "-euc", "touch node_modules/.package-lock.json && find bin -type f -exec touch {} +"}), nil
 }
 
 // tool builds a command-line tool that tools/MODULE pins.
@@ -134,7 +134,7 @@ func (m *Fakeart) tool(ctx context.Context, module, name string) (*dagger.File, 
 		return nil, err
 	}
 	file, err := c.With(m.with("tools/build.sh", "tools/"+module+"/")).
-		WithExec([]string{"sh", "-euc", `tools/build.sh "$0" "$1" "/out/$1" && touch -d ` + always + ` "/out/$1"`, module, name}).
+		WithExec([]string{"tools/build.sh", module, name, "/out/" + name}).
 		File("/out/" + name).Sync(ctx)
 	return file, explained("tool "+name, err)
 }

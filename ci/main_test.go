@@ -363,7 +363,7 @@ func TestPipeline(t *testing.T) {
 	}
 	e.hasRun(t, "make lint vet workflows", "make cover", "make slo-check", "make fuzz", "make smoke", "make docs-check",
 		"make stage PLATFORMS="+stagetest.Platform+" REVISION=abab", "make images STAGED=1 PLATFORMS="+stagetest.Platform,
-		"/app/trainer train run.dir=run experiment=smoke", "sh -euc tools/build.sh")
+		"/app/trainer train run.dir=run experiment=smoke", "tools/build.sh")
 	want := []string{
 		"/v2/fakeart/server/manifests/abababababab", "/v2/fakeart/trainer/manifests/abababababab",
 		"/v2/fakeart/server/manifests/latest", "/v2/fakeart/trainer/manifests/latest",
@@ -410,12 +410,12 @@ func TestStepsReadOwnPaths(t *testing.T) {
 		t.Fatal(err)
 	}
 	for command, others := range map[string][]string{
-		"sh -euc tools/build.sh": {"file(Makefile)", "directory(docs)", "directory(server)", "directory(tools)"},
-		"sh -euc npm ci":         {"file(Makefile)", "directory(server)"},
-		"make lint":              {"directory(docs)", "file(README.md)"},
-		"make cover":             {"directory(docs)", "file(README.md)"},
-		"make stage":             {"directory(docs)", "directory(tools)", "file(README.md)"},
-		"make slo-check":         {"directory(docs)", "directory(server)"},
+		"tools/build.sh": {"file(Makefile)", "directory(docs)", "directory(server)", "directory(tools)"},
+		"npm ci":         {"file(Makefile)", "directory(server)"},
+		"make lint":      {"directory(docs)", "file(README.md)"},
+		"make cover":     {"directory(docs)", "file(README.md)"},
+		"make stage":     {"directory(docs)", "directory(tools)", "file(README.md)"},
+		"make slo-check": {"directory(docs)", "directory(server)"},
 	} {
 		found := false
 		for _, chain := range e.asked {
@@ -467,8 +467,8 @@ func TestPipeline_failure(t *testing.T) {
 		{"make images", "images"},
 		{"/app/trainer data prepare", "train"},
 		{"/app/trainer train", "train"},
-		{"sh -euc npm ci", ""},
-		{"sh -euc tools/build.sh \"$0\" \"$1\" \"/out/$1\" && touch -d 2100-01-01 \"/out/$1\" lint", "tool golangci-lint"},
+		{"npm ci", ""},
+		{"tools/build.sh lint", "tool golangci-lint"},
 	} {
 		t.Run(c.command, func(t *testing.T) {
 			e := start(t)
