@@ -38,13 +38,15 @@ type failure struct {
 	err  error // exec, or an error that wraps it
 }
 
-func (f *failure) Output() string { return f.exec.Stdout + "\n" + f.exec.Stderr }
+func (f *failure) Output() string {
+	return strings.Trim(strings.TrimRight(f.exec.Stdout, "\n")+"\n"+f.exec.Stderr, "\n")
+}
 
 func (f *failure) Unwrap() error { return f.err }
 
 // Error replaces the engine's message with the command, on one line, and its exit code.
 func (f *failure) Error() string {
-	const longest = 200
+	const longest = 120
 	command := strings.Join(strings.Fields(strings.Join(f.exec.Cmd, " ")), " ")
 	if len(command) > longest {
 		command = strings.ToValidUTF8(command[:longest], "") + "…"

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
+	"dagger/fakeart/internal/dagger"
 	"dagger/fakeart/internal/publish/registrytest"
 	"dagger/fakeart/internal/stage/stagetest"
 )
@@ -179,7 +180,7 @@ func TestFailure(t *testing.T) {
 	for _, c := range []struct{ name, command, text, want string }{
 		{"command", "make lint", "%w", "make lint: exit code 2"},
 		{"script", "sh -euc \n\tapt-get update\n\tapt-get install chromium\n", "%w", "sh -euc apt-get update apt-get install chromium: exit code 2"},
-		{"long_command", strings.Repeat("é", 300), "%w", strings.Repeat("é", 100) + "…: exit code 2"},
+		{"long_command", strings.Repeat("é", 300), "%w", strings.Repeat("é", 60) + "…: exit code 2"},
 		{"text_around_it", "make lint", "sign image: %w\nhint: try again", "sign image: make lint: exit code 2\nhint: try again"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -190,6 +191,17 @@ func TestFailure(t *testing.T) {
 				t.Errorf("error\n%s\nwant\n%s", got, want)
 			}
 		})
+	}
+}
+
+func TestFailure_output(t *testing.T) {
+	for _, c := range []struct{ stdout, stderr, want string }{
+		{"one\n\n", "two\n", "one\ntwo"}, {"", "\ntwo\n", "two"}, {"one", "", "one"}, {"", "", ""},
+	} {
+		f := &failure{exec: &dagger.ExecError{Stdout: c.stdout, Stderr: c.stderr}}
+		if got := f.Output(); got != c.want {
+			t.Errorf("output %q, want %q", got, c.want)
+		}
 	}
 }
 

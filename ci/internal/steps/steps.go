@@ -43,7 +43,7 @@ func (f *Failed) Unwrap() []error { return []error{f.Err} }
 func (f *Failed) Error() string {
 	reason := fmt.Sprintf("step %s failed: %v", f.Step, f.Err)
 	var printed Printed
-	if !errors.As(f.Err, &printed) {
+	if !errors.As(f.Err, &printed) || printed.Output() == "" {
 		return reason
 	}
 	lines := strings.Split(strings.TrimRight(printed.Output(), "\n"), "\n")

@@ -77,6 +77,7 @@ func TestNamed(t *testing.T) {
 		want string
 	}{
 		{"no_error", nil, ""},
+		{"command_without_output", printed{}, "step outer failed: make test: exit code 2"},
 		{"inner_step", Named("train", errors.New("no such experiment")), "step train failed: no such experiment"},
 		{"text_around_inner_step", fmt.Errorf("sign image: %w; hint", Named("tool", errors.New("no such host"))), "step tool failed: sign image: no such host; hint"},
 		{"text_around_command", fmt.Errorf("sign image: %w", Named("tool", command)), "one\ntwo\nstep tool failed: sign image: make test: exit code 2"},
