@@ -91,9 +91,9 @@ func NewLoadBalancer(ctx *pulumi.Context, name string, args *LoadBalancerArgs, o
 	}
 	stack := args.Stack
 	made := map[string]*rawResource{}
-	create := func(kind, suffix, called string, properties pulumi.Map) error {
+	create := func(kind, suffix, called string, properties pulumi.Map, opts ...pulumi.ResourceOption) error {
 		properties["project"], properties["name"] = pulumi.String(stack.Project), pulumi.String(stack.Named(called))
-		r, err := newRaw(ctx, kind, name+suffix, properties, stack.In(l))
+		r, err := newRaw(ctx, kind, name+suffix, properties, stack.In(l, opts...))
 		made[kind+suffix] = r
 		return err
 	}
@@ -105,11 +105,12 @@ func NewLoadBalancer(ctx *pulumi.Context, name string, args *LoadBalancerArgs, o
 	if err != nil {
 		return nil, err
 	}
-	// A certificate can't be changed. The domain is part of its name, so that the one for
-	// another domain is there before the old one goes.
+	// A certificate can't be changed, or deleted while the proxy uses it. The domain is part
+	// of its name, so that the one for another domain can be there before the old one goes;
+	// by default the provider deletes first what has a name of the program's.
 	if err := create("compute/ManagedSslCertificate", "", "lb-"+shortHash(args.Domain), pulumi.Map{
 		"managed": pulumi.Map{"domains": pulumi.ToStringArray([]string{args.Domain})},
-	}); err != nil {
+	}, pulumi.DeleteBeforeReplace(false)); err != nil {
 		return nil, err
 	}
 	if err := create("compute/SSLPolicy", "", "lb", pulumi.Map{"minTlsVersion": pulumi.String("TLS_1_2"), "profile": pulumi.String("MODERN")}); err != nil {

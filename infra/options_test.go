@@ -358,7 +358,10 @@ func TestAnotherDomainHasAnotherCertificate(t *testing.T) {
 	names := map[any]bool{}
 	for _, domain := range []string{"a.example.org", "b.example.org"} {
 		resources := mustUp(t, "dev", balanced(map[string]string{"fakeart:domain": domain}))
-		names[find(t, resources, "gcp:compute/managedSslCertificate:ManagedSslCertificate", "load-balancer").value("name")] = true
+		certificate := find(t, resources, "gcp:compute/managedSslCertificate:ManagedSslCertificate", "load-balancer")
+		if names[certificate.value("name")] = true; !certificate.createsFirst {
+			t.Error("the certificate is deleted while the proxy uses it")
+		}
 	}
 	if len(names) != 2 {
 		t.Errorf("certificates are %v", names)

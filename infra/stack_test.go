@@ -18,8 +18,10 @@ type made struct {
 	parent     string
 	protect    bool
 	retained   bool // whether it stays when the stack is destroyed
-	ignored    []string
-	aliases    []string // names that older versions of the program gave it
+	// whether its replacement is created before it is deleted, whatever the provider says
+	createsFirst bool
+	ignored      []string
+	aliases      []string // names that older versions of the program gave it
 	// dependencies are URNs of other resources.
 	dependencies []string
 }
@@ -74,7 +76,8 @@ func (e *engine) NewResource(args pulumi.MockResourceArgs) (string, resource.Pro
 	r := made{
 		kind: args.TypeToken, name: args.Name, inputs: plain(args.Inputs).(map[string]any), secrets: args.Inputs.ContainsSecrets(),
 		parent: args.RegisterRPC.GetParent(), protect: args.RegisterRPC.GetProtect(), retained: args.RegisterRPC.GetRetainOnDelete(),
-		ignored: args.RegisterRPC.GetIgnoreChanges(), dependencies: args.RegisterRPC.GetDependencies(),
+		createsFirst: args.RegisterRPC.GetDeleteBeforeReplaceDefined() && !args.RegisterRPC.GetDeleteBeforeReplace(),
+		ignored:      args.RegisterRPC.GetIgnoreChanges(), dependencies: args.RegisterRPC.GetDependencies(),
 	}
 	for _, alias := range args.RegisterRPC.GetAliases() {
 		r.aliases = append(r.aliases, alias.GetSpec().GetName())
