@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -60,6 +61,9 @@ func (m *Fakeart) Train(
 	data *dagger.Directory,
 ) (dir *dagger.Directory, err error) {
 	defer explain("train", &err)
+	if err := m.checkExperiment(ctx); err != nil {
+		return nil, err
+	}
 	platform, err := enginePlatform(ctx)
 	if err != nil {
 		return nil, err
@@ -85,6 +89,16 @@ func (m *Fakeart) Train(
 	return c.
 		WithExec(append([]string{"/app/trainer", "train", "run.dir=run"}, configuration...)).
 		Directory("run").Sync(ctx)
+}
+
+// checkExperiment returns an error unless the checkout has the experiment to train.
+func (m *Fakeart) checkExperiment(ctx context.Context) error {
+	file := "configs/experiment/" + m.Experiment + ".yaml"
+	has, err := m.Source.Exists(ctx, file)
+	if err == nil && !has {
+		err = fmt.Errorf("--experiment=%s: the checkout has no %s", m.Experiment, file)
+	}
+	return err
 }
 
 // platforms returns the platforms of the images, without variants.

@@ -105,3 +105,18 @@ func TestEarlyFailures(t *testing.T) {
 		}
 	}
 }
+
+// TestInfra_ready reports a wrong stack before Pulumi's tools are built.
+func TestInfra_ready(t *testing.T) {
+	e := start(t)
+	e.fail = "make infra-ready STACK=none"
+	_, err := module().InfraPreview(t.Context(), "none", nil, "", nil, nil)
+	if err == nil || !strings.HasSuffix(shown(err), "step infra-preview failed: make infra-ready STACK=none: exit code 2") {
+		t.Errorf("error %v", err)
+	}
+	for _, command := range e.ran() {
+		if strings.Contains(command, "pulumi") {
+			t.Errorf("it ran %s", command)
+		}
+	}
+}

@@ -32,7 +32,7 @@ func (m *Fakeart) InfraPreview(
 	plugins *dagger.Directory,
 ) (out string, err error) {
 	defer explain("infra-preview", &err)
-	c, err := m.pulumi(ctx, passphrase, backend, googleCredentials, plugins)
+	c, err := m.pulumi(ctx, stack, passphrase, backend, googleCredentials, plugins)
 	if err != nil {
 		return "", err
 	}
@@ -60,7 +60,7 @@ func (m *Fakeart) InfraUp(
 	plugins *dagger.Directory,
 ) (out string, err error) {
 	defer explain("infra-up", &err)
-	c, err := m.pulumi(ctx, passphrase, backend, googleCredentials, plugins)
+	c, err := m.pulumi(ctx, stack, passphrase, backend, googleCredentials, plugins)
 	if err != nil {
 		return "", err
 	}
@@ -98,7 +98,7 @@ func (m *Fakeart) Deploy(
 			return "", fmt.Errorf("image %q: name it by digest, HOST/PATH@sha256:…, because a tag can move", given)
 		}
 	}
-	c, err := m.pulumi(ctx, passphrase, backend, googleCredentials, plugins)
+	c, err := m.pulumi(ctx, stack, passphrase, backend, googleCredentials, plugins)
 	if err != nil {
 		return "", err
 	}
@@ -109,31 +109,42 @@ func (m *Fakeart) Deploy(
 
 // pulumi returns a workspace with Pulumi's tools and the caller's credentials. Its next command
 // always runs: the engine's cache doesn't know the state of the cloud.
-func (m *Fakeart) pulumi(ctx context.Context, passphrase *dagger.Secret, backend string, credentials *dagger.Secret, plugins *dagger.Directory) (*dagger.Container, error) {
+func (m *Fakeart) pulumi(ctx context.Context, stack string, passphrase *dagger.Secret, backend string, credentials *dagger.Secret, plugins *dagger.Directory) (*dagger.Container, error) {
 	paths, err := m.code(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c, err := m.workspace(ctx, paths, []string{"pulumi/pulumi", "pulumi-language-go/pulumi-language-go"})
+	configured := func(c *dagger.Container) *dagger.Container {
+		// The make targets set this as well; here it also holds for commands in a terminal.
+		c = c.WithEnvVariable("PULUMI_GCP_SKIP_REGION_VALIDATION", "true")
+		if passphrase != nil {
+			c = c.WithSecretVariable("PULUMI_CONFIG_PASSPHRASE", passphrase)
+		}
+		if backend != "" {
+			c = c.WithEnvVariable("PULUMI_BACKEND_URL", backend)
+		}
+		if credentials != nil {
+			const file = "/run/google-credentials.json"
+			c = c.WithMountedSecret(file, credentials).WithEnvVariable("GOOGLE_APPLICATION_CREDENTIALS", file)
+		}
+		if plugins != nil {
+			c = c.WithMountedDirectory("/root/.pulumi/plugins", plugins)
+		}
+		return c
+	}
+	// A wrong stack or a missing passphrase is reported before the tools are built, which takes minutes.
+	c, err := m.workspace(ctx, paths, nil)
 	if err != nil {
 		return nil, err
 	}
-	// The make targets set this as well; here it also holds for commands in a terminal.
-	c = c.WithEnvVariable("PULUMI_GCP_SKIP_REGION_VALIDATION", "true")
-	if passphrase != nil {
-		c = c.WithSecretVariable("PULUMI_CONFIG_PASSPHRASE", passphrase)
+	if _, err := c.With(configured).WithExec([]string{"make", "infra-ready", "STACK=" + stack}).Sync(ctx); err != nil {
+		return nil, err
 	}
-	if backend != "" {
-		c = c.WithEnvVariable("PULUMI_BACKEND_URL", backend)
+	c, err = m.workspace(ctx, paths, []string{"pulumi/pulumi", "pulumi-language-go/pulumi-language-go"})
+	if err != nil {
+		return nil, err
 	}
-	if credentials != nil {
-		const file = "/run/google-credentials.json"
-		c = c.WithMountedSecret(file, credentials).WithEnvVariable("GOOGLE_APPLICATION_CREDENTIALS", file)
-	}
-	if plugins != nil {
-		c = c.WithMountedDirectory("/root/.pulumi/plugins", plugins)
-	}
-	return again(c), nil
+	return again(c.With(configured)), nil
 }
 
 // again returns a container whose next command runs even if the engine has its result in the cache.

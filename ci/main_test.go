@@ -276,7 +276,7 @@ func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 		e.chains = append(e.chains, strings.TrimSuffix(chain, ".start()"))
 		return fmt.Sprintf("identifier-%d", len(e.chains)-1), nil
 	case "exists":
-		return !e.archive, nil
+		return !strings.Contains(chain, "none") && !(e.archive && strings.Contains(chain, ".git")), nil
 	case "defaultPlatform":
 		return stagetest.Platform, nil
 	case "endpoint":
@@ -531,6 +531,16 @@ func TestWrongArguments(t *testing.T) {
 		},
 		`image "a/server:v1"`: func(ctx context.Context) (string, error) {
 			return module(local).Promote(ctx, "a/server:v1")
+		},
+		"minimum accuracy 90 isn't between 0 and 1": func(ctx context.Context) (string, error) {
+			return module(func(m *Fakeart) { m.MinAccuracy = 90 }).Pipeline(ctx)
+		},
+		"--experiment=none: the checkout has no configs/experiment/none.yaml": func(ctx context.Context) (string, error) {
+			return module(func(m *Fakeart) { m.Experiment = "none" }).Pipeline(ctx)
+		},
+		"step train failed: --experiment=none": func(ctx context.Context) (string, error) {
+			_, err := module(func(m *Fakeart) { m.Experiment = "none" }).Train(ctx, nil, nil)
+			return "", err
 		},
 		"belong together": func(ctx context.Context) (string, error) {
 			m := module()

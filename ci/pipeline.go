@@ -26,6 +26,12 @@ func (m *Fakeart) Pipeline(ctx context.Context) (digests string, err error) {
 			if err := stage.CheckPlatforms(m.platforms()); err != nil {
 				return err
 			}
+			if err := gate.CheckLeast(m.MinAccuracy); err != nil {
+				return err
+			}
+			if err := m.checkExperiment(ctx); err != nil {
+				return err
+			}
 			if m.Registry == "" {
 				if len(m.Tags) > 0 || m.RegistryUsername != "" || m.RegistryPassword != nil || m.RegistryService != nil {
 					return errors.New("tags or credentials without a registry: set --registry=HOST/PATH")

@@ -6,11 +6,19 @@ import (
 	"fmt"
 )
 
+// CheckLeast returns an error unless an accuracy can be asked for: a share between 0 and 1.
+func CheckLeast(least float64) error {
+	if !(least >= 0 && least <= 1) {
+		return fmt.Errorf("minimum accuracy %v isn't between 0 and 1", least)
+	}
+	return nil
+}
+
 // Check reads a run's eval.json, which `trainer train` writes of the test split, and returns an
 // error unless the accuracy is at least the given one, a share between 0 and 1.
 func Check(eval []byte, least float64) (accuracy float64, err error) {
-	if least < 0 || least > 1 {
-		return 0, fmt.Errorf("least accuracy %v: it is a share between 0 and 1", least)
+	if err := CheckLeast(least); err != nil {
+		return 0, err
 	}
 	var measured struct {
 		Accuracy *float64

@@ -23,8 +23,8 @@ func TestAModelThatIsNotDoesNot(t *testing.T) {
 		{`{"accuracy":0.984,"count":0}`, 0.5, "of no pictures"},
 		{`{"count":10}`, 0, "has no accuracy"},
 		{`{`, 0.5, "eval.json of the run"},
-		{`{"accuracy":0.984,"count":1000}`, 90, "a share between 0 and 1"},
-		{`{"accuracy":0.984,"count":1000}`, -1, "a share between 0 and 1"},
+		{`{"accuracy":0.984,"count":1000}`, 90, "isn't between 0 and 1"},
+		{`{"accuracy":0.984,"count":1000}`, -1, "isn't between 0 and 1"},
 	} {
 		if _, err := Check([]byte(c.eval), c.least); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s, at least %v: error %v, want %q", c.eval, c.least, err, c.want)
