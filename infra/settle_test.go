@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -104,6 +105,31 @@ func TestComponentsHaveNamesOfTheirOwn(t *testing.T) {
 	for _, name := range want {
 		if !slices.Contains(before, name) {
 			t.Errorf("no component was called %s before: existing stacks would lose it", name)
+		}
+	}
+}
+
+// The docs give parents for pulumi import, by URN.
+func TestTheDocsNameComponentsThatExist(t *testing.T) {
+	e := &engine{}
+	if err := e.run("prod", stackConfig("prod", nil)); err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, c := range e.components {
+		known[c.kind+"::"+c.name] = true
+	}
+	page, err := os.ReadFile("../docs/how-to/deploy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	urns := regexp.MustCompile(`urn:pulumi:dev::fakeart::(fakeart:infra:[\w:-]+)`).FindAllStringSubmatch(string(page), -1)
+	if len(urns) == 0 {
+		t.Error("the docs give no parent")
+	}
+	for _, urn := range urns {
+		if !known[urn[1]] {
+			t.Errorf("docs/how-to/deploy.md: no component is %s", urn[1])
 		}
 	}
 }
