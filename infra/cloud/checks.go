@@ -31,8 +31,9 @@ var errLater = errors.New("not checked yet")
 
 // report prints the results of checks as they come, and counts those that failed.
 type report struct {
-	s      *session
-	failed int
+	s       *session
+	failed  int
+	enabled bool // APIs were enabled for the rest of the checks
 }
 
 // add prints the result of a check: what it found, or the error with its solution.
@@ -116,6 +117,7 @@ func (s *session) check(ctx context.Context) error {
 		}
 	}
 	r.add("APIs", "enabled", nil)
+	r.enabled = len(off) > 0
 	r.add("project", s.cloud.project, s.checkProject(ctx))
 	account, err := s.checkBilling(ctx)
 	r.add("billing", account, err)
@@ -132,13 +134,17 @@ func (s *session) check(ctx context.Context) error {
 
 // end returns an error if checks failed.
 func (r *report) end() error {
+	changed := "nothing was changed"
+	if r.enabled {
+		changed = "nothing was changed, except that APIs are enabled"
+	}
 	switch r.failed {
 	case 0:
 		return nil
 	case 1:
-		return errors.New("a check failed; nothing was changed")
+		return errors.New("a check failed; " + changed)
 	}
-	return fmt.Errorf("%d checks failed; nothing was changed", r.failed)
+	return fmt.Errorf("%d checks failed; %s", r.failed, changed)
 }
 
 // account is who is logged in, for people.

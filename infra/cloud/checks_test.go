@@ -149,6 +149,14 @@ func TestAPIsOfTheChecksAreEnabledWithConsent(t *testing.T) {
 	}
 }
 
+func TestChecksAfterTheAPIsAreEnabled(t *testing.T) {
+	l := newLab(t)
+	l.cloud.enabled, l.cloud.billing = []string{"serviceusage.googleapis.com"}, ""
+	if _, err := l.do(l.up); err == nil || err.Error() != "a check failed; nothing was changed, except that APIs are enabled" {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestABudgetIsAllowed(t *testing.T) {
 	l := newLab(t)
 	l.file(devFile + "  fakeart:billingAccount: 012345-6789AB-CDEF01\n  gcp:userProjectOverride: \"true\"\n  gcp:billingProject: my-project-1\n")
