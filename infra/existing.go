@@ -25,7 +25,7 @@ func checkExisting(ctx *pulumi.Context, c *Config, projectNumber string) error {
 		switch {
 		case hidden(err):
 		case err != nil:
-			bad("fakeart:bucket", "look up %s: %w\nhint: create the bucket first, in %s, or remove the key", c.Bucket, err, c.Region)
+			bad("fakeart:bucket", "look up %s: %s\nhint: create the bucket first, in %s, or remove the key", c.Bucket, reason(err), c.Region)
 		case strconv.Itoa(bucket.ProjectNumber) != projectNumber:
 			bad("fakeart:bucket", "%s belongs to another project (%d): its events can't start the jobs; expected a bucket of %s", c.Bucket, bucket.ProjectNumber, c.Project)
 		case !strings.EqualFold(bucket.Location, c.Region):
@@ -39,7 +39,7 @@ func checkExisting(ctx *pulumi.Context, c *Config, projectNumber string) error {
 		switch {
 		case hidden(err):
 		case err != nil:
-			bad("fakeart:dataset", "look up %s: %w\nhint: create the dataset first, in %s, or remove the key", c.Dataset, err, c.Region)
+			bad("fakeart:dataset", "look up %s: %s\nhint: create the dataset first, in %s, or remove the key", c.Dataset, reason(err), c.Region)
 		case !strings.EqualFold(dataset.Location, c.Region):
 			bad("fakeart:dataset", "%s is in %s: expected a dataset in %s, where the queries run", c.Dataset, dataset.Location, c.Region)
 		case keyOf(dataset) != c.KMSKey:
@@ -50,6 +50,16 @@ func checkExisting(ctx *pulumi.Context, c *Config, projectNumber string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// reason returns what the provider says of a failed lookup, without the names of the
+// layers that it passed through.
+func reason(err error) string {
+	text := strings.TrimSpace(err.Error())
+	if i := strings.LastIndex(text, "* "); i >= 0 {
+		text = text[i+len("* "):]
+	}
+	return text
 }
 
 // hidden reports whether a lookup failed for lack of permission.

@@ -164,6 +164,16 @@ func TestExistingDataset(t *testing.T) {
 	}
 }
 
+func TestReasonOfALookup(t *testing.T) {
+	err := errors.New("rpc error: code = Unknown desc = invocation of gcp:bigquery/getDataset:getDataset returned an error: 1 error occurred:\n\t* projects/p/datasets/shared not found\n\n")
+	if got := reason(err); got != "projects/p/datasets/shared not found" {
+		t.Errorf("%q", got)
+	}
+	if got := reason(errors.New("not found")); got != "not found" {
+		t.Errorf("%q", got)
+	}
+}
+
 // GitHub's deployer may not look anything up, and deploys nevertheless.
 func TestExistingCantBeSeen(t *testing.T) {
 	for _, test := range []struct {
