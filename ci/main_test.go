@@ -276,7 +276,7 @@ func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 		e.chains = append(e.chains, strings.TrimSuffix(chain, ".start()"))
 		return fmt.Sprintf("identifier-%d", len(e.chains)-1), nil
 	case "exists":
-		return !strings.Contains(chain, "none") && !(e.archive && strings.Contains(chain, ".git")), nil
+		return !strings.Contains(chain, "none") && (!e.archive || !strings.Contains(chain, ".git")), nil
 	case "defaultPlatform":
 		return stagetest.Platform, nil
 	case "endpoint":

@@ -8,7 +8,7 @@ import (
 
 // CheckLeast returns an error unless an accuracy can be asked for: a share between 0 and 1.
 func CheckLeast(least float64) error {
-	if !(least >= 0 && least <= 1) {
+	if least < 0 || least > 1 {
 		return fmt.Errorf("minimum accuracy %v isn't between 0 and 1", least)
 	}
 	return nil
