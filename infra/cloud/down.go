@@ -56,7 +56,7 @@ func (s *session) down(ctx context.Context) error {
 	if err := s.refuseProtected(all); err != nil {
 		return err
 	}
-	if _, err := s.shown(ctx, "destroy", "--preview-only", "--non-interactive"); err != nil {
+	if _, err := s.shown(ctx, "destroy", "--preview-only", "--non-interactive", "--suppress-progress"); err != nil {
 		return err
 	}
 	s.printf("\nDeleted with it, for good:\n")
@@ -68,7 +68,7 @@ func (s *session) down(ctx context.Context) error {
 	if err := s.confirm("Delete all of this?"); err != nil {
 		return err
 	}
-	if _, err := s.shown(ctx, "destroy", "--yes", "--skip-preview", "--non-interactive"); err != nil {
+	if _, err := s.shown(ctx, "destroy", "--yes", "--skip-preview", "--non-interactive", "--suppress-progress"); err != nil {
 		return fmt.Errorf("%w\nhint: the messages above say why. Run the command again once that is solved: it continues where it stopped", err)
 	}
 	s.rest(all)

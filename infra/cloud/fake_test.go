@@ -205,6 +205,7 @@ type fakePrograms struct {
 	stack    bool           // whether the stack was created
 	deployed map[string]any // configuration; nil for an empty state
 	images   []string       // in the registry
+	base     string         // of the images that are built
 	protect  bool
 	fail     []string // what the next updates print, and fail
 	ran      []string // what changes something
@@ -340,7 +341,20 @@ func (p *fakePrograms) make(line string, c command) error {
 	p.ran = append(p.ran, strings.TrimPrefix(line, "--no-print-directory "))
 	switch {
 	case strings.Contains(line, " images "):
-		fmt.Fprintf(c.out, "building\nserver  %s  build/images/server  linux/amd64 42.0 MB\ntrainer %[1]s  build/images/trainer  linux/amd64 37.0 MB\n", digest)
+		for _, program := range []string{"server", "trainer"} {
+			folder := filepath.Join(p.root, "build/images", program)
+			if err := os.MkdirAll(filepath.Join(folder, "blobs/sha256"), 0o755); err != nil {
+				return err
+			}
+			for name, text := range map[string]string{
+				"index.json": `{"manifests":[{"digest":"sha256:ff"},{"digest":"` + digest + `","annotations":{"org.opencontainers.image.ref.name":"x"}}]}`,
+				"blobs/" + strings.Replace(digest, ":", "/", 1): `{"annotations":{"org.opencontainers.image.base.name":"` + p.base + `"}}`,
+			} {
+				if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+					return err
+				}
+			}
+		}
 	case strings.Contains(line, " publish "):
 		_, registry, _ := strings.Cut(line, "REGISTRY=")
 		folder, ok := strings.CutPrefix(c.env[0], "DOCKER_CONFIG=")

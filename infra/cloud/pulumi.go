@@ -105,7 +105,7 @@ func (s *session) preview(ctx context.Context, config *stackFile) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	out, err := s.shown(ctx, "preview", "--non-interactive", "--config-file", file)
+	out, err := s.shown(ctx, "preview", "--non-interactive", "--suppress-progress", "--config-file", file)
 	return changes.Match(out), err
 }
 
@@ -127,7 +127,7 @@ func (s *session) apply(ctx context.Context, config *stackFile) error {
 		return err
 	}
 	for attempt := 1; ; attempt++ {
-		out, err := s.shown(ctx, "up", "--yes", "--skip-preview", "--non-interactive", "--config-file", file)
+		out, err := s.shown(ctx, "up", "--yes", "--skip-preview", "--non-interactive", "--suppress-progress", "--config-file", file)
 		if err == nil {
 			s.cloud.patience = 30
 			return nil

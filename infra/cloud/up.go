@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -102,19 +101,60 @@ func (s *session) buildImages(ctx context.Context, programs []string) (map[strin
 	if len(programs) == 0 {
 		return nil, nil
 	}
-	var out bytes.Buffer
-	if err := s.make(ctx, io.MultiWriter(s.out, &out), "images", "PLATFORMS=linux/amd64"); err != nil {
+	if err := s.make(ctx, s.out, "images", "PLATFORMS=linux/amd64"); err != nil {
 		return nil, err
 	}
 	named := map[string]string{}
 	for _, program := range programs {
-		built := regexp.MustCompile(`(?m)^` + program + `\s+(sha256:[0-9a-f]{64})\b`).FindSubmatch(out.Bytes())
-		if built == nil {
-			return nil, fmt.Errorf("`make images` didn't print the digest of the image of %s", program)
+		digest, base, err := readLayout(s.path("build", "images", program))
+		if err != nil {
+			return nil, err
 		}
-		named[imageKeys[program]] = s.stack.registry() + "/" + program + "@" + string(built[1])
+		if strings.HasPrefix(base, localBase) {
+			return nil, errors.New("the images' base couldn't be pulled, and images on a base of this machine's packages can't be pushed; nothing was changed\n" +
+				"hint: make the registry of the base in ci/images.yaml reachable, or name a copy of the base, an OCI layout: make cloud-up STACK=" + s.name + " BASE=FOLDER")
+		}
+		named[imageKeys[program]] = s.stack.registry() + "/" + program + "@" + digest
 	}
 	return named, nil
+}
+
+// localBase begins the name of a base that was made of a machine's packages.
+const localBase = "fakeart.invalid/"
+
+// readLayout returns the digest of the image in an OCI layout, and the name of its base.
+func readLayout(folder string) (digest, base string, err error) {
+	var index struct {
+		Manifests []struct {
+			Digest      string
+			Annotations map[string]string
+		}
+	}
+	if err := readJSON(filepath.Join(folder, "index.json"), &index); err != nil {
+		return "", "", err
+	}
+	for _, m := range index.Manifests {
+		if m.Annotations["org.opencontainers.image.ref.name"] == "" {
+			continue // attached to the image
+		}
+		var image struct{ Annotations map[string]string }
+		if err := readJSON(filepath.Join(folder, "blobs", filepath.FromSlash(strings.Replace(m.Digest, ":", "/", 1))), &image); err != nil {
+			return "", "", err
+		}
+		return m.Digest, image.Annotations["org.opencontainers.image.base.name"], nil
+	}
+	return "", "", fmt.Errorf("%s has no image", folder)
+}
+
+func readJSON(file string, into any) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
 }
 
 // plan shows what will happen, and asks if that is anything.

@@ -186,6 +186,26 @@ func TestImagesOfTheStackStay(t *testing.T) {
 	}
 }
 
+func TestImagesThatCannotBePushed(t *testing.T) {
+	l := newLab(t)
+	l.programs.base = "fakeart.invalid/debian-packages"
+	if _, err := l.do(l.up); err == nil || !strings.Contains(err.Error(), "hint: make the registry of the base in ci/images.yaml reachable") || l.programs.deployed != nil {
+		t.Errorf("error %v", err)
+	}
+	for index, want := range map[string]string{`{"manifests":[{"digest":"sha256:00"}]}`: "has no image", "x": "index.json: invalid character"} {
+		folder := t.TempDir()
+		if err := os.WriteFile(filepath.Join(folder, "index.json"), []byte(index), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := readLayout(folder); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v", index, err)
+		}
+	}
+	if _, _, err := readLayout(t.TempDir()); err == nil {
+		t.Error("an empty folder has an image")
+	}
+}
+
 func TestTheModelOfTheBucketStays(t *testing.T) {
 	l := newLab(t)
 	l.cloud.objects["gs://my-bucket/models/production/mine.onnx"] = "mine"
