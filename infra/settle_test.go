@@ -39,6 +39,9 @@ func TestNoBlockHasOnlyZeroValues(t *testing.T) {
 		"as_configured":   nil,
 		"immutable_tags":  {"fakeart:immutableTags": "true"},
 		"canary_paused":   {"fakeart:canary": `{"image":"europe-west4-docker.pkg.dev/my-project-1/x/server` + someDigest + `","percent":0}`},
+		"balancer":        {"fakeart:loadBalancer": "{}", "fakeart:domain": "fakeart.example.net", "fakeart:ingress": "internal-and-cloud-load-balancing"},
+		"vpc":             {"fakeart:vpc": `{"network":"default","subnetwork":"default"}`},
+		"existing_bucket": {"fakeart:bucket": "shared"},
 		"no_retries":      {"fakeart:training": `{"retries":0}`},
 		"zero_everywhere": {"fakeart:minInstances": "0", "fakeart:logDays": "0", "fakeart:immutableTags": "false", "fakeart:public": "false", "fakeart:objectives": "false"},
 	} {
