@@ -445,7 +445,7 @@ func (l *lab) file(content string) {
 // do runs a session from the beginning and returns what it printed.
 func (l *lab) do(command func(context.Context) error) (string, error) {
 	l.out.Reset()
-	l.session.stack, l.session.cloud = nil, nil
+	l.stack, l.session.cloud = nil, nil
 	l.cloud.calls, l.programs.ran, l.programs.updates = nil, nil, nil
 	err := command(l.t.Context())
 	return l.out.String(), err
