@@ -18,7 +18,7 @@ var buildPaths = []string{
 }
 
 // Build the programs for images; returns a folder per platform, such as linux_amd64, with server, trainer and their files
-func (m *Fakeart) Build(ctx context.Context) (dir *dagger.Directory, err error) {
+func (m *Fakeart) Build(ctx context.Context) (dir *dagger.Directory, err error) { //nolint:unparam // Dagger returns dir to the caller
 	defer explain("build", &err)
 	c, err := m.staged(ctx, m.platforms())
 	if err != nil {

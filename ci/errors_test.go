@@ -8,7 +8,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-
 	"reflect"
 	"slices"
 	"strings"
@@ -117,7 +116,7 @@ func TestErrorsNameTheStep(t *testing.T) {
 	e.service = host
 	secret := dag.SetSecret("p", "x")
 	whole := func() *Fakeart {
-		m := module(to(host+"/fakeart"), as("me", secret))
+		m := module(to(host+"/fakeart"), with(secret))
 		m.RegistryService = dag.Address("tcp://" + host).Service()
 		return m
 	}

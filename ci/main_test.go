@@ -160,9 +160,9 @@ func to(registry string, tags ...string) func(*Fakeart) {
 	return func(m *Fakeart) { m.Registry, m.Tags = registry, tags }
 }
 
-// as has the module show credentials to the registry.
-func as(username string, password *dagger.Secret) func(*Fakeart) {
-	return func(m *Fakeart) { m.RegistryUsername, m.RegistryPassword = username, password }
+// with makes the module log in to the registry.
+func with(password *dagger.Secret) func(*Fakeart) {
+	return func(m *Fakeart) { m.RegistryUsername, m.RegistryPassword = "me", password }
 }
 
 func (e *engine) answer(w http.ResponseWriter, r *http.Request) {
@@ -518,7 +518,7 @@ func TestWrongArguments(t *testing.T) {
 		"set --registry=":       func(ctx context.Context) (string, error) { return module(to("", "latest")).Pipeline(ctx) },
 		`registry "x"`:          func(ctx context.Context) (string, error) { return module(to("x")).Pipeline(ctx) },
 		"one is missing": func(ctx context.Context) (string, error) {
-			return module(local, as("me", nil)).Publish(ctx, nil, nil, nil)
+			return module(local, with(nil)).Publish(ctx, nil, nil, nil)
 		},
 		"--signing-password is missing": func(ctx context.Context) (string, error) {
 			return module(local).Publish(ctx, secret, nil, nil)
@@ -579,7 +579,7 @@ func TestPublish_tunnel(t *testing.T) {
 	e := start(t)
 	host, _ := registrytest.Serve(t, nil)
 	e.service = host
-	m := module(to("127.0.0.1:1/fakeart"), as("me", dag.SetSecret("p", "x")))
+	m := module(to("127.0.0.1:1/fakeart"), with(dag.SetSecret("p", "x")))
 	m.RegistryService = dag.Address("tcp://127.0.0.1:1").Service()
 	digests, err := m.Publish(t.Context(), signingKey(), dag.SetSecret("kp", "x"), nil)
 	if err != nil || !strings.HasPrefix(digests, "server 127.0.0.1:1/fakeart/server@sha256:") {
@@ -593,7 +593,7 @@ func TestPublish_signed(t *testing.T) {
 	e := start(t)
 	host, tags := registrytest.Serve(t, nil)
 	e.fail = "cosign sign"
-	_, err := module(to(host+"/fakeart", "latest"), as("me", dag.SetSecret("p", "x"))).Publish(t.Context(), signingKey(), dag.SetSecret("kp", "x"), nil)
+	_, err := module(to(host+"/fakeart", "latest"), with(dag.SetSecret("p", "x"))).Publish(t.Context(), signingKey(), dag.SetSecret("kp", "x"), nil)
 	if err == nil || !strings.Contains(shown(err), "step sign failed: sign "+host+"/fakeart/server@sha256:") || !strings.Contains(shown(err), "cosign sign --yes --key /run/cosign.key") {
 		t.Errorf("error %v", err)
 	}

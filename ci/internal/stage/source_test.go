@@ -103,7 +103,7 @@ func TestOf(t *testing.T) {
 			write(t, dir, "node_modules/a.go", "")
 			write(t, dir, "ci/local.go", "")
 		}, ""},
-		{"another_repository_in_the_environment", func(t *testing.T, dir string) {
+		{"another_repository_in_the_environment", func(t *testing.T, _ string) {
 			other := repository(t)
 			write(t, other, "new", "")
 			t.Setenv("GIT_DIR", filepath.Join(other, ".git"))
