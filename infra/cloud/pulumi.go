@@ -109,10 +109,11 @@ func (s *session) preview(ctx context.Context, config *stackFile) (bool, error) 
 	return changes.Match(out), err
 }
 
-// early are the errors of a project whose APIs were enabled, or whose accounts were
-// created, minutes ago: the same update goes through later.
+// early are the errors of a project whose APIs were enabled, or whose accounts or metrics
+// were created, minutes ago: the same update goes through later.
 var early = regexp.MustCompile(`has not been used in project|it is disabled|[Ss]ervice account \S+ does not exist|` +
-	`does not have permission to write to table|Permission denied while using the Eventarc Service Agent|Invalid JWT|may not be usable yet`)
+	`does not have permission to write to table|Permission denied while using the Eventarc Service Agent|` +
+	`[Mm]etric referenced by the provided filter is unknown|Cannot find metric\(s\) that match`)
 
 const (
 	attempts = 6           // at an update that fails early

@@ -99,10 +99,12 @@ hint: gcloud run services logs read fakeart-dev-server --region europe-west4 --p
 
 func TestUpTriesAgainWhatFailsInANewProject(t *testing.T) {
 	for message, want := range map[string]int{
-		"googleapi: Error 403: Cloud Run Admin API has not been used in project 1 before or it is disabled.":                   5,
-		"Error 400: Service account service-1@gcp-sa-eventarc.iam.gserviceaccount.com does not exist.":                         5,
-		"Error 400: Cloud Pub/Sub service account does not have permission to write to table x":                                5,
-		"Error creating Trigger: Error 400: Invalid resource state: Permission denied while using the Eventarc Service Agent.": 5,
+		"googleapi: Error 403: Cloud Run Admin API has not been used in project 1 before or it is disabled.":                                   5,
+		"Error 400: Service account service-1@gcp-sa-eventarc.iam.gserviceaccount.com does not exist.":                                         5,
+		"Error 400: Cloud Pub/Sub service account does not have permission to write to table x":                                                5,
+		"Error creating Trigger: Error 400: Invalid resource state: Permission denied while using the Eventarc Service Agent.":                 5,
+		"Error creating Slo: googleapi: Error 404: The metric referenced by the provided filter is unknown. Check the metric name and labels.": 5,
+		"Error 404: Cannot find metric(s) that match type = \"prometheus.googleapis.com/fakeart_requests_total/counter\".":                     5,
 		"Error 429: Quota exceeded": 1,
 	} {
 		l := newLab(t)
