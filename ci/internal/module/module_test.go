@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -216,6 +217,48 @@ func TestScenarios(t *testing.T) {
 	want := slices.DeleteFunc(names(`(?m)^  (\w+): \{`, list), func(name string) bool { return name == "swap" })
 	if got := names(`Scenario = "(\w+)"`, string(source)); len(want) < 2 || !slices.Equal(got, want) {
 		t.Errorf("serve.go has the scenarios %v, loadtest/predict.js has %v", got, want)
+	}
+}
+
+// TestDocsOfTests checks that the steps which run tests have the pages that tests read.
+func TestDocsOfTests(t *testing.T) {
+	source, err := os.ReadFile("../../checks.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(source), "var testDocs = []string{")
+	list, _, _ = strings.Cut(list, "}")
+	var pages []string
+	for _, m := range regexp.MustCompile(`"([^"]+)"`).FindAllStringSubmatch(list, -1) {
+		pages = append(pages, m[1])
+	}
+	read := regexp.MustCompile(`"(?:\.\./)*(docs/[^"*]*)`)
+	found := 0
+	root := os.DirFS("../../..")
+	err = fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && slices.Contains([]string{"docs", "ci", "tools", "node_modules", "build", ".git"}, path) {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		text, err := fs.ReadFile(root, path)
+		if err != nil {
+			return err
+		}
+		for _, m := range read.FindAllStringSubmatch(string(text), -1) {
+			found++
+			if !slices.ContainsFunc(pages, func(page string) bool { return strings.HasPrefix(m[1], page) }) {
+				t.Errorf("%s reads %s, which testDocs in checks.go doesn't have", path, m[1])
+			}
+		}
+		return nil
+	})
+	if err != nil || found == 0 {
+		t.Errorf("%d pages are read by tests, %v", found, err)
 	}
 }
 
