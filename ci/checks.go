@@ -8,7 +8,7 @@ import (
 )
 
 // testDocs are the pages that tests outside of docs/ compare with the programs.
-var testDocs = []string{"docs/reference/", "docs/runbooks/", "docs/how-to/", "docs/explanation/costs.md"}
+var testDocs = []string{"docs/reference/", "docs/runbooks/", "docs/how-to/", "docs/explanation/costs.md", "docs/site/public/"}
 
 // Lint and vet the code of every module, and check the workflows
 //
