@@ -30,7 +30,8 @@ func (s *session) down(ctx context.Context) error {
 	r.add("tools", "go, npm, a C compiler", s.checkTools())
 	found, err := s.checkPassphrase()
 	r.add("passphrase", found, err)
-	if r.add("login", s.account(), s.checkLogin(ctx)) && strings.HasPrefix(s.backend(), "gs://") {
+	err = s.checkLogin(ctx)
+	if r.add("login", s.account(), err) && strings.HasPrefix(s.backend(), "gs://") {
 		r.add("state", s.backend(), s.checkState(ctx))
 	}
 	if err := r.end(); err != nil {
@@ -61,7 +62,7 @@ func (s *session) down(ctx context.Context) error {
 	}
 	s.printf("\nDeleted with it, for good:\n")
 	for _, r := range all {
-		if text, ok := holds[r.Type]; ok {
+		if text, ok := holds[r.Type]; ok && r.Inputs["view"] == nil {
 			s.printf("  - %s %s\n", text, path.Base(r.ID))
 		}
 	}

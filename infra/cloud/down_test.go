@@ -26,12 +26,15 @@ func TestDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, want := range []string{
-			"every object (data sets, runs, models) in bucket my-bucket", "the state, now empty", "the passphrase", "the enabled APIs",
+			"ok      login        you@example.com", "every object (data sets, runs, models) in bucket my-bucket", "the state, now empty", "the passphrase", "the enabled APIs",
 			"projects/iAMMember:IAMMember name-of-x, which all stacks of the project share", "the deleted objects of bucket my-bucket for 7 days",
 		} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%q is missing in\n%s", want, out)
 			}
+		}
+		if strings.Contains(out, "a-view") {
+			t.Errorf("a view has records of its own\n%s", out)
 		}
 		if out, err = l.do(l.down); err != nil || !strings.Contains(out, "Nothing to delete") || len(l.programs.ran) > 0 {
 			t.Errorf("the second time: %v\n%s", err, out)

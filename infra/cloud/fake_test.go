@@ -284,10 +284,16 @@ func (p *fakePrograms) run(_ context.Context, root string, c command) error {
 		if p.deployed != nil {
 			for kind, id := range map[string]string{
 				"gcp:storage/bucket:Bucket": "my-bucket", "gcp:projects/iAMMember:IAMMember": "x", "pulumi:pulumi:Stack": "",
+				"gcp:bigquery/table:Table": "a-view",
 			} {
+				var inputs map[string]any
+				if id == "a-view" {
+					inputs = map[string]any{"view": map[string]any{"query": "SELECT 1"}}
+				}
 				all = append(all, resource{
 					URN: "urn:pulumi:dev::fakeart::" + kind + "::name-of-" + id, Type: kind, ID: id,
 					Protect: p.protect && id == "my-bucket", RetainOnDelete: id == "x",
+					Inputs: inputs,
 				})
 			}
 		}

@@ -78,6 +78,8 @@ type resource struct {
 	ID             string `json:"id"`
 	Protect        bool   `json:"protect"`
 	RetainOnDelete bool   `json:"retainOnDelete"`
+
+	Inputs map[string]any `json:"inputs"`
 }
 
 // name is the resource's name in the program.
