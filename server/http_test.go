@@ -210,9 +210,9 @@ func TestRequestsOnOneConnectionAreAnsweredOneByOne(t *testing.T) {
 
 func TestAPanicIsAnsweredAndCounted(t *testing.T) {
 	m := start(t)
-	m.models.current.Store(nil) // which no handler expects
-	defer func() { m.models.current.Store(&served{}) }()
+	before := m.models.current.Swap(&served{}) // without a file, which no handler expects
 	response, answer := do(t, "GET", m.URL()+"/v2/models/fakeart", "", nil)
+	m.models.current.Store(before)
 	if response.StatusCode != 500 || bytes.Contains(answer, []byte("nil pointer")) {
 		t.Errorf("status %d: %s", response.StatusCode, answer)
 	}

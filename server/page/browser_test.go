@@ -335,6 +335,21 @@ func (b *tab) click(selector string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
+	// The click goes to the position that was read before it: wait until the element stays in place, while the page
+	// still lays out what the last step changed.
+	value[bool](b, fmt.Sprintf(`new Promise((done) => {
+		let before
+		const look = () => {
+			const element = document.querySelector(%q)
+			if (!element) return done(false)
+			element.scrollIntoViewIfNeeded()
+			const now = JSON.stringify(element.getBoundingClientRect())
+			if (now === before) return done(true)
+			before = now
+			setTimeout(look, 50)
+		}
+		look()
+	})`, selector))
 	err := chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
 	for err != nil && ctx.Err() == nil && strings.Contains(err.Error(), "Could not find node") {
 		// It was drawn anew in between.
