@@ -154,11 +154,17 @@ test-long: deps ## Try the server's faults again and again: kills, signals, mode
 # tests only: Go then caches the results package by package, and repeats only what a change affects.
 report := --format pkgname-and-test-fails --format-hide-empty-pkg --hide-summary skipped --junitfile
 coverage := -covermode atomic -coverprofile
+# In loops over pixels the coverage counters that the race detector needs are many times slower than the loop itself. These packages are
+# tested twice: for races, and for coverage.
+pixels := internal/imaging internal/drift trainer/dataset
 
 .PHONY: cover
 cover: deps $(gotestsum) $(k6) ## Run all tests with the race detector and measure coverage, in build/coverage; reports in build/tests
 	@rm -rf build/coverage build/tests && mkdir -p build/coverage build/tests
-	$(gotestsum) $(report) build/tests/programs.xml -- -race -timeout 20m $(coverage) build/coverage/cover.out $$(go list ./... | grep -v '/docs$$')
+	$(gotestsum) $(report) build/tests/programs.xml -- -race -timeout 20m $(coverage) build/coverage/cover.out \
+		$$(go list ./... | grep -v -x -F $(addprefix -e fakeart/,docs $(pixels)))
+	$(gotestsum) $(report) build/tests/pixels-race.xml -- -race -timeout 20m $(addprefix ./,$(pixels))
+	$(gotestsum) $(report) build/tests/pixels.xml -- -coverprofile build/coverage/pixels.out $(addprefix ./,$(pixels))
 	cd ci && ../$(gotestsum) $(report) ../build/tests/pipeline.xml -- -race $(offline) $(coverage) ../build/coverage/ci.out ./internal/...
 	# These compress and build a lot, and are ten times slower with the race detector.
 	cd ci && ../$(gotestsum) $(report) ../build/tests/images.xml -- $(offline) $(coverage) ../build/coverage/ci-cmd.out . ./cmd/...
