@@ -47,19 +47,24 @@ func (m *Fakeart) builder(ctx context.Context) (*dagger.Container, error) {
 }
 
 // with adds files and folders of the checkout to /src, each under its own path; folders end
-// with a slash. The engine caches File and Directory of the source by content, unlike a copy
-// with a filter, so a step runs again only if one of its own paths changed.
+// with a slash.
 func (m *Fakeart) with(paths ...string) dagger.WithContainerFunc {
-	return func(c *dagger.Container) *dagger.Container {
-		for _, path := range paths {
-			if folder, ok := strings.CutSuffix(path, "/"); ok {
-				c = c.WithDirectory("/src/"+folder, m.Source.Directory(folder))
-			} else {
-				c = c.WithFile("/src/"+path, m.Source.File(path))
-			}
+	return func(c *dagger.Container) *dagger.Container { return c.WithDirectory("/src", m.tree(paths)) }
+}
+
+// tree returns files and folders of the checkout. The engine caches File and Directory of the
+// source by content, unlike a copy with a filter, so a step runs again only if one of its own
+// paths changed. Steps with the same first paths share that part of the tree.
+func (m *Fakeart) tree(paths []string) *dagger.Directory {
+	tree := dag.Directory()
+	for _, path := range paths {
+		if folder, ok := strings.CutSuffix(path, "/"); ok {
+			tree = tree.WithDirectory(folder, m.Source.Directory(folder))
+		} else {
+			tree = tree.WithFile(path, m.Source.File(path))
 		}
-		return c
 	}
+	return tree
 }
 
 // code returns the paths of the checkout's top level that programs and tests are made of:
