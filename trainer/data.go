@@ -44,9 +44,9 @@ func (c *prepareCommand) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	for i, refusal := range manifest.Refused {
+	for i, refusal := range manifest.Rejected {
 		if i == maxRefusals {
-			fmt.Fprintf(std.err, "refused %d more; %s names them all\n", len(manifest.Refused)-i, filepath.Join(d.Dir, "manifest.json"))
+			fmt.Fprintf(std.err, "refused %d more; %s names them all\n", len(manifest.Rejected)-i, filepath.Join(d.Dir, "manifest.json"))
 			break
 		}
 		fmt.Fprintf(std.err, "refused %s: %s\n", refusal.Path, refusal.Reason)
@@ -68,7 +68,7 @@ func summarize(out io.Writer, dir string, m *dataset.Manifest) error {
 		}
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(&b, "  refused %d\n", len(m.Refused))
+	fmt.Fprintf(&b, "  refused %d\n", len(m.Rejected))
 	_, err := io.WriteString(out, b.String())
 	return err
 }

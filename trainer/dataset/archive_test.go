@@ -28,7 +28,7 @@ import (
 func pngOf(tb testing.TB, class uint8, index int) []byte {
 	tb.Helper()
 	var d drawing
-	pixels := make([]byte, pictureBytes)
+	pixels := make([]byte, imageBytes)
 	d.draw(pixels, 7, 0, class, index)
 	img := image.NewNRGBA(image.Rect(0, 0, 32, 32))
 	for i := range 32 * 32 {
@@ -186,8 +186,8 @@ func TestTheSamePicturesGiveTheSameFilesWhateverTheyArePackedIn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(m.Refused) > 0 {
-				t.Errorf("refused: %v", m.Refused)
+			if len(m.Rejected) > 0 {
+				t.Errorf("refused: %v", m.Rejected)
 			}
 			got := map[string][]byte{}
 			for name := range m.Files {
@@ -221,7 +221,7 @@ func TestPicturesGetTheLabelOfTheirFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	var d drawing
-	want := make([]byte, pictureBytes)
+	want := make([]byte, imageBytes)
 	for i, label := range []uint8{Fake, Fake, Fake, Real, Real, Real} { // train/FAKE sorts before train/REAL
 		d.draw(want, 7, 0, label, i%3)
 		if s.Labels[i] != label || !bytes.Equal(s.Image(i), want) {
@@ -254,7 +254,7 @@ func TestWhatCannotBeReadIsNamedAndLeftOut(t *testing.T) {
 				t.Fatal(err)
 			}
 			var refused []string
-			for _, r := range m.Refused {
+			for _, r := range m.Rejected {
 				refused = append(refused, r.Path)
 				if r.Reason == "" {
 					t.Errorf("%s is refused without a reason", r.Path)
@@ -412,7 +412,7 @@ func TestMembersOfAZipThatLieAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	reasons := map[string]string{}
-	for _, r := range m.Refused {
+	for _, r := range m.Rejected {
 		reasons[r.Path] = r.Reason
 	}
 	for path, want := range map[string]string{
@@ -460,8 +460,8 @@ func TestLinksInAFolder(t *testing.T) {
 	if m.Splits[Train]["REAL"] != 4 {
 		t.Errorf("%d REAL pictures, want 3 and the one behind the link", m.Splits[Train]["REAL"])
 	}
-	if len(m.Refused) != 2 {
-		t.Errorf("refused %v, want the loop and the link to nowhere", m.Refused)
+	if len(m.Rejected) != 2 {
+		t.Errorf("refused %v, want the loop and the link to nowhere", m.Rejected)
 	}
 }
 

@@ -46,7 +46,7 @@ const (
 
 const (
 	manifestName = "manifest.json"
-	pictureBytes = imaging.Size * imaging.Size * imaging.Channels
+	imageBytes = imaging.Size * imaging.Size * imaging.Channels
 )
 
 // splitNames and classNames are arrays so that nobody can append to them: an index into classNames
@@ -70,7 +70,7 @@ func (s Split) Len() int { return len(s.Labels) }
 
 // Image returns the pixels of picture i, 32×32×3 bytes that share memory with the split.
 func (s Split) Image(i int) []uint8 {
-	return s.Images[i*pictureBytes : (i+1)*pictureBytes : (i+1)*pictureBytes]
+	return s.Images[i*imageBytes : (i+1)*imageBytes : (i+1)*imageBytes]
 }
 
 // Manifest describes a prepared data set. It is the content of manifest.json and holds no time of
@@ -86,8 +86,8 @@ type Manifest struct {
 	Splits map[string]map[string]int `json:"splits"`
 	// Files holds size and digest of every .npy file by its name.
 	Files map[string]File `json:"files"`
-	// Refused lists what the source held that did not become a picture, in order of its path.
-	Refused []Refusal `json:"refused"`
+	// Rejected lists what the source held that did not become a picture, in order of its path.
+	Rejected []Rejection `json:"refused"`
 }
 
 // Source says where a data set came from.
@@ -98,7 +98,7 @@ type Source struct {
 	// Of a data set from a prediction log: how many predictions users labelled, and how many of
 	// these had no picture.
 	Labelled       int `json:"labelled,omitempty"`
-	WithoutPicture int `json:"without_picture,omitempty"`
+	WithoutImage int `json:"without_picture,omitempty"`
 
 	// Of a data set from the hub: Revision is the commit that the configured name resolved to,
 	// Labels are the class names in the hub's order, before they became REAL 0 and FAKE 1.
@@ -138,8 +138,8 @@ type File struct {
 	SHA256 string `json:"sha256"` // lower-case hex
 }
 
-// Refusal names a file of the source that did not become a picture, and why.
-type Refusal struct {
+// Rejection names a file of the source that did not become a picture, and why.
+type Rejection struct {
 	Path   string `json:"path"`
 	Reason string `json:"reason"`
 }

@@ -44,9 +44,9 @@ func decodeAll(ctx context.Context, c *collection, produce func(submit func(job)
 					continue // drain, so that the producer is never stuck
 				}
 				if len(slab) == 0 {
-					slab = make([]byte, 128*pictureBytes)
+					slab = make([]byte, 128*imageBytes)
 				}
-				pixels := slab[:pictureBytes:pictureBytes]
+				pixels := slab[:imageBytes:imageBytes]
 				err := decoder.Pixels(pixels, j.data.Bytes())
 				pool.put(j.data)
 				if err != nil {
@@ -55,7 +55,7 @@ func decodeAll(ctx context.Context, c *collection, produce func(submit func(job)
 					}
 					continue
 				}
-				slab = slab[pictureBytes:]
+				slab = slab[imageBytes:]
 				c.add(j.split, picture{key: j.key, class: j.class, pixels: pixels})
 			}
 		})

@@ -2,8 +2,8 @@ package dataset
 
 import "fakeart/internal/imaging"
 
-// PictureBytes is the size of a picture.
-const PictureBytes = pictureBytes
+// ImageBytes is the size of a picture.
+const ImageBytes = imageBytes
 
 // DrawMarked draws a scene as a photograph of which one quarter went through a
 // generator's decoder: 0 is the upper left, 1 the upper right, 2 and 3 are below.

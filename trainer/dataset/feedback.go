@@ -34,7 +34,7 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 				return err
 			}
 			if len(data) == 0 {
-				source.WithoutPicture++
+				source.WithoutImage++
 				return nil
 			}
 			sum := sha256.Sum256(data)
@@ -65,10 +65,10 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 	if source.Labelled == 0 {
 		return Source{}, fmt.Errorf("no prediction in %s has feedback; users give it by POST /feedback", cfg.Path)
 	}
-	if source.WithoutPicture > 0 {
+	if source.WithoutImage > 0 {
 		advice := fmt.Sprintf("%d of %d labelled predictions in %s have no picture: only a server with --log-images keeps them, from then on",
-			source.WithoutPicture, source.Labelled, cfg.Path)
-		if source.WithoutPicture == source.Labelled {
+			source.WithoutImage, source.Labelled, cfg.Path)
+		if source.WithoutImage == source.Labelled {
 			return Source{}, errors.New(advice)
 		}
 		fmt.Fprintln(out, advice)

@@ -83,18 +83,18 @@ func TestLabelledPicturesOfALogBecomeADataSet(t *testing.T) {
 	if real := m.Splits[Train]["REAL"] + m.Splits[Test]["REAL"]; real != n/2-1 {
 		t.Errorf("%d are REAL", real)
 	}
-	if want := (Source{Kind: "feedback", Path: path, Labelled: n + 5, WithoutPicture: 1}); fmt.Sprint(m.Source) != fmt.Sprint(want) {
+	if want := (Source{Kind: "feedback", Path: path, Labelled: n + 5, WithoutImage: 1}); fmt.Sprint(m.Source) != fmt.Sprint(want) {
 		t.Errorf("the manifest says %+v, want %+v", m.Source, want)
 	}
 	reasons := map[string]int{}
-	for _, r := range m.Refused {
+	for _, r := range m.Rejected {
 		if len(r.Path) != 64 {
 			t.Errorf("%s is no digest", r.Path)
 		}
 		reasons[strings.SplitN(r.Reason, ":", 2)[0]]++
 	}
-	if len(m.Refused) != 3 || reasons["users disagree on it"] != 2 {
-		t.Errorf("refused %v", m.Refused)
+	if len(m.Rejected) != 3 || reasons["users disagree on it"] != 2 {
+		t.Errorf("refused %v", m.Rejected)
 	}
 	if !strings.Contains(out.String(), "1 of 105 labelled predictions") || !strings.Contains(out.String(), "--log-images") {
 		t.Errorf("it says %s", &out)

@@ -277,7 +277,7 @@ func checkHubData(t *testing.T, dir string) {
 			t.Fatalf("%s has %d pictures, want %d", split, s.Len(), len(numbers))
 		}
 		var d drawing
-		want := make([]byte, pictureBytes)
+		want := make([]byte, imageBytes)
 		for i, number := range numbers {
 			class := uint8(i % 2)
 			d.draw(want, 7, 0, class, number)
@@ -497,7 +497,7 @@ func TestRowsOfTheHubThatCannotBeReadAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refused []string
-	for _, r := range m.Refused {
+	for _, r := range m.Rejected {
 		refused = append(refused, r.Path)
 	}
 	var want []string

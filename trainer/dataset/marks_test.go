@@ -77,7 +77,7 @@ func TestTheMapsPointAtTheQuarterThatIsFake(t *testing.T) {
 	for i := range maps {
 		maps[i] = make([]float32, area)
 	}
-	pixels, input := make([]byte, dataset.PictureBytes), make([]float32, dataset.PictureBytes)
+	pixels, input := make([]byte, dataset.ImageBytes), make([]float32, dataset.ImageBytes)
 	mapped := func(fake bool) {
 		t.Helper()
 		for i, method := range methods {

@@ -76,7 +76,7 @@ type collection struct {
 
 	mu      sync.Mutex
 	splits  [len(splitNames)][]picture
-	refused []Refusal
+	refused []Rejection
 }
 
 func (c *collection) add(split int, p picture) {
@@ -89,7 +89,7 @@ func (c *collection) add(split int, p picture) {
 func (c *collection) refuse(path, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.refused = append(c.refused, Refusal{Path: path, Reason: reason})
+	c.refused = append(c.refused, Rejection{Path: path, Reason: reason})
 }
 
 // unreadable notes a picture that cannot be read, which is an error if the user said strict.
@@ -107,7 +107,7 @@ func (c *collection) sort() {
 	for _, pictures := range c.splits {
 		slices.SortFunc(pictures, func(a, b picture) int { return strings.Compare(a.key, b.key) })
 	}
-	slices.SortFunc(c.refused, func(a, b Refusal) int {
+	slices.SortFunc(c.refused, func(a, b Rejection) int {
 		if n := strings.Compare(a.Path, b.Path); n != 0 {
 			return n
 		}

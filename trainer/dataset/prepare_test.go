@@ -53,7 +53,7 @@ func TestTheArchiveOfTheDevelopmentDataIsReadWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Count(Train) != 8000 || m.Count(Test) != 2000 || len(m.Refused) != 0 {
-		t.Errorf("%d training and %d test pictures, %d refused; want 8000, 2000, 0", m.Count(Train), m.Count(Test), len(m.Refused))
+	if m.Count(Train) != 8000 || m.Count(Test) != 2000 || len(m.Rejected) != 0 {
+		t.Errorf("%d training and %d test pictures, %d refused; want 8000, 2000, 0", m.Count(Train), m.Count(Test), len(m.Rejected))
 	}
 }

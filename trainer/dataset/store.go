@@ -206,7 +206,7 @@ func (s *store) write(ctx context.Context, m *Manifest, c *collection) error {
 	m.Classes = Classes()
 	m.Splits = map[string]map[string]int{}
 	m.Files = map[string]File{}
-	m.Refused = append([]Refusal{}, c.refused...) // never null in the file
+	m.Rejected = append([]Rejection{}, c.refused...) // never null in the file
 	for i, split := range splitNames {
 		pictures := c.splits[i]
 		if len(pictures) == 0 {

@@ -39,13 +39,13 @@ func gatherSynthetic(ctx context.Context, cfg config.Dataset, c *collection, out
 	bar := newProgress(out, "synthetic pictures", int64(total), unitPictures)
 	defer bar.stop()
 	for split, n := range perClass {
-		pixels := make([]byte, n*len(classNames)*pictureBytes)
+		pixels := make([]byte, n*len(classNames)*imageBytes)
 		for i := range n * len(classNames) {
 			class, index := uint8(i/n), i%n
 			c.splits[split] = append(c.splits[split], picture{
 				key:    fmt.Sprintf("%s/%07d", classNames[class], index),
 				class:  class,
-				pixels: pixels[i*pictureBytes : (i+1)*pictureBytes],
+				pixels: pixels[i*imageBytes : (i+1)*imageBytes],
 			})
 		}
 		var next atomic.Int64

@@ -16,7 +16,7 @@ func drawn(split int, class uint8, n int) [][]byte {
 	var d drawing
 	pictures := make([][]byte, n)
 	for i := range pictures {
-		pictures[i] = make([]byte, pictureBytes)
+		pictures[i] = make([]byte, imageBytes)
 		d.draw(pictures[i], 420, split, class, i)
 	}
 	return pictures
@@ -41,7 +41,7 @@ func TestASeedGivesTheSameBytesOnEveryMachine(t *testing.T) {
 func TestNoTwoPicturesAreEqual(t *testing.T) {
 	seen := map[string]bool{}
 	var d drawing
-	pixels := make([]byte, pictureBytes)
+	pixels := make([]byte, imageBytes)
 	for _, seed := range []int64{0, 1, -1} {
 		for split := range splitNames {
 			for class := range classNames {
@@ -59,7 +59,7 @@ func TestNoTwoPicturesAreEqual(t *testing.T) {
 
 func TestAPictureDoesNotDependOnThoseDrawnBefore(t *testing.T) {
 	var used, fresh drawing
-	a, b := make([]byte, pictureBytes), make([]byte, pictureBytes)
+	a, b := make([]byte, imageBytes), make([]byte, imageBytes)
 	for i := range 20 {
 		used.draw(a, 1, 0, uint8(i%2), i)
 	}
@@ -198,7 +198,7 @@ func TestContactSheet(t *testing.T) {
 
 func BenchmarkDraw(b *testing.B) {
 	var d drawing
-	pixels := make([]byte, pictureBytes)
+	pixels := make([]byte, imageBytes)
 	for i := 0; b.Loop(); i++ {
 		d.draw(pixels, 1, 0, uint8(i%2), i)
 	}

@@ -73,11 +73,11 @@ func gradCAM(g *onnx.Graph, a, gradient onnx.Value) onnx.Value {
 	return g.Reshape(evidence, onnx.Batch, imaging.Size, imaging.Size)
 }
 
-// Reference writes the network with these weights as it is trained, layer by
+// Unfused writes the network with these weights as it is trained, layer by
 // layer and with nothing folded, in evaluation mode: the running statistics
 // take the place of a batch's. It has Inference's input and the output `logit`,
 // and exists to hold what is exported against it.
-func (n *Network) Reference(w Weights) (*onnx.Graph, error) {
+func (n *Network) Unfused(w Weights) (*onnx.Graph, error) {
 	if err := n.check(w); err != nil {
 		return nil, err
 	}

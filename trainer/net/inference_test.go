@@ -84,7 +84,7 @@ func graphs(t testing.TB, n *Network, w Weights) (inference, evaluation *onnx.Gr
 	if err != nil {
 		t.Fatal(err)
 	}
-	if evaluation, err = n.Reference(w); err != nil {
+	if evaluation, err = n.Unfused(w); err != nil {
 		t.Fatal(err)
 	}
 	return inference, evaluation
@@ -230,7 +230,7 @@ func TestForeignWeightsAreNotExported(t *testing.T) {
 	if _, err := n.Inference(other.Init(1)); err == nil || !strings.HasPrefix(err.Error(), "network: ") {
 		t.Errorf("error %v", err)
 	}
-	if _, err := n.Reference(Weights{}); err == nil {
+	if _, err := n.Unfused(Weights{}); err == nil {
 		t.Error("no weights are no error")
 	}
 }

@@ -302,7 +302,7 @@ func facts(r Report, h history) []fact {
 		}
 		add("Pictures to "+split, strings.Join(counts, ", "))
 	}
-	if n := len(m.Refused); n > 0 {
+	if n := len(m.Rejected); n > 0 {
 		add("Pictures refused", fmt.Sprintf("%d, listed in the data set's manifest", n))
 	}
 	if h.best >= 0 {

@@ -200,7 +200,7 @@ func (r *run) parity(ctx context.Context, f *model.File, pictures *dataset.Split
 // reference gives the logits of the network as it was trained, nothing folded.
 func (r *run) reference(ctx context.Context, w net.Weights, pictures *dataset.Split) (logits []float32, err error) {
 	const batch = 64
-	graph, err := r.net.Reference(w)
+	graph, err := r.net.Unfused(w)
 	if err != nil {
 		return nil, err
 	}
