@@ -19,7 +19,7 @@ func BenchmarkPredict(b *testing.B) {
 			addr, request := m.fronts[0].listener.Addr().String(), pictureRequest("/predict", 32, 32)
 			b.ReportAllocs()
 			b.ResetTimer()
-			if _, err := load.Closed(b.Context(), addr, request, 16, load.Limit{Requests: b.N}); err != nil {
+			if _, err := load.ClosedLoop(b.Context(), addr, request, 16, load.Limit{Requests: b.N}); err != nil {
 				b.Fatal(err)
 			}
 			b.StopTimer() // closing takes its time

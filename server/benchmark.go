@@ -308,10 +308,10 @@ func (b *bench) rate(ctx context.Context, s setup) (*load.Run, error) {
 			request = b.small
 		}
 		defer b.beside(ctx, c, s.beside)()
-		if _, err := load.Closed(ctx, c.addr, request, b.Connections, load.Limit{Time: b.Time / 3}); err != nil {
+		if _, err := load.ClosedLoop(ctx, c.addr, request, b.Connections, load.Limit{Time: b.Time / 3}); err != nil {
 			return nil, err
 		}
-		return load.Closed(ctx, c.addr, request, b.Connections, load.Limit{Time: b.Time})
+		return load.ClosedLoop(ctx, c.addr, request, b.Connections, load.Limit{Time: b.Time})
 	})
 }
 
@@ -321,7 +321,7 @@ func (b *bench) beside(ctx context.Context, c *child, request []byte) (end func(
 	var group sync.WaitGroup
 	if request != nil {
 		// What they get counts nowhere: under full load many of them are refused.
-		group.Go(func() { _, _ = load.Closed(ctx, c.addr, request, explaining, load.Limit{Time: time.Hour}) })
+		group.Go(func() { _, _ = load.ClosedLoop(ctx, c.addr, request, explaining, load.Limit{Time: time.Hour}) })
 	}
 	return func() {
 		cancel()
@@ -343,7 +343,7 @@ func (b *bench) with(ctx context.Context, s setup, measure func(*child) (*load.R
 func (b *bench) coldStart(ctx context.Context, s setup) (took time.Duration, err error) {
 	began := time.Now()
 	_, err = b.with(ctx, s, func(c *child) (*load.Run, error) {
-		run, err := load.Closed(ctx, c.addr, b.small, 1, load.Limit{Requests: 1})
+		run, err := load.ClosedLoop(ctx, c.addr, b.small, 1, load.Limit{Requests: 1})
 		took = time.Since(began)
 		return run, err
 	})
@@ -353,13 +353,13 @@ func (b *bench) coldStart(ctx context.Context, s setup) (took time.Duration, err
 // memory is the resident memory in MB (10⁶ bytes) after few and after many requests.
 func (b *bench) memory(ctx context.Context, s setup) (first, last float64, err error) {
 	_, err = b.with(ctx, s, func(c *child) (*load.Run, error) {
-		if _, err := load.Closed(ctx, c.addr, b.small, b.Connections, load.Limit{Requests: warmRequests}); err != nil {
+		if _, err := load.ClosedLoop(ctx, c.addr, b.small, b.Connections, load.Limit{Requests: warmRequests}); err != nil {
 			return nil, err
 		}
 		if first, err = c.resident(); err != nil {
 			return nil, err
 		}
-		if _, err := load.Closed(ctx, c.addr, b.small, b.Connections, load.Limit{Requests: b.Requests - warmRequests}); err != nil {
+		if _, err := load.ClosedLoop(ctx, c.addr, b.small, b.Connections, load.Limit{Requests: b.Requests - warmRequests}); err != nil {
 			return nil, err
 		}
 		last, err = c.resident()

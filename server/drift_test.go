@@ -187,11 +187,11 @@ func BenchmarkPredictBesideDrift(b *testing.B) {
 			}
 			m := startMain(b, NewMain(config, slog.New(slog.DiscardHandler)))
 			addr, request := m.fronts[0].listener.Addr().String(), pictureRequest("/predict", 32, 32)
-			if _, err := load.Closed(b.Context(), addr, request, 16, load.Limit{Requests: 2 * driftRows}); err != nil {
+			if _, err := load.ClosedLoop(b.Context(), addr, request, 16, load.Limit{Requests: 2 * driftRows}); err != nil {
 				b.Fatal(err) // more records than one look compares
 			}
 			b.ResetTimer()
-			if _, err := load.Closed(b.Context(), addr, request, 16, load.Limit{Requests: b.N}); err != nil {
+			if _, err := load.ClosedLoop(b.Context(), addr, request, 16, load.Limit{Requests: b.N}); err != nil {
 				b.Fatal(err)
 			}
 			b.StopTimer()

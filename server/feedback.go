@@ -59,7 +59,7 @@ func (m *Main) hear(ctx context.Context, r FeedbackRequest) (*Feedback, error) {
 	defer cancel()
 	h, err := m.predictions.Feedback(ctx, predlog.Feedback{ID: r.ID, Time: time.Now(), Label: r.Label, Comment: r.Comment})
 	switch {
-	case errors.Is(err, predlog.ErrUnknown):
+	case errors.Is(err, predlog.ErrUnknownPrediction):
 		return nil, newProblem(fiber.StatusNotFound, fmt.Sprintf("there is no prediction %s in the log (any more)", r.ID))
 	case errors.Is(err, predlog.ErrNoFeedback):
 		return nil, newProblem(fiber.StatusNotFound, "this server keeps no feedback (--feedback-topic)")
@@ -70,13 +70,13 @@ func (m *Main) hear(ctx context.Context, r FeedbackRequest) (*Feedback, error) {
 		return nil, huma.ErrorWithHeaders(newProblem(fiber.StatusServiceUnavailable, "the feedback cannot be stored now: the prediction log cannot be written; try again"),
 			http.Header{fiber.HeaderRetryAfter: {"1"}})
 	}
-	f := &Feedback{ID: h.ID, Label: h.Label, Comment: h.Comment, Time: h.Time, Verdict: h.Verdict}
+	f := &Feedback{ID: h.ID, Label: h.Label, Comment: h.Comment, Time: h.Time, Verdict: h.PredictedLabel}
 	correct := "unknown"
-	if h.Verdict != "" {
-		right := h.Verdict == h.Label
+	if h.PredictedLabel != "" {
+		right := h.PredictedLabel == h.Label
 		f.Correct, correct = &right, fmt.Sprint(right)
 	}
-	if !h.Again {
+	if !h.Duplicate {
 		m.metrics.Feedback(h.Label, correct)
 		m.accuracy.stale.Store(true)
 	}

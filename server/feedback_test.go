@@ -335,10 +335,10 @@ type withFeedback struct {
 
 type failingFeedback struct{ failingStore }
 
-func (s *failingFeedback) Knows(context.Context, string) (bool, error) { return true, nil }
+func (s *failingFeedback) HasPrediction(context.Context, string) (bool, error) { return true, nil }
 
-func (s *failingFeedback) Feedback(_ context.Context, f predlog.Feedback) (predlog.Heard, error) {
-	return predlog.Heard{Feedback: f, Verdict: "FAKE"}, s.Write(context.Background(), nil)
+func (s *failingFeedback) Feedback(_ context.Context, f predlog.Feedback) (predlog.FeedbackResult, error) {
+	return predlog.FeedbackResult{Feedback: f, PredictedLabel: "FAKE"}, s.Write(context.Background(), nil)
 }
 
 func startWithFeedback(t *testing.T) withFeedback {

@@ -4,4 +4,4 @@ package main
 
 // Gone would tell whether the client has closed the connection; here that is found
 // out when the answer is written.
-func (c *conn) Gone() bool { return false }
+func (c *conn) Disconnected() bool { return false }

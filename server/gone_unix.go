@@ -11,7 +11,7 @@ import (
 // Gone tells whether the client has closed the connection while its request is
 // worked on. A client that only says that it will send no more counts as gone, as
 // with net/http: none that waits for an answer does that.
-func (c *conn) Gone() bool {
+func (c *conn) Disconnected() bool {
 	raw, ok := c.Conn.(syscall.Conn)
 	if !ok {
 		return false

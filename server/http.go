@@ -140,13 +140,13 @@ func (m *Main) serveWith(app *fiber.App) {
 		if wrong := ambiguous(&c.Request.Header); wrong != "" {
 			writeProblem(&c.Response, fiber.StatusBadRequest, "the header is not well-formed: "+wrong)
 			c.Response.SetConnectionClose()
-			m.metrics.Route(unmatched, otherMethod).Answered(fiber.StatusBadRequest, time.Since(c.Time()))
+			m.metrics.Route(unmatched, otherMethod).Observe(fiber.StatusBadRequest, time.Since(c.Time()))
 		} else if slices.Contains(fiber.DefaultMethods, string(c.Method())) {
 			handle(c)
 		} else {
 			// Fiber itself answers a method that it does not know in plain text, and nobody counts it.
 			writeProblem(&c.Response, fiber.StatusNotImplemented, fmt.Sprintf("the method %.20q is not known", c.Method()))
-			m.metrics.Route(unmatched, otherMethod).Answered(fiber.StatusNotImplemented, time.Since(c.Time()))
+			m.metrics.Route(unmatched, otherMethod).Observe(fiber.StatusNotImplemented, time.Since(c.Time()))
 		}
 		if c.RequestBodyStream() != nil && !s.bodyRead && c.Request.Header.ContentLength() != 0 {
 			// What was not read would be taken for the next request.
@@ -241,7 +241,7 @@ func (m *Main) observe(c *fiber.Ctx) (err error) {
 	}
 	took := time.Since(began)
 	route := m.route(c)
-	route.Answered(status, took)
+	route.Observe(status, took)
 	if span != nil {
 		endTrace(span, c, route.Pattern, status)
 	}
@@ -336,7 +336,7 @@ func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.D
 		slog.String("request_id", s.id),
 	}
 	if s.traceID != "" {
-		attrs = append(attrs, slog.String(telemetry.TraceKey, m.tracing.LogName(s.traceID)))
+		attrs = append(attrs, slog.String(telemetry.TraceKey, m.tracing.CloudTraceName(s.traceID)))
 	}
 	m.log.LogAttrs(context.Background(), level, "request", attrs...)
 }
@@ -346,13 +346,13 @@ func (m *Main) refusal(err error) error {
 	switch {
 	case errors.Is(err, infer.ErrNoModel):
 		return m.models.missing()
-	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrClosed), errors.Is(err, infer.ErrManyExplanations):
+	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrClosed), errors.Is(err, infer.ErrTooManyExplanations):
 		return busy(err.Error())
 	case errors.Is(err, explain.ErrNoGradCAM):
 		return fiber.NewError(fiber.StatusUnprocessableEntity, err.Error())
 	case errors.Is(err, infer.ErrDeadline), errors.Is(err, context.DeadlineExceeded):
 		return busy("the request was not answered in time")
-	case errors.Is(err, infer.ErrGone):
+	case errors.Is(err, infer.ErrDisconnected):
 		return errGone
 	}
 	return err
@@ -361,7 +361,7 @@ func (m *Main) refusal(err error) error {
 // handleUnread answers, and counts, what fasthttp could not make a request of.
 func (m *Main) handleUnread(c *fiber.Ctx, err error) error {
 	err = m.handleError(c, err)
-	m.metrics.Route(unmatched, otherMethod).Answered(c.Response().StatusCode(), 0)
+	m.metrics.Route(unmatched, otherMethod).Observe(c.Response().StatusCode(), 0)
 	return err
 }
 

@@ -40,7 +40,7 @@ type deployments struct {
 	metrics *telemetry.Metrics
 	log     *slog.Logger
 	source  *source.Source // that of --model
-	places  *source.Places // where else models may come from; nil is from everywhere
+	places  *source.Allowlist // where else models may come from; nil is from everywhere
 	options source.Options // for them
 	every   time.Duration  // how often watch looks
 
@@ -185,7 +185,7 @@ func (d *deployments) use(file *model.File, object source.Object) error {
 		d.previous.Store(before)
 	}
 	md := file.Metadata
-	d.metrics.InUse(file.Digest, md.Name, md.DataDigest, md.Preprocessing)
+	d.metrics.SetModel(file.Digest, md.Name, md.DataDigest, md.Preprocessing)
 	return nil
 }
 
@@ -247,7 +247,7 @@ func (s *served) document() ModelInUse {
 	md := s.file.Metadata
 	explanations := []string{}
 	for _, method := range explain.Methods() {
-		if infer.Explains(s.file, method) {
+		if infer.CanExplain(s.file, method) {
 			explanations = append(explanations, string(method))
 		}
 	}

@@ -210,7 +210,7 @@ func (x *exchange) take() error {
 	case form.IsMultipart(contentType):
 		parts, err := form.Parts(x.parts, contentType, data, formField, most)
 		switch {
-		case errors.Is(err, form.ErrType):
+		case errors.Is(err, form.ErrContentType):
 			return fiber.NewError(fiber.StatusUnsupportedMediaType, err.Error())
 		case errors.Is(err, form.ErrTooMany):
 			return fiber.NewError(fiber.StatusRequestEntityTooLarge, err.Error())
@@ -346,7 +346,7 @@ func (x *exchange) judge() error {
 		if i > 0 {
 			// Between two pictures it costs nothing to look whether it is worth while.
 			if err = x.Err(); err == nil && x.gone() {
-				err = infer.ErrGone
+				err = infer.ErrDisconnected
 			}
 			if err != nil {
 				break
@@ -400,7 +400,7 @@ func (x *exchange) peer() infer.Peer {
 
 func (x *exchange) gone() bool {
 	p := x.peer()
-	return p != nil && p.Gone()
+	return p != nil && p.Disconnected()
 }
 
 // decode turns the picture into the model's input and submits it. A picture that

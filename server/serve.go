@@ -186,8 +186,8 @@ func (m *Main) openModel(ctx context.Context) (err error) {
 		m.afterBatch = m.metrics.Batch
 	}
 	m.engine, err = infer.New(infer.Options{
-		Workers: c.workers(), MaxBatch: c.MaxBatch, Queue: c.Queue, Observe: m.afterBatch,
-		Explained: m.metrics.Explained, Hurry: m.hurry,
+		Workers: c.workers(), MaxBatch: c.MaxBatch, Queue: c.Queue, ObserveBatch: m.afterBatch,
+		ObserveExplanation: m.metrics.Explained, CancelExplanations: m.hurry,
 	})
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func (m *Main) openModel(ctx context.Context) (err error) {
 	}
 	m.models = &deployments{engine: m.engine, metrics: m.metrics, log: m.log, source: from, every: time.Duration(c.ModelWatch)}
 	if len(c.ModelSource) > 0 {
-		places, err := source.ParsePlaces(c.ModelSource)
+		places, err := source.ParseAllowlist(c.ModelSource)
 		if err != nil {
 			return err
 		}

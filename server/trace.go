@@ -24,11 +24,11 @@ func (h headerCarrier) Keys() []string        { return nil } // which only bagga
 // begins its span. It returns nil when there is none to end.
 func (m *Main) beginTrace(c *fiber.Ctx, s *requestState) trace.Span {
 	header := &c.Request().Header
-	if !m.tracing.On() && len(header.Peek("traceparent")) == 0 {
+	if !m.tracing.Enabled() && len(header.Peek("traceparent")) == 0 {
 		return nil
 	}
-	ctx := telemetry.Remote(context.Background(), headerCarrier{header})
-	if !m.tracing.On() {
+	ctx := telemetry.ExtractTraceContext(context.Background(), headerCarrier{header})
+	if !m.tracing.Enabled() {
 		if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
 			s.traceID = id.String()
 		}

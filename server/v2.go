@@ -128,7 +128,7 @@ func (m *Main) handleV2Infer(c *fiber.Ctx) error {
 	if err := x.judgeTensor(t); err != nil {
 		return err
 	}
-	body, length, err := t.request.AppendAnswer(x.answer, oip.Answer{
+	body, length, err := t.request.AppendResponse(x.answer, oip.Result{
 		ModelName: modelName, ModelVersion: x.served.file.Digest, Logit: t.logits, Embedding: t.embeddings,
 	})
 	if err != nil {

@@ -43,9 +43,9 @@ func Server(t *testing.T, scraper ...string) *Metrics {
 		Accuracy: func() (float64, bool) { return 1, true },
 	})
 	// A vector has no series before its first event.
-	served.Route("/predict", "POST").Answered(200, time.Millisecond)
+	served.Route("/predict", "POST").Observe(200, time.Millisecond)
 	served.Model("sha256:1", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
-	served.InUse("sha256:1", "cnn", "sha256:2", "v1")
+	served.SetModel("sha256:1", "cnn", "sha256:2", "v1")
 	served.Drift(&drift.Result{Columns: []drift.Column{{Name: "probability", Scores: map[string]float64{"ks": 0.1}}}}, 100, time.Now())
 
 	response := httptest.NewRecorder()

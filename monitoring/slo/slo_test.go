@@ -64,7 +64,7 @@ func scrape(t *testing.T) string {
 	})
 	for _, route := range []string{"/predict", "/model/"} {
 		for _, status := range []int{200, 303, 400, 499, 503} {
-			m.Route(route, "POST").Answered(status, time.Millisecond)
+			m.Route(route, "POST").Observe(status, time.Millisecond)
 		}
 	}
 	response := httptest.NewRecorder()

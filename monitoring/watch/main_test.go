@@ -77,7 +77,7 @@ func serve(kind string) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(10 * time.Millisecond):
-			metrics.Route("/predict", "POST").Answered(200, took)
+			metrics.Route("/predict", "POST").Observe(200, took)
 		}
 	}
 }

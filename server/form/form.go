@@ -14,10 +14,10 @@ import (
 
 // The kinds of failure, for errors.Is. The errors of Parts wrap one of them.
 var (
-	// ErrType means that the content type is not that of a form.
-	ErrType = errors.New("not a form")
-	// ErrBroken means that the form is not well-formed or breaks off.
-	ErrBroken = errors.New("broken form")
+	// ErrContentType means that the content type is not that of a form.
+	ErrContentType = errors.New("not a form")
+	// ErrMalformed means that the form is not well-formed or breaks off.
+	ErrMalformed = errors.New("broken form")
 	// ErrMissing means that the form has no such field.
 	ErrMissing = errors.New("the form lacks a field")
 	// ErrTooMany means that the field is there more often than is allowed.
@@ -201,14 +201,14 @@ func hasFoldedPrefix(line, prefix []byte) bool {
 func read(dst [][]byte, contentType string, body []byte, field string, limit int) ([][]byte, error) {
 	mediaType, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the content type %.80q: %w", ErrBroken, contentType, err)
+		return nil, fmt.Errorf("%w: the content type %.80q: %w", ErrMalformed, contentType, err)
 	}
 	if mediaType != "multipart/form-data" {
-		return nil, fmt.Errorf("%w: %.80s is not read; send multipart/form-data", ErrType, mediaType)
+		return nil, fmt.Errorf("%w: %.80s is not read; send multipart/form-data", ErrContentType, mediaType)
 	}
 	boundary := params["boundary"]
 	if boundary == "" {
-		return nil, fmt.Errorf("%w: the content type names no boundary", ErrBroken)
+		return nil, fmt.Errorf("%w: the content type names no boundary", ErrMalformed)
 	}
 	begin := len(dst)
 	var others []string
@@ -217,12 +217,12 @@ func read(dst [][]byte, contentType string, body []byte, field string, limit int
 		if errors.Is(err, io.EOF) {
 			// The reader says the same of a form that breaks off between two parts.
 			if !bytes.Contains(body, []byte("--"+boundary+"--")) {
-				return nil, fmt.Errorf("%w: it ends without its closing boundary", ErrBroken)
+				return nil, fmt.Errorf("%w: it ends without its closing boundary", ErrMalformed)
 			}
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrBroken, err)
+			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
 		if name := part.FormName(); name != field {
 			if len(others) < 10 {
@@ -235,7 +235,7 @@ func read(dst [][]byte, contentType string, body []byte, field string, limit int
 		}
 		content, err := io.ReadAll(part)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrBroken, err)
+			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
 		dst = append(dst, content)
 	}

@@ -111,17 +111,17 @@ func TestPartsRefuses(t *testing.T) {
 	}{
 		{"too many", goodType, good, 1, ErrTooMany, "more than 1"},
 		{"none of the name", otherType, other, 9, ErrMissing, `"file"`},
-		{"nothing", goodType, nil, 9, ErrBroken, ""},
-		{"another boundary", "multipart/form-data; boundary=x", good, 9, ErrBroken, ""},
-		{"no boundary", "multipart/form-data", good, 9, ErrBroken, "boundary"},
-		{"an empty boundary", "multipart/form-data; boundary=", good, 9, ErrBroken, "boundary"},
-		{"a boundary that is none", "multipart/form-data; boundary=\"", good, 9, ErrBroken, ""},
-		{"another multipart", "multipart/mixed; boundary=" + boundary, good, 9, ErrType, "multipart/mixed"},
-		{"a form that breaks off in its last boundary", goodType, good[:len(good)-4], 9, ErrBroken, ""},
-		{"a form that breaks off between two parts", goodType, good[:bytes.LastIndex(good, []byte("\r\nContent-Disposition"))+2], 9, ErrBroken, ""},
-		{"a form that breaks off in a part", goodType, good[:bytes.Index(good, []byte("two"))+1], 9, ErrBroken, ""},
-		{"a form that breaks off in a header", goodType, good[:80], 9, ErrBroken, ""},
-		{"a header without an end", goodType, slices.Concat([]byte("--"+boundary+"\r\nA: "), bytes.Repeat([]byte("x"), 1<<20)), 9, ErrBroken, ""},
+		{"nothing", goodType, nil, 9, ErrMalformed, ""},
+		{"another boundary", "multipart/form-data; boundary=x", good, 9, ErrMalformed, ""},
+		{"no boundary", "multipart/form-data", good, 9, ErrMalformed, "boundary"},
+		{"an empty boundary", "multipart/form-data; boundary=", good, 9, ErrMalformed, "boundary"},
+		{"a boundary that is none", "multipart/form-data; boundary=\"", good, 9, ErrMalformed, ""},
+		{"another multipart", "multipart/mixed; boundary=" + boundary, good, 9, ErrContentType, "multipart/mixed"},
+		{"a form that breaks off in its last boundary", goodType, good[:len(good)-4], 9, ErrMalformed, ""},
+		{"a form that breaks off between two parts", goodType, good[:bytes.LastIndex(good, []byte("\r\nContent-Disposition"))+2], 9, ErrMalformed, ""},
+		{"a form that breaks off in a part", goodType, good[:bytes.Index(good, []byte("two"))+1], 9, ErrMalformed, ""},
+		{"a form that breaks off in a header", goodType, good[:80], 9, ErrMalformed, ""},
+		{"a header without an end", goodType, slices.Concat([]byte("--"+boundary+"\r\nA: "), bytes.Repeat([]byte("x"), 1<<20)), 9, ErrMalformed, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			parts, err := Parts(nil, test.contentType, test.body, "data", test.limit)

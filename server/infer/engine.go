@@ -29,8 +29,8 @@ var (
 	ErrClosed = errors.New("the server is stopping")
 	// ErrDeadline means that the call's time was up before its pictures had their turn.
 	ErrDeadline = errors.New("the request's time is up")
-	// ErrGone means that whoever asked no longer waits for the answer.
-	ErrGone = errors.New("the client is gone")
+	// ErrDisconnected means that whoever asked no longer waits for the answer.
+	ErrDisconnected = errors.New("the client is gone")
 )
 
 // Options says how large an engine is.
@@ -41,14 +41,14 @@ type Options struct {
 	MaxBatch int
 	// Queue is the most pictures that may be admitted and not answered.
 	Queue int
-	// Observe, unless nil, is called after each batch with its size and the time it
+	// ObserveBatch, unless nil, is called after each batch with its size and the time it
 	// took. It may be called by several goroutines at once.
-	Observe func(pictures int, took time.Duration)
-	// Explained, unless nil, is called after each explanation with the time it took
+	ObserveBatch func(pictures int, took time.Duration)
+	// ObserveExplanation, unless nil, is called after each explanation with the time it took
 	// from its turn on. It may be called by several goroutines at once.
-	Explained func(method explain.Method, took time.Duration)
-	// Hurry ends explanations once it is closed; nil never is.
-	Hurry <-chan struct{}
+	ObserveExplanation func(method explain.Method, took time.Duration)
+	// CancelExplanations ends explanations once it is closed; nil never is.
+	CancelExplanations <-chan struct{}
 }
 
 // Engine runs the current model. It is safe for concurrent use.
@@ -116,7 +116,7 @@ func (e *Engine) Close() error {
 // Peer is who waits for the answer to a call.
 type Peer interface {
 	// Gone tells whether nobody waits any more.
-	Gone() bool
+	Disconnected() bool
 }
 
 // Call is the way of one request through the engine: Admit, then for each picture
@@ -253,7 +253,7 @@ func (c *Call) Submit(j *Job) {
 // Under normal load no picture waits that long, so that the look costs nothing.
 const peerInterval = 25 * time.Millisecond
 
-// Wait returns when the picture has been judged, or with ErrDeadline or ErrGone
+// Wait returns when the picture has been judged, or with ErrDeadline or ErrDisconnected
 // when there is no use in waiting any longer, or with the failure of the session.
 // After an error of any kind the job is gone: it must not be used or freed.
 func (c *Call) Wait(j *Job) error {
@@ -270,8 +270,8 @@ func (c *Call) Wait(j *Job) error {
 		switch {
 		case left <= peerInterval:
 			reason = ErrDeadline
-		case c.peer != nil && c.peer.Gone():
-			reason = ErrGone
+		case c.peer != nil && c.peer.Disconnected():
+			reason = ErrDisconnected
 		default:
 			continue
 		}
@@ -359,7 +359,7 @@ func (e *Engine) run(id int, jobs []*Job) {
 		j.err, j.Started, j.Ended = err, started, ended
 		j.done <- struct{}{} // never blocks: there is room for one, and one is sent
 	}
-	if e.options.Observe != nil {
-		e.options.Observe(len(jobs), ended.Sub(started))
+	if e.options.ObserveBatch != nil {
+		e.options.ObserveBatch(len(jobs), ended.Sub(started))
 	}
 }

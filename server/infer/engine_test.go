@@ -117,7 +117,7 @@ func judge(e *Engine, deadline time.Time, peer Peer, reds ...float32) (logits []
 
 func TestEachPictureGetsItsOwnAnswer(t *testing.T) {
 	var batches, pictures atomic.Int64
-	e := open(t, Options{Workers: 2, MaxBatch: 8, Queue: 1000, Observe: func(n int, took time.Duration) {
+	e := open(t, Options{Workers: 2, MaxBatch: 8, Queue: 1000, ObserveBatch: func(n int, took time.Duration) {
 		if n < 1 || n > 8 || took <= 0 {
 			t.Errorf("a batch of %d took %s", n, took)
 		}
@@ -160,7 +160,7 @@ func hold(t *testing.T, queue int) (e *Engine, release func()) {
 	t.Helper()
 	gate := make(chan struct{})
 	release = sync.OnceFunc(func() { close(gate) })
-	e = open(t, Options{Workers: 1, MaxBatch: 4, Queue: queue, Observe: func(int, time.Duration) { <-gate }})
+	e = open(t, Options{Workers: 1, MaxBatch: 4, Queue: queue, ObserveBatch: func(int, time.Duration) { <-gate }})
 	t.Cleanup(release)
 	if _, err := judge(e, soon(), nil, 1); err != nil {
 		t.Fatal(err)
@@ -203,7 +203,7 @@ func TestAFullQueueRefusesWholeRequests(t *testing.T) {
 // peer is a client that goes away when told to.
 type peer struct{ gone atomic.Bool }
 
-func (p *peer) Gone() bool { return p.gone.Load() }
+func (p *peer) Disconnected() bool { return p.gone.Load() }
 
 func TestNobodyWaitsLongerThanThereIsSense(t *testing.T) {
 	e, release := hold(t, 10)
@@ -215,7 +215,7 @@ func TestNobodyWaitsLongerThanThereIsSense(t *testing.T) {
 	}
 	var p peer
 	time.AfterFunc(10*time.Millisecond, func() { p.gone.Store(true) })
-	if _, err := judge(e, soon(), &p, 1); !errors.Is(err, ErrGone) {
+	if _, err := judge(e, soon(), &p, 1); !errors.Is(err, ErrDisconnected) {
 		t.Errorf("without a client: %v", err)
 	}
 	release()

@@ -22,27 +22,27 @@ const explainBatch = 4
 // would each be worked on until their time is up, and none be answered.
 const maxExplanations = 256
 
-// ErrManyExplanations means that too many verdicts wait to be explained; the call may be
+// ErrTooManyExplanations means that too many verdicts wait to be explained; the call may be
 // tried again later.
-var ErrManyExplanations = errors.New("too many verdicts are waiting to be explained")
+var ErrTooManyExplanations = errors.New("too many verdicts are waiting to be explained")
 
-// Explains tells whether verdicts of the model can be explained by the method.
-func Explains(file *model.File, method explain.Method) bool {
+// CanExplain tells whether verdicts of the model can be explained by the method.
+func CanExplain(file *model.File, method explain.Method) bool {
 	return method != explain.GradCAM || file.HasGradCAM()
 }
 
 // AdmitExplanations reserves places for explaining so many of the call's pictures. It
-// fails at once with ErrManyExplanations when there is no room, which there always is
+// fails at once with ErrTooManyExplanations when there is no room, which there always is
 // for a call that is alone, or with explain.ErrNoGradCAM. Close frees the places that
 // are left.
 func (c *Call) AdmitExplanations(method explain.Method, pictures int) error {
-	if !Explains(c.model.File, method) {
+	if !CanExplain(c.model.File, method) {
 		return explain.ErrNoGradCAM
 	}
 	n := int64(pictures)
 	if waiting := &c.engine.explanations; waiting.Add(n) > max(maxExplanations, n) {
 		waiting.Add(-n)
-		return ErrManyExplanations
+		return ErrTooManyExplanations
 	}
 	c.explanations += n
 	return nil
@@ -51,8 +51,8 @@ func (c *Call) AdmitExplanations(method explain.Method, pictures int) error {
 // Explain fills dst with the map by the method of a verdict about a picture that Wait
 // has returned without an error. Explanations have sessions of their own, few at once:
 // it waits for its turn, and gives way to pictures that wait for a verdict. It fails
-// with ErrDeadline or ErrGone like Wait, also halfway, with ErrClosed once
-// Options.Hurry is closed, with explain.ErrNoGradCAM, or with the session's failure.
+// with ErrDeadline or ErrDisconnected like Wait, also halfway, with ErrClosed once
+// Options.CancelExplanations is closed, with explain.ErrNoGradCAM, or with the session's failure.
 // Each picture uses one of the places of AdmitExplanations.
 func (c *Call) Explain(dst []float32, method explain.Method, j *Job, fake bool) error {
 	if c.explanations == 0 {
@@ -76,8 +76,8 @@ func (c *Call) Explain(dst []float32, method explain.Method, j *Job, fake bool) 
 	if err := explain.Map(dst, method, heeding{s, c}, j.Input, fake); err != nil {
 		return err
 	}
-	if e.options.Explained != nil {
-		e.options.Explained(method, time.Since(began))
+	if e.options.ObserveExplanation != nil {
+		e.options.ObserveExplanation(method, time.Since(began))
 	}
 	return nil
 }
@@ -124,15 +124,15 @@ func (e *Engine) spare() bool {
 // worthwhile tells why the call need not go on, or nil.
 func (c *Call) worthwhile() error {
 	select {
-	case <-c.engine.options.Hurry:
+	case <-c.engine.options.CancelExplanations:
 		return ErrClosed
 	default:
 	}
 	switch {
 	case !time.Now().Before(c.deadline):
 		return ErrDeadline
-	case c.peer != nil && c.peer.Gone():
-		return ErrGone
+	case c.peer != nil && c.peer.Disconnected():
+		return ErrDisconnected
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func explaining(tb testing.TB, scale float64) []byte {
 // leaving is a peer that goes away when told to.
 type leaving struct{ atomic.Bool }
 
-func (l *leaving) Gone() bool { return l.Load() }
+func (l *leaving) Disconnected() bool { return l.Load() }
 
 // judged admits a picture, red in its first row alone, and waits for its verdict.
 func judged(t *testing.T, e *Engine, deadline time.Time, peer Peer) (*Call, *Job) {
@@ -70,7 +70,7 @@ func judged(t *testing.T, e *Engine, deadline time.Time, peer Peer) (*Call, *Job
 
 func TestExplainMakesTheMapOfTheVerdict(t *testing.T) {
 	var explained sync.Map
-	e := open(t, Options{Workers: 2, MaxBatch: 4, Queue: 10, Explained: func(m explain.Method, took time.Duration) {
+	e := open(t, Options{Workers: 2, MaxBatch: 4, Queue: 10, ObserveExplanation: func(m explain.Method, took time.Duration) {
 		if took <= 0 {
 			t.Errorf("%s took %s", m, took)
 		}
@@ -153,7 +153,7 @@ func TestNoMoreIsToBeExplainedThanCanBe(t *testing.T) {
 	if err := alone.AdmitExplanations(explain.Occlusion, 2*maxExplanations); err != nil {
 		t.Errorf("a call that is alone: %v", err)
 	}
-	if err := other.AdmitExplanations(explain.Occlusion, 1); !errors.Is(err, ErrManyExplanations) {
+	if err := other.AdmitExplanations(explain.Occlusion, 1); !errors.Is(err, ErrTooManyExplanations) {
 		t.Errorf("error %v", err)
 	}
 	other.Close()
@@ -194,7 +194,7 @@ func TestADamagedGradCAMFailsTheExplanationAlone(t *testing.T) {
 
 func TestAnExplanationWaitsForItsTurnAsLongAsItIsWorthWhile(t *testing.T) {
 	hurry := make(chan struct{})
-	e := open(t, Options{Workers: 3, MaxBatch: 1, Queue: 10, Hurry: hurry}) // three workers, one explanation at once
+	e := open(t, Options{Workers: 3, MaxBatch: 1, Queue: 10, CancelExplanations: hurry}) // three workers, one explanation at once
 	for _, c := range []struct {
 		name     string
 		deadline time.Duration
@@ -203,7 +203,7 @@ func TestAnExplanationWaitsForItsTurnAsLongAsItIsWorthWhile(t *testing.T) {
 	}{
 		{"its turn comes", time.Minute, func(*leaving) { e.turns.Release(1) }, nil},
 		{"time is up", 50 * time.Millisecond, func(*leaving) {}, ErrDeadline},
-		{"the client goes", time.Minute, func(p *leaving) { p.Store(true) }, ErrGone},
+		{"the client goes", time.Minute, func(p *leaving) { p.Store(true) }, ErrDisconnected},
 		{"the server has to end", time.Minute, func(*leaving) { close(hurry) }, ErrClosed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -244,7 +244,7 @@ func TestAnExplanationEndsHalfwayWhenNobodyWaits(t *testing.T) {
 	peer := new(leaving)
 	call, j := judged(t, e, soon(), peer)
 	peer.Store(true)
-	if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); !errors.Is(err, ErrGone) {
+	if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); !errors.Is(err, ErrDisconnected) {
 		t.Errorf("error %v", err)
 	}
 	if n := len(call.Model().explainers); n != 1 || !e.turns.TryAcquire(1) {

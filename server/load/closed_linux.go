@@ -52,7 +52,7 @@ func closed(ctx context.Context, addr netip.AddrPort, request []byte, connection
 	}
 	events := make([]unix.EpollEvent, connections)
 	over := func() bool {
-		return limit.Requests > 0 && all.Answers == limit.Requests || limit.Time > 0 && time.Since(began) >= limit.Time || ctx.Err() != nil
+		return limit.Requests > 0 && all.Responses == limit.Requests || limit.Time > 0 && time.Since(began) >= limit.Time || ctx.Err() != nil
 	}
 	for !over() {
 		ready, err := wait(poll, events)
@@ -69,7 +69,7 @@ func closed(ctx context.Context, addr netip.AddrPort, request []byte, connection
 				continue
 			}
 			all.latencies = append(all.latencies, time.Since(c.began))
-			all.Answers++
+			all.Responses++
 			if limit.Requests == 0 || sent < limit.Requests {
 				if err := c.send(request); err != nil {
 					return nil, err

@@ -25,8 +25,8 @@ func Request(path, contentType string, body []byte) []byte {
 
 // Run is what one run measured.
 type Run struct {
-	// Answers is the number of answers with the status 200.
-	Answers int
+	// Responses is the number of answers with the status 200.
+	Responses int
 	// Took is how long the run took.
 	Took time.Duration
 	// latencies, sorted, one for each answer.
@@ -34,7 +34,7 @@ type Run struct {
 }
 
 // Rate is in answers a second.
-func (r *Run) Rate() float64 { return float64(r.Answers) / r.Took.Seconds() }
+func (r *Run) Rate() float64 { return float64(r.Responses) / r.Took.Seconds() }
 
 // Quantile is the latency that the share q of the answers, 0 to 1, did not exceed.
 func (r *Run) Quantile(q float64) time.Duration {
@@ -51,10 +51,10 @@ type Limit struct {
 	Requests int
 }
 
-// Closed sends the request on each of several connections, again as soon as it is
+// ClosedLoop sends the request on each of several connections, again as soon as it is
 // answered. Any answer but 200 ends the run with an error. addr must be on the
 // loopback interface.
-func Closed(ctx context.Context, addr string, request []byte, connections int, limit Limit) (*Run, error) {
+func ClosedLoop(ctx context.Context, addr string, request []byte, connections int, limit Limit) (*Run, error) {
 	return run(addr, limit, func(addr netip.AddrPort) (*Run, error) {
 		return closed(ctx, addr, request, connections, limit)
 	})
@@ -124,7 +124,7 @@ func goroutines(ctx context.Context, addr netip.AddrPort, request []byte, connec
 	if fault != nil {
 		return nil, fault
 	}
-	all.Answers = len(all.latencies)
+	all.Responses = len(all.latencies)
 	return &all, nil
 }
 

@@ -22,7 +22,7 @@ func serve(t *testing.T, handle http.HandlerFunc) string {
 
 // kinds are the ways of sending requests without a pause.
 var kinds = map[string]func(ctx context.Context, addr string, request []byte, connections int, limit Limit) (*Run, error){
-	"closed": Closed,
+	"closed": ClosedLoop,
 	"goroutines": func(ctx context.Context, addr string, request []byte, connections int, limit Limit) (*Run, error) {
 		return run(addr, limit, func(a netip.AddrPort) (*Run, error) {
 			return goroutines(ctx, a, request, connections, limit, nil)
@@ -47,7 +47,7 @@ func TestEveryRequestIsSentWholeAndEveryAnswerReadWhole(t *testing.T) {
 				})
 				const requests = 23
 				r, err := send(t.Context(), addr, Request("/x", "text/plain", []byte(want)), 4, Limit{Requests: requests})
-				if err != nil || r.Answers != requests || got.Load() != requests || wrong.Load() != 0 {
+				if err != nil || r.Responses != requests || got.Load() != requests || wrong.Load() != 0 {
 					t.Fatalf("%+v, %v; %d requests came, %d of them wrong; want %d", r, err, got.Load(), wrong.Load(), requests)
 				}
 				if r.Rate() <= 0 || r.Quantile(0) <= 0 || r.Quantile(0) > r.Quantile(0.5) || r.Quantile(0.5) > r.Quantile(1) || r.Quantile(1) > r.Took {
@@ -91,7 +91,7 @@ func TestARunEndsByItself(t *testing.T) {
 	request := Request("/", "text/plain", nil)
 	for name, send := range kinds {
 		t.Run(name, func(t *testing.T) {
-			if r, err := send(t.Context(), addr, request, 3, Limit{Time: 500 * time.Millisecond}); err != nil || r.Took < 500*time.Millisecond || r.Answers == 0 {
+			if r, err := send(t.Context(), addr, request, 3, Limit{Time: 500 * time.Millisecond}); err != nil || r.Took < 500*time.Millisecond || r.Responses == 0 {
 				t.Errorf("%+v, %v", r, err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
@@ -106,11 +106,11 @@ func TestARunEndsByItself(t *testing.T) {
 func TestUsersThink(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) {})
 	r, err := Users(t.Context(), addr, Request("/", "text/plain", nil), 5, 10*time.Millisecond, 20*time.Millisecond, Limit{Requests: 20})
-	if err != nil || r.Answers != 20 || r.Took < 4*10*time.Millisecond {
+	if err != nil || r.Responses != 20 || r.Took < 4*10*time.Millisecond {
 		t.Errorf("%+v, %v, want 20 answers after four pauses of at least 10 ms", r, err)
 	}
 	// Whoever thinks for longer than the run takes is not waited for.
-	if r, err = Users(t.Context(), addr, Request("/", "text/plain", nil), 5, time.Hour, 2*time.Hour, Limit{Time: 10 * time.Millisecond}); err != nil || r.Answers != 0 || r.Quantile(0.5) != 0 {
+	if r, err = Users(t.Context(), addr, Request("/", "text/plain", nil), 5, time.Hour, 2*time.Hour, Limit{Time: 10 * time.Millisecond}); err != nil || r.Responses != 0 || r.Quantile(0.5) != 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -127,7 +127,7 @@ func TestLoadIsBoundedAndLocal(t *testing.T) {
 		{"nobody listens", "127.0.0.1:1", Limit{Requests: 1}, "refused"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if _, err := Closed(t.Context(), test.addr, nil, 1, test.limit); err == nil || !strings.Contains(err.Error(), test.word) {
+			if _, err := ClosedLoop(t.Context(), test.addr, nil, 1, test.limit); err == nil || !strings.Contains(err.Error(), test.word) {
 				t.Errorf("got %v, want an error that says %q", err, test.word)
 			}
 		})

@@ -64,12 +64,12 @@ func BenchmarkDecodeBinary8(b *testing.B) { benchmarkDecodeBinary(b, 8) }
 
 func benchmarkAnswer(b *testing.B, n int, binary bool) {
 	r := Request{ID: "42", Batch: n, Outputs: []Output{{LogitName, binary}, {EmbeddingName, binary}}}
-	a := Answer{ModelName: "fakeart", ModelVersion: "1", Logit: pictures(n)[:n], Embedding: pictures(n)[:n*128]}
+	a := Result{ModelName: "fakeart", ModelVersion: "1", Logit: pictures(n)[:n], Embedding: pictures(n)[:n*128]}
 	var dst []byte
 	b.ReportAllocs()
 	for b.Loop() {
 		var err error
-		if dst, _, err = r.AppendAnswer(dst[:0], a); err != nil {
+		if dst, _, err = r.AppendResponse(dst[:0], a); err != nil {
 			b.Fatal(err)
 		}
 	}

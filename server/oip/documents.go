@@ -99,7 +99,7 @@ type InferOutput struct {
 }
 
 // InferResponse is the JSON of the answer to an inference request. It describes
-// what Request.AppendAnswer writes; it is not used to write it.
+// what Request.AppendResponse writes; it is not used to write it.
 type InferResponse struct {
 	ID           string           `json:"id,omitempty" doc:"Name that the client gave its request" example:"42"`
 	ModelName    string           `json:"model_name" doc:"Name of the model" example:"fakeart"`

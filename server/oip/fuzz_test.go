@@ -136,8 +136,8 @@ func checkOracle(t *testing.T, r *Request, text []byte) {
 // checkAnswer answers the request with its own values, and reads the answer.
 func checkAnswer(t *testing.T, r *Request) {
 	t.Helper()
-	a := Answer{ModelName: "m", Logit: r.Input[:r.Batch], Embedding: r.Input}
-	body, length, err := r.AppendAnswer(nil, a)
+	a := Result{ModelName: "m", Logit: r.Input[:r.Batch], Embedding: r.Input}
+	body, length, err := r.AppendResponse(nil, a)
 	if err != nil {
 		t.Fatal(err)
 	}

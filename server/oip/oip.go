@@ -99,8 +99,8 @@ type Request struct {
 	Timeout time.Duration
 }
 
-// Wants tells whether the client asked for the named output.
-func (r *Request) Wants(name string) bool {
+// HasOutput tells whether the client asked for the named output.
+func (r *Request) HasOutput(name string) bool {
 	for _, o := range r.Outputs {
 		if o.Name == name {
 			return true

@@ -430,8 +430,8 @@ func TestALongTimeoutIsNoOverflow(t *testing.T) {
 }
 
 // answer is what the model of the tests says: embeddings of 3 values.
-func answer(n int) Answer {
-	a := Answer{ModelName: "fakeart", ModelVersion: "7"}
+func answer(n int) Result {
+	a := Result{ModelName: "fakeart", ModelVersion: "7"}
 	for i := range n {
 		a.Logit = append(a.Logit, float32(i)-3.5)
 		a.Embedding = append(a.Embedding, float32(i), 1e-7, 16777216)
@@ -474,10 +474,10 @@ func TestAnswersAreWrittenAsAskedFor(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a := answer(test.request.Batch)
-			if !test.request.Wants(EmbeddingName) {
+			if !test.request.HasOutput(EmbeddingName) {
 				a.Embedding = nil
 			}
-			body, length, err := test.request.AppendAnswer([]byte("before"), a)
+			body, length, err := test.request.AppendResponse([]byte("before"), a)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -493,7 +493,7 @@ func TestAnswersAreWrittenAsAskedFor(t *testing.T) {
 
 func TestAVersionThatIsNotThereIsLeftOut(t *testing.T) {
 	r := Request{Batch: 1, Outputs: []Output{logitJSON}}
-	body, _, err := r.AppendAnswer(nil, Answer{ModelName: "m", Logit: []float32{1}})
+	body, _, err := r.AppendResponse(nil, Result{ModelName: "m", Logit: []float32{1}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -508,7 +508,7 @@ func TestAnAnswerThatIsNotFiniteIsAnError(t *testing.T) {
 			r := Request{Batch: 2, Outputs: []Output{logitJSON, o}}
 			a := answer(2)
 			a.Embedding[4] = float32(v)
-			body, _, err := r.AppendAnswer([]byte("before"), a)
+			body, _, err := r.AppendResponse([]byte("before"), a)
 			refused(t, err, `the model's "embedding" for picture 1 is not a finite number`)
 			if string(body) != "before" {
 				t.Errorf("%v: the body is %q", v, body)
@@ -524,7 +524,7 @@ func TestAnAnswerForAnotherNumberOfPicturesPanics(t *testing.T) {
 		}
 	}()
 	r := Request{Batch: 2, Outputs: []Output{logitJSON}}
-	_, _, _ = r.AppendAnswer(nil, answer(1))
+	_, _, _ = r.AppendResponse(nil, answer(1))
 }
 
 func TestFloatsKeepEveryBit(t *testing.T) {
@@ -637,7 +637,7 @@ func TestDocumentedTypesAreWhatIsReadAndWritten(t *testing.T) {
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("request (-want +got):\n%s", diff)
 	}
-	body, length, err := r.AppendAnswer(nil, answer(1))
+	body, length, err := r.AppendResponse(nil, answer(1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -668,7 +668,7 @@ func TestAWarmRequestIsDecodedAndAnsweredWithoutAllocating(t *testing.T) {
 				t.Fatal(err)
 			}
 			var err error
-			if dst, _, err = r.AppendAnswer(dst[:0], a); err != nil {
+			if dst, _, err = r.AppendResponse(dst[:0], a); err != nil {
 				t.Fatal(err)
 			}
 		}); n > 0 {

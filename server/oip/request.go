@@ -323,7 +323,7 @@ func (d *decoder) output(i int) error {
 	default:
 		return refuse("there is no output %.80q: the model has %q and %q", name, LogitName, EmbeddingName)
 	}
-	if d.request.Wants(o.Name) {
+	if d.request.HasOutput(o.Name) {
 		return refuse("output %q is asked for twice", o.Name)
 	}
 	d.formOf[len(d.request.Outputs)] = form

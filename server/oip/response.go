@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// Answer is what the model says to a request.
-type Answer struct {
+// Result is what the model says to a request.
+type Result struct {
 	// ModelName and ModelVersion name the model that answers; a version may be empty.
 	ModelName, ModelVersion string
 	// Logit has a value for each picture of the request.
@@ -18,7 +18,7 @@ type Answer struct {
 	Embedding []float32
 }
 
-// AppendAnswer appends the body of the answer to dst: the outputs that r wants, in
+// AppendResponse appends the body of the answer to dst: the outputs that r wants, in
 // the form it wants them in. jsonLength is the length of the JSON, for the
 // LengthHeader, when binary tensors follow it: the content type is TypeBinary
 // then. It is 0 when the body is all JSON: TypeJSON, without that header.
@@ -27,7 +27,7 @@ type Answer struct {
 // float32. An *Error with the status 400 says that a value is not finite, which
 // only input far out of range brings about. It panics when the number of values
 // does not fit the request.
-func (r *Request) AppendAnswer(dst []byte, a Answer) (body []byte, jsonLength int, err error) {
+func (r *Request) AppendResponse(dst []byte, a Result) (body []byte, jsonLength int, err error) {
 	start := len(dst)
 	dst = append(dst, '{')
 	if r.ID != "" {
@@ -90,7 +90,7 @@ func (r *Request) AppendAnswer(dst []byte, a Answer) (body []byte, jsonLength in
 }
 
 // values returns those of the named output for a batch of n pictures.
-func (a *Answer) values(name string, n int) []float32 {
+func (a *Result) values(name string, n int) []float32 {
 	values := a.Logit
 	if name == EmbeddingName {
 		values = a.Embedding

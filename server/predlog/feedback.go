@@ -13,8 +13,8 @@ import (
 )
 
 var (
-	// ErrUnknown means that the log has no prediction of that id.
-	ErrUnknown = errors.New("no such prediction in the log")
+	// ErrUnknownPrediction means that the log has no prediction of that id.
+	ErrUnknownPrediction = errors.New("no such prediction in the log")
 	// ErrNoFeedback means that the store does not keep feedback.
 	ErrNoFeedback = errors.New("feedback is not kept")
 )
@@ -46,54 +46,54 @@ func (f Feedback) MarshalJSON() ([]byte, error) {
 	}{f.ID, f.Time.UTC().Format(timeFormat), plain(f)})
 }
 
-// Heard is what became of feedback.
-type Heard struct {
+// FeedbackResult is what became of feedback.
+type FeedbackResult struct {
 	// Feedback is what is stored: with an earlier time where the same was said before.
 	Feedback
 	// Verdict is the prediction's label; empty when the store cannot know.
-	Verdict string
+	PredictedLabel string
 	// Again means that the last feedback on this prediction says the same: nothing was stored.
-	Again bool
+	Duplicate bool
 }
 
 // FeedbackStore is a Store that keeps feedback, too. These methods may be called by
 // several goroutines at once, and beside the others.
 type FeedbackStore interface {
 	Store
-	// Knows tells whether the store knows the verdict of the prediction, of those that
+	// HasPrediction tells whether the store knows the verdict of the prediction, of those that
 	// have been written.
-	Knows(ctx context.Context, id string) (bool, error)
-	// Feedback stores the feedback, as safe as Write does. ErrUnknown means that there
+	HasPrediction(ctx context.Context, id string) (bool, error)
+	// Feedback stores the feedback, as safe as Write does. ErrUnknownPrediction means that there
 	// is no such prediction.
-	Feedback(ctx context.Context, f Feedback) (Heard, error)
+	Feedback(ctx context.Context, f Feedback) (FeedbackResult, error)
 }
 
 // Feedback stores what a user said of a prediction; when it returns without an error it
 // is as safe as the store promises. A prediction that is still in memory is written first.
 //
-// ErrUnknown means that there is no such prediction, ErrNoFeedback that the store keeps
+// ErrUnknownPrediction means that there is no such prediction, ErrNoFeedback that the store keeps
 // none, ErrInvalid that no store could keep it, and any other error that it could not be
 // stored now.
-func (l *Log) Feedback(ctx context.Context, f Feedback) (Heard, error) {
+func (l *Log) Feedback(ctx context.Context, f Feedback) (FeedbackResult, error) {
 	id, err := uuid.Parse(f.ID)
 	switch {
 	case err != nil:
-		return Heard{}, fmt.Errorf("%w: feedback: id %.50q: %w", ErrInvalid, f.ID, err)
+		return FeedbackResult{}, fmt.Errorf("%w: feedback: id %.50q: %w", ErrInvalid, f.ID, err)
 	case f.Label == "" || !utf8.ValidString(f.Comment) || utf8.RuneCountInString(f.Comment) > MaxComment:
-		return Heard{}, fmt.Errorf("%w: feedback: it needs a label, and a comment of at most %d characters", ErrInvalid, MaxComment)
+		return FeedbackResult{}, fmt.Errorf("%w: feedback: it needs a label, and a comment of at most %d characters", ErrInvalid, MaxComment)
 	}
 	f.ID, f.Time = id.String(), f.Time.UTC().Truncate(time.Microsecond)
 	store, ok := l.store.(FeedbackStore)
 	if !ok {
-		return Heard{}, ErrNoFeedback
+		return FeedbackResult{}, ErrNoFeedback
 	}
 	if l.Waiting() > 0 {
-		known, err := store.Knows(ctx, f.ID)
+		known, err := store.HasPrediction(ctx, f.ID)
 		if err == nil && !known {
 			err = l.Flush(ctx)
 		}
 		if err != nil {
-			return Heard{}, err
+			return FeedbackResult{}, err
 		}
 	}
 	return store.Feedback(ctx, f)
@@ -129,8 +129,8 @@ func (l *Log) Flush(ctx context.Context) error {
 	}
 }
 
-// Knows implements FeedbackStore.
-func (s *SQLite) Knows(ctx context.Context, id string) (known bool, err error) {
+// HasPrediction implements FeedbackStore.
+func (s *SQLite) HasPrediction(ctx context.Context, id string) (known bool, err error) {
 	err = s.read(ctx, func(ctx context.Context, db *sql.DB) error {
 		return db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM predictions WHERE id = ?)", id).Scan(&known)
 	})
@@ -138,7 +138,7 @@ func (s *SQLite) Knows(ctx context.Context, id string) (known bool, err error) {
 }
 
 // Feedback implements FeedbackStore. Of one prediction the last twenty are kept.
-func (s *SQLite) Feedback(ctx context.Context, f Feedback) (h Heard, err error) {
+func (s *SQLite) Feedback(ctx context.Context, f Feedback) (h FeedbackResult, err error) {
 	known := false
 	// Once begun it is done: to break off would cost the connection.
 	err = s.change(ctx, func(db *database) error {
@@ -146,14 +146,14 @@ func (s *SQLite) Feedback(ctx context.Context, f Feedback) (h Heard, err error) 
 		return err
 	})
 	if err == nil && !known {
-		err = ErrUnknown
+		err = ErrUnknownPrediction
 	}
 	return h, err
 }
 
 // feedback stores the feedback in one transaction, unless it is known or its prediction
 // is not.
-func (db *database) feedback(ctx context.Context, f Feedback) (h Heard, known bool, err error) {
+func (db *database) feedback(ctx context.Context, f Feedback) (h FeedbackResult, known bool, err error) {
 	tx, err := db.insert.conn.BeginTx(ctx, nil)
 	if err != nil {
 		return h, false, err
@@ -163,7 +163,7 @@ func (db *database) feedback(ctx context.Context, f Feedback) (h Heard, known bo
 	var label, comment, stamp sql.NullString
 	err = tx.QueryRowContext(ctx, "SELECT predictions.label, feedback.label, feedback.comment, feedback.time FROM predictions "+
 		"LEFT JOIN feedback ON feedback.id = predictions.id WHERE predictions.id = ? ORDER BY feedback.seq DESC LIMIT 1", f.ID).
-		Scan(&h.Verdict, &label, &comment, &stamp)
+		Scan(&h.PredictedLabel, &label, &comment, &stamp)
 	if errors.Is(err, sql.ErrNoRows) {
 		return h, false, nil
 	}
@@ -171,7 +171,7 @@ func (db *database) feedback(ctx context.Context, f Feedback) (h Heard, known bo
 		return h, false, err
 	}
 	if label.Valid && label.String == f.Label && comment.String == f.Comment {
-		h.Again = true
+		h.Duplicate = true
 		h.Time, err = time.Parse(time.RFC3339, stamp.String)
 		return h, true, err
 	}

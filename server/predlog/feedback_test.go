@@ -28,7 +28,7 @@ func on(r *Record, label, comment string, after time.Duration) Feedback {
 	return Feedback{ID: r.row().ID, Time: saidAt.Add(after), Label: label, Comment: comment}
 }
 
-func mustSay(t *testing.T, s FeedbackStore, f Feedback) Heard {
+func mustSay(t *testing.T, s FeedbackStore, f Feedback) FeedbackResult {
 	t.Helper()
 	h, err := s.Feedback(t.Context(), f)
 	if err != nil {
@@ -51,11 +51,11 @@ func TestTheLastFeedbackCountsAndThoseBeforeAreKept(t *testing.T) {
 	records := newRecords(3)
 	mustWrite(t, s, records...)
 	first := mustSay(t, s, on(&records[1], "REAL", "mine", 0))
-	if first.Verdict != records[1].Label || first.Again || !first.Time.Equal(saidAt) {
+	if first.PredictedLabel != records[1].Label || first.Duplicate || !first.Time.Equal(saidAt) {
 		t.Errorf("heard %+v", first)
 	}
 	again := mustSay(t, s, on(&records[1], "REAL", "mine", time.Hour))
-	if !again.Again || !again.Time.Equal(saidAt) || again.Verdict != first.Verdict {
+	if !again.Duplicate || !again.Time.Equal(saidAt) || again.PredictedLabel != first.PredictedLabel {
 		t.Errorf("the same again: %+v", again)
 	}
 	mustSay(t, s, on(&records[1], "REAL", "mine, really", time.Minute))
@@ -80,7 +80,7 @@ func TestTheLastFeedbackCountsAndThoseBeforeAreKept(t *testing.T) {
 	if got := query(t, s.options.Path, "SELECT count(*) || ' ' || max(CAST(comment AS INTEGER)) || ' ' || min(CAST(comment AS INTEGER)) FROM feedback WHERE comment NOT LIKE '%mine%' AND comment <> ''"); got != "20 59 40" {
 		t.Errorf("of 60 are kept: %s", got)
 	}
-	if _, err := s.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: saidAt, Label: "REAL"}); !errors.Is(err, ErrUnknown) {
+	if _, err := s.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: saidAt, Label: "REAL"}); !errors.Is(err, ErrUnknownPrediction) {
 		t.Errorf("an unknown id: %v", err)
 	}
 	// A comment is text, whatever it has in it.
@@ -99,11 +99,11 @@ func TestFeedbackIsFoundOnAPredictionThatIsStillInMemory(t *testing.T) {
 		r := newRecord(i)
 		mustAppend(t, l, r)
 		h, err := l.Feedback(t.Context(), on(r, "REAL", "", 0))
-		if err != nil || h.Verdict != r.Label {
+		if err != nil || h.PredictedLabel != r.Label {
 			t.Fatalf("%d: %+v, %v", i, h, err)
 		}
 	}
-	if _, err := l.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: saidAt, Label: "REAL"}); !errors.Is(err, ErrUnknown) {
+	if _, err := l.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: saidAt, Label: "REAL"}); !errors.Is(err, ErrUnknownPrediction) {
 		t.Errorf("an unknown id: %v", err)
 	}
 	for _, f := range []Feedback{
@@ -167,7 +167,7 @@ func TestFeedbackGoesWithItsPrediction(t *testing.T) {
 	mustWrite(t, s, records...)
 	for i := range records {
 		// The first ones may have gone already.
-		if _, err := s.Feedback(t.Context(), on(&records[i], "REAL", "", 0)); err != nil && !errors.Is(err, ErrUnknown) {
+		if _, err := s.Feedback(t.Context(), on(&records[i], "REAL", "", 0)); err != nil && !errors.Is(err, ErrUnknownPrediction) {
 			t.Fatal(err)
 		}
 	}
@@ -310,7 +310,7 @@ func TestFeedbackOnADatabaseThatIsGoneOrDamaged(t *testing.T) {
 			// What it was said of has gone with the database; a new one is begun for what comes.
 			eventually(t, "a new database", func() bool {
 				_, err := s.Feedback(t.Context(), Feedback{ID: known.ID, Time: saidAt, Label: "REAL"})
-				return errors.Is(err, ErrUnknown)
+				return errors.Is(err, ErrUnknownPrediction)
 			})
 			r := newRecord(1000)
 			mustWrite(t, s, *r)
@@ -425,7 +425,7 @@ func TestFeedbackThatCannotBeSentIsSentLaterThoughItsPredictionWas(t *testing.T)
 	records := newRecords(5)
 	mustWrite(t, p, records...)
 	for i := range records {
-		if h := mustSay(t, p, on(&records[i], "REAL", fmt.Sprint("c", i), 0)); h.Verdict != records[i].Label {
+		if h := mustSay(t, p, on(&records[i], "REAL", fmt.Sprint("c", i), 0)); h.PredictedLabel != records[i].Label {
 			t.Errorf("heard %+v", h)
 		}
 	}
@@ -448,7 +448,7 @@ func TestFeedbackThatCannotBeSentIsSentLaterThoughItsPredictionWas(t *testing.T)
 		t.Errorf("sent %v", got)
 	}
 	// A prediction that this process has not seen.
-	if h := mustSay(t, p, on(newRecord(99), "REAL", "", 0)); h.Verdict != "" {
+	if h := mustSay(t, p, on(newRecord(99), "REAL", "", 0)); h.PredictedLabel != "" {
 		t.Errorf("heard %+v", h)
 	}
 }
@@ -484,7 +484,7 @@ func TestTheSameFeedbackIsSentOnce(t *testing.T) {
 	r := newRecord(0)
 	mustWrite(t, p, *r)
 	mustSay(t, p, on(r, "REAL", "a", 0))
-	if h := mustSay(t, p, on(r, "REAL", "a", time.Hour)); !h.Again || !h.Time.Equal(saidAt) || h.Verdict != r.Label {
+	if h := mustSay(t, p, on(r, "REAL", "a", time.Hour)); !h.Duplicate || !h.Time.Equal(saidAt) || h.PredictedLabel != r.Label {
 		t.Errorf("heard %+v", h)
 	}
 	mustSay(t, p, on(r, "FAKE", "a", time.Hour))

@@ -174,8 +174,8 @@ func (p *PubSub) message(seq int64, r *Row) message {
 	return message{seq, r.ID, body, err}
 }
 
-// Knows implements FeedbackStore: of the predictions that were written here lately.
-func (p *PubSub) Knows(_ context.Context, id string) (bool, error) {
+// HasPrediction implements FeedbackStore: of the predictions that were written here lately.
+func (p *PubSub) HasPrediction(_ context.Context, id string) (bool, error) {
 	_, known := p.recent.verdict(id)
 	return known, nil
 }
@@ -183,19 +183,19 @@ func (p *PubSub) Knows(_ context.Context, id string) (bool, error) {
 // Feedback implements FeedbackStore. It cannot tell whether there is such a prediction,
 // and knows the verdict only of those that were written here lately. What was said
 // before is known of these alone, too.
-func (p *PubSub) Feedback(ctx context.Context, f Feedback) (Heard, error) {
+func (p *PubSub) Feedback(ctx context.Context, f Feedback) (FeedbackResult, error) {
 	if p.feedback == nil {
-		return Heard{}, ErrNoFeedback
+		return FeedbackResult{}, ErrNoFeedback
 	}
-	h := Heard{Feedback: f}
-	h.Verdict, _ = p.recent.verdict(f.ID)
-	if h.Time, h.Again = p.recent.said(f); h.Again {
+	h := FeedbackResult{Feedback: f}
+	h.PredictedLabel, _ = p.recent.verdict(f.ID)
+	if h.Time, h.Duplicate = p.recent.said(f); h.Duplicate {
 		return h, nil
 	}
 	h.Time = f.Time
 	body, err := json.Marshal(f)
 	if err != nil {
-		return Heard{}, fmt.Errorf("feedback: %w", err)
+		return FeedbackResult{}, fmt.Errorf("feedback: %w", err)
 	}
 	var unsent []int
 	if p.feedback.failing.Load() {
@@ -206,7 +206,7 @@ func (p *PubSub) Feedback(ctx context.Context, f Feedback) (Heard, error) {
 	if len(unsent) > 0 {
 		if err := p.outbox.addFeedback(context.WithoutCancel(ctx), body); err != nil {
 			p.feedback.failing.Store(false)
-			return Heard{}, fmt.Errorf("feedback was neither sent nor put into the outbox: %w", err)
+			return FeedbackResult{}, fmt.Errorf("feedback was neither sent nor put into the outbox: %w", err)
 		}
 		p.feedback.signal()
 	}

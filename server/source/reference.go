@@ -141,22 +141,22 @@ func (l location) redact(text string) string {
 	return text
 }
 
-// Places are the folders and buckets from which models may be loaded on request.
+// Allowlist are the folders and buckets from which models may be loaded on request.
 // The zero value allows none. It does not change, and is safe for concurrent use.
-type Places struct{ allowed []location }
+type Allowlist struct{ allowed []location }
 
-// ParsePlaces reads references to places: a local folder, file:///folder/,
+// ParseAllowlist reads references to places: a local folder, file:///folder/,
 // gs://bucket/folder/ or s3://bucket/folder/?region=…, or one file. A slash at the
 // end makes no difference. A relative path is one of the working directory.
-func ParsePlaces(refs []string) (Places, error) {
-	var p Places
+func ParseAllowlist(refs []string) (Allowlist, error) {
+	var p Allowlist
 	for _, ref := range refs {
 		l, err := parse(ref)
 		if err != nil {
-			return Places{}, err
+			return Allowlist{}, err
 		}
 		if l, err = l.absolute(); err != nil {
-			return Places{}, err
+			return Allowlist{}, err
 		}
 		l.path = strings.TrimSuffix(l.path, "/")
 		p.allowed = append(p.allowed, l)
@@ -173,7 +173,7 @@ func ParsePlaces(refs []string) (Places, error) {
 // and control characters are refused, relative paths as well, so that no other
 // reader of the reference could take it for another place. Links are followed when
 // it is opened: who can make one in an allowed folder may lead out of it.
-func (p Places) Resolve(ref string) (string, error) {
+func (p Allowlist) Resolve(ref string) (string, error) {
 	l, err := parse(ref)
 	if err != nil {
 		return "", err

@@ -527,9 +527,9 @@ func TestReferencesThatCannotBeUnderstoodAreRefused(t *testing.T) {
 		t.Run(test.ref, func(t *testing.T) {
 			_, err := Open(t.Context(), test.ref, Options{})
 			failed(t, err, ErrReference, test.want)
-			_, err = ParsePlaces([]string{test.ref})
+			_, err = ParseAllowlist([]string{test.ref})
 			failed(t, err, ErrReference, test.want)
-			_, err = Places{}.Resolve(test.ref)
+			_, err = Allowlist{}.Resolve(test.ref)
 			failed(t, err, ErrReference, test.want)
 			_, err = open(t, t.TempDir()).Find(t.Context(), test.ref)
 			failed(t, err, ErrReference, test.want)

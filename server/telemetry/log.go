@@ -8,7 +8,7 @@ import (
 
 // The keys of log attributes that Cloud Logging takes for its own fields.
 const (
-	// TraceKey holds the trace that a line belongs to; see Tracing.LogName.
+	// TraceKey holds the trace that a line belongs to; see Tracing.CloudTraceName.
 	TraceKey = "logging.googleapis.com/trace"
 	// SpanKey holds the span, 16 hexadecimal digits.
 	SpanKey = "logging.googleapis.com/spanId"

@@ -240,8 +240,8 @@ func (m *Metrics) Route(pattern, method string) *Route {
 	return r.(*Route)
 }
 
-// Answered counts a request that was answered with the status after so long.
-func (r *Route) Answered(status int, took time.Duration) {
+// Observe counts a request that was answered with the status after so long.
+func (r *Route) Observe(status int, took time.Duration) {
 	r.duration.Observe(took.Seconds())
 	if status < 0 || status >= len(r.codes) {
 		status = http.StatusInternalServerError
@@ -338,8 +338,8 @@ func (m *Metrics) DriftUnknown(rows int64) {
 	m.driftRows.WithLabelValues().Set(float64(rows))
 }
 
-// InUse says which model is in use from now on.
-func (m *Metrics) InUse(digest, name, dataDigest, preprocessing string) {
+// SetModel says which model is in use from now on.
+func (m *Metrics) SetModel(digest, name, dataDigest, preprocessing string) {
 	m.modelInfo.Reset()
 	m.modelInfo.WithLabelValues(digest, name, dataDigest, preprocessing).Set(1)
 }

@@ -31,9 +31,9 @@ func text(t *testing.T, m *Metrics) string {
 
 // exercise gives every metric a value.
 func exercise(m *Metrics) {
-	m.Route("/predict", "POST").Answered(200, 3*time.Millisecond)
-	m.Route("/predict", "POST").Answered(200, 30*time.Second)
-	m.Route("/predict", "POST").Answered(422, time.Millisecond)
+	m.Route("/predict", "POST").Observe(200, 3*time.Millisecond)
+	m.Route("/predict", "POST").Observe(200, 30*time.Second)
+	m.Route("/predict", "POST").Observe(422, time.Millisecond)
 	m.Batch(4, 800*time.Microsecond)
 	model := m.Model("sha256:abc", []string{"REAL", "FAKE"})
 	model.Predicted(true, 0.97)
@@ -42,8 +42,8 @@ func exercise(m *Metrics) {
 	m.Swap(false)
 	m.LogRecords("written", 2)
 	m.Panic()
-	m.InUse("sha256:old", "old", "d", "p")
-	m.InUse("sha256:abc", "new", "d", "p")
+	m.SetModel("sha256:old", "old", "d", "p")
+	m.SetModel("sha256:abc", "new", "d", "p")
 }
 
 func TestMetricsCountWhatHappened(t *testing.T) {
@@ -111,7 +111,7 @@ func TestCountingARequestAllocatesNothing(t *testing.T) {
 	exercise(m)
 	route, model := m.Route("/predict", "POST"), m.Model("sha256:abc", []string{"REAL", "FAKE"})
 	if n := testing.AllocsPerRun(100, func() {
-		route.Answered(200, time.Millisecond)
+		route.Observe(200, time.Millisecond)
 		model.Predicted(true, 0.9)
 		m.Batch(8, time.Millisecond)
 	}); n != 0 {
@@ -122,7 +122,7 @@ func TestCountingARequestAllocatesNothing(t *testing.T) {
 func TestAStatusOutOfRangeIsCountedAsAFailure(t *testing.T) {
 	m := metrics()
 	for _, status := range []int{-1, 600, 1 << 30} {
-		m.Route("/x", "GET").Answered(status, 0)
+		m.Route("/x", "GET").Observe(status, 0)
 	}
 	if !strings.Contains(text(t, m), `fakeart_requests_total{code="500",method="GET",route="/x"} 3`) {
 		t.Error("they were not counted")
@@ -133,6 +133,6 @@ func BenchmarkAnswered(b *testing.B) {
 	route := metrics().Route("/predict", "POST")
 	b.ReportAllocs()
 	for b.Loop() {
-		route.Answered(200, 2*time.Millisecond)
+		route.Observe(200, 2*time.Millisecond)
 	}
 }

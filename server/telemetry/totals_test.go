@@ -12,11 +12,11 @@ func TestTotalsCountWhatWasAskedFor(t *testing.T) {
 		LogOutbox: func() int { return 0 }, LogWritable: func() bool { return true },
 	})
 	for range 3 {
-		m.Route("/predict", "POST").Answered(200, 2*time.Millisecond)
+		m.Route("/predict", "POST").Observe(200, 2*time.Millisecond)
 	}
-	m.Route("/model/", "POST").Answered(503, 11*time.Second)
-	m.Route("/predict", "GET").Answered(405, time.Millisecond)
-	m.Route("/healthz", "GET").Answered(200, time.Millisecond)
+	m.Route("/model/", "POST").Observe(503, 11*time.Second)
+	m.Route("/predict", "GET").Observe(405, time.Millisecond)
+	m.Route("/healthz", "GET").Observe(200, time.Millisecond)
 	m.Model("sha256:a", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
 	m.Model("sha256:b", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
 	m.LogRecords("written", 7)

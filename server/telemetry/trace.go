@@ -79,8 +79,8 @@ func tracingWanted() bool {
 	return false
 }
 
-// On tells whether spans go anywhere.
-func (t *Tracing) On() bool { return t.provider != nil }
+// Enabled tells whether spans go anywhere.
+func (t *Tracing) Enabled() bool { return t.provider != nil }
 
 // Close sends the spans that wait.
 func (t *Tracing) Close(ctx context.Context) error {
@@ -93,16 +93,16 @@ func (t *Tracing) Close(ctx context.Context) error {
 	return nil
 }
 
-// Remote returns a context with the caller's span, from the W3C headers traceparent
+// ExtractTraceContext returns a context with the caller's span, from the W3C headers traceparent
 // and tracestate (https://www.w3.org/TR/trace-context/). Headers that are not
 // well-formed are ignored, as the standard wants.
-func Remote(ctx context.Context, header propagation.TextMapCarrier) context.Context {
+func ExtractTraceContext(ctx context.Context, header propagation.TextMapCarrier) context.Context {
 	return propagation.TraceContext{}.Extract(ctx, header)
 }
 
-// LogName is how Cloud Logging names the trace: with the project that
+// CloudTraceName is how Cloud Logging names the trace: with the project that
 // GOOGLE_CLOUD_PROJECT tells, it links the line to the trace.
-func (t *Tracing) LogName(traceID string) string {
+func (t *Tracing) CloudTraceName(traceID string) string {
 	if t.project == "" {
 		return traceID
 	}

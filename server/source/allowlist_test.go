@@ -8,9 +8,9 @@ import (
 )
 
 // places are those of the tests. The folder of the process is at work.
-func places(t testing.TB) Places {
+func places(t testing.TB) Allowlist {
 	t.Helper()
-	p, err := ParsePlaces([]string{
+	p, err := ParseAllowlist([]string{
 		"/models", "relative/folder/", "file:///srv/one%20file.onnx", "gs://bucket/models/", "gs://all/",
 		"s3://bucket/models?region=eu-central-1&endpoint=http://127.0.0.1:9", "s3://bucket/%25/",
 	})
@@ -98,10 +98,10 @@ func TestReferencesOutsideAreNotAllowed(t *testing.T) {
 
 func TestNothingIsAllowedUnlessSaid(t *testing.T) {
 	for _, ref := range []string{"/models/x.onnx", "file:///x.onnx", "gs://bucket/x.onnx"} {
-		_, err := Places{}.Resolve(ref)
+		_, err := Allowlist{}.Resolve(ref)
 		failed(t, err, ErrNotAllowed, ref, "have the place allowed by --model-source")
 	}
-	p, err := ParsePlaces([]string{"/"})
+	p, err := ParseAllowlist([]string{"/"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestNothingIsAllowedUnlessSaid(t *testing.T) {
 	}
 }
 
-// FuzzResolve holds any reference against what Places promises: what is resolved
+// FuzzResolve holds any reference against what Allowlist promises: what is resolved
 // lies in an allowed place, however it is read.
 func FuzzResolve(f *testing.F) {
 	for _, ref := range []string{"/models/new.onnx", "file:///models/%2e%2e/x", "gs://bucket/models/x.onnx?a=b", "s3://bucket/%25/../x", "gs://all/x", "file:/models/x"} {
