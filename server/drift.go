@@ -145,7 +145,7 @@ func (w *driftWatch) compare(ctx context.Context, found *Drift) error {
 			current = append(current, row)
 		}
 	}
-	result, err := drift.CompareResting(reference.Rows, current, resting(ctx))
+	result, err := drift.CompareYielding(reference.Rows, current, resting(ctx))
 	if err == nil {
 		found.Result = *result
 	}

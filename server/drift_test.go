@@ -39,7 +39,7 @@ func referenceOf(t testing.TB, digest string, n int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return writeFile(t, drift.File, data)
+	return writeFile(t, drift.ReferenceFile, data)
 }
 
 // judged has the server judge n red pictures whose levels are spread over 100 from least on.

@@ -208,7 +208,7 @@ func TestSIGTERMUnderLoadAnswersWhatWasAcceptedAndFlushesTheLog(t *testing.T) {
 // Whatever is done to a picture, it is the picture that is at fault.
 func TestDamagedPicturesNeverCauseAFailureOfTheServers(t *testing.T) {
 	m := start(t)
-	fixtures, err := filepath.Glob("../internal/imaging/testdata/pictures/*")
+	fixtures, err := filepath.Glob("../internal/imaging/testdata/images/*")
 	if err != nil || len(fixtures) < 100 {
 		t.Fatalf("%d pictures, %v", len(fixtures), err)
 	}

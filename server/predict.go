@@ -600,7 +600,7 @@ func (x *exchange) appendPrediction(b []byte, p *picture, embedding bool) []byte
 		var pixels [imaging.Size * imaging.Size * imaging.Channels]uint8
 		imaging.FromTensor(pixels[:], p.job.Input) // exactly the levels that the picture was decoded to
 		b = append(b, `,"input":"`...)
-		b = base64.StdEncoding.AppendEncode(b, imaging.EncodePNG(imaging.Picture(pixels[:], imaging.Size)))
+		b = base64.StdEncoding.AppendEncode(b, imaging.EncodePNG(imaging.ToImage(pixels[:], imaging.Size)))
 		b = append(b, '"')
 	}
 	return append(b, '}')

@@ -69,7 +69,7 @@ func TestDriftIsFoundInAChangedLogAlone(t *testing.T) {
 		t.Errorf("no change: exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
 	}
 	result, page := filepath.Join(t.TempDir(), "drift.json"), filepath.Join(t.TempDir(), "drift.html")
-	code, stdout, stderr = trainer(t, "drift", "--reference", filepath.Join(run, drift.File), "--current", changed, "--json", result, "--report", page)
+	code, stdout, stderr = trainer(t, "drift", "--reference", filepath.Join(run, drift.ReferenceFile), "--current", changed, "--json", result, "--report", page)
 	if code != 0 || stderr != "" || !strings.Contains(stdout, "\ndrift in sharpness\n") {
 		t.Errorf("a change: exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
 	}
@@ -152,7 +152,7 @@ func TestWhatCannotBeJudgedIsAnError(t *testing.T) {
 		{[]string{"--reference", run, "--current", other}, exitFailure, []string{other, "other models", "sha256:other"}},
 		{[]string{"--reference", run, "--current", run}, exitFailure, []string{run, "not a file"}},
 		{[]string{"--reference", empty, "--current", other}, exitFailure, []string{empty}},
-		{[]string{"--reference", t.TempDir(), "--current", other}, exitFailure, []string{drift.File}},
+		{[]string{"--reference", t.TempDir(), "--current", other}, exitFailure, []string{drift.ReferenceFile}},
 		{[]string{"--reference", run}, exitUsage, []string{"--current"}},
 		{[]string{"--reference", run, "--current", other, "--since", "yesterday"}, exitUsage, []string{"yesterday"}},
 		{[]string{"--reference", run, "--current", other, "--since", "2026-01-02T00:00:00Z", "--until", "2026-01-01T00:00:00Z"}, exitUsage, []string{"not before"}},

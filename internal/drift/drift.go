@@ -75,21 +75,21 @@ var (
 const (
 	// Alpha is the probability of a false alarm in one comparison, of all columns together.
 	Alpha = 0.01
-	// LeastPSI, LeastWasserstein and LeastJensenShannon are how large a difference that is
+	// MinPSI, MinWasserstein and MinJensenShannon are how large a difference that is
 	// no accident has to be, by one of them, to be called drift: among very many rows
 	// none is too small to be seen.
-	LeastPSI           = 0.1
-	LeastWasserstein   = 0.1 // standard deviations of the reference
-	LeastJensenShannon = 0.1
-	// LeastAUC and LeastMMD are the same for the embedding.
-	LeastAUC = 0.6
-	LeastMMD = 0.02
-	// LeastRows is the number of rows on either side below which nothing is said.
-	LeastRows = 100
+	MinPSI           = 0.1
+	MinWasserstein   = 0.1 // standard deviations of the reference
+	MinJensenShannon = 0.1
+	// MinAUC and MinMMD are the same for the embedding.
+	MinAUC = 0.6
+	MinMMD = 0.02
+	// MinRows is the number of rows on either side below which nothing is said.
+	MinRows = 100
 )
 
-// ErrTooFew means that there are too few rows to tell whether there is drift.
-var ErrTooFew = errors.New("too few rows to tell")
+// ErrTooFewRows means that there are too few rows to tell whether there is drift.
+var ErrTooFewRows = errors.New("too few rows to tell")
 
 // The names of the tests in Column.Scores.
 const (
@@ -161,19 +161,19 @@ func (r *Result) Unknown() []Unknown {
 
 // Compare holds current, rows of one model, against the reference. The rows must have
 // finite numbers. The same rows in the same order give the same result. It is an
-// ErrTooFew when either side has less than LeastRows.
+// ErrTooFewRows when either side has less than MinRows.
 func Compare(reference, current []Row) (*Result, error) {
-	return CompareResting(reference, current, func() {})
+	return CompareYielding(reference, current, func() {})
 }
 
-// CompareResting is Compare for a program that has other things to do: every few
+// CompareYielding is Compare for a program that has other things to do: every few
 // milliseconds of work it calls rest, which may take its time.
-func CompareResting(reference, current []Row, rest func()) (*Result, error) {
-	if n := len(reference); n < LeastRows {
-		return nil, fmt.Errorf("%w: the reference has %d, and it takes %d; train on more pictures, or hold more of them out (experiment.val_split)", ErrTooFew, n, LeastRows)
+func CompareYielding(reference, current []Row, rest func()) (*Result, error) {
+	if n := len(reference); n < MinRows {
+		return nil, fmt.Errorf("%w: the reference has %d, and it takes %d; train on more pictures, or hold more of them out (experiment.val_split)", ErrTooFewRows, n, MinRows)
 	}
-	if n := len(current); n < LeastRows {
-		return nil, fmt.Errorf("%w: there are %d of this model, and it takes %d; wait for more, or look at a longer time", ErrTooFew, n, LeastRows)
+	if n := len(current); n < MinRows {
+		return nil, fmt.Errorf("%w: there are %d of this model, and it takes %d; wait for more, or look at a longer time", ErrTooFewRows, n, MinRows)
 	}
 	r := &Result{Model: current[0].Model, Alpha: Alpha, Reference: len(reference), Current: len(current)}
 	large := map[string]bool{} // whether the difference matters, if it is none of chance
@@ -187,7 +187,7 @@ func CompareResting(reference, current []Row, rest func()) (*Result, error) {
 		c := compareNumbers(column(reference, n.of), column(current, n.of))
 		c.Name = n.name
 		r.Columns = append(r.Columns, c)
-		large[n.name] = c.Scores[TestPSI] >= LeastPSI || c.Scores[TestWasserstein] >= LeastWasserstein || c.Scores[TestJensenShannon] >= LeastJensenShannon
+		large[n.name] = c.Scores[TestPSI] >= MinPSI || c.Scores[TestWasserstein] >= MinWasserstein || c.Scores[TestJensenShannon] >= MinJensenShannon
 	}
 	for _, n := range categories {
 		if n.of(&reference[0]) == "" {
@@ -197,11 +197,11 @@ func CompareResting(reference, current []Row, rest func()) (*Result, error) {
 		c := compareCategories(reference, current, n.of)
 		c.Name = n.name
 		r.Columns = append(r.Columns, c)
-		large[n.name] = c.Scores[TestPSI] >= LeastPSI || c.Scores[TestJensenShannon] >= LeastJensenShannon
+		large[n.name] = c.Scores[TestPSI] >= MinPSI || c.Scores[TestJensenShannon] >= MinJensenShannon
 	}
 	c := compareEmbeddings(reference, current, rest)
 	r.Columns = append(r.Columns, c)
-	large[c.Name] = c.Scores[TestMMD] >= LeastMMD || c.Scores[TestAUC] >= LeastAUC
+	large[c.Name] = c.Scores[TestMMD] >= MinMMD || c.Scores[TestAUC] >= MinAUC
 
 	var judged []int
 	var p []float64
@@ -241,7 +241,7 @@ func compareNumbers(reference, current []float64) Column {
 	c.Scores[TestKS], c.P = KolmogorovSmirnov(reference, current)
 	e := edges(reference)
 	p, q := shares(reference, e), shares(current, e)
-	c.Scores[TestPSI], c.Scores[TestJensenShannon] = PopulationStability(p, q), JensenShannon(p, q)
+	c.Scores[TestPSI], c.Scores[TestJensenShannon] = PSI(p, q), JensenShannon(p, q)
 	// A column that is constant in the reference has no deviation to measure by.
 	if deviation := math.Sqrt(stat.PopVariance(reference, nil)); reference[0] != reference[len(reference)-1] {
 		c.Scores[TestWasserstein] = Wasserstein(reference, current) / deviation
@@ -272,7 +272,7 @@ func compareCategories(reference, current []Row, of func(*Row) string) Column {
 		a[i] /= float64(len(reference))
 		b[i] /= float64(len(current))
 	}
-	c.Scores[TestPSI], c.Scores[TestJensenShannon] = PopulationStability(a, b), JensenShannon(a, b)
+	c.Scores[TestPSI], c.Scores[TestJensenShannon] = PSI(a, b), JensenShannon(a, b)
 	return c
 }
 
@@ -284,11 +284,11 @@ func compareEmbeddings(reference, current []Row, rest func()) Column {
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	a, b := Embeddings(reference, width, rng), Embeddings(current, width, rng)
-	if least := min(len(a), len(b)); least < LeastRows {
-		return unknown(name, fmt.Sprintf("%d rows have an embedding of %d numbers, and it takes %d", least, width, LeastRows))
+	if least := min(len(a), len(b)); least < MinRows {
+		return unknown(name, fmt.Sprintf("%d rows have an embedding of %d numbers, and it takes %d", least, width, MinRows))
 	}
 	c := Column{Name: name, Scores: map[string]float64{}}
-	c.Scores[TestMMD], c.P = MeanDiscrepancy(a, b, rng, rest)
+	c.Scores[TestMMD], c.P = MMD(a, b, rng, rest)
 	c.Scores[TestAUC] = DomainAUC(a, b, rest)
 	return c
 }
@@ -311,8 +311,8 @@ func Embeddings(rows []Row, width int, rng *rand.Rand) [][]float64 {
 	return vectors
 }
 
-// Sampled is how many rows a Sampler keeps.
-const Sampled = 5000
+// SampleSize is how many rows a Sampler keeps.
+const SampleSize = 5000
 
 // Sampler keeps a uniform sample of the rows of a stream (Vitter's algorithm R), of
 // however many in bounded memory. The same stream gives the same sample. Its zero
@@ -331,11 +331,11 @@ func (s *Sampler) Slot() *Row {
 		s.rng = rand.New(rand.NewPCG(1, 1))
 	}
 	s.Seen++
-	if len(s.Rows) < Sampled {
+	if len(s.Rows) < SampleSize {
 		s.Rows = append(s.Rows, Row{})
 		return &s.Rows[len(s.Rows)-1]
 	}
-	if i := s.rng.IntN(s.Seen); i < Sampled {
+	if i := s.rng.IntN(s.Seen); i < SampleSize {
 		return &s.Rows[i]
 	}
 	return nil
@@ -347,9 +347,9 @@ func (s *Sampler) Sorted() []Row {
 	return s.Rows
 }
 
-// Number returns the function that reads a column of numbers; nil where there is none of
+// NumericColumn returns the function that reads a column of numbers; nil where there is none of
 // that name.
-func Number(name string) func(*Row) float64 {
+func NumericColumn(name string) func(*Row) float64 {
 	for _, n := range numbers {
 		if n.name == name {
 			return n.of
@@ -358,8 +358,8 @@ func Number(name string) func(*Row) float64 {
 	return nil
 }
 
-// Category is the same for a column of categories.
-func Category(name string) func(*Row) string {
+// CategoricalColumn is the same for a column of categories.
+func CategoricalColumn(name string) func(*Row) string {
 	for _, n := range categories {
 		if n.name == name {
 			return n.of

@@ -113,11 +113,11 @@ func TestADifferenceThatDoesNotMatterIsNoDrift(t *testing.T) {
 }
 
 func TestTooFewRowsAreNoAnswer(t *testing.T) {
-	for _, n := range []int{0, 10, LeastRows - 1} {
-		if _, err := Compare(drawn(1, 500, 0), drawn(2, n, 9)); !errors.Is(err, ErrTooFew) {
+	for _, n := range []int{0, 10, MinRows - 1} {
+		if _, err := Compare(drawn(1, 500, 0), drawn(2, n, 9)); !errors.Is(err, ErrTooFewRows) {
 			t.Errorf("%d rows: %v", n, err)
 		}
-		if _, err := Compare(drawn(1, n, 0), drawn(2, 500, 9)); !errors.Is(err, ErrTooFew) {
+		if _, err := Compare(drawn(1, n, 0), drawn(2, 500, 9)); !errors.Is(err, ErrTooFewRows) {
 			t.Errorf("a reference of %d rows: %v", n, err)
 		}
 	}
@@ -207,7 +207,7 @@ func TestAReferenceIsReadAsItWasWritten(t *testing.T) {
 		t.Errorf("it is written in two ways (%v)", err)
 	}
 	dir := t.TempDir()
-	path := filepath.Join(dir, File)
+	path := filepath.Join(dir, ReferenceFile)
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestWhatIsNoReferenceIsRefused(t *testing.T) {
 func TestASampleIsUniformAndTheSame(t *testing.T) {
 	take := func() *Sampler {
 		var s Sampler
-		for i := range 20 * Sampled {
+		for i := range 20 * SampleSize {
 			if r := s.Slot(); r != nil {
 				r.Time = time.Unix(int64(i), 0)
 			}
@@ -262,13 +262,13 @@ func TestASampleIsUniformAndTheSame(t *testing.T) {
 		return &s
 	}
 	s := take()
-	if len(s.Rows) != Sampled || s.Seen != 20*Sampled {
+	if len(s.Rows) != SampleSize || s.Seen != 20*SampleSize {
 		t.Fatalf("%d rows of %d", len(s.Rows), s.Seen)
 	}
 	// By tenths of the stream: 500 each, with a standard deviation of 21.
 	var tenths [10]int
 	for _, r := range s.Rows {
-		tenths[r.Time.Unix()/(2*Sampled)]++
+		tenths[r.Time.Unix()/(2*SampleSize)]++
 	}
 	for i, n := range tenths {
 		if n < 400 || n > 600 {
@@ -293,7 +293,7 @@ func BenchmarkCompare(b *testing.B) {
 	}
 	reference := widen(drawn(1, ReferenceRows, 0))
 	for name, moved := range map[string]float64{"alike": 0, "moved": 1} {
-		current := widen(drawn(2, Sampled, moved))
+		current := widen(drawn(2, SampleSize, moved))
 		for i := range current {
 			for k := range current[i].Embedding {
 				current[i].Embedding[k] += float32(moved)

@@ -23,13 +23,13 @@ const (
 	ridge = 1.0
 )
 
-// MeanDiscrepancy is the unbiased estimate of the squared maximum mean discrepancy of
+// MMD is the unbiased estimate of the squared maximum mean discrepancy of
 // two samples of vectors (Gretton and others, 2012), with the kernel
 // exp(−‖x−y‖²/2σ²), σ being the median of all distances. p is the probability of one as
 // large when both are of one distribution, by permutations drawn from rng: it stops at
 // 20 that exceed the observed one (Besag and Clifford, 1991). Both samples need at
 // least two vectors. rest is called again and again.
-func MeanDiscrepancy(a, b [][]float64, rng *rand.Rand, rest func()) (mmd2, p float64) {
+func MMD(a, b [][]float64, rng *rand.Rand, rest func()) (mmd2, p float64) {
 	all := append(slices.Clone(a), b...)
 	k := kernel(all, rest)
 	n, m := len(a), len(b)

@@ -10,8 +10,8 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// File is the name of the reference in a run folder.
-const File = "reference.parquet"
+// ReferenceFile is the name of the reference in a run folder.
+const ReferenceFile = "reference.parquet"
 
 // ReferenceRows is how many rows a reference has at most: about a megabyte, most of it
 // embeddings.
@@ -72,11 +72,11 @@ var ErrNoReference = errors.New("not a reference")
 func ReadReference(path string) (*Reference, error) {
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
-		path = filepath.Join(path, File)
+		path = filepath.Join(path, ReferenceFile)
 		info, err = os.Stat(path)
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read reference: %w; name a run folder whose training has ended, or the %s of one", err, File)
+		return nil, fmt.Errorf("read reference: %w; name a run folder whose training has ended, or the %s of one", err, ReferenceFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read reference: %w", err)

@@ -139,9 +139,9 @@ func shares(sorted, edges []float64) []float64 {
 	return s
 }
 
-// PopulationStability is the index of that name, Σ(q−p)·ln(q/p), of the shares of two
+// PSI is the index of that name, Σ(q−p)·ln(q/p), of the shares of two
 // samples; one of nothing counts as 0.0001.
-func PopulationStability(p, q []float64) float64 {
+func PSI(p, q []float64) float64 {
 	sum := 0.0
 	for i := range p {
 		a, b := max(p[i], rare), max(q[i], rare)

@@ -124,7 +124,7 @@ func TestManyPairsUseTheLimitOfTheDistribution(t *testing.T) {
 func TestStatisticsOfVectorsAreSciPys(t *testing.T) {
 	for _, f := range loadFixtures(t).Vectors {
 		t.Run(f.Name, func(t *testing.T) {
-			mmd2, p := MeanDiscrepancy(f.A, f.B, rand.New(rand.NewPCG(1, 2)), func() {})
+			mmd2, p := MMD(f.A, f.B, rand.New(rand.NewPCG(1, 2)), func() {})
 			near(t, "MMD²", mmd2, f.MMD, 1e-10)
 			// Both are drawn; this one stops at 20 that exceed it.
 			if spread := 3 * f.P / math.Sqrt(exceeded); math.Abs(p-f.P) > spread+2.0/permutations {

@@ -8,9 +8,9 @@ import (
 	"sync"
 )
 
-// Picture returns pixels, rows of RGB as Decoder yields them, as an image of the given
+// ToImage returns pixels, rows of RGB as Decoder yields them, as an image of the given
 // width. It panics unless they are whole rows.
-func Picture(pixels []uint8, width int) *image.NRGBA {
+func ToImage(pixels []uint8, width int) *image.NRGBA {
 	if width < 1 || len(pixels) == 0 || len(pixels)%(width*Channels) != 0 {
 		panic(fmt.Sprintf("imaging: %d bytes are no rows of %d pixels", len(pixels), width))
 	}

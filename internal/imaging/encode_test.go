@@ -12,7 +12,7 @@ func TestAnEncodedPictureIsDecodedToTheSamePixels(t *testing.T) {
 	for i := range pixels {
 		pixels[i] = uint8(i*i/3 + i)
 	}
-	want := EncodePNG(Picture(pixels, Size))
+	want := EncodePNG(ToImage(pixels, Size))
 	got := make([]uint8, numPixels)
 	if err := new(Decoder).Pixels(got, want); err != nil || !slices.Equal(got, pixels) {
 		t.Errorf("other pixels, %v", err)
@@ -26,14 +26,14 @@ func TestAnEncodedPictureIsDecodedToTheSamePixels(t *testing.T) {
 	var group sync.WaitGroup
 	for n := 1; n <= 8; n++ {
 		group.Go(func() {
-			EncodePNG(Picture(pixels[:3*n*8], 8))
-			if !bytes.Equal(EncodePNG(Picture(pixels, Size)), want) {
+			EncodePNG(ToImage(pixels[:3*n*8], 8))
+			if !bytes.Equal(EncodePNG(ToImage(pixels, Size)), want) {
 				t.Error("the same picture gives other bytes")
 			}
 		})
 	}
 	group.Wait()
-	if img := Picture(pixels[:3*6*2], 6); img.Rect.Dx() != 6 || img.Rect.Dy() != 2 {
+	if img := ToImage(pixels[:3*6*2], 6); img.Rect.Dx() != 6 || img.Rect.Dy() != 2 {
 		t.Errorf("%v", img.Rect)
 	}
 }
@@ -46,7 +46,7 @@ func TestPixelsThatAreNoRowsAreNoPicture(t *testing.T) {
 					t.Errorf("%d bytes of width %d", test.bytes, test.width)
 				}
 			}()
-			Picture(make([]uint8, test.bytes), test.width)
+			ToImage(make([]uint8, test.bytes), test.width)
 		}()
 	}
 }
@@ -64,7 +64,7 @@ func BenchmarkEncodePNG(b *testing.B) {
 	for i := range pixels {
 		pixels[i] = uint8(i * i / 3)
 	}
-	img := Picture(pixels, Size)
+	img := ToImage(pixels, Size)
 	b.ReportAllocs()
 	for b.Loop() {
 		EncodePNG(img)

@@ -49,7 +49,7 @@ type fixture struct {
 
 // loadFixtures reads what testdata/make_fixtures.py made.
 var loadFixtures = sync.OnceValues(func() ([]fixture, error) {
-	names, err := filepath.Glob("testdata/pictures/*")
+	names, err := filepath.Glob("testdata/images/*")
 	if err != nil {
 		return nil, err
 	}

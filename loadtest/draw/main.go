@@ -110,7 +110,7 @@ func pictures(ctx context.Context, overrides ...string) (*index, error) {
 		if count[label]++; n >= perClass {
 			continue
 		}
-		img, class := imaging.Picture(test.Image(i), imaging.Size), manifest.Classes[label]
+		img, class := imaging.ToImage(test.Image(i), imaging.Size), manifest.Classes[label]
 		name := fmt.Sprintf("%s-%d", strings.ToLower(class), n)
 		formats := []string{".png", ".jpg"}
 		if n == 0 {

@@ -124,12 +124,12 @@ func TestWithoutAModelTheNewestRecordsIsTaken(t *testing.T) {
 }
 
 func TestOfManyRecordsASampleIsKept(t *testing.T) {
-	path, store := written(t, 2*drift.Sampled)
+	path, store := written(t, 2*drift.SampleSize)
 	l, err := Read(t.Context(), path, Query{Model: modelA})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.Taken != 8000 || len(l.Rows) != drift.Sampled || len(l.Pictures) != maxPictures {
+	if l.Taken != 8000 || len(l.Rows) != drift.SampleSize || len(l.Pictures) != maxPictures {
 		t.Errorf("taken %d, rows %d, pictures %d", l.Taken, len(l.Rows), len(l.Pictures))
 	}
 	lines, err := Read(t.Context(), export(t, store, predlog.NDJSON), Query{Model: modelA})

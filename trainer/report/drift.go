@@ -108,7 +108,7 @@ func renderDrift(d Drift) ([]byte, error) {
 		}
 		var f figure
 		var err error
-		if of := drift.Number(c.Name); of != nil {
+		if of := drift.NumericColumn(c.Name); of != nil {
 			if f, err = distributions(c, values(d.Reference, of), values(d.Log.Rows, of)); err != nil {
 				return nil, err
 			}
@@ -119,7 +119,7 @@ func renderDrift(d Drift) ([]byte, error) {
 			if f.SVG != "" {
 				v.Time = append(v.Time, f)
 			}
-		} else if of := drift.Category(c.Name); of != nil {
+		} else if of := drift.CategoricalColumn(c.Name); of != nil {
 			if f, err = sharesFigure(c, d.Reference, d.Log.Rows, of); err != nil {
 				return nil, err
 			}

@@ -275,7 +275,7 @@ func scaleURI() template.URL {
 
 // pngURI encodes the pixels of a picture so that they stand in the page itself.
 func pngURI(pixels []uint8, width int) template.URL {
-	text := "data:image/png;base64," + base64.StdEncoding.EncodeToString(imaging.EncodePNG(imaging.Picture(pixels, width)))
+	text := "data:image/png;base64," + base64.StdEncoding.EncodeToString(imaging.EncodePNG(imaging.ToImage(pixels, width)))
 	return template.URL(text) //nolint:gosec // made here
 }
 

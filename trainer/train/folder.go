@@ -203,7 +203,7 @@ const litterPrefix = ".tmp-"
 
 // sweep removes the half-written files of a run that was killed.
 func (f *folder) sweep() {
-	for _, name := range []string{configFile, drift.File, modelFile, evalFile, reportFile} {
+	for _, name := range []string{configFile, drift.ReferenceFile, modelFile, evalFile, reportFile} {
 		for _, litter := range f.startingWith("", litterPrefix+name) {
 			_ = os.Remove(litter)
 		}

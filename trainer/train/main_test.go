@@ -171,7 +171,7 @@ func outcomeOf(tb testing.TB, dir string) outcome {
 	for i := range rows {
 		rows[i].ImagesPerSecond = 0
 	}
-	return outcome{read(modelFile), read(evalFile), read(drift.File), rows}
+	return outcome{read(modelFile), read(evalFile), read(drift.ReferenceFile), rows}
 }
 
 // mustEqual compares what two runs left.
@@ -184,7 +184,7 @@ func mustEqual(tb testing.TB, got, want outcome) {
 		tb.Errorf("%s differs: %s, want %s", evalFile, got.eval, want.eval)
 	}
 	if !bytes.Equal(got.drift, want.drift) {
-		tb.Errorf("%s differs", drift.File)
+		tb.Errorf("%s differs", drift.ReferenceFile)
 	}
 	// As texts, so that NaN, which stands for an empty cell, equals NaN.
 	g, w := fmt.Sprintf("%+v", got.metrics), fmt.Sprintf("%+v", want.metrics)

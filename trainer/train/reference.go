@@ -38,7 +38,7 @@ func (r *run) writeReference(ctx context.Context, f *model.File) error {
 	if err != nil {
 		return err
 	}
-	path := r.folder.file(drift.File)
+	path := r.folder.file(drift.ReferenceFile)
 	if err := atomicwriter.WriteFile(path, data, 0o644); err != nil {
 		return r.unwritten(fmt.Errorf("write %s: %w", path, err))
 	}

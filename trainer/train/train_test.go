@@ -74,7 +74,7 @@ func skipWithout(t *testing.T, layout string) {
 func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	s := mustTrain(t, dir)
-	want := []string{lockFile, checkpointsDir, configFile, drift.File, evalFile, metricsFile, modelFile, reportFile, logFile}
+	want := []string{lockFile, checkpointsDir, configFile, drift.ReferenceFile, evalFile, metricsFile, modelFile, reportFile, logFile}
 	got := list(dir)
 	slices.Sort(want)
 	slices.Sort(got)

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Makes the pictures in testdata/pictures and testdata/expected.npz, what Pillow 9.4 makes of them.
+"""Makes the pictures in testdata/images and testdata/expected.npz, what Pillow 9.4 makes of them.
 
     python3 make_fixtures.py        # Debian 12: python3-pil 9.4, python3-numpy
 
@@ -20,7 +20,7 @@ from PIL import Image
 
 assert PIL.__version__.startswith("9.4."), "the yardstick is Pillow 9.4, not " + PIL.__version__
 warnings.simplefilter("ignore")  # Pillow warns about palettes with several alphas
-OUT = "pictures"
+OUT = "images"
 files = {}
 
 
