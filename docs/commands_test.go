@@ -82,7 +82,7 @@ func TestCommandsThatNameWhatThereIsNotAreFound(t *testing.T) {
 	k := load(t)
 	for command, want := range map[string]string{
 		"make demo": "",
-		"bin/trainer train experiment.epoch=3\ntrainer: unknown key": "",
+		"bin/trainer train experiment.epoch=3\nerror: unknown key": "",
 		"cd x && make demos":                                    "make has no target demos",
 		"make images PLATFORMS=linux/amd64":                     "",
 		"make images PLATFORM=linux/amd64":                      "the Makefile has no PLATFORM",
@@ -117,8 +117,8 @@ func (k *known) problems(code string, seen map[string]int) (problems []string) {
 	}
 	lines := strings.Split(strings.ReplaceAll(code, "\\\n", " "), "\n")
 	for i, line := range lines {
-		if i+1 < len(lines) && regexp.MustCompile(`^(server|trainer): `).MatchString(lines[i+1]) {
-			continue // the page shows what is said of a wrong one
+		if i+1 < len(lines) && regexp.MustCompile(`^(error|server|trainer): `).MatchString(lines[i+1]) {
+			continue // an invalid command, followed by its error
 		}
 		line, _, _ = strings.Cut(line, " #")
 		for _, command := range regexp.MustCompile(`\s(?:\||&&|&|;)(?:\s|$)|;\s|\$\(|\)`).Split(line, -1) {
