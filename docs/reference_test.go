@@ -88,7 +88,7 @@ func TestReferenceDagger(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	b.WriteString("`dagger call FUNCTION ARGUMENTS`, with the CLI v0.20.3: [the pipeline](../how-to/ci.md#the-module).\n\n")
+	b.WriteString("`dagger call FUNCTION ARGUMENTS`, with the CLI v0.20.3: [the pipeline](../how-to/ci.md#run-the-pipeline-with-dagger).\n\n")
 	b.WriteString("## Arguments of the module\nThese come before the function's name. " + function(functions["New"]))
 	delete(functions, "New")
 	for _, name := range slices.Sorted(maps.Keys(functions)) {

@@ -144,7 +144,7 @@ func (openAPI) operation(b *strings.Builder, route string, op *documented) {
 		b.WriteString(" " + reference.Text(op.Description))
 	}
 	if len(op.Security) > 0 {
-		b.WriteString(" For the [administrator](../how-to/operate.md#administrators).")
+		b.WriteString(" For the [administrator](../how-to/operate.md#authentication).")
 	}
 	b.WriteString("\n\n")
 	var parameters [][]string

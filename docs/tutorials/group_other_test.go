@@ -4,6 +4,6 @@ package tutorials
 
 import "os/exec"
 
-func alone(*exec.Cmd) {}
+func setGroup(*exec.Cmd) {}
 
-func end(cmd *exec.Cmd) { _ = cmd.Process.Kill() }
+func killGroup(cmd *exec.Cmd) { _ = cmd.Process.Kill() }

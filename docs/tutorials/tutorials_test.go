@@ -1,4 +1,4 @@
-// Package tutorials has no program: its test runs the commands of the tutorials.
+// Package tutorials contains only tests, which run the commands of the tutorials.
 package tutorials
 
 import (
@@ -29,15 +29,15 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-// block is one fenced block of commands, and what they print as the page shows it.
+// block is a fenced block of commands, and the output that the page shows for them.
 type block struct {
 	line     int
 	commands string
-	checked  bool     // marked so: they want a cloud, an account, or much time, and are not run
-	output   []string // of which "…" stands for anything; other lines may lie between
+	checked  bool     // marked "sh checked": the commands need a cloud, an account or a long time, and aren't run
+	output   []string // lines that must be printed in this order, among others; "…" matches anything
 }
 
-// blocks returns those of a page: each of the language sh, with the text that follows it.
+// blocks returns the blocks of language sh in a page, each with the text block that follows it.
 func blocks(source []byte) []block {
 	var found []block
 	previous := ast.Node(nil)
@@ -56,7 +56,7 @@ func blocks(source []byte) []block {
 				commands: content, checked: word == "checked",
 			})
 			previous = fence
-		case language == "text" && previous != nil && shows(previous, fence):
+		case language == "text" && previous != nil && isOutputOf(previous, fence):
 			found[len(found)-1].output = strings.Split(strings.TrimSpace(content), "\n")
 		}
 		return ast.WalkContinue, nil
@@ -64,9 +64,9 @@ func blocks(source []byte) []block {
 	return found
 }
 
-// shows tells whether a text is the output of the commands before it: nothing but words
-// lie between.
-func shows(commands, output ast.Node) bool {
+// isOutputOf reports whether the text block output belongs to commands: only paragraphs may be
+// between them.
+func isOutputOf(commands, output ast.Node) bool {
 	for n := commands.NextSibling(); n != output; n = n.NextSibling() {
 		if n == nil || n.Kind() != ast.KindParagraph {
 			return false
@@ -75,8 +75,8 @@ func shows(commands, output ast.Node) bool {
 	return true
 }
 
-// missing returns the first line of what a page shows that is not in the output, after
-// those before it; empty when all are.
+// missing returns the first line of shown that output doesn't contain after the lines before it,
+// or "" if output contains all of them.
 func missing(shown []string, output string) string {
 	lines := strings.Split(output, "\n")
 	for _, want := range shown {
@@ -100,19 +100,22 @@ func missing(shown []string, output string) string {
 	return ""
 }
 
-// The pages with commands, and what is there before the first one.
+// pages are the pages with commands, in the documented order. setUp creates the files that the
+// reader brings along.
 var pages = []struct {
 	name  string
-	begin func(t *testing.T, dir string)
+	setUp func(t *testing.T, dir string)
 }{
 	{"getting-started.md", nil},
 	{"tutorials/laptop.md", nil},
-	{"tutorials/own-pictures.md", ownPictures},
+	{"tutorials/own-images.md", ownImages},
 }
 
-func TestTheCommandsOfTheTutorialsRun(t *testing.T) {
+// TestTutorials runs all pages in one folder, as a reader does who follows them in order: a page
+// that overwrites or counts what an earlier one left fails.
+func TestTutorials(t *testing.T) {
 	if testing.Short() {
-		t.Skip("trains five times, which takes a minute")
+		t.Skip("trains five models, which takes a minute")
 	}
 	if runtime.GOOS == "windows" {
 		t.Skip("the tutorials are written for a POSIX shell")
@@ -126,8 +129,8 @@ func TestTheCommandsOfTheTutorialsRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A pass that go remembers holds while the files are the same that the test has looked
-	// at; what the compiler reads it does not see.
+	// Go caches a passed test until a file that the test has opened changes. It doesn't see the
+	// files that the compiler reads, so open them here.
 	for _, folder := range []string{"server", "trainer", "internal", "configs", "loadtest/pictures"} {
 		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, _ os.DirEntry, err error) error {
 			if err == nil {
@@ -145,24 +148,24 @@ func TestTheCommandsOfTheTutorialsRun(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	// The folder looks like a checkout.
+	dir := t.TempDir()
+	for _, name := range []string{"README.md", "loadtest", "node_modules"} {
+		if err := os.Symlink(filepath.Join(root, name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(programs, filepath.Join(dir, "bin")); err != nil {
+		t.Fatal(err)
+	}
 	for _, page := range pages {
 		t.Run(page.name, func(t *testing.T) {
 			source, err := os.ReadFile("../" + page.name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The folder looks like a checkout, but what is made in it is its own.
-			dir := t.TempDir()
-			for _, name := range []string{"README.md", "loadtest", "node_modules"} {
-				if err := os.Symlink(filepath.Join(root, name), filepath.Join(dir, name)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := os.Symlink(programs, filepath.Join(dir, "bin")); err != nil {
-				t.Fatal(err)
-			}
-			if page.begin != nil {
-				page.begin(t, dir)
+			if page.setUp != nil {
+				page.setUp(t, dir)
 			}
 			outputs, err := run(t, dir, blocks(source))
 			if err != nil {
@@ -173,12 +176,12 @@ func TestTheCommandsOfTheTutorialsRun(t *testing.T) {
 					continue
 				}
 				if line := missing(b.output, outputs[i]); line != "" {
-					t.Errorf("docs/%s:%d: what is printed has no line\n  %s\nIt is\n%s", page.name, b.line, line, outputs[i])
+					t.Errorf("docs/%s:%d: the output has no line\n  %s\nin\n%s", page.name, b.line, line, outputs[i])
 				}
 			}
-			// Nothing of a page goes by unseen.
+			// blocks must find every block.
 			if n := strings.Count(string(source), "```sh\n"); n == 0 || n != count(blocks(source)) {
-				t.Errorf("docs/%s has %d blocks of commands to run, %d were found", page.name, n, count(blocks(source)))
+				t.Errorf("docs/%s: %d blocks to run, blocks found %d", page.name, n, count(blocks(source)))
 			}
 		})
 	}
@@ -193,12 +196,12 @@ func count(blocks []block) (n int) {
 	return n
 }
 
-// patience is how long what a page has stopped may take to end.
-var patience = 15 * time.Second
+// stopTimeout is how long programs that a page has stopped may take to exit.
+var stopTimeout = 15 * time.Second
 
-// run carries out the blocks in one shell, as a reader would, and returns what each has
-// printed. Three things are other than on the page: the programs are built already, which
-// is what make does there, the port is a free one, and training is smaller, by smaller.
+// run runs the blocks in one shell in dir and returns the output of each. It differs from the page in
+// three ways: make doesn't build, because the programs are there; the port is a free one; and
+// training is smaller (see smallConfig).
 func run(t *testing.T, dir string, blocks []block) (outputs []string, err error) {
 	t.Helper()
 	address := freeAddress(t)
@@ -208,7 +211,7 @@ make() {
 	case "$*" in
 	build) ;;
 	demo) bin/demo --dir runs/demo ;;
-	*) echo "make $*: the test of the tutorials does not know it" >&2; return 1 ;;
+	*) echo "make $*: the tutorials test has no stand-in for it" >&2; return 1 ;;
 	esac
 }
 `)
@@ -216,7 +219,7 @@ make() {
 	for _, b := range blocks {
 		if !b.checked {
 			script.WriteString(strings.ReplaceAll(b.commands, "127.0.0.1:8080", address))
-			script.WriteString("sleep 0.3\n") // a reader is no faster: the log is written by then
+			script.WriteString("sleep 0.3\n") // a reader is slower, too: by then the log is written
 		}
 		script.WriteString("printf '\\n\\001'\n")
 	}
@@ -226,33 +229,33 @@ make() {
 done
 echo "the page leaves a program running: stop it with kill \$!" >&2
 exit 1
-`, patience.Milliseconds()/100)
+`, stopTimeout.Milliseconds()/100)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	// What curl prints of its progress would lie between the lines.
+	// Keep curl's progress out of the output.
 	if err := os.WriteFile(filepath.Join(dir, ".curlrc"), []byte("silent\nshow-error\nmax-time = 30\n"), 0o666); err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, "bash", "-c", script.String())
 	cmd.Dir = dir
 	for _, variable := range otelenv.Without(os.Environ()) {
-		// The machine's proxy and settings aren't part of the page.
+		// The page doesn't depend on the machine's proxy and settings.
 		if name, _, _ := strings.Cut(variable, "="); !strings.HasPrefix(name, "FAKEART_") && !strings.HasSuffix(strings.ToLower(name), "_proxy") && name != "PORT" {
 			cmd.Env = append(cmd.Env, variable)
 		}
 	}
-	cmd.Env = append(cmd.Env, "CURL_HOME="+dir, "FAKEART_ADDR="+address, "FAKEART_CONFIG_DIR="+smaller(t))
+	cmd.Env = append(cmd.Env, "CURL_HOME="+dir, "FAKEART_ADDR="+address, "FAKEART_CONFIG_DIR="+smallConfig(t))
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	// A server that a page has left behind ends with the shell's group.
-	alone(cmd)
-	cmd.Cancel = func() error { end(cmd); return nil }
+	// Killing the shell's process group also stops a server that the page left running.
+	setGroup(cmd)
+	cmd.Cancel = func() error { killGroup(cmd); return nil }
 	err = cmd.Run()
-	end(cmd)
+	killGroup(cmd)
 	if _, seek := out.Seek(0, io.SeekStart); seek != nil {
 		return nil, seek
 	}
@@ -265,10 +268,9 @@ exit 1
 	return outputs, errors.Join(err, read)
 }
 
-// smaller is a folder of the configuration for a machine that other tests keep busy: a
-// training thread that waits for another one waits actively, and unless a page says how
-// many pictures it wants, there are fewer.
-func smaller(t *testing.T) string {
+// smallConfig returns a configuration folder for a machine that runs other tests at the same time: one
+// training thread, because several would wait for each other actively, and by default fewer images.
+func smallConfig(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, configs.Files); err != nil {
@@ -285,7 +287,7 @@ func smaller(t *testing.T) string {
 		}
 		changed := strings.Replace(string(usual), change[1], change[2], 1)
 		if changed == string(usual) {
-			t.Fatalf("configs/%s has no %q any more", change[0], change[1])
+			t.Fatalf("configs/%s doesn't contain %q", change[0], change[1])
 		}
 		if err := os.WriteFile(file, []byte(changed), 0o666); err != nil {
 			t.Fatal(err)
@@ -304,27 +306,28 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// ownPictures makes the folder that the reader has: small pictures of both kinds.
-func ownPictures(t *testing.T, dir string) {
+// ownImages creates the reader's own images in the folder images: 1,000 for training and 100 for
+// testing, the fewest that the drift check needs.
+func ownImages(t *testing.T, dir string) {
 	t.Helper()
 	prepare := exec.CommandContext(t.Context(), "bin/trainer", "data", "prepare", "dataset=synthetic", "dataset.seed=7",
-		"dataset.dir=drawn", "dataset.train_per_class=200", "dataset.test_per_class=50")
+		"dataset.dir=own", "dataset.train_per_class=500", "dataset.test_per_class=50")
 	prepare.Dir = dir
 	if out, err := prepare.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, split := range []string{"train", "test"} {
-		set, manifest, err := dataset.Load(filepath.Join(dir, "drawn"), split)
+		set, manifest, err := dataset.Load(filepath.Join(dir, "own"), split)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, label := range set.Labels {
-			folder := filepath.Join(dir, "pictures", split, manifest.Classes[label])
+			folder := filepath.Join(dir, "images", split, manifest.Classes[label])
 			if err := os.MkdirAll(folder, 0o777); err != nil {
 				t.Fatal(err)
 			}
 			var b bytes.Buffer
-			if err := png.Encode(&b, picture(set.Image(i))); err != nil {
+			if err := png.Encode(&b, toImage(set.Image(i))); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("%d.png", i)), b.Bytes(), 0o666); err != nil {
@@ -334,8 +337,8 @@ func ownPictures(t *testing.T, dir string) {
 	}
 }
 
-// picture shows pixels as the standard library has pictures.
-func picture(rgb []byte) image.Image {
+// toImage converts the 32×32 RGB pixels of a sample.
+func toImage(rgb []byte) image.Image {
 	side := imaging.Size
 	out := image.NewNRGBA(image.Rect(0, 0, side, side))
 	for i := range side * side {
@@ -345,7 +348,7 @@ func picture(rgb []byte) image.Image {
 	return out
 }
 
-func TestBlocksAreFoundWithWhatTheyPrint(t *testing.T) {
+func TestBlocks(t *testing.T) {
 	page := "# A\n\n```sh\necho a\n```\nprints\n\n```text\na\n```\n\n```sh checked\nmake x\n```\n\n## B\n```text\nnot that of x\n```\n```yaml\na: 1\n```\n"
 	got := blocks([]byte(page))
 	if len(got) != 2 || got[0].commands != "echo a\n" || got[0].line != 4 || strings.Join(got[0].output, "|") != "a" || got[0].checked ||
@@ -354,7 +357,7 @@ func TestBlocksAreFoundWithWhatTheyPrint(t *testing.T) {
 	}
 }
 
-func TestWhatAPageShowsHasToBePrinted(t *testing.T) {
+func TestMissing(t *testing.T) {
 	output := "noise\n{\"id\":\"7\",\"label\":\"FAKE\"}\n  done: 3\n"
 	for shown, want := range map[string]string{
 		`{"id":"…","label":"FAKE"}`: "",
@@ -370,16 +373,16 @@ func TestWhatAPageShowsHasToBePrinted(t *testing.T) {
 	}
 }
 
-func TestACommandThatFailsFailsThePage(t *testing.T) {
+func TestRun(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the tutorials are written for a POSIX shell")
 	}
-	defer func(usual time.Duration) { patience = usual }(patience)
-	patience = time.Second
+	defer func(usual time.Duration) { stopTimeout = usual }(stopTimeout)
+	stopTimeout = time.Second
 	for commands, want := range map[string]string{
 		"true\n":                 "",
 		"false\ntrue\n":          "line 5: exit status 1",
-		"make images\n":          "does not know it",
+		"make images\n":          "has no stand-in for it",
 		"bin/server --no-such\n": "line 5: exit status 127",
 		"sleep 60 &\n":           "leaves a program running",
 	} {
