@@ -23,6 +23,7 @@ hooks := bin/tools/lefthook$(exe) bin/tools/gitleaks$(exe) $(commitlint)
 govulncheck := bin/tools/govulncheck$(exe)
 cyclonedx := bin/tools/cyclonedx-gomod$(exe)
 cosign := bin/tools/cosign$(exe)
+vale := bin/tools/vale$(exe)
 # Debian's package prometheus has it as well, at no cost: building it takes five minutes.
 promtool := $(or $(shell command -v promtool),bin/tools/promtool$(exe))
 # The linter's configuration for ci/.
@@ -100,6 +101,12 @@ lint: toolchain $(linter) $(style) ## Check style and likely mistakes
 	$(linter) run
 	cd ci && GOFLAGS="$$(go env GOFLAGS) $(offline)" ../$(linter) run --config ../$(style)
 
+# Files and directories that `make prose` checks, by default all: PROSE="README.md server".
+PROSE ?=
+.PHONY: prose
+prose: toolchain $(vale) ## Check the language of docs, comments and messages with Vale (PROSE=PATH…)
+	cd tools/vale && go test -count=1 ./... && go run . --vale $(vale) $(PROSE) # go doesn't see that the rules change
+
 .PHONY: fmt
 fmt: toolchain $(linter) $(style) ## Format the Go code
 	$(linter) fmt
@@ -115,7 +122,7 @@ $(hooks): bin/tools/%$(exe): tools/build.sh tools/hooks/go.mod tools/hooks/go.su
 	touch $@
 
 # Each is the one tool of its module.
-$(gotestsum) $(k6) $(govulncheck) $(cyclonedx) $(cosign) $(pulumi) bin/tools/promtool$(exe): bin/tools/%$(exe): tools/build.sh tools/%/go.mod tools/%/go.sum
+$(gotestsum) $(k6) $(govulncheck) $(cyclonedx) $(cosign) $(vale) $(pulumi) bin/tools/promtool$(exe): bin/tools/%$(exe): tools/build.sh tools/%/go.mod tools/%/go.sum
 	tools/build.sh $* $* $@
 	touch $@
 
