@@ -105,7 +105,7 @@ lint: toolchain $(linter) $(style) ## Check style and likely mistakes
 PROSE ?=
 .PHONY: prose
 prose: toolchain $(vale) ## Check the language of docs, comments and messages with Vale (PROSE=PATH…)
-	cd tools/vale && go test -count=1 ./... && go run . --vale $(vale) $(PROSE) # go doesn't see that the rules change
+	cd tools/vale && go test -count=1 ./... && go run . $(PROSE) # go doesn't see that the rules change
 
 .PHONY: fmt
 fmt: toolchain $(linter) $(style) ## Format the Go code

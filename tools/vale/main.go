@@ -1,4 +1,4 @@
-// Vale checks the language of the repository with Vale (https://vale.sh) and the rules in
+// Command vale checks the language of the repository with Vale (https://vale.sh) and the rules in
 // styles/Fakeart. Run it with `make prose`.
 //
 // Vale reads Markdown and HTML itself. It can't see the string literals of a program, so this
@@ -23,13 +23,15 @@ import (
 
 func main() {
 	root := flag.String("root", "../..", "repository's root directory")
-	vale := flag.String("vale", "bin/tools/vale", "Vale's program, relative to the root directory")
+	v := vale{}
+	flag.StringVar(&v.program, "vale", "../../bin/tools/vale", "path of Vale's program")
+	flag.StringVar(&v.config, "config", "vale.ini", "path of Vale's configuration")
 	flag.Usage = func() {
 		fmt.Fprintf(flag.CommandLine.Output(), "Usage: %s [FLAG]... [PATH]...\n\nCheck the language of files and directories, by default of the whole repository.\n\n", os.Args[0])
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	findings, err := check(context.Background(), *root, filepath.Join(*root, *vale), flag.Args())
+	findings, err := check(context.Background(), v, *root, flag.Args())
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "prose: %v\n", err)
 		os.Exit(2)
@@ -56,14 +58,7 @@ func (f finding) String() string {
 
 // check runs Vale on the files in paths, which are relative to root, and returns the findings by
 // file and position. It checks the whole repository if there are no paths.
-func check(ctx context.Context, root, vale string, paths []string) ([]finding, error) {
-	root, err := filepath.Abs(root)
-	if err != nil {
-		return nil, err
-	}
-	if vale, err = filepath.Abs(vale); err != nil {
-		return nil, err
-	}
+func check(ctx context.Context, v vale, root string, paths []string) ([]finding, error) {
 	files, err := list(root, paths)
 	if err != nil {
 		return nil, err
@@ -106,7 +101,7 @@ func check(ctx context.Context, root, vale string, paths []string) ([]finding, e
 			return nil, err
 		}
 	}
-	alerts, err := run(ctx, vale, filepath.Join(root, "tools/vale/vale.ini"), tree)
+	alerts, err := v.run(ctx, tree)
 	if err != nil {
 		return nil, err
 	}
@@ -135,9 +130,20 @@ type alert struct {
 	Span                  [2]int // first and last column of Match in the line, in runes from 1
 }
 
+// vale is the path of Vale's program and of its configuration.
+type vale struct{ program, config string }
+
 // run returns Vale's alerts on the files in dir, by path.
-func run(ctx context.Context, vale, config, dir string) (map[string][]alert, error) {
-	cmd := exec.CommandContext(ctx, vale, "--no-global", "--no-exit", "--output=JSON", "--config="+config, ".")
+func (v vale) run(ctx context.Context, dir string) (map[string][]alert, error) {
+	program, err := filepath.Abs(v.program)
+	if err != nil {
+		return nil, err
+	}
+	config, err := filepath.Abs(v.config)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, program, "--no-global", "--no-exit", "--output=JSON", "--config="+config, ".")
 	cmd.Dir = dir
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
