@@ -1,10 +1,10 @@
-// Package configs carries the configuration files inside the programs, so that
-// a binary composes the same experiments wherever it is copied to.
+// Package configs embeds the training configuration files, so that a binary doesn't need a
+// checkout to compose an experiment. Package config reads them.
 package configs
 
 import "embed"
 
-// Files holds config.yaml and one folder for each group of choices.
+// Files holds config.yaml and one directory per group.
 //
 //go:embed config.yaml */*.yaml
 var Files embed.FS

@@ -39,10 +39,10 @@ type deployments struct {
 	engine  *infer.Engine
 	metrics *telemetry.Metrics
 	log     *slog.Logger
-	source  *source.Source // that of --model
+	source  *source.Source    // that of --model
 	places  *source.Allowlist // where else models may come from; nil is from everywhere
-	options source.Options // for them
-	every   time.Duration  // how often watch looks
+	options source.Options    // for them
+	every   time.Duration     // how often watch looks
 
 	changing sync.Mutex // held while the model is changed
 	current  atomic.Pointer[served]

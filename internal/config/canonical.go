@@ -12,10 +12,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// YAML returns the composed configuration: one section each, keys in the order
-// of Config's fields, references replaced by their values, keys that do not
-// apply left out. Equal configurations give equal bytes, and LoadFile reads
-// them back exactly.
+// YAML returns the composed configuration as YAML. Sections and keys are in the order of
+// Config's fields, references are replaced by their values, and keys that don't apply are
+// omitted. Equal configurations give equal bytes, and [LoadFile] restores the same Config.
 func (c *Config) YAML() ([]byte, error) {
 	values := c.flat()
 	var document yaml.Node
@@ -52,38 +51,38 @@ func plain(s string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Value: s}
 }
 
-// outside are the keys that do not decide which model comes out: where things
-// lie, what is recorded and measured. Everything else enters the digest.
-var outside = []string{
+// digestExcludes lists the sections and keys that don't affect the trained model: paths,
+// profiling and evaluation. Digest covers all other keys.
+var digestExcludes = []string{
 	"run", "profiler", "evaluate",
 	"dataset.path", "dataset.dir", "dataset.strict", "dataset.endpoint",
 }
 
-// Digest returns "sha256:…" over what determines the model. It does not depend
-// on where files lie (run.*, dataset.path and dir), on what is recorded or
-// measured (profiler.*, evaluate.*), or on the order of keys and the spelling
-// of numbers in the files; two configurations with the same digest train the
-// same model from the same data.
+// Digest returns "sha256:" and the hash, in hexadecimal, of everything that determines the
+// model. Two configurations with the same digest train the same model from the same data.
+//
+// The digest ignores paths (run.*, dataset.path, dataset.dir), dataset.strict and
+// dataset.endpoint, profiling and evaluation (profiler.*, evaluate.*), the order of keys in
+// the files, and the spelling of numbers.
 func (c *Config) Digest() string {
 	values := c.flat()
 	for _, f := range schema() {
-		if slices.Contains(outside, f.section()) || slices.Contains(outside, f.key) {
+		if slices.Contains(digestExcludes, f.section()) || slices.Contains(digestExcludes, f.key) {
 			delete(values, f.key)
 		}
 	}
-	// JSON because its text is fixed: keys sorted, shortest exact numbers.
+	// encoding/json is deterministic: it sorts the keys and writes the shortest exact numbers.
 	data, err := json.Marshal(values)
 	if err != nil {
-		panic(fmt.Sprintf("config: digest: %v", err)) // NaN, which Load refuses
+		panic(fmt.Sprintf("config: digest: %v", err)) // NaN, which Load rejects
 	}
 	sum := sha256.Sum256(data)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Differences lists what o changes in c, a line each as
-// "experiment.epochs: 6 → 8", in the order of the fields. It is empty when
-// both are the same; run.resume is left out, since it differs between a run
-// and its continuation by nature.
+// Differences lists the keys whose values differ in o, such as "experiment.epochs: 6 → 8", in
+// the order of Config's fields. It skips run.resume, which always differs between a run and
+// its continuation.
 func (c *Config) Differences(o *Config) []string {
 	var lines []string
 	a, b := c.flat(), o.flat()
@@ -103,7 +102,7 @@ func showOr(v any) string {
 	return show(v)
 }
 
-// flat returns the values of the keys that apply.
+// flat returns the values of all keys that apply, by key.
 func (c *Config) flat() map[string]any {
 	values := map[string]any{}
 	root := reflect.ValueOf(*c)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,16 +21,15 @@ import (
 	"fakeart/configs"
 )
 
-// rootFile is the file that names one file of each group.
+// rootFile is the file whose defaults list selects one file from each group.
 const rootFile = "config.yaml"
 
-// Load composes the configuration from the files in dir, or from those built
-// into the program when dir is empty, and the overrides, "group=choice" or
-// "group.key=value". Choices are made before values are set, whatever their
-// order; of two overrides of the same thing the last one counts.
+// Load composes the configuration from the files in dir, or from the built-in ones if dir is
+// empty, and applies the overrides. An override is "group=choice" or "group.key=value".
+// Choices are applied before values, regardless of their order. If two overrides set the same
+// group or key, the last one wins.
 //
-// The error lists everything found wrong, each with its key, its value and
-// what is allowed.
+// The error lists all problems, each with the key, its value and what is allowed.
 func Load(dir string, overrides []string) (*Config, error) {
 	c := composer{
 		files:  configs.Files,
@@ -48,8 +48,8 @@ func Load(dir string, overrides []string) (*Config, error) {
 	return config, nil
 }
 
-// LoadFile reads a complete configuration as Config.YAML writes it, such as
-// the config.yaml of a run folder. Nothing is interpolated.
+// LoadFile reads a complete configuration written by [Config.YAML], such as config.yaml in a
+// run folder. It doesn't interpolate.
 func LoadFile(name string) (*Config, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -71,13 +71,13 @@ func LoadFile(name string) (*Config, error) {
 	return config, nil
 }
 
-// composer puts one configuration together.
+// composer composes one configuration.
 type composer struct {
 	files  fs.FS
-	folder string // what to call files in messages
+	folder string // path of files in error messages
 	fields []field
 	values *koanf.Koanf
-	origin map[string]string // key → the file that set it; overrides have none
+	origin map[string]string // key → file that set it; keys set by overrides are absent
 }
 
 func (c *composer) compose(overrides []string) (*Config, error) {
@@ -85,7 +85,7 @@ func (c *composer) compose(overrides []string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	choices, settings, wrong := c.sort(overrides, groups)
+	choices, settings, wrong := c.parseOverrides(overrides, groups)
 	if err := wrong.err(); err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (c *composer) compose(overrides []string) (*Config, error) {
 		delete(c.origin, s.key)
 	}
 	values := c.values.All()
-	if err := c.unknown(values).err(); err != nil {
+	if err := c.unknownKeys(values).err(); err != nil {
 		return nil, err
 	}
 	values, wrong = interpolate(values, keys(c.fields))
@@ -109,16 +109,16 @@ func (c *composer) compose(overrides []string) (*Config, error) {
 	return c.decode(values)
 }
 
-// groups returns the choices of each group: the YAML files of its folder.
+// groups returns the choices of each group, which are the YAML files in its directory.
 func (c *composer) groups() (map[string][]string, error) {
 	if _, err := fs.Stat(c.files, rootFile); err != nil {
-		return nil, fmt.Errorf("%s: there is no %s in this folder", c.folder, rootFile)
+		return nil, fmt.Errorf("%s: no %s in this directory", c.folder, rootFile)
 	}
 	groups := map[string][]string{}
 	for _, section := range sections(c.fields) {
 		entries, err := fs.ReadDir(c.files, section)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // a section of config.yaml, such as run
+			continue // a section without files, such as run
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path.Join(c.folder, section), err)
@@ -139,8 +139,8 @@ type setting struct {
 	value any
 }
 
-// sort tells choices from settings and refuses what is neither.
-func (c *composer) sort(overrides []string, groups map[string][]string) (map[string]string, []setting, problems) {
+// parseOverrides separates the choices from the single values and rejects everything else.
+func (c *composer) parseOverrides(overrides []string, groups map[string][]string) (map[string]string, []setting, problems) {
 	var (
 		choices  = map[string]string{}
 		settings []setting
@@ -160,7 +160,7 @@ func (c *composer) sort(overrides []string, groups map[string][]string) (map[str
 			continue
 		}
 		if slices.Contains(sections(c.fields), key) {
-			wrong = append(wrong, fmt.Sprintf("%s: %s is a section, not a group with choices; set one of its keys: %s",
+			wrong = append(wrong, fmt.Sprintf("%s: %s is a section, not a group of files; set one of its keys: %s",
 				override, key, strings.Join(c.keysOf(key), ", ")))
 			continue
 		}
@@ -170,7 +170,7 @@ func (c *composer) sort(overrides []string, groups map[string][]string) (map[str
 			continue
 		}
 		if section, ok := strings.CutSuffix(key, ".name"); ok && variants[section] != nil {
-			wrong = append(wrong, fmt.Sprintf("%s: this takes a whole file; write %s=%s", override, section, value))
+			wrong = append(wrong, fmt.Sprintf("%s: select a whole file instead: write %s=%s", override, section, value))
 			continue
 		}
 		settings = append(settings, setting{key, c.fields[i].kind.parse(value)})
@@ -178,45 +178,46 @@ func (c *composer) sort(overrides []string, groups map[string][]string) (map[str
 	return choices, settings, wrong
 }
 
-// split takes an override apart and says what is amiss with its form.
+// split returns the key and the value of an override, or an error if it has the wrong form.
 func split(override string) (key, value string, err error) {
 	key, value, found := strings.Cut(override, "=")
 	switch {
 	case strings.HasPrefix(override, "-"):
-		return "", "", fmt.Errorf("%s: settings are written without dashes, as in experiment.epochs=6", override)
+		return "", "", fmt.Errorf("%s: unknown flag; write settings without dashes, as in experiment.epochs=6", override)
 	case strings.HasPrefix(override, "+"):
-		return "", "", fmt.Errorf("%s: adding keys with + is not supported; every key already has a value, so write %s",
+		return "", "", fmt.Errorf("%s: adding keys with + is not supported; every key already exists, so write %s",
 			override, strings.TrimLeft(override, "+"))
 	case strings.HasPrefix(override, "~"):
 		return "", "", fmt.Errorf("%s: removing keys with ~ is not supported; set another value instead", override)
 	case !found:
-		return "", "", fmt.Errorf("%q is not a setting: write group.key=value or group=choice in one word, as in experiment.epochs=6", override)
+		return "", "", fmt.Errorf("%q is not a setting; write group.key=value or group=choice without spaces, as in experiment.epochs=6", override)
 	case key == "":
 		return "", "", fmt.Errorf("%q has no key before the =; write it without spaces, as in experiment.epochs=6", override)
 	case key != strings.TrimSpace(key):
-		return "", "", fmt.Errorf("%q: write it without spaces around the =, as in experiment.epochs=6", override)
+		return "", "", fmt.Errorf("%q has spaces around the =; write it without spaces, as in experiment.epochs=6", override)
 	}
 	return key, value, nil
 }
 
-// choose checks that a group has the file that is asked for.
+// choose checks that a group has the selected file.
 func choose(group, choice string, options []string) error {
 	if slices.Contains(options, choice) {
 		return nil
 	}
-	return fmt.Errorf("%s=%s: there is no such %s%s (there are: %s)",
+	return fmt.Errorf("%s=%s: unknown %s%s (available: %s)",
 		group, choice, group, suggest(choice, options), strings.Join(options, ", "))
 }
 
-// digits is a whole number as people write it; YAML 1.1 would read 010 as 8.
+// digits matches a decimal whole number, which YAML 1.1 would read as octal if it starts with
+// a zero (010 = 8).
 var digits = regexp.MustCompile(`^[+-]?[0-9]+$`)
 
-// parse reads the value of an override as YAML, but for two things: where a
-// text is wanted the characters are taken as they are, so that run.name=2024
-// and dataset.path=C:\cifake need no quotes, and whole numbers are decimal.
-// What is not YAML stays a text; whether the type is right is decided later.
+// parse parses the value of an override as YAML, with two exceptions. A string is taken
+// literally unless it's quoted, so that run.name=2024 and dataset.path=C:\cifake need no
+// quotes. Whole numbers are decimal even with leading zeros. A value that isn't valid YAML is
+// returned as a string; convert checks the type later.
 func (k kind) parse(value string) any {
-	if k == text && !strings.HasPrefix(value, `"`) && !strings.HasPrefix(value, "'") {
+	if k == kindString && !strings.HasPrefix(value, `"`) && !strings.HasPrefix(value, "'") {
 		return value
 	}
 	if digits.MatchString(value) {
@@ -229,7 +230,7 @@ func (k kind) parse(value string) any {
 		}
 		value = sign + rest
 	}
-	// As the value of a key, because a whole document that is one text is no map.
+	// The parser requires a mapping at the top level.
 	parsed, err := yaml.Parser().Unmarshal([]byte("value: " + value))
 	if err != nil || len(parsed) != 1 {
 		return value
@@ -237,17 +238,43 @@ func (k kind) parse(value string) any {
 	return parsed["value"]
 }
 
-// parse reads a YAML file whose top is a map, with an error of one line.
+// parse parses a YAML file with a mapping at the top level. The error is a single line.
 func parse(data []byte) (map[string]any, error) {
 	values, err := yaml.Parser().Unmarshal(data)
 	if err != nil {
-		return nil, errors.New(strings.Join(strings.Fields(err.Error()), " "))
+		return nil, yamlError(err)
 	}
 	return values, nil
 }
 
-// loadRoot follows config.yaml's defaults list, with the choices made on the
-// command line in place of its own.
+var (
+	yamlTopLevel  = regexp.MustCompile(`line (\d+): cannot unmarshal .* into map\[string\]interface`)
+	yamlDuplicate = regexp.MustCompile(`line (\d+): mapping key (".*") already defined at line (\d+)`)
+	yamlSyntax    = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+)
+
+// yamlError rewrites an error of the YAML parser for users, on a single line.
+func yamlError(err error) error {
+	message := strings.Join(strings.Fields(err.Error()), " ")
+	if m := yamlTopLevel.FindStringSubmatch(message); m != nil {
+		return fmt.Errorf(`line %s: the file must consist of "key: value" lines`, m[1])
+	}
+	if m := yamlDuplicate.FindStringSubmatch(message); m != nil {
+		return fmt.Errorf("line %s: key %s is already set on line %s", m[1], m[2], m[3])
+	}
+	m := yamlSyntax.FindStringSubmatch(message)
+	switch {
+	case m == nil:
+		return fmt.Errorf("invalid YAML: %s", message)
+	case m[1] == "":
+		return fmt.Errorf("invalid YAML: %s", m[2])
+	default:
+		return fmt.Errorf("line %s: invalid YAML: %s", m[1], m[2])
+	}
+}
+
+// loadRoot processes the defaults list of config.yaml. Choices from overrides replace those of
+// the list.
 func (c *composer) loadRoot(groups map[string][]string, choices map[string]string) error {
 	file := path.Join(c.folder, rootFile)
 	values, defaults, err := c.read(rootFile)
@@ -266,15 +293,15 @@ func (c *composer) loadRoot(groups map[string][]string, choices map[string]strin
 		}
 		pair, ok := item.(map[string]any)
 		if !ok || len(pair) != 1 {
-			return fmt.Errorf(`%s: defaults: %s: each line is "- group: choice" or, once, "- _self_"`, file, show(item))
+			return fmt.Errorf(`%s: defaults: %s: each entry must be "- group: choice" or, once, "- _self_"`, file, show(item))
 		}
 		for group, choice := range pair {
 			options, known := groups[group]
 			if !known {
-				return fmt.Errorf("%s: defaults: there is no group %q%s", file, group, suggest(group, slices.Sorted(maps.Keys(groups))))
+				return fmt.Errorf("%s: defaults: unknown group %q%s", file, group, suggest(group, slices.Sorted(maps.Keys(groups))))
 			}
 			if seen[group] {
-				return fmt.Errorf("%s: defaults: %s is there twice", file, group)
+				return fmt.Errorf("%s: defaults: %s is listed twice", file, group)
 			}
 			seen[group] = true
 			name, isText := choice.(string)
@@ -282,7 +309,7 @@ func (c *composer) loadRoot(groups map[string][]string, choices map[string]strin
 				name, isText = chosen, true
 			}
 			if !isText {
-				return fmt.Errorf("%s: defaults: %s: %s is not the name of a choice", file, group, show(choice))
+				return fmt.Errorf("%s: defaults: %s: %s is not the name of a file", file, group, show(choice))
 			}
 			if err := choose(group, name, options); err != nil {
 				return fmt.Errorf("%s: defaults: %w", file, err)
@@ -294,7 +321,7 @@ func (c *composer) loadRoot(groups map[string][]string, choices map[string]strin
 	}
 	for group := range choices {
 		if !seen[group] {
-			return fmt.Errorf("%s: defaults: has no line for %s, so it cannot be chosen", file, group)
+			return fmt.Errorf("%s: defaults: no entry for %s, so a %s can't be selected", file, group, group)
 		}
 	}
 	if self {
@@ -303,13 +330,13 @@ func (c *composer) loadRoot(groups map[string][]string, choices map[string]strin
 	return c.merge(file, "", values)
 }
 
-// loadChoice merges one file of a group, after those that its own defaults
-// list names. within lists the files that led here.
+// loadChoice merges one file of a group, after the files in its own defaults list. within
+// lists the files whose defaults lists led to this one, outermost first.
 func (c *composer) loadChoice(group, name string, within []string) error {
 	file := path.Join(group, name+".yaml")
 	label := path.Join(c.folder, file)
 	if slices.Contains(within, name) {
-		return fmt.Errorf("%s: defaults go round in a circle: %s → %s", label, strings.Join(within, " → "), name)
+		return fmt.Errorf("%s: circular defaults: %s → %s", label, strings.Join(within, " → "), name)
 	}
 	values, defaults, err := c.read(file)
 	if err != nil {
@@ -320,13 +347,13 @@ func (c *composer) loadChoice(group, name string, within []string) error {
 		other, ok := item.(string)
 		switch {
 		case !ok:
-			return fmt.Errorf(`%s: defaults: %s: each line is the name of another file of %s, or "_self_"`, label, show(item), group)
+			return fmt.Errorf(`%s: defaults: %s: each entry must be the name of another file in %s, or "_self_"`, label, show(item), group)
 		case other == "_self_":
 			self = true
 			err = c.merge(label, group, values)
 		default:
 			if _, missing := fs.Stat(c.files, path.Join(group, other+".yaml")); missing != nil {
-				return fmt.Errorf("%s: defaults: there is no %s", label, path.Join(c.folder, group, other+".yaml"))
+				return fmt.Errorf("%s: defaults: %s doesn't exist", label, path.Join(c.folder, group, other+".yaml"))
 			}
 			err = c.loadChoice(group, other, append(slices.Clone(within), name))
 		}
@@ -340,7 +367,7 @@ func (c *composer) loadChoice(group, name string, within []string) error {
 	return c.merge(label, group, values)
 }
 
-// read parses a file and takes its defaults list out of its values.
+// read parses a file and returns its values and its defaults list separately.
 func (c *composer) read(file string) (values map[string]any, defaults []any, err error) {
 	label := path.Join(c.folder, file)
 	data, err := fs.ReadFile(c.files, file)
@@ -360,7 +387,8 @@ func (c *composer) read(file string) (values map[string]any, defaults []any, err
 	return values, defaults, nil
 }
 
-// merge lays a file's values over what is there, below the group's name.
+// merge merges a file's values into the configuration, under the group's name. Later values
+// replace earlier ones.
 func (c *composer) merge(label, group string, values map[string]any) error {
 	if group != "" {
 		values = map[string]any{group: values}
@@ -369,12 +397,12 @@ func (c *composer) merge(label, group string, values map[string]any) error {
 	if err := layer.Load(confmap.Provider(values, ""), nil); err != nil {
 		return fmt.Errorf("%s: %w", label, err)
 	}
-	// Checked file by file: once merged, a section overwritten by a value
-	// would only show as keys that are missing.
+	// Check each file before merging: a value that replaces a section would otherwise only
+	// show up as missing keys.
 	for key := range layer.All() {
 		c.origin[key] = label
 	}
-	if err := c.unknown(layer.All()).err(); err != nil {
+	if err := c.unknownKeys(layer.All()).err(); err != nil {
 		return err
 	}
 	if err := c.values.Merge(layer); err != nil {
@@ -383,15 +411,15 @@ func (c *composer) merge(label, group string, values map[string]any) error {
 	return nil
 }
 
-// unknown lists the keys that the configuration does not have.
-func (c *composer) unknown(values map[string]any) problems {
+// unknownKeys lists the keys that aren't in the schema.
+func (c *composer) unknownKeys(values map[string]any) problems {
 	var p problems
 	for _, key := range sortedKeys(values) {
 		if empty, ok := values[key].(map[string]any); ok && len(empty) == 0 && slices.Contains(sections(c.fields), key) {
-			continue // a file without values, such as one of comments only
+			continue // a file without values, such as one with only comments
 		}
 		if !slices.Contains(keys(c.fields), key) {
-			p = append(p, c.from(key)+c.unknownKey(key))
+			p = append(p, c.filePrefix(key)+c.unknownKey(key))
 		}
 	}
 	return p
@@ -424,26 +452,27 @@ func (c *composer) keysOf(section string) []string {
 	return names
 }
 
-// from starts a message with the file that set the key, if one did.
-func (c *composer) from(key string) string {
+// filePrefix returns "FILE: " if a file set the key, and "" if an override did.
+func (c *composer) filePrefix(key string) string {
 	if file, ok := c.origin[key]; ok {
 		return file + ": "
 	}
 	return ""
 }
 
-// decode makes the typed configuration out of flat values, each key known.
+// decode converts flat values to a Config. It reports unknown and missing keys, keys that
+// don't apply, wrong types and values out of range.
 func (c *composer) decode(values map[string]any) (*Config, error) {
-	wrong := c.unknown(values)
+	wrong := c.unknownKeys(values)
 	typed := koanf.New(".")
 	for _, f := range c.fields {
 		name, _ := values[f.section()+".name"].(string)
 		if all := variants[f.section()]; all != nil && !slices.Contains(all, name) {
 			if key := f.section() + ".name"; f.key == key && name != "" {
-				wrong = append(wrong, c.from(key)+notAmong(key, name, all))
+				wrong = append(wrong, c.filePrefix(key)+notOneOf(key, name, all))
 			}
 			if f.only != nil {
-				continue // whether it applies is anybody's guess
+				continue // can't tell whether it applies
 			}
 		}
 		value, there := values[f.key]
@@ -451,7 +480,7 @@ func (c *composer) decode(values map[string]any) (*Config, error) {
 			switch {
 			case there:
 				wrong = append(wrong, fmt.Sprintf("%s%s does not apply to %s=%s, only to %s",
-					c.from(f.key), f.key, f.section(), name, orList(f.only)))
+					c.filePrefix(f.key), f.key, f.section(), name, orList(f.only)))
 			case applies:
 				wrong = append(wrong, f.key+" has no value: set it in a file or on the command line")
 			}
@@ -460,7 +489,7 @@ func (c *composer) decode(values map[string]any) (*Config, error) {
 		converted, ok := f.kind.convert(value)
 		if !ok {
 			wrong = append(wrong, fmt.Sprintf("%s%s is %s: it must be %s%s",
-				c.from(f.key), f.key, show(value), f.kind, quoteHint(f.kind)))
+				c.filePrefix(f.key), f.key, show(value), f.kind, typeHint(f.kind, value)))
 			continue
 		}
 		if err := typed.Load(confmap.Provider(map[string]any{f.key: converted}, "."), nil); err != nil {
@@ -485,11 +514,27 @@ func (c *composer) decode(values map[string]any) (*Config, error) {
 	return &config, nil
 }
 
-func quoteHint(k kind) string {
-	if k == text {
-		return ` (in quotes where YAML takes it for something else; "" for none)`
+// typeHint completes the message "it must be <kind>".
+func typeHint(k kind, value any) string {
+	if k == kindString {
+		return ` (quote it if YAML reads it as another type; "" for an empty string)`
+	}
+	if k == kindInt && outOfRange(value) {
+		return fmt.Sprintf(" from %d to %d", math.MinInt64, math.MaxInt64)
 	}
 	return ""
+}
+
+// outOfRange reports whether the YAML parser returned a type other than int and int64 because
+// the whole number doesn't fit into 64 bits.
+func outOfRange(value any) bool {
+	switch n := value.(type) {
+	case uint64:
+		return true
+	case float64:
+		return math.Abs(n) >= 1<<63
+	}
+	return false
 }
 
 func sortedKeys(values map[string]any) []string {

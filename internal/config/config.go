@@ -1,20 +1,22 @@
-// Package config composes what a run is made of, in the manner of Hydra.
+// Package config composes the configuration of a training run from YAML files and overrides,
+// like a small [Hydra]. Call [Load] to compose a configuration, and [LoadFile] to read one that
+// [Config.YAML] wrote.
 //
-// A folder of YAML files holds config.yaml, whose `defaults` list takes one
-// file of each group (dataset/, model/, optimizer/, …). Overrides then either
-// take another file of a group (experiment=base) or set one value
-// (experiment.epochs=6), and ${experiment.lr} stands for the value of another
-// key. The result is one Config: every key known, every type right and every
-// value in its range, or an error that names all that is wrong.
+// The configuration directory holds config.yaml, whose `defaults` list selects one file from
+// each group (dataset/, model/, optimizer/, …). An override either selects another file of a
+// group (experiment=base) or sets a single value (experiment.epochs=6). ${experiment.lr} is
+// replaced by the value of that key. The result is a complete, type-checked [Config] with every
+// value in range, or an error that lists all problems at once.
 //
-// Of Hydra's language these parts exist: the defaults list with _self_, lists
-// in a group's files that take other files of the same group, choices, values
-// and interpolation. Adding (+key) and deleting (~key), sweeps, @package and
-// resolvers (${oc.env:…}) are refused.
+// The package supports this subset of Hydra: the defaults list with _self_, defaults lists in
+// a group's files (naming files of the same group), choices, values and interpolation. It
+// rejects adding (+key) and deleting (~key) keys, sweeps, @package and resolvers (${oc.env:…}).
+//
+// [Hydra]: https://hydra.cc
 package config
 
-// Config is one complete, validated configuration. It holds plain values only:
-// two Configs describe the same run when they are deeply equal.
+// Config is a complete, validated configuration. It holds plain values only, so two Configs
+// describe the same run if they are deeply equal.
 type Config struct {
 	Run        Run        `koanf:"run"`
 	Dataset    Dataset    `koanf:"dataset"`
@@ -25,21 +27,21 @@ type Config struct {
 	Evaluate   Evaluate   `koanf:"evaluate"`
 }
 
-// Run says where a training run keeps its files.
+// Run sets where a training run stores its files.
 type Run struct {
-	Root   string `koanf:"root"`   // folder of all runs
-	Dir    string `koanf:"dir"`    // this run's folder; empty: <root>/<time>-<name>
+	Root   string `koanf:"root"`   // parent directory of all runs
+	Dir    string `koanf:"dir"`    // directory of this run; empty: <root>/<time>-<name>
 	Name   string `koanf:"name"`   // safe as part of a file name
 	Resume bool   `koanf:"resume"` // continue from the last checkpoint
 }
 
-// Dataset says which pictures to learn from. Name decides which of the other
-// fields apply; those that do not are zero.
+// Dataset selects the images to train on. Name determines which of the other fields apply;
+// the others are zero.
 type Dataset struct {
 	Name          string `koanf:"name"`                                       // synthetic, archive, feedback or huggingface
-	Path          string `koanf:"path" only:"archive,feedback"`               // source: folder, .zip, .tar or .tar.gz; or a prediction log
-	Dir           string `koanf:"dir"`                                        // the prepared data set
-	Strict        bool   `koanf:"strict" only:"archive,feedback,huggingface"` // an unreadable picture is fatal
+	Path          string `koanf:"path" only:"archive,feedback"`               // source: directory, .zip, .tar or .tar.gz; for feedback a prediction log
+	Dir           string `koanf:"dir"`                                        // directory of the prepared dataset
+	Strict        bool   `koanf:"strict" only:"archive,feedback,huggingface"` // fail on an unreadable image
 	Seed          int64  `koanf:"seed" only:"synthetic"`
 	TrainPerClass int    `koanf:"train_per_class" only:"synthetic"` // at least 1
 	TestPerClass  int    `koanf:"test_per_class" only:"synthetic"`  // at least 1
@@ -48,17 +50,17 @@ type Dataset struct {
 	Endpoint      string `koanf:"endpoint" only:"huggingface"`      // empty: HF_ENDPOINT or the public hub
 }
 
-// Model describes the network.
+// Model sets the architecture of the network and the decision threshold.
 type Model struct {
 	Channels  []int   `koanf:"channels"`  // output channels of each block, 1 to 5 blocks
 	Dense     []int   `koanf:"dense"`     // hidden widths, at least one; the last is the embedding
 	Slope     float64 `koanf:"slope"`     // leaky ReLU, [0,1)
 	Dropout   float64 `koanf:"dropout"`   // [0,1)
-	Threshold float64 `koanf:"threshold"` // probability above which a picture is FAKE, (0,1)
+	Threshold float64 `koanf:"threshold"` // an image is classified as FAKE above this probability, (0,1)
 }
 
-// Optimizer says how gradients become steps. Name decides which of the other
-// fields apply; those that do not are zero.
+// Optimizer sets how gradients update the weights. Name determines which of the other fields
+// apply; the others are zero.
 type Optimizer struct {
 	Name        string  `koanf:"name"`                // adam or sgd
 	LR          float64 `koanf:"lr"`                  // peak learning rate, above 0
@@ -67,12 +69,11 @@ type Optimizer struct {
 	Beta2       float64 `koanf:"beta2" only:"adam"`   // [0,1)
 	Epsilon     float64 `koanf:"epsilon" only:"adam"` // above 0
 	Momentum    float64 `koanf:"momentum" only:"sgd"` // [0,1)
-	Nesterov    bool    `koanf:"nesterov" only:"sgd"` // wants Momentum above 0
+	Nesterov    bool    `koanf:"nesterov" only:"sgd"` // requires Momentum above 0
 }
 
-// Experiment holds what one varies from run to run. LR and Dropout are what
-// configuration files interpolate; Optimizer.LR and Model.Dropout are what the
-// training uses.
+// Experiment holds the hyperparameters that change from run to run. Training doesn't read LR
+// and Dropout directly: optimizer.lr and model.dropout refer to them by interpolation.
 type Experiment struct {
 	Name         string  `koanf:"name"`
 	Epochs       int     `koanf:"epochs"`        // 1 to MaxEpochs
@@ -82,27 +83,28 @@ type Experiment struct {
 	Seed         int64   `koanf:"seed"`          // any
 	Schedule     string  `koanf:"schedule"`      // constant or cosine
 	WarmupEpochs float64 `koanf:"warmup_epochs"` // 0 to Epochs
-	ValSplit     float64 `koanf:"val_split"`     // share of train held out, (0,0.5]
+	ValSplit     float64 `koanf:"val_split"`     // fraction of train held out, (0,0.5]
 	Patience     int     `koanf:"patience"`      // 0: no early stopping
 	Flip         bool    `koanf:"flip"`          // random horizontal flips
 	Layout       string  `koanf:"layout"`        // auto, standard or blocked
 	Threads      int     `koanf:"threads"`       // 0: all cores
 }
 
-// Profiler says what to record while training.
+// Profiler selects the profile that training records.
 type Profiler struct {
 	Name string `koanf:"name"` // none, pprof or onnxruntime
 }
 
-// Evaluate says how a trained model is measured.
+// Evaluate sets how a trained model is evaluated.
 type Evaluate struct {
 	BatchSize int    `koanf:"batch_size"` // 1 to MaxBatchSize
 	Split     string `koanf:"split"`      // train or test
 }
 
-// MaxBatchSize bounds batch sizes, so that a slip of the finger is refused
-// here and not by an allocation of terabytes.
+// MaxBatchSize is the largest batch size allowed. It catches typos before they cause an
+// allocation of terabytes.
 const MaxBatchSize = 65536
 
-// MaxEpochs bounds the epochs likewise, so that the steps of a run can be counted.
+// MaxEpochs is the largest number of epochs allowed. It keeps the number of training steps
+// from overflowing.
 const MaxEpochs = 1 << 20

@@ -15,7 +15,7 @@ import (
 	"fakeart/configs"
 )
 
-// load composes from the files of the repository and stops the test on error.
+// load composes a configuration from the built-in files and fails the test on error.
 func load(t *testing.T, overrides ...string) *Config {
 	t.Helper()
 	c, err := Load("", overrides)
@@ -25,8 +25,8 @@ func load(t *testing.T, overrides ...string) *Config {
 	return c
 }
 
-// folder writes a copy of the repository's files with some replaced or added;
-// an empty text removes the file.
+// folder writes a copy of the built-in files to a temporary directory and returns its path.
+// files replaces or adds files; empty content removes the file.
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -51,7 +51,7 @@ func folder(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-func TestWithoutOverridesTheDefaultsAreComposed(t *testing.T) {
+func TestLoad_defaults(t *testing.T) {
 	want := &Config{
 		Run:     Run{Root: "runs", Name: "base"},
 		Dataset: Dataset{Name: "synthetic", Dir: "data/synthetic", Seed: 1, TrainPerClass: 2000, TestPerClass: 500},
@@ -64,7 +64,7 @@ func TestWithoutOverridesTheDefaultsAreComposed(t *testing.T) {
 		Evaluate:  Evaluate{BatchSize: 250, Split: "test"},
 	}
 	got := load(t)
-	// The schedule of base is tuned by measuring; its fixed points are these.
+	// The schedule of base is tuned by experiment; these values are fixed.
 	if e := got.Experiment; e.Name != "base" || e.Dropout != 0.3 || e.BatchSize != 32 || e.LR != 1e-3 || e.Seed != 420 {
 		t.Errorf("experiment base is %+v", e)
 	}
@@ -74,7 +74,7 @@ func TestWithoutOverridesTheDefaultsAreComposed(t *testing.T) {
 	}
 }
 
-func TestOverrides(t *testing.T) {
+func TestLoad_overrides(t *testing.T) {
 	tests := []struct {
 		name      string
 		overrides []string
@@ -82,13 +82,13 @@ func TestOverrides(t *testing.T) {
 		want      any
 	}{
 		{
-			"a choice takes another file of the group",
+			"choice",
 			[]string{"optimizer=sgd"},
 			func(c *Config) any { return c.Optimizer },
 			Optimizer{Name: "sgd", LR: 1e-3, Momentum: 0.9, Nesterov: true},
 		},
 		{
-			"a file of a group starts from another of the same group",
+			"defaults list in a group file",
 			[]string{"experiment=trials1"},
 			func(c *Config) any {
 				return []any{c.Experiment.Name, c.Experiment.Epochs, c.Experiment.LR, c.Experiment.Seed}
@@ -96,98 +96,98 @@ func TestOverrides(t *testing.T) {
 			[]any{"trials1", 10, 1e-4, int64(420)},
 		},
 		{
-			"a value is set after the choice even when written before it",
+			"value before choice",
 			[]string{"experiment.epochs=7", "experiment=trials1"},
 			func(c *Config) any { return c.Experiment.Epochs }, 7,
 		},
 		{
-			"of two values the last one counts",
+			"last value wins",
 			[]string{"experiment.epochs=7", "experiment.epochs=8"},
 			func(c *Config) any { return c.Experiment.Epochs }, 8,
 		},
 		{
-			"of two choices the last one counts",
+			"last choice wins",
 			[]string{"dataset=huggingface", "dataset=archive"},
 			func(c *Config) any { return c.Dataset.Name }, "archive",
 		},
 		{
-			"a value that others refer to changes them too",
+			"referenced value",
 			[]string{"experiment.lr=0.5"},
 			func(c *Config) any { return c.Optimizer.LR }, 0.5,
 		},
 		{
-			"a value may be a reference",
+			"reference",
 			[]string{"experiment.warmup_epochs=${experiment.epochs}", "experiment.epochs=3"},
 			func(c *Config) any { return c.Experiment.WarmupEpochs }, 3.0,
 		},
 		{
-			"a reference inside a text is written out",
+			"reference within a string",
 			[]string{"run.dir=out/${experiment.name}-${experiment.batch_size}-${experiment.lr}"},
 			func(c *Config) any { return c.Run.Dir }, "out/base-32-0.001",
 		},
 		{
-			"a reference may go over several keys",
+			"chained references",
 			[]string{"run.root=${run.dir}", "run.dir=x/${run.name}", "run.name=${experiment.name}"},
 			func(c *Config) any { return c.Run.Root }, "x/base",
 		},
 		{
-			"a reference may be part of a reference",
+			"nested reference",
 			[]string{"run.dir=${${run.name}.name}", "run.name=dataset"},
 			func(c *Config) any { return c.Run.Dir }, "synthetic",
 		},
 		{
-			"an escaped reference is characters",
+			"escaped reference",
 			[]string{`run.dir=a\${run.name}b`},
 			func(c *Config) any { return c.Run.Dir }, "a${run.name}b",
 		},
 		{
-			"a list replaces a list",
+			"list",
 			[]string{"model.channels=[16, 32]"},
 			func(c *Config) any { return c.Model.Channels },
 			[]int{16, 32},
 		},
 		{
-			"a whole number does for a number",
+			"whole number for a float",
 			[]string{"experiment.lr=1"},
 			func(c *Config) any { return c.Experiment.LR }, 1.0,
 		},
 		{
-			"a number may have an exponent without a point",
+			"exponent without decimal point",
 			[]string{"experiment.lr=1e-3"},
 			func(c *Config) any { return c.Experiment.LR }, 1e-3,
 		},
 		{
-			"a whole number is decimal in spite of zeros before it",
+			"leading zeros",
 			[]string{"experiment.seed=-010"},
 			func(c *Config) any { return c.Experiment.Seed }, int64(-10),
 		},
 		{
-			"the largest seed stays exact",
+			"largest int64",
 			[]string{"experiment.seed=9223372036854775807"},
 			func(c *Config) any { return c.Experiment.Seed }, int64(math.MaxInt64),
 		},
 		{
-			"true and false set a switch",
+			"boolean",
 			[]string{"run.resume=true"},
 			func(c *Config) any { return c.Run.Resume }, true,
 		},
 		{
-			"a text needs no quotes though it looks like a number",
+			"string that looks like a number",
 			[]string{"run.name=2024"},
 			func(c *Config) any { return c.Run.Name }, "2024",
 		},
 		{
-			"a text keeps what YAML would take away",
+			"string with YAML syntax",
 			[]string{`dataset=archive`, `dataset.path=C:\a: b #c=d`},
 			func(c *Config) any { return c.Dataset.Path }, `C:\a: b #c=d`,
 		},
 		{
-			"a text in quotes loses them",
+			"quoted string",
 			[]string{`run.dir="a b"`},
 			func(c *Config) any { return c.Run.Dir }, "a b",
 		},
 		{
-			"nothing after the = is an empty text",
+			"empty string",
 			[]string{"run.dir=x", "run.dir="},
 			func(c *Config) any { return c.Run.Dir }, "",
 		},
@@ -201,164 +201,164 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
-func TestWrongOverridesAreRefused(t *testing.T) {
+func TestLoad_invalidOverrides(t *testing.T) {
 	tests := []struct {
 		name      string
 		overrides []string
 		want      []string // parts of the message
 	}{
 		{
-			"an unknown key names the nearest one",
+			"unknown key",
 			[]string{"experiment.epoch=6"},
 			[]string{"experiment.epoch=6", `unknown key "experiment.epoch"`, "did you mean experiment.epochs?"},
 		},
 		{
-			"a key without its section finds it",
+			"key without section",
 			[]string{"epochs=6"},
 			[]string{`"epochs"`, "did you mean experiment.epochs?"},
 		},
 		{
-			"a key in the wrong section finds the right one",
+			"key in wrong section",
 			[]string{"model.batch_size=6"},
 			[]string{`unknown key "model.batch_size"`, "model.dense"},
 		},
 		{
-			"an unknown group names the nearest one",
+			"unknown group",
 			[]string{"experimnt=base"},
 			[]string{`"experimnt"`, "did you mean experiment?"},
 		},
 		{
-			"an unknown choice names the nearest one and lists all",
+			"unknown choice",
 			[]string{"dataset=archve"},
 			[]string{"dataset=archve", "did you mean archive?", "archive, feedback, huggingface, synthetic"},
 		},
 		{
-			"a choice cannot leave the folder",
+			"choice outside the directory",
 			[]string{"dataset=../model/cnn"},
-			[]string{"there is no such dataset"},
+			[]string{"unknown dataset"},
 		},
 		{
-			"letters are no whole number",
+			"word for a whole number",
 			[]string{"experiment.epochs=six"},
 			[]string{`experiment.epochs is "six"`, "must be a whole number"},
 		},
 		{
-			"half an epoch is no whole number",
+			"fraction for a whole number",
 			[]string{"experiment.epochs=6.5"},
 			[]string{"experiment.epochs is 6.5", "must be a whole number"},
 		},
 		{
-			"a number beyond 64 bits is no whole number",
+			"integer overflow",
 			[]string{"experiment.seed=99999999999999999999"},
-			[]string{"experiment.seed is", "must be a whole number"},
+			[]string{"experiment.seed is", "must be a whole number from -9223372036854775808 to 9223372036854775807"},
 		},
 		{
-			"nothing is no number",
+			"empty number",
 			[]string{"experiment.lr="},
 			[]string{"experiment.lr is empty", "must be a number"},
 		},
 		{
-			"a number in quotes is a text",
+			"quoted number",
 			[]string{"experiment.lr='0.1'"},
 			[]string{`experiment.lr is "0.1"`, "must be a number"},
 		},
 		{
-			"yes is neither true nor false",
+			"yes for a boolean",
 			[]string{"run.resume=yes"},
 			[]string{`run.resume is "yes"`, "must be true or false"},
 		},
 		{
-			"a number is no list",
+			"number for a list",
 			[]string{"model.channels=16"},
 			[]string{"model.channels is 16", "such as [32,64,128]"},
 		},
 		{
-			"a list with a fraction is refused",
+			"fraction in an integer list",
 			[]string{"model.channels=[16,2.5]"},
 			[]string{"model.channels is [16,2.5]", "list of whole numbers"},
 		},
 		{
-			"a section cannot be a value",
+			"value for a section",
 			[]string{"run=x"},
 			[]string{"run is a section", "run.dir"},
 		},
 		{
-			"what takes a whole file cannot be set alone",
+			"name of a group",
 			[]string{"optimizer.name=sgd"},
 			[]string{"optimizer.name=sgd", "write optimizer=sgd"},
 		},
 		{
-			"a key of another optimizer does not apply",
+			"key of another optimizer",
 			[]string{"optimizer.momentum=0.5"},
 			[]string{"optimizer.momentum does not apply to optimizer=adam, only to sgd"},
 		},
 		{
-			"a switch takes no dashes",
+			"leading dashes",
 			[]string{"--experiment.epochs=6"},
 			[]string{"--experiment.epochs=6", "without dashes"},
 		},
 		{
-			"key and value belong in one word",
+			"value in a separate argument",
 			[]string{"experiment.epochs", "6"},
 			[]string{`"experiment.epochs" is not a setting`, `"6" is not a setting`, "experiment.epochs=6"},
 		},
 		{
-			"spaces around the equals sign are named",
+			"spaces around equals sign",
 			[]string{"experiment.epochs", "=", "6"},
 			[]string{`"=" has no key`, "without spaces"},
 		},
 		{
-			"adding with + says what to write",
+			"adding with plus",
 			[]string{"+experiment.epochs=6"},
 			[]string{"+ is not supported", "write experiment.epochs=6"},
 		},
 		{
-			"removing with ~ is not supported",
+			"removing with tilde",
 			[]string{"~profiler"},
 			[]string{"~ is not supported"},
 		},
 		{
-			"a reference to nothing names the nearest key",
+			"reference to unknown key",
 			[]string{"model.slope=${experiment.lrr}"},
 			[]string{"model.slope: ${experiment.lrr}", "did you mean experiment.lr?"},
 		},
 		{
-			"a reference to a key that is not set says so",
+			"reference to unset key",
 			[]string{"model.slope=${optimizer.momentum}"},
-			[]string{"model.slope: ${optimizer.momentum} is not set by the chosen files"},
+			[]string{"model.slope: ${optimizer.momentum} is not set by the selected files"},
 		},
 		{
-			"a circle of references is shown",
+			"circular references",
 			[]string{"run.root=${run.dir}", "run.dir=${run.name}", "run.name=x${run.root}"},
-			[]string{"circle", "run.dir → run.name → run.root → run.dir"},
+			[]string{"circular reference: run.dir → run.name → run.root → run.dir"},
 		},
 		{
-			"a reference to itself is a circle",
+			"reference to itself",
 			[]string{"experiment.lr=${experiment.lr}"},
 			[]string{"experiment.lr → experiment.lr"},
 		},
 		{
-			"a reference of the wrong type is refused",
+			"reference of wrong type",
 			[]string{"experiment.epochs=${experiment.lr}"},
 			[]string{"experiment.epochs is 0.001", "must be a whole number"},
 		},
 		{
-			"an open reference is refused",
+			"unclosed reference",
 			[]string{"run.dir=${run.name"},
 			[]string{"run.dir", "is not closed"},
 		},
 		{
-			"a list inside a text is refused",
+			"list within a string",
 			[]string{"run.dir=a${model.dense}"},
 			[]string{"${model.dense} is a list"},
 		},
 		{
-			"a resolver is refused",
+			"resolver",
 			[]string{"run.dir=${oc.env:HOME}"},
 			[]string{"resolvers are not supported"},
 		},
 		{
-			"all that is wrong is listed at once",
+			"several problems",
 			[]string{"experiment.epochs=0", "experiment.lr=.nan", "model.threshold=1", "evaluate.split=tset"},
 			[]string{"experiment.epochs is 0", "experiment.lr is NaN", "model.threshold is 1", `evaluate.split is "tset"`, "did you mean test?"},
 		},
@@ -378,14 +378,14 @@ func wantParts(t *testing.T, err error, parts []string) {
 	}
 	for _, part := range parts {
 		if !strings.Contains(err.Error(), part) {
-			t.Errorf("error %q\ndoes not say %q", err, part)
+			t.Errorf("error %q\ndoes not contain %q", err, part)
 		}
 	}
 }
 
-func TestValuesOutOfRangeAreRefused(t *testing.T) {
+func TestLoad_outOfRange(t *testing.T) {
 	sgd, archive, hub := "optimizer=sgd", "dataset=archive", "dataset=huggingface"
-	tests := [][]string{ // the last one is refused by its key; all before it are fine
+	tests := [][]string{ // only the last one is invalid
 		{"run.root="},
 		{"run.root=~/runs"},
 		{"run.dir=~"},
@@ -455,14 +455,14 @@ func TestValuesOutOfRangeAreRefused(t *testing.T) {
 	}
 }
 
-func TestValuesAtTheEdgeOfTheirRangeAreTaken(t *testing.T) {
+func TestLoad_rangeLimits(t *testing.T) {
 	load(t, "experiment.epochs=1", "experiment.batch_size=1", "experiment.dropout=0", "experiment.val_split=0.5",
 		"experiment.warmup_epochs=1", "experiment.patience=0", "model.slope=0", "model.channels=[1,1,1,1,1]",
 		"model.dense=[1]", "optimizer.weight_decay=0", "optimizer.beta1=0")
 	load(t, "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false")
 }
 
-func TestEveryChoiceOfEveryGroupComposes(t *testing.T) {
+func TestLoad_allChoices(t *testing.T) {
 	c := composer{files: configs.Files, fields: schema()}
 	groups, err := c.groups()
 	if err != nil {
@@ -475,8 +475,7 @@ func TestEveryChoiceOfEveryGroupComposes(t *testing.T) {
 		for _, choice := range choices {
 			t.Run(group+"="+choice, func(t *testing.T) {
 				c := load(t, group+"="+choice)
-				// The name ends up in folder names and messages; a file that
-				// carries another's name misleads.
+				// The name appears in directory names and messages, so it must match the file.
 				names := map[string]string{
 					"dataset": c.Dataset.Name, "optimizer": c.Optimizer.Name,
 					"experiment": c.Experiment.Name, "profiler": c.Profiler.Name,
@@ -489,8 +488,8 @@ func TestEveryChoiceOfEveryGroupComposes(t *testing.T) {
 	}
 }
 
-func TestConfigurationFolders(t *testing.T) {
-	t.Run("a folder takes the place of the built-in files", func(t *testing.T) {
+func TestLoad_directory(t *testing.T) {
+	t.Run("custom directory", func(t *testing.T) {
 		dir := folder(t, map[string]string{"experiment/night.yaml": "defaults: [trials1]\nname: night\nepochs: 99\n"})
 		c, err := Load(dir, []string{"experiment=night"})
 		if err != nil {
@@ -500,7 +499,7 @@ func TestConfigurationFolders(t *testing.T) {
 			t.Errorf("got %+v, run %q", e, c.Run.Name)
 		}
 	})
-	t.Run("_self_ decides whether config.yaml comes first", func(t *testing.T) {
+	t.Run("position of _self_", func(t *testing.T) {
 		const groups = "- dataset: synthetic\n- model: cnn\n- optimizer: adam\n- experiment: base\n- profiler: none\n- evaluate: default\n"
 		const values = "run: {root: runs, dir: '', name: x, resume: false}\nevaluate: {batch_size: 7}\n"
 		for text, want := range map[string]int{
@@ -528,94 +527,94 @@ func TestConfigurationFolders(t *testing.T) {
 		want  []string
 	}{
 		{
-			"an unknown key names its file",
+			"unknown key",
 			map[string]string{"experiment/base.yaml": string(base) + "\nepoch: 3\n"},
 			[]string{"experiment/base.yaml", `"experiment.epoch"`, "did you mean experiment.epochs?"},
 		},
 		{
-			"a wrong type names its file",
+			"wrong type",
 			map[string]string{"profiler/none.yaml": "name: 3"},
-			[]string{"profiler/none.yaml: profiler.name is 3", "must be text"},
+			[]string{"profiler/none.yaml: profiler.name is 3", "must be a string"},
 		},
 		{
-			"an empty value names its file",
+			"empty value",
 			map[string]string{"profiler/none.yaml": "name:"},
 			[]string{"profiler/none.yaml: profiler.name is empty"},
 		},
 		{
-			"a missing key is named",
+			"missing key",
 			map[string]string{"profiler/none.yaml": "# nothing\n"},
 			[]string{"profiler.name has no value"},
 		},
 		{
-			"a name that no code stands behind names its file",
+			"unknown variant",
 			map[string]string{"optimizer/adam.yaml": "name: adamw\nlr: 1\nweight_decay: 0\nbeta1: 0\n"},
 			[]string{`adam.yaml: optimizer.name is "adamw": it must be adam or sgd; did you mean adam?`},
 		},
 		{
-			"a key that does not apply names its file",
+			"key that does not apply",
 			map[string]string{"optimizer/adam.yaml": "name: adam\nlr: 1\nweight_decay: 0\nbeta1: 0\nbeta2: 0\nepsilon: 1\nmomentum: 1\n"},
 			[]string{"adam.yaml: optimizer.momentum does not apply to optimizer=adam"},
 		},
 		{
-			"a section in the place of a value is refused",
+			"section for a value",
 			map[string]string{"profiler/none.yaml": "name: {a: b}"},
 			[]string{"profiler/none.yaml", `"profiler.name.a"`},
 		},
 		{
-			"broken YAML names file and line in one line",
+			"YAML syntax error",
 			map[string]string{"profiler/none.yaml": "name: [\n"},
-			[]string{"profiler/none.yaml: yaml: line"},
+			[]string{"profiler/none.yaml: line 1: invalid YAML: "},
 		},
 		{
-			"a key written twice is refused",
+			"duplicate key",
 			map[string]string{"profiler/none.yaml": "name: none\nname: pprof\n"},
-			[]string{"profiler/none.yaml", "already defined"},
+			[]string{`profiler/none.yaml: line 2: key "name" is already set on line 1`},
 		},
 		{
-			"a list at the top is refused",
+			"list at top level",
 			map[string]string{"profiler/none.yaml": "- name"},
-			[]string{"profiler/none.yaml"},
+			[]string{`profiler/none.yaml: line 1: the file must consist of "key: value" lines`},
 		},
 		{
-			"defaults that are no list are refused",
+			"defaults not a list",
 			map[string]string{"experiment/smoke.yaml": "defaults: base"},
 			[]string{"experiment/smoke.yaml", "must be a list"},
 		},
 		{
-			"defaults in a circle are shown",
+			"circular defaults",
 			map[string]string{"experiment/smoke.yaml": "defaults: [cloud]", "experiment/cloud.yaml": "defaults: [smoke]"},
-			[]string{"smoke → cloud → smoke"},
+			[]string{"circular defaults: smoke → cloud → smoke"},
 		},
 		{
-			"defaults that name no file are refused",
+			"missing file in defaults",
 			map[string]string{"experiment/smoke.yaml": "defaults: [basis]"},
 			[]string{"experiment/smoke.yaml: defaults", "basis.yaml"},
 		},
 		{
-			"a group that the folder lacks is named",
+			"unknown group in defaults",
 			map[string]string{"config.yaml": "defaults:\n- datset: synthetic\n"},
 			[]string{"config.yaml", `"datset"`, "did you mean dataset?"},
 		},
 		{
-			"a group that is listed twice is refused",
+			"group listed twice",
 			map[string]string{"config.yaml": "defaults:\n- model: cnn\n- model: cnn\n"},
-			[]string{"model is there twice"},
+			[]string{"model is listed twice"},
 		},
 		{
-			"a choice for a group that is not listed is refused",
+			"choice for unlisted group",
 			map[string]string{"config.yaml": "defaults:\n- model: cnn\n"},
-			[]string{"has no line for experiment"},
+			[]string{"no entry for experiment"},
 		},
 		{
-			"an unknown default lists the choices",
+			"unknown choice in defaults",
 			map[string]string{"config.yaml": "defaults:\n- model: cn\n"},
 			[]string{"config.yaml", "did you mean cnn?"},
 		},
 		{
-			"a folder without config.yaml is refused",
+			"missing config.yaml",
 			map[string]string{"config.yaml": ""},
-			[]string{"no config.yaml in this folder"},
+			[]string{"no config.yaml in this directory"},
 		},
 	}
 	for _, test := range tests {
@@ -630,15 +629,15 @@ func TestConfigurationFolders(t *testing.T) {
 	}
 }
 
-func TestTheComposedFileIsReadBackExactly(t *testing.T) {
+func TestLoadFile_roundTrip(t *testing.T) {
 	tests := map[string][]string{
-		"defaults":         nil,
-		"sgd and archive":  {"optimizer=sgd", "dataset=archive", "dataset.path=a: b"},
-		"hub":              {"dataset=huggingface", "dataset.revision=0123", "experiment=cloud"},
-		"awkward texts":    {"run.dir=1e3", `run.root=a\${b}: "c' #d`, "dataset.dir=null", "run.name=true"},
-		"awkward numbers":  {"experiment.lr=0.1000000000000000055", "experiment.seed=-9223372036854775808", "optimizer.epsilon=5e-324"},
-		"whole as numbers": {"experiment.lr=1", "experiment.warmup_epochs=0"},
-		"multiple lines":   {"run.dir=\"a\\nb\""},
+		"defaults":                nil,
+		"sgd and archive":         {"optimizer=sgd", "dataset=archive", "dataset.path=a: b"},
+		"hub":                     {"dataset=huggingface", "dataset.revision=0123", "experiment=cloud"},
+		"special strings":         {"run.dir=1e3", `run.root=a\${b}: "c' #d`, "dataset.dir=null", "run.name=true"},
+		"extreme numbers":         {"experiment.lr=0.1000000000000000055", "experiment.seed=-9223372036854775808", "optimizer.epsilon=5e-324"},
+		"whole numbers as floats": {"experiment.lr=1", "experiment.warmup_epochs=0"},
+		"multiple lines":          {"run.dir=\"a\\nb\""},
 	}
 	for name, overrides := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -660,13 +659,13 @@ func TestTheComposedFileIsReadBackExactly(t *testing.T) {
 			}
 			again, err := back.YAML()
 			if err != nil || string(again) != string(data) {
-				t.Errorf("written again (%v):\n%s\nat first:\n%s", err, again, data)
+				t.Errorf("YAML() after LoadFile = %v\n%s\nwant\n%s", err, again, data)
 			}
 		})
 	}
 }
 
-func TestAComposedFileThatWasChangedIsChecked(t *testing.T) {
+func TestLoadFile_invalid(t *testing.T) {
 	data, err := load(t).YAML()
 	if err != nil {
 		t.Fatal(err)
@@ -685,11 +684,11 @@ func TestAComposedFileThatWasChangedIsChecked(t *testing.T) {
 		wantParts(t, err, []string{path, want})
 	}
 	if _, err := LoadFile(filepath.Join(t.TempDir(), "none.yaml")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a missing file gives %v", err)
+		t.Errorf("LoadFile(missing file) = %v, want fs.ErrNotExist", err)
 	}
 }
 
-func TestTheDigestNamesWhatDeterminesTheModel(t *testing.T) {
+func TestConfig_Digest(t *testing.T) {
 	digest := load(t).Digest()
 	if len(digest) != len("sha256:")+64 || !strings.HasPrefix(digest, "sha256:") {
 		t.Errorf("digest is %q", digest)
@@ -714,20 +713,20 @@ func TestTheDigestNamesWhatDeterminesTheModel(t *testing.T) {
 	} {
 		d := load(t, other).Digest()
 		if before, ok := seen[d]; ok {
-			t.Errorf("%s has the digest of %s", other, before)
+			t.Errorf("%s and %s have the same digest", other, before)
 		}
 		seen[d] = other
 	}
 	a, b := load(t, "dataset=archive"), load(t, "dataset=archive", "dataset.path=x", "dataset.strict=true")
 	if a.Digest() != b.Digest() {
-		t.Error("where an archive lies changes the digest")
+		t.Error("dataset.path and dataset.strict change the digest")
 	}
 }
 
-func TestDifferencesNameTheKeysThatChanged(t *testing.T) {
+func TestConfig_Differences(t *testing.T) {
 	a := load(t)
 	if d := a.Differences(load(t, "run.resume=true")); len(d) != 0 {
-		t.Errorf("a continued run differs: %v", d)
+		t.Errorf("Differences with run.resume=true = %v, want none", d)
 	}
 	got := a.Differences(load(t, "experiment.batch_size=8", "optimizer=sgd", "model.channels=[1]"))
 	want := []string{

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// interpolate replaces each ${key} in the values by the value of that key. A
-// value that is one reference takes the type of its target; inside a longer
-// text the target is written out. The result is a new map.
+// interpolate returns a copy of values in which each ${key} is replaced by the value of that
+// key. A value that consists of a single reference takes the type of its target. In a longer
+// string, the target is formatted as text.
 func interpolate(values map[string]any, known []string) (map[string]any, problems) {
 	r := resolver{values: values, known: known, done: map[string]any{}}
 	var wrong problems
@@ -33,7 +33,7 @@ func (r *resolver) value(key string) (any, error) {
 		return v, nil
 	}
 	if i := slices.Index(r.path, key); i >= 0 {
-		return nil, fmt.Errorf("the references go round in a circle: %s → %s", strings.Join(r.path[i:], " → "), key)
+		return nil, fmt.Errorf("circular reference: %s → %s", strings.Join(r.path[i:], " → "), key)
 	}
 	r.path = append(r.path, key)
 	defer func() { r.path = r.path[:len(r.path)-1] }()
@@ -65,7 +65,7 @@ func (r *resolver) resolve(v any) (any, error) {
 	}
 }
 
-// text resolves the references in a text, those inside of references first.
+// text resolves the references in a string, innermost first.
 func (r *resolver) text(s string) (any, error) {
 	var out strings.Builder
 	for rest := s; ; {
@@ -81,7 +81,7 @@ func (r *resolver) text(s string) (any, error) {
 		}
 		n := closing(rest[i:])
 		if n < 0 {
-			return nil, errors.New(`"${" is not closed; write ${group.key}, or \${ for the characters themselves`)
+			return nil, errors.New(`"${" is not closed; write ${group.key}, or \${ for a literal "${"`)
 		}
 		reference := rest[i : i+n]
 		v, err := r.target(reference)
@@ -92,15 +92,15 @@ func (r *resolver) text(s string) (any, error) {
 			return v, nil
 		}
 		if _, list := v.([]any); list {
-			return nil, fmt.Errorf("%s is a list and cannot stand inside a text", reference)
+			return nil, fmt.Errorf("%s is a list, which can't be part of a string", reference)
 		}
 		out.WriteString(rest[:i] + fmt.Sprint(v))
 		rest = rest[i+n:]
 	}
 }
 
-// closing returns the length of the reference that s starts with, -1 if no
-// brace closes it.
+// closing returns the length of the reference that s starts with, or -1 if its brace isn't
+// closed.
 func closing(s string) int {
 	depth := 0
 	for i := range len(s) {
@@ -116,7 +116,7 @@ func closing(s string) int {
 	return -1
 }
 
-// target returns the value that the reference, "${…}", stands for.
+// target returns the value that reference ("${…}") refers to.
 func (r *resolver) target(reference string) (any, error) {
 	inner, err := r.text(reference[len("${") : len(reference)-len("}")])
 	if err != nil {
@@ -130,7 +130,7 @@ func (r *resolver) target(reference string) (any, error) {
 		return r.value(key)
 	}
 	if slices.Contains(r.known, key) {
-		return nil, fmt.Errorf("%s is not set by the chosen files", reference)
+		return nil, fmt.Errorf("%s is not set by the selected files", reference)
 	}
-	return nil, fmt.Errorf("%s: there is no key %q%s", reference, key, suggest(key, r.known))
+	return nil, fmt.Errorf("%s: unknown key %q%s", reference, key, suggest(key, r.known))
 }

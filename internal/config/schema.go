@@ -9,45 +9,44 @@ import (
 	"github.com/agnivade/levenshtein"
 )
 
-// kind is the type that a key wants, in the words of an error message.
+// kind is the type of a key, worded for error messages ("it must be …").
 type kind string
 
 const (
-	text    kind = "text"
-	whole   kind = "a whole number"
-	number  kind = "a number"
-	boolean kind = "true or false"
-	wholes  kind = "a list of whole numbers such as [32,64,128]"
+	kindString kind = "a string"
+	kindInt    kind = "a whole number"
+	kindFloat  kind = "a number"
+	kindBool   kind = "true or false"
+	kindInts   kind = "a list of whole numbers such as [32,64,128]"
 )
 
-// variants are the values of <section>.name that decide which keys the section
-// has.
+// variants lists the values of <section>.name in the sections whose keys depend on it.
 var variants = map[string][]string{
 	"dataset":   {"synthetic", "archive", "feedback", "huggingface"},
 	"optimizer": {"adam", "sgd"},
 }
 
-// field is one key of the configuration, as the Go type declares it.
+// field is one key of the configuration, derived from the fields of Config.
 type field struct {
 	key   string // "optimizer.momentum"
 	kind  kind
-	only  []string // values of <section>.name for which the key exists; nil: all
+	only  []string // values of <section>.name to which the key applies; nil: all
 	index []int    // for reflect.Value.FieldByIndex on a Config
 }
 
-// section is the part of the key before the dot.
+// section returns the part of the key before the dot.
 func (f field) section() string {
 	s, _, _ := strings.Cut(f.key, ".")
 	return s
 }
 
-// appliesTo tells whether the key exists where <section>.name is name.
+// appliesTo reports whether the key applies if <section>.name is name.
 func (f field) appliesTo(name string) bool {
 	return f.only == nil || slices.Contains(f.only, name)
 }
 
-// schema lists the keys of the configuration in the order of Config's fields.
-// The Go type is the only place that states them.
+// schema returns the keys of the configuration in the order of Config's fields. Config is the
+// only place that declares them.
 func schema() []field {
 	var fields []field
 	root := reflect.TypeFor[Config]()
@@ -73,16 +72,16 @@ func schema() []field {
 func kindOf(t reflect.Type) kind {
 	switch t.Kind() {
 	case reflect.String:
-		return text
+		return kindString
 	case reflect.Int, reflect.Int64:
-		return whole
+		return kindInt
 	case reflect.Float64:
-		return number
+		return kindFloat
 	case reflect.Bool:
-		return boolean
+		return kindBool
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Int {
-			return wholes
+			return kindInts
 		}
 	}
 	panic(fmt.Sprintf("config: no kind for fields of type %s", t))
@@ -97,7 +96,7 @@ func keys(fields []field) []string {
 	return names
 }
 
-// sections returns the names before the dots, without repetition.
+// sections returns the names of the sections, each once.
 func sections(fields []field) []string {
 	var names []string
 	for _, f := range fields {
@@ -108,33 +107,32 @@ func sections(fields []field) []string {
 	return names
 }
 
-// convert checks that a value as YAML gives it is of the kind wanted and
-// returns it as the Go type of that kind. A whole number may stand for a
-// number; nothing else is converted.
+// convert returns a decoded YAML value as the Go type of k, and whether it has that type. It
+// accepts a whole number where k is kindFloat, and converts nothing else.
 func (k kind) convert(value any) (any, bool) {
 	switch k {
-	case text:
+	case kindString:
 		s, ok := value.(string)
 		return s, ok
-	case boolean:
+	case kindBool:
 		b, ok := value.(bool)
 		return b, ok
-	case whole:
-		return wholeNumber(value)
-	case number:
+	case kindInt:
+		return integer(value)
+	case kindFloat:
 		if f, ok := value.(float64); ok {
 			return f, true
 		}
-		n, ok := wholeNumber(value)
+		n, ok := integer(value)
 		return float64(n), ok
-	case wholes:
+	case kindInts:
 		list, ok := value.([]any)
 		if !ok {
 			return nil, false
 		}
 		numbers := make([]int, len(list))
 		for i, item := range list {
-			n, ok := wholeNumber(item)
+			n, ok := integer(item)
 			if !ok {
 				return nil, false
 			}
@@ -145,7 +143,7 @@ func (k kind) convert(value any) (any, bool) {
 	return nil, false
 }
 
-func wholeNumber(value any) (int64, bool) {
+func integer(value any) (int64, bool) {
 	switch n := value.(type) {
 	case int:
 		return int64(n), true
@@ -155,8 +153,8 @@ func wholeNumber(value any) (int64, bool) {
 	return 0, false
 }
 
-// suggest ends an error message about an unknown name with the known names
-// nearest to it, or with nothing when none is near.
+// suggest returns "; did you mean …?" with the known names closest to an unknown one, or "" if
+// none is close.
 func suggest(unknown string, known []string) string {
 	near := nearest(unknown, known)
 	if len(near) == 0 {
@@ -165,19 +163,19 @@ func suggest(unknown string, known []string) string {
 	return "; did you mean " + strings.Join(near, " or ") + "?"
 }
 
-// nearest returns the known names that differ least from the unknown one. A
-// name without a dot is also compared with what follows the dot of a key, so
-// that "lr" finds experiment.lr.
+// nearest returns the known names with the smallest edit distance to the unknown one. A name
+// without a dot is also compared with the part of each key after the dot, so that "lr" finds
+// experiment.lr.
 func nearest(unknown string, known []string) []string {
 	unknown = strings.ToLower(unknown)
-	best := max(2, len(unknown)/3) // more edits than this is another word
+	best := max(2, len(unknown)/3) // with more edits, it's another word
 	var found []string
 	for _, name := range known {
 		d := levenshtein.ComputeDistance(unknown, name)
 		if _, leaf, ok := strings.Cut(name, "."); ok && !strings.Contains(unknown, ".") {
 			d = min(d, levenshtein.ComputeDistance(unknown, leaf))
 		}
-		// Two edits make any two-letter word out of any other.
+		// Two edits turn any two-letter word into any other.
 		if d >= len(unknown) && d > 0 {
 			continue
 		}
@@ -191,7 +189,7 @@ func nearest(unknown string, known []string) []string {
 	return found
 }
 
-// show writes a value into an error message as the user would write it.
+// show formats a value for an error message, as the user would write it.
 func show(value any) string {
 	switch v := value.(type) {
 	case nil:
@@ -213,7 +211,7 @@ func show(value any) string {
 	}
 }
 
-// Keys are the names of all keys, as in experiment.epochs.
+// Keys returns the names of all keys, such as "experiment.epochs".
 func Keys() []string {
 	var keys []string
 	for _, f := range schema() {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// problems lists everything that is wrong with a configuration; as an error it
-// is one line for one problem and a line each for several.
+// problems lists everything that is wrong with a configuration. Its error text is one line for
+// a single problem, and a count followed by one line per problem otherwise.
 type problems []string
 
 func (p problems) Error() string {
@@ -19,7 +19,7 @@ func (p problems) Error() string {
 	return fmt.Sprintf("%d problems:\n  %s", len(p), strings.Join(p, "\n  "))
 }
 
-// err returns the problems as an error, nil when there is none.
+// err returns the problems as an error, or nil if there are none.
 func (p problems) err() error {
 	if len(p) == 0 {
 		return nil
@@ -27,18 +27,18 @@ func (p problems) err() error {
 	return p
 }
 
-// fileName is what may be part of a file's name on every system.
+// fileName matches strings that can be part of a file name on every operating system.
 var fileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// hubRepo is the hub's <owner>/<name>.
+// hubRepo matches the <owner>/<name> of a repository on the Hugging Face hub.
 var hubRepo = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// notAmong words the refusal of a value that is none of those allowed.
-func notAmong(key, value string, allowed []string) string {
+// notOneOf returns the problem for a value that isn't one of the allowed ones.
+func notOneOf(key, value string, allowed []string) string {
 	return fmt.Sprintf("%s is %q: it must be %s%s", key, value, orList(allowed), suggest(value, allowed))
 }
 
-// validate returns every value that is out of its range.
+// validate returns an error that lists all values out of range.
 func (c *Config) validate() error {
 	var p problems
 	check := func(ok bool, key string, value any, allowed string) {
@@ -48,7 +48,7 @@ func (c *Config) validate() error {
 	}
 	choice := func(key, value string, allowed ...string) {
 		if !slices.Contains(allowed, value) {
-			p = append(p, notAmong(key, value, allowed))
+			p = append(p, notOneOf(key, value, allowed))
 		}
 	}
 	// Comparisons are written so that NaN fails them.
@@ -64,7 +64,7 @@ func (c *Config) validate() error {
 		check(v >= 1 && v <= MaxBatchSize, key, v, fmt.Sprintf("from 1 to %d", MaxBatchSize))
 	}
 	folder := func(key, v string) {
-		check(v != "", key, v, "the path of a folder")
+		check(v != "", key, v, "the path of a directory")
 		tilde(check, key, v)
 	}
 
@@ -80,7 +80,7 @@ func (c *Config) validate() error {
 		check(d.TrainPerClass >= 1, "dataset.train_per_class", d.TrainPerClass, "at least 1")
 		check(d.TestPerClass >= 1, "dataset.test_per_class", d.TestPerClass, "at least 1")
 	case "archive", "feedback":
-		// An empty path is fine for all but `data prepare`, which asks for it.
+		// Only `trainer data prepare` needs the path, and checks that it isn't empty.
 		tilde(check, "dataset.path", d.Path)
 	case "huggingface":
 		check(hubRepo.MatchString(d.Repo), "dataset.repo", d.Repo, "<owner>/<name>")
@@ -93,7 +93,7 @@ func (c *Config) validate() error {
 	widths("model.channels", m.Channels, maxBlocks)
 	widths("model.dense", m.Dense, maxDense)
 	share("model.slope", m.Slope)
-	// What is merely passed on by ${experiment.…} is reported once, below.
+	// A value that ${experiment.…} passes on is reported once, for the experiment below.
 	if m.Dropout != c.Experiment.Dropout {
 		share("model.dropout", m.Dropout)
 	}
@@ -136,19 +136,19 @@ func (c *Config) validate() error {
 }
 
 const (
-	maxBlocks  = 5    // five poolings leave one pixel of 32
-	maxDense   = 8    // deeper is a slip, not a network
+	maxBlocks  = 5    // each block halves the size: five reduce 32 pixels to one
+	maxDense   = 8    // a larger number is a typo
 	maxWidth   = 8192 // likewise
 	maxThreads = 1024
 
 	nameRule = `a letter or digit, then letters, digits, ".", "_" and "-"`
 )
 
-// tilde refuses a path that the shell was expected to expand and did not,
-// before somebody finds a folder named "~" and removes it.
+// tilde rejects a path whose "~" the shell didn't expand. Otherwise the program would create a
+// directory named "~", which is dangerous to remove.
 func tilde(check func(bool, string, any, string), key, path string) {
 	check(path != "~" && !strings.HasPrefix(path, "~/"), key, path,
-		`a path without "~", which shells leave as it is here; write $HOME instead`)
+		`a path without "~", which the shell doesn't expand here; use $HOME instead`)
 }
 
 func orList(names []string) string {

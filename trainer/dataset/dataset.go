@@ -46,7 +46,7 @@ const (
 
 const (
 	manifestName = "manifest.json"
-	imageBytes = imaging.Size * imaging.Size * imaging.Channels
+	imageBytes   = imaging.Size * imaging.Size * imaging.Channels
 )
 
 // splitNames and classNames are arrays so that nobody can append to them: an index into classNames
@@ -97,7 +97,7 @@ type Source struct {
 
 	// Of a data set from a prediction log: how many predictions users labelled, and how many of
 	// these had no picture.
-	Labelled       int `json:"labelled,omitempty"`
+	Labelled     int `json:"labelled,omitempty"`
 	WithoutImage int `json:"without_picture,omitempty"`
 
 	// Of a data set from the hub: Revision is the commit that the configured name resolved to,
