@@ -16,7 +16,7 @@ const decisions = readdirSync(path.resolve(import.meta.dirname, '../../decisions
 // The groups of the sidebar, with the names of their pages in docs/. The texts are the pages' titles.
 const groups = {
   Tutorials: ['getting-started', 'tutorials/laptop', 'tutorials/own-images', 'tutorials/cloud'],
-  'How-to guides': ['data', 'training', 'retrain', 'promote', 'roll-back', 'operate', 'monitoring', 'drift', 'upgrade', 'deploy', 'load-balancer', 'images', 'ci'].map((name) => `how-to/${name}`),
+  'How-to guides': ['data', 'training', 'retrain', 'promote', 'roll-back', 'operate', 'models', 'monitoring', 'drift', 'upgrade', 'deploy', 'load-balancer', 'images', 'ci'].map((name) => `how-to/${name}`),
   Reference: [
     'http', 'api', 'server', 'trainer', 'keys', 'configuration', 'metrics', 'model-file', 'prediction-log', 'infra', 'stacks', 'dagger', 'make',
   ].map((name) => `reference/${name}`),
@@ -51,9 +51,9 @@ function address(page: string) {
   return page.replace(/^docs\//, '').replace(/README\.md$/, 'index.md').toLowerCase()
 }
 
-// Groups with more than 13 pages are collapsed unless one of them is open.
+// Long groups that one rarely browses are collapsed unless one of their pages is open.
 function group(text: string, names: string[], folder = '') {
-  return { text, collapsed: names.length > 13, items: names.map((name) => item(`${folder}${name}.md`)) }
+  return { text, collapsed: ['Decisions', 'Runbooks'].includes(text), items: names.map((name) => item(`${folder}${name}.md`)) }
 }
 
 function item(page: string) {
