@@ -79,7 +79,7 @@ demo: build ## Prepare data, train, evaluate, serve, and tell a real picture fro
 	go run ./internal/demo $(if $(DEMO_KEEP),--keep)
 
 .PHONY: test
-test: lint vet workflows docs-check cover slo-check fuzz smoke ## Run every check that CI and the pipeline run
+test: lint-go vet workflows docs-check cover slo-check fuzz smoke ## Run every check that CI and the pipeline run
 
 .PHONY: build
 build: deps ## Build bin/trainer and bin/server, with the source revision inside
@@ -97,8 +97,12 @@ $(linter): tools/build.sh tools/lint/go.mod tools/lint/go.sum
 	touch $@
 
 .PHONY: lint
-lint: toolchain $(linter) $(style) ## Check style and likely mistakes
+lint: lint-go ## Check the code
+
+.PHONY: lint-go
+lint-go: toolchain $(linter) $(style) ## Check the code with golangci-lint
 	$(linter) run
+	cd tools/vale && ../../$(linter) run --config ../../.golangci.yml
 	cd ci && GOFLAGS="$$(go env GOFLAGS) $(offline)" ../$(linter) run --config ../$(style)
 
 # Files and directories that `make prose` checks, by default all: PROSE="README.md server".
@@ -146,6 +150,7 @@ pr-title: $(commitlint) ## Check a pull request's title, in the variable PR_TITL
 vet: toolchain ## Run go vet
 	go vet ./...
 	cd ci && go vet $(offline) ./...
+	cd tools/vale && go vet ./...
 
 .PHONY: test-short
 test-short: deps ## Vet, and run the tests that are quick, as before each push
@@ -187,7 +192,7 @@ docs-check: toolchain ## Check the documentation: links, commands, generated pag
 GOVULNDB ?=
 # Where our code is, with build tags: FOLDER:TAGS. Of the pipeline, the program: its module
 # is only ever run by an engine, which says what it is made of (docs/how-to/ci.md).
-ours := .:disable_grpc_modules ci/cmd:offline tools/workflows:
+ours := .:disable_grpc_modules ci/cmd:offline tools/workflows: tools/vale:
 .PHONY: vulns
 vulns: toolchain $(govulncheck) ## Look for known vulnerabilities in what our code calls
 	@failed=; for code in $(ours); do \

@@ -29,7 +29,19 @@ func (m *Fakeart) Lint(ctx context.Context) (out string, err error) { //nolint:u
 		return "", err
 	}
 	return c.WithMountedCache("/root/.cache/golangci-lint", dag.CacheVolume("fakeart-golangci-lint")).
-		WithExec([]string{"make", "lint", "vet", "workflows"}).CombinedOutput(ctx)
+		WithExec([]string{"make", "lint-go", "vet", "workflows"}).CombinedOutput(ctx)
+}
+
+// Check the language of docs, comments and messages
+//
+// +check
+func (m *Fakeart) Prose(ctx context.Context) (out string, err error) { //nolint:unparam // Dagger returns out to the caller
+	defer explain("prose", &err)
+	c, err := m.documented(ctx, "vale/vale")
+	if err != nil {
+		return "", err
+	}
+	return c.WithExec([]string{"make", "prose"}).CombinedOutput(ctx)
 }
 
 // Run the quick tests, without the race detector

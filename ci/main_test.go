@@ -361,7 +361,7 @@ func TestPipeline(t *testing.T) {
 	if len(lines) != 2 || !strings.HasPrefix(lines[0], "server "+host+"/fakeart/server@sha256:") || !strings.HasPrefix(lines[1], "trainer ") {
 		t.Errorf("it returned\n%s", digests)
 	}
-	e.hasRun(t, "make lint vet workflows", "make cover", "make slo-check", "make fuzz", "make smoke", "make docs-check",
+	e.hasRun(t, "make lint-go vet workflows", "make cover", "make slo-check", "make fuzz", "make smoke", "make docs-check",
 		"make stage PLATFORMS="+stagetest.Platform+" REVISION=abab", "make images STAGED=1 PLATFORMS="+stagetest.Platform,
 		"/app/trainer train run.dir=run experiment=smoke", "tools/build.sh")
 	want := []string{
@@ -412,7 +412,7 @@ func TestStepsReadOwnPaths(t *testing.T) {
 	for command, others := range map[string][]string{
 		"tools/build.sh": {"file(Makefile)", "directory(docs)", "directory(server)", "directory(tools)"},
 		"npm ci":         {"file(Makefile)", "directory(server)"},
-		"make lint":      {"directory(docs)", "file(README.md)"},
+		"make lint-go":   {"directory(docs)", "file(README.md)"},
 		"make cover":     {"directory(docs)", "file(README.md)"},
 		"make stage":     {"directory(docs)", "directory(tools)", "file(README.md)"},
 		"make slo-check": {"directory(docs)", "directory(server)"},
@@ -457,7 +457,7 @@ func innermost(chain string) string {
 
 func TestPipeline_failure(t *testing.T) {
 	for _, c := range []struct{ command, step string }{
-		{"make lint", "lint"},
+		{"make lint-go", "lint"},
 		{"make cover", "cover"},
 		{"make slo-check", "slo-check"},
 		{"make fuzz", "fuzz"},

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// A language says where a file that isn't Go has its prose.
+// A language describes where a file that isn't Go has its prose.
 type language struct {
 	comment string         // marker of a comment to the end of the line
 	block   bool           // has comments in /* and */ as well

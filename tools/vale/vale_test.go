@@ -59,8 +59,8 @@ func TestRules_rewritten(t *testing.T) {
 	}
 }
 
-// TestCheck_positions has the word verdict in each place that is checked, and the word judgement in
-// those that aren't. Both are in the vocabulary.
+// TestCheck_positions has the word `verdict` in each place that is checked, and `judgement` in those
+// that aren't. Both are in the vocabulary.
 func TestCheck_positions(t *testing.T) {
 	files := map[string]string{
 		"doc.md":          "# A verdict\n\nA verdict, `a judgement`.\n\n```sh\necho a judgement\n```\n\n| a | b |\n|---|---|\n| a verdict | it |\n",

@@ -92,7 +92,7 @@ func kind(e ast.Expr) string {
 func TestFunctions(t *testing.T) {
 	all := functions(t)
 	for _, name := range []string{
-		"New", "Pipeline", "Run", "Lint", "Test", "Cover", "Report", "SloCheck", "Fuzz", "Smoke", "Docs", "Vulns", "Build", "Train",
+		"New", "Pipeline", "Run", "Lint", "Prose", "Test", "Cover", "Report", "SloCheck", "Fuzz", "Smoke", "Docs", "Vulns", "Build", "Train",
 		"ServerImage", "TrainerImage", "ImageTarball", "Publish", "Promote", "Serve", "LoadTest", "Terminal",
 		"Fmt", "Reference", "RenewImages", "InfraPreview", "InfraUp", "Deploy",
 	} {
@@ -183,7 +183,7 @@ func TestNeverCached(t *testing.T) {
 
 func TestChecks(t *testing.T) {
 	all := functions(t)
-	for _, name := range []string{"Lint", "Test", "Docs"} {
+	for _, name := range []string{"Lint", "Prose", "Test", "Docs"} {
 		if !strings.Contains(all[name].doc, "\n+check\n") {
 			t.Errorf("dagger check doesn't run %s", name)
 		}
