@@ -86,17 +86,20 @@ func prose(text string) bool {
 // supported reports whether a file has prose that can be checked.
 func supported(name string) bool {
 	switch path.Ext(name) {
-	case ".md", ".html":
+	case ".md", ".go", ".html", ".tmpl":
 		return true
 	}
 	_, ok := languageOf(name)
-	return ok || path.Ext(name) == ".go"
+	return ok
 }
 
 // extract returns the comments and messages of a source file.
 func extract(name string, text []byte) ([]passage, error) {
-	if path.Ext(name) == ".go" {
+	switch path.Ext(name) {
+	case ".go":
 		return extractGo(name, text)
+	case ".html", ".tmpl":
+		return extractHTML(string(text)), nil
 	}
 	l, _ := languageOf(name)
 	return scan(l, string(text)), nil
