@@ -14,8 +14,7 @@ import (
 	"github.com/yuin/goldmark/ast"
 )
 
-// known is what commands can name: from the Makefile, and from the pages that are made
-// from the code.
+// known holds what commands can name, from the Makefile and the generated reference pages.
 type known struct {
 	makefile                         string
 	server, trainer, keys, dagger    string
@@ -50,7 +49,7 @@ func load(t *testing.T) *known {
 	return k
 }
 
-func TestCommandsNameWhatThereIs(t *testing.T) {
+func TestCommands(t *testing.T) {
 	k := load(t)
 	pages, err := pagesOf(os.DirFS(".."))
 	if err != nil {
@@ -59,7 +58,7 @@ func TestCommandsNameWhatThereIs(t *testing.T) {
 	seen := map[string]int{}
 	for _, page := range pages {
 		if page == "CHANGELOG.md" || strings.HasPrefix(page, "docs/decisions/") {
-			continue // these tell of the past
+			continue // may name what no longer exists
 		}
 		source, err := fs.ReadFile(os.DirFS(".."), page)
 		if err != nil {
@@ -73,12 +72,12 @@ func TestCommandsNameWhatThereIs(t *testing.T) {
 	}
 	for _, program := range []string{"make", "bin/server", "bin/trainer", "dagger", "fakeart:"} {
 		if seen[program] == 0 {
-			t.Errorf("no page has a command with %s: has the way changed in which they are written?", program)
+			t.Errorf("no page has a command with %s: does problems still recognize commands?", program)
 		}
 	}
 }
 
-func TestCommandsThatNameWhatThereIsNotAreFound(t *testing.T) {
+func TestProblems(t *testing.T) {
 	k := load(t)
 	for command, want := range map[string]string{
 		"make demo": "",
@@ -101,12 +100,12 @@ func TestCommandsThatNameWhatThereIsNotAreFound(t *testing.T) {
 		"pulumi config set fakeart:images x":                    "a stack has no key images",
 	} {
 		if got := strings.Join(k.problems(command, map[string]int{}), "; "); got != want {
-			t.Errorf("%s: %q, want %q", command, got, want)
+			t.Errorf("problems(%q) = %q, want %q", command, got, want)
 		}
 	}
 }
 
-// problems says what the commands name that there is not, and counts in seen what they call.
+// problems returns what the commands in code name that doesn't exist, and counts the programs in seen.
 func (k *known) problems(code string, seen map[string]int) (problems []string) {
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	for _, m := range k.stackName.FindAllStringSubmatch(code, -1) {
@@ -173,7 +172,7 @@ func (k *known) problems(code string, seen map[string]int) (problems []string) {
 				function := false
 				for _, word := range words[1:] {
 					if word == "export" || word == "with-exec" || word == "up" {
-						break // of Dagger's own types, as is what follows
+						break // the rest belongs to Dagger's own types
 					}
 					if m := k.flag.FindStringSubmatch(word); m != nil && m[1] != "help" && !has(k.dagger, "--"+m[1]) {
 						bad("the module has no --%s", m[1])
@@ -191,12 +190,12 @@ func (k *known) problems(code string, seen map[string]int) (problems []string) {
 	return problems
 }
 
-// has tells whether a page has the name in code, with or without a value.
+// has reports whether a page contains the name as code, with or without a value.
 func has(page, name string) bool {
 	return regexp.MustCompile("`(?:--no-)?" + regexp.QuoteMeta(name) + "[`=]").MatchString(page)
 }
 
-// codes are the blocks and spans of code of a page.
+// codes returns the code blocks and code spans of a page.
 func codes(source []byte) (all []string) {
 	_ = ast.Walk(parse(source), func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		if !entering {
@@ -215,12 +214,11 @@ func codes(source []byte) (all []string) {
 	return all
 }
 
-// Commands that are not run, since they want a cloud, an account or much time, are a
-// shell's all the same.
-func TestCommandsAreAShells(t *testing.T) {
+// TestShellSyntax parses blocks of language sh with bash, also those that aren't executed.
+func TestShellSyntax(t *testing.T) {
 	bash, err := exec.LookPath("bash")
 	if err != nil {
-		t.Fatalf("%v: the tutorials use it", err)
+		t.Fatalf("%v: install bash", err)
 	}
 	pages, err := pagesOf(os.DirFS(".."))
 	if err != nil {
@@ -239,7 +237,7 @@ func TestCommandsAreAShells(t *testing.T) {
 			}
 			checked++
 			if info := string(fence.Info.Value(source)); info != "sh" && info != "sh checked" {
-				t.Errorf("%s: a block is called %q: want sh for commands that the tests run, or sh checked", page, info)
+				t.Errorf("%s: block %q, want sh (executed by the tutorials test) or sh checked", page, info)
 			}
 			cmd := exec.CommandContext(t.Context(), bash, "-n")
 			cmd.Stdin = strings.NewReader(string(fence.Lines().Value(source)))
@@ -250,11 +248,11 @@ func TestCommandsAreAShells(t *testing.T) {
 		})
 	}
 	if checked == 0 {
-		t.Error("no page has commands")
+		t.Error("no page has a block sh")
 	}
 }
 
-// pagesOf are the pages of the documentation, and those at the root of the repository.
+// pagesOf returns the pages in docs/ and at the root of the repository.
 func pagesOf(root fs.FS) ([]string, error) {
 	pages, err := fs.Glob(root, "*.md")
 	if err != nil {

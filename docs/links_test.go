@@ -1,4 +1,4 @@
-// Package docs has no program: its test keeps the links of the documentation alive.
+// Package docs contains only tests of the documentation: links, commands, versions and generated pages.
 package docs
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/yuin/goldmark/text"
 )
 
-func TestEveryLinkLeadsSomewhere(t *testing.T) {
+func TestLinks(t *testing.T) {
 	pages, err := pagesOf(os.DirFS(".."))
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +35,7 @@ func TestEveryLinkLeadsSomewhere(t *testing.T) {
 	}
 }
 
-func TestDeadLinksAreFound(t *testing.T) {
+func TestDeadLinks(t *testing.T) {
 	files := fstest.MapFS{
 		"LICENSE":        {},
 		"server/main.go": {},
@@ -54,16 +54,16 @@ func TestDeadLinksAreFound(t *testing.T) {
 		"../server":                     "",
 		"https://example.org/gone.md#x": "",
 		"mailto:somebody@example.org":   "",
-		"c.md":                          "docs/a.md:5: c.md: there is no docs/c.md",
-		"docs/b.md":                     "docs/a.md:5: docs/b.md: there is no docs/docs/b.md",
-		"../server/gone.go":             "docs/a.md:5: ../server/gone.go: there is no server/gone.go",
+		"c.md":                          "docs/a.md:5: c.md: no docs/c.md",
+		"docs/b.md":                     "docs/a.md:5: docs/b.md: no docs/docs/b.md",
+		"../server/gone.go":             "docs/a.md:5: ../server/gone.go: no server/gone.go",
 		"../../b.md":                    "docs/a.md:5: ../../b.md: leaves the repository",
-		"/docs/b.md":                    "docs/a.md:5: /docs/b.md: begins with a slash; a forge and the site take that for different places",
-		"b.md#costs":                    "docs/a.md:5: b.md#costs: docs/b.md has no heading of that name",
-		"b.md#Twice":                    "docs/a.md:5: b.md#Twice: docs/b.md has no heading of that name",
-		"b.md#twice-2":                  "docs/a.md:5: b.md#twice-2: docs/b.md has no heading of that name",
-		"#there":                        "docs/a.md:5: #there: docs/a.md has no heading of that name",
-		"../LICENSE#x":                  "docs/a.md:5: ../LICENSE#x: LICENSE is no page with headings",
+		"/docs/b.md":                    "docs/a.md:5: /docs/b.md: begins with a slash, which GitHub and the site resolve differently",
+		"b.md#costs":                    "docs/a.md:5: b.md#costs: docs/b.md has no such heading",
+		"b.md#Twice":                    "docs/a.md:5: b.md#Twice: docs/b.md has no such heading",
+		"b.md#twice-2":                  "docs/a.md:5: b.md#twice-2: docs/b.md has no such heading",
+		"#there":                        "docs/a.md:5: #there: docs/a.md has no such heading",
+		"../LICENSE#x":                  "docs/a.md:5: ../LICENSE#x: LICENSE isn't a Markdown page",
 		"b%zz.md":                       `docs/a.md:5: b%zz.md: invalid URL escape "%zz"`,
 	} {
 		files["docs/a.md"] = &fstest.MapFile{Data: []byte("# Here\n\n    [not](a-link.md) `[nor](this.md)`\n\nText, [link](" + link + ").\n")}
@@ -72,29 +72,29 @@ func TestDeadLinksAreFound(t *testing.T) {
 			t.Fatal(err)
 		}
 		if strings.Join(got, "\n") != want {
-			t.Errorf("[link](%s): %q, want %q", link, got, want)
+			t.Errorf("deadLinks([link](%s)) = %q, want %q", link, got, want)
 		}
 	}
 }
 
-func TestLinksAreFoundWhereverTheyStand(t *testing.T) {
+func TestDeadLinks_Places(t *testing.T) {
 	files := fstest.MapFS{"a.md": {Data: []byte("# A\n| x |\n|---|\n| [in a table](1) |\n\n- ![a picture](2)\n\n[by name][n], > **[bold](4)**\n\n[n]: 3\n")}}
 	got, err := deadLinks(files, []string{"a.md"})
-	want := []string{"a.md:4: 1: there is no 1", "a.md:6: 2: there is no 2", "a.md:8: 3: there is no 3", "a.md:8: 4: there is no 4"}
+	want := []string{"a.md:4: 1: no 1", "a.md:6: 2: no 2", "a.md:8: 3: no 3", "a.md:8: 4: no 4"}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%q, %v, want %q", got, err, want)
 	}
 	files["h.md"] = &fstest.MapFile{Data: []byte("---\nhero:\n  - text: x\n    link: gone.md\n    link: a.md\n---\n# H\n")}
-	if got, err := deadLinks(files, []string{"h.md"}); err != nil || len(got) != 1 || got[0] != "h.md: gone.md: there is no gone.md" {
-		t.Errorf("links in a head: %q, %v", got, err)
+	if got, err := deadLinks(files, []string{"h.md"}); err != nil || len(got) != 1 || got[0] != "h.md: gone.md: no gone.md" {
+		t.Errorf("deadLinks of front matter = %q, %v", got, err)
 	}
 	if _, err := deadLinks(files, []string{"b.md"}); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a page that is not there: %v", err)
+		t.Errorf("deadLinks of a missing page: %v, want fs.ErrNotExist", err)
 	}
 }
 
-// deadLinks says of each link of the pages that leads nowhere in files where it
-// stands and what is missing. Links to elsewhere (https:, mailto:) are not followed.
+// deadLinks returns the links in pages whose target doesn't exist in files, each with its position and
+// the reason. It ignores links with a scheme or host (https:, mailto:).
 func deadLinks(files fs.FS, pages []string) ([]string, error) {
 	var dead []string
 	anchors := map[string]map[string]bool{}
@@ -103,8 +103,8 @@ func deadLinks(files fs.FS, pages []string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, link := range headLinks(source) {
-			if problem := follow(files, anchors, page, link); problem != nil {
+		for _, link := range frontMatterLinks(source) {
+			if problem := checkLink(files, anchors, page, link); problem != nil {
 				dead = append(dead, fmt.Sprintf("%s: %s: %v", page, link, problem))
 			}
 		}
@@ -121,7 +121,7 @@ func deadLinks(files fs.FS, pages []string) ([]string, error) {
 			if !entering {
 				return ast.WalkContinue, nil
 			}
-			if problem := follow(files, anchors, page, link); problem != nil {
+			if problem := checkLink(files, anchors, page, link); problem != nil {
 				dead = append(dead, fmt.Sprintf("%s:%d: %s: %v", page, line(source, n), link, problem))
 			}
 			return ast.WalkContinue, nil
@@ -133,8 +133,8 @@ func deadLinks(files fs.FS, pages []string) ([]string, error) {
 	return dead, nil
 }
 
-// headLinks are the links in a page's head, which the site shows as buttons.
-func headLinks(source []byte) (links []string) {
+// frontMatterLinks returns the links in a page's front matter, which the site shows as buttons.
+func frontMatterLinks(source []byte) (links []string) {
 	rest, ok := strings.CutPrefix(string(source), "---\n")
 	head, _, ended := strings.Cut(rest, "\n---\n")
 	if !ok || !ended {
@@ -146,12 +146,12 @@ func headLinks(source []byte) (links []string) {
 	return links
 }
 
-// follow returns why the link of the page leads nowhere. It keeps the anchors of the
-// pages that it has read.
-func follow(files fs.FS, anchors map[string]map[string]bool, page, link string) error {
+// checkLink returns an error if the target of a page's link doesn't exist. It caches the anchors of
+// pages in anchors.
+func checkLink(files fs.FS, anchors map[string]map[string]bool, page, link string) error {
 	to, err := url.Parse(link)
 	if err != nil {
-		return errors.Unwrap(err) // without the link, which the message has
+		return errors.Unwrap(err) // the caller adds the link
 	}
 	if to.Scheme != "" || to.Host != "" {
 		return nil
@@ -159,21 +159,21 @@ func follow(files fs.FS, anchors map[string]map[string]bool, page, link string) 
 	target := page
 	if to.Path != "" {
 		if path.IsAbs(to.Path) {
-			return errors.New("begins with a slash; a forge and the site take that for different places")
+			return errors.New("begins with a slash, which GitHub and the site resolve differently")
 		}
 		target = path.Join(path.Dir(page), to.Path)
 		if !fs.ValidPath(target) {
 			return errors.New("leaves the repository")
 		}
 		if _, err := fs.Stat(files, target); err != nil {
-			return fmt.Errorf("there is no %s", target)
+			return fmt.Errorf("no %s", target)
 		}
 	}
 	if to.Fragment == "" {
 		return nil
 	}
 	if path.Ext(target) != ".md" {
-		return fmt.Errorf("%s is no page with headings", target)
+		return fmt.Errorf("%s isn't a Markdown page", target)
 	}
 	if anchors[target] == nil {
 		source, err := fs.ReadFile(files, target)
@@ -183,13 +183,13 @@ func follow(files fs.FS, anchors map[string]map[string]bool, page, link string) 
 		anchors[target] = headings(source)
 	}
 	if !anchors[target][to.Fragment] {
-		return fmt.Errorf("%s has no heading of that name", target)
+		return fmt.Errorf("%s has no such heading", target)
 	}
 	return nil
 }
 
-// headings returns the anchors that a forge makes of a page's headings. The site has
-// the same ones, for its slugs are those of the package github-slugger.
+// headings returns the anchors of a page's headings, as GitHub generates them. The site has
+// the same ones, because it uses the package github-slugger.
 func headings(source []byte) map[string]bool {
 	anchors := map[string]bool{}
 	_ = ast.Walk(parse(source), func(n ast.Node, entering bool) (ast.WalkStatus, error) {
@@ -219,7 +219,7 @@ func parse(source []byte) ast.Node {
 	return goldmark.New(goldmark.WithExtensions(extension.GFM)).Parser().Parse(text.NewReader(source))
 }
 
-// words returns the text of a node, without its marks.
+// words returns the text of a node without markup.
 func words(source []byte, n ast.Node) string {
 	var b strings.Builder
 	for child := n.FirstChild(); child != nil; child = child.NextSibling() {
@@ -232,7 +232,7 @@ func words(source []byte, n ast.Node) string {
 	return b.String()
 }
 
-// line returns the line that an inline node begins on.
+// line returns the line on which an inline node begins.
 func line(source []byte, n ast.Node) int {
 	return 1 + strings.Count(string(source[:n.Pos()]), "\n")
 }

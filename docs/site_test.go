@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestTheSiteAndTheServersPageHaveOneLogo(t *testing.T) {
+func TestLogo_SameAsServerPage(t *testing.T) {
 	site, err := os.ReadFile("site/public/logo.svg")
 	if err != nil {
 		t.Fatal(err)
@@ -20,22 +20,22 @@ func TestTheSiteAndTheServersPageHaveOneLogo(t *testing.T) {
 	}
 }
 
-// Without the settings of docs/site/.npmrc npm would write other lockfiles.
-func TestTheLockfileNamesNoRegistryAndHasEveryPlatform(t *testing.T) {
+// TestLockfile checks that the lockfile was written with the settings of docs/site/.npmrc: without registry URLs, for all platforms.
+func TestLockfile(t *testing.T) {
 	lock, err := os.ReadFile("site/package-lock.json")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(lock), `"resolved"`) {
-		t.Error("docs/site/package-lock.json names a registry: make it again by npm install in docs/site, whose .npmrc forbids that")
+		t.Error("docs/site/package-lock.json contains registry URLs; run npm install in docs/site, whose .npmrc omits them")
 	}
-	// The compilers of the generator, which no install script fetches.
+	// Platform-specific packages of VitePress's compilers.
 	for _, name := range []string{
 		"@esbuild/linux-x64", "@esbuild/linux-arm64", "@esbuild/darwin-x64", "@esbuild/darwin-arm64", "@esbuild/win32-x64",
 		"@rollup/rollup-linux-x64-gnu", "@rollup/rollup-linux-arm64-gnu", "@rollup/rollup-darwin-x64", "@rollup/rollup-darwin-arm64", "@rollup/rollup-win32-x64-msvc",
 	} {
 		if !strings.Contains(string(lock), `"node_modules/`+name+`"`) {
-			t.Errorf("docs/site/package-lock.json has no %s: make it again from nothing (rm -r node_modules package-lock.json; npm install)", name)
+			t.Errorf("docs/site/package-lock.json has no %s; recreate it: rm -r node_modules package-lock.json; npm install", name)
 		}
 	}
 }
