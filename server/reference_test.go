@@ -42,7 +42,7 @@ trusted-proxy: [10.0.0.0/8]
 
 Lists are repeated flags, or values with commas between them; times are written ` + "`100ms`, `30s`, `2m` or `24h`" + `. Beside these variables the server reads ` +
 		"`PORT`" + ` (means ` + "`--addr=:PORT`" + `, unless an address is given by flag or variable), ` + "`ONNXRUNTIME_SHARED_LIBRARY_PATH`" + `, those of
-[traces](../how-to/operate.md#traces) and of the clouds' [credentials](../how-to/models.md#credentials-for-s3-and-google-cloud-storage). What the flags mean for whoever runs the server: [operations](../how-to/operate.md).
+[traces](../how-to/operate.md#traces) and of the clouds' [credentials](../how-to/models.md#credentials-for-s3-and-gcs). What the flags mean for whoever runs the server: [operations](../how-to/operate.md).
 
 `)
 	for _, group := range append(groups, "Other flags") {

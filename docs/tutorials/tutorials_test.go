@@ -219,7 +219,7 @@ make() {
 	for _, b := range blocks {
 		if !b.checked {
 			script.WriteString(strings.ReplaceAll(b.commands, "127.0.0.1:8080", address))
-			script.WriteString("sleep 0.3\n") // a reader is slower, too: by then the log is written
+			script.WriteString("sleep 0.3\n") // readers are slower; by then the log is written
 		}
 		script.WriteString("printf '\\n\\001'\n")
 	}
