@@ -126,7 +126,7 @@ func TestWhatCannotBeToldIsNoAnswer(t *testing.T) {
 		if response.StatusCode != http.StatusConflict {
 			t.Fatalf("status %d: %s", response.StatusCode, body)
 		}
-		return strings.Contains(string(body), "too few rows to tell: there are 10 of this model")
+		return strings.Contains(string(body), "too few rows: the model has 10 predictions")
 	})
 	_, body := do(t, "GET", m.URL()+"/metrics", "", nil)
 	for _, name := range []string{"fakeart_drift_detected", "fakeart_drift_score"} {

@@ -164,7 +164,7 @@ func TestWhatCannotBeJudgedIsAnError(t *testing.T) {
 		oneLine(t, stderr, test.says...)
 	}
 	code, stdout, stderr := trainer(t, "drift", "--fail-on-drift", "--reference", run, "--current", ten)
-	if code != exitFailure || stdout != "" || !strings.Contains(stderr, "too few rows to tell") {
+	if code != exitFailure || stdout != "" || !strings.Contains(stderr, "too few rows") {
 		t.Errorf("ten rows: exit code %d, standard output %q, standard error %q", code, stdout, stderr)
 	}
 }

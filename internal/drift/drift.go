@@ -1,9 +1,9 @@
-// Package drift tells whether the pictures that a model is asked about, and its answers,
-// still are like those of its validation split.
+// Package drift detects whether the images that a model classifies, and its predictions, have
+// changed since training.
 //
-// A Reference is what a model was like when it was made, a file that travels with it. The
-// current side is a sample of the prediction log. Compare holds the columns of both
-// against each other, one by one, and the embedding as a whole.
+// Training writes a [Reference], a file with a sample of the model's predictions on the
+// validation split. [Compare] compares it with a recent sample of the prediction log (see
+// [Sampler]): each column on its own, and the embeddings as a whole.
 package drift
 
 import (
@@ -18,27 +18,27 @@ import (
 	"gonum.org/v1/gonum/stat"
 )
 
-// Row is what is compared of one prediction. The names and meanings are those of the
-// prediction log.
+// Row holds the fields of one prediction that are compared. Their names and meanings are those
+// of the prediction log.
 type Row struct {
 	Time        time.Time
 	Model       string
 	Label       string
 	Probability float64
-	// Format is empty and Width and Height are 0 where they are not known: prepared data
-	// does not keep them.
+	// Format is empty, and Width and Height are 0, if unknown. A prepared dataset doesn't
+	// store them.
 	Format        string
 	Width, Height int64
-	// The figures of imaging.Stats.
+	// See imaging.Stats.
 	Mean, StdDev, Brightness, Contrast, Sharpness, Saturation float64
 	Embedding                                                 []float32
 }
 
-// Finite tells whether all of the row's numbers are some.
+// Finite reports whether all numbers of the row are finite: neither NaN nor infinite.
 func (r *Row) Finite() bool {
-	sum := 0.0
+	sum := 0.0 // 0·x is NaN unless x is finite
 	for _, n := range numbers {
-		sum += 0 * n.of(r)
+		sum += 0 * n.value(r)
 	}
 	for _, v := range r.Embedding {
 		sum += 0 * float64(v)
@@ -46,11 +46,11 @@ func (r *Row) Finite() bool {
 	return sum == 0
 }
 
-// The columns.
+// The columns that Compare tests, except the embedding.
 var (
 	numbers = []struct {
-		name string
-		of   func(*Row) float64
+		name  string
+		value func(*Row) float64
 	}{
 		{"probability", func(r *Row) float64 { return r.Probability }},
 		{"mean", func(r *Row) float64 { return r.Mean }},
@@ -63,35 +63,36 @@ var (
 		{"height", func(r *Row) float64 { return float64(r.Height) }},
 	}
 	categories = []struct {
-		name string
-		of   func(*Row) string
+		name  string
+		value func(*Row) string
 	}{
 		{"label", func(r *Row) string { return r.Label }},
 		{"image_format", func(r *Row) string { return r.Format }},
 	}
 )
 
-// What counts as drift. Each is in docs/explanation/drift.md, with what it was measured to do.
+// Thresholds. docs/explanation/drift.md explains each and how it was measured.
 const (
-	// Alpha is the probability of a false alarm in one comparison, of all columns together.
+	// Alpha is the significance level: the probability of a false alarm in one comparison,
+	// over all columns together.
 	Alpha = 0.01
-	// MinPSI, MinWasserstein and MinJensenShannon are how large a difference that is
-	// no accident has to be, by one of them, to be called drift: among very many rows
-	// none is too small to be seen.
+	// MinPSI, MinWasserstein and MinJensenShannon are the smallest effect sizes that count as
+	// drift. A significant difference is drift only if it reaches at least one of them, because
+	// with many rows even a negligible difference is significant.
 	MinPSI           = 0.1
 	MinWasserstein   = 0.1 // standard deviations of the reference
 	MinJensenShannon = 0.1
-	// MinAUC and MinMMD are the same for the embedding.
+	// MinAUC and MinMMD are the smallest effect sizes for the embedding.
 	MinAUC = 0.6
 	MinMMD = 0.02
-	// MinRows is the number of rows on either side below which nothing is said.
+	// MinRows is the smallest number of rows per side that can be compared.
 	MinRows = 100
 )
 
-// ErrTooFewRows means that there are too few rows to tell whether there is drift.
-var ErrTooFewRows = errors.New("too few rows to tell")
+// ErrTooFewRows is returned if there are too few rows to detect drift.
+var ErrTooFewRows = errors.New("too few rows")
 
-// The names of the tests in Column.Scores.
+// Keys of Column.Scores.
 const (
 	TestKS            = "ks"             // Kolmogorov–Smirnov, the statistic D
 	TestPSI           = "psi"            // Population Stability Index
@@ -99,31 +100,31 @@ const (
 	TestJensenShannon = "jensen_shannon" // the distance, in bits
 	TestChiSquare     = "chi_square"     // Pearson's statistic
 	TestMMD           = "mmd"            // squared maximum mean discrepancy
-	TestAUC           = "auc"            // of the classifier that tells the sides apart
+	TestAUC           = "auc"            // of a classifier that separates the two sides
 )
 
-// Column is what was found about one column.
+// Column is the result for one column.
 type Column struct {
 	Name     string  `json:"column" doc:"Name of the column, as in the prediction log."`
-	Drift    bool    `json:"drift" doc:"Whether it has drifted: the adjusted p-value is below alpha, and one of the scores is not small."`
-	P        float64 `json:"p_value" doc:"Probability of such a difference between two samples of the same pictures."`
-	Adjusted float64 `json:"adjusted_p_value" doc:"The same, adjusted by Holm's method for the number of columns."`
-	// Scores are the tests' statistics by name. A score that is not defined is not there.
+	Drift    bool    `json:"drift" doc:"Whether the column has drifted: the adjusted p-value is below alpha, and at least one score reaches its threshold."`
+	P        float64 `json:"p_value" doc:"Probability of a difference at least this large between two samples of the same distribution."`
+	Adjusted float64 `json:"adjusted_p_value" doc:"The p-value, adjusted for the number of columns by Holm's method."`
+	// Scores holds the test statistics by name. Statistics that are undefined are absent.
 	Scores  map[string]float64 `json:"scores" doc:"Statistics of the tests: ks, psi, wasserstein, jensen_shannon, chi_square, mmd, auc."`
-	Unknown string             `json:"unknown,omitempty" doc:"Why the column was not judged; absent when it was."`
+	Unknown string             `json:"unknown,omitempty" doc:"Why the column could not be compared; absent if it was compared."`
 }
 
-// Result is a comparison.
+// Result is the result of a comparison.
 type Result struct {
 	Drift     bool     `json:"drift" doc:"Whether any column has drifted."`
 	Model     string   `json:"model" doc:"Digest of the model."`
-	Alpha     float64  `json:"alpha" doc:"Probability of a false alarm, of all columns together."`
-	Reference int      `json:"reference_rows" doc:"Rows of the reference that were compared."`
-	Current   int      `json:"current_rows" doc:"Rows of the window that were compared, a sample of them."`
-	Columns   []Column `json:"columns" doc:"What was found, column by column."`
+	Alpha     float64  `json:"alpha" doc:"Probability of a false alarm, over all columns together."`
+	Reference int      `json:"reference_rows" doc:"Number of reference rows compared."`
+	Current   int      `json:"current_rows" doc:"Number of rows compared: a sample of those in the time window."`
+	Columns   []Column `json:"columns" doc:"Result for each column."`
 }
 
-// Drifted names the columns that have drifted.
+// Drifted returns the names of the columns that have drifted.
 func (r *Result) Drifted() []string {
 	var names []string
 	for _, c := range r.Columns {
@@ -134,16 +135,16 @@ func (r *Result) Drifted() []string {
 	return names
 }
 
-// Unknown is columns that could not be judged, for one reason.
+// Unknown lists the columns that couldn't be compared for the same reason.
 type Unknown struct {
 	Columns []string
 	Reason  string
 }
 
-// String says so in words.
+// String returns the columns and the reason, such as "width, height: …".
 func (u Unknown) String() string { return strings.Join(u.Columns, ", ") + ": " + u.Reason }
 
-// Unknown lists the columns that could not be judged.
+// Unknown returns the columns that couldn't be compared, grouped by reason.
 func (r *Result) Unknown() []Unknown {
 	var list []Unknown
 	for _, c := range r.Columns {
@@ -159,59 +160,59 @@ func (r *Result) Unknown() []Unknown {
 	return list
 }
 
-// Compare holds current, rows of one model, against the reference. The rows must have
-// finite numbers. The same rows in the same order give the same result. It is an
-// ErrTooFewRows when either side has less than MinRows.
+// Compare tests whether current, rows of a single model, differs from the rows of the model's
+// reference. The numbers in all rows must be finite. The same rows in the same order give the
+// same result. It returns [ErrTooFewRows] if either side has fewer than [MinRows] rows.
 func Compare(reference, current []Row) (*Result, error) {
 	return CompareYielding(reference, current, func() {})
 }
 
-// CompareYielding is Compare for a program that has other things to do: every few
-// milliseconds of work it calls rest, which may take its time.
-func CompareYielding(reference, current []Row, rest func()) (*Result, error) {
+// CompareYielding is like Compare but calls yield every few milliseconds of work, so that a
+// program can throttle the comparison in favour of more urgent work. yield may block.
+func CompareYielding(reference, current []Row, yield func()) (*Result, error) {
 	if n := len(reference); n < MinRows {
-		return nil, fmt.Errorf("%w: the reference has %d, and it takes %d; train on more pictures, or hold more of them out (experiment.val_split)", ErrTooFewRows, n, MinRows)
+		return nil, fmt.Errorf("%w: the reference has %d rows, at least %d are required; train on more images, or increase experiment.val_split", ErrTooFewRows, n, MinRows)
 	}
 	if n := len(current); n < MinRows {
-		return nil, fmt.Errorf("%w: there are %d of this model, and it takes %d; wait for more, or look at a longer time", ErrTooFewRows, n, MinRows)
+		return nil, fmt.Errorf("%w: the model has %d predictions, at least %d are required; wait for more, or use a longer time window", ErrTooFewRows, n, MinRows)
 	}
 	r := &Result{Model: current[0].Model, Alpha: Alpha, Reference: len(reference), Current: len(current)}
-	large := map[string]bool{} // whether the difference matters, if it is none of chance
+	large := map[string]bool{} // column → whether the effect size reaches a threshold
 	for _, n := range numbers {
-		rest()
+		yield()
 		known := func(rows []Row) bool { return rows[0].Width > 0 }
 		if (n.name == "width" || n.name == "height") && !known(reference) {
 			r.Columns = append(r.Columns, unknown(n.name, unknownToReference))
 			continue
 		}
-		c := compareNumbers(column(reference, n.of), column(current, n.of))
+		c := compareNumbers(column(reference, n.value), column(current, n.value))
 		c.Name = n.name
 		r.Columns = append(r.Columns, c)
 		large[n.name] = c.Scores[TestPSI] >= MinPSI || c.Scores[TestWasserstein] >= MinWasserstein || c.Scores[TestJensenShannon] >= MinJensenShannon
 	}
 	for _, n := range categories {
-		if n.of(&reference[0]) == "" {
+		if n.value(&reference[0]) == "" {
 			r.Columns = append(r.Columns, unknown(n.name, unknownToReference))
 			continue
 		}
-		c := compareCategories(reference, current, n.of)
+		c := compareCategories(reference, current, n.value)
 		c.Name = n.name
 		r.Columns = append(r.Columns, c)
 		large[n.name] = c.Scores[TestPSI] >= MinPSI || c.Scores[TestJensenShannon] >= MinJensenShannon
 	}
-	c := compareEmbeddings(reference, current, rest)
+	c := compareEmbeddings(reference, current, yield)
 	r.Columns = append(r.Columns, c)
 	large[c.Name] = c.Scores[TestMMD] >= MinMMD || c.Scores[TestAUC] >= MinAUC
 
-	var judged []int
+	var compared []int
 	var p []float64
 	for i, c := range r.Columns {
 		if c.Unknown == "" {
-			judged, p = append(judged, i), append(p, c.P)
+			compared, p = append(compared, i), append(p, c.P)
 		}
 	}
 	for k, adjusted := range Holm(p) {
-		c := &r.Columns[judged[k]]
+		c := &r.Columns[compared[k]]
 		c.Adjusted = adjusted
 		c.Drift = adjusted < Alpha && large[c.Name]
 		r.Drift = r.Drift || c.Drift
@@ -219,18 +220,18 @@ func CompareYielding(reference, current []Row, rest func()) (*Result, error) {
 	return r, nil
 }
 
-// unknown is a column that is not judged, with p-values that say nothing.
+// unknown returns the result for a column that can't be compared. Its p-values are 1.
 func unknown(name, reason string) Column {
 	return Column{Name: name, P: 1, Adjusted: 1, Scores: map[string]float64{}, Unknown: reason}
 }
 
-const unknownToReference = "the reference is made of prepared data, which does not keep it"
+const unknownToReference = "not in the reference: prepared datasets don't store it"
 
-// column returns the values of a column, sorted.
-func column(rows []Row, of func(*Row) float64) []float64 {
+// column returns the values of a column in ascending order.
+func column(rows []Row, value func(*Row) float64) []float64 {
 	values := make([]float64, len(rows))
 	for i := range rows {
-		values[i] = of(&rows[i])
+		values[i] = value(&rows[i])
 	}
 	slices.Sort(values)
 	return values
@@ -242,19 +243,19 @@ func compareNumbers(reference, current []float64) Column {
 	e := edges(reference)
 	p, q := shares(reference, e), shares(current, e)
 	c.Scores[TestPSI], c.Scores[TestJensenShannon] = PSI(p, q), JensenShannon(p, q)
-	// A column that is constant in the reference has no deviation to measure by.
-	if deviation := math.Sqrt(stat.PopVariance(reference, nil)); reference[0] != reference[len(reference)-1] {
-		c.Scores[TestWasserstein] = Wasserstein(reference, current) / deviation
+	// Undefined if the column is constant in the reference: the standard deviation is 0.
+	if stdDev := math.Sqrt(stat.PopVariance(reference, nil)); reference[0] != reference[len(reference)-1] {
+		c.Scores[TestWasserstein] = Wasserstein(reference, current) / stdDev
 	}
 	return c
 }
 
-func compareCategories(reference, current []Row, of func(*Row) string) Column {
+func compareCategories(reference, current []Row, value func(*Row) string) Column {
 	names := map[string]int{}
 	var a, b []float64
 	count := func(counts *[]float64, rows []Row) {
 		for i := range rows {
-			name := of(&rows[i])
+			name := value(&rows[i])
 			k, ok := names[name]
 			if !ok {
 				k = len(names)
@@ -276,7 +277,7 @@ func compareCategories(reference, current []Row, of func(*Row) string) Column {
 	return c
 }
 
-func compareEmbeddings(reference, current []Row, rest func()) Column {
+func compareEmbeddings(reference, current []Row, yield func()) Column {
 	const name = "embedding"
 	width := len(reference[0].Embedding)
 	if width == 0 {
@@ -285,15 +286,16 @@ func compareEmbeddings(reference, current []Row, rest func()) Column {
 	rng := rand.New(rand.NewPCG(1, 2))
 	a, b := Embeddings(reference, width, rng), Embeddings(current, width, rng)
 	if least := min(len(a), len(b)); least < MinRows {
-		return unknown(name, fmt.Sprintf("%d rows have an embedding of %d numbers, and it takes %d", least, width, MinRows))
+		return unknown(name, fmt.Sprintf("%d rows have an embedding of %d numbers, at least %d are required", least, width, MinRows))
 	}
 	c := Column{Name: name, Scores: map[string]float64{}}
-	c.Scores[TestMMD], c.P = MMD(a, b, rng, rest)
-	c.Scores[TestAUC] = DomainAUC(a, b, rest)
+	c.Scores[TestMMD], c.P = MMD(a, b, rng, yield)
+	c.Scores[TestAUC] = DomainAUC(a, b, yield)
 	return c
 }
 
-// Embeddings returns at most 400 embeddings of the given width, drawn by rng.
+// Embeddings returns a random sample, drawn by rng, of at most 400 embeddings of the given
+// width.
 func Embeddings(rows []Row, width int, rng *rand.Rand) [][]float64 {
 	var vectors [][]float64
 	for _, i := range rng.Perm(len(rows)) {
@@ -304,28 +306,28 @@ func Embeddings(rows []Row, width int, rng *rand.Rand) [][]float64 {
 			}
 			vectors = append(vectors, v)
 		}
-		if len(vectors) == compared {
+		if len(vectors) == maxEmbeddings {
 			break
 		}
 	}
 	return vectors
 }
 
-// SampleSize is how many rows a Sampler keeps.
+// SampleSize is the maximum number of rows that a Sampler keeps.
 const SampleSize = 5000
 
-// Sampler keeps a uniform sample of the rows of a stream (Vitter's algorithm R), of
-// however many in bounded memory. The same stream gives the same sample. Its zero
-// value is ready for use.
+// Sampler draws a uniform random sample from a stream of rows in bounded memory (Vitter's
+// algorithm R). Call Slot for each row of the stream. The same stream gives the same sample.
+// The zero value is ready for use.
 type Sampler struct {
 	Rows []Row
-	Seen int // rows that were offered
+	Seen int // number of rows in the stream so far
 
 	rng *rand.Rand
 }
 
-// Slot counts one more row and tells where to keep it; nil when it is not kept, so
-// that it need not be made.
+// Slot counts the next row of the stream and returns where to store it, or nil if the row
+// isn't part of the sample. Callers need to build only the rows that are stored.
 func (s *Sampler) Slot() *Row {
 	if s.rng == nil {
 		s.rng = rand.New(rand.NewPCG(1, 1))
@@ -341,28 +343,28 @@ func (s *Sampler) Slot() *Row {
 	return nil
 }
 
-// Sorted returns the rows by time.
+// Sorted sorts the sample by time and returns it.
 func (s *Sampler) Sorted() []Row {
 	slices.SortStableFunc(s.Rows, func(a, b Row) int { return a.Time.Compare(b.Time) })
 	return s.Rows
 }
 
-// NumericColumn returns the function that reads a column of numbers; nil where there is none of
-// that name.
+// NumericColumn returns the function that reads the numeric column of the given name from a
+// row, or nil if there is no such column.
 func NumericColumn(name string) func(*Row) float64 {
 	for _, n := range numbers {
 		if n.name == name {
-			return n.of
+			return n.value
 		}
 	}
 	return nil
 }
 
-// CategoricalColumn is the same for a column of categories.
+// CategoricalColumn is like NumericColumn for columns with categories: label and image_format.
 func CategoricalColumn(name string) func(*Row) string {
 	for _, n := range categories {
 		if n.name == name {
-			return n.of
+			return n.value
 		}
 	}
 	return nil

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// drawn makes n rows of a model whose pictures are moved by so many deviations.
-func drawn(seed uint64, n int, moved float64) []Row {
+// randomRows returns n rows of one model, with all numbers shifted by the given number of
+// standard deviations.
+func randomRows(seed uint64, n int, moved float64) []Row {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	rows := make([]Row, n)
 	for i := range rows {
@@ -53,20 +54,20 @@ func (r *Result) column(t *testing.T, name string) Column {
 			return c
 		}
 	}
-	t.Fatalf("there is no column %s", name)
+	t.Fatalf("no column %s", name)
 	return Column{}
 }
 
-func TestRowsOfOneKindHaveNotDrifted(t *testing.T) {
+func TestCompare_noDrift(t *testing.T) {
 	for seed := range uint64(8) {
-		if r := compare(t, drawn(seed, 500, 0), drawn(1000+seed, 300, 0)); r.Drift {
+		if r := compare(t, randomRows(seed, 500, 0), randomRows(1000+seed, 300, 0)); r.Drift {
 			t.Errorf("seed %d: drift in %v", seed, r.Drifted())
 		}
 	}
 }
 
-func TestEachColumnThatMovesIsNamed(t *testing.T) {
-	reference := drawn(1, 800, 0)
+func TestCompare_drift(t *testing.T) {
+	reference := randomRows(1, 800, 0)
 	for name, move := range map[string]func(*Row){
 		"probability":  func(r *Row) { r.Probability += 0.1 },
 		"mean":         func(r *Row) { r.Mean += 0.1 },
@@ -81,12 +82,12 @@ func TestEachColumnThatMovesIsNamed(t *testing.T) {
 		"image_format": func(r *Row) { r.Format = "webp" },
 		"embedding": func(r *Row) {
 			for k := range r.Embedding {
-				r.Embedding[k] *= 2 // which no linear classifier sees
+				r.Embedding[k] *= 2 // a linear classifier can't detect this
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			current := drawn(2, 400, 0)
+			current := randomRows(2, 400, 0)
 			for i := range current {
 				move(&current[i])
 			}
@@ -98,32 +99,32 @@ func TestEachColumnThatMovesIsNamed(t *testing.T) {
 	}
 }
 
-func TestADifferenceThatDoesNotMatterIsNoDrift(t *testing.T) {
-	current := drawn(2, 20000, 0)
+func TestCompare_smallEffect(t *testing.T) {
+	current := randomRows(2, 20000, 0)
 	for i := range current {
 		current[i].Mean += 0.006
 	}
-	c := compare(t, drawn(1, 20000, 0), current).column(t, "mean")
+	c := compare(t, randomRows(1, 20000, 0), current).column(t, "mean")
 	if c.Adjusted >= Alpha {
-		t.Fatalf("p is %g: the test tests nothing", c.Adjusted)
+		t.Fatalf("adjusted p = %g, want a significant difference", c.Adjusted)
 	}
 	if c.Drift {
-		t.Errorf("%v is called drift", c.Scores)
+		t.Errorf("drift with scores %v, want none", c.Scores)
 	}
 }
 
-func TestTooFewRowsAreNoAnswer(t *testing.T) {
+func TestCompare_tooFewRows(t *testing.T) {
 	for _, n := range []int{0, 10, MinRows - 1} {
-		if _, err := Compare(drawn(1, 500, 0), drawn(2, n, 9)); !errors.Is(err, ErrTooFewRows) {
-			t.Errorf("%d rows: %v", n, err)
+		if _, err := Compare(randomRows(1, 500, 0), randomRows(2, n, 9)); !errors.Is(err, ErrTooFewRows) {
+			t.Errorf("Compare with %d current rows: error %v, want ErrTooFewRows", n, err)
 		}
-		if _, err := Compare(drawn(1, n, 0), drawn(2, 500, 9)); !errors.Is(err, ErrTooFewRows) {
-			t.Errorf("a reference of %d rows: %v", n, err)
+		if _, err := Compare(randomRows(1, n, 0), randomRows(2, 500, 9)); !errors.Is(err, ErrTooFewRows) {
+			t.Errorf("Compare with %d reference rows: error %v, want ErrTooFewRows", n, err)
 		}
 	}
 }
 
-func TestColumnsThatDoNotVaryAreJudged(t *testing.T) {
+func TestCompare_constantColumns(t *testing.T) {
 	set := func(rows []Row, v float64) []Row {
 		for i := range rows {
 			rows[i].Saturation, rows[i].Label = v, "REAL"
@@ -131,7 +132,7 @@ func TestColumnsThatDoNotVaryAreJudged(t *testing.T) {
 		}
 		return rows
 	}
-	r := compare(t, set(drawn(1, 300, 0), 0.2), set(drawn(2, 300, 0), 0.2))
+	r := compare(t, set(randomRows(1, 300, 0), 0.2), set(randomRows(2, 300, 0), 0.2))
 	if r.Drift {
 		t.Errorf("drift in %v", r.Drifted())
 	}
@@ -143,57 +144,57 @@ func TestColumnsThatDoNotVaryAreJudged(t *testing.T) {
 		}
 	}
 	for _, v := range []float64{0.1, 0.3} {
-		r = compare(t, set(drawn(1, 300, 0), 0.2), set(drawn(2, 300, 0), v))
+		r = compare(t, set(randomRows(1, 300, 0), 0.2), set(randomRows(2, 300, 0), v))
 		if got := r.Drifted(); !slices.Equal(got, []string{"saturation"}) {
-			t.Errorf("0.2 that became %g: drift in %v", v, got)
+			t.Errorf("0.2 changed to %g: drift in %v, want saturation", v, got)
 		}
 	}
 }
 
-func TestWhatTheReferenceDoesNotHaveIsUnknown(t *testing.T) {
-	reference := drawn(1, 300, 0)
+func TestCompare_unknownColumns(t *testing.T) {
+	reference := randomRows(1, 300, 0)
 	for i := range reference {
 		reference[i].Format, reference[i].Width, reference[i].Height, reference[i].Embedding = "", 0, 0, nil
 	}
-	r := compare(t, reference, drawn(2, 300, 0))
+	r := compare(t, reference, randomRows(2, 300, 0))
 	if got := r.Unknown(); len(got) != 2 || !slices.Equal(got[0].Columns, []string{"width", "height", "image_format"}) || !slices.Equal(got[1].Columns, []string{"embedding"}) {
-		t.Errorf("unknown are %v", got)
+		t.Errorf("Unknown() = %v", got)
 	}
 	if r.Drift {
 		t.Errorf("drift in %v", r.Drifted())
 	}
-	current := drawn(2, 300, 0)
+	current := randomRows(2, 300, 0)
 	for i := range current {
 		current[i].Embedding = current[i].Embedding[:3]
 	}
-	if c := compare(t, drawn(1, 300, 0), current).column(t, "embedding"); c.Unknown == "" || c.Drift {
-		t.Errorf("embeddings of another width: %+v", c)
+	if c := compare(t, randomRows(1, 300, 0), current).column(t, "embedding"); c.Unknown == "" || c.Drift {
+		t.Errorf("embeddings of different widths: %+v, want unknown", c)
 	}
 }
 
-func TestTheSameRowsGiveTheSameResult(t *testing.T) {
-	reference, current := drawn(1, 600, 0), drawn(2, 600, 0.1)
+func TestCompare_deterministic(t *testing.T) {
+	reference, current := randomRows(1, 600, 0), randomRows(2, 600, 0.1)
 	first, second := compare(t, reference, current), compare(t, reference, current)
 	if !reflect.DeepEqual(first, second) {
-		t.Errorf("%+v\nand\n%+v", first, second)
+		t.Errorf("first comparison:\n%+v\nsecond:\n%+v", first, second)
 	}
 }
 
-func TestRowsWithNoNumbersAreNotFinite(t *testing.T) {
+func TestRow_Finite(t *testing.T) {
 	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
-		a, b := drawn(1, 1, 0)[0], drawn(1, 1, 0)[0]
+		a, b := randomRows(1, 1, 0)[0], randomRows(1, 1, 0)[0]
 		if !a.Finite() {
-			t.Fatal("an ordinary row is not finite")
+			t.Fatal("Finite() = false for a finite row")
 		}
 		a.Contrast, b.Embedding[3] = v, float32(v)
 		if a.Finite() || b.Finite() {
-			t.Errorf("%g is called a finite number", v)
+			t.Errorf("Finite() = true for a row with %g", v)
 		}
 	}
 }
 
-func TestAReferenceIsReadAsItWasWritten(t *testing.T) {
-	want := &Reference{Model: "sha256:aa", Data: "sha256:bb", Rows: drawn(1, 150, 0)}
+func TestReference_roundTrip(t *testing.T) {
+	want := &Reference{Model: "sha256:aa", Data: "sha256:bb", Rows: randomRows(1, 150, 0)}
 	for i := range want.Rows {
 		r := &want.Rows[i]
 		r.Time, r.Format, r.Width, r.Height = time.Time{}, "", 0, 0
@@ -204,7 +205,7 @@ func TestAReferenceIsReadAsItWasWritten(t *testing.T) {
 	}
 	again, err := want.Marshal()
 	if err != nil || !slices.Equal(data, again) {
-		t.Errorf("it is written in two ways (%v)", err)
+		t.Errorf("Marshal isn't deterministic (error %v)", err)
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, ReferenceFile)
@@ -217,17 +218,17 @@ func TestAReferenceIsReadAsItWasWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s is read as another one", named)
+			t.Errorf("ReadReference(%s) = %+v, want %+v", named, got, want)
 		}
 	}
 }
 
-func TestWhatIsNoReferenceIsRefused(t *testing.T) {
-	whole, err := (&Reference{Model: "sha256:aa", Rows: drawn(1, 150, 0)}).Marshal()
+func TestReadReference_invalid(t *testing.T) {
+	valid, err := (&Reference{Model: "sha256:aa", Rows: randomRows(1, 150, 0)}).Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	nan := drawn(1, 150, 0)
+	nan := randomRows(1, 150, 0)
 	nan[7].Mean = math.NaN()
 	broken, err := (&Reference{Model: "sha256:aa", Rows: nan}).Marshal()
 	if err != nil {
@@ -235,8 +236,8 @@ func TestWhatIsNoReferenceIsRefused(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for name, data := range map[string][]byte{
-		"empty": {}, "text": []byte("time,model\n"), "cut": whole[:len(whole)/2], "nan": broken,
-		"damaged": append(slices.Clone(whole[:len(whole)-60]), make([]byte, 60)...),
+		"empty": {}, "text": []byte("time,model\n"), "truncated": valid[:len(valid)/2], "nan": broken,
+		"corrupt": append(slices.Clone(valid[:len(valid)-60]), make([]byte, 60)...),
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, data, 0o644); err != nil {
@@ -247,11 +248,11 @@ func TestWhatIsNoReferenceIsRefused(t *testing.T) {
 		}
 	}
 	if _, err := ReadReference(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("ReadReference(missing file): error %v, want os.ErrNotExist", err)
 	}
 }
 
-func TestASampleIsUniformAndTheSame(t *testing.T) {
+func TestSampler(t *testing.T) {
 	take := func() *Sampler {
 		var s Sampler
 		for i := range 20 * SampleSize {
@@ -263,20 +264,20 @@ func TestASampleIsUniformAndTheSame(t *testing.T) {
 	}
 	s := take()
 	if len(s.Rows) != SampleSize || s.Seen != 20*SampleSize {
-		t.Fatalf("%d rows of %d", len(s.Rows), s.Seen)
+		t.Fatalf("kept %d rows of %d", len(s.Rows), s.Seen)
 	}
-	// By tenths of the stream: 500 each, with a standard deviation of 21.
+	// Each tenth of the stream contributes 500 rows on average, with a standard deviation of 21.
 	var tenths [10]int
 	for _, r := range s.Rows {
 		tenths[r.Time.Unix()/(2*SampleSize)]++
 	}
 	for i, n := range tenths {
 		if n < 400 || n > 600 {
-			t.Errorf("%d rows of the tenth no. %d", n, i)
+			t.Errorf("%d rows from tenth %d of the stream, want about 500", n, i)
 		}
 	}
 	if !reflect.DeepEqual(take().Sorted(), s.Sorted()) {
-		t.Error("the same stream gives another sample")
+		t.Error("the same stream gives different samples")
 	}
 }
 
@@ -291,9 +292,9 @@ func BenchmarkCompare(b *testing.B) {
 		}
 		return rows
 	}
-	reference := widen(drawn(1, ReferenceRows, 0))
-	for name, moved := range map[string]float64{"alike": 0, "moved": 1} {
-		current := widen(drawn(2, SampleSize, moved))
+	reference := widen(randomRows(1, ReferenceRows, 0))
+	for name, moved := range map[string]float64{"no_drift": 0, "drift": 1} {
+		current := widen(randomRows(2, SampleSize, moved))
 		for i := range current {
 			for k := range current[i].Embedding {
 				current[i].Embedding[k] += float32(moved)

@@ -10,30 +10,31 @@ import (
 )
 
 const (
-	// compared is how many embeddings of each side are: all pairs of them have a distance.
-	compared = 400
-	// permutations is the most that the test makes. A probability of 0.0005 is still
-	// small enough when it is the smallest of twelve.
-	permutations = 1999
-	// exceeded is after how many statistics as large as the observed one it stops.
-	exceeded = 20
-	// folds is in how many parts the classifier is cross-validated.
+	// maxEmbeddings limits the embeddings per side: the cost grows with the number of pairs.
+	maxEmbeddings = 400
+	// maxPermutations limits the permutations of the MMD test. The smallest p-value possible,
+	// 1/2000, is still significant after Holm's adjustment for twelve columns.
+	maxPermutations = 1999
+	// maxExceedances is the number of permuted statistics, at least as large as the observed
+	// one, after which the MMD test stops.
+	maxExceedances = 20
+	// folds is the number of cross-validation folds of the classifier.
 	folds = 5
-	// ridge is the classifier's penalty on the squares of its weights.
+	// ridge is the classifier's L2 penalty.
 	ridge = 1.0
 )
 
-// MMD is the unbiased estimate of the squared maximum mean discrepancy of
-// two samples of vectors (Gretton and others, 2012), with the kernel
-// exp(−‖x−y‖²/2σ²), σ being the median of all distances. p is the probability of one as
-// large when both are of one distribution, by permutations drawn from rng: it stops at
-// 20 that exceed the observed one (Besag and Clifford, 1991). Both samples need at
-// least two vectors. rest is called again and again.
-func MMD(a, b [][]float64, rng *rand.Rand, rest func()) (mmd2, p float64) {
+// MMD returns the unbiased estimate of the squared maximum mean discrepancy between two samples
+// of vectors (Gretton et al., 2012), with the kernel exp(−‖x−y‖²/2σ²), where σ is the median of
+// all pairwise distances. p is the p-value of a permutation test with permutations drawn from
+// rng. The test stops early after 20 permuted statistics at least as large as the observed one
+// (Besag and Clifford, 1991). Both samples need at least two vectors. MMD calls yield
+// repeatedly.
+func MMD(a, b [][]float64, rng *rand.Rand, yield func()) (mmd2, p float64) {
 	all := append(slices.Clone(a), b...)
-	k := kernel(all, rest)
+	k := kernel(all, yield)
 	n, m := len(a), len(b)
-	rows := make([]float64, n+m) // sums, without the diagonal
+	rows := make([]float64, n+m) // row sums of the kernel matrix, without the diagonal
 	total := 0.0
 	for i := range k {
 		for j := range i {
@@ -43,7 +44,8 @@ func MMD(a, b [][]float64, rng *rand.Rand, rest func()) (mmd2, p float64) {
 		}
 	}
 	first := make([]int, n)
-	// statistic is that of the vectors first, in ascending order, against all others.
+	// statistic returns the MMD² between the vectors in first, which must be in ascending order,
+	// and all others.
 	statistic := func() float64 {
 		within, touching := 0.0, 0.0
 		for x, i := range first {
@@ -64,24 +66,24 @@ func MMD(a, b [][]float64, rng *rand.Rand, rest func()) (mmd2, p float64) {
 	}
 	copy(first, order)
 	mmd2 = statistic()
-	beyond := 0
-	for drawn := 1; drawn <= permutations; drawn++ {
+	exceeded := 0
+	for drawn := 1; drawn <= maxPermutations; drawn++ {
 		rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		rest()
+		yield()
 		copy(first, order)
 		slices.Sort(first)
-		// Equal up to the order of summation is as large.
+		// The tolerance covers rounding: the order of summation differs.
 		if statistic() >= mmd2-1e-12 {
-			if beyond++; beyond == exceeded {
-				return mmd2, float64(beyond) / float64(drawn)
+			if exceeded++; exceeded == maxExceedances {
+				return mmd2, float64(exceeded) / float64(drawn)
 			}
 		}
 	}
-	return mmd2, float64(beyond+1) / (permutations + 1)
+	return mmd2, float64(exceeded+1) / (maxPermutations + 1)
 }
 
-// kernel is the lower triangle of the kernel's matrix.
-func kernel(all [][]float64, rest func()) [][]float64 {
+// kernel returns the lower triangle of the kernel matrix, without the diagonal.
+func kernel(all [][]float64, yield func()) [][]float64 {
 	k := make([][]float64, len(all))
 	var squares []float64
 	for i, x := range all {
@@ -95,7 +97,7 @@ func kernel(all [][]float64, rest func()) [][]float64 {
 			k[i][j] = sum
 		}
 		squares = append(squares, k[i]...)
-		rest()
+		yield()
 	}
 	slices.Sort(squares)
 	half := len(squares) / 2
@@ -104,10 +106,10 @@ func kernel(all [][]float64, rest func()) [][]float64 {
 		median = (median + math.Sqrt(squares[half-1])) / 2
 	}
 	if median == 0 {
-		median = 1 // more than half of all pairs are equal; any width tells the others apart
+		median = 1 // at least half of all pairs are equal; any width separates the others
 	}
 	for _, row := range k {
-		rest()
+		yield()
 		for j, square := range row {
 			row[j] = math.Exp(-square / (2 * median * median))
 		}
@@ -115,12 +117,12 @@ func kernel(all [][]float64, rest func()) [][]float64 {
 	return k
 }
 
-// DomainAUC is the area under the ROC curve of a classifier that tells the vectors of b
-// from those of a: logistic regression on standardized components with a ridge
-// penalty of 1, each fifth judged by what was learnt from the others. A half means that it cannot
-// tell them apart. Both samples need at least 5 vectors, in random order.
-// rest is called again and again.
-func DomainAUC(a, b [][]float64, rest func()) float64 {
+// DomainAUC returns the area under the ROC curve of a classifier that separates the vectors of
+// b from those of a. 0.5 means that they can't be separated. The classifier is a logistic
+// regression on standardized components with an L2 penalty of 1, and is scored by 5-fold
+// cross-validation. Both samples need at least 5 vectors, in random order. DomainAUC calls
+// yield repeatedly.
+func DomainAUC(a, b [][]float64, yield func()) float64 {
 	all := append(slices.Clone(a), b...)
 	scores := make([]float64, len(all))
 	for fold := range folds {
@@ -131,10 +133,10 @@ func DomainAUC(a, b [][]float64, rest func()) float64 {
 				learn, labels = append(learn, x), append(labels, label(i >= len(a)))
 			}
 		}
-		judge := newClassifier(learn, labels, rest)
+		logit := newClassifier(learn, labels, yield)
 		for i, x := range all {
 			if i%folds == fold {
-				scores[i] = judge(x)
+				scores[i] = logit(x)
 			}
 		}
 	}
@@ -148,8 +150,9 @@ func label(of bool) float64 {
 	return 0
 }
 
-// newClassifier fits logistic regression by Newton's method and returns its logit.
-func newClassifier(rows [][]float64, labels []float64, rest func()) func([]float64) float64 {
+// newClassifier fits a logistic regression by Newton's method and returns the function that
+// computes its logit.
+func newClassifier(rows [][]float64, labels []float64, yield func()) func([]float64) float64 {
 	width := len(rows[0])
 	mean, scale := standard(rows)
 	x := mat.NewDense(len(rows), width+1, nil)
@@ -161,7 +164,7 @@ func newClassifier(rows [][]float64, labels []float64, rest func()) func([]float
 	}
 	w := mat.NewVecDense(width+1, nil)
 	for range 25 {
-		rest()
+		yield()
 		var z, gradient, step mat.VecDense
 		z.MulVec(x, w)
 		weighted := mat.DenseCopyOf(x)
@@ -184,7 +187,7 @@ func newClassifier(rows [][]float64, labels []float64, rest func()) func([]float
 		}
 		var factors mat.Cholesky
 		if !factors.Factorize(hessian) || factors.SolveVecTo(&step, &gradient) != nil {
-			break // no better weights to be had
+			break // singular: the weights can't be improved
 		}
 		w.AddVec(w, &step)
 		if mat.Norm(&step, 2) < 1e-8 {
@@ -200,8 +203,8 @@ func newClassifier(rows [][]float64, labels []float64, rest func()) func([]float
 	}
 }
 
-// standard is each component's mean, and the inverse of its standard deviation; 0 for
-// one that does not vary.
+// standard returns each component's mean and the inverse of its standard deviation, or 0 for a
+// constant component.
 func standard(rows [][]float64) (mean, scale []float64) {
 	width, n := len(rows[0]), float64(len(rows))
 	mean, scale = make([]float64, width), make([]float64, width)
@@ -223,21 +226,21 @@ func standard(rows [][]float64) (mean, scale []float64) {
 	return mean, scale
 }
 
-// areaUnderROC is the probability that one of b has a higher score than one of a, ties
-// counting half (Mann and Whitney).
+// areaUnderROC returns the probability that a score of b is higher than one of a, counting ties
+// as half (the Mann–Whitney statistic).
 func areaUnderROC(a, b []float64) float64 {
-	type scored struct {
+	type sample struct {
 		score float64
-		ofB   bool
+		inB   bool
 	}
-	var all []scored
+	var all []sample
 	for _, v := range a {
-		all = append(all, scored{v, false})
+		all = append(all, sample{v, false})
 	}
 	for _, v := range b {
-		all = append(all, scored{v, true})
+		all = append(all, sample{v, true})
 	}
-	slices.SortFunc(all, func(x, y scored) int { return cmp.Compare(x.score, y.score) })
+	slices.SortFunc(all, func(x, y sample) int { return cmp.Compare(x.score, y.score) })
 	ranks := 0.0
 	for first := 0; first < len(all); {
 		end := first
@@ -245,7 +248,7 @@ func areaUnderROC(a, b []float64) float64 {
 			end++
 		}
 		for _, s := range all[first:end] {
-			if s.ofB {
+			if s.inB {
 				ranks += float64(first+1+end) / 2
 			}
 		}

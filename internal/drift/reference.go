@@ -10,30 +10,32 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// ReferenceFile is the name of the reference in a run folder.
+// ReferenceFile is the file name of the drift reference in a run folder.
 const ReferenceFile = "reference.parquet"
 
-// ReferenceRows is how many rows a reference has at most: about a megabyte, most of it
-// embeddings.
+// ReferenceRows is the maximum number of rows in a reference. It limits the file to about
+// 1 MB, most of it embeddings.
 const ReferenceRows = 2000
 
-// maxFile bounds what is read, so that a wrong path cannot exhaust the memory.
+// maxFile is the size in bytes of the largest file that is read, so that a wrong path can't
+// exhaust the memory.
 const maxFile = 64 << 20
 
-// Reference is what a model was like when it was made.
+// Reference is a drift reference: a sample of a model's predictions on its validation split.
+// [ReadReference] reads one from a file.
 type Reference struct {
-	// Model and Data are the digests of the model file and of the data set.
+	// Model and Data are the digests of the model file and of the dataset.
 	Model, Data string
 	Rows        []Row
 }
 
-// The file's metadata.
+// Keys of the Parquet file's metadata.
 const (
 	modelKey = "fakeart.model"
 	dataKey  = "fakeart.data_digest"
 )
 
-// referenceRow is a row of the file, under the log's names.
+// referenceRow is a row of the Parquet file. The columns have the names of the prediction log.
 type referenceRow struct {
 	Label       string    `parquet:"label,dict"`
 	Probability float64   `parquet:"probability"`
@@ -46,7 +48,7 @@ type referenceRow struct {
 	Embedding   []float32 `parquet:"embedding,list"`
 }
 
-// Marshal returns the reference as a Parquet file. The same reference gives the same bytes.
+// Marshal returns the reference as a Parquet file. The output is deterministic.
 func (r *Reference) Marshal() ([]byte, error) {
 	var file bytes.Buffer
 	w := parquet.NewGenericWriter[referenceRow](&file, parquet.Compression(&parquet.Snappy), parquet.CreatedBy("fakeart", "", ""),
@@ -65,10 +67,11 @@ func (r *Reference) Marshal() ([]byte, error) {
 	return file.Bytes(), nil
 }
 
-// ErrNoReference means that a file is none.
-var ErrNoReference = errors.New("not a reference")
+// ErrNoReference is returned for a file that isn't a drift reference.
+var ErrNoReference = errors.New("not a drift reference")
 
-// ReadReference reads a reference: a file, or the one in a run folder.
+// ReadReference reads the reference at path, which is a file or a run folder. It returns an
+// error that matches [ErrNoReference] if the file isn't a valid reference.
 func ReadReference(path string) (*Reference, error) {
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
@@ -76,13 +79,13 @@ func ReadReference(path string) (*Reference, error) {
 		info, err = os.Stat(path)
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read reference: %w; name a run folder whose training has ended, or the %s of one", err, ReferenceFile)
+		return nil, fmt.Errorf("read reference: %w; give the folder of a completed run, or the %s in it", err, ReferenceFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read reference: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		return nil, fmt.Errorf("read reference %s: %w: it is no file, or one of more than %d MiB", path, ErrNoReference, maxFile>>20)
+		return nil, fmt.Errorf("read reference %s: %w: not a regular file, or larger than %d MiB", path, ErrNoReference, maxFile>>20)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -96,28 +99,28 @@ func ReadReference(path string) (*Reference, error) {
 }
 
 func parseReference(data []byte) (_ *Reference, err error) {
-	// The library panics on some damaged files.
+	// The library panics on some corrupt files.
 	defer func() {
 		if e := recover(); e != nil {
-			err = fmt.Errorf("%w: the file is damaged: %v", ErrNoReference, e)
+			err = fmt.Errorf("%w: the file is corrupt: %v", ErrNoReference, e)
 		}
 	}()
 	file, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoReference, err)
+		return nil, fmt.Errorf("%w: not a Parquet file: %w", ErrNoReference, err)
 	}
 	r := &Reference{}
 	var ok bool
 	if r.Model, ok = file.Lookup(modelKey); !ok {
-		return nil, fmt.Errorf("%w: it does not name a model (%s)", ErrNoReference, modelKey)
+		return nil, fmt.Errorf("%w: the metadata key %s is missing", ErrNoReference, modelKey)
 	}
 	r.Data, _ = file.Lookup(dataKey)
 	if n := file.NumRows(); n > ReferenceRows {
-		return nil, fmt.Errorf("%w: it has %d rows, more than %d", ErrNoReference, n, ReferenceRows)
+		return nil, fmt.Errorf("%w: %d rows, more than the maximum of %d", ErrNoReference, n, ReferenceRows)
 	}
 	rows, err := parquet.Read[referenceRow](bytes.NewReader(data), int64(len(data)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoReference, err)
+		return nil, fmt.Errorf("%w: read rows: %w", ErrNoReference, err)
 	}
 	for i, row := range rows {
 		r.Rows = append(r.Rows, Row{
@@ -125,7 +128,7 @@ func parseReference(data []byte) (_ *Reference, err error) {
 			Contrast: row.Contrast, Sharpness: row.Sharpness, Saturation: row.Saturation, Embedding: row.Embedding,
 		})
 		if !r.Rows[i].Finite() {
-			return nil, fmt.Errorf("%w: row %d has a value that is no number", ErrNoReference, i)
+			return nil, fmt.Errorf("%w: row %d has a NaN or infinite value", ErrNoReference, i)
 		}
 	}
 	return r, nil

@@ -10,37 +10,36 @@ import (
 )
 
 const (
-	// exactPaths is how many pairs of values two samples may have for the exact
-	// distribution of the Kolmogorov–Smirnov statistic; beyond, its limit is as good.
-	exactPaths = 4_000_000
-	// bins is the number of parts, each with as much of the reference, in which
-	// numbers are counted.
+	// maxExactPairs is the largest number of pairs of values for which KolmogorovSmirnov
+	// computes the exact distribution. Above, the asymptotic one is as good.
+	maxExactPairs = 4_000_000
+	// bins is the number of quantile bins: each holds the same fraction of the reference.
 	bins = 10
-	// rare stands for a share of nothing, of which there is no logarithm.
-	rare = 1e-4
-	// fewExpected is the least expected count of a category in the chi-square test
-	// (Cochran's rule); rarer ones are taken together.
-	fewExpected = 5
+	// minShare replaces an empty bin's share of 0, which has no logarithm.
+	minShare = 1e-4
+	// minExpected is the smallest expected count of a category in the chi-square test
+	// (Cochran's rule). Rarer categories are merged.
+	minExpected = 5
 )
 
-// KolmogorovSmirnov returns the largest difference of the distribution functions of
-// two sorted samples, and the probability of one as large when both are of one
-// distribution. With ties the probability is an upper bound.
+// KolmogorovSmirnov performs the two-sample Kolmogorov–Smirnov test on two samples in ascending
+// order. d is the largest difference between their empirical distribution functions, and p the
+// p-value, which is an upper bound if there are ties.
 func KolmogorovSmirnov(a, b []float64) (d, p float64) {
 	n, m := len(a), len(b)
 	pairs := float64(n) * float64(m)
-	// It is a whole number of pairs, but for the order of summation.
-	whole := math.Round(stat.KolmogorovSmirnov(a, nil, b, nil) * pairs)
-	d = whole / pairs
-	if n*m <= exactPaths {
-		return d, pathsBeyond(n, m, int(whole))
+	// d is a multiple of 1/pairs, except for rounding errors.
+	steps := math.Round(stat.KolmogorovSmirnov(a, nil, b, nil) * pairs)
+	d = steps / pairs
+	if n*m <= maxExactPairs {
+		return d, pathsBeyond(n, m, int(steps))
 	}
 	return d, kolmogorov(d * math.Sqrt(float64(n)*float64(m)/float64(n+m)))
 }
 
-// pathsBeyond is the share of the lattice paths from (0,0) to (n,m) that somewhere
-// have |i/n − j/m| ≥ d/(nm) (Hodges, 1958). It is a sum of positive terms alone, so
-// that small shares are exact, too.
+// pathsBeyond returns the fraction of the lattice paths from (0,0) to (n,m) that reach
+// |i/n − j/m| ≥ d/(nm) at any point (Hodges, 1958). It only adds positive terms, so that small
+// fractions are accurate as well.
 func pathsBeyond(n, m, d int) float64 {
 	if d == 0 {
 		return 1
@@ -52,7 +51,8 @@ func pathsBeyond(n, m, d int) float64 {
 			case off >= d || -off >= d:
 				share[j] = 1
 			case j == 0:
-				// The one path along the edge, so far within: as before it.
+				// The only path here runs along the edge and hasn't reached d: share[0] is
+				// still 0.
 			default:
 				share[j] = (float64(i)*share[j] + float64(j)*share[j-1]) / float64(i+j)
 			}
@@ -61,10 +61,10 @@ func pathsBeyond(n, m, d int) float64 {
 	return share[m]
 }
 
-// kolmogorov is the survival function of Kolmogorov's distribution.
+// kolmogorov returns the survival function of the Kolmogorov distribution at x.
 func kolmogorov(x float64) float64 {
 	if x < 0.2 {
-		return 1 // to the last digit
+		return 1 // in float64 precision
 	}
 	if x < 1 {
 		sum := 0.0
@@ -81,8 +81,8 @@ func kolmogorov(x float64) float64 {
 	return 2 * sum
 }
 
-// Wasserstein is the area between the distribution functions of two sorted samples:
-// how far values have to be moved, on average, to make the one of the other.
+// Wasserstein returns the first Wasserstein distance between two samples in ascending order:
+// the area between their empirical distribution functions.
 func Wasserstein(a, b []float64) float64 {
 	var area, at float64
 	n, m := float64(len(a)), float64(len(b))
@@ -108,8 +108,8 @@ func Wasserstein(a, b []float64) float64 {
 	return area
 }
 
-// edges are the upper bounds of all bins but the last: the deciles of a sorted
-// reference, each once. One of a single value has a bin for what is below, too.
+// edges returns the upper bounds of all bins except the last, which are the distinct deciles of
+// the reference in ascending order. A constant reference also gets a bin for smaller values.
 func edges(reference []float64) []float64 {
 	if reference[0] == reference[len(reference)-1] {
 		return []float64{math.Nextafter(reference[0], math.Inf(-1)), reference[0]}
@@ -121,7 +121,7 @@ func edges(reference []float64) []float64 {
 	return slices.Compact(e)
 }
 
-// shares is how much of a sorted sample lies in each bin, (-∞,e₀], (e₀,e₁], …, (eₖ,∞).
+// shares returns the fraction of a sorted sample in each bin, (-∞,e₀], (e₀,e₁], …, (eₖ,∞).
 func shares(sorted, edges []float64) []float64 {
 	s := make([]float64, len(edges)+1)
 	before := 0
@@ -139,27 +139,26 @@ func shares(sorted, edges []float64) []float64 {
 	return s
 }
 
-// PSI is the index of that name, Σ(q−p)·ln(q/p), of the shares of two
-// samples; one of nothing counts as 0.0001.
+// PSI returns the population stability index, Σ(q−p)·ln(q/p), of the bin fractions p and q of
+// two samples. A fraction below 0.0001 counts as 0.0001.
 func PSI(p, q []float64) float64 {
 	sum := 0.0
 	for i := range p {
-		a, b := max(p[i], rare), max(q[i], rare)
+		a, b := max(p[i], minShare), max(q[i], minShare)
 		sum += (b - a) * math.Log(b/a)
 	}
 	return sum
 }
 
-// JensenShannon is the distance of that name of the shares of two samples: the square
-// root of the divergence in bits, 0 to 1.
+// JensenShannon returns the Jensen–Shannon distance between the bin fractions of two samples:
+// the square root of the divergence in bits. It is between 0 and 1.
 func JensenShannon(p, q []float64) float64 {
 	return math.Sqrt(max(stat.JensenShannon(p, q), 0) / math.Ln2)
 }
 
-// ChiSquare tests whether the counts of categories in two samples are of one
-// distribution (Pearson's test of homogeneity, without Yates's correction). Categories
-// of which fewer than 5 would be expected are taken together. With one category alone
-// there is nothing to test, and p is 1.
+// ChiSquare tests whether the category counts of two samples have the same distribution
+// (Pearson's test of homogeneity, without Yates's correction). It merges categories with
+// expected counts below 5. If only one category remains, chi2 is 0 and p is 1.
 func ChiSquare(a, b []float64) (chi2, p float64) {
 	var n, m float64
 	for i := range a {
@@ -173,7 +172,7 @@ func ChiSquare(a, b []float64) (chi2, p float64) {
 		}
 	}
 	slices.SortStableFunc(cells, func(x, y pair) int { return cmp.Compare(x.a+x.b, y.a+y.b) })
-	least := fewExpected * (n + m) / min(n, m)
+	least := minExpected * (n + m) / min(n, m)
 	for len(cells) > 1 && cells[0].a+cells[0].b < least {
 		cells[1] = pair{cells[0].a + cells[1].a, cells[0].b + cells[1].b}
 		cells = cells[1:]
@@ -192,9 +191,9 @@ func ChiSquare(a, b []float64) (chi2, p float64) {
 	return chi2, distuv.ChiSquared{K: float64(len(cells) - 1)}.Survival(chi2)
 }
 
-// Holm adjusts p-values for being several (Holm, 1979): rejecting those of at most α
-// rejects any true hypothesis with a probability of at most α, whatever the tests
-// have to do with one another.
+// Holm returns p-values adjusted for multiple testing (Holm, 1979). Rejecting the hypotheses
+// with adjusted p-values of at most α rejects any true hypothesis with a probability of at most
+// α, even if the tests depend on each other.
 func Holm(p []float64) []float64 {
 	order := make([]int, len(p))
 	for i := range order {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// fixtures is what testdata/make_fixtures.py has computed with SciPy and NumPy.
+// fixtures holds samples and the statistics that testdata/make_fixtures.py computed with SciPy
+// and NumPy.
 type fixtures struct {
 	Numbers []struct {
 		Name             string
@@ -47,20 +48,20 @@ func loadFixtures(t *testing.T) fixtures {
 		t.Fatal(err)
 	}
 	if len(f.Numbers) == 0 || len(f.Categories) == 0 || len(f.Kolmogorov) == 0 || len(f.Vectors) == 0 {
-		t.Fatal("the fixtures are not whole; make them anew with testdata/make_fixtures.py")
+		t.Fatal("testdata/fixtures.json is incomplete; run testdata/make_fixtures.py")
 	}
 	return f
 }
 
-// near holds a value against SciPy's, relatively.
+// near checks a value against SciPy's with a relative tolerance.
 func near(t *testing.T, what string, got, want, tolerance float64) {
 	t.Helper()
 	if !(math.Abs(got-want) <= tolerance*max(math.Abs(want), 1e-300)) && math.Abs(got-want) > 1e-14 {
-		t.Errorf("%s is %.12g, SciPy has %.12g", what, got, want)
+		t.Errorf("%s = %.12g, want SciPy's %.12g", what, got, want)
 	}
 }
 
-func TestStatisticsOfNumbersAreSciPys(t *testing.T) {
+func TestNumericStatistics(t *testing.T) {
 	for _, f := range loadFixtures(t).Numbers {
 		t.Run(f.Name, func(t *testing.T) {
 			d, p := KolmogorovSmirnov(f.A, f.B)
@@ -74,21 +75,21 @@ func TestStatisticsOfNumbersAreSciPys(t *testing.T) {
 	}
 }
 
-func TestStatisticsOfCategoriesAreSciPys(t *testing.T) {
+func TestCategoricalStatistics(t *testing.T) {
 	for _, f := range loadFixtures(t).Categories {
 		t.Run(f.Name, func(t *testing.T) {
 			chi2, p := ChiSquare(f.A, f.B)
 			near(t, "chi-square", chi2, f.ChiSquare, 1e-12)
 			near(t, "p", p, f.P, 1e-9)
-			c := compareCategories(counted(f.A), counted(f.B), func(r *Row) string { return r.Label })
+			c := compareCategories(labelledRows(f.A), labelledRows(f.B), func(r *Row) string { return r.Label })
 			near(t, "PSI", c.Scores[TestPSI], f.PSI, 1e-12)
 			near(t, "Jensen-Shannon", c.Scores[TestJensenShannon], f.JensenShannon, 1e-9)
 		})
 	}
 }
 
-// counted makes rows with so many of each label.
-func counted(counts []float64) (rows []Row) {
+// labelledRows returns rows in which label k ('a', 'b', …) occurs counts[k] times.
+func labelledRows(counts []float64) (rows []Row) {
 	for k, n := range counts {
 		for range int(n) {
 			rows = append(rows, Row{Label: string(rune('a' + k))})
@@ -97,13 +98,13 @@ func counted(counts []float64) (rows []Row) {
 	return rows
 }
 
-func TestKolmogorovsDistributionIsSciPys(t *testing.T) {
+func TestKolmogorov(t *testing.T) {
 	for _, f := range loadFixtures(t).Kolmogorov {
 		near(t, "survival", kolmogorov(f[0]), f[1], 1e-10)
 	}
 }
 
-func TestManyPairsUseTheLimitOfTheDistribution(t *testing.T) {
+func TestKolmogorovSmirnov_asymptotic(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	a, b := make([]float64, 3000), make([]float64, 2500)
 	for i := range a {
@@ -117,39 +118,40 @@ func TestManyPairsUseTheLimitOfTheDistribution(t *testing.T) {
 	d, p := KolmogorovSmirnov(a, b)
 	exact := pathsBeyond(len(a), len(b), int(math.Round(d*3000*2500)))
 	if math.Abs(p/exact-1) > 0.05 {
-		t.Errorf("p is %g, exactly it is %g", p, exact)
+		t.Errorf("p = %g, want about %g", p, exact)
 	}
 }
 
-func TestStatisticsOfVectorsAreSciPys(t *testing.T) {
+func TestEmbeddingStatistics(t *testing.T) {
 	for _, f := range loadFixtures(t).Vectors {
 		t.Run(f.Name, func(t *testing.T) {
 			mmd2, p := MMD(f.A, f.B, rand.New(rand.NewPCG(1, 2)), func() {})
 			near(t, "MMD²", mmd2, f.MMD, 1e-10)
-			// Both are drawn; this one stops at 20 that exceed it.
-			if spread := 3 * f.P / math.Sqrt(exceeded); math.Abs(p-f.P) > spread+2.0/permutations {
-				t.Errorf("p is %g, with 10,000 permutations by NumPy %g", p, f.P)
+			// Both p-values are random; the precision of ours follows from the 20 exceedances
+			// at which the test stops.
+			if spread := 3 * f.P / math.Sqrt(maxExceedances); math.Abs(p-f.P) > spread+2.0/maxPermutations {
+				t.Errorf("p = %g, want about NumPy's %g (10,000 permutations)", p, f.P)
 			}
 			near(t, "AUC", DomainAUC(f.A, f.B, func() {}), f.AUC, 1e-9)
 		})
 	}
 }
 
-func TestRareCategoriesAreTakenTogether(t *testing.T) {
+func TestChiSquare_rareCategories(t *testing.T) {
 	together, p1 := ChiSquare([]float64{500, 480, 5}, []float64{480, 500, 5})
 	apart, p2 := ChiSquare([]float64{500, 480, 2, 1, 2}, []float64{480, 500, 0, 3, 2})
 	if together != apart || p1 != p2 {
-		t.Errorf("%g (p=%g), with the rare ones together %g (p=%g)", apart, p2, together, p1)
+		t.Errorf("ChiSquare = %g (p=%g), want as with merged categories: %g (p=%g)", apart, p2, together, p1)
 	}
 }
 
-func TestHolmAdjustsAsInItsDefinition(t *testing.T) {
+func TestHolm(t *testing.T) {
 	// 0.01·4, max(0.04, 0.015·3), max(…, 0.03·2), max(…, 0.9)
 	got := Holm([]float64{0.03, 0.01, 0.9, 0.015})
 	for i, want := range []float64{0.06, 0.04, 0.9, 0.045} {
 		near(t, "adjusted p", got[i], want, 1e-12)
 	}
 	if got := Holm([]float64{0.9, 0.6}); got[0] != 1 || got[1] != 1 {
-		t.Errorf("probabilities above 1: %v", got)
+		t.Errorf("Holm = %v, want p-values capped at 1", got)
 	}
 }

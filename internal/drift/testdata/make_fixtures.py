@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Computes what drift_test.go compares the statistics with, by SciPy and NumPy.
+"""Computes the expected statistics of tests_test.go with SciPy and NumPy.
 
     python3 make_fixtures.py > fixtures.json     # Debian 12: python3-scipy 1.10.1, python3-numpy 1.24.2
 """
@@ -14,7 +14,7 @@ rng = np.random.default_rng(7)
 
 
 def shares(sample, edges):
-    """How much of the sample lies in (-inf,e0], (e0,e1], ..., (ek,inf)."""
+    """Returns the fraction of the sample in each bin: (-inf,e0], (e0,e1], ..., (ek,inf)."""
     return np.bincount(np.searchsorted(edges, sample, side="left"), minlength=len(edges) + 1) / len(sample)
 
 
@@ -54,7 +54,7 @@ def mmd(x, y, labels, kernel):
 
 
 def auc(x, y):
-    """Out-of-fold scores of ridge-penalized logistic regression, found by a general optimizer."""
+    """AUC of the out-of-fold scores of L2-penalized logistic regression, fitted by a general optimizer."""
     rows, labels = np.vstack([x, y]), np.r_[np.zeros(len(x)), np.ones(len(y))]
     fold, scores = np.arange(len(rows)) % 5, np.zeros(len(rows))
     for k in range(5):
@@ -93,24 +93,24 @@ def vectors(name, x, y):
 x4 = rng.normal(size=(60, 4))
 json.dump({
     "numbers": [
-        numbers("alike", rng.normal(size=120).round(6), rng.normal(size=90).round(6)),
-        numbers("moved", rng.normal(size=110).round(6), rng.normal(1.5, 1, size=130).round(6)),
-        numbers("wider", rng.normal(size=100).round(6), rng.normal(0, 2, size=100).round(6)),
-        numbers("with ties", rng.integers(0, 6, size=100).astype(float), rng.integers(1, 7, size=80).astype(float)),
-        numbers("apart", rng.random(50).round(6), (2 + rng.random(60)).round(6)),
+        numbers("same distribution", rng.normal(size=120).round(6), rng.normal(size=90).round(6)),
+        numbers("shifted", rng.normal(size=110).round(6), rng.normal(1.5, 1, size=130).round(6)),
+        numbers("scaled", rng.normal(size=100).round(6), rng.normal(0, 2, size=100).round(6)),
+        numbers("ties", rng.integers(0, 6, size=100).astype(float), rng.integers(1, 7, size=80).astype(float)),
+        numbers("disjoint", rng.random(50).round(6), (2 + rng.random(60)).round(6)),
     ],
     "categories": [
-        categories("two alike", [52, 48], [230, 241]),
+        categories("two equal", [52, 48], [230, 241]),
         categories("two changed", [1000, 1000], [600, 900]),
         categories("four", [400, 30, 10, 60], [300, 90, 12, 20]),
-        categories("one is new", [500, 100, 0], [300, 150, 60]),
+        categories("new category", [500, 100, 0], [300, 150, 60]),
     ],
     "kolmogorov": [[x, float(special.kolmogorov(x))] for x in (0.1, 0.3, 0.5, 0.8, 0.999, 1.0, 1.2, 1.6276, 2.5, 5.0)],
     "vectors": [
-        vectors("alike", x4.round(4), rng.normal(size=(50, 4)).round(4)),
-        vectors("somewhat moved", x4.round(4), rng.normal(0.25, 1, size=(55, 4)).round(4)),
-        vectors("moved", x4.round(4), rng.normal(0.8, 1, size=(50, 4)).round(4)),
-        vectors("wider", x4.round(4), rng.normal(0, 2, size=(50, 4)).round(4)),
+        vectors("same distribution", x4.round(4), rng.normal(size=(50, 4)).round(4)),
+        vectors("slightly shifted", x4.round(4), rng.normal(0.25, 1, size=(55, 4)).round(4)),
+        vectors("shifted", x4.round(4), rng.normal(0.8, 1, size=(50, 4)).round(4)),
+        vectors("scaled", x4.round(4), rng.normal(0, 2, size=(50, 4)).round(4)),
     ],
 }, sys.stdout)
 sys.stdout.write("\n")
