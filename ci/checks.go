@@ -7,8 +7,12 @@ import (
 	"dagger/fakeart/internal/dagger"
 )
 
-// testDocs are the pages that tests outside of docs/ compare with the programs.
-var testDocs = []string{"docs/reference/", "docs/runbooks/", "docs/how-to/", "docs/explanation/costs.md", "docs/site/public/"}
+// testDocs are the pages that tests outside of package docs read: they compare them with the programs,
+// or run a tutorial's commands.
+var testDocs = []string{
+	"docs/reference/", "docs/runbooks/", "docs/how-to/", "docs/explanation/costs.md", "docs/site/public/",
+	"docs/getting-started.md", "docs/tutorials/",
+}
 
 // Lint and vet the code of every module, and check the workflows
 //

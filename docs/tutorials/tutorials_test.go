@@ -150,12 +150,17 @@ func TestTutorials(t *testing.T) {
 	}
 	// The folder looks like a checkout.
 	dir := t.TempDir()
-	for _, name := range []string{"README.md", "loadtest", "node_modules"} {
+	for _, name := range []string{"loadtest", "node_modules"} {
 		if err := os.Symlink(filepath.Join(root, name), filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := os.Symlink(programs, filepath.Join(dir, "bin")); err != nil {
+		t.Fatal(err)
+	}
+	// A tutorial sends the README as a file that isn't an image. A copy of the real one would make the
+	// pipeline repeat all tests after each change of the README.
+	if err := os.WriteFile(filepath.Join(dir, "README.md"), []byte("# Fakeart\n"), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	for _, page := range pages {

@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -235,6 +236,16 @@ func TestDocsOfTests(t *testing.T) {
 	read := regexp.MustCompile(`"(?:\.\./)*(docs/[^"*]*)`)
 	found := 0
 	root := os.DirFS("../../..")
+	// Packages below docs/ run in the same step, with the pages beside them.
+	packages, err := fs.Glob(root, "docs/*/*_test.go")
+	if err != nil || len(packages) == 0 {
+		t.Errorf("docs/ has the tests %v, %v", packages, err)
+	}
+	for _, file := range packages {
+		if dir := path.Dir(file) + "/"; !slices.Contains(pages, dir) {
+			t.Errorf("testDocs in checks.go has no %s: the pipeline doesn't run its tests", dir)
+		}
+	}
 	err = fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
