@@ -138,7 +138,7 @@ func (m *Fakeart) tool(ctx context.Context, module, name string) (*dagger.File, 
 	if err != nil {
 		return nil, err
 	}
-	file, err := c.With(m.with("tools/build.sh", "tools/"+module+"/")).
+	file, err := c.With(m.with("tools/build.sh", "tools/gobuild.sh", "tools/"+module+"/")).
 		WithExec([]string{"tools/build.sh", module, name, "/out/" + name}).
 		File("/out/" + name).Sync(ctx)
 	return file, explained("tool "+name, err)

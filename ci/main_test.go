@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -67,6 +68,9 @@ var current struct {
 	*engine
 }
 
+// requests has the connections on which the engine is handling a request.
+var requests sync.Map
+
 func TestMain(m *testing.M) {
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		current.Lock()
@@ -74,6 +78,13 @@ func TestMain(m *testing.M) {
 		current.Unlock()
 		e.answer(w, r)
 	})}
+	server.ConnState = func(conn net.Conn, state http.ConnState) {
+		if state == http.StateActive {
+			requests.Store(conn, true)
+		} else {
+			requests.Delete(conn)
+		}
+	}
 	go func() {
 		if err := server.Serve(enginetest.Listener); !errors.Is(err, http.ErrServerClosed) {
 			log.Fatal(err)
@@ -89,6 +100,12 @@ func TestMain(m *testing.M) {
 var built struct {
 	sync.Once
 	dir string
+}
+
+// handling reports whether the engine is handling a request.
+func handling() (active bool) {
+	requests.Range(func(_, _ any) bool { active = true; return false })
+	return active
 }
 
 // layouts returns a folder of images of programs that are quick to build, made once for all tests.
@@ -139,6 +156,13 @@ func layouts(t *testing.T) string {
 func start(t *testing.T) *engine {
 	t.Helper()
 	e := &engine{images: layouts(t), accuracy: 0.98}
+	// A step that failed cancels the others, whose requests may still be on their way. This test's engine
+	// must not receive them.
+	for deadline := time.Now().Add(10 * time.Second); handling(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("requests of an earlier test are still open")
+		}
+	}
 	current.Lock()
 	current.engine = e
 	current.Unlock()

@@ -3,8 +3,8 @@
 # missing with the system's package manager. With `build` it looks for what `make demo` needs, with
 # `test` (the default) also for what the tests need.
 #
-# On a terminal it asks first. Without one it installs as root, and otherwise prints the command to run
-# and exits with status 1. If nothing is missing, it does nothing.
+# On a terminal it asks first. Without one it installs as root, or in CI (the variable CI is set) with sudo.
+# Otherwise it prints the command to run and exits with status 1. If nothing is missing, it does nothing.
 set -eu
 scope=${1:-test}
 case $scope in build | test) ;; *)
@@ -89,7 +89,8 @@ if [ "$manager" = brew ]; then
 	have brew || fail "missing: $missing" "install Homebrew from https://brew.sh, then run $command"
 elif [ "$(id -u)" -ne 0 ]; then
 	command="sudo sh -c '$command'"
-	if ! have sudo || ! [ -t 0 ] || ! [ -t 2 ]; then
+	# Without a terminal nobody can answer sudo.
+	if ! have sudo || { { ! [ -t 0 ] || ! [ -t 2 ]; } && ! { [ -n "${CI:-}" ] && sudo -n true 2>/dev/null; }; }; then
 		fail "missing: $missing" "run $command"
 	fi
 fi

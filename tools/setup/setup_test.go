@@ -17,6 +17,7 @@ var everything = []string{"go", "npm", "make", "gcc", "curl", "promtool", "chrom
 type system struct {
 	installed []string
 	uid, name string
+	ci        bool // the variable CI is set
 }
 
 // run runs setup.sh with the system's programs only, and returns what it printed and its exit status.
@@ -49,6 +50,8 @@ func run(t *testing.T, s system, scope string) (out, ran string, code int) {
 			script(name, "echo gcc")
 		case "apt-get", "dnf", "pacman", "brew":
 			script(name, `echo "`+name+` $*" >> '`+calls+`'`)
+		case "sudo":
+			script(name, `case $1 in -n) exit 0 ;; esac; "$@"`)
 		default:
 			script(name, "exit 0")
 		}
@@ -57,6 +60,9 @@ func run(t *testing.T, s system, scope string) (out, ran string, code int) {
 	script("uname", "echo "+s.name)
 	cmd := exec.CommandContext(t.Context(), "sh", "setup.sh", scope)
 	cmd.Env = []string{"PATH=" + bin}
+	if s.ci {
+		cmd.Env = append(cmd.Env, "CI=true")
+	}
 	text, err := cmd.CombinedOutput()
 	if _, ok := err.(*exec.ExitError); err != nil && !ok { //nolint:errorlint // exec returns it unwrapped
 		t.Fatal(err)
@@ -83,34 +89,38 @@ func TestSetup(t *testing.T) {
 	const update = "apt-get update -q\n"
 	for name, test := range map[string]struct {
 		system
-		scope     string
-		code      int
-		out, ran  string
+		scope    string
+		code     int
+		out, ran string
 	}{
-		"nothing missing":        {system: system{everything, "1000", "Linux"}, scope: "test"},
-		"build ignores promtool": {system: system{without("curl", "promtool", "chromium"), "1000", "Linux"}, scope: "build"},
+		"nothing missing":        {system: system{everything, "1000", "Linux", false}, scope: "test"},
+		"build ignores promtool": {system: system{without("curl", "promtool", "chromium"), "1000", "Linux", false}, scope: "build"},
 		"apt as root": {
-			system: system{append(without("make", "gcc", "promtool", "chromium"), "apt-get"), "0", "Linux"}, scope: "test",
+			system: system{append(without("make", "gcc", "promtool", "chromium"), "apt-get"), "0", "Linux", false}, scope: "test",
 			out: "Missing: make, a C compiler, promtool, Chromium or Chrome\n",
 			ran: update + "apt-get install -y -q --no-install-recommends make gcc libc6-dev prometheus chromium\n",
 		},
-		"dnf as root":    {system: system{append(without("promtool"), "dnf"), "0", "Linux"}, scope: "test", ran: "dnf install -y golang-github-prometheus\n"},
-		"pacman as root": {system: system{append(without("chromium"), "pacman"), "0", "Linux"}, scope: "test", ran: "pacman -Sy --noconfirm --needed chromium\n"},
+		"dnf as root":    {system: system{append(without("promtool"), "dnf"), "0", "Linux", false}, scope: "test", ran: "dnf install -y golang-github-prometheus\n"},
+		"pacman as root": {system: system{append(without("chromium"), "pacman"), "0", "Linux", false}, scope: "test", ran: "pacman -Sy --noconfirm --needed chromium\n"},
 		"brew": {
-			system: system{append(without("promtool", "chromium"), "brew"), "501", "Darwin"}, scope: "test",
+			system: system{append(without("promtool", "chromium"), "brew"), "501", "Darwin", false}, scope: "test",
 			ran: "brew install prometheus\nbrew install --cask chromium\n",
 		},
-		"brew, cask only":          {system: system{append(without("chromium"), "brew"), "501", "Darwin"}, scope: "test", ran: "brew install --cask chromium\n"},
-		"no Homebrew":              {system: system{without("promtool"), "501", "Darwin"}, scope: "test", code: 1, out: "hint: install Homebrew from https://brew.sh, then run brew install prometheus\n"},
-		"macOS without a compiler": {system: system{without("gcc"), "501", "Darwin"}, scope: "build", code: 1, out: "hint: run xcode-select --install\n"},
+		"brew, cask only":          {system: system{append(without("chromium"), "brew"), "501", "Darwin", false}, scope: "test", ran: "brew install --cask chromium\n"},
+		"no Homebrew":              {system: system{without("promtool"), "501", "Darwin", false}, scope: "test", code: 1, out: "hint: install Homebrew from https://brew.sh, then run brew install prometheus\n"},
+		"macOS without a compiler": {system: system{without("gcc"), "501", "Darwin", false}, scope: "build", code: 1, out: "hint: run xcode-select --install\n"},
 		"user without a terminal": {
-			system: system{append(without("promtool"), "apt-get", "sudo"), "1000", "Linux"}, scope: "test", code: 1,
+			system: system{append(without("promtool"), "apt-get", "sudo"), "1000", "Linux", false}, scope: "test", code: 1,
 			out: "error: missing: promtool\nhint: run sudo sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends prometheus",
 		},
-		"unknown package manager": {system: system{without("chromium"), "0", "Linux"}, scope: "test", code: 1, out: "hint: install them with your system's package manager\n"},
-		"no Go":                   {system: system{append(without("go"), "apt-get"), "0", "Linux"}, scope: "build", code: 1, out: "error: Go is missing\nhint: install Go 1."},
-		"no Node":                 {system: system{append(without("npm"), "apt-get"), "0", "Linux"}, scope: "build", code: 1, out: "error: npm is missing"},
-		"unknown scope":           {system: system{everything, "0", "Linux"}, scope: "everything", code: 2, out: "error: unknown scope everything\n"},
+		"user in CI": {
+			system: system{append(without("promtool"), "apt-get", "sudo"), "1000", "Linux", true}, scope: "test",
+			ran: update + "apt-get install -y -q --no-install-recommends prometheus\n",
+		},
+		"unknown package manager": {system: system{without("chromium"), "0", "Linux", false}, scope: "test", code: 1, out: "hint: install them with your system's package manager\n"},
+		"no Go":                   {system: system{append(without("go"), "apt-get"), "0", "Linux", false}, scope: "build", code: 1, out: "error: Go is missing\nhint: install Go 1."},
+		"no Node":                 {system: system{append(without("npm"), "apt-get"), "0", "Linux", false}, scope: "build", code: 1, out: "error: npm is missing"},
+		"unknown scope":           {system: system{everything, "0", "Linux", false}, scope: "everything", code: 2, out: "error: unknown scope everything\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, ran, code := run(t, test.system, test.scope)
