@@ -191,3 +191,40 @@ func TestRules_vocabulary(t *testing.T) {
 		}
 	}
 }
+
+// TestRules checks the rules that are about Markdown or that testdata/rewritten.txt has no sentence for.
+func TestRules(t *testing.T) {
+	words := strings.Repeat("word ", 29)
+	cases := []struct{ rule, file, bad, good string }{
+		{"HeadingCase", "a.md", "# Create the Bucket", "# Create the bucket on Google Cloud: DNS records"},
+		{"HeadingTopic", "a.md", "## How it is deployed", "## How drift is detected"},
+		{"HeadingTopic", "a.md", "## What costs are there", "## What does it cost?"},
+		{"SentenceLength", "a.md", words + "a b.", words + "a. B."},
+		{"American", "a.md", "The behaviour of the cancelled colour.", "The behavior of the canceled color."},
+		{"Articles", "a.md", "Start a Prometheus.", "Start a Prometheus server."},
+		{"SentenceEnd", "a.md", "It works, too.", "It works too quickly, too often."},
+		{"Rates", "a.md", "It takes 300 predictions a second.", "It takes 300 predictions in a second step."},
+		{"Hint", "a.go", "package x\n\nconst a = \"read the file: %w (hint: run make)\"", "package x\n\nconst a = \"read the file: %w\\nhint: run make first\""},
+		{"Want", "a.go", "package x\n\nconst a = \"the key %q: want a number\"", "package x\n\nconst a = \"the key %q: expected a number\""},
+		{"", "a_test.go", "", "package x\n\nfunc f() { t.Error(\"got a word, want a number\") }"},
+	}
+	files := map[string]string{}
+	for i, c := range cases {
+		if c.bad != "" {
+			files[fmt.Sprintf("bad%d/%s", i, c.file)] = c.bad + "\n"
+		}
+		files[fmt.Sprintf("good%d/%s", i, c.file)] = c.good + "\n"
+	}
+	found := map[string][]finding{}
+	for _, f := range lint(t, files) {
+		found[f.path] = append(found[f.path], f)
+	}
+	for i, c := range cases {
+		if got := found[fmt.Sprintf("bad%d/%s", i, c.file)]; c.bad != "" && (len(got) == 0 || got[0].rule != "Fakeart."+c.rule) {
+			t.Errorf("%q: findings %v, want one of %s", c.bad, got, c.rule)
+		}
+		if got := found[fmt.Sprintf("good%d/%s", i, c.file)]; len(got) > 0 {
+			t.Errorf("%q: findings %v, want none", c.good, got)
+		}
+	}
+}
