@@ -17,8 +17,8 @@ import (
 	"fakeart/internal/ort"
 )
 
-// A training step of the CIFAKE network, without the filling of batches, which
-// happens beside it.
+// BenchmarkStep measures a training step of the CIFAKE network, without filling the batch, which
+// happens concurrently in training.
 func BenchmarkStep(b *testing.B) {
 	n := newNetwork(b, cifake)
 	for _, layout := range []string{LayoutStandard, LayoutBlocked} {
@@ -37,7 +37,7 @@ func BenchmarkStep(b *testing.B) {
 					b.Fatal(err)
 				}
 				defer func() { _ = batch.Close() }()
-				drawExample(n, 1, 0, size, 0).fill(b, batch)
+				drawBatch(n, 1, 0, size, 0).fill(b, batch)
 				for b.Loop() {
 					if _, err := tr.Step(batch, 1e-3); err != nil {
 						b.Fatal(err)
@@ -49,7 +49,7 @@ func BenchmarkStep(b *testing.B) {
 	}
 }
 
-// Filling a batch is what a step's next batch costs one core beside it.
+// BenchmarkFill measures filling a batch, which occupies one core while the previous step runs.
 func BenchmarkFill(b *testing.B) {
 	n := newNetwork(b, cifake)
 	for _, layout := range []string{LayoutStandard, LayoutBlocked} {
@@ -64,13 +64,13 @@ func BenchmarkFill(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer func() { _ = batch.Close() }()
-			pictures, labels := drawPictures(1, 0, size)
+			images, labels := drawImages(1, 0, size)
 			flip := make([]bool, size)
 			for i := range flip {
 				flip[i] = i%2 == 0
 			}
 			for b.Loop() {
-				if err := batch.Fill(pictures, labels, flip, keep, func() bool { return false }); err != nil {
+				if err := batch.Fill(images, labels, flip, keep, func() bool { return false }); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -79,9 +79,9 @@ func BenchmarkFill(b *testing.B) {
 	}
 }
 
-// What Grad-CAM in a model file costs a verdict, and what an explanation costs: the
-// sessions take turns, so that the machine's moods are the same for all, and what is
-// reported are medians, in parts of that of a file without Grad-CAM.
+// BenchmarkExplanations measures the cost of Grad-CAM in a model file for a prediction, and the
+// cost of an explanation. The sessions take turns, so that changes in the speed of the machine
+// affect all of them. It reports medians, and their ratio to that of a file without Grad-CAM.
 func BenchmarkExplanations(b *testing.B) {
 	n := newNetwork(b, cifake)
 	g, err := n.Inference(n.Init(1))
@@ -109,9 +109,9 @@ func BenchmarkExplanations(b *testing.B) {
 	}
 	const most = 8
 	rng := rand.New(rand.NewPCG(1, 2))
-	pictures := make([]float32, most*pixels)
-	for i := range pictures {
-		pictures[i] = rng.Float32()
+	images := make([]float32, most*pixels)
+	for i := range images {
+		images[i] = rng.Float32()
 	}
 	ready := func(open func(int, ort.Options) (*model.Session, error)) *model.Session {
 		s, err := open(most, ort.Options{Threads: 1, DenormalsAsZero: true})
@@ -119,43 +119,43 @@ func BenchmarkExplanations(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { _ = s.Close() })
-		copy(s.Input(), pictures)
+		copy(s.Input(), images)
 		return s
 	}
 	old, serving, explaining := ready(parsed(without).NewSession), ready(parsed(whole).NewSession), ready(parsed(whole).NewExplainer)
 	values := make([]float32, imaging.Size*imaging.Size)
-	mapped := func(method explain.Method) func() error {
-		return func() error { return explain.Map(values, method, explaining, pictures[:pixels], true) }
+	explained := func(method explain.Method) func() error {
+		return func() error { return explain.Map(values, method, explaining, images[:pixels], true) }
 	}
 	for _, batch := range []int{1, most} {
-		type way struct {
+		type variant struct {
 			name string
 			run  func() error
 		}
-		ways := []way{
+		variants := []variant{
 			{"old-file", func() error { return old.Run(batch) }},
 			{"served", func() error { return serving.Run(batch) }},
 			{"whole-graph", func() error { return explaining.Run(batch) }},
 		}
 		if batch == 1 {
-			ways = append(ways, way{"gradcam", mapped(explain.GradCAM)}, way{"occlusion", mapped(explain.Occlusion)})
+			variants = append(variants, variant{"gradcam", explained(explain.GradCAM)}, variant{"occlusion", explained(explain.Occlusion)})
 		}
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
-			took := make([][]time.Duration, len(ways))
+			durations := make([][]time.Duration, len(variants))
 			for b.Loop() {
-				for _, i := range rng.Perm(len(ways)) { // what ran before has left its weights in the cache
-					began := time.Now()
-					if err := ways[i].run(); err != nil {
+				for _, i := range rng.Perm(len(variants)) { // the previous session leaves its weights in the cache
+					start := time.Now()
+					if err := variants[i].run(); err != nil {
 						b.Fatal(err)
 					}
-					took[i] = append(took[i], time.Since(began))
+					durations[i] = append(durations[i], time.Since(start))
 				}
 			}
-			median := func(i int) float64 { return float64(slices.Sorted(slices.Values(took[i]))[len(took[i])/2]) }
-			for i, way := range ways {
-				b.ReportMetric(median(i)/1e3, way.name+"-µs")
+			median := func(i int) float64 { return float64(slices.Sorted(slices.Values(durations[i]))[len(durations[i])/2]) }
+			for i, variant := range variants {
+				b.ReportMetric(median(i)/1e3, variant.name+"-µs")
 				if i > 0 {
-					b.ReportMetric(median(i)/median(0), way.name+"-ratio")
+					b.ReportMetric(median(i)/median(0), variant.name+"-ratio")
 				}
 			}
 			b.ReportMetric(0, "ns/op")

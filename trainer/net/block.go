@@ -2,37 +2,37 @@ package net
 
 import "fakeart/internal/onnx"
 
-// block is convolution 3×3, batch norm, leaky ReLU, max pool 2×2.
+// block is a 3×3 convolution, batch norm, leaky ReLU and a 2×2 max pool.
 //
-// With s = sign(γ) (1 at zero), y = conv(x, s·W), its mean μ and variance v over
-// the batch, r = 1/√(v+ε) and a = |γ|·r, the block's result is
+// With s = sign(γ) (1 at zero), y = conv(x, s·W), its mean μ and variance v over the batch, r =
+// 1/√(v+ε) and a = |γ|·r, the block computes
 //
 //	h = leaky(a·p + (β − μ·a)),  p = maxpool(y)
 //
-// which equals maxpool(leaky(norm(conv(x, W)))): the sign in the weights makes
-// the affine part increasing, and an increasing function may change places with
-// a maximum. So all but the convolution and the statistics costs a quarter.
+// which equals maxpool(leaky(norm(conv(x, W)))): multiplying the weights by s makes the affine part
+// increasing, and an increasing function commutes with the maximum. So everything except the
+// convolution and the statistics runs on a quarter of the elements.
 type block struct {
 	name                string
 	in, out             int64
-	side                int64 // of the picture that comes in
-	first               bool  // nothing before it learns
+	side                int64 // of the input
+	first               bool  // its input needs no gradient
 	slope               float64
 	weight, gamma, beta int // indices of its parameters
-	stats               int // where its statistics stand among all blocks'
+	stats               int // offset of its statistics in Weights.Mean and Weights.Var
 }
 
-// blockTape is what backward needs of forward.
+// blockTape holds the values of the forward pass that the backward pass needs.
 type blockTape struct {
-	x, y, p, h     pictures
+	x, y, p, h     featureMaps
 	weight         onnx.Value // s·W
 	sign, a, r, mu onnx.Value
 	mean, variance onnx.Value // of conv(x, W), biased variance
-	count          float64    // numbers a channel
+	count          float64    // elements per channel
 }
 
-// forward adds the block to the graph.
-func (b block) forward(g *onnx.Graph, l layout, params []onnx.Value, x pictures, batch int64) blockTape {
+// forward adds the forward pass of the block to the graph.
+func (b block) forward(g *onnx.Graph, l layout, params []onnx.Value, x featureMaps, batch int64) blockTape {
 	t := blockTape{x: x, count: float64(batch * b.side * b.side)}
 	gamma, beta := params[b.gamma], params[b.beta]
 	t.sign = g.Where(g.Less(gamma, g.Scalar(0)), g.Scalar(-1), g.Scalar(1))
@@ -40,7 +40,7 @@ func (b block) forward(g *onnx.Graph, l layout, params []onnx.Value, x pictures,
 	t.y = l.conv(x, t.weight)
 	mu, square := l.moments(t.y)
 	t.mu = mu
-	// Rounding may leave a variance of nothing slightly negative.
+	// Rounding can make a variance of zero slightly negative.
 	t.variance = g.Clip(g.Sub(square, g.Mul(mu, mu)), 0, 1e30)
 	t.mean = g.Mul(t.sign, mu)
 	t.r = g.Reciprocal(g.Sqrt(g.Add(t.variance, g.Scalar(BatchNormEpsilon))))
@@ -50,20 +50,21 @@ func (b block) forward(g *onnx.Graph, l layout, params []onnx.Value, x pictures,
 	return t
 }
 
-// perKernel shapes a vector so that it scales whole kernels of the weights.
+// perKernel reshapes a vector so that it scales each kernel of the weights.
 func (b block) perKernel(g *onnx.Graph, v onnx.Value) onnx.Value {
 	return g.Reshape(v, b.out, 1, 1, 1)
 }
 
-// backward adds the block's gradients for the gradient dh by its result. With
-// M numbers a channel and dz the gradient by a·p + (β − μ·a),
+// backward adds the backward pass of the block to the graph, for the gradient dh with respect to
+// its output. With M elements per channel and dz the gradient with respect to a·p + (β − μ·a),
 //
 //	dβ = Σdz,  d|γ| = r·(Σdz·p − μ·Σdz),  dγ = s·d|γ|
 //	dy/a = unpool(dz) + k1·y + k0,  k1 = −r·d|γ|/M,  k0 = −(Σdz − μ·r·d|γ|)/M
 //	dW = s·a·(x correlated with dy/a),  dx = dy/a convolved back with a·s·W
 //
-// dx is zero for the first block, which has nobody to hand it to.
-func (b block) backward(g *onnx.Graph, l layout, t blockTape, dh pictures, grads []onnx.Value) (dx pictures) {
+// It writes the gradients of the parameters to grads and returns dx, which is the zero value for
+// the first block.
+func (b block) backward(g *onnx.Graph, l layout, t blockTape, dh featureMaps, grads []onnx.Value) (dx featureMaps) {
 	dz := l.leakyGrad(dh, t.h, b.slope)
 	sum, product := l.sums(dz, t.p)
 	dGamma := g.Mul(t.r, g.Sub(product, g.Mul(t.mu, sum)))

@@ -2,8 +2,8 @@ package net
 
 import "fakeart/internal/onnx"
 
-// dense is h = leaky(x·Wᵀ + b), without the leaky part in the network's last
-// layer, and with dropout after it in the first hidden one.
+// dense is a layer h = leaky(x·Wᵀ + b). The last layer of the network has no leaky ReLU. The first
+// hidden layer is followed by dropout.
 type dense struct {
 	name              string
 	in, out           int64
@@ -12,15 +12,15 @@ type dense struct {
 	weight, bias      int
 }
 
-// denseTape is what backward needs of forward.
+// denseTape holds the values of the forward pass that the backward pass needs.
 type denseTape struct {
-	x, h   onnx.Value // h is the result before dropout
+	x, h   onnx.Value // h is the output before dropout
 	result onnx.Value
 	mask   onnx.Value
 }
 
-// forward adds the layer to the graph. mask [batch, out] scales its result if
-// the layer has dropout: 0 for what is dropped, 1/(1−dropout) for the rest.
+// forward adds the forward pass of the layer to the graph. If the layer has dropout, its output is
+// multiplied by mask [batch, out]: 0 for dropped elements, 1/(1−dropout) for the others.
 func (d dense) forward(g *onnx.Graph, params []onnx.Value, x, mask onnx.Value) denseTape {
 	t := denseTape{x: x, mask: mask}
 	t.h = g.Gemm(x, params[d.weight], false, true, params[d.bias])
@@ -34,8 +34,9 @@ func (d dense) forward(g *onnx.Graph, params []onnx.Value, x, mask onnx.Value) d
 	return t
 }
 
-// backward adds the layer's gradients for the gradient dh by its result: with
-// dz that before the leaky part, dW = dzᵀ·x, db = Σdz, dx = dz·W.
+// backward adds the backward pass of the layer to the graph, for the gradient dh with respect to
+// its output. With dz the gradient before the leaky ReLU, dW = dzᵀ·x, db = Σdz, dx = dz·W. It
+// writes the gradients of the parameters to grads and returns dx.
 func (d dense) backward(g *onnx.Graph, params []onnx.Value, t denseTape, dh onnx.Value, grads []onnx.Value) (dx onnx.Value) {
 	if d.dropout {
 		dh = g.Mul(dh, t.mask)
@@ -49,12 +50,11 @@ func (d dense) backward(g *onnx.Graph, params []onnx.Value, t denseTape, dh onnx
 	return g.Gemm(dz, params[d.weight], false, false)
 }
 
-// steep is so large that a number of any use, multiplied by it, leaves every
-// bounded range.
+// steep is a factor so large that multiplying any value that occurs in training by it saturates a
+// clip or a hard sigmoid.
 const steep = 1e30
 
-// leakyMask is 1 where h > 0 and slope elsewhere. Clip is half the price of
-// Less and Where.
+// leakyMask returns 1 where h > 0 and slope elsewhere. Clip takes half the time of Less and Where.
 func leakyMask(g *onnx.Graph, h onnx.Value, slope float64) onnx.Value {
 	return g.Clip(g.Mul(h, g.Scalar(steep)), slope, 1)
 }

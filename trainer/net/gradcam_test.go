@@ -15,22 +15,22 @@ import (
 	"fakeart/internal/ort"
 )
 
-// tensorIn is a tensor of an exported model, an output or not, and its shape but for
-// the batch.
+// tensorIn is a tensor of an exported model, whether or not it is an output. shape excludes the
+// batch.
 type tensorIn struct {
 	name  string
 	shape []int64
 }
 
-// inside runs an exported model on pictures and gives tensors from inside it.
-func inside(t *testing.T, g *onnx.Graph, pictures [][]uint8, tensors ...tensorIn) [][]float64 {
+// runTensors runs an exported model on images and returns the given tensors of its graph.
+func runTensors(t *testing.T, g *onnx.Graph, images [][]uint8, tensors ...tensorIn) [][]float64 {
 	t.Helper()
 	m, err := g.Model()
 	if err != nil {
 		t.Fatal(err)
 	}
 	m = proto.CloneOf(m)
-	batch := int64(len(pictures))
+	batch := int64(len(images))
 	var results [][]float32
 	bind := func(name string, shape ...int64) ort.Binding {
 		data, v, err := newTensor(append([]int64{batch}, shape...)...)
@@ -42,7 +42,7 @@ func inside(t *testing.T, g *onnx.Graph, pictures [][]uint8, tensors ...tensorIn
 		return ort.Binding{Name: name, Value: v}
 	}
 	in := []ort.Binding{bind(inputName, imaging.Channels, imaging.Size, imaging.Size)}
-	copy(results[0], tensorOf(pictures))
+	copy(results[0], tensorOf(images))
 	var out []ort.Binding
 	for _, x := range tensors {
 		out = append(out, bind(x.name, x.shape...))
@@ -71,14 +71,13 @@ func inside(t *testing.T, g *onnx.Graph, pictures [][]uint8, tensors ...tensorIn
 	return wider
 }
 
-// head is the model from the last pool on in float64, for one picture, and how far
-// each leaky ReLU is from its kink.
+// head evaluates the model after the last pool in float64, for one image.
 type head struct {
 	n     *Network
 	r     *reference
-	x     []float64 // of the last pool
-	first []float64 // of the first dense layer, before its leaky ReLU
-	kink  float64
+	x     []float64 // output of the last pool
+	first []float64 // output of the first dense layer, before its leaky ReLU
+	kink  float64   // smallest distance of a leaky ReLU input from zero
 }
 
 func newHead(n *Network, r *reference, x []float64) *head {
@@ -88,7 +87,7 @@ func newHead(n *Network, r *reference, x []float64) *head {
 	return h
 }
 
-// layer is dense layer i without its leaky ReLU.
+// layer returns the output of dense layer i without its leaky ReLU.
 func (h *head) layer(i int, x []float64) []float64 {
 	d := h.n.dense[i]
 	w, z := h.r.param(d.weight), slices.Clone(h.r.param(d.bias))
@@ -100,7 +99,7 @@ func (h *head) layer(i int, x []float64) []float64 {
 	return z
 }
 
-// logit goes on from the first layer.
+// logit computes the logit from z, the output of the first layer.
 func (h *head) logit(z []float64) float64 {
 	for i := range h.n.dense {
 		if i > 0 {
@@ -117,7 +116,7 @@ func (h *head) logit(z []float64) float64 {
 	return z[0]
 }
 
-// moved is the logit once the pooled number j is another.
+// moved returns the logit with pooled element j set to to.
 func (h *head) moved(j int, to float64) float64 {
 	w, z := h.r.param(h.n.dense[0].weight), slices.Clone(h.first)
 	for o := range z {
@@ -126,12 +125,12 @@ func (h *head) moved(j int, to float64) float64 {
 	return h.logit(z)
 }
 
-// step is that of the finite differences. It is so small that no two numbers of a
-// pool's square change places by it, and leaves float64 eight digits.
+// step is the step of the finite differences. It is too small to change the order of the values of
+// a 2×2 square, and leaves eight digits of float64.
 const step = 1e-8
 
-// enlarged raises a square map to the picture's size, linearly between the centres of
-// its pixels.
+// enlarged enlarges a square map to the size of the image, with linear interpolation between pixel
+// centers.
 func enlarged(m []float64, side int) []float64 {
 	out := make([]float64, imaging.Size*imaging.Size)
 	at := func(i int) (low, high int, part float64) {
@@ -148,31 +147,31 @@ func enlarged(m []float64, side int) []float64 {
 	return out
 }
 
-// The gradient in the exported graph, and the map that is made of it, are held against
-// finite differences of the model from its last convolution on: central ones, in
-// float64, each number moved by 1e-8. The numbers moved for the map are those before
-// the last pool, and the pool is computed anew for each.
-func TestGradCAMIsWhatFiniteDifferencesSay(t *testing.T) {
+// The gradient in the exported graph, and the class-activation map computed from it, are compared
+// with central finite differences in float64 of the model from its last convolution on, with a step
+// of 1e-8. For the map, the values before the last pool are changed, and the pool is computed again
+// for each.
+func TestGradCAM_MatchesFiniteDifferences(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		config Config
 	}{
-		{"the network that is trained", cifake},
-		{"a small network", tiny},
-		{"one of odd numbers", Config{Channels: []int{3, 5, 2}, Dense: []int{7, 3}, Slope: 0.3}},
-		{"without slope", Config{Channels: []int{8, 8}, Dense: []int{16, 8}, Slope: 0}},
-		{"five blocks", Config{Channels: []int{4, 4, 4, 4, 8}, Dense: []int{16}, Slope: 0.01}},
+		{"cifake", cifake},
+		{"small", tiny},
+		{"odd_dimensions", Config{Channels: []int{3, 5, 2}, Dense: []int{7, 3}, Slope: 0.3}},
+		{"slope_zero", Config{Channels: []int{8, 8}, Dense: []int{16, 8}, Slope: 0}},
+		{"five_blocks", Config{Channels: []int{4, 4, 4, 4, 8}, Dense: []int{16}, Slope: 0.01}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := newNetwork(t, c.config)
 			w := drawStats(drawWeights(n, 2), 2)
 			g, _ := graphs(t, n, w)
 			const batch = 2
-			pictures, _ := drawPictures(2, 0, batch)
+			images, _ := drawImages(2, 0, batch)
 			b := n.blocks[len(n.blocks)-1]
 			channels, side, r := int(b.out), int(b.side), newReference(n, w)
 			width := channels * side * side / 4
-			got := inside(t, g, pictures,
+			got := runTensors(t, g, images,
 				tensorIn{b.name + "/LeakyRelu:0", []int64{b.out, b.side, b.side}},
 				tensorIn{gradCAMName + "/dense1/Gemm:0", []int64{int64(width)}},
 				tensorIn{gradCAMName, []int64{imaging.Size, imaging.Size}})
@@ -197,7 +196,7 @@ func TestGradCAMIsWhatFiniteDifferencesSay(t *testing.T) {
 				gradient, alpha := make([]float64, width), make([]float64, channels)
 				for j := range gradient {
 					gradient[j] = (h.moved(j, pooled[j]+step) - h.moved(j, pooled[j]-step)) / (2 * step)
-					// The same of each of the four numbers that the pool looks at.
+					// The same for each of the four inputs of the pool.
 					for _, moving := range square(j) {
 						pool := func(by float64) float64 {
 							top := math.Inf(-1)
@@ -219,7 +218,7 @@ func TestGradCAMIsWhatFiniteDifferencesSay(t *testing.T) {
 					}
 				}
 				if h.kink < 10*step {
-					t.Fatalf("picture %d is %g from a kink of a leaky ReLU, where there is no gradient; draw another", i, h.kink)
+					t.Fatalf("image %d is %g from the kink of a leaky ReLU, where the gradient is undefined; use another seed", i, h.kink)
 				}
 				evidence := make([]float64, side*side)
 				for k, weight := range alpha {
@@ -227,38 +226,38 @@ func TestGradCAMIsWhatFiniteDifferencesSay(t *testing.T) {
 						evidence[j] += weight * a[k*side*side+j]
 					}
 				}
-				worstGradient = max(worstGradient, apart(t, "gradient", got[1][i*width:][:width], gradient))
+				worstGradient = max(worstGradient, largestDifference(t, "gradient", got[1][i*width:][:width], gradient))
 				if c.config.Slope == 0 {
-					continue // four zeros in a square have four gradients, and a pool takes one
+					continue // four zeros in a square have four gradients, and the pool selects one
 				}
-				worstMap = max(worstMap, apart(t, "map", got[2][i*imaging.Size*imaging.Size:][:imaging.Size*imaging.Size], enlarged(evidence, side)))
+				worstMap = max(worstMap, largestDifference(t, "map", got[2][i*imaging.Size*imaging.Size:][:imaging.Size*imaging.Size], enlarged(evidence, side)))
 			}
 			t.Logf("largest relative difference: %.1e of %d gradients, %.1e of the map", worstGradient, batch*width, worstMap)
 		})
 	}
 }
 
-// apart gives the largest difference of a number from what it should be, in parts of
-// it, which must not exceed 1e-3. What is less than a hundredth of the largest is
-// measured in parts of that hundredth: it is a sum whose parts cancel out, of which
-// float32 knows no more.
-func apart(t *testing.T, what string, got, want []float64) (worst float64) {
+// largestDifference returns the largest relative difference between elements of got and want, and
+// fails the test if one exceeds 1e-3. Differences of elements smaller than a hundredth of the
+// largest are relative to that hundredth: such elements are sums whose terms cancel, which float32
+// does not represent more accurately.
+func largestDifference(t *testing.T, what string, got, want []float64) (worst float64) {
 	t.Helper()
 	least := 1e-2 * largest(want)
 	if least == 0 {
-		t.Fatalf("%s: all is zero", what)
+		t.Fatalf("%s: all elements are zero", what)
 	}
 	for i := range want {
 		d := math.Abs(got[i]-want[i]) / max(math.Abs(want[i]), least)
 		if !(d <= 1e-3) {
-			t.Errorf("%s: number %d is %g, want %g", what, i, got[i], want[i])
+			t.Errorf("%s: element %d = %g, want %g", what, i, got[i], want[i])
 		}
 		worst = max(worst, d)
 	}
 	return worst
 }
 
-func TestWithoutGradCAMTheModelIsTheOneThatWasExportedBefore(t *testing.T) {
+func TestInference_DetachGradCAM(t *testing.T) {
 	n := newNetwork(t, cifake)
 	g, _ := graphs(t, n, drawStats(drawWeights(n, 1), 1))
 	m, err := g.Model()
@@ -275,7 +274,7 @@ func TestWithoutGradCAMTheModelIsTheOneThatWasExportedBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	if size := proto.Size(taken); size > 4096 {
-		t.Errorf("Grad-CAM takes %d bytes of the file: it should share the weights", size)
+		t.Errorf("Grad-CAM takes %d bytes of the file, want at most 4096: it should share the weights", size)
 	}
 	var operators []string
 	for _, node := range m.GetGraph().GetNode() {
@@ -283,19 +282,19 @@ func TestWithoutGradCAMTheModelIsTheOneThatWasExportedBefore(t *testing.T) {
 	}
 	block := []string{"Conv", "LeakyRelu", "MaxPool"}
 	if want := slices.Concat(block, block, block, []string{"Flatten", "Gemm", "LeakyRelu", "Gemm", "LeakyRelu", "Gemm"}); !slices.Equal(operators, want) {
-		t.Errorf("operators %v, want %v: nothing of norms, dropout and Grad-CAM is left", operators, want)
+		t.Errorf("operators without Grad-CAM = %v, want %v", operators, want)
 	}
 	if len(m.Graph.Initializer) != 2*len(n.blocks)+2*len(n.dense) {
-		t.Errorf("%d constants for %d blocks and %d dense layers", len(m.Graph.Initializer), len(n.blocks), len(n.dense))
+		t.Errorf("%d constants for %d blocks and %d dense layers, want two per block and layer", len(m.Graph.Initializer), len(n.blocks), len(n.dense))
 	}
 	if bytes.Equal(left, whole) {
-		t.Error("nothing was taken")
+		t.Error("Detach did not change the model")
 	}
 }
 
-// What a serving session runs and what an explaining one does give the same verdicts,
-// to the bit: the same nodes with the same weights are fused in the same way.
-func TestAnExplainingSessionGivesTheVerdictsOfAServingOne(t *testing.T) {
+// Sessions with and without Grad-CAM give the same predictions to the bit: the same nodes with the
+// same weights are fused in the same way.
+func TestNewExplainer_SamePredictionsAsNewSession(t *testing.T) {
 	n := newNetwork(t, cifake)
 	for seed := range 3 {
 		g, _ := graphs(t, n, drawStats(drawWeights(n, seed), seed))
@@ -326,16 +325,16 @@ func TestAnExplainingSessionGivesTheVerdictsOfAServingOne(t *testing.T) {
 		}
 		defer func() { _ = explaining.Close() }()
 		for batch := 1; batch <= most; batch++ {
-			pictures, _ := drawPictures(seed, batch*most, batch)
+			images, _ := drawImages(seed, batch*most, batch)
 			for _, s := range []*model.Session{serving, explaining} {
-				copy(s.Input(), tensorOf(pictures))
+				copy(s.Input(), tensorOf(images))
 				if err := s.Run(batch); err != nil {
 					t.Fatal(err)
 				}
 			}
-			sameBytes(t, "logits", explaining.Logits()[:batch], serving.Logits()[:batch])
+			sameBits(t, "logits", explaining.Logits()[:batch], serving.Logits()[:batch])
 			width := batch * n.Embedding()
-			sameBytes(t, "embeddings", explaining.Embeddings()[:width], serving.Embeddings()[:width])
+			sameBits(t, "embeddings", explaining.Embeddings()[:width], serving.Embeddings()[:width])
 		}
 	}
 }

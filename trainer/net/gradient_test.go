@@ -6,27 +6,27 @@ import (
 	"testing"
 )
 
-// roundings is how far a batch must stay from every kink for float32 to take
-// the same branches as float64: some ten times what rounding does to a
-// convolution's result, in its standard deviations.
+// roundings is the minimum distance of a batch from every kink for float32 to take the same
+// branches as float64: about ten times the rounding error of a convolution, in standard deviations
+// of its output.
 const roundings = 7e-6
 
-// A central difference of the reference's loss knows nothing of derivatives. In
-// float64 it is good to seven digits; in float32 it would be to three.
-func TestGradientsAreTheSlopesOfTheLoss(t *testing.T) {
+// Gradients are compared with central differences of the loss of the reference, which do not depend
+// on any derivative. They are accurate to seven digits in float64; in float32 it would be three.
+func TestStep_GradientsMatchFiniteDifferences(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		config Config
 		batch  int
 	}{
-		{"two blocks and dropout", tiny, 2},
-		{"one block, no dropout, two hidden layers", Config{Channels: []int{16}, Dense: []int{16, 16}, Slope: 0.2}, 2},
-		{"a slope of zero", Config{Channels: []int{16, 16}, Dense: []int{16}}, 2},
+		{"two_blocks_dropout", tiny, 2},
+		{"one_block_two_hidden_layers", Config{Channels: []int{16}, Dense: []int{16, 16}, Slope: 0.2}, 2},
+		{"slope_zero", Config{Channels: []int{16, 16}, Dense: []int{16}}, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := newNetwork(t, c.config)
 			w := drawWeights(n, 1)
-			e := drawExample(n, 1, 0, c.batch, 0)
+			e := drawBatch(n, 1, 0, c.batch, 0)
 			r := newReference(n, w)
 			exact := r.run(e, true)
 			var indices []int
@@ -55,7 +55,7 @@ func TestGradientsAreTheSlopesOfTheLoss(t *testing.T) {
 						}
 						scale := largest(exact.gradient[p.Offset : p.Offset+p.Size])
 						if d := math.Abs(gradient[at] - slopes[i]); !(d <= tolerance*scale) {
-							t.Errorf("%s[%d]: gradient %g, slope %g: off by %.2g of the largest", p.Name, at-p.Offset, gradient[at], slopes[i], d/scale)
+							t.Errorf("%s[%d]: gradient %g, finite difference %g: off by %.2g of the largest element", p.Name, at-p.Offset, gradient[at], slopes[i], d/scale)
 						}
 					}
 				}
@@ -69,12 +69,12 @@ func TestGradientsAreTheSlopesOfTheLoss(t *testing.T) {
 	}
 }
 
-// sameOutcome holds a step to the reference, all that it tells and all its gradients.
-func sameOutcome(t *testing.T, n *Network, got outcome, want answer, tolerance float64) {
+// sameOutcome compares the outcome of a step, including all gradients, with the reference.
+func sameOutcome(t *testing.T, n *Network, got outcome, want referenceOutcome, tolerance float64) {
 	t.Helper()
 	closeTo(t, "loss", got.loss, want.loss, tolerance)
 	if got.correct != want.correct {
-		t.Errorf("%d pictures right, want %d", got.correct, want.correct)
+		t.Errorf("%d images correct, want %d", got.correct, want.correct)
 	}
 	close64(t, "logits", got.logits, want.logits, tolerance)
 	close64(t, "means", got.mean, want.mean, tolerance)
@@ -82,7 +82,7 @@ func sameOutcome(t *testing.T, n *Network, got outcome, want answer, tolerance f
 	sameGradient(t, n, got.gradient, want.gradient, tolerance)
 }
 
-func TestAStepAgreesWithTheReference(t *testing.T) {
+func TestStep_MatchesReference(t *testing.T) {
 	set := func(w Weights, p Param, value float32) {
 		for i := range p.Size {
 			w.Params[p.Offset+i] = value
@@ -95,32 +95,32 @@ func TestAStepAgreesWithTheReference(t *testing.T) {
 		seed   int
 		change func(n *Network, w Weights)
 	}{
-		{name: "a batch of one", config: tiny, batch: 1, seed: 2},
-		{name: "a batch of seven", config: tiny, batch: 7, seed: 2},
-		{name: "a batch of eight", config: tiny, batch: 8, seed: 8},
-		{name: "as deep as a picture can be halved, down to one pixel", config: Config{
+		{name: "batch_1", config: tiny, batch: 1, seed: 2},
+		{name: "batch_7", config: tiny, batch: 7, seed: 2},
+		{name: "batch_8", config: tiny, batch: 8, seed: 8},
+		{name: "five_blocks", config: Config{
 			Channels: []int{16, 16, 16, 16, 16}, Dense: []int{16, 3}, Slope: 0.01,
 		}, batch: 3, seed: 2},
-		{name: "more channels at first than at last", config: Config{
+		{name: "decreasing_channels", config: Config{
 			Channels: []int{48, 16}, Dense: []int{5}, Slope: 0.01, Dropout: 0.3,
 		}, batch: 2, seed: 3},
-		{name: "every γ negative", config: tiny, batch: 3, seed: 6, change: func(n *Network, w Weights) {
+		{name: "gamma_negative", config: tiny, batch: 3, seed: 6, change: func(n *Network, w Weights) {
 			for _, l := range n.blocks {
 				set(w, n.params[l.gamma], -0.8)
 			}
 		}},
-		{name: "some γ zero, of either sign", config: tiny, batch: 3, seed: 2, change: func(n *Network, w Weights) {
+		{name: "gamma_some_zero", config: tiny, batch: 3, seed: 2, change: func(n *Network, w Weights) {
 			for _, l := range n.blocks {
 				gamma := w.Params[n.params[l.gamma].Offset:]
 				gamma[0], gamma[5], gamma[7] = 0, float32(math.Copysign(0, -1)), 0
 			}
 		}},
-		{name: "every γ zero", config: tiny, batch: 2, seed: 2, change: func(n *Network, w Weights) {
+		{name: "gamma_zero", config: tiny, batch: 2, seed: 2, change: func(n *Network, w Weights) {
 			for _, l := range n.blocks {
 				set(w, n.params[l.gamma], 0)
 			}
 		}},
-		{name: "weights as training starts from them", config: tiny, batch: 4, seed: 6, change: func(n *Network, w Weights) {
+		{name: "initial_weights", config: tiny, batch: 4, seed: 6, change: func(n *Network, w Weights) {
 			copy(w.Params, n.Init(420).Params)
 		}},
 	} {
@@ -130,10 +130,10 @@ func TestAStepAgreesWithTheReference(t *testing.T) {
 			if c.change != nil {
 				c.change(n, w)
 			}
-			e := drawExample(n, c.seed, 0, c.batch, 0)
+			e := drawBatch(n, c.seed, 0, c.batch, 0)
 			want := newReference(n, w).run(e, true)
 			if want.kink < roundings {
-				t.Fatalf("the batch comes as close as %.2g to a kink: take another seed", want.kink)
+				t.Fatalf("the batch is %.2g from a kink: use another seed", want.kink)
 			}
 			eachLayout(t, func(t *testing.T, layout string) {
 				sameOutcome(t, n, learn(t, newTrainer(t, n, w, layout, adam), e, 0), want, 1e-4)
@@ -142,10 +142,10 @@ func TestAStepAgreesWithTheReference(t *testing.T) {
 	}
 }
 
-func TestAtGammaZeroTheGradientIsTheLimitFromAbove(t *testing.T) {
+func TestStep_GradientAtGammaZero(t *testing.T) {
 	n := newNetwork(t, tiny)
 	w := drawWeights(n, 3)
-	e := drawExample(n, 3, 0, 2, 0)
+	e := drawBatch(n, 3, 0, 2, 0)
 	at := n.params[n.blocks[1].gamma].Offset + 4
 	w.Params[at] = 0
 	r := newReference(n, w)
@@ -160,43 +160,43 @@ func TestAtGammaZeroTheGradientIsTheLimitFromAbove(t *testing.T) {
 	})
 }
 
-// flat gives pictures in which most numbers of a pool are equal.
+// flat returns an image in which most values of each pool are equal.
 func flat(kind string, number int) []uint8 {
-	picture := make([]uint8, pixels)
-	for i := range picture {
+	image := make([]uint8, pixels)
+	for i := range image {
 		row, column, c := i/96, i/3%32, i%3
 		var v int
 		switch kind {
 		case "black":
 		case "white":
 			v = 255
-		case "one colour":
+		case "one_color":
 			v = 40*c + 30*number + 17
-		case "upright stripes":
+		case "vertical_stripes":
 			v = 200 * (column / (1 + number%3) % 2)
-		case "lying stripes":
+		case "horizontal_stripes":
 			v = 200 * (row / (1 + number%3) % 2)
-		case "chequered":
+		case "checkerboard":
 			v = 255 * ((row/4 + column/4 + number) % 2)
 		}
-		picture[i] = uint8(v)
+		image[i] = uint8(v)
 	}
-	return picture
+	return image
 }
 
-// The variance is E[y²] − μ². In bright pictures without contrast μ² is up to
-// seventy times the variance, and sums of equal numbers all round the same way:
-// rounding shows at the fourth digit.
+// flatTolerance is the tolerance for images with little contrast. The variance is computed as E[y²]
+// − μ². In bright images without contrast μ² is up to seventy times the variance, and sums of equal
+// values all round in the same direction, so rounding affects the fourth digit.
 const flatTolerance = 5e-4
 
-func TestFlatPicturesLearnAsTheReferenceDoes(t *testing.T) {
+func TestStep_FlatImages(t *testing.T) {
 	n := newNetwork(t, tiny)
 	w := drawWeights(n, 4)
-	for _, kind := range []string{"black", "white", "one colour", "upright stripes", "lying stripes", "chequered"} {
+	for _, kind := range []string{"black", "white", "one_color", "vertical_stripes", "horizontal_stripes", "checkerboard"} {
 		t.Run(kind, func(t *testing.T) {
-			e := drawExample(n, 4, 0, 4, 0)
-			for i := range e.pictures {
-				e.pictures[i] = flat(kind, i)
+			e := drawBatch(n, 4, 0, 4, 0)
+			for i := range e.images {
+				e.images[i] = flat(kind, i)
 			}
 			want := newReference(n, w).run(e, true)
 			eachLayout(t, func(t *testing.T, layout string) {
@@ -206,39 +206,39 @@ func TestFlatPicturesLearnAsTheReferenceDoes(t *testing.T) {
 	}
 }
 
-// Black and white pixels and small whole weights make numbers that are exact in
-// any order of summation: ties between pixels whose surroundings differ, so that
-// the weights' gradient tells which of them were given how much.
-func TestTiesInAPoolShareTheGradientEqually(t *testing.T) {
+// Black and white pixels and small integer weights give values that are exact in any order of
+// summation. So there are ties between pixels with different neighborhoods, and the gradient of the
+// weights shows how much each of them received.
+func TestStep_TiesInPool(t *testing.T) {
 	n := newNetwork(t, tiny)
 	w := drawWeights(n, 5)
 	p := n.params[n.blocks[0].weight]
 	for i, d := range draw(stream(5, 600), p.Size) {
 		w.Params[p.Offset+i] = float32(int(d%3) - 1)
 	}
-	e := drawExample(n, 5, 0, 4, 0)
-	for i, picture := range e.pictures {
+	e := drawBatch(n, 5, 0, 4, 0)
+	for i, image := range e.images {
 		for j, d := range draw(stream(5, 700+i), pixels/3) {
 			for c := range 3 {
-				picture[3*j+c] = 255 * uint8(d&1)
+				image[3*j+c] = 255 * uint8(d&1)
 			}
 		}
 	}
 	r := newReference(n, w)
 	want := r.run(e, true)
 	if ties := r.ties(e); ties < 1000 {
-		t.Fatalf("only %d squares of the first pool have ties", ties)
+		t.Fatalf("%d squares of the first pool have ties, want at least 1000", ties)
 	}
 	eachLayout(t, func(t *testing.T, layout string) {
 		sameOutcome(t, n, learn(t, newTrainer(t, n, w, layout, adam), e, 0), want, 1e-4)
 	})
 }
 
-// ties counts the first pool's squares with more than one maximum.
-func (r *reference) ties(e example) int {
-	x := newMaps(len(e.pictures), 3, 32)
-	for b, picture := range e.pictures {
-		for j, v := range picture {
+// ties returns the number of squares of the first pool with more than one maximum.
+func (r *reference) ties(e testBatch) int {
+	x := newMaps(len(e.images), 3, 32)
+	for b, image := range e.images {
+		for j, v := range image {
 			x.plane(b, j%3)[j/3] = float64(float32(v) / 255)
 		}
 	}
@@ -259,26 +259,26 @@ func (r *reference) ties(e example) int {
 	return ties
 }
 
-func TestTheLayoutsLearnTheSame(t *testing.T) {
+func TestStep_LayoutsAgree(t *testing.T) {
 	needBlocked(t)
 	n := newNetwork(t, tiny)
-	// Each batch with a seed whose first step stays clear of every kink.
+	// For each batch size, a seed whose first step stays clear of every kink.
 	for _, c := range []struct{ batch, seed int }{{32, 35}, {24, 20}, {17, 18}, {7, 8}, {1, 6}} {
-		t.Run(fmt.Sprintf("batches of %d", c.batch), func(t *testing.T) {
+		t.Run(fmt.Sprintf("batch_%d", c.batch), func(t *testing.T) {
 			w := drawWeights(n, c.seed)
 			trainers := [2]*Trainer{newTrainer(t, n, w, LayoutStandard, adam), newTrainer(t, n, w, LayoutBlocked, adam)}
 			for step := range 5 {
-				e := drawExample(n, c.seed, step*c.batch, c.batch, step)
+				e := drawBatch(n, c.seed, step*c.batch, c.batch, step)
 				var got [2]outcome
 				for i, tr := range trainers {
 					got[i] = learn(t, tr, e, 1e-3)
 				}
-				// Later steps start from weights that rounding has driven apart: Adam makes
-				// full steps even of tiny gradients, and a near tie may then go either way.
+				// Later steps start from weights that differ by rounding: Adam makes full steps
+				// even for tiny gradients, and near ties may be resolved differently.
 				tolerance := 1e-3
 				if step == 0 {
 					if kink := newReference(n, w).run(e, false).kink; kink < roundings {
-						t.Fatalf("the batch comes as close as %.2g to a kink: take another seed", kink)
+						t.Fatalf("the batch is %.2g from a kink: use another seed", kink)
 					}
 					tolerance = 2e-5
 					sameGradient(t, n, got[1].gradient, got[0].gradient, tolerance)

@@ -8,7 +8,7 @@ import (
 	"fakeart/internal/onnx"
 )
 
-// The names of the served model's input and outputs.
+// Names of the exported model's input and outputs.
 const (
 	inputName     = "input"
 	logitName     = "logit"
@@ -16,20 +16,19 @@ const (
 	gradCAMName   = "gradcam"
 )
 
-// Inference writes the network with these weights as the graph that is served:
-// input `input` [batch,3,32,32] in [0,1]; outputs `logit` [batch,1],
-// `embedding` [batch,E], the last hidden layer, and `gradcam` [batch,32,32], the
-// evidence for FAKE by place. Each batch norm is folded into its convolution,
-// dropout is gone, and only standard operators are used, in the order that ONNX
-// Runtime fuses best. What leads to `gradcam` alone stands behind all the rest,
-// which is the graph without it.
+// Inference returns the graph of the model that is served. Its input is `input` [batch,3,32,32] in
+// [0,1]. Its outputs are `logit` [batch,1], `embedding` [batch,E] (the output of the last hidden
+// layer) and `gradcam` [batch,32,32] (the evidence for FAKE at each pixel). Each batch norm is
+// folded into its convolution, dropout is omitted, and only standard operators are used, in the
+// order that ONNX Runtime fuses best. The nodes that only `gradcam` needs come last; the nodes
+// before them are the same graph that would be exported without it.
 func (n *Network) Inference(w Weights) (*onnx.Graph, error) {
 	if err := n.check(w); err != nil {
 		return nil, err
 	}
 	g := onnx.NewGraph("cifake_cnn")
 	h := g.Input(inputName, onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
-	var last onnx.Value // the last block's result before its pool
+	var last onnx.Value // output of the last block before its pool
 	for _, b := range n.blocks {
 		kernel, bias := n.folded(b, w)
 		g.In(b.name, func() {
@@ -47,11 +46,11 @@ func (n *Network) Inference(w Weights) (*onnx.Graph, error) {
 	return g, g.Err()
 }
 
-// gradient is that of the logit by the flattened result of the last block:
-// backwards through the dense layers, each of which multiplies by its transposed
-// weights after the slope of its leaky ReLU.
+// gradient adds the gradient of the logit with respect to the flattened output of the last block.
+// Going backward, each dense layer multiplies by the slope of its leaky ReLU and then by its
+// weights.
 func (n *Network) gradient(g *onnx.Graph, tapes []servedDense) onnx.Value {
-	d := tapes[len(tapes)-1].weight // of one logit, and the same for every picture
+	d := tapes[len(tapes)-1].weight // the gradient of the logit; the same for every image
 	for i, t := range slices.Backward(tapes[:len(tapes)-1]) {
 		g.In(gradCAMName+"/"+n.dense[i].name, func() {
 			d = g.Gemm(g.Mul(leakyMask(g, t.h, n.dense[i].slope), d), t.weight, false, false)
@@ -60,10 +59,10 @@ func (n *Network) gradient(g *onnx.Graph, tapes []servedDense) onnx.Value {
 	return d
 }
 
-// gradCAM is Σₖ αₖ·Aₖ, raised to the picture's size: A is what the last
-// convolution found, before the pool, and αₖ the mean over the places of the
-// logit's gradient by Aₖ. The gradient by the pooled numbers, which is given, has
-// the same sum: a pool hands each to one of the places it looked at.
+// gradCAM adds Σₖ αₖ·Aₖ, enlarged to the size of the image: A is the output of the last convolution
+// before the pool, and αₖ is the mean over all positions of the gradient of the logit with respect
+// to Aₖ. The argument gradient is taken after the pool. It has the same sum, because a max pool
+// passes each gradient to one of its inputs.
 func gradCAM(g *onnx.Graph, a, gradient onnx.Value) onnx.Value {
 	channels, area := a.Dim(1), a.Dim(2)*a.Dim(3)
 	sum := g.ReduceSum(g.Reshape(gradient, onnx.Batch, channels, area/4), 2)
@@ -73,15 +72,14 @@ func gradCAM(g *onnx.Graph, a, gradient onnx.Value) onnx.Value {
 	return g.Reshape(evidence, onnx.Batch, imaging.Size, imaging.Size)
 }
 
-// Unfused writes the network with these weights as it is trained, layer by
-// layer and with nothing folded, in evaluation mode: the running statistics
-// take the place of a batch's. It has Inference's input and the output `logit`,
-// and exists to hold what is exported against it.
+// Unfused returns the network in evaluation mode, layer by layer as it is trained, with nothing
+// folded: batch norms use the running statistics. It has the input of [Network.Inference] and the
+// output `logit`. Use it to verify an exported model.
 func (n *Network) Unfused(w Weights) (*onnx.Graph, error) {
 	if err := n.check(w); err != nil {
 		return nil, err
 	}
-	g := onnx.NewGraph("reference")
+	g := onnx.NewGraph("unfused")
 	h := g.Input(inputName, onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
 	for _, b := range n.blocks {
 		channels := func(name string, data []float32) onnx.Value { return g.Param(b.name+"."+name, data, b.out, 1, 1) }
@@ -99,10 +97,10 @@ func (n *Network) Unfused(w Weights) (*onnx.Graph, error) {
 	return g, g.Err()
 }
 
-// servedDense is a dense layer in a graph: what it reads, its weights, its result.
+// servedDense is a dense layer in an exported graph: its input, weights and output.
 type servedDense struct{ x, weight, h onnx.Value }
 
-// denseLayers adds the dense layers to the graph. The last one's result is the logit.
+// denseLayers adds the dense layers to the graph. The output of the last one is the logit.
 func (n *Network) denseLayers(g *onnx.Graph, w Weights, h onnx.Value) []servedDense {
 	tapes := make([]servedDense, len(n.dense))
 	for i, d := range n.dense {
@@ -130,8 +128,8 @@ func (n *Network) statistics(b block, w Weights) (mean, variance []float32) {
 	return w.Mean[b.stats:end], w.Var[b.stats:end]
 }
 
-// folded is the block's convolution with its norm in it: weights γ·r·W and the
-// bias β − γ·r·μ, r = 1/√(v+ε). The sums are made in float64.
+// folded returns the convolution of the block with its batch norm folded in: weights γ·r·W and bias
+// β − γ·r·μ, r = 1/√(v+ε). It computes in float64.
 func (n *Network) folded(b block, w Weights) (kernel, bias []float32) {
 	mean, variance := n.statistics(b, w)
 	weight, gamma, beta := n.tensor(b.weight, w), n.tensor(b.gamma, w), n.tensor(b.beta, w)

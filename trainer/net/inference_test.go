@@ -20,23 +20,23 @@ import (
 	"fakeart/internal/ort"
 )
 
-// tensorOf gives pictures as the served model takes them.
-func tensorOf(pictures [][]uint8) []float32 {
-	out := make([]float32, len(pictures)*pixels)
-	for i, p := range pictures {
+// tensorOf returns images as the input of the exported model.
+func tensorOf(images [][]uint8) []float32 {
+	out := make([]float32, len(images)*pixels)
+	for i, p := range images {
 		imaging.ToTensor(out[i*pixels:][:pixels], p)
 	}
 	return out
 }
 
-// predict runs a graph on pictures and gives its outputs of the named widths.
-func predict(t testing.TB, n *Network, g *onnx.Graph, pictures [][]uint8, outputs ...string) [][]float64 {
+// predict runs a graph on images and returns the named outputs.
+func predict(t testing.TB, n *Network, g *onnx.Graph, images [][]uint8, outputs ...string) [][]float64 {
 	t.Helper()
 	data, err := g.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch := int64(len(pictures))
+	batch := int64(len(images))
 	tensor := func(shape ...int64) ([]float32, ortgo.Value) {
 		data, v, err := newTensor(shape...)
 		if err != nil {
@@ -46,7 +46,7 @@ func predict(t testing.TB, n *Network, g *onnx.Graph, pictures [][]uint8, output
 		return data, v
 	}
 	input, value := tensor(batch, imaging.Channels, imaging.Size, imaging.Size)
-	copy(input, tensorOf(pictures))
+	copy(input, tensorOf(images))
 	results := make([][]float32, len(outputs))
 	out := make([]ort.Binding, len(outputs))
 	for i, name := range outputs {
@@ -77,36 +77,36 @@ func predict(t testing.TB, n *Network, g *onnx.Graph, pictures [][]uint8, output
 	return wider
 }
 
-// graphs gives both graphs of the weights.
-func graphs(t testing.TB, n *Network, w Weights) (inference, evaluation *onnx.Graph) {
+// graphs returns the exported graph and the unfused graph for the weights.
+func graphs(t testing.TB, n *Network, w Weights) (inference, unfused *onnx.Graph) {
 	t.Helper()
 	inference, err := n.Inference(w)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if evaluation, err = n.Unfused(w); err != nil {
+	if unfused, err = n.Unfused(w); err != nil {
 		t.Fatal(err)
 	}
-	return inference, evaluation
+	return inference, unfused
 }
 
-func TestTheServedModelComputesWhatWasTrained(t *testing.T) {
+func TestInference_MatchesReference(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		config Config
 		change func(n *Network, w Weights)
 	}{
-		{name: "a small network", config: tiny},
-		{name: "one of odd numbers", config: Config{Channels: []int{3, 5, 2}, Dense: []int{7, 1}, Slope: 0.3}},
-		{name: "γ zero and negative", config: tiny, change: func(n *Network, w Weights) {
+		{name: "small", config: tiny},
+		{name: "odd_dimensions", config: Config{Channels: []int{3, 5, 2}, Dense: []int{7, 1}, Slope: 0.3}},
+		{name: "gamma_zero_or_negative", config: tiny, change: func(n *Network, w Weights) {
 			for i := range 8 {
 				w.Params[n.params[n.blocks[0].gamma].Offset+i] = -0.3 * float32(i)
 			}
 		}},
-		{name: "channels that hardly vary", config: tiny, change: func(_ *Network, w Weights) {
+		{name: "tiny_variances", config: tiny, change: func(_ *Network, w Weights) {
 			w.Var[0], w.Var[1], w.Var[20] = 0, 1e-7, 1e-4
 		}},
-		{name: "weights as training starts from them", config: tiny, change: func(n *Network, w Weights) {
+		{name: "initial_weights", config: tiny, change: func(n *Network, w Weights) {
 			init := n.Init(420)
 			copy(w.Params, init.Params)
 			copy(w.Mean, init.Mean)
@@ -119,54 +119,54 @@ func TestTheServedModelComputesWhatWasTrained(t *testing.T) {
 			if c.change != nil {
 				c.change(n, w)
 			}
-			inference, evaluation := graphs(t, n, w)
+			inference, unfused := graphs(t, n, w)
 			for _, batch := range []int{3, 1} {
-				e := example{}
-				e.pictures, e.labels = drawPictures(1, 0, batch)
+				e := testBatch{}
+				e.images, e.labels = drawImages(1, 0, batch)
 				r := newReference(n, w)
 				r.mean, r.variance = wide(w.Mean), wide(w.Var)
 				want := r.run(e, false)
-				got := predict(t, n, inference, e.pictures, "logit", "embedding")
+				got := predict(t, n, inference, e.images, "logit", "embedding")
 				close64(t, "logits", got[0], want.logits, 1e-5)
 				close64(t, "embeddings", got[1], want.embedding, 1e-5)
-				close64(t, "logits of the evaluation graph", predict(t, n, evaluation, e.pictures, "logit")[0], want.logits, 1e-5)
+				close64(t, "logits of the unfused graph", predict(t, n, unfused, e.images, "logit")[0], want.logits, 1e-5)
 			}
 		})
 	}
 }
 
-func TestTheServedModelIsPyTorchs(t *testing.T) {
+func TestInference_MatchesPyTorch(t *testing.T) {
 	for _, c := range []struct {
 		file        string
 		config      Config
-		count, rows int // pictures, and of how many the embedding is known
+		count, rows int // number of images; number of images with known embeddings
 	}{{"small.npz", small, 24, 24}, {"cifake.npz", cifake, 32, 4}} {
 		t.Run(c.file, func(t *testing.T) {
 			f := openFixture(t, c.file)
 			n := newNetwork(t, c.config)
 			seed := f.seed("seed")
-			inference, evaluation := graphs(t, n, drawStats(drawWeights(n, seed), seed))
-			pictures, _ := drawPictures(seed, 0, c.count)
-			want := f.numbers("eval_logit")
-			got := predict(t, n, inference, pictures, "logit", "embedding")
+			inference, unfused := graphs(t, n, drawStats(drawWeights(n, seed), seed))
+			images, _ := drawImages(seed, 0, c.count)
+			want := f.float32s("eval_logit")
+			got := predict(t, n, inference, images, "logit", "embedding")
 			close64(t, "logits", got[0], want, 1e-4)
-			close64(t, "embeddings", got[1][:c.rows*n.Embedding()], f.numbers("eval_embedding"), 1e-4)
-			close64(t, "logits of the evaluation graph", predict(t, n, evaluation, pictures, "logit")[0], want, 1e-4)
+			close64(t, "embeddings", got[1][:c.rows*n.Embedding()], f.float32s("eval_embedding"), 1e-4)
+			close64(t, "logits of the unfused graph", predict(t, n, unfused, images, "logit")[0], want, 1e-4)
 		})
 	}
 }
 
-// A trainer's weights, exported, judge a batch as the trainer's own step does
-// once the running statistics are that batch's.
-func TestTrainedWeightsAreExportedWithTheirStatistics(t *testing.T) {
+// The exported weights give the same logits as the training step, if the running statistics are
+// those of the batch.
+func TestInference_MatchesTrainingStep(t *testing.T) {
 	config := tiny
 	config.Dropout = 0
 	n := newNetwork(t, config)
 	eachLayout(t, func(t *testing.T, layout string) {
 		tr := newTrainer(t, n, n.Init(1), layout, adam)
-		e := drawExample(n, 1, 0, 8, 0)
+		e := drawBatch(n, 1, 0, 8, 0)
 		for step := range 3 {
-			learn(t, tr, drawExample(n, 1, 8, 8, step), 1e-3)
+			learn(t, tr, drawBatch(n, 1, 8, 8, step), 1e-3)
 		}
 		w := tr.State().Weights
 		last := learn(t, tr, e, 0)
@@ -174,11 +174,11 @@ func TestTrainedWeightsAreExportedWithTheirStatistics(t *testing.T) {
 			w.Mean[i], w.Var[i] = float32(last.mean[i]), float32(last.variance[i])
 		}
 		inference, _ := graphs(t, n, w)
-		close64(t, "logits", predict(t, n, inference, e.pictures, "logit")[0], last.logits, 1e-5)
+		close64(t, "logits", predict(t, n, inference, e.images, "logit")[0], last.logits, 1e-5)
 	})
 }
 
-func TestTheServedModelIsCanonical(t *testing.T) {
+func TestInference_Deterministic(t *testing.T) {
 	n := newNetwork(t, cifake)
 	w := drawStats(drawWeights(n, 1), 1)
 	marshal := func() []byte {
@@ -191,7 +191,7 @@ func TestTheServedModelIsCanonical(t *testing.T) {
 		return data
 	}
 	if !bytes.Equal(marshal(), marshal()) {
-		t.Error("the same weights give two models")
+		t.Error("two exports of the same weights differ")
 	}
 	g, _ := graphs(t, n, w)
 	m, err := g.Model()
@@ -199,21 +199,21 @@ func TestTheServedModelIsCanonical(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(m.GetOpsetImport()) != 1 || m.GetOpsetImport()[0].GetDomain() != "" {
-		t.Errorf("the model needs %v, want the standard operators alone", m.GetOpsetImport())
+		t.Errorf("opset imports = %v, want only the standard operators", m.GetOpsetImport())
 	}
 	var outputs []string
 	for _, o := range m.GetGraph().GetOutput() {
 		outputs = append(outputs, o.GetName())
 		dims := o.GetType().GetTensorType().GetShape().GetDim()
 		if len(dims) < 2 || dims[0].GetDimParam() != "batch" {
-			t.Errorf("output %s has the shape %v", o.GetName(), dims)
+			t.Errorf("output %s has shape %v, want [batch, …]", o.GetName(), dims)
 		}
 	}
 	slices.Sort(outputs)
 	if !slices.Equal(outputs, []string{"embedding", "gradcam", "logit"}) || len(m.GetGraph().GetInput()) != 1 {
-		t.Errorf("outputs %v and %d inputs", outputs, len(m.GetGraph().GetInput()))
+		t.Errorf("outputs %v and %d inputs, want [embedding gradcam logit] and 1", outputs, len(m.GetGraph().GetInput()))
 	}
-	// The weights went in as they were: changing them afterwards changes nothing.
+	// The graph copies the weights: changing them afterwards has no effect.
 	before := proto.Size(m)
 	w.Params[0] = 99
 	after, err := g.Marshal()
@@ -221,29 +221,29 @@ func TestTheServedModelIsCanonical(t *testing.T) {
 		t.Fatal(err)
 	}
 	if bytes.Equal(after, marshal()) || len(after) != before {
-		t.Error("the graph holds on to the weights that it was given")
+		t.Error("the graph does not copy the weights")
 	}
 }
 
-func TestForeignWeightsAreNotExported(t *testing.T) {
+func TestInference_WeightsOfOtherNetwork(t *testing.T) {
 	n, other := newNetwork(t, tiny), newNetwork(t, small)
 	if _, err := n.Inference(other.Init(1)); err == nil || !strings.HasPrefix(err.Error(), "network: ") {
-		t.Errorf("error %v", err)
+		t.Errorf("Inference error = %v, want prefix %q", err, "network: ")
 	}
 	if _, err := n.Unfused(Weights{}); err == nil {
-		t.Error("no weights are no error")
+		t.Error("Unfused(Weights{}) error = nil, want an error")
 	}
 }
 
-func TestNodeReadsTheServedModel(t *testing.T) {
+func TestInference_RunsInNode(t *testing.T) {
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Skip("no node here")
+		t.Skip("node is not installed")
 	}
 	check := exec.Command(node, "-e", "require('onnxruntime-node')")
 	check.Dir = "testdata"
 	if out, err := check.CombinedOutput(); err != nil {
-		t.Skipf("node has no onnxruntime-node here (npm ci --ignore-scripts): %.200s", out)
+		t.Skipf("onnxruntime-node is not installed (npm ci --ignore-scripts): %.200s", out)
 	}
 	n := newNetwork(t, cifake)
 	g, _ := graphs(t, n, drawStats(drawWeights(n, 1), 1))
@@ -252,8 +252,8 @@ func TestNodeReadsTheServedModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	const batch = 3
-	pictures, _ := drawPictures(1, 0, batch)
-	input, err := binary.Append(nil, binary.LittleEndian, tensorOf(pictures))
+	images, _ := drawImages(1, 0, batch)
+	input, err := binary.Append(nil, binary.LittleEndian, tensorOf(images))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,20 +279,20 @@ func TestNodeReadsTheServedModel(t *testing.T) {
 		}
 	}
 	if err := json.Unmarshal(out, &got); err != nil {
-		t.Fatalf("%v in %s", err, out)
+		t.Fatalf("parse %s: %v", out, err)
 	}
 	if !slices.Equal(got.Inputs, []string{"input"}) || len(got.Outputs) != 3 {
-		t.Errorf("inputs %v and %d outputs", got.Inputs, len(got.Outputs))
+		t.Errorf("inputs %v and %d outputs, want [input] and 3", got.Inputs, len(got.Outputs))
 	}
 	names := []string{"logit", "embedding", "gradcam"}
-	want := predict(t, n, g, pictures, names...)
+	want := predict(t, n, g, images, names...)
 	for i, name := range names {
 		o, shape := got.Outputs[name], []int{batch, len(want[i]) / batch}
 		if name == "gradcam" {
 			shape = []int{batch, imaging.Size, imaging.Size}
 		}
 		if !slices.Equal(o.Shape, shape) {
-			t.Errorf("%s has the shape %v", name, o.Shape)
+			t.Errorf("%s has shape %v, want %v", name, o.Shape, shape)
 		}
 		close64(t, name, o.Data, want[i], 1e-5)
 	}

@@ -4,45 +4,46 @@ import (
 	"fakeart/internal/onnx"
 )
 
-// pictures is a batch of feature maps in a graph. How the value's data lie is
-// the layout's business.
-type pictures struct {
+// featureMaps is a batch of feature maps in a graph. The layout defines how its data are arranged
+// in memory.
+type featureMaps struct {
 	value          onnx.Value
 	channels, side int64
 }
 
-// layout is how a batch of pictures lies in memory, and with it how each piece
-// of a block's mathematics is computed. Vectors have one number a channel.
+// layout defines how a batch of feature maps is arranged in memory, and implements the operations
+// of a block for that arrangement. Vectors hold one element per channel.
 type layout interface {
-	// name is what the user calls the layout.
+	// name returns LayoutStandard or LayoutBlocked.
 	name() string
-	// input declares the graph's input, the pictures.
-	input() pictures
-	// fill writes pictures (HWC, RGB) as the input takes them, scaled to [0,1].
-	// dst has inputShape's size and was filled by nothing else before.
-	fill(dst []float32, pictures [][]uint8, flip []bool)
-	// conv is the 3×3 convolution, padded by 1, with weights [out,in,3,3].
-	conv(x pictures, w onnx.Value) pictures
-	// moments are the mean of each channel, and of its square.
-	moments(y pictures) (mean, meanSquare onnx.Value)
-	// pool takes the maximum of each 2×2 square.
-	pool(y pictures) pictures
-	// affine is leaky(scale·p + shift).
-	affine(p pictures, scale, shift onnx.Value, slope float64) pictures
-	// leakyGrad is dh where h > 0 and slope·dh elsewhere.
-	leakyGrad(dh, h pictures, slope float64) pictures
-	// sums are Σdz and Σdz·p of each channel.
-	sums(dz, p pictures) (sum, product onnx.Value)
-	// unpool gives each number of dz back to the maxima of its 2×2 square in y,
-	// in equal shares, and adds k1·y + k0.
-	unpool(dz, p, y pictures, k1, k0 onnx.Value) pictures
-	// convInput is the gradient of conv by its input, for the gradient dy by its
-	// result.
-	convInput(dy pictures, w onnx.Value) pictures
-	// convWeight is the gradient of conv by its weights.
-	convWeight(x, dy pictures) onnx.Value
-	// flatten gives [batch, channels·side·side], in the order of the standard
-	// layout; unflatten is the way back, to pictures like those given.
-	flatten(h pictures) onnx.Value
-	unflatten(d onnx.Value, like pictures) pictures
+	// input declares the input of the graph, the images.
+	input() featureMaps
+	// fill writes images (HWC, RGB), scaled to [0,1], into the buffer of the input. dst has the
+	// size of the input. All calls for one dst must come from the same layout, because fill does
+	// not write the padding. flip[i] mirrors image i horizontally; flip may be nil.
+	fill(dst []float32, images [][]uint8, flip []bool)
+	// conv is a 3×3 convolution with padding 1 and weights w [out,in,3,3].
+	conv(x featureMaps, w onnx.Value) featureMaps
+	// moments returns the mean and the mean square of each channel.
+	moments(y featureMaps) (mean, meanSquare onnx.Value)
+	// pool is a 2×2 max pool with stride 2.
+	pool(y featureMaps) featureMaps
+	// affine returns leaky(scale·p + shift).
+	affine(p featureMaps, scale, shift onnx.Value, slope float64) featureMaps
+	// leakyGrad returns dh where h > 0 and slope·dh elsewhere.
+	leakyGrad(dh, h featureMaps, slope float64) featureMaps
+	// sums returns Σdz and Σdz·p of each channel.
+	sums(dz, p featureMaps) (sum, product onnx.Value)
+	// unpool distributes each element of dz equally among the maxima of its 2×2 square in y, and
+	// adds k1·y + k0.
+	unpool(dz, p, y featureMaps, k1, k0 onnx.Value) featureMaps
+	// convInput returns the gradient with respect to the input of conv, given the gradient dy with
+	// respect to its output.
+	convInput(dy featureMaps, w onnx.Value) featureMaps
+	// convWeight returns the gradient with respect to the weights of conv.
+	convWeight(x, dy featureMaps) onnx.Value
+	// flatten returns [batch, channels·side·side] in the element order of the standard layout.
+	// unflatten is its inverse; it returns feature maps with the dimensions of like.
+	flatten(h featureMaps) onnx.Value
+	unflatten(d onnx.Value, like featureMaps) featureMaps
 }

@@ -1,14 +1,16 @@
-// Package net is the detector's network: what it computes, how it learns, and
-// how it is written down as ONNX graphs.
+// Package net defines the classifier's convolutional network: its forward and backward passes, its
+// training step and its export, all as ONNX graphs that ONNX Runtime executes.
 //
-// The network is a chain of convolution blocks (block.go) and dense layers
-// (dense.go); each states its forward and, beside it, its backward. Put
-// together with the loss and an optimizer they make one graph, a training step
-// (step.go). The graph's mathematics is written once, against a layout
-// (layout.go) that knows how pictures lie in memory: standard.go needs nothing
-// but the ONNX operator set, blocked.go uses the layout in which ONNX Runtime
-// computes convolutions fastest. inference.go writes the same weights as the
-// model that is served.
+// [New] validates a [Config] and returns the [Network]. To train it, create a [Trainer] with
+// [NewTrainer] and call [Trainer.Step] for each [Batch]. To export trained [Weights] for serving,
+// call [Network.Inference].
+//
+// The network is a chain of convolution blocks (block.go) and dense layers (dense.go). Each defines
+// its forward pass and, next to it, its backward pass. Together with the loss and an optimizer they
+// form one graph, the training step (step.go). The math is written once, in terms of a layout
+// (layout.go), which defines how images are arranged in memory: standard.go uses only the standard
+// ONNX operators; blocked.go uses the memory layout in which ONNX Runtime computes convolutions
+// fastest.
 package net
 
 import (
@@ -21,28 +23,28 @@ import (
 )
 
 const (
-	// BatchNormEpsilon is added to a variance before its root is taken.
+	// BatchNormEpsilon is added to the variance before its square root is taken.
 	BatchNormEpsilon = 1e-5
 	// BatchNormMomentum is the weight of a batch in the running statistics.
 	BatchNormMomentum = 0.1
 )
 
-// Config is the network's shape.
+// Config is the architecture of a network.
 type Config struct {
-	// Channels has one number for each block: the channels that it gives. Each
-	// block halves the picture's sides, so that at most five fit.
+	// Channels is the number of output channels of each block. Every block halves the width and
+	// height of its input, so at most five blocks fit.
 	Channels []int
-	// Dense has the width of each hidden dense layer. The last one is the
-	// picture's embedding.
+	// Dense is the width of each hidden dense layer. The output of the last one is the embedding of
+	// the image.
 	Dense []int
-	// Slope is that of the leaky ReLUs for negative values, 0 ≤ Slope < 1.
+	// Slope is the slope of the leaky ReLUs for negative values, 0 ≤ Slope < 1.
 	Slope float64
-	// Dropout is the share of the first hidden dense layer's results that a
-	// training step sets to zero, 0 ≤ Dropout < 1.
+	// Dropout is the fraction of the outputs of the first hidden dense layer that a training step
+	// sets to zero, 0 ≤ Dropout < 1.
 	Dropout float64
 }
 
-// Param is one tensor of trained weights: a stretch of the flat vector of them all.
+// Param is one trained tensor. It occupies Size elements of [Weights].Params, starting at Offset.
 type Param struct {
 	Name   string
 	Shape  []int64
@@ -60,8 +62,7 @@ const (
 	initZero
 )
 
-// Network is a network's shape, worked out. It is immutable, so safe for
-// concurrent use.
+// Network is a validated architecture. It is immutable, so it is safe for concurrent use.
 type Network struct {
 	config Config
 	blocks []block
@@ -71,24 +72,24 @@ type Network struct {
 	stats  int
 }
 
-// New works out the network of the given shape, or says what is wrong with it.
+// New returns the network with architecture c, or an error if c is invalid.
 func New(c Config) (*Network, error) {
 	n := &Network{config: c}
 	if len(c.Channels) == 0 || len(c.Dense) == 0 {
-		return nil, fmt.Errorf("network: channels %v and dense %v need one number at least", c.Channels, c.Dense)
+		return nil, fmt.Errorf("network: channels %v and dense %v each need at least one element", c.Channels, c.Dense)
 	}
-	share := func(x float64) bool { return x >= 0 && x < 1 } // which NaN is not
-	if !share(c.Slope) || !share(c.Dropout) {
-		return nil, fmt.Errorf("network: slope %v and dropout %v must be at least 0 and below 1", c.Slope, c.Dropout)
+	fraction := func(x float64) bool { return x >= 0 && x < 1 } // false for NaN
+	if !fraction(c.Slope) || !fraction(c.Dropout) {
+		return nil, fmt.Errorf("network: slope %v and dropout %v must be at least 0 and less than 1", c.Slope, c.Dropout)
 	}
 	in, side := imaging.Channels, imaging.Size
 	for i, out := range c.Channels {
 		if side < 2 {
-			return nil, fmt.Errorf("network: channels %v: a picture of %d pixels a side cannot be halved %d times", c.Channels, imaging.Size, len(c.Channels))
+			return nil, fmt.Errorf("network: channels %v: cannot halve an image of %[2]d×%[2]d pixels %[3]d times", c.Channels, imaging.Size, len(c.Channels))
 		}
 		name := fmt.Sprintf("block%d", i+1)
 		if out < 1 {
-			return nil, fmt.Errorf("network: %s has %d channels", name, out)
+			return nil, fmt.Errorf("network: %s has %d channels, want at least 1", name, out)
 		}
 		n.blocks = append(n.blocks, block{
 			name: name, in: int64(in), out: int64(out), side: int64(side), first: i == 0, slope: c.Slope,
@@ -104,7 +105,7 @@ func New(c Config) (*Network, error) {
 	for i, out := range append(slices.Clone(c.Dense), 1) {
 		name := fmt.Sprintf("dense%d", i+1)
 		if out < 1 {
-			return nil, fmt.Errorf("network: %s has the width %d", name, out)
+			return nil, fmt.Errorf("network: %s has width %d, want at least 1", name, out)
 		}
 		n.dense = append(n.dense, dense{
 			name: name, in: int64(width), out: int64(out), slope: c.Slope,
@@ -117,9 +118,9 @@ func New(c Config) (*Network, error) {
 	return n, nil
 }
 
-// add appends a tensor to the flat vector and returns its index.
-func (n *Network) add(name string, fanIn int, how initializer, shape ...int) int {
-	p := Param{Name: name, Offset: n.size, Size: 1, fanIn: fanIn, init: how}
+// add appends a tensor to the parameter vector and returns its index in params.
+func (n *Network) add(name string, fanIn int, init initializer, shape ...int) int {
+	p := Param{Name: name, Offset: n.size, Size: 1, fanIn: fanIn, init: init}
 	for _, d := range shape {
 		p.Shape = append(p.Shape, int64(d))
 		p.Size *= d
@@ -129,33 +130,33 @@ func (n *Network) add(name string, fanIn int, how initializer, shape ...int) int
 	return len(n.params) - 1
 }
 
-// Params lists the trained tensors in the order of the flat vector. Shapes are
-// PyTorch's: convolutions [out,in,3,3], dense layers [out,in].
+// Params returns the trained tensors in the order of [Weights].Params. Shapes follow PyTorch:
+// convolutions are [out,in,3,3], dense layers [out,in].
 func (n *Network) Params() []Param { return slices.Clone(n.params) }
 
-// Size is the number of trained weights.
+// Size returns the number of trained weights.
 func (n *Network) Size() int { return n.size }
 
-// Embedding is the width of the last hidden layer.
+// Embedding returns the width of the embedding, the output of the last hidden layer.
 func (n *Network) Embedding() int { return n.config.Dense[len(n.config.Dense)-1] }
 
-// Weights is what training changes.
+// Weights is everything that training changes in a network.
 type Weights struct {
-	// Params is the flat vector of all trained tensors.
+	// Params is the concatenation of all trained tensors. [Network.Params] lists them.
 	Params []float32
-	// Mean and Var are the running statistics of the blocks' batch norms, one
-	// block after the other. Var is unbiased.
+	// Mean and Var are the running statistics of the batch norms, concatenated in the order of the
+	// blocks. Var is unbiased.
 	Mean, Var []float32
 }
 
-// Clone copies the weights.
+// Clone returns a deep copy of the weights.
 func (w Weights) Clone() Weights {
 	return Weights{slices.Clone(w.Params), slices.Clone(w.Mean), slices.Clone(w.Var)}
 }
 
-// Init draws the weights that training starts from, as PyTorch does by
-// default: uniform within ±1/√(inputs of the layer), norms at one and zero.
-// The same seed gives the same weights on every machine.
+// Init returns the initial weights, drawn like PyTorch does by default: uniform within ±1/√(inputs
+// of the layer), except that batch norms have scale 1 and shift 0. The same seed gives the same
+// weights on every machine.
 func (n *Network) Init(seed int64) Weights {
 	w := Weights{make([]float32, n.size), make([]float32, n.stats), make([]float32, n.stats)}
 	rng := rand.New(rand.NewPCG(uint64(seed), 0x696e6974))
@@ -180,11 +181,11 @@ func (n *Network) Init(seed int64) Weights {
 	return w
 }
 
-// check says whether the weights are this network's.
+// check returns an error unless w has the dimensions of this network.
 func (n *Network) check(w Weights) error {
 	if len(w.Params) != n.size || len(w.Mean) != n.stats || len(w.Var) != n.stats {
-		return fmt.Errorf("network: %d weights and %d and %d statistics given, %d and twice %d needed",
-			len(w.Params), len(w.Mean), len(w.Var), n.size, n.stats)
+		return fmt.Errorf("network: weights have %d parameters, %d means and %d variances, want %d, %d and %d",
+			len(w.Params), len(w.Mean), len(w.Var), n.size, n.stats, n.stats)
 	}
 	return nil
 }

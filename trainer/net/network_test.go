@@ -7,35 +7,35 @@ import (
 	"testing"
 )
 
-func TestImpossibleNetworksAreRefused(t *testing.T) {
+func TestNew_InvalidConfig(t *testing.T) {
 	nan := math.NaN()
 	for _, c := range []struct {
 		name   string
 		config Config
 		want   string
 	}{
-		{"no blocks", Config{Dense: []int{4}}, "channels [] and dense [4] need one number at least"},
-		{"no hidden layer", Config{Channels: []int{4}}, "channels [4] and dense [] need one number at least"},
-		{"a block without channels", Config{Channels: []int{4, 0}, Dense: []int{4}}, "block2 has 0 channels"},
-		{"a layer of negative width", Config{Channels: []int{4}, Dense: []int{4, -1}}, "dense2 has the width -1"},
-		{"more halvings than a picture has", Config{Channels: []int{1, 1, 1, 1, 1, 1}, Dense: []int{4}}, "a picture of 32 pixels a side cannot be halved 6 times"},
-		{"a negative slope", Config{Channels: []int{4}, Dense: []int{4}, Slope: -0.1}, "slope -0.1"},
-		{"a slope of one", Config{Channels: []int{4}, Dense: []int{4}, Slope: 1}, "slope 1"},
-		{"no slope at all", Config{Channels: []int{4}, Dense: []int{4}, Slope: nan}, "slope NaN"},
-		{"everything dropped", Config{Channels: []int{4}, Dense: []int{4}, Dropout: 1}, "dropout 1"},
-		{"less than nothing dropped", Config{Channels: []int{4}, Dense: []int{4}, Dropout: -0.5}, "dropout -0.5"},
-		{"no dropout at all", Config{Channels: []int{4}, Dense: []int{4}, Dropout: nan}, "dropout NaN"},
+		{"no_blocks", Config{Dense: []int{4}}, "channels [] and dense [4] each need at least one element"},
+		{"no_hidden_layer", Config{Channels: []int{4}}, "channels [4] and dense [] each need at least one element"},
+		{"block_without_channels", Config{Channels: []int{4, 0}, Dense: []int{4}}, "block2 has 0 channels"},
+		{"negative_width", Config{Channels: []int{4}, Dense: []int{4, -1}}, "dense2 has width -1"},
+		{"too_many_blocks", Config{Channels: []int{1, 1, 1, 1, 1, 1}, Dense: []int{4}}, "cannot halve an image of 32×32 pixels 6 times"},
+		{"slope_negative", Config{Channels: []int{4}, Dense: []int{4}, Slope: -0.1}, "slope -0.1"},
+		{"slope_one", Config{Channels: []int{4}, Dense: []int{4}, Slope: 1}, "slope 1"},
+		{"slope_NaN", Config{Channels: []int{4}, Dense: []int{4}, Slope: nan}, "slope NaN"},
+		{"dropout_one", Config{Channels: []int{4}, Dense: []int{4}, Dropout: 1}, "dropout 1"},
+		{"dropout_negative", Config{Channels: []int{4}, Dense: []int{4}, Dropout: -0.5}, "dropout -0.5"},
+		{"dropout_NaN", Config{Channels: []int{4}, Dense: []int{4}, Dropout: nan}, "dropout NaN"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n, err := New(c.config)
 			if n != nil || err == nil || !strings.HasPrefix(err.Error(), "network: ") || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("error %v, want one that says %q", err, c.want)
+				t.Errorf("New(%+v) error = %v, want %q", c.config, err, c.want)
 			}
 		})
 	}
 }
 
-func TestTheNetworkListsItsWeights(t *testing.T) {
+func TestNetwork_Params(t *testing.T) {
 	n := newNetwork(t, cifake)
 	type entry struct {
 		name  string
@@ -62,20 +62,20 @@ func TestTheNetworkListsItsWeights(t *testing.T) {
 	params := n.Params()
 	for i, p := range params {
 		if p.Name != want[i].name || !slices.Equal(p.Shape, want[i].shape) || p.Offset != offset {
-			t.Errorf("parameter %d is %s %v at %d, want %s %v at %d", i, p.Name, p.Shape, p.Offset, want[i].name, want[i].shape, offset)
+			t.Errorf("parameter %d = %s %v at offset %d, want %s %v at offset %d", i, p.Name, p.Shape, p.Offset, want[i].name, want[i].shape, offset)
 		}
 		offset += p.Size
 	}
 	if len(params) != len(want) || n.Size() != offset || n.Embedding() != 128 {
-		t.Errorf("%d parameters of %d numbers, embedding %d; want %d of %d, 128", len(params), n.Size(), n.Embedding(), len(want), offset)
+		t.Errorf("%d parameters, size %d, embedding %d; want %d, %d, 128", len(params), n.Size(), n.Embedding(), len(want), offset)
 	}
 	params[0].Name = "changed"
 	if n.Params()[0].Name == "changed" {
-		t.Error("the list is not a copy")
+		t.Error("Params does not return a copy")
 	}
 }
 
-func TestTrainingStartsAsPyTorchDoes(t *testing.T) {
+func TestNetwork_Init(t *testing.T) {
 	n := newNetwork(t, cifake)
 	w := n.Init(420)
 	for _, p := range n.params {
@@ -88,13 +88,13 @@ func TestTrainingStartsAsPyTorchDoes(t *testing.T) {
 			}
 			for _, v := range data {
 				if v != want {
-					t.Fatalf("%s starts at %v, want %v", p.Name, v, want)
+					t.Fatalf("%s = %v, want %v", p.Name, v, want)
 				}
 			}
 		case initUniform:
 			bound := 1 / math.Sqrt(float64(p.fanIn))
 			if m := largest(data); m > bound*(1+1e-6) {
-				t.Errorf("%s reaches %v, beyond %v", p.Name, m, bound)
+				t.Errorf("%s: largest magnitude %v, want at most %v", p.Name, m, bound)
 			}
 			if p.Size < 500 {
 				continue // too few for moments
@@ -104,18 +104,18 @@ func TestTrainingStartsAsPyTorchDoes(t *testing.T) {
 				mean += v / float64(p.Size)
 				square += v * v / float64(p.Size)
 			}
-			// The deviations of the two moments of n uniform numbers, five times.
+			// Five standard deviations of each of the two moments of n uniform numbers.
 			root := math.Sqrt(float64(p.Size))
 			if math.Abs(mean) > 5*bound/math.Sqrt(3)/root || math.Abs(square-bound*bound/3) > 5*bound*bound*0.3/root {
-				t.Errorf("%s has mean %v and mean square %v: not uniform within ±%v", p.Name, mean, square, bound)
+				t.Errorf("%s: mean %v, mean square %v; want a uniform distribution within ±%v", p.Name, mean, square, bound)
 			}
 		}
 	}
-	sameBytes(t, "weights of the same seed", n.Init(420).Params, w.Params)
+	sameBits(t, "weights of the same seed", n.Init(420).Params, w.Params)
 	if slices.Equal(n.Init(421).Params, w.Params) {
-		t.Error("two seeds give the same weights")
+		t.Error("seeds 420 and 421 give the same weights")
 	}
 	if largest(wide(w.Mean)) != 0 || slices.ContainsFunc(w.Var, func(v float32) bool { return v != 1 }) {
-		t.Error("running statistics do not start at zero and one")
+		t.Error("initial running means and variances are not 0 and 1")
 	}
 }

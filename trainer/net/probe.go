@@ -8,13 +8,13 @@ import (
 	"fakeart/internal/ort"
 )
 
-// probeChannels is more than any block size, and a multiple of those there are.
+// probeChannels is a multiple of every block size that ONNX Runtime uses, and larger than each.
 const probeChannels = 64
 
-// probeBlock tells how many channels ONNX Runtime puts side by side in its
-// blocked layout on this machine. It lets the library reorder a counting
-// tensor and looks where the second channel went. An error means that the
-// blocked operators are not there.
+// probeBlock returns the block size of the blocked layout of ONNX Runtime on this machine: the
+// number of channels that are adjacent in memory. It lets the library reorder a tensor that counts
+// up and looks where the second channel ended up. It returns an error if the blocked operators are
+// not available.
 func probeBlock() (int64, error) {
 	g := onnx.NewGraph("probe")
 	x := g.Input("x", onnx.Float32, 1, probeChannels, 1, 2)
@@ -44,38 +44,39 @@ func probeBlock() (int64, error) {
 	if err := s.Run(); err != nil {
 		return 0, err
 	}
-	// Blocked, pixel 0 of each channel of the first block comes first: 0, 2, 4, …;
-	// then pixel 1 of channel 0, which is the number 1.
+	// In the blocked layout, pixel 0 of each channel of the first block comes first: 0, 2, 4, …;
+	// then pixel 1 of channel 0, whose value is 1.
 	for i, v := range out {
 		if v == 1 && i > 1 {
 			return int64(i), nil
 		}
 	}
-	return 0, errors.New("the layout is not blocked")
+	return 0, errors.New("ONNX Runtime does not use a blocked layout on this machine")
 }
 
-// chooseLayout settles which layout the network trains in, and its block size.
-func (n *Network) chooseLayout(want string) (string, int64, error) {
-	switch want {
+// chooseLayout returns the name and the block size of the layout to train in. requested is
+// LayoutAuto, LayoutStandard or LayoutBlocked.
+func (n *Network) chooseLayout(requested string) (string, int64, error) {
+	switch requested {
 	case LayoutStandard:
 		return LayoutStandard, 0, nil
 	case LayoutAuto, LayoutBlocked:
 	default:
-		return "", 0, fmt.Errorf("layout %q is unknown: auto, standard and blocked are there", want)
+		return "", 0, fmt.Errorf("unknown layout %q\nhint: use auto, standard or blocked", requested)
 	}
 	block, err := probeBlock()
 	if err == nil {
 		for _, l := range n.blocks {
 			if l.out%block != 0 {
-				err = fmt.Errorf("the channels of each block must be multiples of %d here, not %d", block, l.out)
+				err = fmt.Errorf("a block has %[2]d channels, want a multiple of %[1]d on this machine", block, l.out)
 			}
 		}
 	}
 	if err == nil {
 		return LayoutBlocked, block, nil
 	}
-	if want == LayoutAuto && !errors.Is(err, ort.ErrNotFound) {
+	if requested == LayoutAuto && !errors.Is(err, ort.ErrNotFound) {
 		return LayoutStandard, 0, nil
 	}
-	return "", 0, fmt.Errorf("layout %s: %w; layout=standard works everywhere", want, err)
+	return "", 0, fmt.Errorf("layout %s: %w\nhint: set experiment.layout=standard, which works on every machine", requested, err)
 }

@@ -7,16 +7,15 @@ import (
 	"fakeart/internal/imaging"
 )
 
-// reference computes the network in float64, layer by layer and as slowly as it
-// is plain: convolution, then batch norm, then leaky ReLU, then pool, each with
-// its textbook gradient. It shares no formula with the graphs, which fold and
-// reorder these. A pool hands its gradient to all maxima in equal shares; a
-// channel with γ = 0, where every pixel is one, is taken as the limit from
-// above.
+// reference is a simple, slow implementation of the network in float64, layer by layer:
+// convolution, batch norm, leaky ReLU and pool, each with its textbook gradient. It shares no
+// formula with the graphs, which fold and reorder these operations. A pool distributes its gradient
+// equally among all maxima. For a channel with γ = 0, where all pixels are tied, it computes the
+// limit for γ → 0 from above.
 type reference struct {
 	n      *Network
 	params []float64
-	// Statistics to compute with, as evaluation does; nil for the batch's own.
+	// Statistics to use, as in evaluation mode; nil for those of the batch.
 	mean, variance []float64
 }
 
@@ -44,11 +43,11 @@ func (m maps) plane(b, c int) []float64 {
 	return m.data[(b*m.channels+c)*area:][:area]
 }
 
-// span is the range of columns i for which i+shift is a column as well.
+// span returns the range of columns i for which i+shift is a column as well.
 func span(side, shift int) (from, to int) { return max(0, -shift), min(side, side-shift) }
 
-// eachTap calls f for each tap of the 3×3 kernels and each row: of the result,
-// the row that starts at `to`, of the input, the row that starts at `from`.
+// eachTap calls f for each tap of the 3×3 kernels and each row: the row of the output that starts
+// at to, and the row of the input that starts at from.
 func eachTap(out, in maps, f func(b, o, i, tap, to, from, length int)) {
 	side := in.side
 	for b := range in.batch {
@@ -67,16 +66,16 @@ func eachTap(out, in maps, f func(b, o, i, tap, to, from, length int)) {
 	}
 }
 
-// taped is what a block's forward leaves for its backward, and for tests that
-// want to know how close to a kink it came.
-type taped struct {
+// blockState holds the values of the forward pass of a block that the backward pass needs, and that
+// tests use to measure the distance to the nearest kink.
+type blockState struct {
 	x, y, normed, h maps
 	mean, variance  []float64
-	shares          maps // of each pixel in its square's maximum
+	shares          maps // weight of each pixel in the maximum of its square
 }
 
-func (r *reference) block(l block, x maps) taped {
-	t := taped{x: x, y: newMaps(x.batch, int(l.out), x.side)}
+func (r *reference) block(l block, x maps) blockState {
+	t := blockState{x: x, y: newMaps(x.batch, int(l.out), x.side)}
 	w, gamma, beta := r.param(l.weight), r.param(l.gamma), r.param(l.beta)
 	eachTap(t.y, x, func(b, o, i, tap, to, from, length int) {
 		k := w[(o*x.channels+i)*9+tap]
@@ -140,7 +139,7 @@ func (r *reference) block(l block, x maps) taped {
 	return t
 }
 
-// square gives the places of the four pixels that make the pooled pixel j.
+// square returns the indices of the four pixels that pooled pixel j is computed from.
 func (r *reference) square(side, j int) [4]int {
 	at := 2*(j/(side/2))*side + 2*(j%(side/2))
 	return [4]int{at, at + 1, at + side, at + side + 1}
@@ -160,8 +159,9 @@ func (r *reference) leakyGrad(h float64) float64 {
 	return r.n.config.Slope
 }
 
-// blockBack adds the block's gradients to grads and gives that by its input.
-func (r *reference) blockBack(l block, t taped, dh maps, grads []float64) maps {
+// blockBackward adds the gradients of the parameters to grads and returns the gradient with respect to
+// the input.
+func (r *reference) blockBackward(l block, t blockState, dh maps, grads []float64) maps {
 	gamma := r.param(l.gamma)
 	grad := func(i int) []float64 {
 		p := r.n.params[i]
@@ -204,28 +204,28 @@ func (r *reference) blockBack(l block, t taped, dh maps, grads []float64) maps {
 	return dx
 }
 
-// answer is all that the reference knows of a batch.
-type answer struct {
+// referenceOutcome is the outcome of a step, and values that only the reference computes.
+type referenceOutcome struct {
 	outcome
 	embedding []float64
-	// kink is how close the batch comes to a place where a rounding error picks
-	// another branch: the smallest distance between a maximum and the next number
-	// of its square, and of any number from the leaky ReLU's zero, each in standard
-	// deviations of its channel. Exact ties do not count.
+	// kink is the distance of the batch to the nearest place where a rounding error selects another
+	// branch: the smallest distance between a maximum and the next value of its square, and between
+	// any value and the zero of the leaky ReLU, each in standard deviations of its channel. Exact
+	// ties do not count.
 	kink float64
 }
 
-// run computes the batch, and its gradient when asked to.
-func (r *reference) run(e example, backward bool) answer {
-	n, batch := r.n, len(e.pictures)
+// run computes the outcome of a batch, and its gradient if backward is true.
+func (r *reference) run(e testBatch, backward bool) referenceOutcome {
+	n, batch := r.n, len(e.images)
 	x := newMaps(batch, imaging.Channels, imaging.Size)
-	for b, picture := range e.pictures {
-		for j, v := range picture {
+	for b, image := range e.images {
+		for j, v := range image {
 			x.plane(b, j%imaging.Channels)[j/imaging.Channels] = float64(float32(v) / 255)
 		}
 	}
-	a := answer{kink: math.Inf(1)}
-	blocks := make([]taped, len(n.blocks))
+	a := referenceOutcome{kink: math.Inf(1)}
+	blocks := make([]blockState, len(n.blocks))
 	for i, l := range n.blocks {
 		blocks[i] = r.block(l, x)
 		x = blocks[i].h
@@ -281,7 +281,7 @@ func (r *reference) run(e example, backward bool) answer {
 					dz *= e.mask(b*int(l.out) + o)
 				}
 				if l.activate {
-					// What dropout set to zero has no gradient whatever its sign was.
+					// Elements that dropout set to zero have no gradient, whatever their sign was.
 					dz *= r.leakyGrad(h[b*int(l.out)+o])
 				}
 				dBias[o] += dz
@@ -295,19 +295,21 @@ func (r *reference) run(e example, backward bool) answer {
 	}
 	dx := maps{batch, x.channels, x.side, d}
 	for i, l := range slices.Backward(n.blocks) {
-		dx = r.blockBack(l, blocks[i], dx, a.gradient)
+		dx = r.blockBackward(l, blocks[i], dx, a.gradient)
 	}
 	return a
 }
 
-func (e example) mask(i int) float64 {
+// mask returns the factor by which dropout scales element i.
+func (e testBatch) mask(i int) float64 {
 	if e.dropped[i] {
 		return 0
 	}
 	return float64(float32(1 / keep))
 }
 
-func (r *reference) kink(l block, t taped) float64 {
+// kink returns referenceOutcome.kink for one block.
+func (r *reference) kink(l block, t blockState) float64 {
 	nearest := math.Inf(1)
 	gamma := r.param(l.gamma)
 	for c := range t.h.channels {

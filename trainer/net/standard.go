@@ -7,28 +7,28 @@ import (
 	"fakeart/internal/onnx"
 )
 
-// standard is the layout of the ONNX operator set, [batch, channels, height,
-// width]: it runs wherever ONNX does.
+// standard is the layout of the ONNX operator set, [batch, channels, height, width]. It runs on
+// every platform that ONNX Runtime supports.
 type standard struct {
 	g     *onnx.Graph
 	batch int64
-	made  map[string]onnx.Value // patches, by the pictures' name
+	made  map[string]onnx.Value // patches by the name of the feature maps
 }
 
 func (standard) name() string { return "standard" }
 
-func (l standard) input() pictures {
-	return pictures{
-		l.g.Input("pictures", onnx.Float32, l.batch, imaging.Channels, imaging.Size, imaging.Size),
+func (l standard) input() featureMaps {
+	return featureMaps{
+		l.g.Input("images", onnx.Float32, l.batch, imaging.Channels, imaging.Size, imaging.Size),
 		imaging.Channels, imaging.Size,
 	}
 }
 
-func (l standard) fill(dst []float32, pictures [][]uint8, flip []bool) {
+func (l standard) fill(dst []float32, images [][]uint8, flip []bool) {
 	const plane = imaging.Size * imaging.Size
-	for i, picture := range pictures {
+	for i, image := range images {
 		out := dst[i*imaging.Channels*plane:][:imaging.Channels*plane]
-		imaging.ToTensor(out, picture)
+		imaging.ToTensor(out, image)
 		if flip == nil || !flip[i] {
 			continue
 		}
@@ -38,29 +38,28 @@ func (l standard) fill(dst []float32, pictures [][]uint8, flip []bool) {
 	}
 }
 
-// like gives the value the shape of pictures with the given channels and side.
-func (l standard) like(v onnx.Value, channels, side int64) pictures {
-	return pictures{l.g.Reshape(v, l.batch, channels, side, side), channels, side}
+// like reshapes v to feature maps with the given channels and side.
+func (l standard) like(v onnx.Value, channels, side int64) featureMaps {
+	return featureMaps{l.g.Reshape(v, l.batch, channels, side, side), channels, side}
 }
 
-// scale is scale·x + shift, channel by channel: a convolution that makes one
-// pass where Mul and Add would make two.
+// scale returns scale·x + shift per channel. A convolution needs one pass over the data where Mul
+// and Add would need two.
 func (l standard) scale(x, scale, shift onnx.Value) onnx.Value {
 	channels := x.Dim(1)
 	return l.g.Conv(x, l.g.Reshape(scale, channels, 1, 1, 1), onnx.Window{Group: channels}, shift)
 }
 
-// conv is the product of the weights with the patches of each picture, which
-// the weights' gradient needs as well.
-func (l standard) conv(x pictures, w onnx.Value) pictures {
+// conv multiplies the weights with the patches of each image. convWeight reuses the patches.
+func (l standard) conv(x featureMaps, w onnx.Value) featureMaps {
 	out := w.Dim(0)
 	kernel := l.g.Reshape(l.g.Transpose(l.g.Reshape(w, out, x.channels, 9), 0, 2, 1), out, 9*x.channels)
 	return l.like(l.g.MatMul(kernel, l.patches(x)), out, x.side)
 }
 
-// patches lays the nine shifted copies of the padded pictures side by side:
-// [batch, 9·channels, pixels].
-func (l standard) patches(x pictures) onnx.Value {
+// patches returns the 3×3 neighborhood of each pixel (im2col): the nine shifted copies of the
+// padded images, concatenated to [batch, 9·channels, pixels].
+func (l standard) patches(x featureMaps) onnx.Value {
 	if p, ok := l.made[x.value.Name()]; ok {
 		return p
 	}
@@ -81,34 +80,34 @@ func (l standard) patches(x pictures) onnx.Value {
 	return p
 }
 
-func (l standard) moments(y pictures) (mean, meanSquare onnx.Value) {
+func (l standard) moments(y featureMaps) (mean, meanSquare onnx.Value) {
 	return l.g.ReduceMean(y.value, 0, 2, 3), l.g.ReduceMean(l.g.Mul(y.value, y.value), 0, 2, 3)
 }
 
-func (l standard) pool(y pictures) pictures {
+func (l standard) pool(y featureMaps) featureMaps {
 	p := l.g.MaxPool(y.value, onnx.Window{Kernel: [2]int64{2, 2}, Strides: [2]int64{2, 2}})
-	return pictures{p, y.channels, y.side / 2}
+	return featureMaps{p, y.channels, y.side / 2}
 }
 
-func (l standard) affine(p pictures, scale, shift onnx.Value, slope float64) pictures {
+func (l standard) affine(p featureMaps, scale, shift onnx.Value, slope float64) featureMaps {
 	z := l.scale(p.value, scale, shift)
 	p.value = l.g.LeakyRelu(z, slope)
 	return p
 }
 
-func (l standard) leakyGrad(dh, h pictures, slope float64) pictures {
+func (l standard) leakyGrad(dh, h featureMaps, slope float64) featureMaps {
 	dh.value = l.g.Mul(dh.value, leakyMask(l.g, h.value, slope))
 	return dh
 }
 
-func (l standard) sums(dz, p pictures) (sum, product onnx.Value) {
+func (l standard) sums(dz, p featureMaps) (sum, product onnx.Value) {
 	return l.g.ReduceSum(dz.value, 0, 2, 3), l.g.ReduceSum(l.g.Mul(dz.value, p.value), 0, 2, 3)
 }
 
-// twice is the matrix that repeats each number of a row of n and then the
-// whole row: a row of p times twice is two rows of p doubled in both directions.
-// The product is exact, and a matrix product is several times faster than any
-// operator that broadcasts in the innermost dimensions.
+// twice returns the [n, 4n] matrix that repeats each element of a row of n and then the whole row.
+// Multiplying the rows of p by it doubles p in both directions: one row of p becomes two rows of
+// the result. The product is exact, and a matrix product is several times faster than any operator
+// that broadcasts along the innermost dimensions.
 func (l standard) twice(n int64) onnx.Value {
 	m := make([]float32, n*4*n)
 	for i := range n {
@@ -119,7 +118,7 @@ func (l standard) twice(n int64) onnx.Value {
 	return l.g.Const(m, n, 4*n)
 }
 
-func (l standard) unpool(dz, p, y pictures, k1, k0 onnx.Value) pictures {
+func (l standard) unpool(dz, p, y featureMaps, k1, k0 onnx.Value) featureMaps {
 	g, half := l.g, p.side
 	twice := l.twice(half)
 	rows := func(v onnx.Value, width int64) onnx.Value { return g.Reshape(v, v.Size()/width, width) }
@@ -130,24 +129,24 @@ func (l standard) unpool(dz, p, y pictures, k1, k0 onnx.Value) pictures {
 	share := g.Div(rows(dz.value, half), count)
 	spread := l.like(g.Mul(maxima, up(share)), y.channels, y.side)
 	dense := l.scale(y.value, k1, k0)
-	return pictures{g.Add(spread.value, dense), y.channels, y.side}
+	return featureMaps{g.Add(spread.value, dense), y.channels, y.side}
 }
 
-func (l standard) convInput(dy pictures, w onnx.Value) pictures {
+func (l standard) convInput(dy featureMaps, w onnx.Value) featureMaps {
 	dx := l.g.Conv(dy.value, backwardKernel(l.g, w), onnx.Window{Pads: [4]int64{1, 1, 1, 1}})
-	return pictures{dx, w.Dim(1), dy.side}
+	return featureMaps{dx, w.Dim(1), dy.side}
 }
 
-// backwardKernel turns the kernels of w [out,in,3,3] by half a turn and changes
-// in for out: a convolution with it hands gradients back.
+// backwardKernel rotates the kernels of w [out,in,3,3] by 180° and swaps in and out. A convolution
+// with the result propagates gradients back.
 func backwardKernel(g *onnx.Graph, w onnx.Value) onnx.Value {
 	out, in := w.Dim(0), w.Dim(1)
 	turned := g.Gather(g.Reshape(w, out, in, 9), 2, 8, 7, 6, 5, 4, 3, 2, 1, 0)
 	return g.Reshape(g.Transpose(turned, 1, 0, 2), in, out, 3, 3)
 }
 
-// convWeight is a product for each picture, summed over the batch.
-func (l standard) convWeight(x, dy pictures) onnx.Value {
+// convWeight computes one matrix product per image and sums them over the batch.
+func (l standard) convWeight(x, dy featureMaps) onnx.Value {
 	g, n := l.g, x.side
 	// [batch, 9·in, pixels] · [batch, pixels, out]
 	each := g.MatMul(l.patches(x), g.Transpose(g.Reshape(dy.value, l.batch, dy.channels, n*n), 0, 2, 1))
@@ -160,8 +159,8 @@ func (l standard) convWeight(x, dy pictures) onnx.Value {
 	return g.Reshape(g.Transpose(dw, 2, 1, 0), dy.channels, x.channels, 3, 3)
 }
 
-func (l standard) flatten(h pictures) onnx.Value { return l.g.Flatten(h.value) }
+func (l standard) flatten(h featureMaps) onnx.Value { return l.g.Flatten(h.value) }
 
-func (l standard) unflatten(d onnx.Value, like pictures) pictures {
+func (l standard) unflatten(d onnx.Value, like featureMaps) featureMaps {
 	return l.like(d, like.channels, like.side)
 }

@@ -14,17 +14,17 @@ import (
 	"fakeart/internal/ort"
 )
 
-// pixels is the number of bytes of a picture as it is handed in.
+// pixels is the number of bytes of an input image.
 const pixels = imaging.Size * imaging.Size * imaging.Channels
 
-// The layouts, as a user names them.
+// Values of [TrainerOptions].Layout.
 const (
 	LayoutAuto     = "auto"
 	LayoutStandard = "standard"
 	LayoutBlocked  = "blocked"
 )
 
-// newLayout makes the named layout for a batch.
+// newLayout returns the named layout for a batch size.
 func newLayout(g *onnx.Graph, name string, batch, block int64) layout {
 	if name == LayoutBlocked {
 		return newBlocked(g, batch, block)
@@ -32,21 +32,21 @@ func newLayout(g *onnx.Graph, name string, batch, block int64) layout {
 	return standard{g, batch, map[string]onnx.Value{}}
 }
 
-// stepGraph is a training step. Its inputs and outputs, in this order:
+// stepGraph is the graph of a training step. Its inputs and outputs, in this order:
 //
-//	in   each parameter by its name; params [P], all of them once more; state0 [P]
-//	     and so on; pictures (the layout's); labels [B,1]; dropout [B, first dense]
-//	     (with dropout); rate [1]; epsilon [1]
+//	in   each parameter by its name; params [P], all of them again; state0 [P]
+//	     and so on; images (shape defined by the layout); labels [B,1]; dropout
+//	     [B, first dense] (if the network has dropout); rate [1]; epsilon [1]
 //	out  loss [1]; logit [B,1]; mean [ΣC], variance [ΣC] (biased, of the batch);
-//	     new_params [P]; new_state0 [P] and so on; gradient [P] if asked for
+//	     new_params [P]; new_state0 [P] and so on; gradient [P] if requested
 //
-// The parameters come in twice, over the same memory: one by one for the layers,
-// and as one vector for the optimizer. So nothing needs to be cut or copied.
+// The parameters are passed twice, over the same memory: one by one for the layers, and as one
+// vector for the optimizer. So nothing needs to be sliced or copied.
 type stepGraph struct {
-	graph    *onnx.Graph
-	layout   layout
-	pictures []int64 // shape
-	in, out  []string
+	graph   *onnx.Graph
+	layout  layout
+	images  []int64 // shape
+	in, out []string
 }
 
 func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int64, gradients bool) stepGraph {
@@ -68,7 +68,7 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 	s.layout = newLayout(g, layoutName, b, block)
 	x := s.layout.input()
 	s.in = append(s.in, x.value.Name())
-	s.pictures = x.value.Shape()
+	s.images = x.value.Shape()
 	labels := input("labels", b, 1)
 	var mask onnx.Value
 	if n.dense[0].dropout {
@@ -90,8 +90,8 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 		h = denses[i].result
 	}
 
-	// Binary cross entropy of the logit l and the label t: softplus(l) − t·l; its
-	// gradient by l is sigmoid(l) − t.
+	// Binary cross entropy of the logit l and the label t: softplus(l) − t·l. Its gradient with
+	// respect to l is sigmoid(l) − t.
 	loss := g.ReduceMean(g.Sub(g.Softplus(h), g.Mul(labels, h)), 0)
 	dh := g.Mul(g.Sub(g.Sigmoid(h), labels), g.Scalar(1/float64(batch)))
 
@@ -131,7 +131,7 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 	return s
 }
 
-// vectorName names the weights (k = 0) or one of the optimizer's vectors.
+// vectorName returns the input name of the weights (k = 0) or of an optimizer vector (k > 0).
 func vectorName(k int) string {
 	if k == 0 {
 		return "params"
@@ -139,46 +139,45 @@ func vectorName(k int) string {
 	return fmt.Sprintf("state%d", k-1)
 }
 
-// TrainerOptions says how a Trainer computes.
+// TrainerOptions configures a [Trainer].
 type TrainerOptions struct {
 	Optimizer Optimizer
-	// Layout is auto, standard or blocked; auto takes blocked where the library
-	// and the network allow it.
+	// Layout is LayoutAuto, LayoutStandard or LayoutBlocked. LayoutAuto selects the blocked layout
+	// if ONNX Runtime and the network support it.
 	Layout string
-	// Threads share the work; 0 means all cores.
+	// Threads is the number of threads of a step; 0 means all cores.
 	Threads int
-	// ProfilePrefix asks ONNX Runtime for a profile of the steps of the batch size
-	// that is used first.
+	// ProfilePrefix, if set, makes ONNX Runtime write a profile of the steps of the batch size that
+	// is used first, to a file whose name starts with it.
 	ProfilePrefix string
-	// gradients makes the gradient an output, for tests.
+	// gradients adds the gradient to the outputs, for tests.
 	gradients bool
 }
 
-// Trainer holds weights and optimizer state and makes them learn. Not safe for
-// concurrent use, except that a Batch may be filled while another one is
-// learnt from.
+// Trainer holds weights and optimizer state, and updates them step by step. It is not safe for
+// concurrent use, except that one Batch may be filled while Step uses another.
 type Trainer struct {
 	net     *Network
 	options TrainerOptions
 	layout  string
 	block   int64
 
-	// Two sets of buffers: a step reads the current one and writes the other.
-	sets    [2]*set
-	current int
-	mean    []float32
-	varia   []float32
-	step    int
+	// Two sets of buffers: a step reads sets[current] and writes the other one.
+	sets     [2]*set
+	current  int
+	mean     []float32
+	variance []float32
+	step     int
 
 	programs map[int]*program
 }
 
-// set is the weights and the optimizer's numbers, in Go memory, and the tensors
-// over it that a step reads or writes.
+// set is the weights and the optimizer state, in Go memory, with the tensors over that memory that
+// a step reads or writes.
 type set struct {
-	vectors [][]float32   // weights, then the optimizer's
-	whole   []ortgo.Value // over each of the vectors
-	params  []ortgo.Value // over the stretches of the first that are one parameter each
+	vectors [][]float32   // weights, then optimizer state
+	whole   []ortgo.Value // one tensor per vector
+	params  []ortgo.Value // one tensor per parameter, over the weights
 }
 
 func newSet(n *Network, o Optimizer) (*set, error) {
@@ -186,7 +185,7 @@ func newSet(n *Network, o Optimizer) (*set, error) {
 	view := func(list *[]ortgo.Value, data []float32, shape ...int64) error {
 		v, err := ortgo.NewTensor(ortgo.NewShape(shape...), data)
 		if err != nil {
-			return errors.Join(fmt.Errorf("make tensor %v: %w", shape, err), s.close())
+			return errors.Join(fmt.Errorf("create tensor %v: %w", shape, err), s.close())
 		}
 		*list = append(*list, v)
 		return nil
@@ -218,7 +217,7 @@ func (s *set) close() error {
 	return err
 }
 
-// program is the step for one batch size.
+// program is the compiled step for one batch size.
 type program struct {
 	run   *ort.Program
 	graph stepGraph
@@ -228,10 +227,10 @@ type program struct {
 	rate, epsilon               []float32
 	scalars                     []ortgo.Value
 	gradient                    []float32
-	gradients                   []ortgo.Value // none or one
+	gradients                   []ortgo.Value // empty or one element
 }
 
-// NewTrainer starts from the given weights, which are copied.
+// NewTrainer returns a trainer that starts from a copy of the weights w. The caller must close it.
 func NewTrainer(n *Network, w Weights, o TrainerOptions) (*Trainer, error) {
 	if err := errors.Join(n.check(w), o.Optimizer.check()); err != nil {
 		return nil, err
@@ -249,50 +248,50 @@ func NewTrainer(n *Network, w Weights, o TrainerOptions) (*Trainer, error) {
 			return nil, errors.Join(err, t.Close())
 		}
 	}
-	t.mean, t.varia = make([]float32, n.stats), make([]float32, n.stats)
+	t.mean, t.variance = make([]float32, n.stats), make([]float32, n.stats)
 	return t, t.Restore(State{Weights: w})
 }
 
-// Layout is the layout in use, standard or blocked.
+// Layout returns the layout in use, LayoutStandard or LayoutBlocked.
 func (t *Trainer) Layout() string { return t.layout }
 
-// State is all that a step changes.
+// State is everything that a step changes.
 type State struct {
 	Weights Weights
-	// Optimizer has the optimizer's vectors, each as long as the weights.
+	// Optimizer holds the vectors of the optimizer, each as long as Weights.Params.
 	Optimizer [][]float32
-	// Step counts the steps made.
+	// Step is the number of steps completed.
 	Step int
 }
 
-// State copies the trainer's state.
+// State returns a copy of the state.
 func (t *Trainer) State() State {
 	now := t.sets[t.current]
-	s := State{Weights: Weights{now.vectors[0], t.mean, t.varia}.Clone(), Step: t.step}
+	s := State{Weights: Weights{now.vectors[0], t.mean, t.variance}.Clone(), Step: t.step}
 	for _, v := range now.vectors[1:] {
 		s.Optimizer = append(s.Optimizer, append([]float32(nil), v...))
 	}
 	return s
 }
 
-// Restore sets the trainer to a state, which is copied. Without optimizer
-// vectors these start at zero.
+// Restore sets the state to a copy of s. If s.Optimizer is nil, the optimizer vectors are set to
+// zero. An error leaves the state unchanged.
 func (t *Trainer) Restore(s State) error {
 	if err := t.net.check(s.Weights); err != nil {
 		return err
 	}
 	now := t.sets[t.current]
 	if s.Optimizer != nil && len(s.Optimizer) != len(now.vectors)-1 {
-		return fmt.Errorf("restore training: %d optimizer vectors given, %s has %d", len(s.Optimizer), t.options.Optimizer.Name, len(now.vectors)-1)
+		return fmt.Errorf("restore training: %d optimizer vectors, want %[3]d for %[2]s", len(s.Optimizer), t.options.Optimizer.Name, len(now.vectors)-1)
 	}
 	for _, v := range s.Optimizer {
 		if len(v) != t.net.size {
-			return fmt.Errorf("restore training: an optimizer vector has %d numbers, the network %d", len(v), t.net.size)
+			return fmt.Errorf("restore training: optimizer vector has %d elements, want %d", len(v), t.net.size)
 		}
 	}
 	copy(now.vectors[0], s.Weights.Params)
 	copy(t.mean, s.Weights.Mean)
-	copy(t.varia, s.Weights.Var)
+	copy(t.variance, s.Weights.Var)
 	for i, v := range now.vectors[1:] {
 		clear(v)
 		if s.Optimizer != nil {
@@ -303,17 +302,17 @@ func (t *Trainer) Restore(s State) error {
 	return nil
 }
 
-// Batch is the input of a step. It is tied to its trainer and its size.
+// Batch is the input of a step. It belongs to the trainer that created it and has a fixed size.
 type Batch struct {
-	size     int
-	pictures []float32
-	labels   []float32
-	dropout  []float32
-	values   []ortgo.Value
-	layout   layout
+	size    int
+	images  []float32
+	labels  []float32
+	dropout []float32
+	values  []ortgo.Value
+	layout  layout
 }
 
-// NewBatch makes room for a batch of the given size. The caller closes it.
+// NewBatch allocates a batch of size images. The caller must close it.
 func (t *Trainer) NewBatch(size int) (*Batch, error) {
 	p, err := t.program(size)
 	if err != nil {
@@ -329,7 +328,7 @@ func (t *Trainer) NewBatch(size int) (*Batch, error) {
 			b.values = append(b.values, v)
 		}
 	}
-	add(&b.pictures, p.graph.pictures...)
+	add(&b.images, p.graph.images...)
 	add(&b.labels, int64(size), 1)
 	if d := t.net.dense[0]; d.dropout {
 		add(&b.dropout, int64(size), d.out)
@@ -340,34 +339,35 @@ func (t *Trainer) NewBatch(size int) (*Batch, error) {
 	return b, nil
 }
 
-// Fill sets the batch: pictures are HWC, RGB, 32·32·3 bytes each, as many as the
-// batch's size; labels are 0 or 1; flip says which pictures are mirrored and may
-// be nil. drop is asked for each of the numbers that dropout may drop, in order;
-// keep is the share that it leaves. A network without dropout needs neither.
-func (b *Batch) Fill(pictures [][]uint8, labels []uint8, flip []bool, keep float64, drop func() bool) error {
-	if len(pictures) != b.size || len(labels) != b.size {
-		return fmt.Errorf("fill batch: %d pictures and %d labels for a batch of %d", len(pictures), len(labels), b.size)
+// Fill sets the contents of the batch. The number of images and labels must be the size of the
+// batch. Images are HWC, RGB, 32·32·3 bytes; labels are 0 or 1. flip[i] mirrors image i
+// horizontally; flip may be nil. If the network has dropout, drop is called for each element that
+// dropout may drop, in order, and reports whether to drop it; keep is the fraction that drop keeps
+// on average. Without dropout both are ignored.
+func (b *Batch) Fill(images [][]uint8, labels []uint8, flip []bool, keep float64, drop func() bool) error {
+	if len(images) != b.size || len(labels) != b.size {
+		return fmt.Errorf("fill batch: %d images and %d labels, want %d", len(images), len(labels), b.size)
 	}
-	for i, p := range pictures {
+	for i, p := range images {
 		if len(p) != pixels {
-			return fmt.Errorf("fill batch: picture %d has %d bytes, not %d", i, len(p), pixels)
+			return fmt.Errorf("fill batch: image %d has %d bytes, want %d", i, len(p), pixels)
 		}
 	}
 	for i, l := range labels {
 		if l > 1 {
-			return fmt.Errorf("fill batch: label %d is %d, not 0 or 1", i, l)
+			return fmt.Errorf("fill batch: label %d is %d, want 0 or 1", i, l)
 		}
 	}
 	if flip != nil && len(flip) != b.size {
-		return fmt.Errorf("fill batch: %d flips for a batch of %d", len(flip), b.size)
+		return fmt.Errorf("fill batch: %d flips, want %d", len(flip), b.size)
 	}
 	if len(b.dropout) > 0 && !(keep > 0 && keep <= 1) {
-		return fmt.Errorf("fill batch: keep %v of the numbers, need a share above 0", keep)
+		return fmt.Errorf("fill batch: keep is %v, want more than 0 and at most 1", keep)
 	}
 	if len(b.dropout) > 0 && drop == nil {
-		return errors.New("fill batch: dropout needs a draw")
+		return errors.New("fill batch: the network has dropout, but drop is nil")
 	}
-	b.layout.fill(b.pictures, pictures, flip)
+	b.layout.fill(b.images, images, flip)
 	for i, l := range labels {
 		b.labels[i] = float32(l)
 	}
@@ -381,7 +381,7 @@ func (b *Batch) Fill(pictures [][]uint8, labels []uint8, flip []bool, keep float
 	return nil
 }
 
-// Close frees the batch's tensors.
+// Close frees the tensors of the batch.
 func (b *Batch) Close() error {
 	var err error
 	for _, v := range b.values {
@@ -391,16 +391,16 @@ func (b *Batch) Close() error {
 	return err
 }
 
-// Result is what a step tells of its batch.
+// Result is the outcome of a step.
 type Result struct {
-	// Loss is the mean binary cross entropy before the step.
+	// Loss is the mean binary cross entropy of the batch before the update.
 	Loss float64
-	// Correct counts the pictures on the right side of probability 1/2.
+	// Correct is the number of images classified correctly with a threshold of 1/2.
 	Correct int
 }
 
-// Step learns from a batch at the given learning rate. After an error or a loss
-// that is not finite the weights are those before the step.
+// Step trains on a batch with learning rate lr. After an error, or if the loss is NaN or infinite,
+// the weights are unchanged.
 func (t *Trainer) Step(b *Batch, lr float64) (Result, error) {
 	p, err := t.program(b.size)
 	if err != nil {
@@ -430,19 +430,19 @@ func (t *Trainer) Step(b *Batch, lr float64) (Result, error) {
 		for c := layer.stats; c < layer.stats+int(layer.out); c++ {
 			t.mean[c] += BatchNormMomentum * (p.mean[c] - t.mean[c])
 			unbiased := float32(float64(p.variance[c]) * m / max(m-1, 1))
-			t.varia[c] += BatchNormMomentum * (unbiased - t.varia[c])
+			t.variance[c] += BatchNormMomentum * (unbiased - t.variance[c])
 		}
 	}
 	return r, nil
 }
 
-// program makes the step for a batch size when it is first wanted.
+// program returns the step for a batch size, which it compiles on first use.
 func (t *Trainer) program(batch int) (*program, error) {
 	if p := t.programs[batch]; p != nil {
 		return p, nil
 	}
 	if batch < 1 {
-		return nil, fmt.Errorf("training step: a batch of %d pictures", batch)
+		return nil, fmt.Errorf("training step: batch size is %d, want at least 1", batch)
 	}
 	p := &program{graph: t.net.stepGraph(batch, t.options.Optimizer, t.layout, t.block, t.options.gradients)}
 	data, err := p.graph.graph.Marshal()
@@ -451,8 +451,7 @@ func (t *Trainer) program(batch int) (*program, error) {
 	}
 	options := ort.Options{Threads: t.options.Threads, DenormalsAsZero: true}
 	if len(t.programs) == 0 {
-		// Only one program may keep its threads spinning: others would take the
-		// cores from it.
+		// Only one program may spin its threads: several would take the cores from each other.
 		options.Spin = true
 		options.ProfilePrefix = t.options.ProfilePrefix
 	}
@@ -496,7 +495,7 @@ func (p *program) close() error {
 	return err
 }
 
-// Close frees what the trainer holds; batches are closed on their own.
+// Close frees the resources of the trainer. Batches must be closed separately.
 func (t *Trainer) Close() error {
 	var err error
 	for _, p := range t.programs {
@@ -509,14 +508,14 @@ func (t *Trainer) Close() error {
 	return err
 }
 
-// newTensor makes a tensor over new Go memory.
+// newTensor returns a zeroed tensor and the Go memory that backs it.
 func newTensor(shape ...int64) ([]float32, ortgo.Value, error) {
 	if err := ort.Init(); err != nil {
 		return nil, nil, err
 	}
 	v, err := ortgo.NewEmptyTensor[float32](ortgo.NewShape(shape...))
 	if err != nil {
-		return nil, nil, fmt.Errorf("make tensor %v: %w", shape, err)
+		return nil, nil, fmt.Errorf("create tensor %v: %w", shape, err)
 	}
 	return v.GetData(), v, nil
 }

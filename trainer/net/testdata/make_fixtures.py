@@ -6,9 +6,9 @@ Needs Debian's python3-torch (1.13) and python3-numpy. Run it as
 
     /usr/bin/python3 trainer/net/testdata/make_fixtures.py
 
-Weights, pictures, labels and dropout masks are not stored: they come from a
+Weights, images, labels and dropout masks are not stored: they come from a
 small generator of integers that generator_test.go has as well. Everything is
-computed in float64 from float32 weights and pictures, so that the fixtures are
+computed in float64 from float32 weights and images, so that the fixtures are
 exact to float32's last digit on any machine; PyTorch's own float32 results lie
 around them, as this project's do.
 
@@ -58,7 +58,7 @@ class Streams:
     def draw(self, which, n):
         return draw(10000 * self.seed + which, n)
 
-    def pictures(self, first, count):
+    def images(self, first, count):
         labels = (self.draw(300, first + count) & 1)[first:]
         out = np.empty((count, SIDE, SIDE, COLORS), np.uint8)
         row, column = np.mgrid[0:SIDE, 0:SIDE]
@@ -176,8 +176,8 @@ class Run:
         self.net.train()
 
     def batch(self, first, size):
-        pictures, labels = self.streams.pictures(first, size)
-        x = pictures.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+        images, labels = self.streams.images(first, size)
+        x = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
         return torch.from_numpy(x.astype(np.float64)), torch.from_numpy(labels.astype(np.float64)).reshape(-1, 1)
 
     def loss(self, first, size, step, near=None):
@@ -202,7 +202,7 @@ def gradients(seed, channels, dense, first, size):
     run = Run(seed, channels, dense)
     near = []
     run.loss(first, size, 0, near)
-    clear(near, f"seed {seed}, {size} pictures")
+    clear(near, f"seed {seed}, {size} images")
     return [p.grad.numpy() for p in run.net.flat()], *run.net.statistics()
 
 

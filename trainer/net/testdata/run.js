@@ -2,7 +2,7 @@
 //
 //	node run.js MODEL.onnx INPUT.f32 BATCH
 //
-// INPUT holds the pictures as float32, little endian, [BATCH,3,32,32].
+// INPUT holds the images as float32, little endian, [BATCH,3,32,32].
 const fs = require('node:fs');
 const ort = require('onnxruntime-node');
 
