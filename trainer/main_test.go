@@ -8,6 +8,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,11 +32,14 @@ func trainerContext(ctx context.Context, args ...string) (code int, stdout, stde
 	return code, out.String(), errs.String()
 }
 
-// oneLine fails unless stderr is one line of the program that holds the parts.
+// oneLine fails the test unless stderr is one line of the program that contains the parts. Lines
+// with hints may follow.
 func oneLine(t *testing.T, stderr string, parts ...string) {
 	t.Helper()
-	if !strings.HasPrefix(stderr, "trainer: ") || strings.Count(stderr, "\n") != 1 {
-		t.Errorf("standard error is not one line of the program: %q", stderr)
+	lines := strings.SplitAfter(stderr, "\n")
+	notHint := func(line string) bool { return line != "" && !strings.HasPrefix(line, "hint: ") }
+	if !strings.HasPrefix(stderr, "trainer: ") || !strings.HasSuffix(stderr, "\n") || slices.ContainsFunc(lines[1:], notHint) {
+		t.Errorf("standard error is not one line of the program, or one with hints: %q", stderr)
 	}
 	for _, part := range parts {
 		if !strings.Contains(stderr, part) {

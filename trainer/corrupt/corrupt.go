@@ -42,8 +42,8 @@ var Corruptions = []Corruption{
 }
 
 const (
-	size    = imaging.Size
-	colours = imaging.Channels
+	size   = imaging.Size
+	colors = imaging.Channels
 )
 
 func level(v float64) uint8 { return uint8(math.Round(min(max(v, 0), 255))) }
@@ -72,10 +72,10 @@ func Blur(pixels []uint8, amount float64, _ *rand.Rand) error {
 		from[i] = float64(v)
 	}
 	to := make([]float64, len(pixels))
-	for _, step := range []struct{ along, across int }{{colours, size * colours}, {size * colours, colours}} {
+	for _, step := range []struct{ along, across int }{{colors, size * colors}, {size * colors, colors}} {
 		for line := range size {
 			for at := range size {
-				for c := range colours {
+				for c := range colors {
 					v := 0.0
 					for k, w := range kernel {
 						near := min(max(at+k-radius, 0), size-1)
@@ -106,10 +106,10 @@ func JPEG(pixels []uint8, amount float64, _ *rand.Rand) error {
 	return nil
 }
 
-// Brightness adds amount to the value of the colour model HSV, 1 being white.
+// Brightness adds amount to the value of the color model HSV, 1 being white.
 func Brightness(pixels []uint8, amount float64, _ *rand.Rand) error {
-	for i := 0; i < len(pixels); i += colours {
-		p := pixels[i:][:colours]
+	for i := 0; i < len(pixels); i += colors {
+		p := pixels[i:][:colors]
 		value := float64(max(p[0], p[1], p[2]))
 		brighter := min(value+255*amount, 255)
 		for c := range p {
@@ -125,22 +125,22 @@ func Brightness(pixels []uint8, amount float64, _ *rand.Rand) error {
 
 // Contrast brings each channel nearer to its mean, to amount times the distance.
 func Contrast(pixels []uint8, amount float64, _ *rand.Rand) error {
-	for c := range colours {
+	for c := range colors {
 		mean := 0.0
-		for i := c; i < len(pixels); i += colours {
+		for i := c; i < len(pixels); i += colors {
 			mean += float64(pixels[i]) / (size * size)
 		}
-		for i := c; i < len(pixels); i += colours {
+		for i := c; i < len(pixels); i += colors {
 			pixels[i] = level(mean + amount*(float64(pixels[i])-mean))
 		}
 	}
 	return nil
 }
 
-// Pixelate makes squares of one colour each, of 1/amount pixels.
+// Pixelate makes squares of one color each, of 1/amount pixels.
 func Pixelate(pixels []uint8, amount float64, _ *rand.Rand) error {
 	n := int(size * amount)
-	small := make([]float64, n*n*colours)
+	small := make([]float64, n*n*colors)
 	// How much of pixel i lies in part k of n.
 	share := func(i, k int) float64 {
 		width := float64(size) / float64(n)
@@ -151,8 +151,8 @@ func Pixelate(pixels []uint8, amount float64, _ *rand.Rand) error {
 			for i := y * size / n; i < min((y+1)*size/n+1, size); i++ {
 				for j := x * size / n; j < min((x+1)*size/n+1, size); j++ {
 					w := share(i, y) * share(j, x)
-					for c := range colours {
-						small[(y*n+x)*colours+c] += w * float64(pixels[(i*size+j)*colours+c])
+					for c := range colors {
+						small[(y*n+x)*colors+c] += w * float64(pixels[(i*size+j)*colors+c])
 					}
 				}
 			}
@@ -160,9 +160,9 @@ func Pixelate(pixels []uint8, amount float64, _ *rand.Rand) error {
 	}
 	for y := range size {
 		for x := range size {
-			at := ((2*y+1)*n/(2*size)*n + (2*x+1)*n/(2*size)) * colours
-			for c := range colours {
-				pixels[(y*size+x)*colours+c] = level(small[at+c])
+			at := ((2*y+1)*n/(2*size)*n + (2*x+1)*n/(2*size)) * colors
+			for c := range colors {
+				pixels[(y*size+x)*colors+c] = level(small[at+c])
 			}
 		}
 	}
@@ -178,7 +178,7 @@ func Resize(pixels []uint8, amount float64, _ *rand.Rand) error {
 	draw.BiLinear.Scale(small, small.Bounds(), whole, whole.Bounds(), draw.Src, nil)
 	draw.BiLinear.Scale(whole, whole.Bounds(), small, small.Bounds(), draw.Src, nil)
 	for i := range size * size {
-		copy(pixels[i*colours:][:colours], whole.Pix[4*i:])
+		copy(pixels[i*colors:][:colors], whole.Pix[4*i:])
 	}
 	return nil
 }
@@ -186,7 +186,7 @@ func Resize(pixels []uint8, amount float64, _ *rand.Rand) error {
 func asImage(pixels []uint8) *image.RGBA {
 	img := image.NewRGBA(image.Rect(0, 0, size, size))
 	for i := range size * size {
-		p := pixels[i*colours:]
+		p := pixels[i*colors:]
 		img.SetRGBA(i%size, i/size, color.RGBA{R: p[0], G: p[1], B: p[2], A: 255})
 	}
 	return img

@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// picture is one with edges, a gradient and colours.
+// picture is one with edges, a gradient and colors.
 func picture() []uint8 {
-	p := make([]uint8, size*size*colours)
+	p := make([]uint8, size*size*colors)
 	for y := range size {
 		for x := range size {
-			at := p[(y*size+x)*colours:]
+			at := p[(y*size+x)*colors:]
 			at[0], at[1], at[2] = uint8(40+4*x), uint8(200-3*y), 90
 			if (x/5+y/7)%2 == 0 {
 				at[0], at[2] = 60, 150
@@ -61,7 +61,7 @@ func TestTheSameSeedGivesTheSamePicture(t *testing.T) {
 	}
 }
 
-func TestAPictureOfOneColourKeepsIt(t *testing.T) {
+func TestAPictureOfOneColorKeepsIt(t *testing.T) {
 	for _, c := range Corruptions {
 		switch c.Name {
 		case "noise", "brightness":
@@ -81,8 +81,8 @@ func TestAPictureOfOneColourKeepsIt(t *testing.T) {
 }
 
 func TestCorruptionsDoWhatTheirAmountsSay(t *testing.T) {
-	grey := func(v uint8) []uint8 { return bytes.Repeat([]uint8{v}, size*size*colours) }
-	p := grey(128)
+	gray := func(v uint8) []uint8 { return bytes.Repeat([]uint8{v}, size*size*colors) }
+	p := gray(128)
 	_ = Noise(p, 0.1, rand.New(rand.NewPCG(1, 0)))
 	sum := 0.0
 	for _, v := range p {
@@ -91,7 +91,7 @@ func TestCorruptionsDoWhatTheirAmountsSay(t *testing.T) {
 	if deviation := math.Sqrt(sum/float64(len(p))) / 255; math.Abs(deviation-0.1) > 0.005 {
 		t.Errorf("noise of 0.1 deviates by %.4f", deviation)
 	}
-	p = grey(0)
+	p = gray(0)
 	p[0], p[1], p[2] = 100, 50, 0
 	_ = Brightness(p, 0.2, nil)
 	if p[0] != 151 || p[1] != 76 || p[2] != 0 || p[3] != 51 {
@@ -104,30 +104,30 @@ func TestCorruptionsDoWhatTheirAmountsSay(t *testing.T) {
 	}
 	p = picture()
 	_ = Pixelate(p, 0.5, nil)
-	for i := 0; i < len(p); i += 2 * colours {
-		if !bytes.Equal(p[i:][:colours], p[i+colours:][:colours]) {
-			t.Fatalf("half as many pixels: those at %d differ", i/colours)
+	for i := 0; i < len(p); i += 2 * colors {
+		if !bytes.Equal(p[i:][:colors], p[i+colors:][:colors]) {
+			t.Fatalf("half as many pixels: those at %d differ", i/colors)
 		}
 	}
 	want := 0
-	for _, i := range []int{0, colours, size * colours, (size + 1) * colours} {
+	for _, i := range []int{0, colors, size * colors, (size + 1) * colors} {
 		want += int(picture()[i])
 	}
 	if math.Abs(float64(p[0])-float64(want)/4) > 0.51 {
 		t.Errorf("the first square is %d, its pixels' mean %d/4", p[0], want)
 	}
 	// A point spreads as the normal distribution does: 0.159 of σ=1 in the middle.
-	p = grey(0)
-	p[(16*size+16)*colours] = 255
+	p = gray(0)
+	p[(16*size+16)*colors] = 255
 	_ = Blur(p, 1, nil)
-	if got := p[(16*size+16)*colours]; got < 40 || got > 42 {
+	if got := p[(16*size+16)*colors]; got < 40 || got > 42 {
 		t.Errorf("of a point of 255 there is %d left", got)
 	}
 }
 
 func spread(p []uint8) float64 {
 	var sum, squares, n float64
-	for i := 0; i < len(p); i += colours {
+	for i := 0; i < len(p); i += colors {
 		sum, squares, n = sum+float64(p[i]), squares+float64(p[i])*float64(p[i]), n+1
 	}
 	return math.Sqrt(squares/n - sum*sum/n/n)

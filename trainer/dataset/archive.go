@@ -22,16 +22,16 @@ import (
 	"fakeart/internal/config"
 )
 
-// gatherArchive reads a folder, .zip, .tar or .tar.gz laid out as CIFAKE's archive is:
-// train|test/REAL|FAKE/*, in any case, possibly inside other folders. What kind of archive it is
-// is read from its content. Nothing is unpacked to disk.
+// gatherArchive reads a directory, .zip, .tar or .tar.gz with the layout of the CIFAKE archive:
+// train|test/REAL|FAKE/*, in any case, possibly below other directories. It detects the archive
+// format from the content. Nothing is unpacked to disk.
 func gatherArchive(ctx context.Context, cfg config.Dataset, c *collection, out io.Writer) (Source, error) {
 	if cfg.Path == "" {
-		return Source{}, errors.New("no archive given; set dataset.path to a folder, .zip, .tar or .tar.gz that holds train|test/REAL|FAKE/*")
+		return Source{}, errors.New("dataset.path is empty\nhint: set it to a directory, .zip, .tar or .tar.gz that contains train|test/REAL|FAKE/*")
 	}
 	info, err := os.Stat(cfg.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Source{}, fmt.Errorf("there is no file or folder %s; set dataset.path to a folder, .zip, .tar or .tar.gz", cfg.Path)
+		return Source{}, fmt.Errorf("%s does not exist\nhint: set dataset.path to a directory, .zip, .tar or .tar.gz", cfg.Path)
 	}
 	if err != nil {
 		return Source{}, err
@@ -41,11 +41,11 @@ func gatherArchive(ctx context.Context, cfg config.Dataset, c *collection, out i
 		a.submit = submit
 		switch {
 		case info.IsDir():
-			return a.folder(out)
+			return a.directory(out)
 		case info.Mode().IsRegular():
 			return a.file(out)
 		default:
-			return fmt.Errorf("%s is neither a file nor a folder", cfg.Path)
+			return fmt.Errorf("%s is neither a file nor a directory", cfg.Path)
 		}
 	})
 	if err != nil {
@@ -57,24 +57,24 @@ func gatherArchive(ctx context.Context, cfg config.Dataset, c *collection, out i
 	return Source{Kind: "archive", Path: cfg.Path}, nil
 }
 
-// archive places the members of one archive.
+// archive assigns the files of an archive to splits and classes.
 type archive struct {
 	name   string
 	c      *collection
 	submit func(job) error
-	seen   map[string]bool // keys
-	prefix string          // the folders above train and test, once there was a picture
+	seen   map[string]bool // by location.key
+	prefix string          // path above train and test, set by the first image
 }
 
-// member is one file in an archive.
+// member is a file in an archive.
 type member struct {
-	path    string // as the archive has it
-	size    int64  // as the archive says, -1 if it does not
-	problem string // why it cannot be read, if that is known beforehand
+	path    string // as stored in the archive
+	size    int64  // according to the archive, -1 if unknown
+	problem string // why the file cannot be read, if known in advance
 	open    func() (io.ReadCloser, error)
 }
 
-// isJunk reports whether an operating system left a file or folder of this name.
+// isJunk reports whether a file or directory of this name was created by an operating system.
 func isJunk(name string) bool {
 	if strings.HasPrefix(name, ".") {
 		return true
@@ -84,34 +84,34 @@ func isJunk(name string) bool {
 	})
 }
 
-// visit places one file and hands it to the decoders. It returns an error only if the whole
-// archive is to be refused.
+// visit submits a file for decoding, or rejects it. It returns an error only if the whole archive
+// must be rejected.
 func (a *archive) visit(m member) error {
 	name := path.Clean(strings.ReplaceAll(m.path, `\`, "/")) // some Windows programs write backslashes
 	parts := strings.Split(name, "/")
 	if path.IsAbs(name) || parts[0] == ".." || strings.HasSuffix(parts[0], ":") {
-		return a.c.unreadable(m.path, errors.New("the path leads out of the archive"))
+		return a.c.unreadable(m.path, errors.New("path is outside of the archive"))
 	}
 	if slices.ContainsFunc(parts, isJunk) {
 		return nil
 	}
-	p, err := place(parts)
+	p, err := locate(parts)
 	if err != nil {
 		return err
 	}
 	if p == nil {
-		a.c.refuse(m.path, "not in train|test/REAL|FAKE")
+		a.c.reject(m.path, "not in train|test/REAL|FAKE")
 		return nil
 	}
 	switch {
 	case len(a.seen) == 0:
 		a.prefix = p.prefix
 	case a.prefix != p.prefix:
-		return fmt.Errorf("two data sets in one archive, in %q and in %q; take them apart and give one of them as dataset.path",
+		return fmt.Errorf("the archive contains two datasets, in %q and %q\nhint: extract one of them and set dataset.path to it",
 			path.Join(a.prefix, "."), path.Join(p.prefix, "."))
 	}
 	if a.seen[p.key] {
-		a.c.refuse(m.path, "a file of this path came before")
+		a.c.reject(m.path, "duplicate path")
 		return nil
 	}
 	a.seen[p.key] = true
@@ -138,53 +138,53 @@ func (a *archive) visit(m member) error {
 	return a.submit(job{split: p.split, class: p.class, key: p.key, path: m.path, data: data})
 }
 
-// placed says where in the data set a file belongs.
-type placed struct {
+// location is where a file belongs in the dataset.
+type location struct {
 	prefix string
 	split  int
 	class  uint8
 	key    string
 }
 
-// place finds train|test/REAL|FAKE among the folders of a path. It returns nil for a file that has
-// no place in the layout, and an error for a folder that seems to be meant as one of the four and
-// is not: leaving out a whole class for a slip in its name would be worse than to stop.
-func place(parts []string) (*placed, error) {
+// locate finds train|test/REAL|FAKE in the directories of a path. It returns nil for a file outside
+// of this layout. It returns an error for a directory that looks like a misspelled split or class,
+// because skipping a whole class for a typo would be worse than failing.
+func locate(parts []string) (*location, error) {
 	index := func(names []string, name string) int {
 		return slices.IndexFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
 	}
-	folders := parts[:len(parts)-1]
-	for i := range len(folders) - 1 {
-		split, class := index(splitNames[:], folders[i]), index(classNames[:], folders[i+1])
+	dirs := parts[:len(parts)-1]
+	for i := range len(dirs) - 1 {
+		split, class := index(splitNames[:], dirs[i]), index(classNames[:], dirs[i+1])
 		if split >= 0 && class >= 0 {
-			return &placed{
-				prefix: path.Join(folders[:i]...),
+			return &location{
+				prefix: path.Join(dirs[:i]...),
 				split:  split,
 				class:  uint8(class),
 				key:    path.Join(splitNames[split], classNames[class], path.Join(parts[i+2:]...)),
 			}, nil
 		}
 	}
-	for i, folder := range folders {
-		at := path.Join(folders[:i+1]...)
-		if index(splitNames[:], folder) >= 0 && i+1 < len(folders) {
-			wrong := folders[i+1]
-			return nil, fmt.Errorf("%s: the class folders are REAL and FAKE%s; rename or remove it",
+	for i, dir := range dirs {
+		at := path.Join(dirs[:i+1]...)
+		if index(splitNames[:], dir) >= 0 && i+1 < len(dirs) {
+			wrong := dirs[i+1]
+			return nil, fmt.Errorf("%s: unknown class, want REAL or FAKE\nhint: rename or remove the directory%s",
 				path.Join(at, wrong), didYouMean(at, wrong, classNames[:]))
 		}
-		if index(classNames[:], folder) >= 0 {
+		if index(classNames[:], dir) >= 0 {
 			if i == 0 {
-				return nil, fmt.Errorf("%s is not in a folder train or test; dataset.path must be what holds train/ and test/", at)
+				return nil, fmt.Errorf("%s is not in a directory train or test\nhint: set dataset.path to the directory that contains train/ and test/", at)
 			}
-			wrong := folders[i-1]
-			return nil, fmt.Errorf("%s: the folders above REAL and FAKE are train and test%s; rename or remove it",
-				path.Join(folders[:i]...), didYouMean(path.Join(folders[:i-1]...), wrong, splitNames[:]))
+			wrong := dirs[i-1]
+			return nil, fmt.Errorf("%s: unknown split, want train or test\nhint: rename or remove the directory%s",
+				path.Join(dirs[:i]...), didYouMean(path.Join(dirs[:i-1]...), wrong, splitNames[:]))
 		}
 	}
 	return nil, nil
 }
 
-// didYouMean names the folder that a wrong one may be meant as, if it is only a few letters off.
+// didYouMean suggests the correct path of a misspelled directory if at most two letters differ.
 func didYouMean(above, wrong string, names []string) string {
 	for _, name := range names {
 		if levenshtein.ComputeDistance(strings.ToLower(wrong), strings.ToLower(name)) <= 2 {
@@ -194,15 +194,16 @@ func didYouMean(above, wrong string, names []string) string {
 	return ""
 }
 
-// complete refuses an archive that lacks a split or a class.
+// complete returns an error if a split or a class is missing.
 func (a *archive) complete() error {
 	if len(a.seen) == 0 {
-		return fmt.Errorf("%s holds no picture in train|test/REAL|FAKE; is dataset.path what holds train/ and test/?", a.name)
+		return fmt.Errorf("%s contains no images in train|test/REAL|FAKE\nhint: set dataset.path to the directory or archive that contains train/ and test/", a.name)
 	}
 	return a.c.complete(a.name)
 }
 
-// complete refuses data without pictures of each class in each split.
+// complete sorts the collection and returns an error unless each split has images of each class.
+// name is the name of the source in errors.
 func (c *collection) complete(name string) error {
 	c.sort()
 	for split, splitName := range splitNames {
@@ -210,23 +211,23 @@ func (c *collection) complete(name string) error {
 			if c.count(split, uint8(class)) > 0 {
 				continue
 			}
-			folder := splitName + "/" + className
-			for _, r := range c.refused {
-				if strings.Contains(strings.ToLower(r.Path), strings.ToLower(folder)+"/") {
-					return fmt.Errorf("%s has no readable picture in %s, where %s is %s", name, folder, r.Path, r.Reason)
+			dir := splitName + "/" + className
+			for _, r := range c.rejected {
+				if strings.Contains(strings.ToLower(r.Path), strings.ToLower(dir)+"/") {
+					return fmt.Errorf("%s has no readable images in %s; for example %s: %s", name, dir, r.Path, r.Reason)
 				}
 			}
 			if len(c.splits[split]) == 0 {
-				return fmt.Errorf("%s has no pictures in %s; both splits are needed, each with REAL and FAKE", name, splitName)
+				return fmt.Errorf("%s has no images in %s; both splits need images of REAL and FAKE", name, splitName)
 			}
-			return fmt.Errorf("%s has no pictures in %s; both classes are needed", name, folder)
+			return fmt.Errorf("%s has no images in %s; both splits need images of REAL and FAKE", name, dir)
 		}
 	}
 	return nil
 }
 
-// folder reads the pictures below a folder.
-func (a *archive) folder(out io.Writer) error {
+// directory reads the images in a directory and its subdirectories.
+func (a *archive) directory(out io.Writer) error {
 	var files []string
 	var walk func(rel string, above []fs.FileInfo) error
 	walk = func(rel string, above []fs.FileInfo) error {
@@ -234,14 +235,14 @@ func (a *archive) folder(out io.Writer) error {
 		switch {
 		case err != nil && rel == "":
 			return err
-		case err != nil: // such as a link to nowhere
-			a.c.refuse(filepath.ToSlash(rel), err.Error())
+		case err != nil: // for example a dangling link
+			a.c.reject(filepath.ToSlash(rel), err.Error())
 			return nil
 		case !info.IsDir():
 			files = append(files, rel)
 			return nil
 		case slices.ContainsFunc(above, func(i fs.FileInfo) bool { return os.SameFile(i, info) }):
-			a.c.refuse(filepath.ToSlash(rel), "a link to a folder that it is in")
+			a.c.reject(filepath.ToSlash(rel), "link to a parent directory")
 			return nil
 		}
 		entries, err := os.ReadDir(filepath.Join(a.name, rel))
@@ -266,7 +267,7 @@ func (a *archive) folder(out io.Writer) error {
 	for _, rel := range files {
 		m := member{path: filepath.ToSlash(rel), size: -1, open: func() (io.ReadCloser, error) {
 			file := filepath.Join(a.name, rel)
-			// Opening a named pipe would wait for somebody to write to it.
+			// Opening a named pipe would block until another process writes to it.
 			if info, err := os.Stat(file); err != nil {
 				return nil, err
 			} else if !info.Mode().IsRegular() {
@@ -282,7 +283,7 @@ func (a *archive) folder(out io.Writer) error {
 	return nil
 }
 
-// file reads the pictures of an archive file.
+// file reads the images in an archive file.
 func (a *archive) file(out io.Writer) error {
 	f, err := os.Open(a.name)
 	if err != nil {
@@ -294,7 +295,7 @@ func (a *archive) file(out io.Writer) error {
 		return err
 	}
 	if info.Size() == 0 {
-		return fmt.Errorf("%s is an empty file", a.name)
+		return fmt.Errorf("%s is empty", a.name)
 	}
 	head := make([]byte, 512)
 	n, err := f.ReadAt(head, 0)
@@ -322,23 +323,24 @@ func (a *archive) file(out io.Writer) error {
 			return &brokenArchiveError{a.name, err}
 		}
 		if archiveKind(head) != "tar" {
-			return fmt.Errorf("%s is compressed with gzip but holds no tar archive", a.name)
+			return fmt.Errorf("%s is compressed with gzip but does not contain a tar archive", a.name)
 		}
 		return a.tar(unzipped)
 	case "tar":
 		return a.tar(stream)
 	case "":
-		return fmt.Errorf("%s is no .zip, .tar or .tar.gz archive (it begins with %q)", a.name, head[:min(len(head), 16)])
+		return fmt.Errorf("%s is not a .zip, .tar or .tar.gz archive (it starts with %q)", a.name, head[:min(len(head), 16)])
 	default:
-		return fmt.Errorf("%s is a %s file; unpack it, or pack it as .zip, .tar or .tar.gz", a.name, kind)
+		return fmt.Errorf("%s is a %s file, which is not supported\nhint: unpack it, or repack it as .zip, .tar or .tar.gz", a.name, kind)
 	}
 }
 
-// archiveKind tells from the first 512 bytes what a file is, "" if it does not know.
+// archiveKind detects the format of a file from its first 512 bytes. It returns "" if the format is
+// unknown.
 func archiveKind(head []byte) string {
 	for _, k := range []struct{ magic, kind string }{
 		{"PK\x03\x04", "zip"},
-		{"PK\x05\x06", "zip"}, // one without members
+		{"PK\x05\x06", "zip"}, // an empty archive
 		{"\x1f\x8b", "gzip"},
 		{"7z\xbc\xaf\x27\x1c", "7-Zip"},
 		{"Rar!\x1a\x07", "RAR"},
@@ -351,28 +353,28 @@ func archiveKind(head []byte) string {
 			return k.kind
 		}
 	}
-	// Tar has no magic that every writer sets, but a checksum over its first header.
+	// Not every tar writer sets a magic number, but the first header always has a checksum.
 	if _, err := tar.NewReader(bytes.NewReader(head)).Next(); err == nil || bytes.HasPrefix(head[min(len(head), 257):], []byte("ustar")) {
 		return "tar"
 	}
 	return ""
 }
 
-// brokenArchiveError is an error of the archive itself, not of one picture in it.
+// brokenArchiveError is an error of the archive itself, not of one file in it.
 type brokenArchiveError struct {
 	name string
 	err  error
 }
 
 func (e *brokenArchiveError) Error() string {
-	return fmt.Sprintf("%s is cut short or damaged (%v); copy or download it again", e.name, e.err)
+	return fmt.Sprintf("%s is truncated or damaged: %v\nhint: copy or download it again", e.name, e.err)
 }
 
 func (e *brokenArchiveError) Unwrap() error { return e.err }
 
 func (a *archive) zip(f *os.File, size int64, out io.Writer) error {
 	z, err := zip.NewReader(f, size)
-	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // visit refuses such paths itself
+	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // visit rejects such paths
 		return &brokenArchiveError{a.name, err}
 	}
 	bar := newProgress(out, "files read", int64(len(z.File)), unitFiles)
@@ -406,13 +408,14 @@ func (a *archive) tar(stream io.Reader) error {
 	for {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			// What follows the tar archive is read as well: gzip's checksum stands at its end.
+			// Read what follows the tar archive as well, because the checksum of gzip is at its
+			// end.
 			if _, err := io.Copy(io.Discard, r); err != nil {
 				return &brokenArchiveError{a.name, err}
 			}
-			// archive/tar takes the end of the file between two members for the end of the archive.
+			// archive/tar mistakes an end of file between two members for the end of the archive.
 			if r.zeros < 512 {
-				return &brokenArchiveError{a.name, errors.New("its end mark is missing")}
+				return &brokenArchiveError{a.name, errors.New("the end marker is missing")}
 			}
 			return nil
 		}
@@ -420,7 +423,8 @@ func (a *archive) tar(stream io.Reader) error {
 			return &brokenArchiveError{a.name, err}
 		}
 		m := member{path: h.Name, size: h.Size, open: func() (io.ReadCloser, error) {
-			// An error while reading is the archive's, for a tar member has no format of its own.
+			// A read error is an error of the archive, because a tar member has no encoding of its
+			// own.
 			return io.NopCloser(tarMember{t, a.name}), nil
 		}}
 		switch h.Typeflag {
@@ -436,6 +440,7 @@ func (a *archive) tar(stream io.Reader) error {
 	}
 }
 
+// tarMember turns read errors into brokenArchiveError.
 type tarMember struct {
 	r    io.Reader
 	name string
@@ -449,7 +454,7 @@ func (m tarMember) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// progressReader counts what is read.
+// progressReader reports the bytes read to a progress bar.
 type progressReader struct {
 	r   io.Reader
 	bar *progress
@@ -461,7 +466,7 @@ func (p *progressReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// zeroTail counts the zero bytes that stand last in what was read.
+// zeroTail counts the trailing zero bytes of the data read so far.
 type zeroTail struct {
 	r     io.Reader
 	zeros int

@@ -24,7 +24,7 @@ import (
 	"fakeart/internal/config"
 )
 
-// pngOf draws a picture as a PNG file.
+// pngOf draws an image and encodes it as PNG.
 func pngOf(tb testing.TB, class uint8, index int) []byte {
 	tb.Helper()
 	var d drawing
@@ -42,7 +42,8 @@ func pngOf(tb testing.TB, class uint8, index int) []byte {
 	return buf.Bytes()
 }
 
-// layout is a small data set as files by path: three pictures of each class to train, two to test.
+// layout returns the files of a small dataset by path: three images of each class for training, two
+// for testing.
 func layout(tb testing.TB) map[string][]byte {
 	files := map[string][]byte{}
 	for class, name := range classNames {
@@ -56,7 +57,7 @@ func layout(tb testing.TB) map[string][]byte {
 	return files
 }
 
-// shuffled returns the paths in an order that is neither sorted nor the same for each seed.
+// shuffled returns the paths in an order that depends on the seed and is not sorted.
 func shuffled(files map[string][]byte, seed uint64) []string {
 	names := slices.Sorted(maps.Keys(files))
 	rand.New(rand.NewPCG(seed, 1)).Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
@@ -153,6 +154,16 @@ func renamed(files map[string][]byte, name func(string) string) map[string][]byt
 	return all
 }
 
+// checkLines fails the test if a line of the error, except for the first one, is not a hint.
+func checkLines(t *testing.T, err error) {
+	t.Helper()
+	for _, line := range strings.Split(err.Error(), "\n")[1:] {
+		if !strings.HasPrefix(line, "hint: ") {
+			t.Errorf("error has a line that is not a hint: %q", line)
+		}
+	}
+}
+
 func prepareArchive(path, dir string, strict bool) (*Manifest, error) {
 	return Prepare(context.Background(), config.Dataset{Name: "archive", Path: path, Dir: dir, Strict: strict}, io.Discard)
 }
@@ -162,21 +173,21 @@ func TestTheSamePicturesGiveTheSameFilesWhateverTheyArePackedIn(t *testing.T) {
 	var want map[string][]byte
 	var digest string
 	for _, source := range []struct{ name, path string }{
-		{"a folder", asFolder(t, files)},
-		{"a zip", asFile(t, "a.zip", zipped(t, files))},
-		{"a tar", asFile(t, "a.tar", tarred(t, files))},
-		{"a tar.gz", asFile(t, "a.tar.gz", gzipped(t, tarred(t, files)))},
-		{"a zip that is called .tar", asFile(t, "b.tar", zipped(t, files))},
-		{"a tar.gz without extension", asFile(t, "archive", gzipped(t, tarred(t, files)))},
-		{"a folder in a folder", asFolder(t, renamed(files, func(s string) string { return "more/cifake/" + s }))},
-		{"a zip with a folder on top", asFile(t, "c.zip", zipped(t, renamed(files, func(s string) string { return "cifake/" + s })))},
-		{"a tar of .", asFile(t, "c.tar", tarred(t, renamed(files, func(s string) string { return "./" + s })))},
-		{"lower-case class names", asFolder(t, renamed(files, strings.ToLower))},
-		{"upper-case split names", asFolder(t, renamed(files, func(s string) string {
+		{"directory", asFolder(t, files)},
+		{"zip", asFile(t, "a.zip", zipped(t, files))},
+		{"tar", asFile(t, "a.tar", tarred(t, files))},
+		{"tar_gz", asFile(t, "a.tar.gz", gzipped(t, tarred(t, files)))},
+		{"zip_named_tar", asFile(t, "b.tar", zipped(t, files))},
+		{"tar_gz_without_extension", asFile(t, "archive", gzipped(t, tarred(t, files)))},
+		{"nested_directory", asFolder(t, renamed(files, func(s string) string { return "more/cifake/" + s }))},
+		{"zip_nested_directory", asFile(t, "c.zip", zipped(t, renamed(files, func(s string) string { return "cifake/" + s })))},
+		{"tar_of_current_directory", asFile(t, "c.tar", tarred(t, renamed(files, func(s string) string { return "./" + s })))},
+		{"lower_case_class", asFolder(t, renamed(files, strings.ToLower))},
+		{"upper_case_split", asFolder(t, renamed(files, func(s string) string {
 			return strings.NewReplacer("train", "TRAIN", "test", "Test").Replace(s)
 		}))},
-		{"backslashes in a zip", asFile(t, "d.zip", zipped(t, renamed(files, func(s string) string { return strings.ReplaceAll(s, "/", `\`) })))},
-		{"what operating systems leave", asFolder(t, with(files, map[string][]byte{
+		{"zip_backslashes", asFile(t, "d.zip", zipped(t, renamed(files, func(s string) string { return strings.ReplaceAll(s, "/", `\`) })))},
+		{"junk_files", asFolder(t, with(files, map[string][]byte{
 			"__MACOSX/train/REAL/._0000.png": []byte("x"), "train/REAL/.DS_Store": []byte("x"), "train/FAKE/Thumbs.db": []byte("x"),
 		}))},
 	} {
@@ -187,7 +198,7 @@ func TestTheSamePicturesGiveTheSameFilesWhateverTheyArePackedIn(t *testing.T) {
 				t.Fatal(err)
 			}
 			if len(m.Rejected) > 0 {
-				t.Errorf("refused: %v", m.Rejected)
+				t.Errorf("rejected %v, want nothing", m.Rejected)
 			}
 			got := map[string][]byte{}
 			for name := range m.Files {
@@ -202,10 +213,10 @@ func TestTheSamePicturesGiveTheSameFilesWhateverTheyArePackedIn(t *testing.T) {
 				}
 			}
 			if !maps.EqualFunc(got, want, bytes.Equal) {
-				t.Error("the files differ from those of the folder")
+				t.Error("files differ from those of the directory")
 			}
 			if m.Digest() != digest {
-				t.Error("the digest differs from that of the folder")
+				t.Error("digest differs from that of the directory")
 			}
 		})
 	}
@@ -225,27 +236,27 @@ func TestPicturesGetTheLabelOfTheirFolder(t *testing.T) {
 	for i, label := range []uint8{Fake, Fake, Fake, Real, Real, Real} { // train/FAKE sorts before train/REAL
 		d.draw(want, 7, 0, label, i%3)
 		if s.Labels[i] != label || !bytes.Equal(s.Image(i), want) {
-			t.Errorf("picture %d is not number %d of class %d, or has another label: %d", i, i%3, label, s.Labels[i])
+			t.Errorf("image %d is not image %d of class %d, or has label %d", i, i%3, label, s.Labels[i])
 		}
 	}
 }
 
-func TestWhatCannotBeReadIsNamedAndLeftOut(t *testing.T) {
+func TestPrepare_ArchiveUnreadableFiles(t *testing.T) {
 	good := layout(t)
-	whole := good["train/REAL/0000.png"]
-	spoilt := with(good, map[string][]byte{
-		"train/REAL/cut.png":    whole[:len(whole)/2],
+	valid := good["train/REAL/0000.png"]
+	files := with(good, map[string][]byte{
+		"train/REAL/cut.png":    valid[:len(valid)/2],
 		"train/REAL/empty.png":  {},
 		"train/FAKE/notes.txt":  []byte("these are the fakes"),
 		"test/FAKE/page.jpg":    []byte("<!DOCTYPE html><html>404</html>"),
-		"README.md":             []byte("a file beside the pictures"),
+		"README.md":             []byte("a file next to the images"),
 		"train/list.csv":        []byte("a,b"),
 		"train/REAL/large.tiff": append([]byte("II*\x00"), make([]byte, 64)...),
 	})
 	for name, path := range map[string]string{
-		"folder": asFolder(t, spoilt),
-		"zip":    asFile(t, "a.zip", zipped(t, spoilt)),
-		"tar":    asFile(t, "a.tar", tarred(t, spoilt)),
+		"directory": asFolder(t, files),
+		"zip":       asFile(t, "a.zip", zipped(t, files)),
+		"tar":       asFile(t, "a.tar", tarred(t, files)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
@@ -253,31 +264,31 @@ func TestWhatCannotBeReadIsNamedAndLeftOut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var refused []string
+			var rejected []string
 			for _, r := range m.Rejected {
-				refused = append(refused, r.Path)
+				rejected = append(rejected, r.Path)
 				if r.Reason == "" {
-					t.Errorf("%s is refused without a reason", r.Path)
+					t.Errorf("%s is rejected without a reason", r.Path)
 				}
 			}
 			want := []string{
 				"README.md", "test/FAKE/page.jpg", "train/FAKE/notes.txt", "train/REAL/cut.png",
 				"train/REAL/empty.png", "train/REAL/large.tiff", "train/list.csv",
 			}
-			if !slices.Equal(refused, want) {
-				t.Errorf("refused %q, want %q", refused, want)
+			if !slices.Equal(rejected, want) {
+				t.Errorf("rejected %q, want %q", rejected, want)
 			}
 			if m.Splits[Train]["REAL"] != 3 || m.Splits[Test]["FAKE"] != 2 {
-				t.Errorf("counts %v, want 3 and 2 of each class", m.Splits)
+				t.Errorf("counts = %v, want 3 and 2 of each class", m.Splits)
 			}
 			if _, err := prepareArchive(path, filepath.Join(t.TempDir(), "d"), true); err == nil || !strings.Contains(err.Error(), "dataset.strict") {
-				t.Errorf("strict: %v, want an error that names dataset.strict", err)
+				t.Errorf("strict: error = %v, want dataset.strict", err)
 			}
 		})
 	}
 }
 
-func TestAnArchiveThatIsNoDataSetIsRefused(t *testing.T) {
+func TestPrepare_ArchiveErrors(t *testing.T) {
 	good := layout(t)
 	without := func(part string) map[string][]byte {
 		return renamed(good, func(s string) string {
@@ -294,7 +305,7 @@ func TestAnArchiveThatIsNoDataSetIsRefused(t *testing.T) {
 		all := maps.Clone(good)
 		for name := range all {
 			if strings.Contains(name, part) {
-				all[name] = []byte("no picture")
+				all[name] = []byte("not an image")
 			}
 		}
 		return all
@@ -311,71 +322,69 @@ func TestAnArchiveThatIsNoDataSetIsRefused(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		path string
-		want []string // the error says all of these
+		want []string // substrings of the error
 	}{
-		{"no path", "", []string{"dataset.path"}},
-		{"a path where nothing is", filepath.Join(t.TempDir(), "cifake.zip"), []string{"cifake.zip", "dataset.path"}},
-		{"an empty file", asFile(t, "e.zip", nil), []string{"e.zip", "empty"}},
-		{"a zip without members", asFile(t, "n.zip", zipped(t, nil)), []string{"holds no picture"}},
-		{"a folder without pictures", t.TempDir(), []string{"holds no picture"}},
-		{"a class folder misspelt", asFolder(t, move("train/REAL", "train/REALS")), []string{"train/REALS", "(did you mean train/REAL?)"}},
-		{"another class folder misspelt", asFolder(t, move("test/FAKE", "test/fakes")), []string{"test/fakes", "(did you mean test/FAKE?)"}},
-		{"a split folder misspelt", asFile(t, "a.zip", zipped(t, move("train/", "trian/"))), []string{"trian", "(did you mean train?)"}},
-		{"the train folder itself", filepath.Join(asFolder(t, good), "train"), []string{"not in a folder train or test"}},
-		{"no test split", asFolder(t, without("test/")), []string{"no pictures in test"}},
-		{"an empty test split", emptyDirs, []string{"no pictures in test"}},
-		{"no FAKE to train with", asFolder(t, without("train/FAKE")), []string{"no pictures in train/FAKE"}},
-		{"a class of which nothing can be read", asFolder(t, broken("test/REAL")), []string{"no readable picture in test/REAL", "test/REAL/0000.png"}},
-		{"a zip cut short", asFile(t, "cut.zip", goodZip[:len(goodZip)*2/3]), []string{"cut.zip", "cut short or damaged"}},
-		{"a tar cut short in a picture", asFile(t, "cut.tar", goodTar[:len(goodTar)/2+100]), []string{"cut.tar", "cut short or damaged"}},
-		{"a tar cut short between two pictures", asFile(t, "cut2.tar", goodTar[:len(goodTar)-1024]), []string{"cut2.tar", "cut short or damaged"}},
-		{"a tar.gz cut short", asFile(t, "cut.tgz", goodGz[:len(goodGz)-100]), []string{"cut.tgz", "cut short or damaged"}},
-		{"a tar.gz with its checksum cut off", asFile(t, "cut2.tgz", goodGz[:len(goodGz)-6]), []string{"cut2.tgz", "cut short or damaged"}},
-		{"gzip without tar in it", asFile(t, "a.gz", gzipped(t, []byte("hello"))), []string{"a.gz", "no tar archive"}},
-		{"7-Zip", asFile(t, "a.7z", []byte("7z\xbc\xaf\x27\x1c and more")), []string{"7-Zip", ".tar.gz"}},
-		{"a web page in place of the zip", asFile(t, "page.zip", []byte("<!DOCTYPE html>")), []string{"page.zip"}},
-		{"a text file", asFile(t, "notes.txt", []byte("hello there")), []string{"notes.txt", "hello there"}},
-		{"two data sets in one", asFolder(t, with(renamed(good, func(s string) string { return "a/" + s }), renamed(good, func(s string) string { return "b/" + s }))), []string{"two data sets", `"a"`, `"b"`}},
+		{"no_path", "", []string{"dataset.path"}},
+		{"missing_file", filepath.Join(t.TempDir(), "cifake.zip"), []string{"cifake.zip", "dataset.path"}},
+		{"empty_file", asFile(t, "e.zip", nil), []string{"e.zip", "empty"}},
+		{"empty_zip", asFile(t, "n.zip", zipped(t, nil)), []string{"contains no images"}},
+		{"empty_directory", t.TempDir(), []string{"contains no images"}},
+		{"misspelled_class_in_train", asFolder(t, move("train/REAL", "train/REALS")), []string{"train/REALS", "(did you mean train/REAL?)"}},
+		{"misspelled_class_in_test", asFolder(t, move("test/FAKE", "test/fakes")), []string{"test/fakes", "(did you mean test/FAKE?)"}},
+		{"misspelled_split", asFile(t, "a.zip", zipped(t, move("train/", "trian/"))), []string{"trian", "(did you mean train?)"}},
+		{"path_is_train_directory", filepath.Join(asFolder(t, good), "train"), []string{"not in a directory train or test"}},
+		{"no_test_split", asFolder(t, without("test/")), []string{"no images in test"}},
+		{"empty_test_split", emptyDirs, []string{"no images in test"}},
+		{"no_FAKE_in_train", asFolder(t, without("train/FAKE")), []string{"no images in train/FAKE"}},
+		{"class_unreadable", asFolder(t, broken("test/REAL")), []string{"no readable images in test/REAL", "test/REAL/0000.png"}},
+		{"truncated_zip", asFile(t, "cut.zip", goodZip[:len(goodZip)*2/3]), []string{"cut.zip", "truncated or damaged"}},
+		{"truncated_tar_in_file", asFile(t, "cut.tar", goodTar[:len(goodTar)/2+100]), []string{"cut.tar", "truncated or damaged"}},
+		{"truncated_tar_between_files", asFile(t, "cut2.tar", goodTar[:len(goodTar)-1024]), []string{"cut2.tar", "truncated or damaged"}},
+		{"truncated_tar_gz", asFile(t, "cut.tgz", goodGz[:len(goodGz)-100]), []string{"cut.tgz", "truncated or damaged"}},
+		{"truncated_tar_gz_checksum", asFile(t, "cut2.tgz", goodGz[:len(goodGz)-6]), []string{"cut2.tgz", "truncated or damaged"}},
+		{"gzip_without_tar", asFile(t, "a.gz", gzipped(t, []byte("hello"))), []string{"a.gz", "does not contain a tar archive"}},
+		{"seven_zip", asFile(t, "a.7z", []byte("7z\xbc\xaf\x27\x1c and more")), []string{"7-Zip", ".tar.gz"}},
+		{"html_named_zip", asFile(t, "page.zip", []byte("<!DOCTYPE html>")), []string{"page.zip"}},
+		{"text_file", asFile(t, "notes.txt", []byte("hello there")), []string{"notes.txt", "hello there"}},
+		{"two_datasets", asFolder(t, with(renamed(good, func(s string) string { return "a/" + s }), renamed(good, func(s string) string { return "b/" + s }))), []string{"two datasets", `"a"`, `"b"`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
 			_, err := prepareArchive(test.path, dir, false)
 			if err == nil {
-				t.Fatal("no error")
+				t.Fatal("error = nil")
 			}
 			t.Log(err)
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("error %q does not say %q", err, want)
+					t.Errorf("error = %q, want %q in it", err, want)
 				}
 			}
-			if strings.Contains(err.Error(), "\n") {
-				t.Error("the error has more than one line")
-			}
+			checkLines(t, err)
 			if entries, _ := os.ReadDir(filepath.Dir(dir)); len(entries) > 0 {
-				t.Errorf("it left %v", entries)
+				t.Errorf("left behind: %v", entries)
 			}
 		})
 	}
 }
 
-func TestMembersOfAZipThatLieAreRefused(t *testing.T) {
+func TestPrepare_InvalidZipMembers(t *testing.T) {
 	good := layout(t)
-	picture := pngOf(t, Real, 50)
+	image := pngOf(t, Real, 50)
 	stored := func(name string, size uint64, sum uint32) zip.FileHeader {
 		return zip.FileHeader{
 			Name: name, Method: zip.Store, CRC32: sum, Extra: nil,
-			CompressedSize64: uint64(len(picture)), UncompressedSize64: size,
+			CompressedSize64: uint64(len(image)), UncompressedSize64: size,
 		}
 	}
-	sum := crc32.ChecksumIEEE(picture)
-	badSum := stored("train/REAL/sum.png", uint64(len(picture)), sum+1)
+	sum := crc32.ChecksumIEEE(image)
+	badSum := stored("train/REAL/sum.png", uint64(len(image)), sum+1)
 	huge := stored("train/REAL/huge.png", 1<<40, sum)
-	unknown := stored("train/REAL/unknown.png", uint64(len(picture)), sum)
+	unknown := stored("train/REAL/unknown.png", uint64(len(image)), sum)
 	unknown.Method = 99
-	encrypted := stored("train/REAL/encrypted.png", uint64(len(picture)), sum)
+	encrypted := stored("train/REAL/encrypted.png", uint64(len(image)), sum)
 	encrypted.Flags = 1
-	link := stored("train/REAL/link.png", uint64(len(picture)), sum)
+	link := stored("train/REAL/link.png", uint64(len(image)), sum)
 	link.SetMode(os.ModeSymlink | 0o777)
 
 	var buf bytes.Buffer
@@ -389,19 +398,19 @@ func TestMembersOfAZipThatLieAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Write(picture); err != nil {
+		if _, err := w.Write(image); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, name := range []string{"../train/REAL/up.png", "/train/REAL/root.png", "C:/train/REAL/drive.png", "train/../../train/REAL/out.png"} {
 		w, _ := z.Create(name)
-		_, _ = w.Write(picture)
+		_, _ = w.Write(image)
 	}
-	// A small member that unpacks to more than any picture has, and does not say so.
+	// A small member that unpacks to more than maxFile without announcing it.
 	w, _ := z.Create("train/REAL/bomb.png")
 	_, _ = w.Write(make([]byte, maxFile+1))
-	w, _ = z.Create("train/REAL/0000.png") // a second of this name
-	_, _ = w.Write(picture)
+	w, _ = z.Create("train/REAL/0000.png") // a duplicate name
+	_, _ = w.Write(image)
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -422,23 +431,23 @@ func TestMembersOfAZipThatLieAreRefused(t *testing.T) {
 		"train/REAL/unknown.png":   "unsupported compression",
 		"train/REAL/encrypted.png": "encrypted",
 		"train/REAL/link.png":      "not a regular file",
-		"../train/REAL/up.png":     "out of the archive",
-		"/train/REAL/root.png":     "out of the archive",
-		"C:/train/REAL/drive.png":  "out of the archive",
+		"../train/REAL/up.png":     "outside of the archive",
+		"/train/REAL/root.png":     "outside of the archive",
+		"C:/train/REAL/drive.png":  "outside of the archive",
 
-		"train/../../train/REAL/out.png": "out of the archive",
-		"train/REAL/0000.png":            "came before",
+		"train/../../train/REAL/out.png": "outside of the archive",
+		"train/REAL/0000.png":            "duplicate path",
 	} {
 		if !strings.Contains(reasons[path], want) {
-			t.Errorf("%s: refused for %q, want %q", path, reasons[path], want)
+			t.Errorf("%s: rejected with reason %q, want %q", path, reasons[path], want)
 		}
 	}
 	if m.Splits[Train]["REAL"] != 3 {
-		t.Errorf("%d REAL pictures, want 3", m.Splits[Train]["REAL"])
+		t.Errorf("%d REAL images, want 3", m.Splits[Train]["REAL"])
 	}
 }
 
-func TestLinksInAFolder(t *testing.T) {
+func TestPrepare_SymbolicLinks(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("symbolic links need a privilege on Windows")
 	}
@@ -447,7 +456,7 @@ func TestLinksInAFolder(t *testing.T) {
 	for link, target := range map[string]string{
 		"train/REAL/more":        filepath.Join(elsewhere, "more"), // followed
 		"train/REAL/loop":        filepath.Join(source, "train"),
-		"train/REAL/nowhere.png": filepath.Join(source, "gone"),
+		"train/REAL/nowhere.png": filepath.Join(source, "missing"),
 	} {
 		if err := os.Symlink(target, filepath.Join(source, link)); err != nil {
 			t.Fatal(err)
@@ -458,19 +467,19 @@ func TestLinksInAFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if m.Splits[Train]["REAL"] != 4 {
-		t.Errorf("%d REAL pictures, want 3 and the one behind the link", m.Splits[Train]["REAL"])
+		t.Errorf("%d REAL images, want 3 and the one that the link points to", m.Splits[Train]["REAL"])
 	}
 	if len(m.Rejected) != 2 {
-		t.Errorf("refused %v, want the loop and the link to nowhere", m.Rejected)
+		t.Errorf("rejected %v, want the loop and the dangling link", m.Rejected)
 	}
 }
 
-func TestACancelEndsTheReadingOfAnArchive(t *testing.T) {
+func TestPrepare_ArchiveCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	cfg := config.Dataset{Name: "archive", Path: asFolder(t, layout(t)), Dir: filepath.Join(t.TempDir(), "d")}
 	if _, err := Prepare(ctx, cfg, io.Discard); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want context.Canceled", err)
+		t.Errorf("error = %v, want context.Canceled", err)
 	}
 }
 
@@ -482,5 +491,5 @@ func BenchmarkPrepareArchive(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(10000*float64(b.N)/b.Elapsed().Seconds(), "pictures/s")
+	b.ReportMetric(10000*float64(b.N)/b.Elapsed().Seconds(), "images/s")
 }

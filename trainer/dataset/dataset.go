@@ -1,14 +1,15 @@
-// Package dataset prepares pictures for training and loads them again.
+// Package dataset prepares and loads the datasets that models are trained on.
 //
-// [Prepare] turns a source (pictures drawn in process, an archive laid out as CIFAKE's, a prediction
-// log with what users said of it, or the Hugging Face hub) into a folder of NumPy files with a manifest beside them:
+// [Prepare] reads a source (synthetic images, an archive with the layout of CIFAKE, a prediction
+// log with user feedback, or a repository on the Hugging Face Hub) and writes a directory of NumPy
+// files with a manifest:
 //
 //	train-images.npy  uint8 [N,32,32,3], RGB
 //	train-labels.npy  uint8 [N], 0 = REAL, 1 = FAKE
 //	test-images.npy, test-labels.npy
-//	manifest.json     where the pictures came from, counts, digests, what was refused and why
+//	manifest.json     source, counts, digests, and the rejected files with reasons
 //
-// [Load] reads one split of such a folder and believes nothing that the manifest does not prove.
+// [Load] reads one split of such a directory and verifies it against the manifest.
 package dataset
 
 import (
@@ -29,16 +30,16 @@ import (
 	"fakeart/internal/imaging"
 )
 
-// FormatVersion is the version of the folder's layout that Prepare writes and Load reads.
+// FormatVersion is the version of the directory layout that Prepare writes and Load reads.
 const FormatVersion = 1
 
-// The labels, which are also the indices into [Classes].
+// Labels. They are indices into [Classes].
 const (
 	Real uint8 = 0
 	Fake uint8 = 1
 )
 
-// Splits a data set can have.
+// Splits of a dataset. Both are optional.
 const (
 	Train = "train"
 	Test  = "test"
@@ -49,7 +50,7 @@ const (
 	imageBytes   = imaging.Size * imaging.Size * imaging.Channels
 )
 
-// splitNames and classNames are arrays so that nobody can append to them: an index into classNames
+// splitNames and classNames are arrays so that nobody can append to them. An index into classNames
 // is a label.
 var (
 	splitNames = [...]string{Train, Test}
@@ -59,62 +60,62 @@ var (
 // Classes returns the class names in label order: REAL, FAKE.
 func Classes() []string { return slices.Clone(classNames[:]) }
 
-// Split is one half of a data set, held in memory.
+// Split is one part of a dataset, in memory.
 type Split struct {
-	Images []uint8 // N pictures of 32×32×3 bytes, row by row, RGB
+	Images []uint8 // N images of 32×32×3 bytes, row by row, RGB
 	Labels []uint8 // N labels, [Real] or [Fake]
 }
 
-// Len returns the number of pictures.
+// Len returns the number of images.
 func (s Split) Len() int { return len(s.Labels) }
 
-// Image returns the pixels of picture i, 32×32×3 bytes that share memory with the split.
+// Image returns the pixels of image i: 32×32×3 bytes that share memory with the split.
 func (s Split) Image(i int) []uint8 {
 	return s.Images[i*imageBytes : (i+1)*imageBytes : (i+1)*imageBytes]
 }
 
-// Manifest describes a prepared data set. It is the content of manifest.json and holds no time of
-// day: preparing the same source twice gives the same bytes.
+// Manifest describes a prepared dataset. It is the content of manifest.json. It contains no
+// timestamps: preparing the same source twice gives the same bytes.
 type Manifest struct {
 	FormatVersion int    `json:"format_version"`
 	Source        Source `json:"source"`
-	// Preprocessing names the conversion from image file to pixels, imaging.PreprocessingID.
+	// Preprocessing is the ID of the conversion from image file to pixels, imaging.PreprocessingID.
 	Preprocessing string `json:"preprocessing"`
-	// Classes are the class names; a label is an index into them.
+	// Classes are the class names. A label is an index into them.
 	Classes []string `json:"classes"`
-	// Splits holds, for each split, the number of pictures of each class by its name.
+	// Splits is the number of images per class name, for each split.
 	Splits map[string]map[string]int `json:"splits"`
-	// Files holds size and digest of every .npy file by its name.
+	// Files is the size and digest of each .npy file, by file name.
 	Files map[string]File `json:"files"`
-	// Rejected lists what the source held that did not become a picture, in order of its path.
+	// Rejected lists the files and rows of the source that were not included, sorted by path.
 	Rejected []Rejection `json:"refused"`
 }
 
-// Source says where a data set came from.
+// Source describes where a dataset came from.
 type Source struct {
 	Kind string `json:"kind"` // synthetic, archive, feedback or huggingface
 	Path string `json:"path,omitempty"`
 
-	// Of a data set from a prediction log: how many predictions users labelled, and how many of
-	// these had no picture.
-	Labelled     int `json:"labelled,omitempty"`
+	// For feedback: the number of predictions with feedback, and how many of them have no logged
+	// image.
+	Labeled      int `json:"labelled,omitempty"`
 	WithoutImage int `json:"without_picture,omitempty"`
 
-	// Of a data set from the hub: Revision is the commit that the configured name resolved to,
-	// Labels are the class names in the hub's order, before they became REAL 0 and FAKE 1.
+	// For huggingface: Revision is the commit that the configured revision resolved to. Labels are
+	// the class names in the order of the Hub, before they were mapped to REAL 0 and FAKE 1.
 	Repo     string   `json:"repo,omitempty"`
 	Revision string   `json:"revision,omitempty"`
 	Labels   []string `json:"labels,omitempty"`
 
-	// Of a synthetic data set. Generator names the version of the drawing.
+	// For synthetic: Generator is the version of the drawing algorithm.
 	Generator     string `json:"generator,omitempty"`
 	Seed          *int64 `json:"seed,omitempty"`
 	TrainPerClass int    `json:"train_per_class,omitempty"`
 	TestPerClass  int    `json:"test_per_class,omitempty"`
 }
 
-// String says in words where the pictures came from. Of a path it has the name alone:
-// the words go into model files, which travel.
+// String returns a description of the source. It contains only the last element of a path, because
+// it is stored in model files, which may be published.
 func (s Source) String() string {
 	switch s.Kind {
 	case "synthetic":
@@ -132,20 +133,20 @@ func (s Source) String() string {
 	return s.Kind
 }
 
-// File is the size and digest of one file of the data set.
+// File is the size and digest of a file of the dataset.
 type File struct {
 	Bytes  int64  `json:"bytes"`
 	SHA256 string `json:"sha256"` // lower-case hex
 }
 
-// Rejection names a file of the source that did not become a picture, and why.
+// Rejection is a file or row of the source that was not included in the dataset.
 type Rejection struct {
 	Path   string `json:"path"`
 	Reason string `json:"reason"`
 }
 
 // Digest identifies the data: "sha256:" and the hex digest over the class names, the preprocessing
-// and the digests of all files. The same pictures from another source have the same digest.
+// and the digests of all files. The same images from different sources have the same digest.
 func (m Manifest) Digest() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "classes %q\npreprocessing %q\n", m.Classes, m.Preprocessing)
@@ -155,7 +156,7 @@ func (m Manifest) Digest() string {
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
-// Count returns the number of pictures of a split, 0 if the data set has no such split.
+// Count returns the number of images of a split, 0 if the dataset does not have it.
 func (m Manifest) Count(split string) int {
 	n := 0
 	for _, c := range m.Splits[split] {
@@ -173,7 +174,7 @@ func (m Manifest) fileNames() []string {
 	return names
 }
 
-// prepareCommand is the command that makes this data set anew in dir.
+// prepareCommand returns the command that prepares this dataset again in dir.
 func (m Manifest) prepareCommand(dir string) string {
 	command := "bin/trainer data prepare dataset=" + cmp.Or(m.Source.Kind, "synthetic|archive|feedback|huggingface")
 	set := func(key, value string) {
@@ -200,35 +201,35 @@ func (m Manifest) prepareCommand(dir string) string {
 func imagesName(split string) string { return split + "-images.npy" }
 func labelsName(split string) string { return split + "-labels.npy" }
 
-// Load reads one split ("train" or "test") of the data set in dir, and the data set's manifest.
+// Load reads one split, [Train] or [Test], and the manifest of the dataset in dir.
 //
-// It checks the manifest's version, preprocessing and class names, and of both files the size, the
-// SHA-256, the .npy header, the shape and the label values. An error names the file that is wrong
-// and the command that mends it. If a Prepare was killed at the moment of putting its result in
-// place, Load first restores the older data set.
+// It verifies the version, preprocessing and class names of the manifest, and the size, SHA-256,
+// .npy header, shape and label values of both files. An error names the invalid file, with the
+// command that prepares the dataset again as a hint. If a Prepare was killed while it replaced the
+// dataset, Load restores the previous one first.
 func Load(dir, split string) (*Split, *Manifest, error) {
 	if !slices.Contains(splitNames[:], split) {
-		return nil, nil, fmt.Errorf("load data set: there is no split %q; ask for %q or %q", split, Train, Test)
+		return nil, nil, fmt.Errorf("load dataset: unknown split %q, want %q or %q", split, Train, Test)
 	}
 	m, err := ReadManifest(dir)
 	if err != nil {
 		return nil, nil, err
 	}
 	if m.Count(split) == 0 {
-		return nil, nil, fmt.Errorf("load data set: %s has no %s split; prepare one that has: %s", dir, split, Manifest{}.prepareCommand(dir))
+		return nil, nil, fmt.Errorf("load dataset: %s has no %s split\nhint: prepare a dataset that has one: %s", dir, split, Manifest{}.prepareCommand(dir))
 	}
 	s, err := m.load(dir, split)
 	if err != nil {
-		return nil, nil, fmt.Errorf("load data set: %w; prepare it again: %s", err, m.prepareCommand(dir))
+		return nil, nil, fmt.Errorf("load dataset: %w\nhint: prepare it again: %s", err, m.prepareCommand(dir))
 	}
 	return s, m, nil
 }
 
-// ReadManifest reads and checks the manifest of the data set in dir without reading its pictures.
-// It heals what a killed Prepare left, as [Load] does.
+// ReadManifest reads and validates the manifest of the dataset in dir without reading its images.
+// Like [Load], it restores the previous dataset after a Prepare was killed.
 func ReadManifest(dir string) (*Manifest, error) {
-	if err := healInterrupted(dir); err != nil {
-		return nil, fmt.Errorf("load data set: %w", err)
+	if err := recoverInterrupted(dir); err != nil {
+		return nil, fmt.Errorf("load dataset: %w", err)
 	}
 	path := filepath.Join(dir, manifestName)
 	var m Manifest
@@ -236,31 +237,31 @@ func ReadManifest(dir string) (*Manifest, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-			return nil, fmt.Errorf("load data set: %s has no %s, so it is not a prepared data set; "+
-				"name another dataset.dir, or empty this folder and run: %s", dir, manifestName, m.prepareCommand(dir))
+			return nil, fmt.Errorf("load dataset: %s has no %s, so it isn't a prepared dataset\n"+
+				"hint: set dataset.dir to another directory, or empty this one and run: %s", dir, manifestName, m.prepareCommand(dir))
 		}
-		return nil, fmt.Errorf("load data set: there is none in %s; prepare it: %s", dir, m.prepareCommand(dir))
+		return nil, fmt.Errorf("load dataset: no dataset in %s\nhint: prepare it: %s", dir, m.prepareCommand(dir))
 	case err != nil:
-		return nil, fmt.Errorf("load data set: %w", err)
+		return nil, fmt.Errorf("load dataset: %w", err)
 	}
 	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, fmt.Errorf("load data set: %s is broken (%w); prepare it again: %s", path, err, Manifest{}.prepareCommand(dir))
+		return nil, fmt.Errorf("load dataset: %s is invalid: %w\nhint: prepare it again: %s", path, err, Manifest{}.prepareCommand(dir))
 	}
 	if err := m.check(); err != nil {
-		return nil, fmt.Errorf("load data set: %s: %w; prepare it again: %s", path, err, m.prepareCommand(dir))
+		return nil, fmt.Errorf("load dataset: %s: %w\nhint: prepare it again: %s", path, err, m.prepareCommand(dir))
 	}
 	return &m, nil
 }
 
-// check says whether this program can use what the manifest describes.
+// check returns an error if this program cannot read the dataset that m describes.
 func (m Manifest) check() error {
 	switch {
 	case m.FormatVersion != FormatVersion:
-		return fmt.Errorf("format version %d, this program reads version %d", m.FormatVersion, FormatVersion)
+		return fmt.Errorf("format version is %d, want %d", m.FormatVersion, FormatVersion)
 	case m.Preprocessing != imaging.PreprocessingID:
-		return fmt.Errorf("preprocessing %q, this program uses %q", m.Preprocessing, imaging.PreprocessingID)
+		return fmt.Errorf("preprocessing is %q, want %q", m.Preprocessing, imaging.PreprocessingID)
 	case !slices.Equal(m.Classes, classNames[:]):
-		return fmt.Errorf("class names %q, want %q", m.Classes, classNames)
+		return fmt.Errorf("class names are %q, want %q", m.Classes, classNames)
 	}
 	return nil
 }
@@ -278,26 +279,27 @@ func (m Manifest) load(dir, split string) (*Split, error) {
 	var counts [len(classNames)]int
 	for i, label := range labels {
 		if int(label) >= len(classNames) {
-			return nil, fmt.Errorf("%s: label %d of picture %d is neither 0 (REAL) nor 1 (FAKE)",
+			return nil, fmt.Errorf("%s: label of image %[3]d is %[2]d, want 0 (REAL) or 1 (FAKE)",
 				filepath.Join(dir, labelsName(split)), label, i)
 		}
 		counts[label]++
 	}
 	for class, name := range classNames {
 		if counts[class] != m.Splits[split][name] {
-			return nil, fmt.Errorf("%s: %d labels are %s, the manifest counts %d",
+			return nil, fmt.Errorf("%s: %d labels are %s, want %d according to the manifest",
 				filepath.Join(dir, labelsName(split)), counts[class], name, m.Splits[split][name])
 		}
 	}
 	return &Split{Images: images, Labels: labels}, nil
 }
 
-// loadFile returns the data of one .npy file after checking it against the manifest and shape.
+// loadFile returns the data of an .npy file after verifying it against the manifest and the
+// expected shape.
 func (m Manifest) loadFile(dir, name string, shape []int) ([]uint8, error) {
 	path := filepath.Join(dir, name)
 	want, ok := m.Files[name]
 	if !ok {
-		return nil, fmt.Errorf("%s: the manifest does not list it", path)
+		return nil, fmt.Errorf("%s is not listed in the manifest", path)
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -311,16 +313,16 @@ func (m Manifest) loadFile(dir, name string, shape []int) ([]uint8, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The size is compared before anything is allocated for it.
+	// Compare the size before allocating memory for it.
 	if info.Size() != want.Bytes {
-		return nil, fmt.Errorf("%s has %d bytes, the manifest says %d", path, info.Size(), want.Bytes)
+		return nil, fmt.Errorf("%s has %d bytes, want %d according to the manifest", path, info.Size(), want.Bytes)
 	}
 	content := make([]byte, info.Size())
 	if _, err := io.ReadFull(f, content); err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	if sum := sha256.Sum256(content); hex.EncodeToString(sum[:]) != want.SHA256 {
-		return nil, fmt.Errorf("%s has changed: its SHA-256 is %x, the manifest says %s", path, sum, want.SHA256)
+		return nil, fmt.Errorf("%s was modified: its SHA-256 is %x, want %s according to the manifest", path, sum, want.SHA256)
 	}
 	data, err := parseNPY(content, shape)
 	if err != nil {

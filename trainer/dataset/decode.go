@@ -11,24 +11,24 @@ import (
 	"fakeart/internal/imaging"
 )
 
-// maxFile bounds the bytes that are read for one picture. CIFAKE's have about 1,000; a photograph
-// straight from a camera has 10 to 30 million.
+// maxFile is the maximum size of an image file in bytes. A file of CIFAKE has about 1,000 bytes; a
+// photograph straight from a camera has 10 to 30 million.
 const maxFile = 32 << 20
 
 var errFileTooLarge = fmt.Errorf("larger than %d MiB", maxFile>>20)
 
-// job is a picture to decode.
+// job is an image to decode.
 type job struct {
 	split int
 	class uint8
-	key   string        // see picture.key
-	path  string        // how the user knows it
-	data  *bytes.Buffer // from pool.get; decodeAll puts it back
+	key   string        // see sample.key
+	path  string        // path in errors and in Manifest.Rejected
+	data  *bytes.Buffer // from pool.get; decodeAll returns it to the pool
 }
 
-// decodeAll runs produce, which hands out pictures through submit, and decodes them on all cores
-// into c. At most a few files per core are in memory. It returns the first error of either side;
-// submit fails once there is one.
+// decodeAll runs produce, which submits jobs, and decodes them into c on all cores. At most a few
+// files per core are in memory. It returns the first error of produce or of a decoder; after an
+// error, submit fails.
 func decodeAll(ctx context.Context, c *collection, produce func(submit func(job) error) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -41,7 +41,7 @@ func decodeAll(ctx context.Context, c *collection, produce func(submit func(job)
 			var slab []byte
 			for j := range jobs {
 				if ctx.Err() != nil {
-					continue // drain, so that the producer is never stuck
+					continue // drain the channel, so that produce never blocks
 				}
 				if len(slab) == 0 {
 					slab = make([]byte, 128*imageBytes)
@@ -56,7 +56,7 @@ func decodeAll(ctx context.Context, c *collection, produce func(submit func(job)
 					continue
 				}
 				slab = slab[imageBytes:]
-				c.add(j.split, picture{key: j.key, class: j.class, pixels: pixels})
+				c.add(j.split, sample{key: j.key, class: j.class, pixels: pixels})
 			}
 		})
 	}
@@ -71,12 +71,12 @@ func decodeAll(ctx context.Context, c *collection, produce func(submit func(job)
 	close(jobs)
 	group.Wait()
 	if cause := context.Cause(ctx); cause != nil {
-		return cause // the decoders' error, of which the producer's is the echo; or a cancel
+		return cause // an error of a decoder, which submit returned to produce; or a cancellation
 	}
 	return err
 }
 
-// buffers keeps the memory that files are read into.
+// buffers is a pool of the buffers that files are read into.
 type buffers struct{ sync.Pool }
 
 var pool = buffers{sync.Pool{New: func() any { return new(bytes.Buffer) }}}
@@ -88,12 +88,12 @@ func (b *buffers) get() *bytes.Buffer {
 }
 
 func (b *buffers) put(buf *bytes.Buffer) {
-	if buf.Cap() <= 1<<20 { // one huge picture must not stay in memory
+	if buf.Cap() <= 1<<20 { // do not keep the memory of a huge image
 		b.Put(buf)
 	}
 }
 
-// readFile reads one picture's file into memory, bounded by maxFile.
+// readFile reads an image file of at most maxFile bytes into a buffer of the pool.
 func readFile(r io.Reader) (*bytes.Buffer, error) {
 	buf := pool.get()
 	n, err := buf.ReadFrom(io.LimitReader(r, maxFile+1))

@@ -2,12 +2,12 @@ package dataset
 
 import "fakeart/internal/imaging"
 
-// ImageBytes is the size of a picture.
+// ImageBytes is the size of an image.
 const ImageBytes = imageBytes
 
-// DrawMarked draws a scene as a photograph of which one quarter went through a
-// generator's decoder: 0 is the upper left, 1 the upper right, 2 and 3 are below.
-func DrawMarked(dst []byte, seed int64, index, quarter int) {
+// DrawPartlyFake draws a photograph in which one quarter was passed through the decoder of a generator:
+// quarter is 0 for the upper left, 1 for the upper right, 2 and 3 for the lower ones.
+func DrawPartlyFake(dst []byte, seed int64, index, quarter int) {
 	var d drawing
 	d.rng = newSource(uint64(seed), 0xff<<56|uint64(index))
 	d.drawScene()
@@ -20,9 +20,9 @@ func DrawMarked(dst []byte, seed int64, index, quarter int) {
 		if x/(imaging.Size/2)+2*(y/(imaging.Size/2)) == quarter {
 			out, n = &d.decoded, fakeNoise
 		}
-		grey := d.rng.gauss() * n / one
+		gray := d.rng.gauss() * n / one
 		for ch := range 3 {
-			v := out[ch][i] + grey + d.rng.gauss()*n/(2*one)
+			v := out[ch][i] + gray + d.rng.gauss()*n/(2*one)
 			dst[3*i+ch] = uint8(min(max((v+8)>>4, 0), 255))
 		}
 	}

@@ -13,22 +13,22 @@ import (
 	"fakeart/trainer/predictions"
 )
 
-// testBelow is the first byte of a picture's SHA-256 below which it is for the test split: a
-// fifth. So a picture stays in its split however many come after it, and a model that was trained
-// on an older log is never measured on what it has seen.
+// testBelow assigns an image to the test split if the first byte of its SHA-256 is less: a fifth of
+// the images. So an image stays in its split however much feedback is added, and a model that was
+// trained on an older log is never evaluated on its own training data.
 const testBelow = 51
 
-// gatherFeedback takes the pictures of a prediction log, labelled by what users said of them.
+// gatherFeedback reads the images of a prediction log, labeled with the feedback of users.
 func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out io.Writer) (Source, error) {
 	if cfg.Path == "" {
-		return Source{}, errors.New("no prediction log given; set dataset.path to the server's database, or to an export of it")
+		return Source{}, errors.New("dataset.path is empty\nhint: set it to the database of the server or to an export of it")
 	}
 	source := Source{Kind: "feedback", Path: cfg.Path}
-	labels := map[string]string{} // of pictures, by their SHA-256
+	labels := map[string]string{} // by SHA-256 of the image
 	conflicts := map[string]bool{}
 	err := decodeAll(ctx, c, func(submit func(job) error) error {
 		_, err := predictions.Feedback(ctx, cfg.Path, func(j *predictions.Judged) error {
-			source.Labelled++
+			source.Labeled++
 			data, err := j.Picture()
 			if err != nil {
 				return err
@@ -62,26 +62,26 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 	if err != nil {
 		return Source{}, err
 	}
-	if source.Labelled == 0 {
-		return Source{}, fmt.Errorf("no prediction in %s has feedback; users give it by POST /feedback", cfg.Path)
+	if source.Labeled == 0 {
+		return Source{}, fmt.Errorf("no prediction in %s has feedback\nhint: clients send feedback with POST /feedback", cfg.Path)
 	}
 	if source.WithoutImage > 0 {
-		advice := fmt.Sprintf("%d of %d labelled predictions in %s have no picture: only a server with --log-images keeps them, from then on",
-			source.WithoutImage, source.Labelled, cfg.Path)
-		if source.WithoutImage == source.Labelled {
-			return Source{}, errors.New(advice)
+		missing := fmt.Sprintf("%d of %d predictions with feedback in %s have no image\nhint: run the server with --log-images; it logs images from then on",
+			source.WithoutImage, source.Labeled, cfg.Path)
+		if source.WithoutImage == source.Labeled {
+			return Source{}, errors.New(missing)
 		}
-		fmt.Fprintln(out, advice)
+		fmt.Fprintln(out, missing)
 	}
-	// A picture that is REAL to one user and FAKE to another teaches nothing.
+	// An image that users label both REAL and FAKE is not used.
 	for i := range c.splits {
-		c.splits[i] = slices.DeleteFunc(c.splits[i], func(p picture) bool { return conflicts[p.key] })
+		c.splits[i] = slices.DeleteFunc(c.splits[i], func(p sample) bool { return conflicts[p.key] })
 	}
 	for key := range conflicts {
-		c.refuse(key, "users disagree on it: it is labelled both REAL and FAKE")
+		c.reject(key, "conflicting feedback: labeled both REAL and FAKE")
 	}
 	if err := c.complete(cfg.Path); err != nil {
-		return Source{}, fmt.Errorf("%w; a fifth of the pictures, by their digests, is the test split: gather more feedback", err)
+		return Source{}, fmt.Errorf("%w\nhint: collect more feedback; a fifth of the images, selected by digest, is the test split", err)
 	}
 	return source, nil
 }

@@ -18,9 +18,9 @@ import (
 	"fakeart/server/predlog"
 )
 
-// logOf keeps predictions of the pictures in a log; nil is one that was not logged. labels are
-// what users say of them; an empty one is nothing.
-func logOf(t *testing.T, pictures [][]byte, labels []string) (path string, store *predlog.SQLite) {
+// logOf writes predictions for the images to a prediction log; a nil image is not logged. labels is
+// the feedback of users; an empty label means no feedback.
+func logOf(t *testing.T, images [][]byte, labels []string) (path string, store *predlog.SQLite) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "predictions.db")
 	store, err := predlog.OpenSQLite(t.Context(), predlog.SQLiteOptions{Path: path})
@@ -28,8 +28,8 @@ func logOf(t *testing.T, pictures [][]byte, labels []string) (path string, store
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close(context.Background()) })
-	records := make([]predlog.Record, len(pictures))
-	for i, p := range pictures {
+	records := make([]predlog.Record, len(images))
+	for i, p := range images {
 		records[i] = predlog.Record{
 			ID: [16]byte{byte(i), byte(i >> 8), 7}, Time: time.Unix(1e9+int64(i), 0), Model: "sha256:a", Label: "REAL", Probability: 0.25, ImageFormat: "png",
 			ImageSHA256: sha256.Sum256(p), Image: p,
@@ -50,27 +50,27 @@ func logOf(t *testing.T, pictures [][]byte, labels []string) (path string, store
 	return path, store
 }
 
-// labelled are n pictures, REAL and FAKE in turn, with their labels.
-func labelled(t *testing.T, n int) (pictures [][]byte, labels []string) {
+// labeled returns n images, alternating REAL and FAKE, with their labels.
+func labeled(t *testing.T, n int) (images [][]byte, labels []string) {
 	t.Helper()
 	for i := range n {
-		pictures, labels = append(pictures, pngOf(t, uint8(i%2), i)), append(labels, classNames[i%2])
+		images, labels = append(images, pngOf(t, uint8(i%2), i)), append(labels, classNames[i%2])
 	}
-	return pictures, labels
+	return images, labels
 }
 
 func prepareFeedback(path, dir string, out io.Writer) (*Manifest, error) {
 	return Prepare(context.Background(), config.Dataset{Name: "feedback", Path: path, Dir: dir}, out)
 }
 
-func TestLabelledPicturesOfALogBecomeADataSet(t *testing.T) {
-	pictures, labels := labelled(t, 100)
-	n := len(pictures)
-	// The same picture twice with one label, and two with both labels.
-	pictures, labels = append(pictures, pictures[0], pictures[1], pictures[2]), append(labels, labels[0], "REAL", "FAKE")
-	// One that is not logged, one that nobody spoke of, and one that is no picture.
-	pictures, labels = append(pictures, nil, pngOf(t, Real, 999), []byte("no picture")), append(labels, "REAL", "", "FAKE")
-	path, store := logOf(t, pictures, labels)
+func TestLabelledPicturesOfALogBecomeADataset(t *testing.T) {
+	images, labels := labeled(t, 100)
+	n := len(images)
+	// An image twice with the same label, and two images with conflicting labels.
+	images, labels = append(images, images[0], images[1], images[2]), append(labels, labels[0], "REAL", "FAKE")
+	// One image that is not logged, one without feedback, and one that is not an image.
+	images, labels = append(images, nil, pngOf(t, Real, 999), []byte("not an image")), append(labels, "REAL", "", "FAKE")
+	path, store := logOf(t, images, labels)
 	dir := filepath.Join(t.TempDir(), "d")
 	var out bytes.Buffer
 	m, err := prepareFeedback(path, dir, &out)
@@ -78,36 +78,36 @@ func TestLabelledPicturesOfALogBecomeADataSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := m.Count(Train) + m.Count(Test); got != n-2 || m.Count(Test) < 10 || m.Count(Test) > 30 {
-		t.Errorf("%d pictures, of them %d in the test split", got, m.Count(Test))
+		t.Errorf("%d images, of them %d in the test split", got, m.Count(Test))
 	}
 	if real := m.Splits[Train]["REAL"] + m.Splits[Test]["REAL"]; real != n/2-1 {
-		t.Errorf("%d are REAL", real)
+		t.Errorf("%d images are REAL, want %d", real, n/2-1)
 	}
-	if want := (Source{Kind: "feedback", Path: path, Labelled: n + 5, WithoutImage: 1}); fmt.Sprint(m.Source) != fmt.Sprint(want) {
-		t.Errorf("the manifest says %+v, want %+v", m.Source, want)
+	if want := (Source{Kind: "feedback", Path: path, Labeled: n + 5, WithoutImage: 1}); fmt.Sprint(m.Source) != fmt.Sprint(want) {
+		t.Errorf("source = %+v, want %+v", m.Source, want)
 	}
 	reasons := map[string]int{}
 	for _, r := range m.Rejected {
 		if len(r.Path) != 64 {
-			t.Errorf("%s is no digest", r.Path)
+			t.Errorf("path %s of a rejection is not a digest", r.Path)
 		}
 		reasons[strings.SplitN(r.Reason, ":", 2)[0]]++
 	}
-	if len(m.Rejected) != 3 || reasons["users disagree on it"] != 2 {
-		t.Errorf("refused %v", m.Rejected)
+	if len(m.Rejected) != 3 || reasons["conflicting feedback"] != 2 {
+		t.Errorf("rejected %v, want 3, 2 of them for conflicting feedback", m.Rejected)
 	}
-	if !strings.Contains(out.String(), "1 of 105 labelled predictions") || !strings.Contains(out.String(), "--log-images") {
-		t.Errorf("it says %s", &out)
+	if !strings.Contains(out.String(), "1 of 105 predictions with feedback") || !strings.Contains(out.String(), "--log-images") {
+		t.Errorf("output = %s, want the missing image and --log-images", &out)
 	}
 	split, _, err := Load(dir, Train)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if split.Len() != m.Count(Train) {
-		t.Errorf("loaded %d", split.Len())
+		t.Errorf("Load(train) has %d images, want %d", split.Len(), m.Count(Train))
 	}
 
-	// An export gives the same, and so does another time.
+	// Exports of the log give the same dataset.
 	for _, format := range []predlog.Format{predlog.NDJSON, predlog.CSV, predlog.Parquet, predlog.Database} {
 		var data bytes.Buffer
 		if err := store.Export(t.Context(), &data, format); err != nil {
@@ -119,15 +119,15 @@ func TestLabelledPicturesOfALogBecomeADataSet(t *testing.T) {
 		}
 		again, err := prepareFeedback(export, filepath.Join(t.TempDir(), "d"), io.Discard)
 		if err != nil || again.Digest() != m.Digest() {
-			t.Errorf("%s: %v, another digest", format, err)
+			t.Errorf("%s: error %v or another digest", format, err)
 		}
 	}
 }
 
 func TestAPictureStaysInItsSplitAsTheLogGrows(t *testing.T) {
-	pictures, labels := labelled(t, 200)
+	images, labels := labeled(t, 200)
 	prepare := func(n int) [2]map[string]bool {
-		path, _ := logOf(t, pictures[:n], labels[:n])
+		path, _ := logOf(t, images[:n], labels[:n])
 		dir := filepath.Join(t.TempDir(), "d")
 		if _, err := prepareFeedback(path, dir, io.Discard); err != nil {
 			t.Fatal(err)
@@ -149,45 +149,45 @@ func TestAPictureStaysInItsSplitAsTheLogGrows(t *testing.T) {
 	for i := range splitNames {
 		for p := range before[i] {
 			if !after[i][p] {
-				t.Errorf("a picture has left the %s split", splitNames[i])
+				t.Errorf("an image of the %s split moved to the other one", splitNames[i])
 			}
 		}
 	}
 }
 
-func TestALogWithoutWhatIsNeededIsRefused(t *testing.T) {
-	pictures, labels := labelled(t, 20)
+func TestPrepare_FeedbackErrors(t *testing.T) {
+	images, labels := labeled(t, 20)
 	unlogged := make([][]byte, 20)
 	only := strings.Split(strings.Repeat("REAL ", 20), " ")[:20]
 	for _, test := range []struct {
-		name     string
-		pictures [][]byte
-		labels   []string
-		want     string
+		name   string
+		images [][]byte
+		labels []string
+		want   string
 	}{
-		{"nobody spoke", pictures, make([]string, 20), "no prediction in"},
-		{"no pictures", unlogged, labels, "20 of 20 labelled predictions"},
-		{"one class", pictures, only, "gather more feedback"},
-		{"too few", pictures[:2], labels[:2], "gather more feedback"},
+		{"no_feedback", images, make([]string, 20), "no prediction in"},
+		{"no_images", unlogged, labels, "20 of 20 predictions with feedback"},
+		{"one_class", images, only, "collect more feedback"},
+		{"too_few", images[:2], labels[:2], "collect more feedback"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			path, _ := logOf(t, test.pictures, test.labels)
+			path, _ := logOf(t, test.images, test.labels)
 			dir := filepath.Join(t.TempDir(), "d")
 			_, err := prepareFeedback(path, dir, io.Discard)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("got %v", err)
+				t.Errorf("error = %v, want %q", err, test.want)
 			}
 			if _, err := os.Stat(dir); err == nil {
-				t.Error("it left a folder")
+				t.Error("the directory was created")
 			}
 		})
 	}
-	path, _ := logOf(t, append(pictures, []byte("no picture")), append(labels, "FAKE"))
+	path, _ := logOf(t, append(images, []byte("not an image")), append(labels, "FAKE"))
 	cfg := config.Dataset{Name: "feedback", Path: path, Dir: filepath.Join(t.TempDir(), "d"), Strict: true}
 	if _, err := Prepare(context.Background(), cfg, io.Discard); err == nil || !strings.Contains(err.Error(), "dataset.strict=false") {
-		t.Errorf("strict: %v", err)
+		t.Errorf("strict: error = %v, want dataset.strict=false", err)
 	}
 	if _, err := prepareFeedback("", t.TempDir(), io.Discard); err == nil || !strings.Contains(err.Error(), "dataset.path") {
-		t.Errorf("no log: %v", err)
+		t.Errorf("no path: error = %v, want dataset.path", err)
 	}
 }

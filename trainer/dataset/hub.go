@@ -23,26 +23,26 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 )
 
-// The client of the Hugging Face hub. github.com/gomlx/go-huggingface was looked at first: its
-// downloads cannot be resumed nor cancelled, compare no digest, and refuse redirects, which the hub
-// answers with for every data file; its progress goes to stdout.
+// A client for the Hugging Face Hub. It does not use github.com/gomlx/go-huggingface: downloads of
+// that library can neither be resumed nor canceled, verify no digests, and fail on redirects,
+// which the Hub uses for every data file; it also prints progress to stdout.
 
 const defaultEndpoint = "https://huggingface.co"
 
-// hub talks to one hub.
+// hub is a client of one hub.
 type hub struct {
 	endpoint *url.URL
 	token    string
 	client   *retryablehttp.Client
-	tries    int           // requests in a row that may bring nothing before a download fails
-	idle     time.Duration // how long a download may bring nothing
+	tries    int           // consecutive requests without new data before a download fails
+	idle     time.Duration // maximum time without new data before a request fails
 }
 
-// newHub returns a client for the hub at endpoint. An empty token asks as anybody.
+// newHub returns a client for the hub at endpoint. With an empty token, requests are anonymous.
 func newHub(endpoint, token string) (*hub, error) {
 	u, err := url.Parse(strings.TrimRight(endpoint, "/"))
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("the hub's address %q is not one such as %s; see dataset.endpoint and HF_ENDPOINT", endpoint, defaultEndpoint)
+		return nil, fmt.Errorf("invalid hub address %q, want an address like %s\nhint: check dataset.endpoint and HF_ENDPOINT", endpoint, defaultEndpoint)
 	}
 	h := &hub{endpoint: u, token: token, client: retryablehttp.NewClient(), tries: 4, idle: time.Minute}
 	h.client.Logger = nil
@@ -50,14 +50,14 @@ func newHub(endpoint, token string) (*hub, error) {
 	h.client.RetryWaitMin = time.Second
 	h.client.RetryWaitMax = 30 * time.Second
 	h.client.CheckRetry = h.retry
-	h.client.ErrorHandler = retryablehttp.PassthroughErrorHandler // statusError says it better
+	h.client.ErrorHandler = retryablehttp.PassthroughErrorHandler // statusError is more specific
 	if t, ok := h.client.HTTPClient.Transport.(*http.Transport); ok {
 		t.ResponseHeaderTimeout = h.idle
 	}
 	h.client.HTTPClient.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		// The hub sends one to a content network for the data. net/http keeps the token on the way
-		// to a subdomain or another port of the same host; it is the hub's alone.
-		if !h.own(req.URL) {
+		// The Hub redirects data files to a CDN. net/http keeps the token on redirects to a
+		// subdomain or another port of the same host, but only the Hub itself must receive it.
+		if !h.sameOrigin(req.URL) {
 			req.Header.Del("Authorization")
 		}
 		if len(via) >= 10 {
@@ -68,13 +68,16 @@ func newHub(endpoint, token string) (*hub, error) {
 	return h, nil
 }
 
-// own reports whether a URL belongs to the hub itself.
-func (h *hub) own(u *url.URL) bool { return u.Scheme == h.endpoint.Scheme && u.Host == h.endpoint.Host }
+// sameOrigin reports whether a URL has the scheme, host and port of the hub.
+func (h *hub) sameOrigin(u *url.URL) bool {
+	return u.Scheme == h.endpoint.Scheme && u.Host == h.endpoint.Host
+}
 
-// longestWait is how long Prepare waits when the hub asks it to come back later.
+// longestWait is the longest Retry-After of the Hub that a request waits for.
 const longestWait = 2 * time.Minute
 
-// retry is the default policy, but a hub that asks for more patience than longestWait is not waited for.
+// retry is the default retry policy, except that it does not retry if the Hub asks to wait longer
+// than longestWait.
 func (h *hub) retry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if resp != nil && h.client.Backoff(h.client.RetryWaitMin, h.client.RetryWaitMax, 0, resp) > longestWait {
 		return false, nil
@@ -82,14 +85,14 @@ func (h *hub) retry(ctx context.Context, resp *http.Response, err error) (bool, 
 	return retryablehttp.DefaultRetryPolicy(ctx, resp, err)
 }
 
-// get asks for a URL, again if that may help, and returns an answer of one of the accepted statuses.
+// get requests a URL, with retries, and returns a response with one of the accepted statuses.
 func (h *hub) get(ctx context.Context, address string, offset int64, accept ...int) (*http.Response, error) {
 	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("User-Agent", "fakeart")
-	req.Header.Set("Accept-Encoding", "identity") // sizes and offsets are those of the file
+	req.Header.Set("Accept-Encoding", "identity") // so that sizes and offsets refer to the file
 	if h.token != "" {
 		req.Header.Set("Authorization", "Bearer "+h.token)
 	}
@@ -101,7 +104,7 @@ func (h *hub) get(ctx context.Context, address string, offset int64, accept ...i
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("%w; is the address right (dataset.endpoint, HF_ENDPOINT) and the network up?", err)
+		return nil, fmt.Errorf("%w\nhint: check the network and the address of the hub (dataset.endpoint, HF_ENDPOINT)", err)
 	}
 	for _, status := range accept {
 		if resp.StatusCode == status {
@@ -115,7 +118,7 @@ func (h *hub) get(ctx context.Context, address string, offset int64, accept ...i
 	}
 }
 
-// statusError is an answer that is of no use.
+// statusError is a response with an unexpected status.
 type statusError struct {
 	address, message, retryAfter string
 	status                       int
@@ -123,23 +126,23 @@ type statusError struct {
 }
 
 func (e *statusError) Error() string {
-	text := fmt.Sprintf("%s answers %d %s", e.address, e.status, http.StatusText(e.status))
+	text := fmt.Sprintf("%s returned %d %s", e.address, e.status, http.StatusText(e.status))
 	if e.message != "" {
 		text += " (" + e.message + ")"
 	}
 	switch {
 	case e.status == http.StatusUnauthorized && e.token:
-		text += "; the hub does not know the token in HF_TOKEN, or dataset.repo is misspelt"
+		text += "\nhint: check the token in HF_TOKEN and the spelling of dataset.repo"
 	case e.status == http.StatusUnauthorized:
-		text += "; the data set is private or dataset.repo is misspelt: set HF_TOKEN to a token that may read it"
+		text += "\nhint: check the spelling of dataset.repo; if the dataset is private, set HF_TOKEN to a token with read access"
 	case e.status == http.StatusForbidden:
-		text += "; accept the data set's terms on its page, and set HF_TOKEN to a token that may read it"
+		text += "\nhint: accept the terms on the page of the dataset, and set HF_TOKEN to a token with read access"
 	case e.status == http.StatusNotFound:
-		text += "; see dataset.repo and dataset.revision"
+		text += "\nhint: check dataset.repo and dataset.revision"
 	case e.retryAfter != "":
-		text += "; it asks to come back after " + e.retryAfter + " (seconds, if a number): run it again then"
+		text += "\nhint: run the command again after " + e.retryAfter + " (Retry-After; a number means seconds)"
 	default:
-		text += "; run it again later"
+		text += "\nhint: run the command again later"
 	}
 	return text
 }
@@ -147,24 +150,24 @@ func (e *statusError) Error() string {
 // remoteFile is a file of a repository.
 type remoteFile struct {
 	name   string
-	size   int64  // -1 if not known
-	sha256 string // "" if not known
+	size   int64  // -1 if unknown
+	sha256 string // "" if unknown
 }
 
-// repository is a data set's repository at one commit.
+// repository is a dataset repository at one commit.
 type repository struct {
 	hub    *hub
 	name   string
-	commit string // what the revision stands for, or the revision itself if the hub does not say
+	commit string // commit of the revision, or the revision itself if the hub does not report it
 	files  []remoteFile
 }
 
 var repoPattern = regexp.MustCompile(`^\w[\w.-]*(/\w[\w.-]*)?$`)
 
-// open finds out the commit that revision stands for, and the files it has.
+// open resolves revision to a commit and lists its files.
 func (h *hub) open(ctx context.Context, repo, revision string) (*repository, error) {
 	if !repoPattern.MatchString(repo) {
-		return nil, fmt.Errorf("dataset.repo is %q, want owner/name", repo)
+		return nil, fmt.Errorf("invalid dataset.repo %q, want owner/name", repo)
 	}
 	if revision == "" {
 		revision = "main"
@@ -175,7 +178,7 @@ func (h *hub) open(ctx context.Context, repo, revision string) (*repository, err
 	if err == nil || !isNotFound(err) {
 		return r, err
 	}
-	// Some mirrors know only the listing of a revision's files, or only the default branch.
+	// Some mirrors support only the file listing of a revision, or only the default branch.
 	if r.tree(ctx, api+"/tree/"+url.PathEscape(revision)+"?recursive=true") == nil {
 		return r, nil
 	}
@@ -185,9 +188,9 @@ func (h *hub) open(ctx context.Context, repo, revision string) (*repository, err
 	return nil, err
 }
 
-// info reads commit and files from the hub's description of a revision.
+// info reads the commit and the files from the description of a revision.
 func (r *repository) info(ctx context.Context, address string) error {
-	var answer struct {
+	var response struct {
 		SHA      string `json:"sha"`
 		Siblings []struct {
 			Name string `json:"rfilename"`
@@ -197,11 +200,11 @@ func (r *repository) info(ctx context.Context, address string) error {
 			} `json:"lfs"`
 		} `json:"siblings"`
 	}
-	if err := r.hub.getJSON(ctx, address, &answer); err != nil {
+	if err := r.hub.getJSON(ctx, address, &response); err != nil {
 		return err
 	}
-	r.commit = cmp.Or(answer.SHA, r.commit)
-	for _, s := range answer.Siblings {
+	r.commit = cmp.Or(response.SHA, r.commit)
+	for _, s := range response.Siblings {
 		r.add(s.Name, s.Size, s.LFS.SHA256)
 	}
 	return nil
@@ -209,7 +212,7 @@ func (r *repository) info(ctx context.Context, address string) error {
 
 // tree reads the files from the listing of a revision.
 func (r *repository) tree(ctx context.Context, address string) error {
-	var answer []struct {
+	var response []struct {
 		Type string `json:"type"`
 		Path string `json:"path"`
 		Size *int64 `json:"size"`
@@ -217,10 +220,10 @@ func (r *repository) tree(ctx context.Context, address string) error {
 			OID string `json:"oid"`
 		} `json:"lfs"`
 	}
-	if err := r.hub.getJSON(ctx, address, &answer); err != nil {
+	if err := r.hub.getJSON(ctx, address, &response); err != nil {
 		return err
 	}
-	for _, s := range answer {
+	for _, s := range response {
 		if s.Type != "directory" {
 			r.add(s.Path, s.Size, s.LFS.OID)
 		}
@@ -241,8 +244,8 @@ func isNotFound(err error) bool {
 	return errors.As(err, &status) && status.status == http.StatusNotFound
 }
 
-// sha256Hex returns s without quotes if it is a SHA-256 in hex, and "" otherwise. An ETag is one
-// for a file in LFS, as are all large files, and a git object's name for others.
+// sha256Hex returns s without quotes if it is a SHA-256 in hex, and "" otherwise. The ETag of a
+// file in LFS, which all large files are, is its SHA-256; for other files it is a git object ID.
 func sha256Hex(s string) string {
 	s = strings.ToLower(strings.Trim(strings.TrimPrefix(s, "W/"), `"`))
 	if b, err := hex.DecodeString(s); err != nil || len(b) != sha256.Size {
@@ -257,12 +260,12 @@ func (h *hub) getJSON(ctx context.Context, address string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s answers what is not the hub's JSON (%w); see dataset.endpoint and HF_ENDPOINT", address, err)
+		return fmt.Errorf("%s returned an invalid response: %w\nhint: check that dataset.endpoint or HF_ENDPOINT is the address of a Hugging Face Hub", address, err)
 	}
 	return nil
 }
 
-// getBytes reads a small answer.
+// getBytes returns the body of a response of at most 32 MiB.
 func (h *hub) getBytes(ctx context.Context, address string) ([]byte, error) {
 	const limit = 32 << 20
 	resp, err := h.get(ctx, address, 0, http.StatusOK)
@@ -275,12 +278,12 @@ func (h *hub) getBytes(ctx context.Context, address string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", address, err)
 	}
 	if len(data) > limit {
-		return nil, fmt.Errorf("%s answers more than %d MiB", address, limit>>20)
+		return nil, fmt.Errorf("response of %s is larger than %d MiB", address, limit>>20)
 	}
 	return data, nil
 }
 
-// address is where a file of the repository is.
+// address returns the URL of a file in the repository.
 func (r *repository) address(name string) string {
 	parts := strings.Split(name, "/")
 	for i := range parts {
@@ -289,21 +292,21 @@ func (r *repository) address(name string) string {
 	return r.hub.endpoint.String() + "/datasets/" + r.name + "/resolve/" + url.PathEscape(r.commit) + "/" + strings.Join(parts, "/")
 }
 
-// fetch brings files into the cache folder, and returns where each is. What an earlier fetch has
-// brought is not asked for again, nor the part of a file that came before an interruption. A file
-// whose size or digest is wrong is never left there.
+// fetch downloads files to the cache directory and returns their paths. Files that were downloaded
+// before are not requested again, and interrupted downloads are resumed. A file with a wrong size
+// or digest is never left in the cache.
 func (r *repository) fetch(ctx context.Context, cache string, files []remoteFile, out io.Writer) ([]string, error) {
 	dir := filepath.Join(cache, strings.ReplaceAll(r.name, "/", "--"), url.PathEscape(r.commit))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the cache folder: %w", err)
+		return nil, fmt.Errorf("create the cache directory: %w", err)
 	}
-	// Two that wrote one file's parts would spoil it.
+	// Two processes that append to the same .part file would corrupt it.
 	lock := flock.New(filepath.Join(dir, ".lock"))
 	if ok, err := lock.TryLock(); err == nil && !ok {
-		fmt.Fprintf(out, "waiting for another process that downloads into %s\n", dir)
+		fmt.Fprintf(out, "waiting for another process that is downloading to %s\n", dir)
 	}
 	if _, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil {
-		return nil, fmt.Errorf("lock the cache folder: %w", err)
+		return nil, fmt.Errorf("lock the cache directory: %w", err)
 	}
 	defer func() { _ = lock.Unlock() }()
 
@@ -320,7 +323,7 @@ func (r *repository) fetch(ctx context.Context, cache string, files []remoteFile
 	var paths []string
 	for _, f := range files {
 		if !filepath.IsLocal(filepath.FromSlash(f.name)) {
-			return nil, fmt.Errorf("the hub lists a file %q, whose path leads elsewhere", f.name)
+			return nil, fmt.Errorf("the hub lists a file with an invalid path %q", f.name)
 		}
 		path := filepath.Join(dir, filepath.FromSlash(f.name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -335,17 +338,17 @@ func (r *repository) fetch(ctx context.Context, cache string, files []remoteFile
 	return paths, nil
 }
 
-// download is one file on its way.
+// download is the download of one file.
 type download struct {
 	hub     *hub
 	address string
 	file    remoteFile
 	path    string
 	bar     *progress
-	counted int64 // bytes of this file that the bar has counted
+	counted int64 // bytes of this file reported to bar
 }
 
-// progress tells the bar how much of the file is there.
+// progress reports to the bar that have bytes of the file are present.
 func (d *download) progress(have int64) {
 	d.bar.add(have - d.counted)
 	d.counted = have
@@ -359,13 +362,13 @@ func (d *download) run(ctx context.Context) error {
 			d.progress(size)
 			return nil
 		}
-		// The file has been changed since, or the hub's has.
+		// The file in the cache or on the Hub has changed.
 		if err := os.Remove(d.path); err != nil {
 			return err
 		}
 	}
 	for {
-		resumed, err := d.bring(ctx)
+		resumed, err := d.downloadPart(ctx)
 		if err != nil {
 			return err
 		}
@@ -378,15 +381,16 @@ func (d *download) run(ctx context.Context) error {
 		}
 		d.progress(0)
 		if !resumed {
-			return fmt.Errorf("%w; it is discarded: run it again, and if that does not help, tell the hub's keeper", err)
+			return fmt.Errorf("%w\nhint: the file was discarded; run the command again, and report the problem to the owner of the repository if it persists", err)
 		}
-		// The part that lay here may have been another file's. Once more, from the start.
+		// The part from an earlier run may be of another version of the file. Start again from the
+		// beginning.
 	}
 }
 
-// bring makes the part whole, in as many requests as it takes. It reports whether the part began
-// with bytes of an earlier run.
-func (d *download) bring(ctx context.Context) (resumed bool, err error) {
+// downloadPart completes the .part file, in as many requests as needed. It reports whether the file
+// already contained bytes from an earlier run.
+func (d *download) downloadPart(ctx context.Context) (resumed bool, err error) {
 	best, _ := fileSize(d.part())
 	if d.file.size >= 0 && best > d.file.size {
 		best = 0
@@ -408,13 +412,13 @@ func (d *download) bring(ctx context.Context) (resumed bool, err error) {
 		if errors.As(err, &status) || errors.As(err, new(*fs.PathError)) {
 			return resumed, err
 		}
-		// A connection that broke after it brought something new is no failure, but its way of working.
+		// A broken connection counts as a failure only if it delivered no new data.
 		failures++
 		if size, _ := fileSize(d.part()); size > best {
 			best, failures = size, 0
 		}
 		if failures >= d.hub.tries {
-			return resumed, fmt.Errorf("%w; %d bytes are kept: run it again to go on from there", err, best)
+			return resumed, fmt.Errorf("%w\nhint: run the command again to resume the download; %d bytes are kept", err, best)
 		}
 		wait := d.hub.client.Backoff(d.hub.client.RetryWaitMin, d.hub.client.RetryWaitMax, failures, nil)
 		select {
@@ -425,7 +429,7 @@ func (d *download) bring(ctx context.Context) (resumed bool, err error) {
 	}
 }
 
-// request asks once for what is missing of the part, and appends it.
+// request makes one request for the missing bytes of the .part file and appends them.
 func (d *download) request(ctx context.Context) error {
 	have, _ := fileSize(d.part())
 	d.progress(have)
@@ -440,7 +444,7 @@ func (d *download) request(ctx context.Context) error {
 		return err
 	}
 	defer resp.Body.Close()
-	d.learn(resp)
+	d.readHeaders(resp)
 
 	flags := os.O_CREATE | os.O_WRONLY | os.O_APPEND
 	switch resp.StatusCode {
@@ -451,12 +455,12 @@ func (d *download) request(ctx context.Context) error {
 		if err := os.Remove(d.part()); err != nil {
 			return err
 		}
-		return errors.New("the hub has no such part of the file")
+		return errors.New("the hub rejected the requested range")
 	case http.StatusPartialContent:
 		if want := fmt.Sprintf("bytes %d-", have); !strings.HasPrefix(resp.Header.Get("Content-Range"), want) {
-			return fmt.Errorf("the hub sends %q, asked was for %s", resp.Header.Get("Content-Range"), want)
+			return fmt.Errorf("the hub returned range %q, want %s", resp.Header.Get("Content-Range"), want)
 		}
-	default: // the whole file: the server does not do ranges
+	default: // the whole file: the server does not support ranges
 		flags |= os.O_TRUNC
 		have = 0
 	}
@@ -469,7 +473,7 @@ func (d *download) request(ctx context.Context) error {
 	}
 	defer f.Close()
 	watchdog := time.AfterFunc(d.hub.idle, func() {
-		cancel(fmt.Errorf("nothing came for %s", d.hub.idle))
+		cancel(fmt.Errorf("no data received for %s", d.hub.idle))
 	})
 	defer watchdog.Stop()
 	buf := make([]byte, 256<<10)
@@ -478,7 +482,7 @@ func (d *download) request(ctx context.Context) error {
 		watchdog.Reset(d.hub.idle)
 		if n > 0 {
 			if _, err := f.Write(buf[:n]); err != nil {
-				return fmt.Errorf("write the cache: %w", err)
+				return fmt.Errorf("write to the cache: %w", err)
 			}
 			have += int64(n)
 			d.progress(have)
@@ -490,20 +494,20 @@ func (d *download) request(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return fmt.Errorf("the connection broke: %w", err)
+			return fmt.Errorf("connection lost: %w", err)
 		}
 	}
 	if have < d.file.size {
-		return errors.New("the connection ended early")
+		return errors.New("connection closed before the end of the file")
 	}
 	return f.Close()
 }
 
-// learn takes size and digest from an answer, where the listing did not have them. The hub sends
-// them with the redirect; the content network's own headers say something else.
-func (d *download) learn(resp *http.Response) {
+// readHeaders takes the size and digest from the headers of a response, if the file listing did not
+// include them. The Hub sends them with the redirect; the headers of the CDN have another meaning.
+func (d *download) readHeaders(resp *http.Response) {
 	for r := resp; r != nil && r.Request != nil; r = r.Request.Response {
-		if !d.hub.own(r.Request.URL) {
+		if !d.hub.sameOrigin(r.Request.URL) {
 			continue
 		}
 		if d.file.sha256 == "" {
@@ -515,14 +519,14 @@ func (d *download) learn(resp *http.Response) {
 	}
 }
 
-// verify compares a file with what the hub says of it.
+// verify checks a file against the size and digest that the Hub reports.
 func (d *download) verify(path string) error {
 	size, err := fileSize(path)
 	if err != nil {
 		return err
 	}
 	if d.file.size >= 0 && size != d.file.size {
-		return fmt.Errorf("it has %d bytes, the hub says %d", size, d.file.size)
+		return fmt.Errorf("size is %d bytes, want %d", size, d.file.size)
 	}
 	if d.file.sha256 == "" {
 		return nil
@@ -537,7 +541,7 @@ func (d *download) verify(path string) error {
 		return err
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != d.file.sha256 {
-		return fmt.Errorf("its SHA-256 is %s, the hub says %s", got, d.file.sha256)
+		return fmt.Errorf("SHA-256 is %s, want %s", got, d.file.sha256)
 	}
 	return nil
 }

@@ -19,10 +19,10 @@ import (
 	"fakeart/internal/config"
 )
 
-// gatherHub downloads the Parquet shards of cfg.Repo at cfg.Revision into a cache folder and reads
-// them. cfg.Path is the cache folder; if empty it is one of the user's, so that the download
-// outlives the data folder. HF_TOKEN is sent to the hub if set, and HF_ENDPOINT is asked instead of
-// the public hub if cfg.Endpoint does not name another.
+// gatherHub downloads the Parquet files of cfg.Repo at cfg.Revision to a cache directory and reads
+// them. cfg.Path is the cache directory; if it is empty, a directory in the user's cache is used,
+// so that the download outlives the dataset. HF_TOKEN is sent to the Hub if it is set. HF_ENDPOINT
+// replaces the public Hub unless cfg.Endpoint is set to another address.
 func gatherHub(ctx context.Context, cfg config.Dataset, c *collection, out io.Writer) (Source, error) {
 	endpoint := cfg.Endpoint
 	if endpoint == "" || strings.TrimRight(endpoint, "/") == defaultEndpoint {
@@ -46,7 +46,7 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 	if cache == "" {
 		dir, err := os.UserCacheDir()
 		if err != nil {
-			return Source{}, fmt.Errorf("no folder to keep downloads in (%w); name one as dataset.path", err)
+			return Source{}, fmt.Errorf("no cache directory for downloads: %w\nhint: set dataset.path to a directory", err)
 		}
 		cache = filepath.Join(dir, "fakeart", "huggingface")
 	}
@@ -72,7 +72,7 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 		return Source{}, fmt.Errorf("hub: %w", err)
 	}
 
-	// Every shard is opened before any is read: that the metadata is whole costs nothing to know.
+	// Open all shards before reading any, so that invalid metadata is found early.
 	var tables []*table
 	defer func() {
 		for _, t := range tables {
@@ -80,7 +80,7 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 		}
 	}()
 	rows := int64(0)
-	var said []nameClaim
+	var claims []classNameClaim
 	for i, s := range shards {
 		t, err := openTable(paths[i], s.file.name)
 		if err != nil {
@@ -89,19 +89,19 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 		tables = append(tables, t)
 		rows += t.file.NumRows()
 		if t.names != nil {
-			said = append(said, nameClaim{s.file.name, t.column, t.names})
+			claims = append(claims, classNameClaim{s.file.name, t.column, t.names})
 		}
 	}
 	for _, claim := range card {
-		if claim.column == tables[0].column { // others count other things
-			said = append(said, claim)
+		if claim.column == tables[0].column { // ignore other label columns
+			claims = append(claims, claim)
 		}
 	}
-	names, labels, err := agree(said)
+	names, labels, err := resolveLabels(claims)
 	if err != nil {
 		return Source{}, fmt.Errorf("hub: %s: %w", cfg.Repo, err)
 	}
-	bar := newProgress(out, "pictures read", rows, unitPictures)
+	bar := newProgress(out, "images read", rows, unitImages)
 	defer bar.stop()
 	err = decodeAll(ctx, c, func(submit func(job) error) error {
 		for i, t := range tables {
@@ -120,19 +120,19 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 	return Source{Kind: "huggingface", Repo: cfg.Repo, Revision: repo.commit, Labels: names}, nil
 }
 
-// shard is a Parquet file that holds a part of a split.
+// shard is a Parquet file with a part of a split.
 type shard struct {
 	file  remoteFile
 	split int
 }
 
-// findShards picks the Parquet files of train and test, in order of their names. The hub has no
-// field for it: a split is the word "train" or "test" in the file's name or else in that of a
-// folder above (data/train-00000-of-00001.parquet, default/train/0000.parquet).
+// findShards returns the Parquet files of train and test, sorted by name. The Hub has no metadata
+// for this: the split is the word "train" or "test" in the file name or else in the name of a
+// parent directory (data/train-00000-of-00001.parquet, default/train/0000.parquet).
 func findShards(files []remoteFile) ([]shard, error) {
 	var shards []shard
 	var parquets int
-	var groups []string // what is above the part that names the split: the "configs" of a data set
+	var groups []string // paths above the element that names the split: one per "config" of the repository
 	for _, f := range files {
 		if !strings.EqualFold(path.Ext(f.name), ".parquet") {
 			continue
@@ -158,34 +158,35 @@ func findShards(files []remoteFile) ([]shard, error) {
 	slices.Sort(groups)
 	switch {
 	case parquets == 0:
-		return nil, errors.New("has no Parquet files; the hub converts many data sets: try dataset.revision=refs/convert/parquet")
+		return nil, errors.New("has no Parquet files\nhint: try dataset.revision=refs/convert/parquet; the Hub converts many datasets")
 	case len(shards) == 0:
-		return nil, errors.New("has no Parquet files named train or test")
+		return nil, errors.New("has no Parquet files for train or test")
 	case len(groups) > 1:
-		return nil, fmt.Errorf("holds several data sets (in %q); this program reads repositories that hold one", groups)
+		return nil, fmt.Errorf("contains several datasets (in %q), want one", groups)
 	}
 	slices.SortFunc(shards, func(a, b shard) int { return strings.Compare(a.file.name, b.file.name) })
 	return shards, nil
 }
 
-// nameClaim is one place's word on the class names, in label order.
-type nameClaim struct {
+// classNameClaim is the class names of a label column according to one source, in label order.
+type classNameClaim struct {
 	where  string
 	column string
 	names  []string
 }
 
-// agree returns the class names that all claims agree on, and for each of the hub's labels ours.
-// Without a claim there is no guess: data sets exist in either order.
-func agree(claims []nameClaim) (names []string, labels []uint8, err error) {
+// resolveLabels returns the class names that all claims agree on, and the label in this package for
+// each label on the Hub. It returns an error if there is no claim, because both orders of REAL and
+// FAKE are common.
+func resolveLabels(claims []classNameClaim) (names []string, labels []uint8, err error) {
 	if len(claims) == 0 {
-		return nil, nil, errors.New("neither the Parquet files' metadata nor README.md names the classes, " +
-			"so nobody knows which label is FAKE; choose another dataset.revision, or ask its author to add them")
+		return nil, nil, errors.New("neither the metadata of the Parquet files nor README.md names the classes, so it is unknown which label is FAKE\n" +
+			"hint: set dataset.revision to another revision, or ask the author to add the class names")
 	}
 	for _, claim := range claims[1:] {
 		if !slices.EqualFunc(claim.names, claims[0].names, strings.EqualFold) {
-			return nil, nil, fmt.Errorf("%s names the classes %q, but %s names them %q; one of them has the labels backwards",
-				claims[0].where, claims[0].names, claim.where, claim.names)
+			return nil, nil, fmt.Errorf("conflicting class names: %q in %s, but %q in %s",
+				claims[0].names, claims[0].where, claim.names, claim.where)
 		}
 	}
 	names = claims[0].names
@@ -196,18 +197,18 @@ func agree(claims []nameClaim) (names []string, labels []uint8, err error) {
 		}
 	}
 	if len(names) != 2 || len(labels) != 2 || labels[0] == labels[1] {
-		return nil, nil, fmt.Errorf("%s names the classes %q, want REAL and FAKE in either order", claims[0].where, names)
+		return nil, nil, fmt.Errorf("class names in %s are %q, want REAL and FAKE in either order", claims[0].where, names)
 	}
 	return names, labels, nil
 }
 
-// feature is what the hub's metadata says of a column.
+// feature is the metadata of a column.
 type feature struct {
 	Type  string   `json:"_type"`
 	Names []string `json:"names"`
 }
 
-// features reads the columns of a data set's info. One that is written otherwise is of no interest.
+// features parses the column metadata of a dataset. Columns with other metadata are skipped.
 func features(raw map[string]json.RawMessage) map[string]feature {
 	all := map[string]feature{}
 	for name, data := range raw {
@@ -219,27 +220,28 @@ func features(raw map[string]json.RawMessage) map[string]feature {
 	return all
 }
 
-// column returns the name of the one column of a type, or otherwise if there is none or several.
-func column(all map[string]feature, kind, otherwise string) string {
+// column returns the name of the only column of the given type, or fallback if there is none or
+// more than one.
+func column(all map[string]feature, kind, fallback string) string {
 	found := ""
 	for name, f := range all {
 		if f.Type != kind {
 			continue
 		}
-		if name == otherwise || found != "" {
-			return otherwise
+		if name == fallback || found != "" {
+			return fallback
 		}
 		found = name
 	}
 	if found == "" {
-		return otherwise
+		return fallback
 	}
 	return found
 }
 
-// readCard reads the class names from the repository's README.md, whose YAML head describes the
-// data set, if it does.
-func (r *repository) readCard(ctx context.Context) ([]nameClaim, error) {
+// readCard reads the class names from the YAML header of the repository's README.md (the dataset
+// card). It returns nil if there are none.
+func (r *repository) readCard(ctx context.Context) ([]classNameClaim, error) {
 	const card = "README.md"
 	if !slices.ContainsFunc(r.files, func(f remoteFile) bool { return f.name == card }) {
 		return nil, nil
@@ -254,7 +256,7 @@ func (r *repository) readCard(ctx context.Context) ([]nameClaim, error) {
 	return cardNames(card, data), nil
 }
 
-// cardNames returns the class names of each labelled column in a card's head:
+// cardNames returns the class names of each label column in the header of a dataset card:
 //
 //	dataset_info:
 //	  features:
@@ -264,7 +266,7 @@ func (r *repository) readCard(ctx context.Context) ([]nameClaim, error) {
 //	        names:
 //	          '0': FAKE
 //	          '1': REAL
-func cardNames(where string, card []byte) []nameClaim {
+func cardNames(where string, card []byte) []classNameClaim {
 	text := strings.ReplaceAll(strings.TrimPrefix(string(card), "\ufeff"), "\r\n", "\n")
 	text, ok := strings.CutPrefix(text, "---\n")
 	if !ok {
@@ -284,10 +286,10 @@ func cardNames(where string, card []byte) []nameClaim {
 		Info yaml.Node `yaml:"dataset_info"`
 	}
 	if yaml.Unmarshal([]byte(text), &head) != nil {
-		return nil // the card's prose head is no part of the data
+		return nil // ignore an invalid header
 	}
 	infos := make([]info, 1)
-	if head.Info.Kind == yaml.SequenceNode { // one for each config
+	if head.Info.Kind == yaml.SequenceNode { // one per config
 		infos = nil
 		if head.Info.Decode(&infos) != nil {
 			return nil
@@ -295,7 +297,7 @@ func cardNames(where string, card []byte) []nameClaim {
 	} else if head.Info.Decode(&infos[0]) != nil {
 		return nil
 	}
-	var claims []nameClaim
+	var claims []classNameClaim
 	for _, i := range infos {
 		for _, f := range i.Features {
 			var dtype struct {
@@ -307,14 +309,15 @@ func cardNames(where string, card []byte) []nameClaim {
 				continue
 			}
 			if names := labelNames(dtype.ClassLabel.Names); names != nil {
-				claims = append(claims, nameClaim{where, f.Name, names})
+				claims = append(claims, classNameClaim{where, f.Name, names})
 			}
 		}
 	}
 	return claims
 }
 
-// labelNames reads class names that are a list, or a map from label to name.
+// labelNames reads class names that are a list, or a map from label to name. It returns nil if they
+// are neither.
 func labelNames(node yaml.Node) []string {
 	var list []string
 	if node.Kind == yaml.SequenceNode && node.Decode(&list) == nil {
@@ -340,23 +343,23 @@ type table struct {
 	name         string
 	os           *os.File
 	file         *parquet.File
-	column       string   // the name of the column of labels
-	names        []string // class names from the file's own metadata, nil if it has none
+	column       string   // name of the label column
+	names        []string // class names from the metadata of the file, or nil
 	image, label parquet.LeafColumn
 }
 
 func (t *table) close() { _ = t.os.Close() }
 
-// openTable opens a shard and finds its two columns.
+// openTable opens a shard and finds its image and label columns.
 func openTable(local, name string) (t *table, err error) {
 	f, err := os.Open(local)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
-		// The Parquet library panics on some files that are not what they say.
+		// The Parquet library panics on some invalid files.
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%s is not a Parquet file that can be read: %v", name, p)
+			err = fmt.Errorf("%s is not a readable Parquet file: %v", name, p)
 		}
 		if err != nil {
 			_ = f.Close()
@@ -368,7 +371,7 @@ func openTable(local, name string) (t *table, err error) {
 	}
 	file, err := parquet.OpenFile(f, info.Size(), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
 	if err != nil {
-		return nil, fmt.Errorf("%s is not a Parquet file that can be read: %w", name, err)
+		return nil, fmt.Errorf("%s is not a readable Parquet file: %w", name, err)
 	}
 	t = &table{name: name, os: f, file: file}
 
@@ -379,7 +382,7 @@ func openTable(local, name string) (t *table, err error) {
 	}
 	if text, ok := file.Lookup("huggingface"); ok {
 		if err := json.Unmarshal([]byte(text), &meta); err != nil {
-			return nil, fmt.Errorf("%s: the hub's metadata in it is broken: %w", name, err)
+			return nil, fmt.Errorf("%s: invalid Hugging Face metadata: %w", name, err)
 		}
 	}
 	all := features(meta.Info.Features)
@@ -390,28 +393,28 @@ func openTable(local, name string) (t *table, err error) {
 	for _, c := range file.Schema().Columns() {
 		has = append(has, strings.Join(c, "."))
 	}
-	find := func(what string, kinds []parquet.Kind, paths ...[]string) (parquet.LeafColumn, error) {
+	find := func(kind string, kinds []parquet.Kind, paths ...[]string) (parquet.LeafColumn, error) {
 		for _, p := range paths {
 			leaf, ok := file.Schema().Lookup(p...)
 			if ok && leaf.MaxRepetitionLevel == 0 && slices.Contains(kinds, leaf.Node.Type().Kind()) {
 				return leaf, nil
 			}
 		}
-		return parquet.LeafColumn{}, fmt.Errorf("%s has no column %s of %s; it has %s",
-			name, strings.Join(paths[0], "."), what, strings.Join(has, ", "))
+		return parquet.LeafColumn{}, fmt.Errorf("%s has no column %s of type %s; its columns are %s",
+			name, strings.Join(paths[0], "."), kind, strings.Join(has, ", "))
 	}
 	if t.image, err = find("bytes", []parquet.Kind{parquet.ByteArray}, []string{image, "bytes"}, []string{image}); err != nil {
 		return nil, err
 	}
-	t.label, err = find("whole numbers", []parquet.Kind{parquet.Int64, parquet.Int32}, []string{label})
+	t.label, err = find("integer", []parquet.Kind{parquet.Int64, parquet.Int32}, []string{label})
 	return t, err
 }
 
-// read hands out the pictures of the shard, row by row.
+// read submits the images of the shard, row by row.
 func (t *table) read(c *collection, split int, labels []uint8, submit func(job) error, bar *progress) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%s is broken: %v", t.name, p)
+			err = fmt.Errorf("%s is damaged: %v", t.name, p)
 		}
 	}()
 	row := 0
@@ -433,7 +436,7 @@ func (t *table) read(c *collection, split int, labels []uint8, submit func(job) 
 			}
 			if err != nil {
 				_ = rows.Close()
-				return fmt.Errorf("%s is broken after row %d: %w", t.name, row, err)
+				return fmt.Errorf("%s is damaged after row %d: %w", t.name, row, err)
 			}
 		}
 		if err := rows.Close(); err != nil {
@@ -441,7 +444,7 @@ func (t *table) read(c *collection, split int, labels []uint8, submit func(job) 
 		}
 	}
 	if want := t.file.NumRows(); int64(row) != want {
-		return fmt.Errorf("%s is broken: it has %d rows, its metadata says %d", t.name, row, want)
+		return fmt.Errorf("%s is damaged: it has %d rows, want %d according to its metadata", t.name, row, want)
 	}
 	return nil
 }
@@ -462,14 +465,14 @@ func (t *table) readRow(c *collection, split int, labels []uint8, submit func(jo
 	}
 	switch {
 	case label < 0 || label >= int64(len(labels)):
-		return c.unreadable(where, fmt.Errorf("its label is %d, want 0 or 1", label))
+		return c.unreadable(where, fmt.Errorf("label is %d, want 0 or 1", label))
 	case len(image) == 0:
-		return c.unreadable(where, errors.New("it has no picture"))
+		return c.unreadable(where, errors.New("no image"))
 	case len(image) > maxFile:
 		return c.unreadable(where, errFileTooLarge)
 	}
 	data := pool.get()
-	data.Write(image) // the library reuses its memory for the next rows
+	data.Write(image) // copy: the library reuses its memory for the next rows
 	return submit(job{
 		split: split, class: labels[label], path: where, data: data,
 		key: fmt.Sprintf("%s#%09d", t.name, row),

@@ -26,7 +26,7 @@ import (
 	"fakeart/internal/config"
 )
 
-// The schema of the hub's image data sets.
+// The schema of image datasets on the Hub.
 type hubImage struct {
 	Bytes []byte  `parquet:"bytes,optional"`
 	Path  *string `parquet:"path,optional"`
@@ -37,7 +37,8 @@ type hubRow struct {
 	Label *int64    `parquet:"label,optional"`
 }
 
-// hubMetadata is what the hub's libraries write into a Parquet file whose classes have these names.
+// hubMetadata returns the metadata that the libraries of the Hub write to a Parquet file with these
+// class names.
 func hubMetadata(names ...string) string {
 	text, _ := json.Marshal(names)
 	return `{"info": {"features": {"image": {"_type": "Image"}, "label": {"names": ` + string(text) + `, "_type": "ClassLabel"}}}}`
@@ -60,8 +61,8 @@ func shardOf[T any](tb testing.TB, rows []T, metadata string) []byte {
 	return buf.Bytes()
 }
 
-// hubRows returns pictures of both classes in turn, beginning with number from; labels count the
-// given names.
+// hubRows returns n images, alternating REAL and FAKE, starting with image from. A label is the
+// index of the class in names.
 func hubRows(tb testing.TB, from, n int, names ...string) []hubRow {
 	var rows []hubRow
 	for i := range n {
@@ -73,7 +74,7 @@ func hubRows(tb testing.TB, from, n int, names ...string) []hubRow {
 	return rows
 }
 
-// hubFiles is a repository with two training shards and one of tests.
+// hubFiles returns the files of a repository with two shards for training and one for testing.
 func hubFiles(tb testing.TB, metadata string, names ...string) map[string][]byte {
 	return map[string][]byte{
 		".gitattributes":                         []byte("*.parquet lfs"),
@@ -86,25 +87,25 @@ func hubFiles(tb testing.TB, metadata string, names ...string) map[string][]byte
 
 const (
 	hubCommit = "0123456789abcdef0123456789abcdef01234567"
-	hubRepo   = "somebody/pictures"
+	hubRepo   = "somebody/images"
 	hubToken  = "hf_secret"
 )
 
-// fakeHub speaks as much of the hub's protocol as the loader needs: the description of a revision,
-// and files that are redirected to a content network, with ranges.
+// fakeHub implements the part of the protocol of the Hub that the loader needs: the description of
+// a revision, and files that are redirected to a CDN, with ranges.
 type fakeHub struct {
 	files   map[string][]byte
-	digests map[string]string // to claim other digests than the true ones
+	digests map[string]string // overrides the actual digests
 	private bool
-	noInfo  bool // no description of revisions, the listing alone
+	noInfo  bool // supports only the file listing, not the description of revisions
 	noRange bool
-	// intercept may answer in place of the content network.
+	// intercept, if set, may respond instead of the CDN.
 	intercept func(w http.ResponseWriter, r *http.Request, name string) bool
 
 	hub, network *httptest.Server
 	mu           sync.Mutex
 	requests     []string // "hub GET /path" or "network bytes=5- /path"
-	leaks        []string // tokens that came to the content network
+	leaks        []string // tokens received by the CDN
 }
 
 func (f *fakeHub) start(t *testing.T) *fakeHub {
@@ -215,22 +216,22 @@ func (f *fakeHub) serveNetwork(w http.ResponseWriter, r *http.Request) {
 	if intercept != nil && intercept(w, r, name) {
 		return
 	}
-	w.Header().Set("ETag", `"`+strings.Repeat("ab", 32)+`"`) // its own, which says nothing of the content
+	w.Header().Set("ETag", `"`+strings.Repeat("ab", 32)+`"`) // an ETag that is not the digest of the content
 	if f.noRange {
 		r.Header.Del("Range")
 	}
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.files[name]))
 }
 
-// then lets the content network answer otherwise from now on, and forgets what it was asked.
-func (f *fakeHub) then(intercept func(w http.ResponseWriter, r *http.Request, name string) bool) {
+// setIntercept changes intercept and clears the recorded requests.
+func (f *fakeHub) setIntercept(intercept func(w http.ResponseWriter, r *http.Request, name string) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.intercept, f.requests = intercept, nil
 }
 
-// asked returns the requests to the content network for a file.
-func (f *fakeHub) asked(name string) []string {
+// rangesFor returns the Range headers of the requests to the CDN for a file.
+func (f *fakeHub) rangesFor(name string) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var ranges []string
@@ -242,7 +243,7 @@ func (f *fakeHub) asked(name string) []string {
 	return ranges
 }
 
-// prepareHub prepares from a hub without long waits.
+// prepare runs prepare against the hub, without long waits between retries.
 func (f *fakeHub) prepare(t *testing.T, cfg config.Dataset, token string) (*Manifest, error) {
 	t.Helper()
 	h, err := newHub(f.hub.URL+"/", token)
@@ -262,7 +263,7 @@ func hubConfig(t *testing.T) config.Dataset {
 	}
 }
 
-// checkHubData compares what was prepared with what hubFiles has drawn.
+// checkHubData compares the prepared dataset with the images of hubFiles.
 func checkHubData(t *testing.T, dir string) {
 	t.Helper()
 	for split, numbers := range map[string][]int{
@@ -274,7 +275,7 @@ func checkHubData(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 		if s.Len() != len(numbers) {
-			t.Fatalf("%s has %d pictures, want %d", split, s.Len(), len(numbers))
+			t.Fatalf("%s has %d images, want %d", split, s.Len(), len(numbers))
 		}
 		var d drawing
 		want := make([]byte, imageBytes)
@@ -282,7 +283,7 @@ func checkHubData(t *testing.T, dir string) {
 			class := uint8(i % 2)
 			d.draw(want, 7, 0, class, number)
 			if s.Labels[i] != class || !bytes.Equal(s.Image(i), want) {
-				t.Errorf("%s: picture %d is not the drawing %d of class %d (label %d)", split, i, number, class, s.Labels[i])
+				t.Errorf("%s: image %d is not image %d of class %d (label %d)", split, i, number, class, s.Labels[i])
 			}
 		}
 	}
@@ -304,10 +305,10 @@ dataset_info:
   - name: train
     num_examples: 14
 ---
-# Pictures
+# Images
 `
 
-func TestLabelsFollowTheClassNamesOfTheDataSet(t *testing.T) {
+func TestHub_ClassNames(t *testing.T) {
 	list := strings.Replace(strings.Replace(card, "'0': %s", "- %s", 1), "'1': %s", "- %s", 1)
 	configs := strings.ReplaceAll(strings.Replace(card, "  features:", "- config_name: default\n  features:", 1), "\n", "\r\n")
 	for _, test := range []struct {
@@ -316,16 +317,16 @@ func TestLabelsFollowTheClassNamesOfTheDataSet(t *testing.T) {
 		inFile bool
 		card   string
 	}{
-		{"FAKE 0 and REAL 1 in the Parquet files, as CIFAKE's", []string{"FAKE", "REAL"}, true, ""},
-		{"REAL 0 and FAKE 1 in the Parquet files", []string{"REAL", "FAKE"}, true, ""},
-		{"lower-case names", []string{"fake", "real"}, true, ""},
-		{"FAKE 0 and REAL 1 in README.md", []string{"FAKE", "REAL"}, false, card},
-		{"REAL 0 and FAKE 1 in README.md", []string{"REAL", "FAKE"}, false, card},
-		{"a list of names in README.md", []string{"FAKE", "REAL"}, false, list},
-		{"a list of configs in README.md", []string{"FAKE", "REAL"}, false, configs},
-		{"another column with classes in README.md", []string{"FAKE", "REAL"}, true, strings.NewReplacer("name: label", "name: subject", "'0': %s", "'0': cat", "'1': %s", "'1': dog").Replace(card)},
-		{"both, in agreement", []string{"FAKE", "REAL"}, true, card},
-		{"a README.md that says nothing", []string{"FAKE", "REAL"}, true, "# Pictures"},
+		{"parquet_FAKE_REAL", []string{"FAKE", "REAL"}, true, ""},
+		{"parquet_REAL_FAKE", []string{"REAL", "FAKE"}, true, ""},
+		{"lower_case", []string{"fake", "real"}, true, ""},
+		{"readme_FAKE_REAL", []string{"FAKE", "REAL"}, false, card},
+		{"readme_REAL_FAKE", []string{"REAL", "FAKE"}, false, card},
+		{"readme_list_of_names", []string{"FAKE", "REAL"}, false, list},
+		{"readme_list_of_configs", []string{"FAKE", "REAL"}, false, configs},
+		{"readme_other_label_column", []string{"FAKE", "REAL"}, true, strings.NewReplacer("name: label", "name: subject", "'0': %s", "'0': cat", "'1': %s", "'1': dog").Replace(card)},
+		{"parquet_and_readme", []string{"FAKE", "REAL"}, true, card},
+		{"readme_without_header", []string{"FAKE", "REAL"}, true, "# Images"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			metadata := ""
@@ -350,13 +351,13 @@ func TestLabelsFollowTheClassNamesOfTheDataSet(t *testing.T) {
 				t.Errorf("source %+v, want commit %s and labels %q", m.Source, hubCommit, test.labels)
 			}
 			if m.Splits[Train]["REAL"] != 7 || m.Splits[Test]["FAKE"] != 2 {
-				t.Errorf("counts %v", m.Splits)
+				t.Errorf("counts = %v, want 7 REAL in train and 2 FAKE in test", m.Splits)
 			}
 		})
 	}
 }
 
-func TestTheOrderOfLabelsInTheSourceDoesNotChangeTheResult(t *testing.T) {
+func TestHub_LabelOrderDoesNotChangeDigest(t *testing.T) {
 	var digests []string
 	for _, labels := range [][]string{{"FAKE", "REAL"}, {"REAL", "FAKE"}} {
 		f := (&fakeHub{files: hubFiles(t, hubMetadata(labels...), labels...)}).start(t)
@@ -367,16 +368,16 @@ func TestTheOrderOfLabelsInTheSourceDoesNotChangeTheResult(t *testing.T) {
 		digests = append(digests, m.Digest())
 	}
 	if digests[0] != digests[1] {
-		t.Errorf("digests %s and %s", digests[0], digests[1])
+		t.Errorf("digests differ: %s and %s", digests[0], digests[1])
 	}
 }
 
-func TestAHubWhoseDataIsUnfitIsRefused(t *testing.T) {
+func TestHub_Errors(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	metadata := hubMetadata(names...)
 	const train, test = "data/train-00000-of-00002.parquet", "data/test-00000-of-00001.parquet"
 	good, testRows := hubFiles(t, metadata, names...), hubRows(t, 200, 4, names...)
-	// described returns the good rows under another metadata.
+	// described returns valid rows with other metadata.
 	described := func(metadata string) map[string][]byte {
 		return map[string][]byte{
 			train: shardOf(t, testRows, metadata),
@@ -396,67 +397,67 @@ func TestAHubWhoseDataIsUnfitIsRefused(t *testing.T) {
 		change func(f *fakeHub, cfg *config.Dataset)
 		want   []string
 	}{
-		{"class names nowhere", func(f *fakeHub, _ *config.Dataset) { f.files = described("") }, []string{"names the classes", "README.md"}},
-		{"other class names", func(f *fakeHub, _ *config.Dataset) { f.files = described(hubMetadata("cat", "dog")) }, []string{`"cat" "dog"`, "REAL and FAKE"}},
-		{"three classes", func(f *fakeHub, _ *config.Dataset) {
+		{"no_class_names", func(f *fakeHub, _ *config.Dataset) { f.files = described("") }, []string{"names the classes", "README.md"}},
+		{"other_class_names", func(f *fakeHub, _ *config.Dataset) { f.files = described(hubMetadata("cat", "dog")) }, []string{`"cat" "dog"`, "REAL and FAKE"}},
+		{"three_classes", func(f *fakeHub, _ *config.Dataset) {
 			f.files = described(hubMetadata("FAKE", "REAL", "UNKNOWN"))
 		}, []string{"UNKNOWN"}},
-		{"README.md against the Parquet files", func(f *fakeHub, _ *config.Dataset) {
+		{"readme_contradicts_parquet", func(f *fakeHub, _ *config.Dataset) {
 			f.files["README.md"] = fmt.Appendf(nil, card, "REAL", "FAKE")
-		}, []string{"README.md", "backwards"}},
-		{"shards against each other", func(f *fakeHub, _ *config.Dataset) {
+		}, []string{"README.md", "conflicting"}},
+		{"shards_contradict", func(f *fakeHub, _ *config.Dataset) {
 			f.files[test] = shardOf(t, testRows, hubMetadata("REAL", "FAKE"))
-		}, []string{test, "backwards"}},
-		{"metadata that is no JSON", func(f *fakeHub, _ *config.Dataset) { f.files = described("{") }, []string{"metadata", "broken"}},
-		{"no picture column", func(f *fakeHub, _ *config.Dataset) {
+		}, []string{test, "conflicting"}},
+		{"invalid_metadata", func(f *fakeHub, _ *config.Dataset) { f.files = described("{") }, []string{"invalid Hugging Face metadata"}},
+		{"no_image_column", func(f *fakeHub, _ *config.Dataset) {
 			f.files[train] = shardOf(t, []other{{1, "x"}}, metadata)
 		}, []string{train, "no column image.bytes", "id, photo"}},
-		{"labels that are text", func(f *fakeHub, _ *config.Dataset) {
+		{"text_labels", func(f *fakeHub, _ *config.Dataset) {
 			f.files[train] = shardOf(t, []textLabel{{Label: "FAKE"}}, metadata)
-		}, []string{train, "no column label of whole numbers"}},
-		{"a shard that is no Parquet file", func(f *fakeHub, _ *config.Dataset) { f.files[train] = []byte("PAR1 nothing else PAR1") }, []string{train, "not a Parquet file"}},
-		{"no Parquet files", func(f *fakeHub, _ *config.Dataset) { f.files = map[string][]byte{"train.zip": nil} }, []string{"refs/convert/parquet"}},
-		{"no test split", func(f *fakeHub, _ *config.Dataset) { delete(f.files, test) }, []string{"no pictures in test"}},
-		{"only one class", func(f *fakeHub, _ *config.Dataset) {
+		}, []string{train, "no column label of type integer"}},
+		{"invalid_parquet", func(f *fakeHub, _ *config.Dataset) { f.files[train] = []byte("PAR1 nothing else PAR1") }, []string{train, "not a readable Parquet file"}},
+		{"no_parquet_files", func(f *fakeHub, _ *config.Dataset) { f.files = map[string][]byte{"train.zip": nil} }, []string{"refs/convert/parquet"}},
+		{"no_test_split", func(f *fakeHub, _ *config.Dataset) { delete(f.files, test) }, []string{"no images in test"}},
+		{"one_class", func(f *fakeHub, _ *config.Dataset) {
 			f.files[test] = shardOf(t, []hubRow{testRows[0], testRows[2]}, metadata)
-		}, []string{"no pictures in test/FAKE"}},
-		{"several data sets", func(f *fakeHub, _ *config.Dataset) {
+		}, []string{"no images in test/FAKE"}},
+		{"several_datasets", func(f *fakeHub, _ *config.Dataset) {
 			f.files["other/train/0.parquet"] = f.files[train]
-		}, []string{"several data sets"}},
-		{"a repository that is not there", func(_ *fakeHub, cfg *config.Dataset) { cfg.Repo = "nobody/nothing" }, []string{"404", "dataset.repo"}},
-		{"a revision that is not there", func(_ *fakeHub, cfg *config.Dataset) { cfg.Revision = "v9" }, []string{"404", "dataset.revision"}},
-		{"a repository's name that is none", func(_ *fakeHub, cfg *config.Dataset) { cfg.Repo = "../secrets" }, []string{"dataset.repo is"}},
-		{"a private repository", func(f *fakeHub, _ *config.Dataset) { f.private = true }, []string{"401", "HF_TOKEN"}},
-		{"a wrong digest", func(f *fakeHub, _ *config.Dataset) {
+		}, []string{"several datasets"}},
+		{"unknown_repository", func(_ *fakeHub, cfg *config.Dataset) { cfg.Repo = "nobody/nothing" }, []string{"404", "dataset.repo"}},
+		{"unknown_revision", func(_ *fakeHub, cfg *config.Dataset) { cfg.Revision = "v9" }, []string{"404", "dataset.revision"}},
+		{"invalid_repository_name", func(_ *fakeHub, cfg *config.Dataset) { cfg.Repo = "../secrets" }, []string{"invalid dataset.repo"}},
+		{"private_repository", func(f *fakeHub, _ *config.Dataset) { f.private = true }, []string{"401", "HF_TOKEN"}},
+		{"wrong_digest", func(f *fakeHub, _ *config.Dataset) {
 			f.digests = map[string]string{train: strings.Repeat("00", 32)}
-		}, []string{train, "SHA-256", "run it again"}},
-		{"a file name that leads out of the cache", func(f *fakeHub, _ *config.Dataset) {
+		}, []string{train, "SHA-256", "run the command again"}},
+		{"path_outside_cache", func(f *fakeHub, _ *config.Dataset) {
 			f.files["../train.parquet"] = f.files[train]
 			delete(f.files, train)
 			delete(f.files, "data/train-00001-of-00002.parquet")
 			delete(f.files, test)
 			f.files["../test.parquet"] = f.files[train]
-		}, []string{"leads elsewhere"}},
-		{"a content network that is down", func(f *fakeHub, _ *config.Dataset) {
+		}, []string{"invalid path"}},
+		{"cdn_down", func(f *fakeHub, _ *config.Dataset) {
 			f.intercept = func(w http.ResponseWriter, _ *http.Request, _ string) bool {
 				w.WriteHeader(http.StatusBadGateway)
 				return true
 			}
-		}, []string{"502", "run it again"}},
-		{"a content network that wants an hour's rest", func(f *fakeHub, _ *config.Dataset) {
+		}, []string{"502", "run the command again"}},
+		{"cdn_retry_after_1h", func(f *fakeHub, _ *config.Dataset) {
 			f.intercept = func(w http.ResponseWriter, _ *http.Request, _ string) bool {
 				w.Header().Set("Retry-After", "3600")
 				w.WriteHeader(http.StatusTooManyRequests)
 				return true
 			}
 		}, []string{"429", "3600"}},
-		{"a connection that always breaks", func(f *fakeHub, _ *config.Dataset) {
+		{"connection_always_breaks", func(f *fakeHub, _ *config.Dataset) {
 			f.intercept = func(w http.ResponseWriter, _ *http.Request, _ string) bool {
 				w.Header().Set("Content-Length", "1000000")
 				w.WriteHeader(http.StatusOK)
 				return true
 			}
-		}, []string{"run it again"}},
+		}, []string{"run the command again"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			cfg := hubConfig(t)
@@ -464,27 +465,28 @@ func TestAHubWhoseDataIsUnfitIsRefused(t *testing.T) {
 			tc.change(f, &cfg)
 			_, err := f.start(t).prepare(t, cfg, "")
 			if err == nil {
-				t.Fatal("no error")
+				t.Fatal("error = nil")
 			}
 			t.Log(err)
+			checkLines(t, err)
 			for _, want := range tc.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("error %q does not say %q", err, want)
+					t.Errorf("error = %q, want %q in it", err, want)
 				}
 			}
 			if _, err := os.Stat(cfg.Dir); !errors.Is(err, os.ErrNotExist) {
-				t.Error("there is a data set all the same")
+				t.Error("the dataset was created")
 			}
 		})
 	}
 }
 
-func TestRowsOfTheHubThatCannotBeReadAreNamed(t *testing.T) {
+func TestHub_UnreadableRows(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	const train = "data/train-00000-of-00002.parquet"
 	rows := hubRows(t, 0, 8, names...)
 	nine, minus := int64(9), int64(-1)
-	rows[1].Image.Bytes = []byte("no picture")
+	rows[1].Image.Bytes = []byte("not an image")
 	rows[2].Label = &nine
 	rows[3].Label = &minus
 	rows[4].Label = nil
@@ -496,24 +498,24 @@ func TestRowsOfTheHubThatCannotBeReadAreNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var refused []string
+	var rejected []string
 	for _, r := range m.Rejected {
-		refused = append(refused, r.Path)
+		rejected = append(rejected, r.Path)
 	}
 	var want []string
 	for i := 1; i <= 5; i++ {
 		want = append(want, fmt.Sprintf("%s row %d", train, i))
 	}
-	if !slices.Equal(refused, want) {
-		t.Errorf("refused %q, want %q", refused, want)
+	if !slices.Equal(rejected, want) {
+		t.Errorf("rejected %q, want %q", rejected, want)
 	}
 	cfg.Strict = true
 	if _, err := f.prepare(t, cfg, ""); err == nil || !strings.Contains(err.Error(), train+" row ") {
-		t.Errorf("strict: %v, want an error that names the row", err)
+		t.Errorf("strict: error = %v, want the row", err)
 	}
 }
 
-func TestTheTokenGoesToTheHubAlone(t *testing.T) {
+func TestHub_TokenNotSentToCDN(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	f := (&fakeHub{files: hubFiles(t, hubMetadata(names...), names...), private: true}).start(t)
 	cfg := hubConfig(t)
@@ -522,14 +524,14 @@ func TestTheTokenGoesToTheHubAlone(t *testing.T) {
 	}
 	checkHubData(t, cfg.Dir)
 	if len(f.leaks) > 0 {
-		t.Errorf("the content network got %q", f.leaks)
+		t.Errorf("the CDN received tokens %q", f.leaks)
 	}
-	if len(f.asked("data/test-00000-of-00001.parquet")) == 0 {
-		t.Error("nothing was redirected to the content network: the test says nothing")
+	if len(f.rangesFor("data/test-00000-of-00001.parquet")) == 0 {
+		t.Error("no file was redirected to the CDN")
 	}
 }
 
-func TestTheTokenAndTheHubComeFromTheEnvironment(t *testing.T) {
+func TestHub_EnvironmentVariables(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	f := (&fakeHub{files: hubFiles(t, hubMetadata(names...), names...), private: true}).start(t)
 	t.Setenv("HF_ENDPOINT", f.hub.URL)
@@ -544,16 +546,16 @@ func TestTheTokenAndTheHubComeFromTheEnvironment(t *testing.T) {
 	cfg := hubConfig(t)
 	cfg.Endpoint = "huggingface.co"
 	if _, err := Prepare(context.Background(), cfg, io.Discard); err == nil || !strings.Contains(err.Error(), "dataset.endpoint") {
-		t.Errorf("error %v, want one that names dataset.endpoint", err)
+		t.Errorf("error %v, want dataset.endpoint in it", err)
 	}
 }
 
-func TestAnInterruptedDownloadGoesOnWhereItStopped(t *testing.T) {
+func TestHub_ResumesDownload(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	const train = "data/train-00000-of-00002.parquet"
 	files := hubFiles(t, hubMetadata(names...), names...)
 	half := len(files[train]) / 2
-	// breakOff sends the first half of the file; then the connection breaks.
+	// breakOff sends the first half of the file and aborts the connection.
 	breakOff := func(w http.ResponseWriter) bool {
 		w.Header().Set("Content-Length", fmt.Sprint(len(files[train])))
 		_, _ = w.Write(files[train][:half])
@@ -564,44 +566,44 @@ func TestAnInterruptedDownloadGoesOnWhereItStopped(t *testing.T) {
 		return name == train && r.Header.Get("Range") == "" && breakOff(w)
 	}
 
-	t.Run("within a run", func(t *testing.T) {
+	t.Run("same_run", func(t *testing.T) {
 		f, cfg := (&fakeHub{files: files, intercept: atFirst}).start(t), hubConfig(t)
 		if _, err := f.prepare(t, cfg, ""); err != nil {
 			t.Fatal(err)
 		}
 		checkHubData(t, cfg.Dir)
-		if got, want := f.asked(train), []string{"", fmt.Sprintf("bytes=%d-", half)}; !slices.Equal(got, want) {
-			t.Errorf("ranges asked for: %q, want %q", got, want)
+		if got, want := f.rangesFor(train), []string{"", fmt.Sprintf("bytes=%d-", half)}; !slices.Equal(got, want) {
+			t.Errorf("requested ranges = %q, want %q", got, want)
 		}
 	})
-	t.Run("in the next run", func(t *testing.T) {
+	t.Run("next_run", func(t *testing.T) {
 		f, cfg := (&fakeHub{files: files}).start(t), hubConfig(t)
-		f.then(func(w http.ResponseWriter, r *http.Request, name string) bool {
+		f.setIntercept(func(w http.ResponseWriter, r *http.Request, name string) bool {
 			if name == train && r.Header.Get("Range") != "" {
-				panic(http.ErrAbortHandler) // the network does not come back
+				panic(http.ErrAbortHandler) // the CDN stays down
 			}
 			return atFirst(w, r, name)
 		})
-		if _, err := f.prepare(t, cfg, ""); err == nil || !strings.Contains(err.Error(), "run it again") {
-			t.Fatalf("error %v, want one that says to run it again", err)
+		if _, err := f.prepare(t, cfg, ""); err == nil || !strings.Contains(err.Error(), "run the command again") {
+			t.Fatalf("error %v, want a hint to run the command again", err)
 		}
-		f.then(nil)
+		f.setIntercept(nil)
 		if _, err := f.prepare(t, cfg, ""); err != nil {
 			t.Fatal(err)
 		}
 		checkHubData(t, cfg.Dir)
-		if got, want := f.asked(train), []string{fmt.Sprintf("bytes=%d-", half)}; !slices.Equal(got, want) {
-			t.Errorf("ranges asked for: %q, want %q", got, want)
+		if got, want := f.rangesFor(train), []string{fmt.Sprintf("bytes=%d-", half)}; !slices.Equal(got, want) {
+			t.Errorf("requested ranges = %q, want %q", got, want)
 		}
 	})
-	t.Run("from the start if the server does no ranges", func(t *testing.T) {
+	t.Run("server_without_ranges", func(t *testing.T) {
 		f, cfg := (&fakeHub{files: files, noRange: true, intercept: atFirst}).start(t), hubConfig(t)
 		if _, err := f.prepare(t, cfg, ""); err != nil {
 			t.Fatal(err)
 		}
 		checkHubData(t, cfg.Dir)
 	})
-	t.Run("anew if what lay there was something else", func(t *testing.T) {
+	t.Run("part_of_other_file", func(t *testing.T) {
 		f, cfg := (&fakeHub{files: files}).start(t), hubConfig(t)
 		part := filepath.Join(cfg.Path, strings.ReplaceAll(hubRepo, "/", "--"), hubCommit, filepath.FromSlash(train)+".part")
 		if err := os.MkdirAll(filepath.Dir(part), 0o755); err != nil {
@@ -614,13 +616,13 @@ func TestAnInterruptedDownloadGoesOnWhereItStopped(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkHubData(t, cfg.Dir)
-		if got, want := f.asked(train), []string{"bytes=14-", ""}; !slices.Equal(got, want) {
-			t.Errorf("ranges asked for: %q, want %q", got, want)
+		if got, want := f.rangesFor(train), []string{"bytes=14-", ""}; !slices.Equal(got, want) {
+			t.Errorf("requested ranges = %q, want %q", got, want)
 		}
 	})
 }
 
-func TestWhatWasDownloadedIsNotDownloadedAgain(t *testing.T) {
+func TestHub_CachesDownloads(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	const train = "data/train-00000-of-00002.parquet"
 	f := (&fakeHub{files: hubFiles(t, hubMetadata(names...), names...)}).start(t)
@@ -630,10 +632,10 @@ func TestWhatWasDownloadedIsNotDownloadedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := f.asked(train); len(got) != 1 {
-		t.Errorf("asked %d times, want once", len(got))
+	if got := f.rangesFor(train); len(got) != 1 {
+		t.Errorf("%d requests, want 1", len(got))
 	}
-	// Unless it was changed in the cache.
+	// A file that was modified in the cache is downloaded again.
 	file := filepath.Join(cfg.Path, strings.ReplaceAll(hubRepo, "/", "--"), hubCommit, filepath.FromSlash(train))
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -647,24 +649,24 @@ func TestWhatWasDownloadedIsNotDownloadedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkHubData(t, cfg.Dir)
-	if got := f.asked(train); len(got) != 2 {
-		t.Errorf("asked %d times, want a second time", len(got))
+	if got := f.rangesFor(train); len(got) != 2 {
+		t.Errorf("%d requests, want 2", len(got))
 	}
 }
 
-func TestAHubThatHasATroubleOrTwoIsAskedAgain(t *testing.T) {
+func TestHub_RetriesErrors(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
-	troubles := []int{http.StatusTooManyRequests, http.StatusServiceUnavailable}
+	statuses := []int{http.StatusTooManyRequests, http.StatusServiceUnavailable}
 	f := &fakeHub{files: hubFiles(t, hubMetadata(names...), names...)}
 	f.intercept = func(w http.ResponseWriter, _ *http.Request, _ string) bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if len(troubles) == 0 {
+		if len(statuses) == 0 {
 			return false
 		}
 		w.Header().Set("Retry-After", "0")
-		w.WriteHeader(troubles[0])
-		troubles = troubles[1:]
+		w.WriteHeader(statuses[0])
+		statuses = statuses[1:]
 		return true
 	}
 	cfg := hubConfig(t)
@@ -674,7 +676,7 @@ func TestAHubThatHasATroubleOrTwoIsAskedAgain(t *testing.T) {
 	checkHubData(t, cfg.Dir)
 }
 
-func TestADownloadThatStallsIsBroken(t *testing.T) {
+func TestHub_RetriesStalledDownload(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	f := &fakeHub{files: hubFiles(t, hubMetadata(names...), names...)}
 	var once sync.Once
@@ -687,7 +689,7 @@ func TestADownloadThatStallsIsBroken(t *testing.T) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(f.files[name])))
 		_, _ = w.Write(f.files[name][:10])
 		w.(http.Flusher).Flush()
-		<-r.Context().Done() // until the client gives up
+		<-r.Context().Done() // until the client times out
 		return true
 	}
 	f.start(t)
@@ -703,7 +705,7 @@ func TestADownloadThatStallsIsBroken(t *testing.T) {
 	checkHubData(t, cfg.Dir)
 }
 
-func TestACancelEndsADownload(t *testing.T) {
+func TestHub_Cancelled(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &fakeHub{files: hubFiles(t, hubMetadata(names...), names...)}
@@ -718,11 +720,11 @@ func TestACancelEndsADownload(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := prepare(ctx, hubConfig(t), io.Discard, h.gather); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want context.Canceled", err)
+		t.Errorf("error = %v, want context.Canceled", err)
 	}
 }
 
-func TestAMirrorWithoutDescriptionsIsListed(t *testing.T) {
+func TestHub_MirrorWithListingOnly(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	f := (&fakeHub{files: hubFiles(t, hubMetadata(names...), names...), noInfo: true}).start(t)
 	cfg := hubConfig(t)
@@ -732,7 +734,7 @@ func TestAMirrorWithoutDescriptionsIsListed(t *testing.T) {
 	checkHubData(t, cfg.Dir)
 }
 
-func TestARevisionWithSlashesIsOneName(t *testing.T) {
+func TestHub_RevisionWithSlashes(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	f := (&fakeHub{files: hubFiles(t, hubMetadata(names...), names...)}).start(t)
 	cfg := hubConfig(t)
@@ -742,7 +744,7 @@ func TestARevisionWithSlashesIsOneName(t *testing.T) {
 	}
 }
 
-func TestAShardsSplitIsInItsNameOrItsFolders(t *testing.T) {
+func TestFindShards(t *testing.T) {
 	for name, want := range map[string]string{
 		"data/train-00000-of-00001.parquet":   Train,
 		"data/test-00000-of-00001.parquet":    Test,
@@ -761,12 +763,12 @@ func TestAShardsSplitIsInItsNameOrItsFolders(t *testing.T) {
 			got = splitNames[shards[0].split]
 		}
 		if got != want {
-			t.Errorf("%s: split %q, want %q", name, got, want)
+			t.Errorf("findShards(%s): split = %q, want %q", name, got, want)
 		}
 	}
 }
 
-func TestOnlyTheHubsOwnAddressIsItsOwn(t *testing.T) {
+func TestHub_SameOrigin(t *testing.T) {
 	h, err := newHub("https://huggingface.co/", "")
 	if err != nil {
 		t.Fatal(err)
@@ -782,8 +784,8 @@ func TestOnlyTheHubsOwnAddressIsItsOwn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := h.own(u); got != want {
-			t.Errorf("%s: %v, want %v", address, got, want)
+		if got := h.sameOrigin(u); got != want {
+			t.Errorf("sameOrigin(%s) = %v, want %v", address, got, want)
 		}
 	}
 }

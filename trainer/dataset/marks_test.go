@@ -14,8 +14,8 @@ import (
 	"fakeart/trainer/train"
 )
 
-// explainer is the model of a short training on ordinary synthetic pictures, and the
-// folder of these.
+// explainer trains a model briefly on synthetic images, and returns it with the directory of the
+// dataset.
 func explainer(t *testing.T) (*model.Session, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -42,12 +42,12 @@ func explainer(t *testing.T) (*model.Session, string) {
 	return session, cfg.Dataset.Dir
 }
 
-// quarter is that of a pixel: 0 and 1 are above, 2 and 3 below.
+// quarter returns the quarter of a pixel: 0 and 1 are the upper ones, 2 and 3 the lower ones.
 func quarter(pixel int) int {
 	return pixel%imaging.Size/(imaging.Size/2) + 2*(pixel/imaging.Size/(imaging.Size/2))
 }
 
-// correlation is Pearson's.
+// correlation returns Pearson's correlation coefficient, or NaN if a or b is constant.
 func correlation(a, b []float32) float64 {
 	n := float64(len(a))
 	var ma, mb, ab, aa, bb float64
@@ -59,26 +59,27 @@ func correlation(a, b []float32) float64 {
 		ab, aa, bb = ab+x*y, aa+x*x, bb+y*y
 	}
 	if aa == 0 || bb == 0 {
-		return math.NaN() // a map that is zero everywhere goes with nothing
+		return math.NaN() // undefined, for example for a map of zeros
 	}
 	return ab / math.Sqrt(aa*bb)
 }
 
-// The evidence for FAKE lies where a picture is: in photographs of which a quarter went
-// through a generator's decoder, by a model that has only seen whole ones.
-func TestTheMapsPointAtTheQuarterThatIsFake(t *testing.T) {
+// The evidence for FAKE is located in the fake part of an image: in photographs of which one
+// quarter was passed through the decoder of a generator, for a model that was only trained on
+// images that are entirely REAL or FAKE.
+func TestExplanations_LocateFakeQuarter(t *testing.T) {
 	if testing.Short() {
-		t.Skip("trains for ten seconds and more")
+		t.Skip("trains for more than ten seconds")
 	}
 	s, data := explainer(t)
-	const pictures, area = 200, imaging.Size * imaging.Size
+	const images, area = 200, imaging.Size * imaging.Size
 	methods := explain.Methods()
 	maps := make([][]float32, len(methods))
 	for i := range maps {
 		maps[i] = make([]float32, area)
 	}
 	pixels, input := make([]byte, dataset.ImageBytes), make([]float32, dataset.ImageBytes)
-	mapped := func(fake bool) {
+	computeMaps := func(fake bool) {
 		t.Helper()
 		for i, method := range methods {
 			if err := explain.Map(maps[i], method, s, input, fake); err != nil {
@@ -86,7 +87,7 @@ func TestTheMapsPointAtTheQuarterThatIsFake(t *testing.T) {
 			}
 		}
 	}
-	calledFake := func() bool {
+	predictFake := func() bool {
 		copy(s.Input(), input)
 		if err := s.Run(1); err != nil {
 			t.Fatal(err)
@@ -94,17 +95,17 @@ func TestTheMapsPointAtTheQuarterThatIsFake(t *testing.T) {
 		return s.Logits()[0] > 0
 	}
 
-	found, most := make([]int, len(methods)), make([]int, len(methods)) // by method
-	foundOfCalled := make([]int, len(methods))
-	called, agree, correlated := 0, 0.0, 0
-	for i := range pictures {
-		dataset.DrawMarked(pixels, 1, i, i%4)
+	found, majority := make([]int, len(methods)), make([]int, len(methods)) // by method
+	foundOfPredicted := make([]int, len(methods))
+	predicted, sum, correlated := 0, 0.0, 0
+	for i := range images {
+		dataset.DrawPartlyFake(pixels, 1, i, i%4)
 		imaging.ToTensor(input, pixels)
-		fake := calledFake()
+		fake := predictFake()
 		if fake {
-			called++
+			predicted++
 		}
-		mapped(true)
+		computeMaps(true)
 		for k, m := range maps {
 			var mass [4]float64
 			for pixel, v := range m {
@@ -114,39 +115,40 @@ func TestTheMapsPointAtTheQuarterThatIsFake(t *testing.T) {
 			if own := mass[i%4]; own == max(mass[0], mass[1], mass[2], mass[3]) && own > 0 {
 				found[k]++
 				if fake {
-					foundOfCalled[k]++
+					foundOfPredicted[k]++
 				}
 				if own > total/2 {
-					most[k]++
+					majority[k]++
 				}
 			}
 		}
 		if r := correlation(maps[0], maps[1]); !math.IsNaN(r) {
-			agree, correlated = agree+r, correlated+1
+			sum, correlated = sum+r, correlated+1
 		}
 	}
-	t.Logf("%d of %d pictures of which a quarter is generated are called FAKE; between the two maps of a picture the mean correlation is %.2f", called, pictures, agree/float64(correlated))
+	t.Logf("%d of %d images with a generated quarter are classified FAKE; mean correlation between the two maps of an image: %.2f", predicted, images, sum/float64(correlated))
 	for k, method := range methods {
-		t.Logf("%s: the generated quarter has the most of the map in %d of %d pictures (in %d of the %d called FAKE), more than half in %d",
-			method, found[k], pictures, foundOfCalled[k], called, most[k])
-		// One in four by chance. Other machines round otherwise, and train a slightly other model.
-		if found[k] < pictures*7/10 {
-			t.Errorf("%s finds the generated quarter in %d of %d pictures only", method, found[k], pictures)
+		t.Logf("%s: the generated quarter has the largest share of the map in %d of %d images (in %d of the %d classified FAKE), more than half in %d",
+			method, found[k], images, foundOfPredicted[k], predicted, majority[k])
+		// By chance it would be one in four. Other machines round differently and train a slightly
+		// different model.
+		if found[k] < images*7/10 {
+			t.Errorf("%s finds the generated quarter in %d of %d images, want at least 70 %%", method, found[k], images)
 		}
 	}
 
-	// Of ordinary pictures, with their verdicts.
+	// The correlation for ordinary images and their predicted classes.
 	split, _, err := dataset.Load(data, dataset.Test)
 	if err != nil {
 		t.Fatal(err)
 	}
-	agree, correlated = 0, 0
-	for i := range pictures {
-		imaging.ToTensor(input, split.Image(i*split.Len()/pictures))
-		mapped(calledFake())
+	sum, correlated = 0, 0
+	for i := range images {
+		imaging.ToTensor(input, split.Image(i*split.Len()/images))
+		computeMaps(predictFake())
 		if r := correlation(maps[0], maps[1]); !math.IsNaN(r) {
-			agree, correlated = agree+r, correlated+1
+			sum, correlated = sum+r, correlated+1
 		}
 	}
-	t.Logf("of %d ordinary pictures it is %.2f", correlated, agree/float64(correlated))
+	t.Logf("mean correlation for %d ordinary images: %.2f", correlated, sum/float64(correlated))
 }

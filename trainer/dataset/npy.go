@@ -11,20 +11,20 @@ import (
 	"strings"
 )
 
-// The .npy format, version 1.0, of uint8 arrays:
+// The .npy format, version 1.0, for uint8 arrays:
 // https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 //
 // github.com/sbinet/npyio is not used: it derives the shape from the Go type, so [N,32,32,3] would
-// have to be a slice of nested arrays, which it then walks by reflection; and it pads the header
-// to no multiple of 16, which NumPy reads but does not write.
+// have to be a slice of nested arrays, which it walks by reflection. It also does not pad the
+// header to a multiple of 16, which NumPy accepts but never writes.
 
 var (
 	npyMagic   = []byte("\x93NUMPY\x01\x00")
-	npyAlign   = 64 // NumPy aligns data to 64 bytes since 1.14, so that a file can be mapped
+	npyAlign   = 64 // since 1.14 NumPy aligns data to 64 bytes, so that files can be memory-mapped
 	npyPattern = regexp.MustCompile(`^\{'descr': '([^']*)', 'fortran_order': (True|False), 'shape': \(([0-9, ]*)\), \} *\n$`)
 )
 
-// npyHeader returns what precedes the data of a uint8 array of this shape in C order.
+// npyHeader returns the header of a uint8 array of this shape in C order.
 func npyHeader(shape []int) []byte {
 	dims := make([]string, len(shape))
 	for i, d := range shape {
@@ -41,7 +41,8 @@ func npyHeader(shape []int) []byte {
 	return append(header, dict...)
 }
 
-// parseNPY returns the data of an .npy file that must be a uint8 array of this shape in C order.
+// parseNPY returns the data of an .npy file. It returns an error unless the file is a uint8 array
+// of this shape in C order.
 func parseNPY(content []byte, shape []int) ([]byte, error) {
 	rest, ok := bytes.CutPrefix(content, npyMagic)
 	if !ok || len(rest) < 2 {
@@ -49,15 +50,15 @@ func parseNPY(content []byte, shape []int) ([]byte, error) {
 	}
 	n := int(binary.LittleEndian.Uint16(rest))
 	if rest = rest[2:]; len(rest) < n {
-		return nil, errors.New("the .npy header is cut short")
+		return nil, errors.New("the .npy header is truncated")
 	}
 	header, data := rest[:n], rest[n:]
 	match := npyPattern.FindSubmatch(header)
 	if match == nil {
-		return nil, fmt.Errorf("cannot read the .npy header %q", bytes.TrimSpace(header))
+		return nil, fmt.Errorf("invalid .npy header %q", bytes.TrimSpace(header))
 	}
 	if string(match[1]) != "|u1" || string(match[2]) != "False" {
-		return nil, fmt.Errorf("array of type %q (fortran_order %s), want |u1 in C order", match[1], match[2])
+		return nil, fmt.Errorf("array type is %q (fortran_order %s), want |u1 in C order", match[1], match[2])
 	}
 	var got []int
 	size := 1
@@ -67,16 +68,16 @@ func parseNPY(content []byte, shape []int) ([]byte, error) {
 		}
 		d, err := strconv.Atoi(dim)
 		if err != nil {
-			return nil, fmt.Errorf("shape (%s): %w", match[3], err)
+			return nil, fmt.Errorf("invalid shape (%s)", match[3])
 		}
 		got = append(got, d)
 		size *= d
 	}
 	if !slices.Equal(got, shape) {
-		return nil, fmt.Errorf("array of shape %v, want %v", got, shape)
+		return nil, fmt.Errorf("array shape is %v, want %v", got, shape)
 	}
 	if len(data) != size {
-		return nil, fmt.Errorf("%d bytes of data, shape %v needs %d", len(data), shape, size)
+		return nil, fmt.Errorf("%d bytes of data, want %d for shape %v", len(data), size, shape)
 	}
 	return data, nil
 }

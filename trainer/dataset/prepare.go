@@ -11,14 +11,14 @@ import (
 	"fakeart/internal/config"
 )
 
-// Prepare makes the data set that cfg describes and puts it into cfg.Dir in place of the one that
-// is there. cfg.Name chooses the source: "synthetic", "archive",
-// "feedback" or "huggingface".
+// Prepare creates the dataset that cfg describes in cfg.Dir, and replaces the existing one.
+// cfg.Name selects the source: "synthetic", "archive", "feedback" or "huggingface".
 //
-// The result is written beside cfg.Dir and renamed when it is whole: whatever ends Prepare early
-// (an error, ctx, a kill, a full disk) leaves the older data set as it was. A folder that holds
-// anything but a data set is refused. A picture that cannot be read is listed in the manifest, or
-// ends Prepare if cfg.Strict. Progress goes to out: a bar if that is a terminal, otherwise lines.
+// The result is written next to cfg.Dir and renamed when it is complete: if Prepare fails, is
+// canceled or killed, or the disk is full, the existing dataset is unchanged. Prepare returns an
+// error if cfg.Dir contains anything except a dataset. Images that cannot be read are listed in the
+// manifest, or are an error if cfg.Strict is set. Progress is written to out: as a bar if out is a
+// terminal, otherwise as lines.
 func Prepare(ctx context.Context, cfg config.Dataset, out io.Writer) (*Manifest, error) {
 	gather, ok := map[string]func(context.Context, config.Dataset, *collection, io.Writer) (Source, error){
 		"synthetic":   gatherSynthetic,
@@ -27,11 +27,11 @@ func Prepare(ctx context.Context, cfg config.Dataset, out io.Writer) (*Manifest,
 		"huggingface": gatherHub,
 	}[cfg.Name]
 	if !ok {
-		return nil, fmt.Errorf("prepare data set: there is no source %q; choose dataset=synthetic, dataset=archive, dataset=feedback or dataset=huggingface", cfg.Name)
+		return nil, fmt.Errorf("prepare dataset: unknown source %q\nhint: use dataset=synthetic, dataset=archive, dataset=feedback or dataset=huggingface", cfg.Name)
 	}
 	m, err := prepare(ctx, cfg, out, gather)
 	if err != nil {
-		return nil, fmt.Errorf("prepare data set: %w", err)
+		return nil, fmt.Errorf("prepare dataset: %w", err)
 	}
 	return m, nil
 }
@@ -55,59 +55,59 @@ func prepare(
 	if err := s.write(ctx, &m, c); err != nil {
 		return nil, err
 	}
-	// From here on there is nothing to wait for: a late cancel must not undo finished work.
+	// Nothing below blocks, so it ignores ctx: a late cancellation must not undo finished work.
 	if err := s.publish(); err != nil {
 		return nil, err
 	}
 	return &m, nil
 }
 
-// picture is one decoded picture.
-type picture struct {
-	key    string // orders the pictures of a split: unique, and the same from folder, zip and tar
+// sample is a decoded image with its class.
+type sample struct {
+	key    string // unique sort key within a split; the same from a directory, zip and tar
 	class  uint8
 	pixels []byte
 }
 
-// collection gathers decoded pictures and refusals from several goroutines. 120,000 pictures, as
-// many as CIFAKE has, are 368 MB of pixels; the files that they came from are not kept.
+// collection gathers samples and rejections. It is safe for concurrent use. 120,000 images, the
+// size of CIFAKE, take 368 MB; the files they were decoded from are not kept.
 type collection struct {
 	strict bool
 
-	mu      sync.Mutex
-	splits  [len(splitNames)][]picture
-	refused []Rejection
+	mu       sync.Mutex
+	splits   [len(splitNames)][]sample
+	rejected []Rejection
 }
 
-func (c *collection) add(split int, p picture) {
+func (c *collection) add(split int, p sample) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.splits[split] = append(c.splits[split], p)
 }
 
-// refuse notes what did not become a picture.
-func (c *collection) refuse(path, reason string) {
+// reject records a file or row of the source that is not included.
+func (c *collection) reject(path, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.refused = append(c.refused, Rejection{Path: path, Reason: reason})
+	c.rejected = append(c.rejected, Rejection{Path: path, Reason: reason})
 }
 
-// unreadable notes a picture that cannot be read, which is an error if the user said strict.
+// unreadable rejects an image that cannot be read. It returns an error if the collection is strict.
 func (c *collection) unreadable(path string, err error) error {
 	if c.strict {
-		return fmt.Errorf("%s: %w; mend or remove it, or set dataset.strict=false to leave it out", path, err)
+		return fmt.Errorf("%s: %w\nhint: fix or remove the file, or set dataset.strict=false to skip unreadable files", path, err)
 	}
-	c.refuse(path, err.Error())
+	c.reject(path, err.Error())
 	return nil
 }
 
-// sort brings pictures and refusals into an order that does not depend on the source's order, nor
-// on which goroutine was faster.
+// sort makes the order of samples and rejections independent of the order of the source and of
+// goroutine scheduling.
 func (c *collection) sort() {
-	for _, pictures := range c.splits {
-		slices.SortFunc(pictures, func(a, b picture) int { return strings.Compare(a.key, b.key) })
+	for _, images := range c.splits {
+		slices.SortFunc(images, func(a, b sample) int { return strings.Compare(a.key, b.key) })
 	}
-	slices.SortFunc(c.refused, func(a, b Rejection) int {
+	slices.SortFunc(c.rejected, func(a, b Rejection) int {
 		if n := strings.Compare(a.Path, b.Path); n != 0 {
 			return n
 		}
@@ -115,7 +115,7 @@ func (c *collection) sort() {
 	})
 }
 
-// count returns the number of pictures of a class in a split.
+// count returns the number of samples of a class in a split.
 func (c *collection) count(split int, class uint8) int {
 	n := 0
 	for _, p := range c.splits[split] {

@@ -11,11 +11,11 @@ import (
 	"fakeart/internal/config"
 )
 
-// cifakeLayout returns the archive of the development data, or skips the test.
+// cifakeLayout returns the path of cifake-layout.zip in FAKEART_DATA, or skips the test.
 func cifakeLayout(tb testing.TB) string {
 	dir := os.Getenv("FAKEART_DATA")
 	if dir == "" {
-		tb.Skip("FAKEART_DATA is unset: it names the folder that holds cifake-layout.zip")
+		tb.Skip("FAKEART_DATA is not set; set it to the directory that contains cifake-layout.zip")
 	}
 	return filepath.Join(dir, "cifake-layout.zip")
 }
@@ -36,24 +36,24 @@ func TestPreparedPicturesAreLoadedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		if s.Len() != n || len(s.Images) != n*32*32*3 || len(s.Image(n-1)) != 32*32*3 {
-			t.Errorf("%s: %d labels and %d bytes, want %d pictures", split, s.Len(), len(s.Images), n)
+			t.Errorf("%s: %d labels and %d bytes, want %d images", split, s.Len(), len(s.Images), n)
 		}
 		if loaded.Digest() != m.Digest() {
-			t.Errorf("%s: digest %s, Prepare said %s", split, loaded.Digest(), m.Digest())
+			t.Errorf("%s: digest = %s, want %s", split, loaded.Digest(), m.Digest())
 		}
 		if got := loaded.Splits[split]["REAL"]; got != n/2 {
-			t.Errorf("%s: the manifest counts %d REAL, want %d", split, got, n/2)
+			t.Errorf("%s: the manifest has %d REAL, want %d", split, got, n/2)
 		}
 	}
 }
 
-func TestTheArchiveOfTheDevelopmentDataIsReadWhole(t *testing.T) {
+func TestPrepare_CIFAKELayout(t *testing.T) {
 	cfg := config.Dataset{Name: "archive", Path: cifakeLayout(t), Dir: filepath.Join(t.TempDir(), "d"), Strict: true}
 	m, err := Prepare(context.Background(), cfg, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if m.Count(Train) != 8000 || m.Count(Test) != 2000 || len(m.Rejected) != 0 {
-		t.Errorf("%d training and %d test pictures, %d refused; want 8000, 2000, 0", m.Count(Train), m.Count(Test), len(m.Rejected))
+		t.Errorf("%d training and %d test images, %d rejected; want 8000, 2000, 0", m.Count(Train), m.Count(Test), len(m.Rejected))
 	}
 }

@@ -11,22 +11,23 @@ import (
 	"golang.org/x/term"
 )
 
-// unit is what a progress counts.
+// unit is the unit of a progress display.
 type unit string
 
 const (
-	unitPictures unit = "pictures"
-	unitFiles    unit = "files"
-	unitBytes    unit = "bytes"
+	unitImages unit = "images"
+	unitFiles  unit = "files"
+	unitBytes  unit = "bytes"
 )
 
-// progress shows how far long work has come: a bar on a terminal, otherwise a line at each tenth,
-// at most one a second and at least one every ten, and one at the end. Safe for concurrent use.
+// progress displays the progress of a long operation: a bar on a terminal, otherwise a line after
+// each tenth (at most one per second), at least one line every ten seconds, and one at the end. It
+// is safe for concurrent use.
 type progress struct {
 	out   io.Writer
-	what  string
+	label string
 	unit  unit
-	total int64 // -1 if not known
+	total int64 // -1 if unknown
 	bar   *progressbar.ProgressBar
 
 	mu    sync.Mutex
@@ -36,20 +37,20 @@ type progress struct {
 	start time.Time
 }
 
-func newProgress(out io.Writer, what string, total int64, u unit) *progress {
+func newProgress(out io.Writer, label string, total int64, u unit) *progress {
 	if out == nil {
 		out = io.Discard
 	}
 	now := time.Now()
-	p := &progress{out: out, what: what, unit: u, total: total, start: now, last: now}
+	p := &progress{out: out, label: label, unit: u, total: total, start: now, last: now}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		p.bar = progressbar.NewOptions64(total,
-			progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what),
+			progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(label),
 			progressbar.OptionShowCount(), progressbar.OptionSetItsString(string(u)),
 			progressbar.OptionShowBytes(u == unitBytes), progressbar.OptionThrottle(100*time.Millisecond),
 			progressbar.OptionFullWidth(), progressbar.OptionSetPredictTime(total > 0),
 		)
-		if u != unitBytes { // which have their rate by themselves
+		if u != unitBytes { // bytes always show their rate
 			progressbar.OptionShowIts()(p.bar)
 		}
 	}
@@ -75,7 +76,7 @@ func (p *progress) add(n int64) {
 	}
 }
 
-// line writes the state as a plain line.
+// line prints the current state as a plain line.
 func (p *progress) line() {
 	amount := func(n int64) string {
 		if p.unit == unitBytes {
@@ -87,10 +88,10 @@ func (p *progress) line() {
 	if p.total > 0 {
 		state += fmt.Sprintf(" of %s (%d %%)", amount(p.total), p.done*100/p.total)
 	}
-	fmt.Fprintf(p.out, "%s: %s, %s\n", p.what, state, time.Since(p.start).Round(100*time.Millisecond))
+	fmt.Fprintf(p.out, "%s: %s, %s\n", p.label, state, time.Since(p.start).Round(100*time.Millisecond))
 }
 
-// stop says how far the work came, so that what follows begins on a line of its own.
+// stop prints the final state and ends the line.
 func (p *progress) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,16 +20,17 @@ import (
 	"fakeart/internal/imaging"
 )
 
-// A folder cannot be replaced in one step everywhere, so a result goes through hidden siblings of
-// the folder D that it is for:
+// store replaces the directory of a dataset. A directory cannot be replaced atomically on every
+// platform, so store uses hidden siblings of the directory D:
 //
-//	.D.fakeart-new   being written
-//	.D.fakeart-old   the older data set, between "move it aside" and "remove it"
-//	.D.fakeart-lock  held (flock) by the one process that works on D; the kernel lets go of it when
-//	                 the process dies, however it dies
+//	.D.fakeart-new   the new dataset while it is written
+//	.D.fakeart-old   the previous dataset, between moving it aside and removing it
+//	.D.fakeart-lock  locked (flock) by the one process that works on D; the kernel
+//	                 releases the lock when the process dies
 //
-// Whoever holds the lock may conclude: if D is missing and "old" is there, a process died between
-// the two renames, and old is moved back; whatever else lies there is litter.
+// So a process that holds the lock can conclude: if D is missing and "old" exists, another process
+// died between the two renames, and "old" must be moved back. Anything else in the siblings can be
+// deleted.
 type store struct {
 	dir  string // absolute; not a symbolic link
 	lock *flock.Flock
@@ -39,11 +40,11 @@ func sibling(dir, role string) string {
 	return filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".fakeart-"+role)
 }
 
-// resolveDir makes dir absolute and follows a symbolic link, so that it is the link's target that
-// is replaced and not the link.
+// resolveDir makes dir absolute and resolves a symbolic link, so that the target of the link is
+// replaced and not the link.
 func resolveDir(dir string) (string, error) {
 	if dir == "" {
-		return "", errors.New("no folder given; set dataset.dir")
+		return "", errors.New("dataset.dir is empty\nhint: set it to the directory of the dataset")
 	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -55,32 +56,32 @@ func resolveDir(dir string) (string, error) {
 	return abs, nil
 }
 
-// openStore locks dir for this process, heals it, and refuses a folder that holds anything but a
-// data set. Close it.
+// openStore locks dir for this process, cleans up after interrupted ones, and returns an error if
+// dir contains anything except a dataset. The caller must close the store.
 func openStore(ctx context.Context, dir string) (*store, error) {
 	dir, err := resolveDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return nil, fmt.Errorf("make the folder for dataset.dir: %w", err)
+		return nil, fmt.Errorf("create the parent directory of dataset.dir: %w", err)
 	}
 	s := &store{dir: dir}
 	if err := s.acquire(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.heal(); err != nil {
+	if err := s.recoverDir(); err != nil {
 		s.close()
 		return nil, err
 	}
-	if err := refuseForeign(dir); err != nil {
+	if err := checkReplaceable(dir); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-// acquire takes the lock, waiting a moment for a Load that heals.
+// acquire takes the lock. It waits up to two seconds, in case a Load is cleaning up.
 func (s *store) acquire(ctx context.Context) error {
 	path := sibling(s.dir, "lock")
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -90,15 +91,15 @@ func (s *store) acquire(ctx context.Context) error {
 		ok, err := lock.TryLockContext(ctx, 20*time.Millisecond)
 		if !ok {
 			if errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("another process is preparing %s; wait until it has ended", s.dir)
+				return fmt.Errorf("another process is preparing %s\nhint: wait until it has finished", s.dir)
 			}
 			return fmt.Errorf("lock %s: %w", path, err)
 		}
-		// The former holder removes the file before it lets go of it. A lock on a removed file
-		// keeps nobody out, so try again with the file that is there now.
-		held, err1 := lock.Stat()
-		there, err2 := os.Stat(path)
-		if err1 == nil && err2 == nil && os.SameFile(held, there) {
+		// The previous holder removes the file before it releases the lock. A lock on a removed
+		// file excludes nobody, so try again with the current file.
+		locked, err1 := lock.Stat()
+		current, err2 := os.Stat(path)
+		if err1 == nil && err2 == nil && os.SameFile(locked, current) {
 			s.lock = lock
 			return nil
 		}
@@ -106,32 +107,32 @@ func (s *store) acquire(ctx context.Context) error {
 	}
 }
 
-// close removes what this process left and lets go of the lock.
+// close removes temporary files and releases the lock.
 func (s *store) close() {
 	_ = os.RemoveAll(sibling(s.dir, "new"))
 	_ = os.Remove(s.lock.Path())
 	_ = s.lock.Unlock()
 }
 
-// heal puts right what a killed process left. The lock must be held.
-func (s *store) heal() error {
+// recoverDir cleans up after a process that was killed. The caller must hold the lock.
+func (s *store) recoverDir() error {
 	old := sibling(s.dir, "old")
 	if _, err := os.Lstat(s.dir); errors.Is(err, fs.ErrNotExist) {
 		if err := os.Rename(old, s.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("restore the data set that an interrupted run moved aside: %w", err)
+			return fmt.Errorf("restore the previous dataset after an interruption: %w", err)
 		}
 	}
 	for _, role := range []string{"old", "new"} {
 		if err := os.RemoveAll(sibling(s.dir, role)); err != nil {
-			return fmt.Errorf("remove what an interrupted run left: %w", err)
+			return fmt.Errorf("remove temporary files of an interrupted run: %w", err)
 		}
 	}
 	return nil
 }
 
-// healInterrupted restores dir if a Prepare was killed between its two renames, and otherwise
-// touches nothing.
-func healInterrupted(dir string) error {
+// recoverInterrupted restores dir if a Prepare was killed between its two renames. Otherwise it
+// does nothing.
+func recoverInterrupted(dir string) error {
 	dir, err := resolveDir(dir)
 	if err != nil {
 		return err
@@ -147,11 +148,11 @@ func healInterrupted(dir string) error {
 		return err
 	}
 	defer s.close()
-	return s.heal()
+	return s.recoverDir()
 }
 
-// refuseForeign returns an error if replacing dir would lose anything that is not a data set.
-func refuseForeign(dir string) error {
+// checkReplaceable returns an error if dir contains anything except a dataset.
+func checkReplaceable(dir string) error {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -160,7 +161,7 @@ func refuseForeign(dir string) error {
 		return err
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("%s is a file, not a folder; name another dataset.dir", dir)
+		return fmt.Errorf("%s is not a directory\nhint: set dataset.dir to another path", dir)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -176,61 +177,61 @@ func refuseForeign(dir string) error {
 			continue
 		}
 		if !slices.Contains(ours, e.Name()) || !e.Type().IsRegular() {
-			return fmt.Errorf("%s holds %q, which is no part of a prepared data set and would be lost; "+
-				"name another dataset.dir or move it away", dir, e.Name())
+			return fmt.Errorf("%s contains %q, which isn't part of a dataset and would be lost\n"+
+				"hint: move it away, or set dataset.dir to another directory", dir, e.Name())
 		}
 		manifest = manifest || e.Name() == manifestName
 	}
 	if len(entries) > 0 && !manifest {
-		return fmt.Errorf("%s is not empty and has no %s, so it is not a data set of ours to replace; "+
-			"name another dataset.dir or empty it", dir, manifestName)
+		return fmt.Errorf("%s is not empty and has no %s, so it isn't a dataset that can be replaced\n"+
+			"hint: empty it, or set dataset.dir to another directory", dir, manifestName)
 	}
-	if len(entries) == 1 { // a manifest.json alone: many programs have one
+	if len(entries) == 1 { // only manifest.json, a file name that many programs use
 		data, err := os.ReadFile(filepath.Join(dir, manifestName))
 		var m Manifest
 		if err != nil || json.Unmarshal(data, &m) != nil || m.FormatVersion == 0 || m.Preprocessing == "" {
-			return fmt.Errorf("%s holds a %s that is not a data set's; name another dataset.dir", dir, manifestName)
+			return fmt.Errorf("%s contains a %s that isn't a dataset manifest\nhint: set dataset.dir to another directory", dir, manifestName)
 		}
 	}
 	return nil
 }
 
-// write puts the pictures and the manifest into the hidden folder "new" and completes m.
+// write writes the images and the manifest to the hidden directory "new", and completes m.
 func (s *store) write(ctx context.Context, m *Manifest, c *collection) error {
 	dir := sibling(s.dir, "new")
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return fmt.Errorf("write data set: %w", err)
+		return fmt.Errorf("write dataset: %w", err)
 	}
 	m.FormatVersion = FormatVersion
 	m.Preprocessing = imaging.PreprocessingID
 	m.Classes = Classes()
 	m.Splits = map[string]map[string]int{}
 	m.Files = map[string]File{}
-	m.Rejected = append([]Rejection{}, c.refused...) // never null in the file
+	m.Rejected = append([]Rejection{}, c.rejected...) // an empty list instead of null in JSON
 	for i, split := range splitNames {
-		pictures := c.splits[i]
-		if len(pictures) == 0 {
+		images := c.splits[i]
+		if len(images) == 0 {
 			continue
 		}
 		counts := map[string]int{}
 		for _, name := range classNames {
 			counts[name] = 0
 		}
-		labels := make([]uint8, len(pictures))
-		for j, p := range pictures {
+		labels := make([]uint8, len(images))
+		for j, p := range images {
 			labels[j] = p.class
 			counts[classNames[p.class]]++
 		}
 		m.Splits[split] = counts
 
-		n := len(pictures)
+		n := len(images)
 		var err error
 		name := imagesName(split)
 		m.Files[name], err = writeFile(filepath.Join(dir, name), func(w io.Writer) error {
 			if _, err := w.Write(npyHeader([]int{n, imaging.Size, imaging.Size, imaging.Channels})); err != nil {
 				return err
 			}
-			for _, p := range pictures {
+			for _, p := range images {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
@@ -261,13 +262,13 @@ func (s *store) write(ctx context.Context, m *Manifest, c *collection) error {
 	return err
 }
 
-// writeFile writes a file, waits until the disk has it, and returns its size and digest.
+// writeFile writes a file, syncs it to disk, and returns its size and digest.
 func writeFile(path string, content func(io.Writer) error) (File, error) {
 	fail := func(err error) (File, error) {
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			return File{}, err
 		}
-		return File{}, fmt.Errorf("write data set: %w; the older data set, if any, is untouched: make room and run it again", err)
+		return File{}, fmt.Errorf("write dataset: %w; the previous dataset, if any, is unchanged\nhint: free disk space and run the command again", err)
 	}
 	f, err := os.Create(path)
 	if err != nil {
@@ -299,25 +300,26 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// publish replaces the data set by what write has written.
+// publish replaces the dataset with the one that write has written.
 func (s *store) publish() error {
 	fresh, old := sibling(s.dir, "new"), sibling(s.dir, "old")
 	syncDir(fresh)
 	err := os.Rename(s.dir, old)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("move the older data set aside: %w", err)
+		return fmt.Errorf("move the previous dataset aside: %w", err)
 	}
 	if err := os.Rename(fresh, s.dir); err != nil {
 		_ = os.Rename(old, s.dir)
-		return fmt.Errorf("put the data set in place: %w", err)
+		return fmt.Errorf("move the new dataset to its place: %w", err)
 	}
 	syncDir(filepath.Dir(s.dir))
-	// The new data set is in place; what cannot be removed now, the next Prepare removes.
+	// The new dataset is in place. If the previous one cannot be removed now, the next Prepare does
+	// it.
 	_ = os.RemoveAll(old)
 	return nil
 }
 
-// syncDir makes renames in a folder durable where the system can (Windows cannot).
+// syncDir makes renames in a directory durable where the platform supports it (not on Windows).
 func syncDir(dir string) {
 	if d, err := os.Open(dir); err == nil {
 		_ = d.Sync()

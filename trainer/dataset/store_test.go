@@ -22,7 +22,7 @@ import (
 	"fakeart/internal/config"
 )
 
-// mustPrepare prepares a small synthetic data set in dir.
+// mustPrepare prepares a small synthetic dataset in dir.
 func mustPrepare(tb testing.TB, dir string, seed int64) *Manifest {
 	tb.Helper()
 	m, err := Prepare(context.Background(), synthetic(dir, seed), io.Discard)
@@ -32,7 +32,7 @@ func mustPrepare(tb testing.TB, dir string, seed int64) *Manifest {
 	return m
 }
 
-// contents reads all files below a folder.
+// contents returns the contents of all files below a directory, by path.
 func contents(tb testing.TB, dir string) map[string]string {
 	tb.Helper()
 	files := map[string]string{}
@@ -50,7 +50,7 @@ func contents(tb testing.TB, dir string) map[string]string {
 	return files
 }
 
-// onlyIn fails the test if a folder holds anything but these names.
+// onlyIn fails the test if a directory contains anything except these names.
 func onlyIn(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -62,30 +62,30 @@ func onlyIn(t *testing.T, dir string, names ...string) {
 		got = append(got, e.Name())
 	}
 	if !slices.Equal(got, names) {
-		t.Errorf("%s holds %q, want %q", dir, got, names)
+		t.Errorf("%s contains %q, want %q", dir, got, names)
 	}
 }
 
-func TestANewDataSetTakesThePlaceOfTheOlder(t *testing.T) {
+func TestPrepare_ReplacesDataset(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "d")
 	one := mustPrepare(t, dir, 1)
 	two := mustPrepare(t, dir, 2)
 	if one.Digest() == two.Digest() {
-		t.Fatal("two seeds give the same data")
+		t.Fatal("seeds 1 and 2 give the same data")
 	}
 	for _, split := range splitNames {
 		if _, m, err := Load(dir, split); err != nil || m.Digest() != two.Digest() {
-			t.Errorf("%s: error %v, want the second data set", split, err)
+			t.Errorf("Load(%s): error %v, want the second dataset", split, err)
 		}
 	}
 	onlyIn(t, parent, "d")
 	if again := mustPrepare(t, filepath.Join(parent, "e"), 2); again.Digest() != two.Digest() {
-		t.Error("the same seed gives other data")
+		t.Error("seed 2 gives different data the second time")
 	}
 }
 
-func TestALinkToAFolderIsKept(t *testing.T) {
+func TestPrepare_KeepsSymbolicLink(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("symbolic links need a privilege on Windows")
 	}
@@ -100,25 +100,25 @@ func TestALinkToAFolderIsKept(t *testing.T) {
 	mustPrepare(t, dir, 1)
 	m := mustPrepare(t, dir, 2)
 	if info, err := os.Lstat(dir); err != nil || info.Mode()&os.ModeSymlink == 0 {
-		t.Errorf("the link is gone (%v)", err)
+		t.Errorf("the link was replaced (%v)", err)
 	}
 	if _, got, err := Load(target, Test); err != nil || got.Digest() != m.Digest() {
-		t.Errorf("the link's target: %v, want the second data set", err)
+		t.Errorf("target of the link: error %v, want the second dataset", err)
 	}
 	onlyIn(t, filepath.Dir(target), "d")
 }
 
-func TestAFolderThatIsNoDataSetIsNotTouched(t *testing.T) {
+func TestPrepare_KeepsForeignDirectory(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		files map[string]string
 		want  string
 	}{
-		{"somebody's pictures", map[string]string{"holiday.jpg": "x"}, "holiday.jpg"},
-		{"arrays without a manifest", map[string]string{"train-images.npy": "x"}, "manifest.json"},
-		{"another program's manifest", map[string]string{"manifest.json": `{"name": "app", "version": 3}`}, "manifest.json"},
-		{"a data set with something beside it", map[string]string{"manifest.json": `{"format_version": 1}`, "train-images.npy": "x", "notes.txt": "x"}, "notes.txt"},
-		{"a folder in it", map[string]string{"manifest.json": `{"format_version": 1}`, "train-images.npy/x": "x"}, "train-images.npy"},
+		{"other_files", map[string]string{"holiday.jpg": "x"}, "holiday.jpg"},
+		{"no_manifest", map[string]string{"train-images.npy": "x"}, "manifest.json"},
+		{"other_manifest", map[string]string{"manifest.json": `{"name": "app", "version": 3}`}, "manifest.json"},
+		{"extra_file", map[string]string{"manifest.json": `{"format_version": 1}`, "train-images.npy": "x", "notes.txt": "x"}, "notes.txt"},
+		{"subdirectory", map[string]string{"manifest.json": `{"format_version": 1}`, "train-images.npy/x": "x"}, "train-images.npy"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
@@ -134,63 +134,63 @@ func TestAFolderThatIsNoDataSetIsNotTouched(t *testing.T) {
 			before := contents(t, filepath.Dir(dir))
 			_, err := Prepare(context.Background(), synthetic(dir, 1), io.Discard)
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "dataset.dir") {
-				t.Errorf("error %v, want one that names %s and dataset.dir", err, test.want)
+				t.Errorf("error = %v, want %q and dataset.dir", err, test.want)
 			}
 			if !maps.Equal(before, contents(t, filepath.Dir(dir))) {
-				t.Error("something has changed")
+				t.Error("files have changed")
 			}
 		})
 	}
-	t.Run("a file", func(t *testing.T) {
+	t.Run("file", func(t *testing.T) {
 		file := asFile(t, "d", []byte("x"))
-		if _, err := Prepare(context.Background(), synthetic(file, 1), io.Discard); err == nil || !strings.Contains(err.Error(), "not a folder") {
-			t.Errorf("error %v, want one that says it is not a folder", err)
+		if _, err := Prepare(context.Background(), synthetic(file, 1), io.Discard); err == nil || !strings.Contains(err.Error(), "not a directory") {
+			t.Errorf("error = %v, want %q", err, "not a directory")
 		}
 	})
-	t.Run("the source itself", func(t *testing.T) {
+	t.Run("source", func(t *testing.T) {
 		source := asFolder(t, layout(t))
 		if _, err := prepareArchive(source, source, false); err == nil {
-			t.Error("no error")
+			t.Error("error = nil")
 		}
 		if len(contents(t, source)) != len(layout(t)) {
-			t.Error("pictures are gone")
+			t.Error("images were removed")
 		}
 	})
 }
 
-func TestAnEmptyOrSpoiltDataSetIsReplaced(t *testing.T) {
-	for name, spoil := range map[string]func(dir string) error{
-		"an empty folder":         func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)) },
-		"a manifest cut short":    func(dir string) error { return os.Truncate(filepath.Join(dir, manifestName), 40) },
-		"arrays cut short":        func(dir string) error { return os.Truncate(filepath.Join(dir, "train-images.npy"), 40) },
-		"a file missing":          func(dir string) error { return os.Remove(filepath.Join(dir, "test-labels.npy")) },
-		"a file manager's litter": func(dir string) error { return os.WriteFile(filepath.Join(dir, ".DS_Store"), nil, 0o644) },
+func TestPrepare_ReplacesDamagedDataset(t *testing.T) {
+	for name, damage := range map[string]func(dir string) error{
+		"empty_directory":    func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)) },
+		"truncated_manifest": func(dir string) error { return os.Truncate(filepath.Join(dir, manifestName), 40) },
+		"truncated_images":   func(dir string) error { return os.Truncate(filepath.Join(dir, "train-images.npy"), 40) },
+		"missing_file":       func(dir string) error { return os.Remove(filepath.Join(dir, "test-labels.npy")) },
+		"junk_file":          func(dir string) error { return os.WriteFile(filepath.Join(dir, ".DS_Store"), nil, 0o644) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
 			mustPrepare(t, dir, 1)
-			if err := spoil(dir); err != nil {
+			if err := damage(dir); err != nil {
 				t.Fatal(err)
 			}
 			m := mustPrepare(t, dir, 2)
 			if _, got, err := Load(dir, Train); err != nil || got.Digest() != m.Digest() {
-				t.Errorf("error %v, want the second data set", err)
+				t.Errorf("error %v, want the second dataset", err)
 			}
 		})
 	}
 }
 
-func TestWhatEndsPrepareEarlyLeavesTheOlderDataSet(t *testing.T) {
+func TestPrepare_ErrorKeepsPreviousDataset(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		cfg  config.Dataset
 		want string
 	}{
-		{"a source that is none", config.Dataset{Name: "kaggle"}, "dataset=archive"},
-		{"an archive that is not there", config.Dataset{Name: "archive", Path: "nowhere.zip"}, "nowhere.zip"},
-		{"no pictures asked for", config.Dataset{Name: "synthetic"}, "train_per_class"},
-		{"too many pictures", config.Dataset{Name: "synthetic", TrainPerClass: 1 << 30}, "train_per_class"},
-		{"a negative number of pictures", config.Dataset{Name: "synthetic", TrainPerClass: 1, TestPerClass: -1}, "test_per_class"},
+		{"unknown_source", config.Dataset{Name: "kaggle"}, "dataset=archive"},
+		{"missing_archive", config.Dataset{Name: "archive", Path: "nowhere.zip"}, "nowhere.zip"},
+		{"no_images", config.Dataset{Name: "synthetic"}, "train_per_class"},
+		{"too_many_images", config.Dataset{Name: "synthetic", TrainPerClass: 1 << 30}, "train_per_class"},
+		{"negative_count", config.Dataset{Name: "synthetic", TrainPerClass: 1, TestPerClass: -1}, "test_per_class"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			parent := t.TempDir()
@@ -199,14 +199,14 @@ func TestWhatEndsPrepareEarlyLeavesTheOlderDataSet(t *testing.T) {
 			before := contents(t, parent)
 			test.cfg.Dir = dir
 			if _, err := Prepare(context.Background(), test.cfg, io.Discard); err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("error %v, want one that names %s", err, test.want)
+				t.Errorf("error = %v, want %q", err, test.want)
 			}
 			if !maps.Equal(before, contents(t, parent)) {
-				t.Error("something has changed")
+				t.Error("files have changed")
 			}
 		})
 	}
-	t.Run("a cancel while drawing", func(t *testing.T) {
+	t.Run("cancel_while_drawing", func(t *testing.T) {
 		parent := t.TempDir()
 		dir := filepath.Join(parent, "d")
 		mustPrepare(t, dir, 1)
@@ -216,14 +216,14 @@ func TestWhatEndsPrepareEarlyLeavesTheOlderDataSet(t *testing.T) {
 		cfg := synthetic(dir, 2)
 		cfg.TrainPerClass = 100_000
 		if _, err := Prepare(ctx, cfg, io.Discard); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("error %v, want the context's", err)
+			t.Errorf("error = %v, want context.DeadlineExceeded", err)
 		}
 		if !maps.Equal(before, contents(t, parent)) {
-			t.Error("something has changed")
+			t.Error("files have changed")
 		}
 		onlyIn(t, parent, "d")
 	})
-	t.Run("a cancel while writing", func(t *testing.T) {
+	t.Run("cancel_while_writing", func(t *testing.T) {
 		parent := t.TempDir()
 		dir := filepath.Join(parent, "d")
 		mustPrepare(t, dir, 1)
@@ -234,50 +234,50 @@ func TestWhatEndsPrepareEarlyLeavesTheOlderDataSet(t *testing.T) {
 			return gatherSynthetic(ctx, cfg, c, out)
 		}
 		if _, err := prepare(ctx, synthetic(dir, 2), io.Discard, gather); !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v, want context.Canceled", err)
+			t.Errorf("error = %v, want context.Canceled", err)
 		}
 		if !maps.Equal(before, contents(t, parent)) {
-			t.Error("something has changed")
+			t.Error("files have changed")
 		}
 		onlyIn(t, parent, "d")
 	})
 }
 
-func TestAKillBetweenTheRenamesIsHealed(t *testing.T) {
-	for _, healer := range []struct {
+func TestPrepare_KilledBetweenRenames(t *testing.T) {
+	for _, recovery := range []struct {
 		name string
 		run  func(dir string) error
 	}{
 		{"Load", func(dir string) error { _, _, err := Load(dir, Train); return err }},
 		{"ReadManifest", func(dir string) error { _, err := ReadManifest(dir); return err }},
-		{"a Prepare that fails", func(dir string) error {
+		{"failed_Prepare", func(dir string) error {
 			if _, err := prepareArchive("nowhere.zip", dir, false); err == nil {
-				return errors.New("it did not fail")
+				return errors.New("Prepare did not fail")
 			}
 			return nil
 		}},
 	} {
-		t.Run(healer.name, func(t *testing.T) {
+		t.Run(recovery.name, func(t *testing.T) {
 			parent := t.TempDir()
 			dir := filepath.Join(parent, "d")
 			m := mustPrepare(t, dir, 1)
-			// As if it had been killed after it moved the older data set aside.
+			// Simulate a process that was killed after it moved the previous dataset aside.
 			if err := os.Rename(dir, sibling(dir, "old")); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Mkdir(sibling(dir, "new"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := healer.run(dir); err != nil {
+			if err := recovery.run(dir); err != nil {
 				t.Fatal(err)
 			}
 			if _, got, err := Load(dir, Test); err != nil || got.Digest() != m.Digest() {
-				t.Errorf("error %v, want the older data set", err)
+				t.Errorf("error %v, want the previous dataset", err)
 			}
 			onlyIn(t, parent, "d")
 		})
 	}
-	t.Run("after the second rename the new one stays", func(t *testing.T) {
+	t.Run("after_second_rename", func(t *testing.T) {
 		parent := t.TempDir()
 		dir := filepath.Join(parent, "d")
 		mustPrepare(t, dir, 1)
@@ -286,14 +286,14 @@ func TestAKillBetweenTheRenamesIsHealed(t *testing.T) {
 		}
 		m := mustPrepareBeside(t, dir, 2)
 		if _, got, err := Load(dir, Test); err != nil || got.Digest() != m.Digest() {
-			t.Errorf("error %v, want the new data set", err)
+			t.Errorf("error %v, want the new dataset", err)
 		}
 		mustPrepare(t, dir, 3)
 		onlyIn(t, parent, "d")
 	})
 }
 
-// mustPrepareBeside prepares elsewhere and moves the result to dir, so that nothing is healed.
+// mustPrepareBeside prepares a dataset elsewhere and moves it to dir, so that nothing is recovered.
 func mustPrepareBeside(t *testing.T, dir string, seed int64) *Manifest {
 	t.Helper()
 	elsewhere := filepath.Join(t.TempDir(), "x")
@@ -304,7 +304,7 @@ func mustPrepareBeside(t *testing.T, dir string, seed int64) *Manifest {
 	return m
 }
 
-func TestTwoPreparesOfOneFolderDoNotMix(t *testing.T) {
+func TestPrepare_ConcurrentProcess(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	s, err := openStore(context.Background(), dir)
 	if err != nil {
@@ -312,20 +312,20 @@ func TestTwoPreparesOfOneFolderDoNotMix(t *testing.T) {
 	}
 	_, err = Prepare(context.Background(), synthetic(dir, 1), io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "another process") {
-		t.Errorf("error %v, want one that names the other process", err)
+		t.Errorf("error %v, want \"another process\"", err)
 	}
 	s.close()
 	mustPrepare(t, dir, 1)
 }
 
-// helperDir, set in the environment, makes this test binary a program that prepares data sets in
-// that folder until it is killed.
+// helperDir is an environment variable that turns this test binary into a program that prepares
+// datasets in that directory until it is killed.
 const helperDir = "FAKEART_TEST_PREPARE_DIR"
 
-func TestHelperPreparesUntilItIsKilled(t *testing.T) {
+func TestHelper_PrepareLoop(t *testing.T) {
 	dir := os.Getenv(helperDir)
 	if dir == "" {
-		t.Skip("this is no test but the program that another test kills")
+		t.Skip("helper process of TestPrepare_KilledAnytime")
 	}
 	for seed := int64(0); ; seed++ {
 		m, err := Prepare(context.Background(), synthetic(dir, seed%3), io.Discard)
@@ -337,7 +337,7 @@ func TestHelperPreparesUntilItIsKilled(t *testing.T) {
 	}
 }
 
-func TestAKillAtAnyMomentLeavesAWholeDataSet(t *testing.T) {
+func TestPrepare_KilledAnytime(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "d")
 	known := map[string]bool{}
@@ -345,7 +345,7 @@ func TestAKillAtAnyMomentLeavesAWholeDataSet(t *testing.T) {
 		known[mustPrepare(t, dir, seed).Digest()] = true
 	}
 	for round := range 12 {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestHelperPreparesUntilItIsKilled$", "-test.v")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestHelper_PrepareLoop$", "-test.v")
 		cmd.Env = append(os.Environ(), helperDir+"="+dir)
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
@@ -355,14 +355,14 @@ func TestAKillAtAnyMomentLeavesAWholeDataSet(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(stdout)
-		said := "" // by the helper, once it has prepared a data set
-		for said == "" && lines.Scan() {
+		line := "" // the output of the helper, after it has prepared a dataset
+		for line == "" && lines.Scan() {
 			if strings.HasPrefix(lines.Text(), "helper") {
-				said = lines.Text()
+				line = lines.Text()
 			}
 		}
-		if !strings.HasPrefix(said, "helper digest") {
-			t.Errorf("round %d: the helper says %q", round, said)
+		if !strings.HasPrefix(line, "helper digest") {
+			t.Errorf("round %d: output of the helper = %q", round, line)
 		}
 		time.Sleep(time.Duration(rand.IntN(40_000)) * time.Microsecond)
 		_ = cmd.Process.Kill()
@@ -374,7 +374,7 @@ func TestAKillAtAnyMomentLeavesAWholeDataSet(t *testing.T) {
 				t.Fatalf("round %d: %v", round, err)
 			}
 			if !known[m.Digest()] {
-				t.Fatalf("round %d: a data set that nobody prepared", round)
+				t.Fatalf("round %d: unknown digest", round)
 			}
 		}
 	}
@@ -382,7 +382,7 @@ func TestAKillAtAnyMomentLeavesAWholeDataSet(t *testing.T) {
 	onlyIn(t, parent, "d")
 }
 
-func TestLoadSaysWhatIsWrongAndWhatMendsIt(t *testing.T) {
+func TestLoad_Errors(t *testing.T) {
 	edit := func(change func(m *Manifest)) func(dir string) error {
 		return func(dir string) error {
 			m, err := ReadManifest(dir)
@@ -394,7 +394,7 @@ func TestLoadSaysWhatIsWrongAndWhatMendsIt(t *testing.T) {
 			return errors.Join(err, os.WriteFile(filepath.Join(dir, manifestName), data, 0o644))
 		}
 	}
-	// rewrite changes a file and makes the manifest agree with it.
+	// rewrite changes a file and updates its digest in the manifest.
 	rewrite := func(name string, change func(data []byte) []byte) func(dir string) error {
 		return func(dir string) error {
 			data, err := os.ReadFile(filepath.Join(dir, name))
@@ -412,22 +412,22 @@ func TestLoadSaysWhatIsWrongAndWhatMendsIt(t *testing.T) {
 		return func(data []byte) []byte { return bytes.Replace(data, []byte(from), []byte(to), 1) }
 	}
 	for _, test := range []struct {
-		name  string
-		spoil func(dir string) error
-		want  []string
+		name   string
+		damage func(dir string) error
+		want   []string
 	}{
-		{"no folder", os.RemoveAll, []string{"none in"}},
-		{"an empty folder", func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)) }, []string{"none in"}},
-		{"a folder of something else", func(dir string) error { return os.Remove(filepath.Join(dir, manifestName)) }, []string{"manifest.json"}},
-		{"a manifest cut short", func(dir string) error { return os.Truncate(filepath.Join(dir, manifestName), 100) }, []string{"manifest.json", "broken"}},
-		{"a manifest of tomorrow", edit(func(m *Manifest) { m.FormatVersion = 9 }), []string{"manifest.json", "version 9"}},
-		{"another preprocessing", edit(func(m *Manifest) { m.Preprocessing = "rgb-64x64" }), []string{"manifest.json", "rgb-64x64"}},
-		{"class names in another order", edit(func(m *Manifest) { m.Classes = []string{"FAKE", "REAL"} }), []string{"manifest.json", `"FAKE" "REAL"`}},
-		{"a file that the manifest does not list", edit(func(m *Manifest) { delete(m.Files, "train-labels.npy") }), []string{"train-labels.npy"}},
-		{"pictures missing", func(dir string) error { return os.Remove(filepath.Join(dir, "train-images.npy")) }, []string{"train-images.npy", "missing"}},
-		{"labels missing", func(dir string) error { return os.Remove(filepath.Join(dir, "train-labels.npy")) }, []string{"train-labels.npy", "missing"}},
-		{"pictures cut short", func(dir string) error { return os.Truncate(filepath.Join(dir, "train-images.npy"), 5000) }, []string{"train-images.npy", "5000 bytes"}},
-		{"one bit changed", func(dir string) error {
+		{"missing_directory", os.RemoveAll, []string{"no dataset in"}},
+		{"empty_directory", func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)) }, []string{"no dataset in"}},
+		{"no_manifest", func(dir string) error { return os.Remove(filepath.Join(dir, manifestName)) }, []string{"manifest.json"}},
+		{"truncated_manifest", func(dir string) error { return os.Truncate(filepath.Join(dir, manifestName), 100) }, []string{"manifest.json", "invalid"}},
+		{"newer_format_version", edit(func(m *Manifest) { m.FormatVersion = 9 }), []string{"manifest.json", "version is 9"}},
+		{"other_preprocessing", edit(func(m *Manifest) { m.Preprocessing = "rgb-64x64" }), []string{"manifest.json", "rgb-64x64"}},
+		{"other_class_order", edit(func(m *Manifest) { m.Classes = []string{"FAKE", "REAL"} }), []string{"manifest.json", `"FAKE" "REAL"`}},
+		{"file_not_in_manifest", edit(func(m *Manifest) { delete(m.Files, "train-labels.npy") }), []string{"train-labels.npy"}},
+		{"missing_images", func(dir string) error { return os.Remove(filepath.Join(dir, "train-images.npy")) }, []string{"train-images.npy", "missing"}},
+		{"missing_labels", func(dir string) error { return os.Remove(filepath.Join(dir, "train-labels.npy")) }, []string{"train-labels.npy", "missing"}},
+		{"truncated_images", func(dir string) error { return os.Truncate(filepath.Join(dir, "train-images.npy"), 5000) }, []string{"train-images.npy", "5000 bytes"}},
+		{"flipped_bit", func(dir string) error {
 			data, err := os.ReadFile(filepath.Join(dir, "train-images.npy"))
 			if err != nil {
 				return err
@@ -435,38 +435,38 @@ func TestLoadSaysWhatIsWrongAndWhatMendsIt(t *testing.T) {
 			data[9000] ^= 1
 			return os.WriteFile(filepath.Join(dir, "train-images.npy"), data, 0o644)
 		}, []string{"train-images.npy", "SHA-256"}},
-		{"another array type", rewrite("train-images.npy", replace("|u1", "<f4")), []string{"train-images.npy", "<f4"}},
-		{"Fortran order", rewrite("train-images.npy", replace("False", "True ")), []string{"train-images.npy"}},
-		{"another shape", rewrite("train-images.npy", replace("32, 32, 3", "32, 3, 32")), []string{"train-images.npy", "[40 32 3 32]"}},
-		{"no .npy file at all", rewrite("train-labels.npy", func([]byte) []byte { return []byte("labels") }), []string{"train-labels.npy", ".npy"}},
-		{"a label that is none", rewrite("train-labels.npy", func(data []byte) []byte { data[len(data)-1] = 7; return data }), []string{"train-labels.npy", "label 7", "picture 39"}},
-		{"labels that the manifest counts otherwise", rewrite("train-labels.npy", func(data []byte) []byte { data[len(data)-1] = 1; return data }), []string{"train-labels.npy", "19 labels are REAL"}},
-		{"no such split", edit(func(m *Manifest) { delete(m.Splits, Train) }), []string{"no train split"}},
+		{"other_array_type", rewrite("train-images.npy", replace("|u1", "<f4")), []string{"train-images.npy", "<f4"}},
+		{"fortran_order", rewrite("train-images.npy", replace("False", "True ")), []string{"train-images.npy"}},
+		{"other_shape", rewrite("train-images.npy", replace("32, 32, 3", "32, 3, 32")), []string{"train-images.npy", "[40 32 3 32]"}},
+		{"not_npy", rewrite("train-labels.npy", func([]byte) []byte { return []byte("labels") }), []string{"train-labels.npy", ".npy"}},
+		{"unknown_label", rewrite("train-labels.npy", func(data []byte) []byte { data[len(data)-1] = 7; return data }), []string{"train-labels.npy", "label of image 39 is 7"}},
+		{"other_label_counts", rewrite("train-labels.npy", func(data []byte) []byte { data[len(data)-1] = 1; return data }), []string{"train-labels.npy", "19 labels are REAL"}},
+		{"missing_split", edit(func(m *Manifest) { delete(m.Splits, Train) }), []string{"no train split"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
 			mustPrepare(t, dir, 1)
-			if err := test.spoil(dir); err != nil {
+			if err := test.damage(dir); err != nil {
 				t.Fatal(err)
 			}
 			_, _, err := Load(dir, Train)
 			if err == nil {
-				t.Fatal("no error")
+				t.Fatal("error = nil")
 			}
 			t.Log(err)
 			for _, want := range append(test.want, "bin/trainer data prepare dataset=", "dataset.dir="+dir) {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("error %q does not say %q", err, want)
+					t.Errorf("error = %q, want %q in it", err, want)
 				}
 			}
 		})
 	}
 	if _, _, err := Load(t.TempDir(), "validation"); err == nil || !strings.Contains(err.Error(), `"validation"`) {
-		t.Errorf("error %v, want one that names the split", err)
+		t.Errorf("error = %v, want the name of the split", err)
 	}
 }
 
-func TestADataSetOfOneSplitLoadsThatSplit(t *testing.T) {
+func TestLoad_OneSplit(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	cfg := synthetic(dir, 1)
 	cfg.TestPerClass = 0
@@ -474,17 +474,17 @@ func TestADataSetOfOneSplitLoadsThatSplit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s, _, err := Load(dir, Train); err != nil || s.Len() != 40 {
-		t.Errorf("train: %v", err)
+		t.Errorf("Load(train): %v, want 40 images", err)
 	}
 	if _, _, err := Load(dir, Test); err == nil || !strings.Contains(err.Error(), "no test split") {
-		t.Errorf("test: error %v, want one that says there is none", err)
+		t.Errorf("Load(test) error = %v, want %q", err, "no test split")
 	}
 }
 
-func TestNumPyOpensTheFiles(t *testing.T) {
+func TestPrepare_NumPyReadsFiles(t *testing.T) {
 	const python = "/usr/bin/python3"
 	if exec.Command(python, "-c", "import numpy").Run() != nil {
-		t.Skip(python + " has no numpy here")
+		t.Skip(python + " has no NumPy")
 	}
 	dir := filepath.Join(t.TempDir(), "d")
 	mustPrepare(t, dir, 1)
@@ -518,11 +518,11 @@ for split in "train", "test":
 	}
 }
 
-func TestAnNPYHeaderIsAlignedAndReadAgain(t *testing.T) {
+func TestNPYHeader(t *testing.T) {
 	for _, shape := range [][]int{{0}, {7}, {120000}, {1, 32, 32, 3}, {100000, 32, 32, 3}} {
 		header := npyHeader(shape)
 		if len(header)%64 != 0 || header[len(header)-1] != '\n' {
-			t.Errorf("shape %v: a header of %d bytes, want a multiple of 64 that ends a line", shape, len(header))
+			t.Errorf("npyHeader(%v): %d bytes, want a multiple of 64 that ends with a newline", shape, len(header))
 		}
 		size := 1
 		for _, d := range shape {
@@ -532,19 +532,19 @@ func TestAnNPYHeaderIsAlignedAndReadAgain(t *testing.T) {
 			continue
 		}
 		if data, err := parseNPY(append(header, make([]byte, size)...), shape); err != nil || len(data) != size {
-			t.Errorf("shape %v: %d bytes, %v", shape, len(data), err)
+			t.Errorf("parseNPY(%v) = %d bytes, %v; want %d", shape, len(data), err, size)
 		}
 	}
 }
 
-func TestProgressIsPlainLinesWhereThereIsNoTerminal(t *testing.T) {
+func TestProgress_NoTerminal(t *testing.T) {
 	var out bytes.Buffer
-	p := newProgress(&out, "pictures", 100, unitPictures)
+	p := newProgress(&out, "images", 100, unitImages)
 	for range 100 {
 		p.add(1)
 	}
 	p.stop()
-	if got := out.String(); !strings.HasPrefix(got, "pictures: 100 of 100 (100 %)") || strings.ContainsAny(got, "\r\x1b") {
-		t.Errorf("got %q, want one plain line", got)
+	if got := out.String(); !strings.HasPrefix(got, "images: 100 of 100 (100 %)") || strings.ContainsAny(got, "\r\x1b") {
+		t.Errorf("output = %q, want one plain line", got)
 	}
 }

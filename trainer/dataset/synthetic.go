@@ -14,15 +14,17 @@ import (
 	"fakeart/internal/imaging"
 )
 
-// syntheticID names the drawing below. It changes whenever the pictures of a seed change.
+// syntheticID is the version of the drawing algorithm below. Change it whenever the images of a
+// seed change.
 const syntheticID = "dead-leaves-v1"
 
-// maxSynthetic bounds the pictures per class so that a slip of the keyboard is an error and not a
-// machine without memory (1,000,000 of each class are 6 GB).
+// maxSynthetic limits the images per class, so that a typo is an error instead of exhausting memory
+// (1,000,000 of each class take 6 GB).
 const maxSynthetic = 1_000_000
 
-// gatherSynthetic draws cfg.TrainPerClass and cfg.TestPerClass pictures of each class. A picture
-// depends on (seed, split, class, index) alone, so more pictures of a seed begin with the same ones.
+// gatherSynthetic draws cfg.TrainPerClass and cfg.TestPerClass images of each class. An image
+// depends only on (seed, split, class, index), so a larger dataset of a seed starts with the same
+// images.
 func gatherSynthetic(ctx context.Context, cfg config.Dataset, c *collection, out io.Writer) (Source, error) {
 	perClass := [len(splitNames)]int{cfg.TrainPerClass, cfg.TestPerClass}
 	total := 0
@@ -33,16 +35,16 @@ func gatherSynthetic(ctx context.Context, cfg config.Dataset, c *collection, out
 		total += n * len(classNames)
 	}
 	if total == 0 {
-		return Source{}, fmt.Errorf("dataset.train_per_class and dataset.test_per_class are both 0; set one of them")
+		return Source{}, fmt.Errorf("dataset.train_per_class and dataset.test_per_class are both 0\nhint: set at least one of them")
 	}
 
-	bar := newProgress(out, "synthetic pictures", int64(total), unitPictures)
+	bar := newProgress(out, "synthetic images", int64(total), unitImages)
 	defer bar.stop()
 	for split, n := range perClass {
 		pixels := make([]byte, n*len(classNames)*imageBytes)
 		for i := range n * len(classNames) {
 			class, index := uint8(i/n), i%n
-			c.splits[split] = append(c.splits[split], picture{
+			c.splits[split] = append(c.splits[split], sample{
 				key:    fmt.Sprintf("%s/%07d", classNames[class], index),
 				class:  class,
 				pixels: pixels[i*imageBytes : (i+1)*imageBytes],
@@ -74,34 +76,34 @@ func gatherSynthetic(ctx context.Context, cfg config.Dataset, c *collection, out
 	}, nil
 }
 
-// Everything below is integer arithmetic: floating point may be contracted to fused operations on
-// one processor and not on another, and the same seed shall give the same bytes everywhere.
+// All code below uses integer arithmetic: compilers may fuse floating-point operations on one
+// processor and not on another, and the same seed must give the same bytes everywhere.
 //
-// A photograph is modelled as dead leaves (Lee, Mumford, Huang, "Occlusion Models for Natural
-// Images", 2001): shapes whose sizes follow a power law occlude one another, which gives the edges
-// and the 1/f spectrum of photographs. On each lies a texture that is itself 1/f noise. Light falls
-// unevenly, the background is out of focus, the sensor adds noise.
+// A photograph is modeled as dead leaves (Lee, Mumford, Huang, "Occlusion Models for Natural
+// Images", 2001): shapes whose sizes follow a power law occlude each other, which gives the edges
+// and the 1/f spectrum of photographs. Each has a texture that is 1/f noise itself. Light is
+// uneven, the background is out of focus, and the sensor adds noise.
 
 const (
-	fine     = 2 * imaging.Size // the scene is drawn at twice the size, so that edges are antialiased
+	fine     = 2 * imaging.Size // the scene is drawn at twice the size for antialiasing
 	finePix  = fine * fine
 	sidePix  = imaging.Size
 	planePix = sidePix * sidePix
-	one      = 256 // 1.0 in the fixed-point numbers below; levels are kept in 1/16
+	one      = 256 // 1.0 in fixed point; levels are in units of 1/16
 )
 
-// drawing draws pictures; it owns the scratch memory. Not safe for concurrent use.
+// drawing draws images. It owns the scratch memory, so it is not safe for concurrent use.
 type drawing struct {
 	rng     source
 	scene   [3][finePix]int32  // 1/16 levels
 	texture [finePix]int32     // 1/f noise, about ±one
 	scratch [finePix]int32     //
 	photo   [3][planePix]int32 // the scene at its final size
-	decoded [3][planePix]int32 // the photo as a generator's decoder would paint it
+	decoded [3][planePix]int32 // the photo as reconstructed by the decoder of a generator
 }
 
-// draw writes picture number index of a class and split. FAKE pictures are other scenes than REAL
-// ones, passed through a generator's decoder.
+// draw writes image number index of a class and split to dst. FAKE images show other scenes than
+// REAL ones, and are passed through the decoder of a generator.
 func (d *drawing) draw(dst []byte, seed int64, split int, class uint8, index int) {
 	d.rng = newSource(uint64(seed), uint64(split)<<56|uint64(class)<<48|uint64(index))
 	d.drawScene()
@@ -113,17 +115,17 @@ func (d *drawing) draw(dst []byte, seed int64, split int, class uint8, index int
 		out = &d.decoded
 		noise = d.rng.n(30)
 	}
-	// Sensor noise: the part that is common to the channels is the larger one.
+	// Sensor noise. The component that all channels share is the larger one.
 	for i := range planePix {
-		grey := d.rng.gauss() * noise / one
+		gray := d.rng.gauss() * noise / one
 		for ch := range 3 {
-			v := out[ch][i] + grey + d.rng.gauss()*noise/(2*one)
+			v := out[ch][i] + gray + d.rng.gauss()*noise/(2*one)
 			dst[3*i+ch] = uint8(min(max((v+8)>>4, 0), 255))
 		}
 	}
 }
 
-// A palette is a few colours that occur together in photographs; 0xRRGGBB.
+// palettes are sets of colors (0xRRGGBB) that occur together in photographs.
 var palettes = [...][]uint32{
 	{0x87a9c9, 0xb9cbd8, 0x5b7a4a, 0x3f5a35, 0x8a8156, 0x6f7f8c}, // landscape
 	{0x2f4a28, 0x4d6b35, 0x6f8a45, 0x243520, 0x8d9a5c, 0x59482f}, // foliage
@@ -135,14 +137,14 @@ var palettes = [...][]uint32{
 	{0x23262c, 0x3a3f49, 0x151719, 0x5a5348, 0x2c3a4c, 0x7a6a4a}, // dusk
 }
 
-// accents are colours of things made or flowering.
+// accents are colors of artificial objects and flowers.
 var accents = [...]uint32{0xb03028, 0xd8a020, 0x2858a0, 0xd06028, 0x7a3078, 0xe0d8d0, 0x188068, 0xc05878, 0x181818}
 
-type colour [3]int32
+type rgb [3]int32
 
-func (d *drawing) colour(hex uint32, jitter int32) colour {
+func (d *drawing) color(hex uint32, jitter int32) rgb {
 	light := d.rng.span(jitter)
-	var c colour
+	var c rgb
 	for ch := range 3 {
 		v := int32(hex>>(16-8*ch)&255) + light + d.rng.span(jitter/3)
 		c[ch] = min(max(v, 4), 250) << 4
@@ -154,14 +156,14 @@ func (d *drawing) drawScene() {
 	r := &d.rng
 	d.drawTexture()
 	palette := palettes[r.n(int32(len(palettes)))]
-	pick := func() colour {
+	pick := func() rgb {
 		if r.n(9) == 0 {
-			return d.colour(accents[r.n(int32(len(accents)))], 24)
+			return d.color(accents[r.n(int32(len(accents)))], 24)
 		}
-		return d.colour(palette[r.n(int32(len(palette)))], 30)
+		return d.color(palette[r.n(int32(len(palette)))], 30)
 	}
 
-	// The background runs from one colour to another along any direction.
+	// The background is a gradient between two colors in a random direction.
 	from, to := pick(), pick()
 	ux, uy := r.direction()
 	contrast := r.n(900)
@@ -190,8 +192,8 @@ func (d *drawing) drawScene() {
 	}
 }
 
-// drawTexture fills d.texture with noise whose amplitude is as large in one octave of frequency as
-// in the next, or a little smaller: the spectrum 1/f and steeper.
+// drawTexture fills d.texture with noise whose amplitude is the same in each octave of frequency or
+// decreases slightly: a spectrum of 1/f or steeper.
 func (d *drawing) drawTexture() {
 	clear(d.texture[:])
 	amplitude := int32(one / 2)
@@ -230,17 +232,17 @@ func (d *drawing) drawTexture() {
 	}
 }
 
-// ease is the smooth step 3t²-2t³ at t = i/n, in 1/one.
+// ease returns the smooth step 3t²-2t³ at t = i/n, in units of 1/one.
 func ease(i, n int32) int32 {
 	t := i * one / n
 	return t * t * (3*one - 2*t) / (one * one)
 }
 
-// drawLeaf paints one opaque shape.
-func (d *drawing) drawLeaf(base colour) {
+// drawLeaf draws an opaque shape.
+func (d *drawing) drawLeaf(base rgb) {
 	r := &d.rng
 	const smallest, largest = 6, 48
-	// P(size > s) falls as 1/s², the law that makes dead leaves scale-invariant.
+	// P(size > s) is proportional to 1/s², the law that makes dead leaves scale-invariant.
 	size := isqrt(smallest * smallest * 65536 / (65536*smallest*smallest/(largest*largest) + r.n(65536-65536*smallest*smallest/(largest*largest))))
 	a := size
 	b := max(size*(64+r.n(192))/one, 2)
@@ -279,14 +281,14 @@ func (d *drawing) drawLeaf(base colour) {
 				t += stripe
 			}
 			for ch := range 3 {
-				// Shading scales with the surface's own colour, as light does.
+				// Shading is proportional to the color of the surface, like light.
 				d.scene[ch][i] = base[ch] + t*(base[ch]+800)/4096
 			}
 		}
 	}
 }
 
-// soften is the binomial blur [1 2 1] in both directions.
+// soften applies the binomial blur [1 2 1] in both directions.
 func (d *drawing) soften(plane *[finePix]int32) {
 	for y := range fine {
 		row := plane[y*fine : (y+1)*fine]
@@ -302,7 +304,7 @@ func (d *drawing) soften(plane *[finePix]int32) {
 	}
 }
 
-// expose brings the scene to the picture's size under uneven light.
+// expose reduces the scene to the size of the image under uneven light.
 func (d *drawing) expose() {
 	r := &d.rng
 	gain := 180 + r.n(110)
@@ -320,10 +322,11 @@ func (d *drawing) expose() {
 	}
 }
 
-// decode paints photo as a convolutional generator would: from half or a quarter of the resolution,
-// up by transposed convolutions that overlap unevenly (the checkerboard of Odena, Dumoulin, Olah,
-// "Deconvolution and Checkerboard Artifacts", 2016), by pixel repetition or bilinearly, with part of
-// the fine detail missing and colours a little off. Every picture differs in all of these.
+// decode reconstructs photo like a convolutional generator: from half or a quarter of the
+// resolution, enlarged by transposed convolutions with uneven overlap (the checkerboard of Odena,
+// Dumoulin, Olah, "Deconvolution and Checkerboard Artifacts", 2016), by pixel repetition or
+// bilinearly, with part of the fine detail missing and slightly wrong colors. All of these
+// parameters vary between images.
 func (d *drawing) decode() {
 	r := &d.rng
 	quarter := r.n(4) == 0
@@ -332,7 +335,7 @@ func (d *drawing) decode() {
 	if r.n(2) == 0 {
 		overlap = 256 - overlap
 	}
-	keep := r.n(90) // of the detail that half the resolution cannot hold
+	keep := r.n(90) // fraction of the detail lost at half the resolution that is kept
 	if quarter {
 		keep = 60 + r.n(60)
 	}
@@ -362,17 +365,18 @@ func (d *drawing) decode() {
 		}
 	}
 
-	// Colours: saturation about the pixel's own grey, so that the mean brightness tells nothing.
+	// Change the saturation around the pixel's own gray, so that the mean brightness does not
+	// reveal the class.
 	saturation := 200 + r.n(130)
 	for i := range planePix {
-		grey := (77*d.decoded[0][i] + 150*d.decoded[1][i] + 29*d.decoded[2][i]) / one
+		gray := (77*d.decoded[0][i] + 150*d.decoded[1][i] + 29*d.decoded[2][i]) / one
 		for ch := range 3 {
-			d.decoded[ch][i] = grey + (d.decoded[ch][i]-grey)*saturation/one
+			d.decoded[ch][i] = gray + (d.decoded[ch][i]-gray)*saturation/one
 		}
 	}
 }
 
-// shrink halves a square plane of this side by averaging.
+// shrink halves a square plane of the given side by averaging.
 func shrink(dst, src []int32, side int) {
 	for y := range side / 2 {
 		for x := range side / 2 {
@@ -382,10 +386,10 @@ func shrink(dst, src []int32, side int) {
 	}
 }
 
-// enlarge doubles a square plane of this side: by repetition (0), bilinearly (1) or by a transposed
-// convolution of kernel [overlap, one, overlap] and stride 2 (2).
+// enlarge doubles a square plane of the given side: by repetition (method 0), bilinearly (1), or by
+// a transposed convolution with kernel [overlap, one, overlap] and stride 2 (2).
 func enlarge(dst, src []int32, side, method int, overlap int32) {
-	// Each output is weight a of one input and b of its neighbour, in each direction.
+	// In each direction, an output is a times one input plus b times its neighbor.
 	tap := func(i int) (near, far int, a, b int32) {
 		near = i / 2
 		switch method {
@@ -411,11 +415,11 @@ func enlarge(dst, src []int32, side, method int, overlap int32) {
 	}
 }
 
-// source is a PCG-DXSM generator (O'Neill), as math/rand/v2 has it, with its own small set of
-// draws: those of rand.Rand may change from one Go release to the next.
+// source is a PCG-DXSM generator (O'Neill), the one of math/rand/v2, with its own small set of
+// draws: those of rand.Rand may change between Go releases.
 type source struct{ pcg *rand.PCG }
 
-// newSource mixes its seeds, which differ in few bits from picture to picture.
+// newSource mixes its seeds, because they differ in only a few bits between images.
 func newSource(a, b uint64) source {
 	mix := func(x uint64) uint64 { // the finalizer of SplitMix64
 		x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
@@ -426,16 +430,17 @@ func newSource(a, b uint64) source {
 	return source{rand.NewPCG(a, mix(a^mix(b+0x9e3779b97f4a7c15)))}
 }
 
-// n draws from 0 to n-1.
+// n returns a random number from 0 to n-1.
 func (s *source) n(n int32) int32 {
 	hi, _ := bits.Mul64(s.pcg.Uint64(), uint64(n))
 	return int32(hi)
 }
 
-// span draws from -n to n.
+// span returns a random number from -n to n.
 func (s *source) span(n int32) int32 { return s.n(2*n+1) - n }
 
-// gauss draws from a sum of eight uniform numbers: nearly normal, standard deviation about one.
+// gauss returns the sum of eight uniform random numbers: approximately normal, with a standard
+// deviation of about one (256).
 func (s *source) gauss() int32 {
 	v := s.pcg.Uint64()
 	sum := int32(0)
@@ -443,10 +448,10 @@ func (s *source) gauss() int32 {
 		sum += int32(v & 255)
 		v >>= 8
 	}
-	return (sum - 1020) * 314 / one // the sum's standard deviation is 209
+	return (sum - 1020) * 314 / one // the standard deviation of the sum is 209
 }
 
-// direction draws a unit vector, scaled by one.
+// direction returns a random unit vector, scaled by one.
 func (s *source) direction() (x, y int32) {
 	for {
 		x, y = s.span(100), s.span(100)
@@ -457,7 +462,7 @@ func (s *source) direction() (x, y int32) {
 	}
 }
 
-// isqrt is the integer square root.
+// isqrt returns the integer square root of n.
 func isqrt(n int32) int32 {
 	if n <= 0 {
 		return 0

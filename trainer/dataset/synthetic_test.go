@@ -14,15 +14,15 @@ import (
 
 func drawn(split int, class uint8, n int) [][]byte {
 	var d drawing
-	pictures := make([][]byte, n)
-	for i := range pictures {
-		pictures[i] = make([]byte, imageBytes)
-		d.draw(pictures[i], 420, split, class, i)
+	images := make([][]byte, n)
+	for i := range images {
+		images[i] = make([]byte, imageBytes)
+		d.draw(images[i], 420, split, class, i)
 	}
-	return pictures
+	return images
 }
 
-func TestASeedGivesTheSameBytesOnEveryMachine(t *testing.T) {
+func TestSynthetic_Golden(t *testing.T) {
 	h := sha256.New()
 	for split := range splitNames {
 		for class := range classNames {
@@ -31,10 +31,10 @@ func TestASeedGivesTheSameBytesOnEveryMachine(t *testing.T) {
 			}
 		}
 	}
-	// Whoever changes the drawing changes syntheticID with it.
+	// Change syntheticID whenever this digest changes.
 	const want = "dead-leaves-v1 452733dd23c26e0edfb4cce723e8b2dc21b057f141b0853a31f473e01789fc51"
 	if got := syntheticID + " " + hex.EncodeToString(h.Sum(nil)); got != want {
-		t.Errorf("the drawing's digest is %s, want %s", got, want)
+		t.Errorf("digest of the images = %s, want %s", got, want)
 	}
 }
 
@@ -48,7 +48,7 @@ func TestNoTwoPicturesAreEqual(t *testing.T) {
 				for i := range 40 {
 					d.draw(pixels, seed, split, uint8(class), i)
 					if seen[string(pixels)] {
-						t.Fatalf("picture %d of class %d, split %d, seed %d is there twice", i, class, split, seed)
+						t.Fatalf("image %d of class %d, split %d, seed %d is a duplicate", i, class, split, seed)
 					}
 					seen[string(pixels)] = true
 				}
@@ -66,7 +66,7 @@ func TestAPictureDoesNotDependOnThoseDrawnBefore(t *testing.T) {
 	used.draw(a, 1, 0, Fake, 3)
 	fresh.draw(b, 1, 0, Fake, 3)
 	if !bytes.Equal(a, b) {
-		t.Error("the scratch memory shows through")
+		t.Error("the image depends on images drawn before")
 	}
 }
 
@@ -102,15 +102,15 @@ func bestThreshold(real, fake []float64) float64 {
 	return float64(best) / float64(len(all))
 }
 
-func measure(pictures [][]byte, f func([]byte) float64) []float64 {
-	values := make([]float64, len(pictures))
-	for i, p := range pictures {
+func measure(images [][]byte, f func([]byte) float64) []float64 {
+	values := make([]float64, len(images))
+	for i, p := range images {
 		values[i] = f(p)
 	}
 	return values
 }
 
-func TestColourAndBrightnessAloneDoNotTellTheClasses(t *testing.T) {
+func TestSynthetic_ClassesNotSeparableByMoments(t *testing.T) {
 	mean := func(channels ...int) func([]byte) float64 {
 		return func(p []byte) float64 {
 			sum := 0
@@ -138,18 +138,18 @@ func TestColourAndBrightnessAloneDoNotTellTheClasses(t *testing.T) {
 		accuracy := bestThreshold(measure(real, f), measure(fake, f))
 		t.Logf("%s: %.3f", name, accuracy)
 		if accuracy > 0.65 {
-			t.Errorf("a threshold on the mean %s tells %.0f %% of the pictures, want at most 65", name, 100*accuracy)
+			t.Errorf("a threshold on the %s classifies %.0f %% of the images correctly, want at most 65", name, 100*accuracy)
 		}
 	}
 }
 
-func TestAGeneratorsMarksAreThere(t *testing.T) {
+func TestSynthetic_UpsamplingGrid(t *testing.T) {
 	level := func(p []byte, x, y int) float64 {
 		i := 3 * (y*32 + x)
 		return float64(p[i]) + float64(p[i+1]) + float64(p[i+2])
 	}
-	// What a two-by-two block has besides its mean, horizontally: inside the blocks of an
-	// up-sampling grid there is less of it than across their borders.
+	// The horizontal differences within 2×2 blocks, compared with those across their borders:
+	// inside the blocks of an upsampling grid they are smaller.
 	grid := func(p []byte) float64 {
 		var phase [2]float64
 		for y := range 32 {
@@ -164,16 +164,16 @@ func TestAGeneratorsMarksAreThere(t *testing.T) {
 	accuracy := bestThreshold(measure(real, grid), measure(fake, grid))
 	t.Logf("grid: %.3f", accuracy)
 	if accuracy < 0.6 {
-		t.Errorf("the up-sampling grid tells %.0f %% of the pictures, want 60 or more", 100*accuracy)
+		t.Errorf("the upsampling grid classifies %.0f %% of the images correctly, want at least 60", 100*accuracy)
 	}
 }
 
-// TestContactSheet draws pictures of both classes into the PNG file that FAKEART_CONTACT_SHEET
-// names: REAL in the upper half, FAKE in the lower, for the eyes of whoever changes the drawing.
+// TestContactSheet draws images of both classes to the PNG file FAKEART_CONTACT_SHEET, REAL in the
+// upper half and FAKE in the lower, to inspect changes of the drawing.
 func TestContactSheet(t *testing.T) {
 	path := os.Getenv("FAKEART_CONTACT_SHEET")
 	if path == "" {
-		t.Skip("set FAKEART_CONTACT_SHEET to a file name to get a contact sheet")
+		t.Skip("set FAKEART_CONTACT_SHEET to a file name to draw a contact sheet")
 	}
 	const columns, rows, scale, pitch = 16, 5, 3, 34
 	sheet := image.NewRGBA(image.Rect(0, 0, columns*pitch*scale, 2*rows*pitch*scale))

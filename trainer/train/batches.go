@@ -27,7 +27,7 @@ func random(seed int64, purpose uint64, n int) *rand.Rand {
 // holdOut cuts the validation pictures from the training split: share of each
 // class, drawn by the seed. Both results are indices, in rising order. Of a class
 // with two pictures or more each result has one at least; a class's only picture
-// is learnt from.
+// is learned from.
 func holdOut(labels []uint8, share float64, seed int64) (learn, validate []int) {
 	rng := random(seed, forSplit, 0)
 	for _, class := range []uint8{dataset.Real, dataset.Fake} {
@@ -49,7 +49,7 @@ func holdOut(labels []uint8, share float64, seed int64) (learn, validate []int) 
 }
 
 // feeder prepares batches in the background, in the order in which they are
-// to be learnt from, so that a step never waits for its pictures.
+// to be learned from, so that a step never waits for its pictures.
 type feeder struct {
 	trainer *net.Trainer
 	split   *dataset.Split
@@ -61,7 +61,7 @@ type feeder struct {
 	all   []*net.Batch
 }
 
-// filled is a batch ready to be learnt from, or the reason why it is not.
+// filled is a batch ready to be learned from, or the reason why it is not.
 type filled struct {
 	batch *net.Batch
 	size  int
@@ -72,7 +72,7 @@ type filled struct {
 func newFeeder(t *net.Trainer, split *dataset.Split, learn []int, cfg *config.Config) (*feeder, error) {
 	f := &feeder{trainer: t, split: split, learn: learn, config: cfg, free: map[int]chan *net.Batch{}, ready: make(chan filled)}
 	for _, size := range f.sizes() {
-		// One is learnt from, one waits, one is being filled. The last of an epoch
+		// One is learned from, one waits, one is being filled. The last of an epoch
 		// has a size of its own and comes alone.
 		n := 3
 		if size < f.size() {

@@ -100,7 +100,7 @@ func TestEachEpochHasAnOrderOfItsOwn(t *testing.T) {
 	}
 }
 
-// Each step has a random stream of its own, and neighbouring ones must not be
+// Each step has a random stream of its own, and neighboring ones must not be
 // alike: over steps as well as within one, everything is to be a fair draw.
 func TestFlipsAndDropoutAreFairDraws(t *testing.T) {
 	const steps, n = 400, 64

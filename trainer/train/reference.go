@@ -16,7 +16,7 @@ import (
 )
 
 // writeReference leaves beside the model what drift is told from: its answers about the
-// validation pictures. They are of the train split, but the network has not learnt
+// validation pictures. They are of the train split, but the network has not learned
 // them: about those that it has it is surer than about any others, which would look
 // like drift from the first day on.
 func (r *run) writeReference(ctx context.Context, f *model.File) error {
