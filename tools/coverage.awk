@@ -24,10 +24,10 @@ NF == 3 && $1 !~ /\.(pb|gen)\.go:/ {
 
 END {
 	if (total == 0) {
-		print "coverage: no profile has any statement: did the tests run with -coverprofile?" > "/dev/stderr"
+		print "error: coverage: the profiles are empty\nhint: run the tests with -coverprofile" > "/dev/stderr"
 		exit 1
 	}
-	for (i = 2; i <= n; i++) { # in order
+	for (i = 2; i <= n; i++) { # sorted
 		name = names[i]
 		for (j = i; j > 1 && names[j-1] > name; j--) names[j] = names[j-1]
 		names[j] = name
@@ -35,7 +35,7 @@ END {
 	for (i = 1; i <= n; i++) line(names[i], covered[names[i]], all[names[i]])
 	line("total", run, total)
 	if (100 * run < least * total) {
-		printf "coverage: %.1f %% of the statements are tested, and %s %% are asked for: the table says where they are missing\n", 100 * run / total, least > "/dev/stderr"
+		printf "error: coverage is %.1f %%, below the minimum of %s %%\nhint: the table above shows the packages\n", 100 * run / total, least > "/dev/stderr"
 		exit 1
 	}
 }

@@ -1,9 +1,9 @@
-# Prints the section of CHANGELOG.md that is about the version v1.2.3, given as `version`,
-# and fails when there is none, or nothing in it.
+# Prints the section of CHANGELOG.md about a version, such as version=v1.2.3. Fails if the section is missing
+# or empty.
 
 BEGIN {
 	number = version
-	if (!sub(/^v/, "", number)) fail("\"" version "\" is no version: want such as v1.2.3")
+	if (!sub(/^v/, "", number)) fail("\"" version "\" isn't a version such as v1.2.3")
 }
 
 /^## / {
@@ -19,12 +19,12 @@ inside && (said || NF) {
 
 END {
 	if (failed) exit 1
-	if (!found) fail("it has no section \"## " number "\": write one, with what users notice")
-	if (!said) fail("its section \"## " number "\" is empty: say what users notice")
+	if (!found) fail("section \"## " number "\" is missing\nhint: describe the changes that users notice")
+	if (!said) fail("section \"## " number "\" is empty\nhint: describe the changes that users notice")
 }
 
 function fail(message) {
 	failed = 1
-	print "CHANGELOG.md: " message > "/dev/stderr"
+	print "error: CHANGELOG.md: " message > "/dev/stderr"
 	exit 1
 }

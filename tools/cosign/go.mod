@@ -1,5 +1,5 @@
-// Module cosign pins what signs images by itself: its dependencies must not decide the
-// versions that the programs are built with.
+// Module cosign pins cosign, which signs container images. It's a separate module so that its dependencies
+// don't change the versions that the programs are built with.
 module fakeart/tools/cosign
 
 go 1.26.8

@@ -1,4 +1,4 @@
-// Module cyclonedx-gomod pins by itself what lists the modules in a program.
+// Module cyclonedx-gomod pins cyclonedx-gomod, which writes the SBOM of a program.
 module fakeart/tools/cyclonedx-gomod
 
 go 1.26.8

@@ -1,4 +1,4 @@
-// Module govulncheck pins by itself what looks for known vulnerabilities.
+// Module govulncheck pins govulncheck, which finds known vulnerabilities.
 module fakeart/tools/govulncheck
 
 go 1.26.8

@@ -1,4 +1,4 @@
-// Module hooks pins what git's hooks call (lefthook.yaml), and tests them.
+// Module hooks pins the programs that the git hooks call (lefthook.yaml), and tests the hooks.
 module fakeart/tools/hooks
 
 go 1.26.8

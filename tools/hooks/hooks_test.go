@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// What git's hooks refuse, in a repository of its own with this one's settings. `make
-// hooks-test` builds what they call.
-func TestTheHooksRefuseWhatTheySay(t *testing.T) {
+// TestHooks runs the git hooks in a new repository with this repository's settings. It needs the tools that
+// `make hooks-test` builds.
+func TestHooks(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +44,7 @@ func TestTheHooksRefuseWhatTheySay(t *testing.T) {
 		}
 	}
 
-	// Nothing that looks like a secret stands in this file.
+	// The secret is generated so that this file contains nothing that looks like one.
 	letters := []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 	secret := []byte("gh" + "p_")
 	for _, i := range rand.New(rand.NewPCG(4, 2)).Perm(len(letters))[:36] {
@@ -54,19 +54,19 @@ func TestTheHooksRefuseWhatTheySay(t *testing.T) {
 	for _, test := range []struct {
 		name, message, file string
 		data                []byte
-		refused             string // what is said; empty when the commit goes through
+		rejected            string // part of the message; empty if the commit succeeds
 	}{
-		{"a message that is none", "did things", "a.txt", []byte("a\n"), "parser"},
-		{"an unknown type", "thing: did another", "a.txt", []byte("a\n"), "type-enum"},
-		{"a message with prose, and lines like trailers", message + "\n\nNote: this\nis prose\n", "a.txt", []byte("a\n"), ""},
-		{"a file that git would write", "fixup! " + message, "b.txt", []byte("b\n"), ""},
-		{"a large file", message, "large.bin", bytes.Repeat([]byte("large"), 1<<19), "a commit takes no file over 1 MiB"},
-		{"a large file with a space", message, "large one.bin", bytes.Repeat([]byte("large"), 1<<19), "large one.bin has"},
-		{"a file of one MiB", message, "medium.bin", bytes.Repeat([]byte{'m'}, 1<<20), ""},
-		{"a secret", message, "secret.yaml", []byte("token: " + string(secret) + "\n"), "seems to hold a secret"},
-		{"another format", message, "x/x.go", []byte("// Package x is x.\npackage x\n\n// X is x.\nfunc X( ) {}\n"), "not gofumpt's format"},
-		{"what the linter finds", message, "y/y.go", []byte("// Package y is y.\npackage y\n\nfunc unused() {}\n"), "is unused"},
-		{"code as it should be", message, "z/z.go", []byte("// Package z is z.\npackage z\n\n// Z is z.\nfunc Z() {}\n"), ""},
+		{"invalid message", "did things", "a.txt", []byte("a\n"), "parser"},
+		{"unknown type", "thing: did another", "a.txt", []byte("a\n"), "type-enum"},
+		{"body with lines like trailers", message + "\n\nNote: this\nis prose\n", "a.txt", []byte("a\n"), ""},
+		{"fixup commit", "fixup! " + message, "b.txt", []byte("b\n"), ""},
+		{"large file", message, "large.bin", bytes.Repeat([]byte("large"), 1<<19), "over the limit of 1 MiB"},
+		{"large file with a space in its name", message, "large one.bin", bytes.Repeat([]byte("large"), 1<<19), "large one.bin has"},
+		{"file of 1 MiB", message, "medium.bin", bytes.Repeat([]byte{'m'}, 1<<20), ""},
+		{"secret", message, "secret.yaml", []byte("token: " + string(secret) + "\n"), "seems to contain a secret"},
+		{"unformatted code", message, "x/x.go", []byte("// Package x is x.\npackage x\n\n// X is x.\nfunc X( ) {}\n"), "not formatted with gofumpt"},
+		{"lint finding", message, "y/y.go", []byte("// Package y is y.\npackage y\n\nfunc unused() {}\n"), "is unused"},
+		{"formatted code", message, "z/z.go", []byte("// Package z is z.\npackage z\n\n// Z is z.\nfunc Z() {}\n"), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			write(t, dir, test.file, test.data)
@@ -74,11 +74,11 @@ func TestTheHooksRefuseWhatTheySay(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			out, err := run(dir, "git", "commit", "-qm", test.message)
-			if (err == nil) != (test.refused == "") || !strings.Contains(out, test.refused) {
-				t.Errorf("got %v, want it refused by %q:\n%s", err, test.refused, out)
+			if (err == nil) != (test.rejected == "") || !strings.Contains(out, test.rejected) {
+				t.Errorf("git commit: %v, want %q:\n%s", err, test.rejected, out)
 			}
-			if strings.Contains(out, string(secret)) && test.refused != "" {
-				t.Errorf("the secret is told:\n%s", out)
+			if strings.Contains(out, string(secret)) && test.rejected != "" {
+				t.Errorf("the output contains the secret:\n%s", out)
 			}
 			if err != nil {
 				if out, err := run(dir, "git", "rm", "-qf", test.file); err != nil {
@@ -103,7 +103,7 @@ func write(t *testing.T, dir, name string, data []byte) {
 func run(dir string, args ...string) (string, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = dir
-	// Not the repository of a hook that runs this test.
+	// When a hook runs this test, git's variables name the outer repository.
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "GIT_") {
 			cmd.Env = append(cmd.Env, v)

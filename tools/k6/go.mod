@@ -1,5 +1,5 @@
-// Module k6 pins the load generator by itself: its hundred dependencies
-// must not decide the versions that the programs are built with.
+// Module k6 pins the load generator k6. It's a separate module so that its dependencies don't change the
+// versions that the programs are built with.
 module fakeart/tools/k6
 
 go 1.26.8

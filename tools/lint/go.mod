@@ -1,5 +1,5 @@
-// Module lint pins the linter by itself: its several hundred dependencies
-// must not decide the versions that the programs are built with.
+// Module lint pins golangci-lint. It's a separate module so that its dependencies don't change the versions
+// that the programs are built with.
 module fakeart/tools/lint
 
 go 1.26.8

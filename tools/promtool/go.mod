@@ -1,5 +1,5 @@
-// Module promtool pins what checks Prometheus's rules by itself: Prometheus finds its
-// targets in every cloud, and brings the clients of all of them.
+// Module promtool pins promtool, which tests Prometheus rules. It's a separate module because Prometheus
+// depends on the clients of every cloud for service discovery.
 module fakeart/tools/promtool
 
 go 1.26.8

@@ -1,4 +1,4 @@
-// Module pulumi-language-go pins the program by which the Pulumi CLI runs Go programs.
+// Module pulumi-language-go pins the plugin that runs Go programs for the Pulumi CLI.
 module fakeart/tools/pulumi-language-go
 
 go 1.26.8

@@ -1,5 +1,5 @@
-// Module pulumi pins the Pulumi CLI by itself: its several hundred dependencies
-// must not decide the versions that the programs are built with.
+// Module pulumi pins the Pulumi CLI. It's a separate module so that its dependencies don't change the
+// versions that the programs are built with.
 module fakeart/tools/pulumi
 
 go 1.26.8

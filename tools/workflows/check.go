@@ -11,8 +11,7 @@ import (
 	"mvdan.cc/sh/v3/syntax"
 )
 
-// Check returns what is wrong with a workflow, or an action of our own: each a line
-// with the file's name and the line's number.
+// Check returns the problems of a workflow or a local action, each as "NAME:LINE: message".
 func (k *Known) Check(name string, text []byte) []string {
 	c := &check{Known: k, name: name}
 	var document yaml.Node
@@ -20,7 +19,7 @@ func (k *Known) Check(name string, text []byte) []string {
 		return []string{fmt.Sprintf("%s: %v", name, err)}
 	}
 	if len(document.Content) != 1 || document.Content[0].Kind != yaml.MappingNode {
-		return []string{name + ": is no workflow: want a YAML mapping"}
+		return []string{name + ": isn't a workflow: expected a YAML mapping"}
 	}
 	root := document.Content[0]
 	if runs := get(root, "runs"); runs != nil {
@@ -31,15 +30,15 @@ func (k *Known) Check(name string, text []byte) []string {
 	for i, line := range strings.Split(string(text), "\n") {
 		for _, m := range setting.FindAllStringSubmatch(line, -1) {
 			if known := k.settings(); !slices.Contains(known, m[1]) {
-				c.report(i+1, "vars.%s is no output of infra/main.go: there are %s", m[1], strings.Join(known, ", "))
+				c.report(i+1, "vars.%s isn't an output of infra/main.go; the outputs are %s", m[1], strings.Join(known, ", "))
 			}
 		}
 	}
 	return c.problems
 }
 
-// Settings returns the variables and secrets of the forge that a workflow reads, without
-// the token that it always has.
+// Settings returns the names of the GitHub variables and secrets that a workflow reads, except GITHUB_TOKEN,
+// which always exists.
 func Settings(text []byte) []string {
 	names := map[string]bool{}
 	for _, m := range regexp.MustCompile(`\b(?:vars|secrets)\.([A-Za-z_]+)`).FindAllSubmatch(text, -1) {
@@ -67,7 +66,7 @@ func (c *check) report(line int, format string, args ...any) {
 
 func (c *check) workflow(root *yaml.Node) {
 	if get(root, "permissions") == nil {
-		c.report(root.Line, "has no permissions: without them a token may do all that the repository lets it")
+		c.report(root.Line, "has no permissions: the token then gets the repository's default permissions")
 	}
 	jobs := get(root, "jobs")
 	if jobs == nil {
@@ -79,10 +78,10 @@ func (c *check) workflow(root *yaml.Node) {
 	for i := 1; i < len(jobs.Content); i += 2 {
 		job := jobs.Content[i]
 		if !ordered && get(job, "concurrency") == nil {
-			c.report(job.Line, "neither the workflow nor the job %s has a concurrency: two runs would get in each other's way", jobs.Content[i-1].Value)
+			c.report(job.Line, "neither the workflow nor the job %s sets concurrency: two runs may interfere", jobs.Content[i-1].Value)
 		}
 		if get(job, "timeout-minutes") == nil && get(job, "uses") == nil {
-			c.report(job.Line, "the job %s has no timeout-minutes: it may hang for six hours", jobs.Content[i-1].Value)
+			c.report(job.Line, "the job %s has no timeout-minutes: the default is six hours", jobs.Content[i-1].Value)
 		}
 		if uses := get(job, "uses"); uses != nil {
 			c.uses(uses)
@@ -95,14 +94,14 @@ func (c *check) workflow(root *yaml.Node) {
 		}
 		for _, step := range steps.Content {
 			if uses := get(step, "uses"); uses != nil && strings.HasPrefix(uses.Value, "actions/checkout@") {
-				c.report(uses.Line, "a checkout on pull_request_target runs a stranger's code with this repository's rights: use pull_request")
+				c.report(uses.Line, "a checkout on pull_request_target runs foreign code with this repository's permissions: use pull_request")
 			}
 		}
 	}
 }
 
-// login requires an environment from a job that logs in to Google Cloud. A protected stack
-// accepts no other job, and an environment's reviewers approve what runs in it.
+// login reports a job that logs in to Google Cloud without an environment. Protected stacks accept only jobs
+// in an environment, whose reviewers approve each run.
 func (c *check) login(name string, job, steps *yaml.Node) {
 	if steps == nil || get(job, "environment") != nil {
 		return
@@ -129,18 +128,18 @@ func (c *check) steps(steps *yaml.Node) {
 	}
 }
 
-// uses wants an action by commit, and its version for people and for what renews it.
+// uses reports an action that isn't pinned to a commit with its version as a comment. Renovate updates both.
 func (c *check) uses(uses *yaml.Node) {
 	switch {
 	case strings.HasPrefix(uses.Value, "./"):
 	case !pinned.MatchString(uses.Value):
-		c.report(uses.Line, "%s can change: want it by the 40 digits of a commit, with its version as a comment", uses.Value)
+		c.report(uses.Line, "%s isn't pinned: use the full commit hash, with the version as a comment", uses.Value)
 	case !release.MatchString(uses.LineComment):
-		c.report(uses.Line, "%s has the comment %q: want its version, such as # v1.2.3", uses.Value, uses.LineComment)
+		c.report(uses.Line, "%s has the comment %q: expected its version, such as # v1.2.3", uses.Value, uses.LineComment)
 	}
 }
 
-// with looks at what some actions are told.
+// with checks the inputs of some actions.
 func (c *check) with(uses, with *yaml.Node) {
 	action, _, _ := strings.Cut(uses.Value, "@")
 	value := func(key string) *yaml.Node {
@@ -152,29 +151,29 @@ func (c *check) with(uses, with *yaml.Node) {
 	switch action {
 	case "actions/checkout":
 		if value("persist-credentials").Value != "false" {
-			c.report(uses.Line, "the checkout leaves its token in the folder: want persist-credentials: false")
+			c.report(uses.Line, "the checkout stores its token in the working tree: set persist-credentials: false")
 		}
 	case "dagger/dagger-for-github":
 		if version := value("version"); version.Value != c.Engine {
-			c.report(uses.Line, "Dagger %q: dagger.json wants %s", version.Value, c.Engine)
+			c.report(uses.Line, "Dagger version %q: dagger.json requires %s", version.Value, c.Engine)
 		}
 		for _, key := range []string{"args", "call", "verb", "shell"} {
 			if node := value(key); node.Value != "" {
-				c.report(node.Line, "%s: only have it installed, and write dagger call in a step of its own, where it is checked", key)
+				c.report(node.Line, "%s: only install Dagger here, and write dagger call in a separate step, where it's checked", key)
 			}
 		}
 	}
 }
 
-// script looks at every command of a shell's script.
+// script checks each command of a shell script.
 func (c *check) script(run *yaml.Node) {
 	if strings.Contains(run.Value, "${{") {
-		c.report(run.Line, "an expression becomes part of the script, whatever is in it: hand it over in env")
+		c.report(run.Line, "an expression is expanded into the script, which allows injection: pass it in env")
 		return
 	}
 	file, err := syntax.NewParser().Parse(strings.NewReader(run.Value), "")
 	if err != nil {
-		c.report(run.Line, "the script is none of bash: %v", err)
+		c.report(run.Line, "invalid bash: %v", err)
 		return
 	}
 	syntax.Walk(file, func(n syntax.Node) bool {
@@ -197,14 +196,14 @@ func (c *check) script(run *yaml.Node) {
 			if i := slices.Index(words, "call"); i > 0 {
 				c.dagger(at, words[i+1:])
 			} else {
-				c.report(at, "dagger without call: there is nothing that it would be held to")
+				c.report(at, "dagger without call can't be checked: use dagger call")
 			}
 		}
 		return true
 	})
 }
 
-// text is a word as far as it is written: what a variable holds is not known.
+// text returns the literal text of a word, with $ for each variable or substitution.
 func text(word *syntax.Word) string {
 	var b strings.Builder
 	var parts func(parts []syntax.WordPart)
@@ -241,7 +240,7 @@ func (c *check) make(line int, words []string) {
 	}
 }
 
-// exports are what may be done with a function's result, with its flags.
+// exports are the flags of export, the only function that may be called on a result.
 var exports = map[string]bool{"path": true, "wipe": true}
 
 func (c *check) dagger(line int, words []string) {
@@ -251,27 +250,27 @@ func (c *check) dagger(line int, words []string) {
 		flag, isFlag := strings.CutPrefix(word, "--")
 		switch {
 		case isFlag:
-			// Written --flag value, a value could not be told from a function.
+			// --flag value isn't supported: the value would look like a function.
 			name, _, _ := strings.Cut(flag, "=")
 			if !flags[name] {
-				c.report(line, "dagger call: %s has no flag --%s: there are %s", what, name, list(flags))
+				c.report(line, "dagger call: %s has no flag --%s; its flags are %s", what, name, list(flags))
 			}
 		case function == "":
 			function = word
 			what = "the function " + function
 			if flags = c.Functions[function]; flags == nil {
-				c.report(line, "dagger call: there is no function %s: there are %s", function, list(c.Functions))
+				c.report(line, "dagger call: unknown function %s; the functions are %s", function, list(c.Functions))
 				return
 			}
 		case word == "export":
 			what, flags = "export", exports
 		default:
-			c.report(line, "dagger call: %s after %s: want export, or --flag=value", word, what)
+			c.report(line, "dagger call: %s after %s: expected export or --flag=value", word, what)
 			return
 		}
 	}
 	if function == "" {
-		c.report(line, "dagger call: names no function")
+		c.report(line, "dagger call without a function")
 	}
 }
 
@@ -282,7 +281,7 @@ func list[V any](names map[string]V) string {
 	return strings.Join(slices.Sorted(maps.Keys(names)), ", ")
 }
 
-// get returns a mapping's value, or nil.
+// get returns the value of a key in a mapping, or nil.
 func get(mapping *yaml.Node, key string) *yaml.Node {
 	if mapping == nil || mapping.Kind != yaml.MappingNode {
 		return nil
@@ -295,7 +294,7 @@ func get(mapping *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// mentions tells whether a scalar, a list's item or a mapping's key is the name.
+// mentions reports whether name is the scalar, an item of the list or a key of the mapping.
 func mentions(node *yaml.Node, name string) bool {
 	if node == nil {
 		return false

@@ -1,4 +1,4 @@
-// Module workflows holds the forge's workflows to what they name.
+// Module workflows checks the GitHub workflows against the Makefile, the Dagger module and the Pulumi outputs.
 module fakeart/tools/workflows
 
 go 1.26.8

@@ -1,6 +1,7 @@
-// Package workflows holds what the forge runs to what it names: make targets, Dagger
-// functions with their flags, and outputs of the Pulumi program all have to exist, and
-// what the workflows themselves use has to be pinned.
+// Package workflows checks the GitHub workflows of this repository. The make targets, Dagger functions, flags
+// and Pulumi outputs that they refer to must exist, and the actions that they use must be pinned.
+//
+// [Read] collects the names that exist in a checkout; [Known.Check] checks one workflow against them.
 package workflows
 
 import (
@@ -20,23 +21,22 @@ import (
 	"github.com/iancoleman/strcase"
 )
 
-// Known is what there is for workflows to name. Values are not looked at, but keys.
+// Known has the names that workflows may refer to. All maps are sets: only their keys count.
 type Known struct {
-	// Targets are the phony targets of the Makefile, and Variables those that it has a
-	// value for.
+	// Targets are the phony targets of the Makefile, and Variables its variables.
 	Targets, Variables map[string]bool
-	// Constructor has the flags before the name of a Dagger function, and Functions the
-	// flags after each.
+	// Constructor has the flags of the Dagger module's constructor, which come before the function, and
+	// Functions the flags of each function.
 	Constructor map[string]bool
 	Functions   map[string]map[string]bool
-	// Engine is the version of Dagger that the module is for, without a v.
+	// Engine is the Dagger version that the module requires, without a v.
 	Engine string
-	// Outputs are those of the Pulumi program.
+	// Outputs are the outputs of the Pulumi program.
 	Outputs map[string]bool
 }
 
-// Read reads a checkout's Makefile, dagger.json, ci/ and infra/main.go. A file that is
-// not there, or has nothing to name, is an error.
+// Read collects the names from the Makefile, dagger.json, ci/ and infra/main.go of a checkout. It returns an
+// error if one of them is missing or defines no names.
 func Read(root string) (*Known, error) {
 	k := &Known{}
 	for _, part := range []struct {
@@ -75,7 +75,7 @@ func (k *Known) readMakefile(path string) error {
 		k.Variables[string(m[1])] = true
 	}
 	if len(k.Targets) == 0 {
-		return fmt.Errorf("no .PHONY names a target")
+		return fmt.Errorf("no phony targets")
 	}
 	return nil
 }
@@ -93,13 +93,13 @@ func (k *Known) readEngine(path string) error {
 	}
 	k.Engine = strings.TrimPrefix(module.EngineVersion, "v")
 	if k.Engine == "" {
-		return fmt.Errorf("has no engineVersion")
+		return fmt.Errorf("engineVersion is missing")
 	}
 	return nil
 }
 
-// readModule reads what Dagger makes of the module: of the type that New returns, each
-// exported method is a function, and each parameter a flag.
+// readModule reads the functions as Dagger does: each exported method of the type that New returns is a
+// function, and each parameter is a flag.
 func (k *Known) readModule(dir string) error {
 	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
@@ -129,7 +129,7 @@ func (k *Known) readModule(dir string) error {
 		}
 	}
 	if object == "" {
-		return fmt.Errorf("has no func New that returns the module's object")
+		return fmt.Errorf("func New, which returns the module's object, is missing")
 	}
 	k.Functions = map[string]map[string]bool{}
 	for _, method := range methods {
@@ -143,7 +143,7 @@ func (k *Known) readModule(dir string) error {
 	return nil
 }
 
-// flags are the parameters, but for the context.
+// flags returns the names of the parameters as flags, except the context.
 func flags(function *ast.FuncDecl) map[string]bool {
 	names := map[string]bool{}
 	for _, parameter := range function.Type.Params.List {
@@ -157,7 +157,7 @@ func flags(function *ast.FuncDecl) map[string]bool {
 	return names
 }
 
-// kebab is a name as Dagger's command line has it, which uses the same library.
+// kebab converts a name as the Dagger CLI does, with the same library.
 func kebab(name string) string { return strcase.ToKebab(strcase.ToLowerCamel(name)) }
 
 func typeName(e ast.Expr) string {
@@ -170,7 +170,7 @@ func typeName(e ast.Expr) string {
 	return ""
 }
 
-// readOutputs reads the keys of the map that is called outputs.
+// readOutputs reads the keys of the map variable named outputs.
 func (k *Known) readOutputs(path string) error {
 	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 	if err != nil {
@@ -211,13 +211,13 @@ func (k *Known) readOutputs(path string) error {
 		return true
 	})
 	if len(k.Outputs) == 0 {
-		return fmt.Errorf("puts nothing into a map called outputs")
+		return fmt.Errorf("no keys in a map named outputs")
 	}
 	return nil
 }
 
-// settings are the forge's variables that may be named: each output in capitals, and
-// what the deployment is told besides.
+// settings returns the GitHub variables that workflows may read: each output in screaming snake case, and the
+// settings of the deployment.
 func (k *Known) settings() []string {
 	names := []string{"DEPLOY", "PULUMI_BACKEND_URL"}
 	for name := range maps.Keys(k.Outputs) {
