@@ -42,7 +42,7 @@ STACK ?= dev
 ARGS ?=
 # Minimum test coverage, in percent of statements.
 COVERAGE := 85
-# How long `make watch` runs, such as 30s. Default: until Ctrl-C.
+# Duration of `make watch`, such as 30s. Default: until Ctrl-C.
 WATCH_FOR ?=
 # Container images: platforms, comma-separated (default: all that have a compiler here); base image
 # (default: that of ci/images.yaml); and, outside a git checkout, the commit and its time.
@@ -260,7 +260,7 @@ loadtest: build $(k6) ## Start the server and load-test it with k6 (SCENARIO=use
 	go run ./loadtest --model $(MODEL)
 
 .PHONY: watch
-watch: build ## Start the server and a Prometheus that scrapes it (WATCH_FOR=30s MODEL=FILE)
+watch: build ## Start the server and a Prometheus server that scrapes it (WATCH_FOR=30s MODEL=FILE)
 	@test -e $(MODEL) || go run ./internal/demo
 	go run ./monitoring/watch --model $(MODEL) $(if $(WATCH_FOR),--for $(WATCH_FOR))
 
@@ -382,7 +382,7 @@ infra-up: infra-ready $(pulumi) ## Apply Pulumi.STACK.yaml; asks first (STACK=de
 
 .PHONY: deploy
 deploy: infra-ready $(pulumi) ## Deploy other container images by digest (STACK=dev IMAGE=…@sha256:… TRAINER_IMAGE=…)
-	@case '$(IMAGE)' in *@sha256:*) ;; *) echo "make: IMAGE is '$(IMAGE)': want the server image by digest, HOST/PATH@sha256:…" >&2; exit 1;; esac
+	@case '$(IMAGE)' in *@sha256:*) ;; *) echo "make: IMAGE is '$(IMAGE)': use the digest of the server image, HOST/PATH@sha256:…" >&2; exit 1;; esac
 	bin/tools/pulumi stack select --create $(STACK)
 	bin/tools/pulumi config set --stack $(STACK) fakeart:image '$(IMAGE)'
 	$(and $(TRAINER_IMAGE),bin/tools/pulumi config set --stack $(STACK) fakeart:trainerImage '$(TRAINER_IMAGE)')

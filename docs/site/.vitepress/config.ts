@@ -26,7 +26,7 @@ const groups = {
   Runbooks: ['runbooks/README', ...runbooks],
 }
 // The pages at the root of the repository.
-const project = ['CONTRIBUTING', 'CHANGELOG']
+const project = ['CONTRIBUTING', 'SECURITY', 'CODE_OF_CONDUCT', 'CHANGELOG']
 
 const repository = path.resolve(import.meta.dirname, '../../..')
 
