@@ -13,27 +13,27 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-// runCluster is the label cluster of what the Managed Prometheus sidecar collects on
-// Cloud Run. The label namespace is the service there.
+// runCluster is the value of the label cluster that the Managed Prometheus sidecar sets on Cloud
+// Run. It sets the label namespace to the name of the service.
 const runCluster = "__run__"
 
-// alert is an alert policy before it is one.
+// alert describes an alert policy. make creates the policy.
 type alert struct {
-	// name is the resource's, title what people read.
+	// name is the resource name, title the title shown to people.
 	name, title string
-	// runbook is the name of its page in docs/runbooks.
+	// runbook is the name of the page in docs/runbooks, without .md.
 	runbook string
-	// page is for what cannot wait until the morning.
+	// page marks critical alerts, which can't wait until the morning.
 	page bool
-	// meaning says in a sentence what has happened.
+	// meaning explains the alert in a sentence.
 	meaning string
-	// All the conditions have to hold.
+	// conditions must all hold for the alert to fire.
 	conditions []*monitoring.AlertPolicyConditionArgs
-	// needs are what has to be there before.
+	// needs are resources that must exist before the policy.
 	needs []pulumi.Resource
 }
 
-// burnAlerts are those of an objective, which Cloud Monitoring calls by that name.
+// burnAlerts returns the burn-rate alerts of an SLO. name is its full name in Cloud Monitoring.
 func burnAlerts(name string, o slo.Objective, objective pulumi.Resource) (alerts []alert) {
 	for _, b := range o.BurnAlerts() {
 		a := alert{
@@ -43,7 +43,7 @@ func burnAlerts(name string, o slo.Objective, objective pulumi.Resource) (alerts
 		}
 		for _, lookback := range []time.Duration{b.Long, b.Short} {
 			a.conditions = append(a.conditions, &monitoring.AlertPolicyConditionArgs{
-				DisplayName: pulumi.String(fmt.Sprintf("burns at more than %v for %s", b.Factor, slo.Text(lookback))),
+				DisplayName: pulumi.String(fmt.Sprintf("burn rate above %v over %s", b.Factor, slo.Text(lookback))),
 				ConditionThreshold: &monitoring.AlertPolicyConditionConditionThresholdArgs{
 					Filter:     pulumi.String(fmt.Sprintf("select_slo_burn_rate(%q, %q)", name, seconds(lookback))),
 					Comparison: pulumi.String("COMPARISON_GT"), ThresholdValue: pulumi.Float64(b.Factor), Duration: pulumi.String("0s"),
@@ -55,7 +55,7 @@ func burnAlerts(name string, o slo.Objective, objective pulumi.Resource) (alerts
 	return alerts
 }
 
-// shortfallAlert is that of an objective whose events are too few for burn rates.
+// shortfallAlert returns the alert of an SLO that has too few events for burn rates.
 func shortfallAlert(service string, o slo.Objective, objective pulumi.Resource) alert {
 	own := func(s slo.Selector) slo.Selector {
 		s.Matchers = slices.Concat([]slo.Matcher{{Label: "cluster", Op: "=", Value: runCluster}, {Label: "namespace", Op: "=", Value: service}}, s.Matchers)
@@ -63,12 +63,13 @@ func shortfallAlert(service string, o slo.Objective, objective pulumi.Resource) 
 	}
 	return alert{
 		name: o.Shortfall.Runbook, runbook: o.Shortfall.Runbook, title: o.Shortfall.Title, meaning: o.Shortfall.Meaning,
-		conditions: promQL("below the objective, of events enough", o.Below(slo.Series{Select: own}), 0, 10*time.Minute),
+		conditions: promQL("below the objective, with enough events", o.Below(slo.Series{Select: own}), 0, 10*time.Minute),
 		needs:      []pulumi.Resource{objective},
 	}
 }
 
-// promQL is a condition that holds when the query has had a result for so long.
+// promQL returns a condition that holds once the query has returned a result for the duration
+// lasts. The query is evaluated at the interval every.
 func promQL(title, query string, lasts, every time.Duration) []*monitoring.AlertPolicyConditionArgs {
 	return []*monitoring.AlertPolicyConditionArgs{{
 		DisplayName: pulumi.String(title),
@@ -82,22 +83,23 @@ func seconds(d time.Duration) pulumi.String {
 	return pulumi.String(fmt.Sprintf("%ds", int(d.Seconds())))
 }
 
-// Drift of the model's answers: the share of a class in a quarter of a day differs by
-// driftOfShare from the week's, with at least driftPictures images to compare.
+// Limits of the alert on prediction drift: a class's share of the predictions over 6 hours differs
+// by more than driftShare from its share over 7 days, with more than driftMinPredictions in the 6
+// hours.
 const (
-	driftOfShare  = 0.15
-	driftPictures = 500
+	driftShare          = 0.15
+	driftMinPredictions = 500
 )
 
-// failedRequests is the ID of a metric in Cloud Logging: the requests that Cloud Run answered 429
-// or 5xx. It counts entries of the request log, because Google's metric request_count lacks the
-// requests that never reached an instance, such as those beyond the maximum of instances
+// failedRequests returns the name of the log-based metric that counts requests to which Cloud Run
+// responded with 429 or 5xx. It counts request log entries because Google's metric request_count
+// lacks requests that never reached an instance, such as those over the instance limit
 // (https://cloud.google.com/monitoring/api/metrics_gcp_p_z).
 func failedRequests(stack *Stack) string {
 	return strings.ReplaceAll(stack.Prefix, "-", "_") + "_failed_requests"
 }
 
-// serverAlerts are the alerts on the server's own metrics and on those of Cloud Run.
+// serverAlerts returns the alerts on the server's metrics and on Cloud Run's.
 func serverAlerts(stack *Stack, service string, minInstances int) []alert {
 	own := func(metric, matchers string) string {
 		return fmt.Sprintf(`%s{cluster=%q,namespace=%q%s}`, metric, runCluster, service, matchers)
@@ -107,9 +109,9 @@ func serverAlerts(stack *Stack, service string, minInstances int) []alert {
 	}
 	increase := func(series, window string) string { return "sum(increase(" + series + "[" + window + "]))" }
 
-	// Requests fail, and no request that needs a model succeeds. The windows are 10 minutes long
-	// because entries of a log can be that late. With an instance that answers some requests, the
-	// objectives tell how bad it is. Or instances run, but none of them has a model.
+	// Either requests fail and no request that requires a model succeeds, or instances run without a
+	// model. The windows are 10 minutes long because log entries can be that late. If some requests
+	// succeed, the SLO alerts apply instead.
 	notReady := increase(`logging_googleapis_com:user_`+failedRequests(stack)+`{monitored_resource="cloud_run_revision"}`, "10m") + " > 0 unless on() " +
 		increase(own("fakeart_requests_total", `,route=~"/predict|/model/|/readyz|/v2/.*(ready|infer)",code=~"[23].."`), "10m") + " > 0 or (" +
 		"count(last_over_time(" + own("fakeart_build_info", "") + "[5m])) unless on() count(last_over_time(" + own("fakeart_model_info", "") + "[5m])))"
@@ -124,51 +126,51 @@ func serverAlerts(stack *Stack, service string, minInstances int) []alert {
 		{
 			name: "no-instance-ready", runbook: "no-instance-ready", page: true,
 			title:      "no instance is ready",
-			meaning:    "Requests fail and none is answered, or no instance has a model.",
-			conditions: promQL("nothing is answered, or no model", notReady, 5*time.Minute, time.Minute),
+			meaning:    "Requests fail and none succeeds, or no instance has a model.",
+			conditions: promQL("no request succeeds, or no instance has a model", notReady, 5*time.Minute, time.Minute),
 		},
 		{
 			name: "metrics-missing", runbook: "metrics-missing",
-			title:   "the server's metrics do not arrive",
-			meaning: "Requests are answered, but the Managed Prometheus sidecar has sent nothing for 15 minutes. Objectives and most alerts are blind.",
-			conditions: promQL("requests, and no metrics", increase(google("request_count", `,response_code=~"2.."`), "15m")+" > 0 unless on() count(last_over_time("+
+			title:   "the server's metrics are missing",
+			meaning: "The service handles requests, but the Managed Prometheus sidecar has sent no metrics for 15 minutes. SLOs and most alerts don't work without them.",
+			conditions: promQL("requests without metrics", increase(google("request_count", `,response_code=~"2.."`), "15m")+" > 0 unless on() count(last_over_time("+
 				own("fakeart_build_info", "")+"[15m]))", 5*time.Minute, time.Minute),
 		},
 		{
 			name: "prediction-log-failing", runbook: "prediction-log-failing",
-			title:   "the prediction log cannot be written",
-			meaning: "Records of the prediction log were lost, cannot be written, or have waited in an outbox for 15 minutes, which ends with its instance.",
-			conditions: promQL("lost, not writable, or waiting", increase(own("fakeart_log_records_total", `,result="failed"`), "10m")+" > 0 or min("+
+			title:   "the prediction log can't be written",
+			meaning: "Records of the prediction log were lost, can't be written, or have been in the outbox of an instance for 15 minutes. They are lost when the instance stops.",
+			conditions: promQL("records lost, log not writable, or records in the outbox", increase(own("fakeart_log_records_total", `,result="failed"`), "10m")+" > 0 or min("+
 				own("fakeart_log_writable", "")+") < 1 or sum(min_over_time("+own("fakeart_log_outbox_records", "")+"[15m])) > 0", 0, time.Minute),
 		},
 		{
 			name: "panics", runbook: "panics",
-			title:      "a request met a fault of the program",
-			meaning:    "A handler failed in a way that is a fault of the program; the request was answered 500.",
-			conditions: promQL("any", increase(own("fakeart_panics_total", ""), "10m")+" > 0", 0, time.Minute),
+			title:      "a request handler panicked",
+			meaning:    "A request handler panicked, which is a bug in the server. The client received a 500 response.",
+			conditions: promQL("any panic", increase(own("fakeart_panics_total", ""), "10m")+" > 0", 0, time.Minute),
 		},
 		{
 			name: "model-drift", runbook: "model-drift",
-			title:   "the model's answers have shifted",
-			meaning: fmt.Sprintf("The share of a class in six hours differs by more than %v from that of seven days, with more than %d predictions.", driftOfShare, driftPictures),
-			// A class that has had no prediction for six hours may have no series there: its share is 0.
-			conditions: promQL("share of a class, six hours against seven days", fmt.Sprintf("max(abs((%s or 0 * %s) / on() group_left() %s - %s / on() group_left() %s)) > %v and on() %s > %d",
-				shares("6h"), shares("7d"), all("6h"), shares("7d"), all("7d"), driftOfShare, all("6h"), driftPictures), time.Hour, 10*time.Minute),
+			title:   "predictions have drifted",
+			meaning: fmt.Sprintf("A class's share of the predictions over 6 hours differs by more than %v from its share over 7 days, with more than %d predictions.", driftShare, driftMinPredictions),
+			// A class without predictions in the last 6 hours may have no series. Its share is then 0.
+			conditions: promQL("share of a class, 6 hours against 7 days", fmt.Sprintf("max(abs((%s or 0 * %s) / on() group_left() %s - %s / on() group_left() %s)) > %v and on() %s > %d",
+				shares("6h"), shares("7d"), all("6h"), shares("7d"), all("7d"), driftShare, all("6h"), driftMinPredictions), time.Hour, 10*time.Minute),
 		},
 	}
 }
 
-// deadLetterAlert is about messages that nobody took from subscriptions of dead letters.
+// deadLetterAlert returns the alert on messages in dead-letter subscriptions.
 func deadLetterAlert(subscriptions pulumi.StringArray) alert {
 	filter := subscriptions.ToStringArrayOutput().ApplyT(func(names []string) string {
 		return `metric.type="pubsub.googleapis.com/subscription/num_undelivered_messages" AND resource.type="pubsub_subscription" AND resource.labels.subscription_id=` + oneOf(names)
 	}).(pulumi.StringOutput)
 	return alert{
 		name: "dead-letters", runbook: "dead-letters",
-		title:   "messages could not be delivered",
-		meaning: "Messages lie in a dead-letter subscription: an event started nothing, or a record of the prediction log is not in BigQuery.",
+		title:   "messages couldn't be delivered",
+		meaning: "A dead-letter subscription has messages: an event couldn't be handled, or a record of the prediction log couldn't be written to BigQuery.",
 		conditions: []*monitoring.AlertPolicyConditionArgs{{
-			DisplayName: pulumi.String("any undelivered"),
+			DisplayName: pulumi.String("any undelivered message"),
 			ConditionThreshold: &monitoring.AlertPolicyConditionConditionThresholdArgs{
 				Filter: filter, Comparison: pulumi.String("COMPARISON_GT"), ThresholdValue: pulumi.Float64(0), Duration: pulumi.String("0s"),
 				Aggregations: aggregation(5*time.Minute, "ALIGN_MAX", "REDUCE_SUM", "resource.label.subscription_id"),
@@ -177,12 +179,12 @@ func deadLetterAlert(subscriptions pulumi.StringArray) alert {
 	}
 }
 
-// jobAlert is about executions of jobs that failed, after all their retries.
+// jobAlert returns the alert on job executions that failed after all retries.
 func jobAlert(stack *Stack, jobs []string) alert {
 	return alert{
 		name: "job-failed", runbook: "job-failed",
 		title:   "a job failed",
-		meaning: "An execution of a Cloud Run job failed, its retries included.",
+		meaning: "An execution of a Cloud Run job failed after all retries.",
 		conditions: []*monitoring.AlertPolicyConditionArgs{{
 			DisplayName: pulumi.String("any failed execution"),
 			ConditionThreshold: &monitoring.AlertPolicyConditionConditionThresholdArgs{
@@ -195,15 +197,15 @@ func jobAlert(stack *Stack, jobs []string) alert {
 	}
 }
 
-// driftAlert is about the line in the log that the workflow of Triggers leaves when
-// yesterday's pictures are not like those before.
+// driftAlert returns the alert on the log entry that the workflow of Triggers writes when it finds
+// drift in yesterday's images.
 func driftAlert(workflow string) alert {
 	return alert{
 		name: "picture-drift", runbook: "picture-drift",
-		title:   "the pictures have changed",
-		meaning: "Statistics of yesterday's pictures, or the model's probabilities, have moved by half a standard deviation or more from those of the four weeks before.",
+		title:   "images have drifted",
+		meaning: "The average of an image statistic, or of the model's probabilities, has shifted yesterday by at least half a standard deviation from the four weeks before.",
 		conditions: []*monitoring.AlertPolicyConditionArgs{{
-			DisplayName: pulumi.String("the daily check says so"),
+			DisplayName: pulumi.String("the drift check found drift"),
 			ConditionMatchedLog: &monitoring.AlertPolicyConditionConditionMatchedLogArgs{
 				Filter:          pulumi.String(fmt.Sprintf(`resource.type="workflows.googleapis.com/Workflow" AND resource.labels.workflow_id=%q AND jsonPayload.event="drift"`, workflow)),
 				LabelExtractors: pulumi.StringMap{"moved": pulumi.String("EXTRACT(jsonPayload.moved)")},
@@ -212,19 +214,19 @@ func driftAlert(workflow string) alert {
 	}
 }
 
-// uptimeAlert is about an uptime check that fails from more than one place.
+// uptimeAlert returns the alert on an uptime check that fails from more than one location.
 func uptimeAlert(check *monitoring.UptimeCheckConfig) alert {
 	id := check.ID().ToStringOutput().ApplyT(path.Base).(pulumi.StringOutput)
 	return alert{
 		name: "unreachable", runbook: "unreachable", page: true,
-		title:   "the service cannot be reached",
-		meaning: "Checks from at least two places in the world found the service unreachable or not ready.",
+		title:   "the service can't be reached",
+		meaning: "Uptime checks from at least two locations found the service unreachable or not ready.",
 		conditions: []*monitoring.AlertPolicyConditionArgs{{
-			DisplayName: pulumi.String("fails from two places"),
+			DisplayName: pulumi.String("fails from two locations"),
 			ConditionThreshold: &monitoring.AlertPolicyConditionConditionThresholdArgs{
 				Filter:     pulumi.Sprintf(`metric.type="monitoring.googleapis.com/uptime_check/check_passed" AND resource.type="uptime_url" AND metric.labels.check_id="%s"`, id),
 				Comparison: pulumi.String("COMPARISON_GT"), ThresholdValue: pulumi.Float64(1), Duration: pulumi.String("60s"),
-				// As the console makes it: each place's last result, and how many are bad.
+				// As the console does it: the last result of each location, and the number of failures.
 				Aggregations: aggregation(20*time.Minute, "ALIGN_NEXT_OLDER", "REDUCE_COUNT_FALSE", "resource.label.*"),
 			},
 		}},
@@ -237,8 +239,8 @@ func aggregation(period time.Duration, align, reduce, by string) monitoring.Aler
 	}}
 }
 
-// oneOf is a set of names in the language of Cloud Monitoring's filters. A name may be
-// the full one of a resource.
+// oneOf returns a one_of expression for a Cloud Monitoring filter. A name may be the full name of a
+// resource, of which only the last part is used.
 func oneOf(names []string) string {
 	quoted := make([]string, len(names))
 	for i, name := range names {
@@ -247,7 +249,7 @@ func oneOf(names []string) string {
 	return "one_of(" + strings.Join(quoted, ",") + ")"
 }
 
-// make makes an alert policy of the alert.
+// make creates the alert policy.
 func (a alert) make(ctx *pulumi.Context, stack *Stack, in pulumi.Resource, runbooks string, channels pulumi.StringArray) (*monitoring.AlertPolicy, error) {
 	conditions := monitoring.AlertPolicyConditionArray{}
 	for _, c := range a.conditions {
@@ -260,7 +262,7 @@ func (a alert) make(ctx *pulumi.Context, stack *Stack, in pulumi.Resource, runbo
 	if a.page {
 		severity = "CRITICAL"
 	}
-	// An incident whose series ended, as those of an instance do, ends as well.
+	// An incident closes when its series ends, as the series of a stopped instance do.
 	strategy := &monitoring.AlertPolicyAlertStrategyArgs{AutoClose: seconds(30 * time.Minute)}
 	if a.conditions[0].ConditionMatchedLog != nil {
 		strategy.NotificationRateLimit = &monitoring.AlertPolicyAlertStrategyNotificationRateLimitArgs{Period: seconds(time.Hour)}
@@ -268,11 +270,11 @@ func (a alert) make(ctx *pulumi.Context, stack *Stack, in pulumi.Resource, runbo
 	title := stack.Prefix + ": " + a.title
 	documentation := &monitoring.AlertPolicyDocumentationArgs{
 		Subject: pulumi.String(title), MimeType: pulumi.String("text/markdown"),
-		Content: pulumi.String(a.meaning + "\n\nHow to look, and what to do: docs/runbooks/" + a.runbook + ".md in the repository"),
+		Content: pulumi.String(a.meaning + "\n\nRunbook: docs/runbooks/" + a.runbook + ".md in the repository"),
 	}
 	if runbooks != "" {
 		url := strings.TrimSuffix(runbooks, "/") + "/" + a.runbook + ".md"
-		documentation.Content = pulumi.String(a.meaning + "\n\nHow to look, and what to do: [" + a.runbook + "](" + url + ")")
+		documentation.Content = pulumi.String(a.meaning + "\n\nRunbook: [" + a.runbook + "](" + url + ")")
 		documentation.Links = monitoring.AlertPolicyDocumentationLinkArray{
 			&monitoring.AlertPolicyDocumentationLinkArgs{DisplayName: pulumi.String("Runbook"), Url: pulumi.String(url)},
 		}

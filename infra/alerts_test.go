@@ -19,54 +19,54 @@ import (
 
 const policyKind = "gcp:monitoring/alertPolicy:AlertPolicy"
 
-func TestEveryAlertLeadsToItsPageOfTheRunbooks(t *testing.T) {
+func TestAlerts_RunbookExists(t *testing.T) {
 	link := regexp.MustCompile(`\]\((https://example\.org/docs/runbooks/([a-z-]+)\.md)\)`)
 	for name, r := range kinds(watched(t, nil), policyKind) {
 		content, _ := r.value("documentation.content").(string)
 		page := link.FindStringSubmatch(content)
 		if page == nil {
-			t.Errorf("%s: its text leads nowhere: %q", name, content)
+			t.Errorf("%s: no runbook link in %q", name, content)
 			continue
 		}
 		if _, err := os.Stat("../docs/runbooks/" + page[2] + ".md"); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if url := r.value("documentation.links.0.url"); url != page[1] {
-			t.Errorf("%s: its link is %v", name, url)
+			t.Errorf("%s: links.0.url = %v, want %v", name, url, page[1])
 		}
 	}
 	for _, folder := range []string{"https://example.org/docs/runbooks", "https://example.org/docs/runbooks/"} {
 		r := find(t, watched(t, func(a *MonitoringArgs) { a.RunbookURL = folder }), policyKind, "panics")
 		if url := r.value("documentation.links.0.url"); url != "https://example.org/docs/runbooks/panics.md" {
-			t.Errorf("in %s: %v", folder, url)
+			t.Errorf("RunbookURL %s: links.0.url = %v", folder, url)
 		}
 	}
 }
 
-// Without a folder an alert names the page's path: a link to a placeholder leads nowhere.
-func TestAlertsLinkToTheRepositorysRunbooks(t *testing.T) {
+// Without a runbook folder, an alert names the path of the runbook instead of a placeholder link.
+func TestAlerts_RunbookLink(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change map[string]string
 		want   string
 	}{
-		{"of the repository", nil, "[dead-letters](https://github.com/owner/name/blob/main/docs/runbooks/dead-letters.md)"},
-		{"in a folder", map[string]string{"fakeart:runbookUrl": "https://wiki.my-company.com/fakeart"}, "[dead-letters](https://wiki.my-company.com/fakeart/dead-letters.md)"},
-		{"nowhere", map[string]string{"fakeart:repository": ""}, "docs/runbooks/dead-letters.md in the repository"},
+		{"repository", nil, "[dead-letters](https://github.com/owner/name/blob/main/docs/runbooks/dead-letters.md)"},
+		{"runbook_url", map[string]string{"fakeart:runbookUrl": "https://wiki.my-company.com/fakeart"}, "[dead-letters](https://wiki.my-company.com/fakeart/dead-letters.md)"},
+		{"no_repository", map[string]string{"fakeart:repository": ""}, "docs/runbooks/dead-letters.md in the repository"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := find(t, mustUp(t, "dev", test.change), policyKind, "dead-letters")
 			if content, _ := r.value("documentation.content").(string); !strings.HasSuffix(content, test.want) || strings.Contains(content, "OWNER") {
-				t.Errorf("its text is %q, want it to end in %q", content, test.want)
+				t.Errorf("content = %q, want it to end in %q", content, test.want)
 			}
-			if link := r.value("documentation.links"); (link == nil) != (test.name == "nowhere") {
-				t.Errorf("its links are %v", link)
+			if link := r.value("documentation.links"); (link == nil) != (test.name == "no_repository") {
+				t.Errorf("links = %v", link)
 			}
 		})
 	}
 }
 
-func TestEveryRunbookHasItsAlertAndSaysAllThatIsAsked(t *testing.T) {
+func TestRunbooks(t *testing.T) {
 	pages, err := filepath.Glob("../docs/runbooks/*.md")
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestEveryRunbookHasItsAlertAndSaysAllThatIsAsked(t *testing.T) {
 		}
 		folder, name := path.Split(rule.Annotations["runbook_url"])
 		if want := "https://github.com/OWNER/REPOSITORY/blob/main/docs/runbooks/"; folder != want {
-			t.Errorf("%s leads to %s, want %s", rule.Alert, folder, want)
+			t.Errorf("%s: runbook_url is in %s, want %s", rule.Alert, folder, want)
 		}
 		if _, err := os.Stat("../docs/runbooks/" + name); err != nil {
 			t.Errorf("%s: %v", rule.Alert, err)
@@ -102,10 +102,10 @@ func TestEveryRunbookHasItsAlertAndSaysAllThatIsAsked(t *testing.T) {
 			continue
 		}
 		if !used[name] {
-			t.Errorf("%s: no alert leads there", name)
+			t.Errorf("%s: no alert links to it", name)
 		}
 		if !strings.Contains(string(index), "]("+name+")") {
-			t.Errorf("%s: the index does not have it", name)
+			t.Errorf("%s: missing in docs/runbooks/README.md", name)
 		}
 		text, err := os.ReadFile(page)
 		if err != nil {
@@ -114,27 +114,27 @@ func TestEveryRunbookHasItsAlertAndSaysAllThatIsAsked(t *testing.T) {
 		got := regexp.MustCompile(`(?m)^#+ .+$`).FindAllString(string(text), -1)
 		want := []string{"# " + strings.TrimSuffix(name, ".md"), "## What it means", "## How to look", "## What to do", "## How to know it is over"}
 		if !slices.Equal(got, want) {
-			t.Errorf("%s has the headings %q, want %q", name, got, want)
+			t.Errorf("%s: headings %q, want %q", name, got, want)
 		}
 	}
 	if len(pages) < 10 {
-		t.Errorf("only %d pages", len(pages))
+		t.Errorf("%d runbooks, want at least 10", len(pages))
 	}
 }
 
-func TestPagesGoToWhoeverIsOnCallAndTheRestToTheTeam(t *testing.T) {
+func TestAlerts_Channels(t *testing.T) {
 	for name, c := range map[string]struct {
 		change         func(*MonitoringArgs)
 		pages, tickets []any
 	}{
-		"all":             {nil, []any{"email-id", "pagerduty-id"}, []any{"email-id", "slack-id"}},
-		"mail":            {func(a *MonitoringArgs) { a.SlackChannel, a.HasPagerDuty = "", false }, []any{"email-id"}, []any{"email-id"}},
-		"Slack alone":     {func(a *MonitoringArgs) { a.Email, a.HasPagerDuty = "", false }, []any{"slack-id"}, []any{"slack-id"}},
-		"the pager alone": {func(a *MonitoringArgs) { a.Email, a.SlackChannel = "", "" }, []any{"pagerduty-id"}, []any{"pagerduty-id"}},
+		"all":       {nil, []any{"email-id", "pagerduty-id"}, []any{"email-id", "slack-id"}},
+		"email":     {func(a *MonitoringArgs) { a.SlackChannel, a.HasPagerDuty = "", false }, []any{"email-id"}, []any{"email-id"}},
+		"slack":     {func(a *MonitoringArgs) { a.Email, a.HasPagerDuty = "", false }, []any{"slack-id"}, []any{"slack-id"}},
+		"pagerduty": {func(a *MonitoringArgs) { a.Email, a.SlackChannel = "", "" }, []any{"pagerduty-id"}, []any{"pagerduty-id"}},
 	} {
 		policies := kinds(watched(t, c.change), policyKind)
 		if len(policies) < 10 {
-			t.Errorf("%s: %d alerts", name, len(policies))
+			t.Errorf("%s: %d alerts, want at least 10", name, len(policies))
 		}
 		for alert, r := range policies {
 			want := c.tickets
@@ -146,13 +146,13 @@ func TestPagesGoToWhoeverIsOnCallAndTheRestToTheTeam(t *testing.T) {
 			}
 		}
 	}
-	nobody := func(a *MonitoringArgs) { a.Email, a.SlackChannel, a.HasPagerDuty = "", "", false }
-	if policies := kinds(watched(t, nobody), policyKind); len(policies) > 0 {
-		t.Errorf("%d alerts that nobody gets", len(policies))
+	noChannel := func(a *MonitoringArgs) { a.Email, a.SlackChannel, a.HasPagerDuty = "", "", false }
+	if policies := kinds(watched(t, noChannel), policyKind); len(policies) > 0 {
+		t.Errorf("%d alerts without a channel, want 0", len(policies))
 	}
 }
 
-func TestChannelsCarryTheirSecretsAsSecrets(t *testing.T) {
+func TestChannels_Secrets(t *testing.T) {
 	channels := kinds(watched(t, nil), "gcp:monitoring/notificationChannel:NotificationChannel")
 	for name, want := range map[string]map[string]any{
 		"email":     {"type": "email", "labels.email_address": "team@example.org", "sensitiveLabels": nil},
@@ -165,21 +165,21 @@ func TestChannelsCarryTheirSecretsAsSecrets(t *testing.T) {
 			}
 		}
 		if channels[name].secrets != (name != "email") {
-			t.Errorf("%s: secret is %v", name, channels[name].secrets)
+			t.Errorf("%s: secrets = %v", name, channels[name].secrets)
 		}
 	}
 }
 
-// google reports whether Google Cloud itself has the metric, so that the server doesn't.
+// google reports whether a metric comes from Google Cloud rather than from the server.
 func google(metric string) bool {
 	return strings.HasPrefix(metric, "run_googleapis_com:") || strings.HasPrefix(metric, "logging_googleapis_com:")
 }
 
-// A query that names a series, or a label, that there is not would never have a result.
-func TestAlertsAskForSeriesThatThereAre(t *testing.T) {
+// A query for an unknown series or label would never return a result.
+func TestAlerts_QueriesUseKnownSeries(t *testing.T) {
 	server := metricstest.Server(t, "cluster", "namespace")
 	selector, series := regexp.MustCompile(`(\w+)\{cluster="__run__",namespace="fakeart-dev-server"`), regexp.MustCompile(`\bfakeart_`)
-	asked := 0
+	selectors := 0
 	for name, r := range kinds(watched(t, nil), policyKind) {
 		query, _ := r.value("conditions.0.conditionPrometheusQueryLanguage.query").(string)
 		if query == "" {
@@ -190,28 +190,28 @@ func TestAlertsAskForSeriesThatThereAre(t *testing.T) {
 		}
 		found := len(selector.FindAllString(query, -1))
 		if len(series.FindAllString(query, -1)) != found {
-			t.Errorf("%s: not everything in %s is the service's alone", name, query)
+			t.Errorf("%s: a selector in %s isn't restricted to the service", name, query)
 		}
-		asked += found
+		selectors += found
 	}
-	if asked < 8 {
-		t.Errorf("only %d selectors", asked)
+	if selectors < 8 {
+		t.Errorf("%d selectors, want at least 8", selectors)
 	}
 }
 
-func TestObjectivesFilterMetricsThatThereAre(t *testing.T) {
+func TestSLOs_FiltersUseKnownMetrics(t *testing.T) {
 	server := metricstest.Server(t, "cluster", "namespace")
-	asked := 0
+	filters := 0
 	for name, r := range kinds(watched(t, nil), sloKind) {
 		r.strings(func(path, filter string) {
 			metric := regexp.MustCompile(`metric\.type="prometheus\.googleapis\.com/(\w+)/(\w+)"`).FindStringSubmatch(filter)
 			if metric == nil {
 				return
 			}
-			asked++
+			filters++
 			series := metric[1]
 			if histogram := metric[2] == "histogram"; histogram != server.Histogram(series) {
-				t.Errorf("%s: %s: %s is no %s", name, path, series, metric[2])
+				t.Errorf("%s: %s: %s isn't a %s", name, path, series, metric[2])
 			} else if histogram {
 				series += "_count"
 			}
@@ -224,14 +224,15 @@ func TestObjectivesFilterMetricsThatThereAre(t *testing.T) {
 			}
 		})
 	}
-	if asked != 5 {
-		t.Errorf("%d filters", asked)
+	if filters != 5 {
+		t.Errorf("%d filters, want 5", filters)
 	}
 }
 
-// Whoever changes an alert in one stack shall not forget it in the other. What differs
-// is how a service's own series are told from others: by namespace there, by job here.
-func TestAlertsOfBothStacksHaveTheSameExpression(t *testing.T) {
+// An alert that exists in both Prometheus and Cloud Monitoring must have the same expression and
+// severity in both, except for the labels that select the service: job in Prometheus, cluster and
+// namespace in Cloud Monitoring.
+func TestAlerts_SameExpressionInPrometheus(t *testing.T) {
 	rules, err := prometheus.Read(os.DirFS("../monitoring/prometheus"))
 	if err != nil {
 		t.Fatal(err)
@@ -249,19 +250,19 @@ func TestAlertsOfBothStacksHaveTheSameExpression(t *testing.T) {
 		}
 		query := policy.value("conditions.0.conditionPrometheusQueryLanguage.query").(string)
 		if strings.Contains(query, "_googleapis_com:") {
-			continue // Cloud Run itself says there what only a scrape can here
+			continue // uses Cloud Run's metrics, which Prometheus doesn't have
 		}
 		same++
 		if here, there := common(t, rule.Expr), common(t, query); here != there {
-			t.Errorf("%s is\n%s in Prometheus, and on Google Cloud\n%s", page, here, there)
+			t.Errorf("%s: in Prometheus\n%s\non Google Cloud\n%s", page, here, there)
 		}
 	}
 	if same < 4 {
-		t.Errorf("only %d alerts of both", same)
+		t.Errorf("%d alerts in both, want at least 4", same)
 	}
 }
 
-// common is a query without what tells the service's series from others.
+// common returns a query without the labels that select the service.
 func common(t *testing.T, query string) string {
 	t.Helper()
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
@@ -287,43 +288,43 @@ func common(t *testing.T, query string) string {
 	return regexp.MustCompile(`\b(on|by) \(\) `).ReplaceAllString(expr.String(), "")
 }
 
-func TestConditionsAreAsTheProviderWantsThem(t *testing.T) {
+func TestAlerts_ValidConditions(t *testing.T) {
 	for name, r := range kinds(watched(t, nil), policyKind) {
 		conditions := r.value("conditions").([]any)
 		for i, c := range conditions {
 			condition := made{inputs: c.(map[string]any)}
 			if v, _ := condition.value("displayName").(string); v == "" {
-				t.Errorf("%s: condition %d has no name", name, i)
+				t.Errorf("%s: condition %d has no displayName", name, i)
 			}
 			threshold, promQL := condition.value("conditionThreshold"), condition.value("conditionPrometheusQueryLanguage")
 			if condition.value("conditionMatchedLog") != nil && len(conditions) == 1 {
 				continue
 			}
 			if (threshold == nil) == (promQL == nil) || promQL != nil && len(conditions) != 1 {
-				t.Errorf("%s: condition %d is %v", name, i, c)
+				t.Errorf("%s: invalid condition %d: %v", name, i, c)
 			}
 			if filter, _ := condition.value("conditionThreshold.filter").(string); threshold != nil && (filter == "" || len(filter) > 2048) {
-				t.Errorf("%s: its filter is %q", name, filter)
+				t.Errorf("%s: invalid filter %q", name, filter)
 			}
 			for _, path := range []string{"conditionThreshold.duration", "conditionPrometheusQueryLanguage.duration"} {
 				var s int
 				if v := condition.value(path); v != nil {
 					if _, err := fmt.Sscanf(v.(string), "%ds", &s); err != nil || s%60 != 0 {
-						t.Errorf("%s: duration %v is no multiple of a minute", name, v)
+						t.Errorf("%s: duration %v isn't a multiple of a minute", name, v)
 					}
 				}
 			}
 			if v := condition.value("conditionPrometheusQueryLanguage.evaluationInterval"); promQL != nil && v != "60s" && v != "600s" {
-				t.Errorf("%s: evaluated every %v", name, v)
+				t.Errorf("%s: evaluationInterval = %v, want 60s or 600s", name, v)
 			}
 		}
 		if content := r.value("documentation.content").(string); len(content) > 8192 {
-			t.Errorf("%s: %d bytes of text", name, len(content))
+			t.Errorf("%s: content of %d bytes, want at most 8192", name, len(content))
 		}
 	}
 }
 
-func TestWhatIsWatchedBesidesTheServer(t *testing.T) {
+func TestAlerts_JobsDeadLettersUptime(t *testing.T) {
 	resources := watched(t, nil)
 	for name, want := range map[string]string{
 		"dead-letters": `resource.labels.subscription_id=one_of("a-dead-letters","b-dead-letters")`,
@@ -331,29 +332,29 @@ func TestWhatIsWatchedBesidesTheServer(t *testing.T) {
 		"unreachable":  `resource.type="uptime_url" AND metric.labels.check_id="ready-id"`,
 	} {
 		if got := find(t, resources, policyKind, name).value("conditions.0.conditionThreshold.filter").(string); !strings.HasSuffix(got, want) {
-			t.Errorf("%s: %s", name, got)
+			t.Errorf("%s: filter = %s, want it to end in %s", name, got, want)
 		}
 	}
 	check := find(t, resources, "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig", "ready")
 	if check.value("monitoredResource.labels.host") != "fakeart.example.org" || strings.HasSuffix(check.value("httpCheck.path").(string), "z") {
-		t.Errorf("the check from outside is %v", check.inputs)
+		t.Errorf("uptime check = %v", check.inputs)
 	}
 	private := watched(t, func(a *MonitoringArgs) { a.Host = nil })
 	if n := len(kinds(private, check.kind)); n != 0 || len(kinds(private, policyKind)) != len(kinds(resources, policyKind))-1 {
-		t.Errorf("a private service has %d checks from outside", n)
+		t.Errorf("a private service has %d uptime checks, want 0", n)
 	}
 	always := `or vector(0)) < 1`
 	query := func(resources []made) string {
 		return find(t, resources, policyKind, "no-instance-ready").value("conditions.0.conditionPrometheusQueryLanguage.query").(string)
 	}
 	if idle := watched(t, func(a *MonitoringArgs) { a.MinInstances = 0 }); !strings.HasSuffix(query(resources), always) || strings.Contains(query(idle), always) {
-		t.Error("no instance is no fault where none has to be")
+		t.Error("no-instance-ready must count instances only if minInstances isn't 0")
 	}
 }
 
-// Google's request_count lacks the requests that no instance took, so the alert counts entries of
-// the request log.
-func TestNoInstanceReadySeesRequestsThatReachNoInstance(t *testing.T) {
+// The alert must count requests that reach no instance. Google's request_count lacks them, so it
+// counts entries of the request log.
+func TestAlerts_NoInstanceReady(t *testing.T) {
 	const kind = "gcp:logging/metric:Metric"
 	resources := watched(t, nil)
 	expect(t, find(t, resources, kind, "failed-requests"), map[string]any{
@@ -363,21 +364,21 @@ func TestNoInstanceReadySeesRequestsThatReachNoInstance(t *testing.T) {
 	})
 	query := find(t, resources, policyKind, "no-instance-ready").value("conditions.0.conditionPrometheusQueryLanguage.query").(string)
 	if !strings.Contains(query, `logging_googleapis_com:user_fakeart_dev_failed_requests{monitored_resource="cloud_run_revision"}`) || strings.Contains(query, "request_count") {
-		t.Errorf("it asks %s", query)
+		t.Errorf("query = %s", query)
 	}
 	if _, err := parser.NewParser(parser.Options{}).ParseExpr(query); err != nil {
 		t.Error(err)
 	}
-	// The metric has to exist before the alert on it, and is of no use without one.
+	// The metric must exist before the alert on it, and isn't needed without alerts.
 	if n := len(kinds(watched(t, func(a *MonitoringArgs) { a.HasMetrics = false }), kind)); n != 1 {
-		t.Errorf("%d metrics before the first alert", n)
+		t.Errorf("without HasMetrics: %d metrics, want 1", n)
 	}
 	if n := len(kinds(watched(t, func(a *MonitoringArgs) { a.Email, a.SlackChannel, a.HasPagerDuty = "", "", false }), kind)); n != 0 {
-		t.Errorf("%d metrics that nobody is told of", n)
+		t.Errorf("without channels: %d metrics, want 0", n)
 	}
 }
 
-func TestOnlyAServiceThatTheInternetReachesIsCheckedFromOutside(t *testing.T) {
+func TestUptimeCheck_OnlyPublicService(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change map[string]string
@@ -385,41 +386,41 @@ func TestOnlyAServiceThatTheInternetReachesIsCheckedFromOutside(t *testing.T) {
 	}{
 		{"public", map[string]string{"fakeart:public": "true"}, 1},
 		{"private", map[string]string{"fakeart:public": "false"}, 0},
-		{"public with internal ingress", map[string]string{"fakeart:public": "true", "fakeart:ingress": "internal"}, 0},
-		{"public behind somebody's load balancer", map[string]string{"fakeart:public": "true", "fakeart:ingress": "internal-and-cloud-load-balancing"}, 0},
-		{"public behind its load balancer", map[string]string{
+		{"public_internal_ingress", map[string]string{"fakeart:public": "true", "fakeart:ingress": "internal"}, 0},
+		{"public_behind_other_load_balancer", map[string]string{"fakeart:public": "true", "fakeart:ingress": "internal-and-cloud-load-balancing"}, 0},
+		{"public_behind_own_load_balancer", map[string]string{
 			"fakeart:public": "true", "fakeart:ingress": "internal-and-cloud-load-balancing", "fakeart:loadBalancer": "{}", "fakeart:domain": "fakeart.example.org",
 		}, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			resources := mustUp(t, "dev", test.change)
 			if n := len(kinds(resources, "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig")); n != test.checks {
-				t.Errorf("%d checks from outside", n)
+				t.Errorf("%d uptime checks, want %d", n, test.checks)
 			}
 			if _, ok := kinds(resources, policyKind)["unreachable"]; ok != (test.checks > 0) {
-				t.Errorf("the alert on it is %v", ok)
+				t.Errorf("alert unreachable exists: %v", ok)
 			}
 		})
 	}
 }
 
-func TestMonitoringIsPlannedBeforeAnythingIsKnown(t *testing.T) {
+func TestMonitoring_PreviewWithUnknownOutputs(t *testing.T) {
 	resources, err := watch(nil, true)
 	if err != nil || len(kinds(resources, policyKind)) < 10 {
 		t.Errorf("%d resources, %v", len(resources), err)
 	}
 }
 
-func TestDriftOfThePicturesIsAnAlertOnTheWorkflowsLine(t *testing.T) {
+func TestAlerts_PictureDriftMatchesWorkflowLog(t *testing.T) {
 	r := kinds(watched(t, nil), policyKind)["picture-drift"]
 	if filter := fmt.Sprint(r.value("conditions.0.conditionMatchedLog.filter")); !strings.Contains(filter, `workflow_id="fakeart-test-dispatch"`) || !strings.Contains(filter, `jsonPayload.event="drift"`) {
-		t.Errorf("its filter is %s", filter)
+		t.Errorf("filter = %s", filter)
 	}
 	if r.value("alertStrategy.notificationRateLimit.period") == nil {
-		t.Error("no rate limit, without which an alert on a log is refused")
+		t.Error("no notificationRateLimit, which Cloud Monitoring requires for log alerts")
 	}
 	workflow, err := os.ReadFile(workflowFile)
 	if err != nil || !strings.Contains(string(workflow), "event: drift") || !strings.Contains(string(workflow), "moved: ${moved}") {
-		t.Errorf("the workflow leaves no such line (%v)", err)
+		t.Errorf("the workflow writes no matching log entry (%v)", err)
 	}
 }

@@ -7,27 +7,26 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// Budget watches what the project costs.
+// Budget is the monthly budget of the project, with notifications.
 type Budget struct {
 	pulumi.ResourceState
 
-	// Budget is the budget.
 	Budget *billing.Budget
 }
 
-// BudgetArgs says how much, and who is told.
+// BudgetArgs are the arguments of NewBudget.
 type BudgetArgs struct {
 	Stack *Stack
-	// Account is the billing account, Amount the month's budget in units of Currency.
+	// Account is the billing account. Amount is the monthly budget in units of Currency.
 	Account  string
 	Amount   int
 	Currency string
-	// Channels are notification channels that send mail: a budget takes no others, and
-	// at most five.
+	// Channels are notification channels that send email, the only kind that a budget supports.
+	// A budget uses the first five.
 	Channels pulumi.StringArray
 }
 
-// NewBudget makes a budget of the whole project, which other stacks in it share.
+// NewBudget creates a budget. It counts the costs of the whole project, including other stacks.
 func NewBudget(ctx *pulumi.Context, name string, args *BudgetArgs, opts ...pulumi.ResourceOption) (*Budget, error) {
 	b := &Budget{}
 	if err := register(ctx, "Budget", name, b, opts...); err != nil {

@@ -17,81 +17,81 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi/config"
 )
 
-// Config is what a stack decides, in Pulumi.STACK.yaml. A field's key is that of the
-// name space fakeart; `make reference` lists them in docs/reference/stacks.md.
+// Config is the configuration of a stack, read from Pulumi.STACK.yaml by loadConfig. A field's
+// key is in the namespace fakeart; `make reference` writes docs/reference/stacks.md from the tags.
 type Config struct {
-	// Protect is for what must not be lost: deletion protection, old versions kept,
-	// resources protected in Pulumi. It also refuses images by tag.
-	Protect bool `key:"protect" default:"false" doc:"Protect the stack against deletion, and reject images by tag. True for production."`
+	// Protect turns on deletion protection, keeps old object versions longer, protects resources
+	// in Pulumi and rejects container images that are named by tag.
+	Protect bool `key:"protect" default:"false" doc:"Protect the stack against deletion, and reject container images that are named by tag. Set it for production."`
 
-	Image        string `key:"image" doc:"Image of the server; without one the service is not made. By digest when protected."`
-	TrainerImage string `key:"trainerImage" doc:"Image of the trainer; without one the jobs and what starts them are not made. By digest when protected."`
-	// CollectorImage is release 1.9.2 by default. Its digest is that of the registry's tags
-	// 1.9.2 and latest in September 2026, as public projects recorded it; the repository
-	// GoogleCloudPlatform/run-gmp-sidecar had the same version then. To look it up again:
+	Image        string `key:"image" doc:"Container image of the server. Without it, there is no service. A protected stack requires a digest."`
+	TrainerImage string `key:"trainerImage" doc:"Container image of the trainer. Without it, there are no jobs and no triggers. A protected stack requires a digest."`
+	// CollectorImage is release 1.9.2 by default. The digest is the one that the registry's tags
+	// 1.9.2 and latest had in September 2026, as recorded by public projects. 1.9.2 was also the
+	// version in the repository GoogleCloudPlatform/run-gmp-sidecar. To look the digest up again:
 	// crane digest us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.9.2
-	CollectorImage string  `key:"collectorImage" default:"us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar@sha256:ff1fc68871118f1032a3ce17e2b0abd703292e883989d220244330ebdf522fd1" doc:"Google's Managed Prometheus sidecar, release 1.9.2. By digest when protected."`
-	Canary         *Canary `key:"canary" doc:"{image, percent}: another image of the server, and its share of the requests in percent."`
+	CollectorImage string  `key:"collectorImage" default:"us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar@sha256:ff1fc68871118f1032a3ce17e2b0abd703292e883989d220244330ebdf522fd1" doc:"Container image of Google's Managed Prometheus sidecar, release 1.9.2. A protected stack requires a digest."`
+	Canary         *Canary `key:"canary" doc:"{image, percent}: another container image of the server and the percentage of requests that it serves."`
 
-	Public    bool              `key:"public" default:"false" doc:"Whether anybody may call the service. Otherwise callers need the role run.invoker."`
-	Members   []string          `key:"members" doc:"Who may call a private service, by IAM's names: [user:ann@example.org, group:…, serviceAccount:…, domain:…, principal://…, principalSet://…]."`
-	Audiences []string          `key:"audiences" doc:"Custom audiences: URLs that callers' ID tokens may be issued for, besides the service's own."`
-	Labels    map[string]string `key:"labels" doc:"Labels of every resource that has labels, besides the program's own: {team: vision}."`
+	Public    bool              `key:"public" default:"false" doc:"Let anyone call the service. Otherwise callers need the role run.invoker."`
+	Members   []string          `key:"members" doc:"IAM principals that may call a private service, such as [user:ann@example.org, group:team@example.org]. Also serviceAccount, domain, principal and principalSet."`
+	Audiences []string          `key:"audiences" doc:"Custom audiences: URLs that the ID tokens of callers may be issued for, in addition to the service's own URL."`
+	Labels    map[string]string `key:"labels" doc:"Labels to add to every resource that supports labels: {team: vision}."`
 
-	LoadBalancer *Balancer `key:"loadBalancer" doc:"{rateLimit, waf, wafEnforce, iapClientId, iapMembers}: external HTTPS load balancer for the domain, with Cloud Armor and, if there is an OAuth client for it, Identity-Aware Proxy; {} has one with the defaults. Needs domain, and ingress internal-and-cloud-load-balancing."`
-	VPC          *VPC      `key:"vpc" doc:"{network, subnetwork, tags, egress}: VPC network that the service and the jobs send requests through (Direct VPC egress). egress is private-ranges-only (default) or all-traffic."`
+	LoadBalancer *Balancer `key:"loadBalancer" doc:"{rateLimit, waf, wafEnforce, iapClientId, iapMembers}: external HTTPS load balancer for the domain, with Cloud Armor and, if iapClientId is set, Identity-Aware Proxy. {} takes the defaults. Requires domain, and ingress internal-and-cloud-load-balancing."`
+	VPC          *VPC      `key:"vpc" doc:"{network, subnetwork, tags, egress}: VPC network for outgoing requests of the service and the jobs (Direct VPC egress). egress is private-ranges-only (default) or all-traffic."`
 
-	Ingress      string `key:"ingress" default:"all" doc:"Where requests may come from: all, internal, or internal-and-cloud-load-balancing."`
-	Domain       string `key:"domain" doc:"Domain of your own for the service. It is mapped to the service, and has to be verified for the account that deploys; with loadBalancer it is the load balancer's."`
-	MinInstances int    `key:"minInstances" default:"0" doc:"Instances that are always there."`
-	MaxInstances int    `key:"maxInstances" default:"4" doc:"Most instances."`
-	Concurrency  int    `key:"concurrency" default:"80" doc:"Requests that an instance is given at once, 1 to 1000."`
-	CPU          int    `key:"cpu" default:"1" doc:"Cores of the server in an instance: 1, 2 or 4."`
-	Memory       string `key:"memory" default:"512Mi" doc:"Memory of an instance, such as 512Mi or 2Gi."`
-	Timeout      int    `key:"timeout" default:"30" doc:"Seconds after which a request is given up, 1 to 3600."`
+	Ingress      string `key:"ingress" default:"all" doc:"Networks from which the service accepts requests: all, internal, or internal-and-cloud-load-balancing."`
+	Domain       string `key:"domain" doc:"Custom domain of the service. Without loadBalancer, it is mapped to the service and must be verified for the account that deploys. With loadBalancer, it is the load balancer's domain."`
+	MinInstances int    `key:"minInstances" default:"0" doc:"Minimum number of instances."`
+	MaxInstances int    `key:"maxInstances" default:"4" doc:"Maximum number of instances."`
+	Concurrency  int    `key:"concurrency" default:"80" doc:"Maximum number of concurrent requests per instance, 1 to 1000."`
+	CPU          int    `key:"cpu" default:"1" doc:"CPU cores of the server per instance: 1, 2 or 4."`
+	Memory       string `key:"memory" default:"512Mi" doc:"Memory of the server per instance, such as 512Mi or 2Gi."`
+	Timeout      int    `key:"timeout" default:"30" doc:"Request timeout in seconds, 1 to 3600."`
 
-	KMSKey        string   `key:"kmsKey" doc:"Key that everything is encrypted with: bucket, prediction log, service, jobs, registry, secrets and workflow; projects/P/locations/L/keyRings/R/cryptoKeys/K, in the stack's region. Google's own without one."`
+	KMSKey        string   `key:"kmsKey" doc:"Cloud KMS key that encrypts the bucket, prediction log, service, jobs, registry, secrets and workflow: projects/P/locations/L/keyRings/R/cryptoKeys/K, in the stack's region. Default: Google-managed keys."`
 	Bucket        string   `key:"bucket" doc:"Name of an existing bucket to use instead of a new one."`
 	Dataset       string   `key:"dataset" doc:"Name of an existing BigQuery dataset to put the tables in, instead of a new one."`
-	ImmutableTags bool     `key:"immutableTags" default:"false" doc:"Whether a tag in the registry stays with its image."`
-	LogDays       int      `key:"logDays" default:"0" doc:"Days after which predictions are deleted; 0 keeps them."`
+	ImmutableTags bool     `key:"immutableTags" default:"false" doc:"Reject pushes that would move an existing tag in the registry."`
+	LogDays       int      `key:"logDays" default:"0" doc:"Days after which logged predictions are deleted. 0 keeps them forever."`
 	Training      Training `key:"training" doc:"The training job: {cpu, memory, timeout, retries, tasks, parallelism, args}."`
-	DriftSchedule string   `key:"driftSchedule" default:"0 6 * * *" doc:"When it is looked whether yesterday's pictures are like those before, in cron's form, UTC."`
+	DriftSchedule string   `key:"driftSchedule" default:"0 6 * * *" doc:"Cron schedule, in UTC, of the check for drift in yesterday's images."`
 
-	Repository        string `key:"repository" doc:"GitHub repository, owner/name, whose workflows may deploy; without one none may. Requires repositoryId and repositoryOwnerId."`
-	RepositoryID      string `key:"repositoryId" doc:"GitHub's number of the repository, which a new repository of the same name doesn't get: gh api repos/OWNER/NAME --jq .id"`
-	RepositoryOwnerID string `key:"repositoryOwnerId" doc:"GitHub's number of the repository's owner: gh api repos/OWNER/NAME --jq .owner.id"`
+	Repository        string `key:"repository" doc:"GitHub repository, owner/name, whose workflows may deploy. Without it, no workflow may deploy. Requires repositoryId and repositoryOwnerId."`
+	RepositoryID      string `key:"repositoryId" doc:"GitHub's numeric ID of the repository, which another repository of the same name doesn't have: gh api repos/OWNER/NAME --jq .id"`
+	RepositoryOwnerID string `key:"repositoryOwnerId" doc:"GitHub's numeric ID of the repository's owner: gh api repos/OWNER/NAME --jq .owner.id"`
 	DeployRef         string `key:"deployRef" default:"refs/heads/main" doc:"Git ref whose workflows may deploy."`
-	DeployEnvironment string `key:"deployEnvironment" doc:"GitHub environment that a job must declare to deploy, so that the environment's reviewers approve it. Default: the stack's name if the stack is protected, otherwise none."`
+	DeployEnvironment string `key:"deployEnvironment" doc:"GitHub environment that a job must declare to deploy, which makes the environment's reviewers approve it. Default: the stack's name if the stack is protected, otherwise none."`
 
-	Email        string `key:"email" doc:"Address that alerts and the budget's messages go to. A protected stack rejects addresses of example domains."`
-	SlackChannel string `key:"slackChannel" doc:"Slack channel for alerts; wants the secret slackToken."`
-	Objectives   bool   `key:"objectives" default:"true" doc:"Whether there are objectives, and alerts on the server's metrics. Cloud Monitoring refuses them in a project that has never had one of these metrics: false until the server has run with a model for some minutes."`
-	RunbookURL   string `key:"runbookUrl" doc:"Folder that alerts link to, each to its page NAME.md. Default: docs/runbooks/ of repository, on its branch main."`
+	Email        string `key:"email" doc:"Email address for alerts and budget notifications. A protected stack rejects addresses at example domains."`
+	SlackChannel string `key:"slackChannel" doc:"Slack channel for alerts. Requires the secret slackToken."`
+	Objectives   bool   `key:"objectives" default:"true" doc:"Create SLOs and alerts on the server's metrics. Cloud Monitoring rejects them in a project that has never received these metrics: keep it false until the server has run with a model for some minutes."`
+	RunbookURL   string `key:"runbookUrl" doc:"URL of the runbook folder. Each alert links to its page NAME.md there. Default: docs/runbooks/ of repository, on its branch main."`
 
-	BillingAccount string `key:"billingAccount" doc:"Billing account for a budget, XXXXXX-XXXXXX-XXXXXX; no budget without one."`
+	BillingAccount string `key:"billingAccount" doc:"Billing account for the budget, XXXXXX-XXXXXX-XXXXXX. Without it, there is no budget."`
 	Budget         int    `key:"budget" default:"50" doc:"Monthly budget, in units of budgetCurrency."`
-	BudgetCurrency string `key:"budgetCurrency" default:"USD" doc:"Currency of the billing account, three letters."`
+	BudgetCurrency string `key:"budgetCurrency" default:"USD" doc:"Currency of the billing account, as a three-letter code."`
 
-	AdminToken   pulumi.StringPtrOutput `key:"adminToken" secret:"true" doc:"Secret: the server's bearer token for administrators; made at random without one."`
+	AdminToken   pulumi.StringPtrOutput `key:"adminToken" secret:"true" doc:"Secret: the server's admin token. Default: a random one."`
 	SlackToken   pulumi.StringPtrOutput `key:"slackToken" secret:"true" doc:"Secret: token of the Slack app for slackChannel."`
-	PagerDutyKey pulumi.StringPtrOutput `key:"pagerDutyKey" secret:"true" doc:"Secret: integration key of a PagerDuty service, which pages go to."`
+	PagerDutyKey pulumi.StringPtrOutput `key:"pagerDutyKey" secret:"true" doc:"Secret: integration key of the PagerDuty service that critical alerts go to."`
 
-	IAPClientSecret pulumi.StringPtrOutput `key:"iapClientSecret" secret:"true" doc:"Secret: secret of the OAuth client loadBalancer.iapClientId."`
+	IAPClientSecret pulumi.StringPtrOutput `key:"iapClientSecret" secret:"true" doc:"Secret: client secret of the OAuth client loadBalancer.iapClientId."`
 
 	// Project, Region and Stack are gcp:project, gcp:region and the stack's name.
 	Project, Region, Stack string
 
-	given map[string]bool // the keys that the stack sets
+	given map[string]bool // keys that the stack sets
 }
 
-// Canary is another image that part of the requests goes to.
+// Canary is another container image of the server and the percentage of requests it serves.
 type Canary struct {
 	Image   string `json:"image"`
 	Percent int    `json:"percent"`
 }
 
-// VPC is where the service and the jobs send their requests.
+// VPC is the network that outgoing requests of the service and the jobs go through.
 type VPC struct {
 	Network    string   `json:"network"`
 	Subnetwork string   `json:"subnetwork"`
@@ -99,16 +99,16 @@ type VPC struct {
 	Egress     string   `json:"egress"`
 }
 
-// Balancer is the load balancer in front of the service.
+// Balancer configures the load balancer in front of the service.
 type Balancer struct {
 	RateLimit   int      `json:"rateLimit"`   // requests per minute and client address; 0 for no limit
-	WAF         []string `json:"waf"`         // names of wafRules
-	WAFEnforce  bool     `json:"wafEnforce"`  // false only logs what the rules would reject
+	WAF         []string `json:"waf"`         // keys of wafRules
+	WAFEnforce  bool     `json:"wafEnforce"`  // if false, the rules only log what they would reject
 	IAPClientID string   `json:"iapClientId"` // of an OAuth client
-	IAPMembers  []string `json:"iapMembers"`  // who may pass Identity-Aware Proxy
+	IAPMembers  []string `json:"iapMembers"`  // principals that Identity-Aware Proxy lets through
 }
 
-// Training is the size of the training job.
+// Training is the size of the training job, and its arguments.
 type Training struct {
 	CPU         int      `json:"cpu"`
 	Memory      string   `json:"memory"`
@@ -119,11 +119,11 @@ type Training struct {
 	Args        []string `json:"args"`
 }
 
-// defaultTraining is the job when the stack says nothing of it.
+// defaultTraining is the default of the key training.
 var defaultTraining = Training{CPU: 4, Memory: "4Gi", Timeout: 3600, Retries: 1, Tasks: 1, Parallelism: 1, Args: []string{"experiment=base"}}
 
-// loadConfig reads the stack's configuration, and reports everything that is wrong
-// with it, with the key and what is allowed. Nothing has been made by then.
+// loadConfig reads and validates the stack's configuration. The error lists every invalid value
+// with its key and the values allowed.
 func loadConfig(ctx *pulumi.Context) (*Config, error) {
 	c := &Config{
 		Stack: ctx.Stack(), Training: defaultTraining, given: map[string]bool{},
@@ -169,21 +169,22 @@ func loadConfig(ctx *pulumi.Context) (*Config, error) {
 	return c, errors.Join(append(errs, c.validate()...)...)
 }
 
-// reachable reports whether anybody on the internet can call the service, at its own address or
-// by its load balancer.
+// reachable reports whether anyone on the internet can call the service, directly or through its
+// load balancer.
 func (c *Config) reachable() bool {
 	return c.Public && (c.Ingress == "all" || c.LoadBalancer != nil)
 }
 
-// warning is what a stack lacks, or "". Unlike an error it doesn't stop a deployment.
+// warning returns a warning about a protected stack without alert recipients, or "". Unlike an
+// error, it doesn't stop a deployment.
 func (c *Config) warning() string {
 	if c.Protect && c.Email == "" && c.SlackChannel == "" && !c.given["pagerDutyKey"] {
-		return "the stack is protected, but nobody is told when it fails: pulumi config set --stack " + c.Stack + " fakeart:email YOUR-ADDRESS"
+		return "the stack is protected, but its alerts have no recipient: pulumi config set --stack " + c.Stack + " fakeart:email YOUR-ADDRESS"
 	}
 	return ""
 }
 
-// set gives a field the value that the text means; an empty text leaves it.
+// set parses text into a field according to the field's type. Empty text leaves the field as it is.
 func set(field reflect.Value, text string) error {
 	if text == "" {
 		return nil
@@ -194,13 +195,13 @@ func set(field reflect.Value, text string) error {
 	case reflect.Bool:
 		v, err := strconv.ParseBool(text)
 		if err != nil {
-			return fmt.Errorf("%q is neither true nor false", text)
+			return fmt.Errorf("%q: expected true or false", text)
 		}
 		field.SetBool(v)
 	case reflect.Int:
 		v, err := strconv.Atoi(text)
 		if err != nil {
-			return fmt.Errorf("%q is not a whole number", text)
+			return fmt.Errorf("%q: expected a whole number", text)
 		}
 		field.SetInt(int64(v))
 	default:
@@ -213,7 +214,7 @@ func set(field reflect.Value, text string) error {
 	return nil
 }
 
-// shape describes the values of a key that isn't a plain one.
+// shape describes the values of type t for an error message.
 func shape(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Pointer:
@@ -237,7 +238,7 @@ func shape(t reflect.Type) string {
 	return t.Kind().String()
 }
 
-// mebibytes is what a text such as 2Gi means.
+// mebibytes returns the number of MiB in a quantity such as 512Mi or 2Gi.
 func mebibytes(text string) int {
 	n, _ := strconv.Atoi(text[:len(text)-2])
 	if strings.HasSuffix(text, "Gi") {
@@ -246,7 +247,7 @@ func mebibytes(text string) int {
 	return n
 }
 
-// keys are those that a stack may set.
+// keys returns the keys that a stack may set, without the namespace.
 func keys() []string {
 	var names []string
 	for i, kind := 0, reflect.TypeFor[Config](); i < kind.NumField(); i++ {
@@ -257,12 +258,12 @@ func keys() []string {
 	return names
 }
 
-// unknownKeys refuses keys that mean nothing here: the engine gives a program all of
-// its configuration as a JSON object.
+// unknownKeys returns an error for each unknown key of the namespace fakeart. text is the whole
+// configuration as a JSON object, which Pulumi's engine passes in PULUMI_CONFIG.
 func unknownKeys(text string) (errs []error) {
 	var all map[string]string
 	if json.Unmarshal([]byte(text), &all) != nil {
-		return nil // without an engine there is none
+		return nil // not started by an engine
 	}
 	known := keys()
 	for _, full := range slices.Sorted(maps.Keys(all)) {
@@ -273,7 +274,7 @@ func unknownKeys(text string) (errs []error) {
 		nearest := slices.MinFunc(known, func(a, b string) int {
 			return levenshtein.ComputeDistance(key, a) - levenshtein.ComputeDistance(key, b)
 		})
-		errs = append(errs, fmt.Errorf("fakeart:%s: there is no such key; did you mean fakeart:%s?", key, nearest))
+		errs = append(errs, fmt.Errorf("fakeart:%s: unknown key; did you mean fakeart:%s?", key, nearest))
 	}
 	return errs
 }
@@ -292,31 +293,31 @@ var (
 	refPattern      = regexp.MustCompile(`^refs/(heads|tags)/[\w./-]+$`)
 	billingPattern  = regexp.MustCompile(`^[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}$`)
 	currencyPattern = regexp.MustCompile(`^[A-Z]{3}$`)
-	// Domains that are reserved for examples and tests (RFC 2606, RFC 6761).
+	// examplePattern matches domains reserved for examples and tests (RFC 2606, RFC 6761).
 	examplePattern = regexp.MustCompile(`(?i)[@.](example(\.(com|net|org))?|invalid|localhost|test)$`)
 	emailPattern   = regexp.MustCompile(`^[^\s@]+@[^\s@]+\.[^\s@]+$`)
 	domainPattern  = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$`)
 	cronPattern    = regexp.MustCompile(`^\S+( \S+){4}$`)
 )
 
-// ingresses are the values of Ingress, as Cloud Run names them.
+// ingresses maps the values of Config.Ingress to Cloud Run's.
 var ingresses = map[string]string{
 	"all":                               "INGRESS_TRAFFIC_ALL",
 	"internal":                          "INGRESS_TRAFFIC_INTERNAL_ONLY",
 	"internal-and-cloud-load-balancing": "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER",
 }
 
-// validate reports what is wrong with the values.
+// validate returns an error for each invalid value.
 func (c *Config) validate() (errs []error) {
 	bad := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: "+format, append([]any{key}, args...)...))
 	}
 	if !stackPattern.MatchString(c.Stack) {
-		bad("the stack", "%q: names of resources carry it: want 2 to 13 small letters, digits and dashes, such as dev", c.Stack)
+		bad("stack name", "%q: expected 2 to 13 lower-case letters, digits and dashes, such as dev, because it becomes part of resource names", c.Stack)
 	}
 	must := func(key, value, example string, pattern *regexp.Regexp) {
 		if !pattern.MatchString(value) {
-			bad(key, "%q: want such as %s", value, example)
+			bad(key, "%q: expected a value such as %s", value, example)
 		}
 	}
 	must("gcp:project", c.Project, "my-project-1", projectPattern)
@@ -330,23 +331,23 @@ func (c *Config) validate() (errs []error) {
 	if c.Canary != nil {
 		images = append(images, [2]string{"canary.image", c.Canary.Image})
 		if c.Canary.Image == "" {
-			bad("fakeart:canary", "has no image: want {image: …, percent: 5}")
+			bad("fakeart:canary", "image is missing: expected {image: …, percent: 5}")
 		}
 		if c.Image == "" {
-			bad("fakeart:canary", "needs fakeart:image, to which the other requests go")
+			bad("fakeart:canary", "requires fakeart:image, which serves the other requests")
 		}
 		if c.Canary.Percent < 0 || c.Canary.Percent > 100 {
-			bad("fakeart:canary.percent", "%d: want 0 to 100", c.Canary.Percent)
+			bad("fakeart:canary.percent", "%d: expected 0 to 100", c.Canary.Percent)
 		}
 	}
 	for _, image := range images {
 		may(image[0], image[1], "europe-west4-docker.pkg.dev/my-project-1/fakeart-dev/server@sha256:…", imagePattern)
 		if c.Protect && image[1] != "" && !digestPattern.MatchString(image[1]) {
-			bad("fakeart:"+image[0], "%q: a protected stack wants an image by digest, NAME@sha256:…: a tag can be moved", image[1])
+			bad("fakeart:"+image[0], "%q: a protected stack requires a digest, NAME@sha256:…, because a tag can be moved", image[1])
 		}
 	}
 	if ingresses[c.Ingress] == "" {
-		bad("fakeart:ingress", "%q: want one of %s", c.Ingress, strings.Join(slices.Sorted(maps.Keys(ingresses)), ", "))
+		bad("fakeart:ingress", "%q: expected one of %s", c.Ingress, strings.Join(slices.Sorted(maps.Keys(ingresses)), ", "))
 	}
 	for _, n := range []struct {
 		key                string
@@ -364,51 +365,51 @@ func (c *Config) validate() (errs []error) {
 		{"training.parallelism", c.Training.Parallelism, 1, c.Training.Tasks},
 	} {
 		if n.value < n.least || n.value > n.most {
-			bad("fakeart:"+n.key, "%d: want %d to %d", n.value, n.least, n.most)
+			bad("fakeart:"+n.key, "%d: expected %d to %d", n.value, n.least, n.most)
 		}
 	}
-	// The collector beside the server has a core, too, and an instance has at most eight.
+	// An instance has at most eight cores, and one of them is the collector's.
 	if !slices.Contains([]int{1, 2, 4}, c.CPU) {
-		bad("fakeart:cpu", "%d: want 1, 2 or 4", c.CPU)
+		bad("fakeart:cpu", "%d: expected 1, 2 or 4", c.CPU)
 	}
 	if !slices.Contains([]int{1, 2, 4, 8}, c.Training.CPU) {
-		bad("fakeart:training.cpu", "%d: want 1, 2, 4 or 8", c.Training.CPU)
+		bad("fakeart:training.cpu", "%d: expected 1, 2, 4 or 8", c.Training.CPU)
 	}
 	for _, n := range []struct {
 		key, value string
 		cpu        int
 	}{{"memory", c.Memory, c.CPU}, {"training.memory", c.Training.Memory, c.Training.CPU}} {
-		// The second generation's least, and what Cloud Run asks for with more cores.
+		// The minimum of the second-generation environment, and Cloud Run's minimum for more cores, in MiB.
 		least := map[int]int{1: 512, 2: 512, 4: 2048, 8: 4096}[n.cpu]
 		if !memoryPattern.MatchString(n.value) {
-			bad("fakeart:"+n.key, "%q: want such as 512Mi or 2Gi", n.value)
+			bad("fakeart:"+n.key, "%q: expected a value such as 512Mi or 2Gi", n.value)
 		} else if most := 4 * n.cpu; mebibytes(n.value) < least || mebibytes(n.value) > 1024*most {
-			bad("fakeart:"+n.key, "%s: with %d cores Cloud Run takes %s to %dGi", n.value, n.cpu, map[int]string{512: "512Mi", 2048: "2Gi", 4096: "4Gi"}[least], most)
+			bad("fakeart:"+n.key, "%s: with %d cores, Cloud Run accepts %s to %dGi", n.value, n.cpu, map[int]string{512: "512Mi", 2048: "2Gi", 4096: "4Gi"}[least], most)
 		}
 	}
 	must("fakeart:driftSchedule", c.DriftSchedule, "0 6 * * *", cronPattern)
 	may("domain", c.Domain, "fakeart.example.org", domainPattern)
 	may("kmsKey", c.KMSKey, "projects/P/locations/L/keyRings/R/cryptoKeys/K", kmsPattern)
 	if c.KMSKey != "" && !strings.Contains(c.KMSKey, "/locations/"+c.Region+"/") {
-		bad("fakeart:kmsKey", "%s: bucket and tables want a key in their own region, %s", c.KMSKey, c.Region)
+		bad("fakeart:kmsKey", "%s: expected a key in the stack's region, %s", c.KMSKey, c.Region)
 	}
 	may("repository", c.Repository, "owner/name", repoPattern)
 	for _, id := range [][2]string{{"repositoryId", c.RepositoryID}, {"repositoryOwnerId", c.RepositoryOwnerID}} {
 		may(id[0], id[1], "123456789", idPattern)
 		if c.Repository != "" && id[1] == "" {
-			bad("fakeart:"+id[0], "is missing: fakeart:repository requires it. Look both numbers up: gh api repos/%s --jq '.id,.owner.id'", c.Repository)
+			bad("fakeart:"+id[0], "is missing, and fakeart:repository requires it\nhint: look both IDs up: gh api repos/%s --jq '.id,.owner.id'", c.Repository)
 		}
 	}
 	must("fakeart:deployRef", c.DeployRef, "refs/heads/main", refPattern)
 	may("deployEnvironment", c.DeployEnvironment, "prod", environPattern)
 	may("email", c.Email, "team@your-company.com", emailPattern)
 	if c.Protect && examplePattern.MatchString(c.Email) {
-		bad("fakeart:email", "%q: nobody reads mail at an example domain: pulumi config set --stack %s fakeart:email YOUR-ADDRESS", c.Email, c.Stack)
+		bad("fakeart:email", "%q: nobody reads mail at an example domain\nhint: pulumi config set --stack %s fakeart:email YOUR-ADDRESS", c.Email, c.Stack)
 	}
 	may("billingAccount", c.BillingAccount, "012345-6789AB-CDEF01", billingPattern)
 	must("fakeart:budgetCurrency", c.BudgetCurrency, "USD", currencyPattern)
 	if c.SlackChannel != "" && !c.given["slackToken"] {
-		bad("fakeart:slackChannel", "needs the token of a Slack app: pulumi config set --secret slackToken …")
+		bad("fakeart:slackChannel", "requires the token of a Slack app\nhint: pulumi config set --secret fakeart:slackToken …")
 	}
 	c.validateAccess(bad)
 	c.validateLabels(bad)
@@ -425,11 +426,11 @@ var (
 	labelValue      = regexp.MustCompile(`^[a-z0-9_-]{1,63}$`)
 )
 
-// mostLabels is how many labels a stack may add: a resource has up to 64, of which the
+// maxLabels is how many labels a stack may add: a resource has up to 64, of which the
 // program sets four and the provider one.
-const mostLabels = 59
+const maxLabels = 59
 
-// validateAccess checks who may call the service.
+// validateAccess checks the keys members and audiences.
 func (c *Config) validateAccess(bad func(key, format string, args ...any)) {
 	checkMembers(bad, "fakeart:members", c.Members)
 	if c.Public && len(c.Members) > 0 {
@@ -445,31 +446,31 @@ func (c *Config) validateAccess(bad func(key, format string, args ...any)) {
 	}
 }
 
-// checkMembers reports the entries of a list that aren't IAM principals, or are everybody.
+// checkMembers reports list entries that aren't IAM principals, are listed twice or mean everyone.
 func checkMembers(bad func(key, format string, args ...any), key string, members []string) {
 	for i, member := range members {
 		switch {
 		case member == "allUsers" || member == "allAuthenticatedUsers":
-			bad(key, "%q means everybody; to make the service public, set fakeart:public", member)
+			bad(key, "%q means everyone; to make the service public, set fakeart:public", member)
 		case !memberPattern.MatchString(member):
-			bad(key, "%q: expected such as user:ann@example.org, group:team@example.org, serviceAccount:…@….iam.gserviceaccount.com, domain:example.org, principal://iam.googleapis.com/… or principalSet://iam.googleapis.com/…", member)
+			bad(key, "%q: expected a value such as user:ann@example.org, group:team@example.org, serviceAccount:…@….iam.gserviceaccount.com, domain:example.org, principal://iam.googleapis.com/… or principalSet://iam.googleapis.com/…", member)
 		case slices.Contains(members[:i], member):
 			bad(key, "%q is listed twice", member)
 		}
 	}
 }
 
-// validateLabels checks the labels by the rules that hold for every service of Google's.
+// validateLabels checks the labels by the rules that all Google Cloud services share.
 func (c *Config) validateLabels(bad func(key, format string, args ...any)) {
-	if len(c.Labels) > mostLabels {
-		bad("fakeart:labels", "has %d labels: expected up to %d", len(c.Labels), mostLabels)
+	if len(c.Labels) > maxLabels {
+		bad("fakeart:labels", "has %d labels: expected up to %d", len(c.Labels), maxLabels)
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
 		switch {
 		case slices.Contains([]string{"app", "stack", "component", "managed-by"}, key):
 			bad("fakeart:labels."+key, "is set by the program itself; choose another key")
 		case strings.HasPrefix(key, "goog"):
-			bad("fakeart:labels."+key, "keys that begin with goog are Google's; choose another key")
+			bad("fakeart:labels."+key, "keys that begin with goog are reserved by Google; choose another key")
 		case !labelKey.MatchString(key):
 			bad("fakeart:labels."+key, "expected a key of up to 63 lower-case letters, digits, _ and -, the first a letter")
 		case !labelValue.MatchString(c.Labels[key]):
@@ -483,21 +484,21 @@ var (
 	datasetPattern = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 )
 
-// validateExisting checks the names of what the stack uses instead of its own. Whether
-// they exist is looked up by checkExisting.
+// validateExisting checks the names of the existing bucket and dataset. checkExisting looks up
+// whether they exist.
 func (c *Config) validateExisting(bad func(key, format string, args ...any)) {
 	own := &Stack{Project: c.Project, Prefix: "fakeart-" + c.Stack}
 	if c.Bucket != "" && !bucketPattern.MatchString(c.Bucket) {
 		bad("fakeart:bucket", "%q: expected the name of a bucket, without gs://", c.Bucket)
 	}
 	if c.Bucket == bucketName(own) {
-		bad("fakeart:bucket", "%s is the bucket that the stack makes by itself; remove the key, or name another bucket", c.Bucket)
+		bad("fakeart:bucket", "%s is the bucket that the stack creates; remove the key, or name another bucket", c.Bucket)
 	}
 	if c.Dataset != "" && !datasetPattern.MatchString(c.Dataset) {
 		bad("fakeart:dataset", "%q: expected the name of a dataset (letters, digits and _), without its project", c.Dataset)
 	}
 	if c.Dataset == datasetID(own) {
-		bad("fakeart:dataset", "%s is the dataset that the stack makes by itself; remove the key, or name another dataset", c.Dataset)
+		bad("fakeart:dataset", "%s is the dataset that the stack creates; remove the key, or name another dataset", c.Dataset)
 	}
 }
 
@@ -507,15 +508,15 @@ var (
 	tagPattern        = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
 )
 
-// egresses are the values of VPC.Egress, as Cloud Run names them.
+// egresses maps the values of VPC.Egress to Cloud Run's.
 var egresses = map[string]string{
 	"":                    "PRIVATE_RANGES_ONLY",
 	"private-ranges-only": "PRIVATE_RANGES_ONLY",
 	"all-traffic":         "ALL_TRAFFIC",
 }
 
-// audiences lists the custom audiences. Callers behind the load balancer know only the
-// domain, so it is one of them.
+// audiences returns the custom audiences of the service. With a load balancer, callers know only
+// the domain, so the list includes its URL.
 func (c *Config) audiences() []string {
 	if own := "https://" + c.Domain; c.LoadBalancer != nil && !slices.Contains(c.Audiences, own) {
 		return slices.Concat(c.Audiences, []string{own})
@@ -523,8 +524,8 @@ func (c *Config) audiences() []string {
 	return c.Audiences
 }
 
-// moreAPIs are the services of Google's that only some stacks use. To enable Compute
-// Engine in a project creates a default network and an account, so it isn't among the others.
+// moreAPIs returns the Google APIs that only some stacks use. Compute Engine is one of them
+// because enabling it creates a default network and a service account in the project.
 func (c *Config) moreAPIs() (more []string) {
 	if c.VPC != nil || c.LoadBalancer != nil {
 		more = append(more, "compute.googleapis.com")
@@ -535,8 +536,8 @@ func (c *Config) moreAPIs() (more []string) {
 	return more
 }
 
-// validateVPC checks the network. Both names are required: Cloud Run fills in the one
-// that is missing, and the provider then goes on sending that one after the other has changed.
+// validateVPC checks the key vpc. Both names are required: Cloud Run would fill in a missing one,
+// and the provider would keep sending that one after the other has changed.
 func (c *Config) validateVPC(bad func(key, format string, args ...any)) {
 	if c.VPC == nil {
 		return
@@ -564,14 +565,14 @@ func (c *Config) validateVPC(bad func(key, format string, args ...any)) {
 }
 
 const (
-	behindBalancer = "internal-and-cloud-load-balancing"
-	// longestCertified is how long a domain may be that Google issues a certificate for.
-	longestCertified = 64
+	balancerIngress = "internal-and-cloud-load-balancing"
+	// maxDomainLength is the maximum length of a domain in a Google-managed certificate.
+	maxDomainLength = 64
 )
 
 var clientPattern = regexp.MustCompile(`^[0-9]+-[a-z0-9]+\.apps\.googleusercontent\.com$`)
 
-// validateBalancer checks the load balancer, and what belongs to it.
+// validateBalancer checks the load balancer and the keys that depend on it.
 func (c *Config) validateBalancer(bad func(key, format string, args ...any)) {
 	b := c.LoadBalancer
 	if b == nil {
@@ -581,13 +582,13 @@ func (c *Config) validateBalancer(bad func(key, format string, args ...any)) {
 		return
 	}
 	if c.Domain == "" {
-		bad("fakeart:loadBalancer", "needs fakeart:domain, which the certificate is for")
+		bad("fakeart:loadBalancer", "requires fakeart:domain, for which the certificate is issued")
 	}
-	if len(c.Domain) > longestCertified {
-		bad("fakeart:domain", "%s: certificates are for domains of up to %d characters", c.Domain, longestCertified)
+	if len(c.Domain) > maxDomainLength {
+		bad("fakeart:domain", "%s: expected up to %d characters, the limit of a Google-managed certificate", c.Domain, maxDomainLength)
 	}
-	if c.Ingress != behindBalancer {
-		bad("fakeart:ingress", "%s: requests could go around the load balancer; with fakeart:loadBalancer, set it to %s", c.Ingress, behindBalancer)
+	if c.Ingress != balancerIngress {
+		bad("fakeart:ingress", "%s: requests could bypass the load balancer; with fakeart:loadBalancer, set it to %s", c.Ingress, balancerIngress)
 	}
 	if b.RateLimit < 0 || b.RateLimit > 1_000_000 {
 		bad("fakeart:loadBalancer.rateLimit", "%d: expected 0 (no limit) to 1000000 requests per minute", b.RateLimit)
@@ -605,18 +606,18 @@ func (c *Config) validateBalancer(bad func(key, format string, args ...any)) {
 			bad("fakeart:iapClientSecret", "has no effect without fakeart:loadBalancer.iapClientId")
 		}
 		if len(b.IAPMembers) > 0 {
-			bad("fakeart:loadBalancer.iapMembers", "needs fakeart:loadBalancer.iapClientId, the OAuth client of Identity-Aware Proxy")
+			bad("fakeart:loadBalancer.iapMembers", "requires fakeart:loadBalancer.iapClientId, the OAuth client of Identity-Aware Proxy")
 		}
 		return
 	}
 	if !clientPattern.MatchString(b.IAPClientID) {
-		bad("fakeart:loadBalancer.iapClientId", "%q: expected such as 123456789012-abc123.apps.googleusercontent.com", b.IAPClientID)
+		bad("fakeart:loadBalancer.iapClientId", "%q: expected a value such as 123456789012-abc123.apps.googleusercontent.com", b.IAPClientID)
 	}
 	if !c.given["iapClientSecret"] {
-		bad("fakeart:loadBalancer.iapClientId", "needs the client's secret: pulumi config set --secret fakeart:iapClientSecret …")
+		bad("fakeart:loadBalancer.iapClientId", "requires the client's secret\nhint: pulumi config set --secret fakeart:iapClientSecret …")
 	}
 	if c.Public {
-		bad("fakeart:public", "would let callers inside the network pass Identity-Aware Proxy by; set it to false, and list who may call in fakeart:loadBalancer.iapMembers")
+		bad("fakeart:public", "would let callers inside the network bypass Identity-Aware Proxy; set it to false, and list the allowed callers in fakeart:loadBalancer.iapMembers")
 	}
 	checkMembers(bad, "fakeart:loadBalancer.iapMembers", b.IAPMembers)
 }

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-func TestThePictureHasEveryComponentAndNoOther(t *testing.T) {
+// The diagram in docs/reference/infra.md shows all components of the program, and no others.
+func TestDocs_InfraDiagram(t *testing.T) {
 	text, err := os.ReadFile("../docs/reference/infra.md")
 	if err != nil {
 		t.Fatal(err)
@@ -19,13 +20,13 @@ func TestThePictureHasEveryComponentAndNoOther(t *testing.T) {
 			components[match[1]] = true
 		}
 	}
-	_, picture, _ := strings.Cut(string(text), "```mermaid\n")
-	picture, _, _ = strings.Cut(picture, "```")
+	_, diagram, _ := strings.Cut(string(text), "```mermaid\n")
+	diagram, _, _ = strings.Cut(diagram, "```")
 	drawn := map[string]bool{}
-	for _, match := range regexp.MustCompile(`(?m)^    ([A-Z]\w+)[\[(]`).FindAllStringSubmatch(picture, -1) {
+	for _, match := range regexp.MustCompile(`(?m)^    ([A-Z]\w+)[\[(]`).FindAllStringSubmatch(diagram, -1) {
 		drawn[match[1]] = true
 	}
 	if !reflect.DeepEqual(components, drawn) {
-		t.Errorf("docs/reference/infra.md draws %v, the program makes %v", drawn, components)
+		t.Errorf("docs/reference/infra.md shows the components %v, want %v", drawn, components)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// Encryption lets Cloud Run, Artifact Registry, Secret Manager and Workflows use the
+// Encryption grants Cloud Run, Artifact Registry, Secret Manager and Workflows the use of the
 // stack's key. Storage and PredictionLog do the same for the services that they use.
 type Encryption struct {
 	pulumi.ResourceState
@@ -15,17 +15,17 @@ type Encryption struct {
 	Granted []pulumi.Resource
 }
 
-// EncryptionArgs names the key.
+// EncryptionArgs are the arguments of NewEncryption.
 type EncryptionArgs struct {
 	Stack *Stack
-	// KMSKey is the key's full name.
+	// KMSKey is the full resource name of the key.
 	KMSKey string
 }
 
-// encrypters are the services that encrypt what they store with the stack's key, each
-// with an account in the project. role is what Google grants to an account that it
-// creates, but not to one that is requested; Secret Manager's has none, and Triggers
-// grants that of Workflows.
+// encrypters are the services that encrypt their data with the stack's key, each through a service
+// agent in the project. Google grants role to agents that it creates automatically, but not to
+// those that are requested. Secret Manager's agent has no role, and Triggers grants the role of
+// Workflows' agent.
 var encrypters = []struct{ name, api, account, role string }{
 	{"run", "run.googleapis.com", "@serverless-robot-prod.iam.gserviceaccount.com", "roles/run.serviceAgent"},
 	{"registry", "artifactregistry.googleapis.com", "@gcp-sa-artifactregistry.iam.gserviceaccount.com", "roles/artifactregistry.serviceAgent"},
@@ -33,8 +33,8 @@ var encrypters = []struct{ name, api, account, role string }{
 	{"workflows", "workflows.googleapis.com", "@gcp-sa-workflows.iam.gserviceaccount.com", ""},
 }
 
-// NewEncryption requests the services' accounts, which a new project doesn't have, and
-// grants them the use of the key.
+// NewEncryption requests the service agents, which a new project doesn't have, and grants them
+// the use of the key.
 func NewEncryption(ctx *pulumi.Context, name string, args *EncryptionArgs, opts ...pulumi.ResourceOption) (*Encryption, error) {
 	e := &Encryption{}
 	if err := register(ctx, "Encryption", name, e, opts...); err != nil {

@@ -7,8 +7,8 @@ import (
 	"fakeart/internal/otelenv"
 )
 
-// Pulumi's SDK sends spans to the collector that the caller's environment names, and
-// waits for it.
+// TestMain clears the OpenTelemetry variables, because Pulumi's SDK would send spans to the
+// collector configured in the caller's environment and wait for it.
 func TestMain(m *testing.M) {
 	if err := otelenv.Clear(); err != nil {
 		panic(err)

@@ -11,10 +11,10 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// checkExisting looks up the bucket and the dataset that the stack uses instead of its
-// own, and reports what the program can't work with. Nothing has been made by then.
-// Whoever may not see them may not change them either, and isn't checked: GitHub's
-// deployer brings new images only.
+// checkExisting looks up the existing bucket and dataset that the stack is configured to use, and
+// reports settings that don't work. It runs before any resource is created. An account without
+// permission to see them, such as GitHub's deployer, may not change them either, so that the
+// check is skipped.
 func checkExisting(ctx *pulumi.Context, c *Config, projectNumber string) error {
 	var errs []error
 	bad := func(key, format string, args ...any) {
@@ -31,7 +31,7 @@ func checkExisting(ctx *pulumi.Context, c *Config, projectNumber string) error {
 		case !strings.EqualFold(bucket.Location, c.Region):
 			bad("fakeart:bucket", "%s is in %s: its events can't start the jobs; expected a bucket in %s", c.Bucket, bucket.Location, c.Region)
 		case !bucket.UniformBucketLevelAccess:
-			bad("fakeart:bucket", "%s has access lists for single objects\nhint: gcloud storage buckets update gs://%s --uniform-bucket-level-access", c.Bucket, c.Bucket)
+			bad("fakeart:bucket", "%s has access lists (ACLs) on objects\nhint: gcloud storage buckets update gs://%s --uniform-bucket-level-access", c.Bucket, c.Bucket)
 		}
 	}
 	if c.Dataset != "" {
@@ -43,7 +43,7 @@ func checkExisting(ctx *pulumi.Context, c *Config, projectNumber string) error {
 		case !strings.EqualFold(dataset.Location, c.Region):
 			bad("fakeart:dataset", "%s is in %s: expected a dataset in %s, where the queries run", c.Dataset, dataset.Location, c.Region)
 		case keyOf(dataset) != c.KMSKey:
-			bad("fakeart:dataset", "the tables of %s are encrypted with %s, but fakeart:kmsKey says %s\nhint: bq update --default_kms_key KEY %s:%s, or change fakeart:kmsKey",
+			bad("fakeart:dataset", "the tables of %s are encrypted with %s, but fakeart:kmsKey is %s\nhint: bq update --default_kms_key KEY %s:%s, or change fakeart:kmsKey",
 				c.Dataset, keyText(keyOf(dataset)), keyText(c.KMSKey), c.Project, c.Dataset)
 		case dataset.DefaultTableExpirationMs > 0:
 			bad("fakeart:dataset", "%s deletes its tables after %d ms\nhint: bq update --default_table_expiration 0 %s:%s", c.Dataset, dataset.DefaultTableExpirationMs, c.Project, c.Dataset)
@@ -52,8 +52,8 @@ func checkExisting(ctx *pulumi.Context, c *Config, projectNumber string) error {
 	return errors.Join(errs...)
 }
 
-// reason returns what the provider says of a failed lookup, without the names of the
-// layers that it passed through.
+// reason returns the provider's message of a failed lookup, without the prefixes that Pulumi
+// adds.
 func reason(err error) string {
 	text := strings.TrimSpace(err.Error())
 	if i := strings.LastIndex(text, "* "); i >= 0 {

@@ -10,37 +10,37 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// Identity is who the workloads are, and how GitHub's workflows become one of them.
-// There are no keys.
+// Identity holds the service accounts of the workloads, and the workload identity federation that
+// lets GitHub's workflows act as one of them. There are no service account keys.
 type Identity struct {
 	pulumi.ResourceState
 
-	// Server, Trainer, Deployer and Events are the service accounts of the service, the
-	// jobs, the workflows that deploy, and what starts the jobs.
+	// Server, Trainer, Deployer and Events are the service accounts of the service, the jobs,
+	// GitHub's workflows that deploy, and the triggers that start the jobs.
 	Server, Trainer, Deployer, Events *serviceaccount.Account
-	// Provider is the full name of the provider that GitHub's tokens are exchanged at;
-	// empty without a repository.
+	// Provider is the full name of the workload identity provider that exchanges GitHub's tokens.
+	// It is empty without a repository.
 	Provider pulumi.StringOutput
-	// Grants have to be there before a workload starts.
+	// Grants must exist before a workload starts.
 	Grants []pulumi.Resource
 }
 
-// IdentityArgs says which jobs of GitHub's workflows may deploy.
+// IdentityArgs are the arguments of NewIdentity: they restrict which GitHub jobs may deploy.
 type IdentityArgs struct {
 	Stack *Stack
-	// Repository is owner/name on GitHub; empty if no workflow may deploy.
+	// Repository is owner/name on GitHub. If empty, no workflow may deploy.
 	Repository string
-	// RepositoryID and OwnerID are GitHub's numbers of the repository and its owner. Unlike
-	// names they are never given to somebody else.
+	// RepositoryID and OwnerID are GitHub's numeric IDs of the repository and its owner. Unlike
+	// names, IDs are never reused.
 	RepositoryID, OwnerID string
-	// Ref is the git ref that the workflow must run on.
+	// Ref is the git ref that the workflow must run for.
 	Ref string
-	// Environment is the GitHub environment that the job must declare; empty for any job.
+	// Environment is the GitHub environment that the job must declare. If empty, any job may deploy.
 	Environment string
 }
 
-// NewIdentity makes the accounts, with what they need of the project as a whole. What
-// they need of one resource is granted where that is made.
+// NewIdentity creates the service accounts and grants their roles on the project. Roles on single
+// resources are granted by the components that create the resources.
 func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...pulumi.ResourceOption) (*Identity, error) {
 	i := &Identity{Provider: pulumi.String("").ToStringOutput()}
 	if err := register(ctx, "Identity", name, i, opts...); err != nil {
@@ -53,7 +53,7 @@ func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...p
 		{&i.Server, "server", "Fakeart's service"},
 		{&i.Trainer, "trainer", "Fakeart's training and evaluation"},
 		{&i.Deployer, "deployer", "Fakeart's deployment from GitHub"},
-		{&i.Events, "events", "What starts Fakeart's jobs"},
+		{&i.Events, "events", "Triggers that start Fakeart's jobs"},
 	} {
 		made, err := serviceaccount.NewAccount(ctx, account.name, &serviceaccount.AccountArgs{
 			Project: pulumi.String(args.Stack.Project), AccountId: pulumi.String(args.Stack.Named(account.name)),
@@ -64,7 +64,7 @@ func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...p
 		}
 		*account.at = made
 	}
-	// These roles, which the collector beside the server needs, exist for whole projects alone.
+	// The collector sidecar needs these roles, which can only be granted on a project.
 	for _, role := range []string{"roles/monitoring.metricWriter", "roles/logging.logWriter"} {
 		made, err := projects.NewIAMMember(ctx, "server-"+role[len("roles/"):], &projects.IAMMemberArgs{
 			Project: pulumi.String(args.Stack.Project), Role: pulumi.String(role), Member: member(i.Server.Email),
@@ -74,7 +74,7 @@ func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...p
 		}
 		i.Grants = append(i.Grants, made)
 	}
-	// Who deploys a revision, or a job, acts as the account that it runs as.
+	// Deploying a revision or a job requires permission to act as its service account.
 	for name, account := range map[string]*serviceaccount.Account{"server": i.Server, "trainer": i.Trainer} {
 		if _, err := serviceaccount.NewIAMMember(ctx, "deployer-as-"+name, &serviceaccount.IAMMemberArgs{
 			ServiceAccountId: account.Name, Role: pulumi.String("roles/iam.serviceAccountUser"), Member: member(i.Deployer.Email),
@@ -82,8 +82,8 @@ func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...p
 			return nil, err
 		}
 	}
-	// It looks the project up, as this program does first, and waits for what Cloud Run is
-	// about: neither belongs to one resource.
+	// The deployer looks up the project, as this program does first, and waits for Cloud Run's
+	// operations. Neither permission can be granted on a single resource.
 	if _, err := projects.NewIAMMember(ctx, "deployer-looks", &projects.IAMMemberArgs{
 		Project: pulumi.String(args.Stack.Project), Role: pulumi.String("roles/run.viewer"), Member: member(i.Deployer.Email),
 	}, args.Stack.In(i)); err != nil {
@@ -102,7 +102,7 @@ func NewIdentity(ctx *pulumi.Context, name string, args *IdentityArgs, opts ...p
 // federate lets jobs of one repository exchange GitHub's token for the deployer's
 // (https://cloud.google.com/iam/docs/workload-identity-federation-with-deployment-pipelines).
 func (i *Identity) federate(ctx *pulumi.Context, args *IdentityArgs) error {
-	// A deleted pool keeps its name for 30 days: a stack that is made again needs another.
+	// The ID of a deleted pool is reserved for 30 days, so a recreated stack needs another one.
 	pool, err := iam.NewWorkloadIdentityPool(ctx, "github", &iam.WorkloadIdentityPoolArgs{
 		Project: pulumi.String(args.Stack.Project), WorkloadIdentityPoolId: pulumi.String(args.Stack.Named("gh-" + randomText(2))),
 		DisplayName: pulumi.String("GitHub Actions"), Description: pulumi.String("Workflows of " + args.Repository),
@@ -135,8 +135,8 @@ func (i *Identity) federate(ctx *pulumi.Context, args *IdentityArgs) error {
 	return nil
 }
 
-// condition is the CEL expression that a GitHub token must satisfy. A job's token has the claim
-// environment only if the job declares one, and only after the environment's reviewers have
+// condition returns the CEL expression that a GitHub token must satisfy. A job's token has the
+// claim environment only if the job declares one, and only after the environment's reviewers have
 // approved it
 // (https://docs.github.com/actions/reference/security/oidc).
 func (a *IdentityArgs) condition() string {

@@ -10,33 +10,33 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// LoadBalancer is a global external HTTPS load balancer in front of the service, with
-// Cloud Armor and, if the stack has a client for it, Identity-Aware Proxy.
+// LoadBalancer is a global external HTTPS load balancer in front of the service, with Cloud Armor
+// and, if the stack configures an OAuth client, Identity-Aware Proxy.
 type LoadBalancer struct {
 	pulumi.ResourceState
 
-	// Address is the IP address that the domain's A record must have.
+	// Address is the IP address for the domain's A record.
 	Address pulumi.StringOutput
 }
 
-// LoadBalancerArgs says what is in front of which service.
+// LoadBalancerArgs are the arguments of NewLoadBalancer.
 type LoadBalancerArgs struct {
 	Stack *Stack
-	// Balancer is the stack's key loadBalancer.
+	// Balancer is the value of the stack's key loadBalancer.
 	Balancer *Balancer
-	// Domain is the name that the service answers to, and that the certificate is for.
+	// Domain is the service's domain, for which the certificate is issued.
 	Domain string
-	// Service receives the requests.
+	// Service is the backend.
 	Service *cloudrunv2.Service
-	// IAPSecret is the secret of the OAuth client that Balancer names, if any.
+	// IAPSecret is the secret of the OAuth client Balancer.IAPClientID, if any.
 	IAPSecret pulumi.StringPtrOutput
 }
 
-// providerVersion is the version of the provider, which go.mod names as well.
+// providerVersion is the version of the provider. It must be the same as in go.mod.
 const providerVersion = "7.38.0"
 
-// rawResource is a resource of Google's that is registered by the name of its type. The
-// SDK's own package for Compute Engine takes 4 GiB of memory and minutes to compile.
+// rawResource is a resource registered by type token instead of the SDK's types, because the SDK's
+// package for Compute Engine takes 4 GiB of memory and minutes to compile.
 type rawResource struct {
 	pulumi.CustomResourceState
 
@@ -45,8 +45,8 @@ type rawResource struct {
 	Address  pulumi.StringOutput `pulumi:"address"`
 }
 
-// newRaw registers a resource of a kind such as compute/URLMap. The properties are
-// those of Pulumi's registry; nothing checks them before the provider does.
+// newRaw registers a resource of a kind such as compute/URLMap. The Pulumi registry documents the
+// properties. Only the provider checks them.
 func newRaw(ctx *pulumi.Context, kind, name string, properties pulumi.Map, opts ...pulumi.ResourceOption) (*rawResource, error) {
 	module, title, _ := strings.Cut(kind, "/")
 	token := fmt.Sprintf("gcp:%s/%s:%s", module, strings.ToLower(title[:1])+title[1:], title)
@@ -54,9 +54,8 @@ func newRaw(ctx *pulumi.Context, kind, name string, properties pulumi.Map, opts 
 	return r, ctx.RegisterResource(token, name, properties, r, append(opts, pulumi.Version(providerVersion))...)
 }
 
-// wafRules are Google's preconfigured rules, by the names that a stack's file has for
-// them. A rule's priority doesn't depend on which others there are, so that each can be
-// added and removed alone.
+// wafRules maps the names allowed in loadBalancer.waf to Google's preconfigured rules. Priorities
+// are fixed, so that adding or removing a rule doesn't change the others.
 var wafRules = map[string]struct {
 	priority int
 	set      string
@@ -73,17 +72,17 @@ var wafRules = map[string]struct {
 }
 
 const (
-	// ratePriority comes after the preconfigured rules: a request within the limit is
-	// allowed, and no further rule is evaluated.
+	// ratePriority places the rate limit after the preconfigured rules: it allows requests within
+	// the limit, and no further rule is evaluated.
 	ratePriority    = 10000
 	defaultPriority = 2147483647
-	// imagePaths are the routes that take image files, in whose bytes the preconfigured
-	// rules find attacks that aren't there.
+	// imagePaths matches the routes that accept image files. They are exempt from the preconfigured
+	// rules, which report false positives in the files' bytes.
 	imagePaths = `^/(predict|model/?|v2/models/.+/infer)$`
 )
 
-// NewLoadBalancer creates the load balancer. The certificate is issued once the domain's
-// DNS record has the address; until then HTTPS connections fail.
+// NewLoadBalancer creates the load balancer. Google issues the certificate once the domain's DNS
+// record points to Address. Until then, HTTPS connections fail.
 func NewLoadBalancer(ctx *pulumi.Context, name string, args *LoadBalancerArgs, opts ...pulumi.ResourceOption) (*LoadBalancer, error) {
 	l := &LoadBalancer{}
 	if err := register(ctx, "LoadBalancer", name, l, opts...); err != nil {
@@ -105,9 +104,9 @@ func NewLoadBalancer(ctx *pulumi.Context, name string, args *LoadBalancerArgs, o
 	if err != nil {
 		return nil, err
 	}
-	// A certificate can't be changed, or deleted while the proxy uses it. The domain is part
-	// of its name, so that the one for another domain can be there before the old one goes;
-	// by default the provider deletes first what has a name of the program's.
+	// A certificate can't be changed, nor deleted while the proxy uses it. Its name contains a hash
+	// of the domain, so that a certificate for another domain can be created before the old one is
+	// deleted. By default, the provider deletes resources with explicit names first.
 	if err := create("compute/ManagedSslCertificate", "", "lb-"+shortHash(args.Domain), pulumi.Map{
 		"managed": pulumi.Map{"domains": pulumi.ToStringArray([]string{args.Domain})},
 	}, pulumi.DeleteBeforeReplace(false)); err != nil {
@@ -145,7 +144,7 @@ func NewLoadBalancer(ctx *pulumi.Context, name string, args *LoadBalancerArgs, o
 	return l, ctx.RegisterResourceOutputs(l, pulumi.Map{"address": l.Address})
 }
 
-// backend leads to the service, through Cloud Armor and Identity-Aware Proxy.
+// backend creates the backend service, with Cloud Armor and, if configured, Identity-Aware Proxy.
 func (l *LoadBalancer) backend(ctx *pulumi.Context, name string, args *LoadBalancerArgs) (*rawResource, error) {
 	stack, b := args.Stack, args.Balancer
 	project, called := pulumi.String(stack.Project), pulumi.String(stack.Named("lb"))
@@ -158,7 +157,7 @@ func (l *LoadBalancer) backend(ctx *pulumi.Context, name string, args *LoadBalan
 	}
 	armor, err := newRaw(ctx, "compute/SecurityPolicy", name, pulumi.Map{
 		"project": project, "name": called, "description": pulumi.String("Requests to Fakeart"), "type": pulumi.String("CLOUD_ARMOR"), "rules": b.rules(),
-		// Otherwise quotes and braces of a JSON body look like an attack.
+		// Otherwise the quotes and braces of a JSON body look like an attack.
 		"advancedOptionsConfig": pulumi.Map{"jsonParsing": pulumi.String("STANDARD"), "logLevel": pulumi.String("NORMAL")},
 	}, stack.In(l))
 	if err != nil {
@@ -168,14 +167,14 @@ func (l *LoadBalancer) backend(ctx *pulumi.Context, name string, args *LoadBalan
 		"project": project, "name": called, "loadBalancingScheme": pulumi.String("EXTERNAL_MANAGED"), "protocol": pulumi.String("HTTPS"),
 		"backends":       pulumi.Array{pulumi.Map{"group": group.SelfLink}},
 		"securityPolicy": armor.SelfLink,
-		// Cloud Armor's decisions are in these logs only.
+		// Cloud Armor's decisions are only in these logs.
 		"logConfig": pulumi.Map{"enable": pulumi.Bool(true), "sampleRate": pulumi.Float64(1)},
 	}
 	if b.IAPClientID == "" {
 		return newRaw(ctx, "compute/BackendService", name, backend, stack.In(l))
 	}
 	backend["iap"] = pulumi.Map{"oauth2ClientId": pulumi.String(b.IAPClientID), "oauth2ClientSecret": args.IAPSecret}
-	// The proxy calls the service with an account that a new project doesn't have.
+	// The proxy calls the service as a service agent, which a new project doesn't have.
 	agent, err := projects.NewServiceIdentity(ctx, name+"-iap", &projects.ServiceIdentityArgs{Project: project, Service: pulumi.String("iap.googleapis.com")}, stack.In(l))
 	if err != nil {
 		return nil, err
@@ -201,7 +200,7 @@ func (l *LoadBalancer) backend(ctx *pulumi.Context, name string, args *LoadBalan
 	return made, nil
 }
 
-// rules returns the rules of Cloud Armor, by priority: the first that matches decides.
+// rules returns the Cloud Armor rules in order of priority. The first match decides.
 func (b *Balancer) rules() (rules pulumi.Array) {
 	everyone := pulumi.Map{"versionedExpr": pulumi.String("SRC_IPS_V1"), "config": pulumi.Map{"srcIpRanges": pulumi.ToStringArray([]string{"*"})}}
 	for _, name := range slices.SortedFunc(slices.Values(b.WAF), func(x, y string) int { return wafRules[x].priority - wafRules[y].priority }) {

@@ -1,6 +1,9 @@
-// Infra provisions Fakeart on Google Cloud, from an empty project to a watched
-// service: `pulumi up`. docs/reference/stacks.md has the keys of a stack, and
-// docs/tutorials/cloud.md the first deployment.
+// Infra is the Pulumi program that provisions Fakeart on Google Cloud, from an empty project to
+// a monitored service. Run it with `make infra-preview` and `make infra-up`.
+//
+// [Config] describes the configuration keys of a stack, which docs/reference/stacks.md lists.
+// Each component has a file of its own with a New function; [deploy] puts them together.
+// docs/tutorials/cloud.md walks through a first deployment.
 package main
 
 import (
@@ -14,7 +17,7 @@ import (
 
 func main() { pulumi.Run(deploy) }
 
-// deploy is the whole system.
+// deploy is the Pulumi program: it registers every component of a stack.
 func deploy(ctx *pulumi.Context) error {
 	c, err := loadConfig(ctx)
 	if err != nil {
@@ -27,7 +30,7 @@ func deploy(ctx *pulumi.Context) error {
 	}
 	project, err := organizations.LookupProject(ctx, &organizations.LookupProjectArgs{ProjectId: &c.Project})
 	if err != nil {
-		return fmt.Errorf("gcp:project %s: %w; does it exist, and are you logged in (gcloud auth application-default login)?", c.Project, err)
+		return fmt.Errorf("gcp:project %s: %w\nhint: check that the project exists and that you are logged in: gcloud auth application-default login", c.Project, err)
 	}
 	if err := checkExisting(ctx, c, project.Number); err != nil {
 		return err

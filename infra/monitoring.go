@@ -14,67 +14,66 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-// Monitoring is who is told, what is promised, and what is watched.
+// Monitoring holds notification channels, SLOs, alerts, the uptime check and the dashboard.
 type Monitoring struct {
 	pulumi.ResourceState
 
-	// Channels are all the notification channels, by name.
+	// Channels are the full names of all notification channels.
 	Channels pulumi.StringArray
-	// Mail are those of them that send mail, which are all that a budget can use.
+	// Mail are the channels that send email, the only ones that a budget can use.
 	Mail pulumi.StringArray
-	// Objectives are those of monitoring/slo, in that order.
+	// Objectives are the SLOs defined in monitoring/slo, in the same order.
 	Objectives []*monitoring.Slo
-	// Alerts are the alert policies. There are none when there is nobody to tell.
+	// Alerts are the alert policies. It is empty without notification channels.
 	Alerts []*monitoring.AlertPolicy
-	// Uptime checks the service from outside; nil when it is not public.
+	// Uptime is the uptime check of a public service. Otherwise it is nil.
 	Uptime *monitoring.UptimeCheckConfig
-	// DashboardURL is where the dashboard is looked at; empty without a service.
+	// DashboardURL is the URL of the dashboard. It is empty without a service.
 	DashboardURL pulumi.StringOutput
 }
 
-// MonitoringArgs says what there is to watch, and who wants to know.
+// MonitoringArgs are the arguments of NewMonitoring.
 type MonitoringArgs struct {
 	Stack *Stack
-	// Service is the name of the Cloud Run service; without one there are only alerts
-	// on dead letters and jobs.
+	// Service is the name of the Cloud Run service. If empty, there are only alerts on dead
+	// letters, jobs and drift.
 	Service string
-	// HasMetrics is whether the server's metrics have ever arrived in the project.
-	// Cloud Monitoring refuses objectives and alerts on metrics that it never saw,
-	// which are all when a project's first service starts.
+	// HasMetrics is true once the project has received the server's metrics. Cloud Monitoring
+	// rejects SLOs and alerts on metrics that the project has never received, so it must be false
+	// for the first service of a project.
 	HasMetrics bool
-	// MinInstances is how many instances there always have to be.
+	// MinInstances is the minimum number of instances of the service.
 	MinInstances int
-	// Host is the service's host name, or its address with https://, for a check from
-	// outside; nil for none. Everybody has to be let in there.
+	// Host is the host name of the service, or its https:// URL, for the uptime check. It must be
+	// reachable without authentication. If nil, there is no uptime check.
 	Host pulumi.StringInput
 
-	// Email and SlackChannel may be empty; SlackToken belongs to the channel.
+	// Email and SlackChannel may be empty. SlackToken is the token for SlackChannel.
 	Email, SlackChannel string
 	SlackToken          pulumi.StringPtrInput
-	// PagerDutyKey is used if HasPagerDuty.
+	// PagerDutyKey is used if HasPagerDuty is true.
 	PagerDutyKey pulumi.StringPtrInput
 	HasPagerDuty bool
 
-	// RunbookURL is the folder that alerts link to, each to its own page. If it is empty they
-	// name the page's path in the repository.
+	// RunbookURL is the URL of the folder with the runbooks that alerts link to. If empty, alerts
+	// name the runbook's path in the repository.
 	RunbookURL string
-	// DeadLetterSubscriptions are names of subscriptions in which there should be no message.
+	// DeadLetterSubscriptions are the names of subscriptions that should have no messages.
 	DeadLetterSubscriptions pulumi.StringArray
-	// Jobs are names of Cloud Run jobs.
+	// Jobs are the names of Cloud Run jobs.
 	Jobs []string
-	// DriftWorkflow is the name of the workflow that looks for drift every day; may be empty.
+	// DriftWorkflow is the name of the workflow that checks for drift. It may be empty.
 	DriftWorkflow string
-	// After is what sends the metrics: the service.
+	// After are the resources that must exist before those on the server's metrics: the service.
 	After []pulumi.Resource
 }
 
-// uptimePath is asked for by the check from outside. Cloud Run keeps paths that end in
-// z for itself: /healthz and /readyz are for its probes alone, which come from inside.
-// (https://cloud.google.com/run/docs/known-issues)
+// uptimePath is the path that the uptime check requests. Cloud Run reserves paths that end in z, so
+// that /healthz and /readyz work only for its own probes
+// (https://cloud.google.com/run/docs/known-issues).
 const uptimePath = "/v2/health/ready"
 
-// NewMonitoring makes notification channels, objectives, alerts, a check from outside
-// and a dashboard.
+// NewMonitoring creates notification channels, SLOs, alerts, the uptime check and the dashboard.
 func NewMonitoring(ctx *pulumi.Context, name string, args *MonitoringArgs, opts ...pulumi.ResourceOption) (*Monitoring, error) {
 	m := &Monitoring{DashboardURL: pulumi.String("").ToStringOutput()}
 	if err := register(ctx, "Monitoring", name, m, opts...); err != nil {
@@ -100,7 +99,7 @@ func NewMonitoring(ctx *pulumi.Context, name string, args *MonitoringArgs, opts 
 		alerts = append(alerts, driftAlert(args.DriftWorkflow))
 	}
 	if len(m.Channels) == 0 {
-		alerts = nil // an alert that nobody gets only looks like one
+		alerts = nil // nobody would receive them
 	}
 	for _, a := range alerts {
 		channels := tickets
@@ -116,8 +115,9 @@ func NewMonitoring(ctx *pulumi.Context, name string, args *MonitoringArgs, opts 
 	return m, ctx.RegisterResourceOutputs(m, pulumi.Map{"channels": m.Channels, "dashboard": m.DashboardURL})
 }
 
-// channels makes the channels. Pages go to PagerDuty and by mail, the rest to Slack and
-// by mail; where neither is there, to whoever is.
+// channels creates the notification channels. It returns those for critical alerts (PagerDuty and
+// email) and those for the others (Slack and email). If one of the lists would be empty, it holds
+// all channels.
 func (m *Monitoring) channels(ctx *pulumi.Context, args *MonitoringArgs) (pages, tickets pulumi.StringArray, err error) {
 	stack := args.Stack
 	for _, c := range []struct {
@@ -155,7 +155,7 @@ func (m *Monitoring) channels(ctx *pulumi.Context, args *MonitoringArgs) (pages,
 		if err != nil {
 			return nil, nil, err
 		}
-		id := made.ID().ToStringOutput() // which is its full name
+		id := made.ID().ToStringOutput() // the ID of a channel is its full name
 		m.Channels = append(m.Channels, id)
 		if c.kind == "email" {
 			m.Mail = append(m.Mail, id)
@@ -176,7 +176,8 @@ func (m *Monitoring) channels(ctx *pulumi.Context, args *MonitoringArgs) (pages,
 	return pages, tickets, nil
 }
 
-// watchService makes what watches the service, and returns the alerts that follow.
+// watchService creates the dashboard, uptime check, log-based metric and SLOs of the service, and
+// returns the alerts on them.
 func (m *Monitoring) watchService(ctx *pulumi.Context, args *MonitoringArgs) (alerts []alert, err error) {
 	stack := args.Stack
 	in := stack.In(m, pulumi.DependsOn(args.After))
@@ -211,7 +212,7 @@ func (m *Monitoring) watchService(ctx *pulumi.Context, args *MonitoringArgs) (al
 	}
 	var failed []pulumi.Resource
 	if len(m.Channels) > 0 {
-		// It exists minutes before the alert on it: Cloud Monitoring has to know a metric first.
+		// The metric is created without HasMetrics, because it must exist minutes before the alert on it.
 		metric, err := logging.NewMetric(ctx, "failed-requests", &logging.MetricArgs{
 			Project: pulumi.String(stack.Project), Name: pulumi.String(failedRequests(stack)),
 			Description: pulumi.String("Requests to " + args.Service + " that Cloud Run answered 429 or 5xx, whether or not they reached an instance"),

@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// refusals runs the program with wrong configuration, which has to be refused, by key,
-// before anything is made.
-func refusals(t *testing.T, tests map[string]struct {
+// expectInvalid runs the program with each invalid configuration and checks that the error contains
+// the given words and that no resource was registered.
+func expectInvalid(t *testing.T, tests map[string]struct {
 	change map[string]string
 	words  []string
 },
@@ -27,17 +27,17 @@ func refusals(t *testing.T, tests map[string]struct {
 			}
 			for _, word := range test.words {
 				if !strings.Contains(err.Error(), word) {
-					t.Errorf("%q does not say %q", err, word)
+					t.Errorf("error %q, want it to contain %q", err, word)
 				}
 			}
 			if len(resources) > 0 {
-				t.Errorf("%d resources were made", len(resources))
+				t.Errorf("%d resources were registered, want 0", len(resources))
 			}
 		})
 	}
 }
 
-// invokers lists who has the role run.invoker, by the names of the grants.
+// invokers returns the members with the role run.invoker, by the name of the grant.
 func invokers(resources []made) map[string]string {
 	members := map[string]string{}
 	for _, r := range resources {
@@ -52,11 +52,11 @@ func TestMembers(t *testing.T) {
 	one := invokers(mustUp(t, "dev", map[string]string{"fakeart:members": `["user:ann@example.org"]`}))
 	two := invokers(mustUp(t, "dev", map[string]string{"fakeart:members": `["group:team@example.org","user:ann@example.org"]`}))
 	if len(one) != 1 || len(two) != 2 {
-		t.Fatalf("invokers are %v, then %v", one, two)
+		t.Fatalf("invokers = %v, then %v, want 1 and 2", one, two)
 	}
 	for name, member := range one {
 		if member != "user:ann@example.org" || two[name] != member {
-			t.Errorf("the grant %s is of %s, then of %s", name, member, two[name])
+			t.Errorf("grant %s: member %s, then %s", name, member, two[name])
 		}
 	}
 }
@@ -66,10 +66,10 @@ func TestAudiences(t *testing.T) {
 	expect(t, service, map[string]any{"customAudiences.0": "https://fakeart.example.org"})
 	plain := find(t, mustUp(t, "dev", nil), serviceKind, "service")
 	if plain.value("customAudiences") != nil {
-		t.Errorf("without the key, audiences are %v", plain.value("customAudiences"))
+		t.Errorf("without the key, customAudiences = %v", plain.value("customAudiences"))
 	}
 	if service.value("template.revision") != plain.value("template.revision") {
-		t.Error("audiences make another revision")
+		t.Error("audiences change the revision name")
 	}
 }
 
@@ -83,40 +83,40 @@ func TestExtraLabels(t *testing.T) {
 		labelledResources++
 		labels, _ := r.value(key).(map[string]any)
 		if labels["team"] != "vision" || labels["cost-center"] != "42" || labels["app"] != "fakeart" {
-			t.Errorf("%s %s has the labels %v", r.kind, r.name, labels)
+			t.Errorf("%s %s: labels = %v", r.kind, r.name, labels)
 		}
 	}
 	if labelledResources < 20 {
-		t.Errorf("%d resources have labels", labelledResources)
+		t.Errorf("%d resources have labels, want at least 20", labelledResources)
 	}
 }
 
-func TestWrongAccessAndLabels(t *testing.T) {
+func TestLoadConfig_InvalidAccessAndLabels(t *testing.T) {
 	many := []string{}
-	for i := range mostLabels + 1 {
+	for i := range maxLabels + 1 {
 		many = append(many, fmt.Sprintf(`"k%d":"v"`, i))
 	}
-	refusals(t, map[string]struct {
+	expectInvalid(t, map[string]struct {
 		change map[string]string
 		words  []string
 	}{
-		"member_without_kind":   {map[string]string{"fakeart:members": `["ann@example.org"]`}, []string{"fakeart:members", "ann@example.org", "user:"}},
-		"member_everybody":      {map[string]string{"fakeart:members": `["allUsers"]`}, []string{"fakeart:members", "fakeart:public"}},
-		"member_any_account":    {map[string]string{"fakeart:members": `["allAuthenticatedUsers"]`}, []string{"fakeart:members", "fakeart:public"}},
-		"member_twice":          {map[string]string{"fakeart:members": `["user:a@b.org","user:a@b.org"]`}, []string{"fakeart:members", "twice"}},
-		"members_no_list":       {map[string]string{"fakeart:members": `user:a@b.org`}, []string{"fakeart:members", "user:a@b.org", "a list of strings"}},
-		"members_of_a_public":   {map[string]string{"fakeart:members": `["user:a@b.org"]`, "fakeart:public": "true"}, []string{"fakeart:members", "fakeart:public"}},
-		"audience_no_url":       {map[string]string{"fakeart:audiences": `["fakeart"]`}, []string{"fakeart:audiences", `"fakeart"`, "https://"}},
-		"audience_twice":        {map[string]string{"fakeart:audiences": `["https://a.org","https://a.org"]`}, []string{"fakeart:audiences", "twice"}},
-		"label_of_the_program":  {map[string]string{"fakeart:labels": `{"app":"x"}`}, []string{"fakeart:labels.app", "another key"}},
-		"label_of_google":       {map[string]string{"fakeart:labels": `{"goog-x":"x"}`}, []string{"fakeart:labels.goog-x", "Google"}},
-		"label_key_upper_case":  {map[string]string{"fakeart:labels": `{"Team":"x"}`}, []string{"fakeart:labels.Team", "lower-case"}},
-		"label_value_with_dots": {map[string]string{"fakeart:labels": `{"team":"a.b"}`}, []string{"fakeart:labels.team", "a.b"}},
-		"label_value_empty":     {map[string]string{"fakeart:labels": `{"team":""}`}, []string{"fakeart:labels.team", "1 to 63"}},
-		"label_value_number":    {map[string]string{"fakeart:labels": `{"cost":42}`}, []string{"fakeart:labels", "quotes"}},
-		"labels_too_many":       {map[string]string{"fakeart:labels": "{" + strings.Join(many, ",") + "}"}, []string{"fakeart:labels", "59"}},
-		"object_unknown_member": {map[string]string{"fakeart:training": `{"cores":2}`}, []string{"fakeart:training", "cores", "cpu (integer)", "args (a list of strings"}},
-		"data_after_an_object":  {map[string]string{"fakeart:training": `{"cpu":2} {}`}, []string{"fakeart:training"}},
+		"member_without_type":            {map[string]string{"fakeart:members": `["ann@example.org"]`}, []string{"fakeart:members", "ann@example.org", "user:"}},
+		"member_all_users":               {map[string]string{"fakeart:members": `["allUsers"]`}, []string{"fakeart:members", "fakeart:public"}},
+		"member_all_authenticated_users": {map[string]string{"fakeart:members": `["allAuthenticatedUsers"]`}, []string{"fakeart:members", "fakeart:public"}},
+		"member_twice":                   {map[string]string{"fakeart:members": `["user:a@b.org","user:a@b.org"]`}, []string{"fakeart:members", "twice"}},
+		"members_not_a_list":             {map[string]string{"fakeart:members": `user:a@b.org`}, []string{"fakeart:members", "user:a@b.org", "a list of strings"}},
+		"members_with_public_service":    {map[string]string{"fakeart:members": `["user:a@b.org"]`, "fakeart:public": "true"}, []string{"fakeart:members", "fakeart:public"}},
+		"audience_not_a_url":             {map[string]string{"fakeart:audiences": `["fakeart"]`}, []string{"fakeart:audiences", `"fakeart"`, "https://"}},
+		"audience_twice":                 {map[string]string{"fakeart:audiences": `["https://a.org","https://a.org"]`}, []string{"fakeart:audiences", "twice"}},
+		"label_reserved_by_program":      {map[string]string{"fakeart:labels": `{"app":"x"}`}, []string{"fakeart:labels.app", "another key"}},
+		"label_reserved_by_google":       {map[string]string{"fakeart:labels": `{"goog-x":"x"}`}, []string{"fakeart:labels.goog-x", "Google"}},
+		"label_key_upper_case":           {map[string]string{"fakeart:labels": `{"Team":"x"}`}, []string{"fakeart:labels.Team", "lower-case"}},
+		"label_value_with_dots":          {map[string]string{"fakeart:labels": `{"team":"a.b"}`}, []string{"fakeart:labels.team", "a.b"}},
+		"label_value_empty":              {map[string]string{"fakeart:labels": `{"team":""}`}, []string{"fakeart:labels.team", "1 to 63"}},
+		"label_value_number":             {map[string]string{"fakeart:labels": `{"cost":42}`}, []string{"fakeart:labels", "quotes"}},
+		"labels_too_many":                {map[string]string{"fakeart:labels": "{" + strings.Join(many, ",") + "}"}, []string{"fakeart:labels", "59"}},
+		"object_unknown_field":           {map[string]string{"fakeart:training": `{"cores":2}`}, []string{"fakeart:training", "cores", "cpu (integer)", "args (a list of strings"}},
+		"data_after_object":              {map[string]string{"fakeart:training": `{"cpu":2} {}`}, []string{"fakeart:training"}},
 	})
 }
 
@@ -125,18 +125,18 @@ func TestExistingBucket(t *testing.T) {
 	var on []string
 	for _, r := range resources {
 		if r.kind == "gcp:storage/bucket:Bucket" {
-			t.Errorf("the bucket %s is made", r.value("name"))
+			t.Errorf("bucket %s was registered", r.value("name"))
 		}
 		if r.kind == "gcp:storage/bucketIAMMember:BucketIAMMember" {
 			on = append(on, fmt.Sprint(r.value("bucket")))
 		}
 	}
 	if len(on) != 5 || strings.Trim(strings.Join(on, ""), "shared") != "" {
-		t.Errorf("grants are on %v", on)
+		t.Errorf("grants are on %v, want 5 on shared", on)
 	}
 	service := fmt.Sprint(find(t, resources, serviceKind, "service").value("template.containers.0.envs"))
 	if !strings.Contains(service, "gs://shared/models/production/") {
-		t.Errorf("the server's environment is %s", service)
+		t.Errorf("the server's environment = %s", service)
 	}
 	expect(t, find(t, resources, jobKind, "training-train"), map[string]any{"template.template.volumes.0.gcs.bucket": "shared"})
 	expect(t, find(t, resources, "gcp:eventarc/trigger:Trigger", "triggers"), map[string]any{"matchingCriterias.1.value": "shared"})
@@ -148,7 +148,7 @@ func TestExistingDataset(t *testing.T) {
 	tables := 0
 	for _, r := range resources {
 		if r.kind == "gcp:bigquery/dataset:Dataset" {
-			t.Errorf("the dataset %s is made", r.value("datasetId"))
+			t.Errorf("dataset %s was registered", r.value("datasetId"))
 		}
 		if r.kind == tableKind {
 			tables++
@@ -156,58 +156,58 @@ func TestExistingDataset(t *testing.T) {
 		}
 	}
 	if tables != 5 {
-		t.Errorf("%d tables and views", tables)
+		t.Errorf("%d tables and views, want 5", tables)
 	}
 	expect(t, find(t, resources, subscriptionKind, "prediction-log"), map[string]any{"bigqueryConfig.table": "my-project-1.shared.predictions"})
 	if view := fmt.Sprint(find(t, resources, workflowKind, "triggers").value("userEnvVars.drift_view")); view != "my-project-1.shared.drift" {
-		t.Errorf("the workflow queries %s", view)
+		t.Errorf("drift_view = %s", view)
 	}
 }
 
-func TestReasonOfALookup(t *testing.T) {
-	text := "rpc error: code = Unknown desc = invocation of gcp:bigquery/getDataset:getDataset returned an error: 1 error occurred:\n\t* projects/p/datasets/shared not found\n\n" // as the provider ends it
+func TestReason(t *testing.T) {
+	text := "rpc error: code = Unknown desc = invocation of gcp:bigquery/getDataset:getDataset returned an error: 1 error occurred:\n\t* projects/p/datasets/shared not found\n\n" // as returned by the provider
 	err := errors.New(text)
 	if got := reason(err); got != "projects/p/datasets/shared not found" {
-		t.Errorf("%q", got)
+		t.Errorf("reason = %q", got)
 	}
 	if got := reason(errors.New("not found")); got != "not found" {
-		t.Errorf("%q", got)
+		t.Errorf("reason = %q", got)
 	}
 }
 
-// GitHub's deployer may not look anything up, and deploys nevertheless.
-func TestExistingCantBeSeen(t *testing.T) {
+// GitHub's deployer may not look resources up. It must still be able to deploy.
+func TestHidden(t *testing.T) {
 	for _, test := range []struct {
 		err  string
-		fine bool
+		want bool
 	}{
 		{"googleapi: Error 403: deployer does not have storage.buckets.get access", true},
 		{"googleapi: Error 404: not found", false},
 		{"dial tcp: connection refused", false},
 	} {
-		if fine := hidden(errors.New(test.err)); fine != test.fine {
-			t.Errorf("%s: %t", test.err, fine)
+		if got := hidden(errors.New(test.err)); got != test.want {
+			t.Errorf("hidden(%q) = %t, want %t", test.err, got, test.want)
 		}
 	}
 }
 
-func TestWrongExisting(t *testing.T) {
-	refusals(t, map[string]struct {
+func TestLoadConfig_InvalidExisting(t *testing.T) {
+	expectInvalid(t, map[string]struct {
 		change map[string]string
 		words  []string
 	}{
 		"bucket_by_url":            {map[string]string{"fakeart:bucket": "gs://shared"}, []string{"fakeart:bucket", "gs://shared", "without gs://"}},
-		"bucket_of_the_stack":      {map[string]string{"fakeart:bucket": "my-project-1-fakeart-dev"}, []string{"fakeart:bucket", "by itself"}},
+		"bucket_created_by_stack":  {map[string]string{"fakeart:bucket": "my-project-1-fakeart-dev"}, []string{"fakeart:bucket", "that the stack creates"}},
 		"bucket_missing":           {map[string]string{"fakeart:bucket": "nowhere"}, []string{"fakeart:bucket", "nowhere", "404", "hint:"}},
-		"bucket_elsewhere":         {map[string]string{"fakeart:bucket": "far"}, []string{"fakeart:bucket", "US", "europe-west4"}},
-		"bucket_of_others":         {map[string]string{"fakeart:bucket": "foreign"}, []string{"fakeart:bucket", "another project"}},
-		"bucket_with_access_lists": {map[string]string{"fakeart:bucket": "by-acl"}, []string{"fakeart:bucket", "--uniform-bucket-level-access"}},
+		"bucket_in_other_region":   {map[string]string{"fakeart:bucket": "far"}, []string{"fakeart:bucket", "US", "europe-west4"}},
+		"bucket_of_other_project":  {map[string]string{"fakeart:bucket": "foreign"}, []string{"fakeart:bucket", "another project"}},
+		"bucket_with_acls":         {map[string]string{"fakeart:bucket": "by-acl"}, []string{"fakeart:bucket", "--uniform-bucket-level-access"}},
 		"dataset_with_project":     {map[string]string{"fakeart:dataset": "my-project-1.shared"}, []string{"fakeart:dataset", "without its project"}},
-		"dataset_of_the_stack":     {map[string]string{"fakeart:dataset": "fakeart_dev"}, []string{"fakeart:dataset", "by itself"}},
+		"dataset_created_by_stack": {map[string]string{"fakeart:dataset": "fakeart_dev"}, []string{"fakeart:dataset", "that the stack creates"}},
 		"dataset_missing":          {map[string]string{"fakeart:dataset": "nowhere"}, []string{"fakeart:dataset", "nowhere", "hint:"}},
-		"dataset_elsewhere":        {map[string]string{"fakeart:dataset": "far"}, []string{"fakeart:dataset", "EU", "europe-west4"}},
-		"dataset_without_the_key":  {map[string]string{"fakeart:dataset": "shared", "fakeart:kmsKey": someKey}, []string{"fakeart:dataset", "Google's own key", someKey, "hint:"}},
-		"dataset_with_a_key":       {map[string]string{"fakeart:dataset": "sealed"}, []string{"fakeart:dataset", "Google's own key", someKey}},
+		"dataset_in_other_region":  {map[string]string{"fakeart:dataset": "far"}, []string{"fakeart:dataset", "EU", "europe-west4"}},
+		"dataset_without_kms_key":  {map[string]string{"fakeart:dataset": "shared", "fakeart:kmsKey": someKey}, []string{"fakeart:dataset", "Google's own key", someKey, "hint:"}},
+		"dataset_with_kms_key":     {map[string]string{"fakeart:dataset": "sealed"}, []string{"fakeart:dataset", "Google's own key", someKey}},
 		"dataset_with_expiration":  {map[string]string{"fakeart:dataset": "forgets"}, []string{"fakeart:dataset", "3600000", "hint:"}},
 	})
 }
@@ -240,7 +240,7 @@ func TestVPCEgress(t *testing.T) {
 	expect(t, find(t, plain, jobKind, "training-train"), map[string]any{"template.template.vpcAccess": nil})
 	for _, r := range plain {
 		if r.name == "compute.googleapis.com" {
-			t.Error("Compute Engine is enabled without a need")
+			t.Error("compute.googleapis.com is enabled without a VPC or load balancer")
 		}
 	}
 	names := map[any]bool{}
@@ -248,26 +248,26 @@ func TestVPCEgress(t *testing.T) {
 		names[r.value("template.revision")] = true
 	}
 	if len(names) != 3 {
-		t.Errorf("three networks, but the revisions are %v", names)
+		t.Errorf("revision names %v, want 3", names)
 	}
 }
 
-func TestWrongVPC(t *testing.T) {
-	refusals(t, map[string]struct {
+func TestLoadConfig_InvalidVPC(t *testing.T) {
+	expectInvalid(t, map[string]struct {
 		change map[string]string
 		words  []string
 	}{
-		"no_network":          {map[string]string{"fakeart:vpc": `{"subnetwork":"apps"}`}, []string{"fakeart:vpc.network"}},
-		"no_subnetwork":       {map[string]string{"fakeart:vpc": `{"network":"main"}`}, []string{"fakeart:vpc.subnetwork"}},
-		"subnetwork_far_away": {map[string]string{"fakeart:vpc": `{"network":"main","subnetwork":"projects/p/regions/us-east1/subnetworks/apps"}`}, []string{"fakeart:vpc.subnetwork", "us-east1", "europe-west4"}},
-		"egress":              {map[string]string{"fakeart:vpc": `{"network":"main","subnetwork":"apps","egress":"ALL"}`}, []string{"fakeart:vpc.egress", "all-traffic"}},
-		"tag":                 {map[string]string{"fakeart:vpc": `{"network":"main","subnetwork":"apps","tags":["Fakeart"]}`}, []string{"fakeart:vpc.tags", "Fakeart"}},
-		"tag_twice":           {map[string]string{"fakeart:vpc": `{"network":"main","subnetwork":"apps","tags":["a","a"]}`}, []string{"fakeart:vpc.tags", "twice"}},
-		"no_object":           {map[string]string{"fakeart:vpc": `main`}, []string{"fakeart:vpc", "network (string)", "tags (a list"}},
+		"network_missing":            {map[string]string{"fakeart:vpc": `{"subnetwork":"apps"}`}, []string{"fakeart:vpc.network"}},
+		"subnetwork_missing":         {map[string]string{"fakeart:vpc": `{"network":"main"}`}, []string{"fakeart:vpc.subnetwork"}},
+		"subnetwork_in_other_region": {map[string]string{"fakeart:vpc": `{"network":"main","subnetwork":"projects/p/regions/us-east1/subnetworks/apps"}`}, []string{"fakeart:vpc.subnetwork", "us-east1", "europe-west4"}},
+		"egress_unknown":             {map[string]string{"fakeart:vpc": `{"network":"main","subnetwork":"apps","egress":"ALL"}`}, []string{"fakeart:vpc.egress", "all-traffic"}},
+		"tag_invalid":                {map[string]string{"fakeart:vpc": `{"network":"main","subnetwork":"apps","tags":["Fakeart"]}`}, []string{"fakeart:vpc.tags", "Fakeart"}},
+		"tag_twice":                  {map[string]string{"fakeart:vpc": `{"network":"main","subnetwork":"apps","tags":["a","a"]}`}, []string{"fakeart:vpc.tags", "twice"}},
+		"not_an_object":              {map[string]string{"fakeart:vpc": `main`}, []string{"fakeart:vpc", "network (string)", "tags (a list"}},
 	})
 }
 
-func TestEverythingHasTheKey(t *testing.T) {
+func TestKMSKey(t *testing.T) {
 	resources := mustUp(t, "prod", nil)
 	for _, r := range []struct{ kind, name, path string }{
 		{serviceKind, "service", "template.encryptionKey"},
@@ -291,19 +291,19 @@ func TestEverythingHasTheKey(t *testing.T) {
 		"service-" + projectNumber + "@gcp-sa-workflows", "service-" + projectNumber + "@gs-project-accounts", "service-" + projectNumber + "@gcp-sa-pubsub", "bq-" + projectNumber + "@bigquery-encryption",
 	} {
 		if !users["serviceAccount:"+account+".iam.gserviceaccount.com"] {
-			t.Errorf("%s may not use the key", account)
+			t.Errorf("%s has no grant on the key", account)
 		}
 	}
 	for _, r := range mustUp(t, "prod", map[string]string{"fakeart:kmsKey": ""}) {
 		r.strings(func(key, text string) {
 			if strings.Contains(text, "cryptoKey") {
-				t.Errorf("without a key, %s %s has %s %q", r.kind, r.name, key, text)
+				t.Errorf("without a key, %s %s: %s = %q", r.kind, r.name, key, text)
 			}
 		})
 	}
 }
 
-// balanced is the configuration of a public service behind a load balancer.
+// balanced returns the configuration of a public service behind a load balancer.
 func balanced(change map[string]string) map[string]string {
 	c := map[string]string{
 		"fakeart:public": "true", "fakeart:domain": "fakeart.example.org", "fakeart:ingress": "internal-and-cloud-load-balancing", "fakeart:loadBalancer": "{}",
@@ -314,7 +314,7 @@ func balanced(change map[string]string) map[string]string {
 
 const someClient = "123456789012-abc.apps.googleusercontent.com"
 
-// proxied is the configuration of a service behind Identity-Aware Proxy.
+// proxied returns the configuration of a service behind Identity-Aware Proxy.
 func proxied() map[string]string {
 	return balanced(map[string]string{
 		"fakeart:public": "false", "fakeart:iapClientSecret": "hush",
@@ -349,33 +349,33 @@ func TestLoadBalancer(t *testing.T) {
 	expect(t, find(t, resources, "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig", "ready"), map[string]any{"monitoredResource.labels.host": "fakeart.example.org"})
 	for _, r := range resources {
 		if r.kind == "gcp:cloudrun/domainMapping:DomainMapping" || r.name == "iap.googleapis.com" || strings.HasPrefix(r.kind, "gcp:iap/") {
-			t.Errorf("%s %s is made as well", r.kind, r.name)
+			t.Errorf("unexpected resource %s %s", r.kind, r.name)
 		}
 	}
 	for _, r := range mustUp(t, "prod", nil) {
 		if strings.HasPrefix(r.kind, "gcp:compute/") {
-			t.Errorf("without the key, %s %s is made", r.kind, r.name)
+			t.Errorf("without loadBalancer: unexpected resource %s %s", r.kind, r.name)
 		}
 	}
 }
 
-// A domain that is mapped to the service works inside the project's networks.
-func TestDomainOfAnInternalService(t *testing.T) {
+// A mapped domain also works for a service that only accepts internal requests.
+func TestDomain_InternalIngress(t *testing.T) {
 	find(t, mustUp(t, "dev", map[string]string{"fakeart:domain": "fakeart.example.org", "fakeart:ingress": "internal"}), "gcp:cloudrun/domainMapping:DomainMapping", "service")
 }
 
-// A certificate can't be changed, and a name is used once at a time.
-func TestAnotherDomainHasAnotherCertificate(t *testing.T) {
+// A certificate can't be changed, so another domain needs a certificate with another name.
+func TestLoadBalancer_CertificateNamePerDomain(t *testing.T) {
 	names := map[any]bool{}
 	for _, domain := range []string{"a.example.org", "b.example.org"} {
 		resources := mustUp(t, "dev", balanced(map[string]string{"fakeart:domain": domain}))
 		certificate := find(t, resources, "gcp:compute/managedSslCertificate:ManagedSslCertificate", "load-balancer")
 		if names[certificate.value("name")] = true; !certificate.createsFirst {
-			t.Error("the certificate is deleted while the proxy uses it")
+			t.Error("DeleteBeforeReplace isn't false: the certificate would be deleted while the proxy uses it")
 		}
 	}
 	if len(names) != 2 {
-		t.Errorf("certificates are %v", names)
+		t.Errorf("certificate names %v, want 2", names)
 	}
 }
 
@@ -392,18 +392,18 @@ func TestCloudArmorRules(t *testing.T) {
 	for i, rule := range rules {
 		priority := rule["priority"].(float64)
 		if priority <= last {
-			t.Errorf("rule %d has the priority %v after %v", i, priority, last)
+			t.Errorf("rule %d: priority %v after %v", i, priority, last)
 		}
 		last = priority
 		switch action := rule["action"]; {
 		case i == len(rules)-1:
 			if priority != defaultPriority || action != "allow" {
-				t.Errorf("the last rule is %v", rule)
+				t.Errorf("last rule = %v", rule)
 			}
-		case i == len(rules)-2: // a request within the limit is allowed: rules after it see none
+		case i == len(rules)-2: // requests within the limit are allowed, so no rule may follow
 			limit := made{inputs: rule}
 			if action != "throttle" || rule["preview"] != false || limit.value("rateLimitOptions.enforceOnKey") != "IP" || limit.value("rateLimitOptions.rateLimitThreshold.count") != 600.0 {
-				t.Errorf("the limit is %v", rule)
+				t.Errorf("rate limit = %v", rule)
 			}
 		default:
 			if action != "deny(403)" || rule["preview"] != true {
@@ -412,30 +412,29 @@ func TestCloudArmorRules(t *testing.T) {
 		}
 	}
 	if len(rules) != 6 {
-		t.Errorf("%d rules", len(rules))
+		t.Errorf("%d rules, want 6", len(rules))
 	}
 	rules = policy(`{"rateLimit":0,"waf":["xss"],"wafEnforce":true}`)
 	if len(rules) != 2 || rules[0]["preview"] != false || rules[0]["priority"] != 1010.0 {
-		t.Errorf("rules are %v", rules)
+		t.Errorf("rules = %v", rules)
 	}
 	if rules = policy(`{"rateLimit":0,"waf":[]}`); len(rules) != 1 {
-		t.Errorf("without any, rules are %v", rules)
+		t.Errorf("with an empty waf and no limit: rules = %v, want 1", rules)
 	}
 }
 
-// Resources that are registered by the name of their type need the version that the
-// others get from the SDK.
+// Resources that are registered by type token must have the provider version of the SDK.
 func TestProviderVersion(t *testing.T) {
 	modules, err := os.ReadFile("../go.mod")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := "github.com/pulumi/pulumi-gcp/sdk/v7 v" + providerVersion + "\n"; !strings.Contains(string(modules), want) {
-		t.Errorf("go.mod doesn't have %s", want)
+		t.Errorf("go.mod doesn't contain %s", want)
 	}
 }
 
-// The preconfigured rules see the paths that don't take images.
+// Only the paths that accept image files are exempt from the preconfigured rules.
 func TestImagePaths(t *testing.T) {
 	pattern := regexp.MustCompile(imagePaths)
 	for path, want := range map[string]bool{
@@ -443,7 +442,7 @@ func TestImagePaths(t *testing.T) {
 		"/feedback": false, "/models/current": false, "/": false, "/predict/../log": false, "/predictions": false,
 	} {
 		if pattern.MatchString(path) != want {
-			t.Errorf("%s: %t", path, !want)
+			t.Errorf("match of %s = %t, want %t", path, !want, want)
 		}
 	}
 }
@@ -453,11 +452,11 @@ func TestIdentityAwareProxy(t *testing.T) {
 	backend := find(t, resources, "gcp:compute/backendService:BackendService", "load-balancer")
 	expect(t, backend, map[string]any{"iap.oauth2ClientId": someClient, "iap.oauth2ClientSecret": "hush"})
 	if !backend.secrets {
-		t.Error("the client's secret is in the state in plain text")
+		t.Error("the client secret isn't marked as secret")
 	}
 	agent := "serviceAccount:service-" + projectNumber + "@gcp-sa-iap.iam.gserviceaccount.com"
 	if members := slices.Collect(maps.Values(invokers(resources))); !slices.Equal(members, []string{agent}) {
-		t.Errorf("invokers are %v", members)
+		t.Errorf("invokers = %v, want %s", members, agent)
 	}
 	accessors := 0
 	for _, r := range resources {
@@ -466,36 +465,36 @@ func TestIdentityAwareProxy(t *testing.T) {
 			expect(t, r, map[string]any{"member": "domain:example.org", "role": "roles/iap.httpsResourceAccessor", "webBackendService": "fakeart-dev-lb"})
 		}
 		if r.kind == "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig" {
-			t.Error("a check from outside that the proxy rejects")
+			t.Error("unexpected uptime check, which the proxy would reject")
 		}
 	}
 	if accessors != 1 {
-		t.Errorf("%d members may pass", accessors)
+		t.Errorf("%d grants of roles/iap.httpsResourceAccessor, want 1", accessors)
 	}
 	find(t, resources, "gcp:projects/service:Service", "iap.googleapis.com")
 }
 
-func TestWrongLoadBalancer(t *testing.T) {
-	refusals(t, map[string]struct {
+func TestLoadConfig_InvalidLoadBalancer(t *testing.T) {
+	expectInvalid(t, map[string]struct {
 		change map[string]string
 		words  []string
 	}{
-		"no_domain":             {balanced(map[string]string{"fakeart:domain": ""}), []string{"fakeart:loadBalancer", "fakeart:domain"}},
-		"domain_too_long":       {balanced(map[string]string{"fakeart:domain": strings.Repeat("a.", 31) + "org"}), []string{"fakeart:domain", "64"}},
-		"open_ingress":          {balanced(map[string]string{"fakeart:ingress": "all"}), []string{"fakeart:ingress", "internal-and-cloud-load-balancing"}},
-		"internal_ingress":      {balanced(map[string]string{"fakeart:ingress": "internal"}), []string{"fakeart:ingress", "internal-and-cloud-load-balancing"}},
-		"rate_negative":         {balanced(map[string]string{"fakeart:loadBalancer": `{"rateLimit":-1}`}), []string{"fakeart:loadBalancer.rateLimit", "1000000"}},
-		"rate_too_high":         {balanced(map[string]string{"fakeart:loadBalancer": `{"rateLimit":1000001}`}), []string{"fakeart:loadBalancer.rateLimit"}},
-		"rule_unknown":          {balanced(map[string]string{"fakeart:loadBalancer": `{"waf":["sql"]}`}), []string{"fakeart:loadBalancer.waf", `"sql"`, "sqli"}},
-		"rule_twice":            {balanced(map[string]string{"fakeart:loadBalancer": `{"waf":["xss","xss"]}`}), []string{"fakeart:loadBalancer.waf", "twice"}},
-		"member_unknown":        {balanced(map[string]string{"fakeart:loadBalancer": `{"rate":1}`}), []string{"fakeart:loadBalancer", "rateLimit (integer)"}},
-		"proxy_without_secret":  {balanced(map[string]string{"fakeart:public": "", "fakeart:loadBalancer": `{"iapClientId":"` + someClient + `"}`}), []string{"fakeart:loadBalancer.iapClientId", "fakeart:iapClientSecret"}},
-		"proxy_without_client":  {balanced(map[string]string{"fakeart:iapClientSecret": "hush"}), []string{"fakeart:iapClientSecret", "iapClientId"}},
-		"secret_alone":          {map[string]string{"fakeart:iapClientSecret": "hush"}, []string{"fakeart:iapClientSecret", "iapClientId"}},
-		"members_without_proxy": {balanced(map[string]string{"fakeart:loadBalancer": `{"iapMembers":["user:a@b.org"]}`}), []string{"fakeart:loadBalancer.iapMembers", "iapClientId"}},
-		"client_no_id":          {balanced(map[string]string{"fakeart:public": "", "fakeart:iapClientSecret": "x", "fakeart:loadBalancer": `{"iapClientId":"fakeart"}`}), []string{"fakeart:loadBalancer.iapClientId", `"fakeart"`}},
-		"public_proxy":          {merged(proxied(), map[string]string{"fakeart:public": "true"}), []string{"fakeart:public", "iapMembers"}},
-		"proxy_for_everybody":   {merged(proxied(), map[string]string{"fakeart:loadBalancer": `{"iapClientId":"` + someClient + `","iapMembers":["allUsers"]}`}), []string{"fakeart:loadBalancer.iapMembers", "everybody"}},
+		"domain_missing":                   {balanced(map[string]string{"fakeart:domain": ""}), []string{"fakeart:loadBalancer", "fakeart:domain"}},
+		"domain_too_long":                  {balanced(map[string]string{"fakeart:domain": strings.Repeat("a.", 31) + "org"}), []string{"fakeart:domain", "64"}},
+		"open_ingress":                     {balanced(map[string]string{"fakeart:ingress": "all"}), []string{"fakeart:ingress", "internal-and-cloud-load-balancing"}},
+		"internal_ingress":                 {balanced(map[string]string{"fakeart:ingress": "internal"}), []string{"fakeart:ingress", "internal-and-cloud-load-balancing"}},
+		"rate_limit_negative":              {balanced(map[string]string{"fakeart:loadBalancer": `{"rateLimit":-1}`}), []string{"fakeart:loadBalancer.rateLimit", "1000000"}},
+		"rate_limit_too_high":              {balanced(map[string]string{"fakeart:loadBalancer": `{"rateLimit":1000001}`}), []string{"fakeart:loadBalancer.rateLimit"}},
+		"waf_rule_unknown":                 {balanced(map[string]string{"fakeart:loadBalancer": `{"waf":["sql"]}`}), []string{"fakeart:loadBalancer.waf", `"sql"`, "sqli"}},
+		"waf_rule_twice":                   {balanced(map[string]string{"fakeart:loadBalancer": `{"waf":["xss","xss"]}`}), []string{"fakeart:loadBalancer.waf", "twice"}},
+		"field_unknown":                    {balanced(map[string]string{"fakeart:loadBalancer": `{"rate":1}`}), []string{"fakeart:loadBalancer", "rateLimit (integer)"}},
+		"iap_without_secret":               {balanced(map[string]string{"fakeart:public": "", "fakeart:loadBalancer": `{"iapClientId":"` + someClient + `"}`}), []string{"fakeart:loadBalancer.iapClientId", "fakeart:iapClientSecret"}},
+		"iap_secret_without_client":        {balanced(map[string]string{"fakeart:iapClientSecret": "hush"}), []string{"fakeart:iapClientSecret", "iapClientId"}},
+		"iap_secret_without_load_balancer": {map[string]string{"fakeart:iapClientSecret": "hush"}, []string{"fakeart:iapClientSecret", "iapClientId"}},
+		"iap_members_without_client":       {balanced(map[string]string{"fakeart:loadBalancer": `{"iapMembers":["user:a@b.org"]}`}), []string{"fakeart:loadBalancer.iapMembers", "iapClientId"}},
+		"iap_client_id_invalid":            {balanced(map[string]string{"fakeart:public": "", "fakeart:iapClientSecret": "x", "fakeart:loadBalancer": `{"iapClientId":"fakeart"}`}), []string{"fakeart:loadBalancer.iapClientId", `"fakeart"`}},
+		"iap_with_public_service":          {merged(proxied(), map[string]string{"fakeart:public": "true"}), []string{"fakeart:public", "iapMembers"}},
+		"iap_member_all_users":             {merged(proxied(), map[string]string{"fakeart:loadBalancer": `{"iapClientId":"` + someClient + `","iapMembers":["allUsers"]}`}), []string{"fakeart:loadBalancer.iapMembers", "everyone"}},
 	})
 }
 
@@ -504,8 +503,8 @@ func merged(into, change map[string]string) map[string]string {
 	return into
 }
 
-// The policies hold for what only some stacks have.
-func TestEveryOptionKeepsToThePolicies(t *testing.T) {
+// The resources of optional features must also satisfy the policies.
+func TestPolicies_OptionalFeatures(t *testing.T) {
 	for _, option := range []struct {
 		public bool
 		change map[string]string

@@ -8,10 +8,9 @@ import (
 	"testing"
 )
 
-// policies are what holds for every resource of every stack. Each reports what is
-// wrong with one.
+// policies are rules for every resource of every stack. Each returns a violation, or "".
 var policies = map[string]func(r made, protect, public bool) string{
-	"no basic role": func(r made, _, _ bool) (wrong string) {
+	"no_basic_role": func(r made, _, _ bool) (wrong string) {
 		r.strings(func(key, text string) {
 			if key == "role" && slices.Contains([]string{"roles/owner", "roles/editor", "roles/viewer"}, text) {
 				wrong = text
@@ -19,25 +18,25 @@ var policies = map[string]func(r made, protect, public bool) string{
 		})
 		return wrong
 	},
-	"no key of a service account": func(r made, _, _ bool) string {
+	"no_service_account_key": func(r made, _, _ bool) string {
 		if strings.HasPrefix(r.kind, "gcp:serviceaccount/key:") {
 			return r.kind
 		}
 		return ""
 	},
-	"grants add, and take nothing away": func(r made, _, _ bool) string {
+	"additive_grants_only": func(r made, _, _ bool) string {
 		if regexp.MustCompile(`(?i)iam(binding|policy):`).MatchString(r.kind) {
 			return r.kind
 		}
 		return ""
 	},
-	"no public bucket": func(r made, _, _ bool) string {
+	"no_public_bucket": func(r made, _, _ bool) string {
 		if r.kind == "gcp:storage/bucket:Bucket" && (r.value("publicAccessPrevention") != "enforced" || r.value("uniformBucketLevelAccess") != true) {
-			return "its access is not closed"
+			return "public access isn't prevented"
 		}
 		return ""
 	},
-	"everybody is only let into the service, and only a public one": func(r made, _, public bool) (wrong string) {
+	"all_users_only_on_public_service": func(r made, _, public bool) (wrong string) {
 		r.strings(func(_, text string) {
 			let := public && text == "allUsers" && r.kind == "gcp:cloudrunv2/serviceIamMember:ServiceIamMember" && r.value("role") == "roles/run.invoker"
 			if (text == "allUsers" || text == "allAuthenticatedUsers") && !let {
@@ -49,7 +48,7 @@ var policies = map[string]func(r made, protect, public bool) string{
 	"labels": func(r made, _, _ bool) string {
 		key, known := labelled[r.kind]
 		if !known {
-			return "nobody has said whether a " + r.kind + " has labels: add it to the table of them"
+			return "unknown resource type " + r.kind + ": add it to the map labelled"
 		}
 		if key == "" {
 			return ""
@@ -57,18 +56,18 @@ var policies = map[string]func(r made, protect, public bool) string{
 		labels, _ := r.value(key).(map[string]any)
 		for _, name := range []string{"app", "stack", "component"} {
 			if labels[name] == nil {
-				return "has no label " + name
+				return "label " + name + " is missing"
 			}
 		}
 		return ""
 	},
-	"what holds data is protected": func(r made, protect, _ bool) string {
+	"stateful_resources_protected": func(r made, protect, _ bool) string {
 		if protect && slices.Contains(stateful, r.kind) && !r.protect {
-			return "can be deleted"
+			return "not protected"
 		}
 		return ""
 	},
-	"images by digest": func(r made, protect, _ bool) (wrong string) {
+	"images_by_digest": func(r made, protect, _ bool) (wrong string) {
 		r.strings(func(key, text string) {
 			if protect && key == "image" && !digestPattern.MatchString(text) {
 				wrong = text
@@ -76,7 +75,7 @@ var policies = map[string]func(r made, protect, public bool) string{
 		})
 		return wrong
 	},
-	"no secret in the plain environment": func(r made, _, _ bool) string {
+	"no_secret_in_environment": func(r made, _, _ bool) string {
 		containers, _ := r.value("template.containers").([]any)
 		if inner, ok := r.value("template.template.containers").([]any); ok {
 			containers = inner
@@ -91,40 +90,40 @@ var policies = map[string]func(r made, protect, public bool) string{
 				}
 			}
 			if r.secrets {
-				return "a value is secret"
+				return "an input is secret"
 			}
 		}
 		return ""
 	},
-	"alerts have a runbook and go to somebody": func(r made, _, _ bool) string {
+	"alerts_have_runbook_and_channel": func(r made, _, _ bool) string {
 		if r.kind != "gcp:monitoring/alertPolicy:AlertPolicy" {
 			return ""
 		}
 		if content, _ := r.value("documentation.content").(string); !regexp.MustCompile(`https://\S+/[a-z-]+\.md`).MatchString(content) {
-			return "no runbook"
+			return "no runbook link"
 		}
 		if channels, _ := r.value("notificationChannels").([]any); len(channels) == 0 {
 			return "no channel"
 		}
 		return ""
 	},
-	"what all stacks of a project share stays": func(r made, _, _ bool) string {
+	"shared_grants_retained": func(r made, _, _ bool) string {
 		member, _ := r.value("member").(string)
 		shared := strings.HasPrefix(r.kind, "gcp:projects/iAM") || strings.HasPrefix(r.kind, "gcp:kms/")
 		if shared && regexp.MustCompile(`@(gs-project-accounts|bigquery-encryption|serverless-robot-prod|gcp-sa-\w+)\.`).MatchString(member) && !r.retained {
-			return member + " would lose its grant with this stack"
+			return "the grant of " + member + " would be removed with this stack"
 		}
 		return ""
 	},
-	"within a component": func(r made, _, _ bool) string {
+	"inside_a_component": func(r made, _, _ bool) string {
 		if !strings.Contains(r.parent, "::fakeart:infra:") {
-			return "its parent is " + r.parent
+			return "parent = " + r.parent
 		}
 		return ""
 	},
 }
 
-// labelled tells under which key a kind of resource has its labels; "" for none.
+// labelled maps a resource type to the property that holds its labels, or "" if it has none.
 var labelled = map[string]string{
 	"gcp:artifactregistry/repository:Repository":                        "labels",
 	"gcp:artifactregistry/repositoryIamMember:RepositoryIamMember":      "",
@@ -178,17 +177,17 @@ var labelled = map[string]string{
 	"gcp:workflows/workflow:Workflow":                                   "labels",
 }
 
-// stateful are the kinds that hold data, or that other systems refer to.
+// stateful are the resource types that hold data or that other systems refer to.
 var stateful = []string{
 	"gcp:artifactregistry/repository:Repository", "gcp:bigquery/dataset:Dataset", "gcp:cloudrunv2/service:Service",
 	"gcp:secretmanager/secret:Secret", "gcp:serviceaccount/account:Account", "gcp:storage/bucket:Bucket",
 }
 
-func TestEveryResourceKeepsToThePolicies(t *testing.T) {
+func TestPolicies(t *testing.T) {
 	for _, stack := range []string{"dev", "prod"} {
 		resources := mustUp(t, stack, nil)
 		if len(resources) < 60 {
-			t.Errorf("%s is %d resources, too few for the whole system", stack, len(resources))
+			t.Errorf("%s: %d resources, want at least 60", stack, len(resources))
 		}
 		for _, r := range resources {
 			for name, policy := range policies {
@@ -200,50 +199,50 @@ func TestEveryResourceKeepsToThePolicies(t *testing.T) {
 	}
 }
 
-// A policy that finds nothing wrong with anything would hold nothing.
-func TestThePoliciesFindWhatTheyLookFor(t *testing.T) {
+// Each policy must detect a violation.
+func TestPolicies_DetectViolations(t *testing.T) {
 	container := func(env ...any) map[string]any {
 		return map[string]any{"template": map[string]any{"containers": []any{map[string]any{"image": "x/y:latest", "envs": env}}}}
 	}
 	for name, r := range map[string]made{
-		"no basic role":                     {inputs: map[string]any{"role": "roles/editor"}},
-		"no key of a service account":       {kind: "gcp:serviceaccount/key:Key"},
-		"grants add, and take nothing away": {kind: "gcp:projects/iAMBinding:IAMBinding"},
-		"no public bucket":                  {kind: "gcp:storage/bucket:Bucket", inputs: map[string]any{"uniformBucketLevelAccess": true}},
-		"everybody is only let into the service, and only a public one": {kind: "gcp:storage/bucketIAMMember:BucketIAMMember", inputs: map[string]any{"member": "allUsers"}},
-		"labels":                                   {kind: "gcp:storage/bucket:Bucket"},
-		"what holds data is protected":             {kind: "gcp:storage/bucket:Bucket"},
-		"images by digest":                         {inputs: container()},
-		"no secret in the plain environment":       {inputs: container(map[string]any{"name": "FAKEART_ADMIN_TOKEN", "value": "x"})},
-		"alerts have a runbook and go to somebody": {kind: "gcp:monitoring/alertPolicy:AlertPolicy"},
-		"what all stacks of a project share stays": {kind: "gcp:projects/iAMMember:IAMMember", inputs: map[string]any{"member": "serviceAccount:service-1@gs-project-accounts.iam.gserviceaccount.com"}},
-		"within a component":                       {parent: "urn:pulumi:dev::fakeart::pulumi:pulumi:Stack::fakeart-dev"},
+		"no_basic_role":                    {inputs: map[string]any{"role": "roles/editor"}},
+		"no_service_account_key":           {kind: "gcp:serviceaccount/key:Key"},
+		"additive_grants_only":             {kind: "gcp:projects/iAMBinding:IAMBinding"},
+		"no_public_bucket":                 {kind: "gcp:storage/bucket:Bucket", inputs: map[string]any{"uniformBucketLevelAccess": true}},
+		"all_users_only_on_public_service": {kind: "gcp:storage/bucketIAMMember:BucketIAMMember", inputs: map[string]any{"member": "allUsers"}},
+		"labels":                           {kind: "gcp:storage/bucket:Bucket"},
+		"stateful_resources_protected":     {kind: "gcp:storage/bucket:Bucket"},
+		"images_by_digest":                 {inputs: container()},
+		"no_secret_in_environment":         {inputs: container(map[string]any{"name": "FAKEART_ADMIN_TOKEN", "value": "x"})},
+		"alerts_have_runbook_and_channel":  {kind: "gcp:monitoring/alertPolicy:AlertPolicy"},
+		"shared_grants_retained":           {kind: "gcp:projects/iAMMember:IAMMember", inputs: map[string]any{"member": "serviceAccount:service-1@gs-project-accounts.iam.gserviceaccount.com"}},
+		"inside_a_component":               {parent: "urn:pulumi:dev::fakeart::pulumi:pulumi:Stack::fakeart-dev"},
 	} {
 		if r.inputs == nil {
 			r.inputs = map[string]any{}
 		}
 		if policies[name] == nil || policies[name](r, true, true) == "" {
-			t.Errorf("%s: finds nothing wrong with %+v", name, r)
+			t.Errorf("%s: no violation found in %+v", name, r)
 		}
 	}
 	if len(policies) != 12 {
-		t.Errorf("%d policies, but 12 are tried here", len(policies))
+		t.Errorf("%d policies, but this test covers 12", len(policies))
 	}
 }
 
-func TestNamesCarryTheStack(t *testing.T) {
+func TestNames_ContainStack(t *testing.T) {
 	for _, r := range mustUp(t, "dev", nil) {
 		for _, key := range []string{"name", "accountId", "secretId", "repositoryId", "datasetId", "workloadIdentityPoolId"} {
 			text, ok := r.inputs[key].(string)
 			own := strings.HasPrefix(r.kind, "gcp:") && !regexp.MustCompile(`(?i)(iam|domainMapping|:Table$|IamMember)`).MatchString(r.kind)
 			if ok && own && key != "name" && !strings.Contains(text, "fakeart-dev") && !strings.Contains(text, "fakeart_dev") {
-				t.Errorf("%s %s: its %s is %q", r.kind, r.name, key, text)
+				t.Errorf("%s %s: %s = %q", r.kind, r.name, key, text)
 			}
 		}
 	}
 }
 
-func TestAPreviewWithNothingKnownYetGoesThrough(t *testing.T) {
+func TestDeploy_PreviewWithUnknownOutputs(t *testing.T) {
 	for _, stack := range []string{"dev", "prod"} {
 		if _, err := run(stack, stackConfig(stack, nil), true); err != nil {
 			t.Errorf("%s: %v", stack, err)

@@ -13,61 +13,61 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// The tables' schemas, in the form of BigQuery's API. The server's tests hold them against
-// what the server writes.
+// Schema files of the tables, in the format of BigQuery's API. The server's tests compare them
+// with the records that the server writes.
 const (
 	predictionSchema = "../server/predlog/bigquery-schema.json"
 	feedbackSchema   = "../server/predlog/bigquery-feedback-schema.json"
 )
 
-// PredictionLog takes the records that the server publishes into a table, and what users say
-// of them into another. No code runs in between: subscriptions of Pub/Sub's write them.
+// PredictionLog writes the prediction records and the feedback that the server publishes to two
+// BigQuery tables. No code runs in between: Pub/Sub's BigQuery subscriptions write the rows.
 type PredictionLog struct {
 	pulumi.ResourceState
 
-	// Topic is what the server publishes predictions to, FeedbackTopic what it publishes
-	// feedback to.
+	// Topic and FeedbackTopic are the topics to which the server publishes predictions and feedback.
 	Topic, FeedbackTopic *pubsub.Topic
 	// Dataset holds the tables predictions and feedback, and the views daily, drift and
 	// judged. It is nil if the stack uses an existing one.
 	Dataset *bigquery.Dataset
 	// DatasetID is the dataset's name.
 	DatasetID pulumi.StringOutput
-	// Table has a row for each record; one that was delivered twice has two, with one id.
+	// Table has a row per prediction record. A record that was delivered twice has two rows with the
+	// same id.
 	Table *bigquery.Table
-	// Feedback has a row for each feedback; of one prediction the latest counts.
+	// Feedback has a row per feedback. The latest feedback on a prediction counts.
 	Feedback *bigquery.Table
 	// Drift is the view that compares each day with the four weeks before it.
 	Drift *bigquery.Table
-	// DeadLetters and FeedbackDeadLetters keep what the tables did not take.
+	// DeadLetters and FeedbackDeadLetters keep messages that couldn't be written to the tables.
 	DeadLetters, FeedbackDeadLetters *pubsub.Subscription
 }
 
-// PredictionLogArgs says who writes, and how long records stay.
+// PredictionLogArgs are the arguments of NewPredictionLog.
 type PredictionLogArgs struct {
 	Stack *Stack
-	// Days is after how many a record is deleted; 0 keeps them.
+	// Days is the number of days after which records are deleted. 0 keeps them forever.
 	Days int
-	// KMSKey encrypts topics and tables; empty for Google's own key.
+	// KMSKey encrypts topics and tables. If empty, Google manages the key.
 	KMSKey string
-	// Existing is the name of a dataset to put the tables in, instead of a new one; may be empty.
+	// Existing is the name of a dataset to use instead of creating one. It may be empty.
 	Existing string
-	// Writer is the e-mail address of the server's service account.
+	// Writer is the email address of the server's service account.
 	Writer pulumi.StringInput
 }
 
-// datasetID returns the name of the dataset that the stack makes, which can't have dashes.
+// datasetID returns the name of the dataset that the stack creates. BigQuery doesn't allow dashes.
 func datasetID(stack *Stack) string { return strings.ReplaceAll(stack.Prefix, "-", "_") }
 
 // checkDataset returns an error if the stack's dataset exists in another region or with another
-// key. Both are fixed when a table is created: Pulumi would make a second table of the same name
-// first, which fails after other resources have changed already. Whoever may not see the dataset
-// may not change it either, and isn't checked.
+// key. Neither can change after a table is created: Pulumi would first create a second table of
+// the same name, which fails after other resources have already changed. An account without
+// permission to see the dataset may not change it either, so that the check is skipped.
 func checkDataset(ctx *pulumi.Context, stack *Stack, key string) error {
 	id := datasetID(stack)
 	found, err := bigquery.LookupDataset(ctx, &bigquery.LookupDatasetArgs{Project: &stack.Project, DatasetId: id})
 	if err != nil {
-		return nil // it doesn't exist yet, or can't be seen
+		return nil // it doesn't exist yet, or isn't visible
 	}
 	if !strings.EqualFold(found.Location, stack.Region) {
 		return fmt.Errorf("gcp:region: %s: the dataset %s exists in %s, and data can't be moved\nhint: set gcp:region back, or create another stack", stack.Region, id, found.Location)
@@ -79,7 +79,7 @@ func checkDataset(ctx *pulumi.Context, stack *Stack, key string) error {
 	return nil
 }
 
-// keyOf returns the key that a dataset's new tables are encrypted with, or "" for Google's own.
+// keyOf returns the default key for new tables of a dataset, or "" if Google manages it.
 func keyOf(dataset *bigquery.LookupDatasetResult) string {
 	if encryption := dataset.DefaultEncryptionConfigurations; len(encryption) > 0 {
 		return encryption[0].KmsKeyName
@@ -87,10 +87,10 @@ func keyOf(dataset *bigquery.LookupDatasetResult) string {
 	return ""
 }
 
-// keyText is a key as messages name it.
+// keyText returns the text for a key in messages.
 func keyText(key string) string { return cmp.Or(key, "Google's own key") }
 
-// NewPredictionLog makes the topic, the table, and what leads from one to the other.
+// NewPredictionLog creates the topics, tables, views and the subscriptions that write to the tables.
 func NewPredictionLog(ctx *pulumi.Context, name string, args *PredictionLogArgs, opts ...pulumi.ResourceOption) (*PredictionLog, error) {
 	l := &PredictionLog{}
 	if err := register(ctx, "PredictionLog", name, l, opts...); err != nil {
@@ -115,9 +115,10 @@ func NewPredictionLog(ctx *pulumi.Context, name string, args *PredictionLogArgs,
 	})
 }
 
-// key lets Pub/Sub and BigQuery use the key: it is they that encrypt, not who writes.
+// key grants the use of the key to the service agents of Pub/Sub and BigQuery, which encrypt the
+// data.
 func (l *PredictionLog) key(ctx *pulumi.Context, name string, args *PredictionLogArgs) (granted []pulumi.Resource, err error) {
-	// Pub/Sub's account does not exist in a new project until somebody asks for it.
+	// Pub/Sub's service agent doesn't exist in a new project until it is requested.
 	agent, err := projects.NewServiceIdentity(ctx, name+"-pubsub", &projects.ServiceIdentityArgs{
 		Project: pulumi.String(args.Stack.Project), Service: pulumi.String("pubsub.googleapis.com"),
 	}, args.Stack.In(l))
@@ -146,21 +147,21 @@ func (l *PredictionLog) key(ctx *pulumi.Context, name string, args *PredictionLo
 	return granted, nil
 }
 
-// pubsubAgent is Pub/Sub's own account in the project: who moves messages on.
+// pubsubAgent returns the IAM member of Pub/Sub's service agent, which delivers the messages.
 func pubsubAgent(stack *Stack) string {
 	return "serviceAccount:service-" + stack.Number + "@gcp-sa-pubsub.iam.gserviceaccount.com"
 }
 
-// tables makes the dataset, the tables and the views.
+// tables creates the dataset, the tables and the views.
 func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *PredictionLogArgs, after []pulumi.Resource) (err error) {
 	stack := args.Stack
 	if err := l.dataset(ctx, name, args, after); err != nil {
 		return err
 	}
-	if l.Table, err = l.table(ctx, name, "predictions", predictionSchema, "What was asked and answered; the columns say what they are", []string{"model", "label"}, args, after); err != nil {
+	if l.Table, err = l.table(ctx, name, "predictions", predictionSchema, "One row per prediction; a record that was delivered twice has two rows with the same id", []string{"model", "label"}, args, after); err != nil {
 		return err
 	}
-	if l.Feedback, err = l.table(ctx, name+"-feedback", "feedback", feedbackSchema, "What users said of predictions; of one the latest counts", []string{"id"}, args, after); err != nil {
+	if l.Feedback, err = l.table(ctx, name+"-feedback", "feedback", feedbackSchema, "Feedback on predictions; the latest feedback on a prediction counts", []string{"id"}, args, after); err != nil {
 		return err
 	}
 	of := func(query string, tables ...*bigquery.Table) pulumi.StringOutput {
@@ -175,15 +176,15 @@ func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *Predictio
 		name, describes string
 		query           pulumi.StringOutput
 	}{
-		{new(*bigquery.Table), "daily", "Predictions by day, label and model, each counted once", of(dailyQuery, l.Table)},
-		{&l.Drift, "drift", "Each day of the last 90, statistic by statistic, beside the four weeks before it", of(driftQuery, l.Table)},
-		{new(*bigquery.Table), "judged", "Predictions, each once, with what users last said of them", of(judgedQuery, l.Table, l.Feedback)},
+		{new(*bigquery.Table), "daily", "Number of predictions by day, label and model, without duplicates", of(dailyQuery, l.Table)},
+		{&l.Drift, "drift", "Image statistics of each of the last 90 days, compared with the four weeks before it", of(driftQuery, l.Table)},
+		{new(*bigquery.Table), "judged", "Predictions without duplicates, with the latest feedback on each", of(judgedQuery, l.Table, l.Feedback)},
 	} {
 		if *view.at, err = bigquery.NewTable(ctx, name+"-"+view.name, &bigquery.TableArgs{
 			Project: pulumi.String(stack.Project), DatasetId: l.DatasetID, TableId: pulumi.String(view.name),
 			Description: pulumi.String(view.describes), Labels: stack.Labels("prediction-log"),
 			View:               &bigquery.TableViewArgs{Query: view.query, UseLegacySql: pulumi.Bool(false)},
-			DeletionProtection: pulumi.Bool(false), // nothing is in it
+			DeletionProtection: pulumi.Bool(false), // a view holds no data
 		}, stack.In(l)); err != nil {
 			return err
 		}
@@ -200,7 +201,7 @@ func (l *PredictionLog) dataset(ctx *pulumi.Context, name string, args *Predicti
 	}
 	dataset := &bigquery.DatasetArgs{
 		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), DatasetId: pulumi.String(datasetID(stack)),
-		FriendlyName: pulumi.String(stack.Prefix), Description: pulumi.String("Fakeart's predictions, one row for each picture"),
+		FriendlyName: pulumi.String(stack.Prefix), Description: pulumi.String("Prediction log of Fakeart"),
 		Labels:                  stack.Labels("prediction-log"),
 		DeleteContentsOnDestroy: pulumi.Bool(!stack.Protect),
 	}
@@ -214,7 +215,7 @@ func (l *PredictionLog) dataset(ctx *pulumi.Context, name string, args *Predicti
 	return nil
 }
 
-// table makes a table of the schema, with a partition a day.
+// table creates a table with the schema of a file, partitioned by day.
 func (l *PredictionLog) table(ctx *pulumi.Context, name, id, schemaFile, describes string, clusterings []string, args *PredictionLogArgs, after []pulumi.Resource) (*bigquery.Table, error) {
 	schema, err := os.ReadFile(schemaFile)
 	if err != nil {
@@ -227,29 +228,29 @@ func (l *PredictionLog) table(ctx *pulumi.Context, name, id, schemaFile, describ
 		Schema:      pulumi.String(string(schema)),
 		TimePartitioning: &bigquery.TableTimePartitioningArgs{
 			Type: pulumi.String("DAY"), Field: pulumi.String("time"),
-			// 0 has to be passed as well: without a value the table keeps the expiration it has.
+			// Set even if 0: without a value, the table keeps its current expiration.
 			ExpirationMs: pulumi.Int(args.Days * day * 1000),
 		},
 		Clusterings: pulumi.ToStringArray(clusterings),
 		Labels:      stack.Labels("prediction-log"), DeletionProtection: pulumi.Bool(stack.Protect),
 	}
 	if args.KMSKey != "" {
-		// The table says it itself, too: one that only inherits the dataset's key seems to
-		// differ from what the program asks for, and would be replaced.
+		// Set on the table as well: if it only inherited the dataset's key, Pulumi would see a
+		// difference and replace it.
 		table.EncryptionConfiguration = &bigquery.TableEncryptionConfigurationArgs{KmsKeyName: pulumi.String(args.KMSKey)}
 	}
 	return bigquery.NewTable(ctx, name, table, stack.In(l, stack.Kept(), pulumi.DependsOn(after)))
 }
 
-// dailyQuery counts predictions.
+// dailyQuery counts predictions by day, label and model.
 const dailyQuery = "SELECT DATE(time) AS day, label, model, COUNT(DISTINCT id) AS predictions\n" +
 	"FROM `%s`\n" +
 	"GROUP BY day, label, model\n"
 
-// driftQuery holds each day against the 28 before it. shift is by how many standard
-// deviations of those weeks the day's average has moved: unlike a test's p-value it does
-// not grow with the number of pictures. drifted is true from half a deviation on, which
-// shows in a picture of the two distributions, if there are enough records to tell.
+// driftQuery compares each day with the 28 days before it. The column shift is the difference
+// between the averages in standard deviations of those 28 days. Unlike the p-value of a test, it
+// doesn't depend on the number of images. drifted is true from half a standard deviation on, which
+// is visible in a plot of both distributions, given 100 records of the day and 1,000 before it.
 const driftQuery = "WITH records AS (\n" +
 	"  SELECT DATE(time) AS day, model, probability, mean, std_dev, brightness, contrast, sharpness, saturation\n" +
 	"  FROM `%s`\n" +
@@ -283,23 +284,23 @@ SELECT
 FROM compared
 `
 
-// judgedQuery has each prediction once, with the latest feedback on it, or none, under the
-// names that the server's exports have, so that the trainer reads an export of either.
+// judgedQuery returns each prediction once, with the latest feedback on it, if any. The columns have
+// the names of the server's exports, so that the trainer can read an export of the view as well.
 const judgedQuery = "SELECT p.*, f.label AS feedback_label, f.comment AS feedback_comment, f.time AS feedback_time\n" +
 	"FROM (SELECT * FROM `%s` WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY id, time) = 1) AS p\n" +
 	"LEFT JOIN (SELECT * FROM `%s` WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY id ORDER BY time DESC) = 1) AS f ON f.id = p.id\n"
 
-// stream makes a topic of that name, the subscription that writes to the table, and the place
-// for what the table does not take.
+// stream creates a topic, the subscription that writes its messages to the table, and the
+// dead-letter topic and subscription for messages that can't be written.
 func (l *PredictionLog) stream(
-	ctx *pulumi.Context, name, what string, table *bigquery.Table, args *PredictionLogArgs, after []pulumi.Resource,
+	ctx *pulumi.Context, name, topicName string, table *bigquery.Table, args *PredictionLogArgs, after []pulumi.Resource,
 ) (from *pubsub.Topic, deadLetters *pubsub.Subscription, err error) {
 	stack := args.Stack
 	fail := func(err error) (*pubsub.Topic, *pubsub.Subscription, error) { return nil, nil, err }
 	topic := func(suffix, retention string) (*pubsub.Topic, error) {
 		t := &pubsub.TopicArgs{
-			Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(what + suffix)), Labels: stack.Labels("prediction-log"),
-			// Records stay in the region that the table is in.
+			Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(topicName + suffix)), Labels: stack.Labels("prediction-log"),
+			// Keep records in the region of the table.
 			MessageStoragePolicy: &pubsub.TopicMessageStoragePolicyArgs{AllowedPersistenceRegions: pulumi.ToStringArray([]string{stack.Region})},
 		}
 		if retention != "" {
@@ -313,11 +314,11 @@ func (l *PredictionLog) stream(
 	if from, err = topic("", ""); err != nil {
 		return fail(err)
 	}
-	letters, err := topic("-dead-letters", letterRetention)
+	letters, err := topic("-dead-letters", maxRetention)
 	if err != nil {
 		return fail(err)
 	}
-	if deadLetters, err = newLetterbox(ctx, name+"-dead-letters", what+"-dead-letters", "prediction-log", letters, l, stack); err != nil {
+	if deadLetters, err = newDeadLetterSubscription(ctx, name+"-dead-letters", topicName+"-dead-letters", "prediction-log", letters, l, stack); err != nil {
 		return fail(err)
 	}
 	writes, err := bigquery.NewIamMember(ctx, name+"-writes", &bigquery.IamMemberArgs{
@@ -335,24 +336,24 @@ func (l *PredictionLog) stream(
 		return fail(err)
 	}
 	subscription, err := pubsub.NewSubscription(ctx, name, &pubsub.SubscriptionArgs{
-		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(what + "-bigquery")), Topic: from.ID(),
+		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(topicName + "-bigquery")), Topic: from.ID(),
 		Labels: stack.Labels("prediction-log"),
 		BigqueryConfig: &pubsub.SubscriptionBigqueryConfigArgs{
 			Table:          pulumi.Sprintf("%s.%s.%s", stack.Project, l.DatasetID, table.TableId),
 			UseTableSchema: pulumi.Bool(true),
-			// A server that is newer than the table goes on being logged.
+			// Accept records of a server that is newer than the table.
 			DropUnknownFields: pulumi.Bool(true),
 		},
-		MessageRetentionDuration: pulumi.String(longestBacklog),
+		MessageRetentionDuration: pulumi.String(maxBacklog),
 		ExpirationPolicy:         &pubsub.SubscriptionExpirationPolicyArgs{Ttl: pulumi.String("")}, // never
 		RetryPolicy:              &pubsub.SubscriptionRetryPolicyArgs{MinimumBackoff: pulumi.String("10s"), MaximumBackoff: pulumi.String("600s")},
-		// With these pauses some two hours: longer than most disturbances of BigQuery's.
+		// With this retry policy, about two hours: longer than most BigQuery outages.
 		DeadLetterPolicy: &pubsub.SubscriptionDeadLetterPolicyArgs{DeadLetterTopic: letters.ID(), MaxDeliveryAttempts: pulumi.Int(20)},
 	}, stack.In(l, stack.Kept(), pulumi.DependsOn([]pulumi.Resource{writes, gives})))
 	if err != nil {
 		return fail(err)
 	}
-	// To hand a message on Pub/Sub has to take it from the subscription.
+	// Pub/Sub acknowledges a message on the subscription when it forwards it to the dead-letter topic.
 	if _, err := pubsub.NewSubscriptionIAMMember(ctx, name+"-takes", &pubsub.SubscriptionIAMMemberArgs{
 		Project: pulumi.String(stack.Project), Subscription: subscription.Name,
 		Role: pulumi.String("roles/pubsub.subscriber"), Member: pulumi.String(pubsubAgent(stack)),
@@ -368,19 +369,19 @@ func (l *PredictionLog) stream(
 }
 
 const (
-	// longestBacklog is the longest that a subscription keeps what nobody took: a week.
-	longestBacklog = "604800s"
-	// letterRetention is the longest that a topic keeps what was published: 31 days. A
-	// subscription can be wound back to then.
-	letterRetention = "2678400s"
+	// maxBacklog is the maximum time a subscription keeps undelivered messages: 7 days.
+	maxBacklog = "604800s"
+	// maxRetention is the maximum time a topic keeps messages: 31 days. A subscription can seek
+	// back that far.
+	maxRetention = "2678400s"
 )
 
-// newLetterbox makes the subscription that keeps a topic's dead letters until somebody
-// looks after them. Without one they would be lost.
-func newLetterbox(ctx *pulumi.Context, name, what, component string, letters *pubsub.Topic, parent pulumi.Resource, stack *Stack) (*pubsub.Subscription, error) {
+// newDeadLetterSubscription creates a subscription that keeps the messages of a dead-letter topic
+// until someone pulls them. Without a subscription they would be lost.
+func newDeadLetterSubscription(ctx *pulumi.Context, name, suffix, component string, letters *pubsub.Topic, parent pulumi.Resource, stack *Stack) (*pubsub.Subscription, error) {
 	return pubsub.NewSubscription(ctx, name, &pubsub.SubscriptionArgs{
-		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(what)), Topic: letters.ID(), Labels: stack.Labels(component),
-		MessageRetentionDuration: pulumi.String(longestBacklog), AckDeadlineSeconds: pulumi.Int(60),
+		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named(suffix)), Topic: letters.ID(), Labels: stack.Labels(component),
+		MessageRetentionDuration: pulumi.String(maxBacklog), AckDeadlineSeconds: pulumi.Int(60),
 		ExpirationPolicy: &pubsub.SubscriptionExpirationPolicyArgs{Ttl: pulumi.String("")},
 	}, stack.In(parent, stack.Kept()))
 }

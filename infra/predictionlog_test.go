@@ -13,8 +13,8 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// alone runs part of the program by itself, in a stack such as dev or prod.
-func alone(t *testing.T, stack string, preview bool, part func(ctx *pulumi.Context, stack *Stack) error) []made {
+// runPart runs part of the program in the stack dev or prod and returns the registered resources.
+func runPart(t *testing.T, stack string, preview bool, part func(ctx *pulumi.Context, stack *Stack) error) []made {
 	t.Helper()
 	e := &engine{preview: preview}
 	err := pulumi.RunErr(func(ctx *pulumi.Context) error {
@@ -28,27 +28,27 @@ func alone(t *testing.T, stack string, preview bool, part func(ctx *pulumi.Conte
 	return e.resources
 }
 
-// logAlone makes the prediction log of a stack by itself.
-func logAlone(t *testing.T, stack string, args PredictionLogArgs) []made {
+// runPredictionLog returns the resources of NewPredictionLog in a stack.
+func runPredictionLog(t *testing.T, stack string, args PredictionLogArgs) []made {
 	t.Helper()
-	return alone(t, stack, false, func(ctx *pulumi.Context, s *Stack) error {
+	return runPart(t, stack, false, func(ctx *pulumi.Context, s *Stack) error {
 		args.Stack, args.Writer = s, pulumi.String("server@example.org")
 		_, err := NewPredictionLog(ctx, "log", &args)
 		return err
 	})
 }
 
-// expect compares values of a resource, by their paths.
+// expect compares the inputs of a resource at the given paths.
 func expect(t *testing.T, r made, want map[string]any) {
 	t.Helper()
 	for _, path := range slices.Sorted(maps.Keys(want)) {
 		if got := r.value(path); got != want[path] {
-			t.Errorf("%s %s: %s is %v, want %v", r.kind, r.name, path, got, want[path])
+			t.Errorf("%s %s: %s = %v, want %v", r.kind, r.name, path, got, want[path])
 		}
 	}
 }
 
-// grants lists who may do what with what.
+// grants lists the IAM grants among the resources, as "MEMBER: ROLE on RESOURCE".
 func grants(resources []made) []string {
 	var list []string
 	for _, r := range resources {
@@ -74,7 +74,7 @@ func expectGrants(t *testing.T, resources []made, want ...string) {
 	t.Helper()
 	slices.Sort(want)
 	if got := grants(resources); !slices.Equal(got, want) {
-		t.Errorf("grants are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("grants:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
@@ -86,8 +86,8 @@ const (
 	someKey = "projects/my-project-1/locations/europe-west4/keyRings/fakeart/cryptoKeys/data"
 )
 
-func TestTheTableHasTheServersSchemaAndIsCheapToAsk(t *testing.T) {
-	resources := logAlone(t, "prod", PredictionLogArgs{Days: 400})
+func TestPredictionLog_Tables(t *testing.T) {
+	resources := runPredictionLog(t, "prod", PredictionLogArgs{Days: 400})
 	table := find(t, resources, tableKind, "log")
 	expect(t, table, map[string]any{
 		"datasetId": "fakeart_prod", "tableId": "predictions", "deletionProtection": true,
@@ -106,32 +106,32 @@ func TestTheTableHasTheServersSchemaAndIsCheapToAsk(t *testing.T) {
 			t.Fatal(err)
 		}
 		if table.value("schema") != string(schema) {
-			t.Errorf("%s: the table's schema is not the server's", file)
+			t.Errorf("%s: the table has another schema", file)
 		}
 	}
 	dataset := find(t, resources, "gcp:bigquery/dataset:Dataset", "log")
 	expect(t, dataset, map[string]any{"datasetId": "fakeart_prod", "location": "europe-west4", "deleteContentsOnDestroy": false})
 }
 
-func TestOnlyAProtectedLogIsProtected(t *testing.T) {
+func TestPredictionLog_Protection(t *testing.T) {
 	for stack, protect := range map[string]bool{"dev": false, "prod": true} {
-		resources := logAlone(t, stack, PredictionLogArgs{})
+		resources := runPredictionLog(t, stack, PredictionLogArgs{})
 		for _, r := range resources {
 			view := r.value("view") != nil
 			holds := slices.Contains([]string{tableKind, subscriptionKind, topicKind, "gcp:bigquery/dataset:Dataset"}, r.kind) && !view
 			if r.protect != (protect && holds) {
-				t.Errorf("%s: %s %s: protected is %v", stack, r.kind, r.name, r.protect)
+				t.Errorf("%s: %s %s: protect = %v", stack, r.kind, r.name, r.protect)
 			}
 			if r.kind == tableKind && r.value("deletionProtection") != (protect && !view) {
-				t.Errorf("%s: table %s: deletionProtection is %v", stack, r.name, r.value("deletionProtection"))
+				t.Errorf("%s: table %s: deletionProtection = %v", stack, r.name, r.value("deletionProtection"))
 			}
 		}
 		expect(t, find(t, resources, tableKind, "log"), map[string]any{"timePartitioning.expirationMs": 0.0, "encryptionConfiguration": nil})
 	}
 }
 
-func TestRecordsReachTheTableOrAreKept(t *testing.T) {
-	resources := logAlone(t, "dev", PredictionLogArgs{})
+func TestPredictionLog_Subscriptions(t *testing.T) {
+	resources := runPredictionLog(t, "dev", PredictionLogArgs{})
 	expect(t, find(t, resources, topicKind, "log"), map[string]any{
 		"name": "fakeart-dev-predictions", "messageStoragePolicy.allowedPersistenceRegions.0": "europe-west4", "kmsKeyName": nil,
 	})
@@ -157,7 +157,7 @@ func TestRecordsReachTheTableOrAreKept(t *testing.T) {
 	})
 }
 
-func TestPubSubMayWriteToTheTableAndNoMore(t *testing.T) {
+func TestPredictionLog_Grants(t *testing.T) {
 	const agent = "serviceAccount:service-" + projectNumber + "@gcp-sa-pubsub.iam.gserviceaccount.com"
 	want := []string{
 		agent + ": roles/bigquery.dataEditor on predictions of fakeart_dev",
@@ -169,9 +169,9 @@ func TestPubSubMayWriteToTheTableAndNoMore(t *testing.T) {
 		agent + ": roles/pubsub.subscriber on fakeart-dev-feedback-bigquery",
 		"serviceAccount:server@example.org: roles/pubsub.publisher on fakeart-dev-feedback",
 	}
-	expectGrants(t, logAlone(t, "dev", PredictionLogArgs{}), want...)
+	expectGrants(t, runPredictionLog(t, "dev", PredictionLogArgs{}), want...)
 
-	resources := logAlone(t, "dev", PredictionLogArgs{KMSKey: someKey})
+	resources := runPredictionLog(t, "dev", PredictionLogArgs{KMSKey: someKey})
 	expectGrants(t, resources, append(want,
 		agent+": roles/cloudkms.cryptoKeyEncrypterDecrypter on "+someKey,
 		"serviceAccount:bq-"+projectNumber+"@bigquery-encryption.iam.gserviceaccount.com: roles/cloudkms.cryptoKeyEncrypterDecrypter on "+someKey)...)
@@ -186,7 +186,7 @@ func TestPubSubMayWriteToTheTableAndNoMore(t *testing.T) {
 	expect(t, find(t, resources, "gcp:bigquery/dataset:Dataset", "log"), map[string]any{"defaultEncryptionConfiguration.kmsKeyName": someKey})
 }
 
-func TestTheViewsAskForColumnsThatThereAre(t *testing.T) {
+func TestPredictionLog_Views(t *testing.T) {
 	text, err := os.ReadFile(predictionSchema)
 	if err != nil {
 		t.Fatal(err)
@@ -201,34 +201,34 @@ func TestTheViewsAskForColumnsThatThereAre(t *testing.T) {
 	}
 	for _, name := range []string{"id", "time", "model", "label"} {
 		if types[name] == "" {
-			t.Errorf("the table has no column %s", name)
+			t.Errorf("the table predictions has no column %s", name)
 		}
 	}
-	// All that is unpivoted has to be of one type.
+	// All columns of an UNPIVOT must have the same type.
 	statistics := regexp.MustCompile(`statistic IN \(([^)]*)\)`).FindStringSubmatch(driftQuery)[1]
 	for name := range strings.SplitSeq(statistics, ", ") {
 		if types[name] != "FLOAT64" {
-			t.Errorf("statistic %s is %q in the table, want FLOAT64", name, types[name])
+			t.Errorf("column %s has type %q, want FLOAT64", name, types[name])
 		}
 	}
-	// What users said has its own columns in the view, beside all of a prediction's.
+	// The view has the feedback in columns of its own, in addition to those of the prediction.
 	text, err = os.ReadFile(feedbackSchema)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, column := range regexp.MustCompile(`f\.(\w+) AS feedback_(\w+)`).FindAllStringSubmatch(judgedQuery, -1) {
 		if !strings.Contains(string(text), `"name": "`+column[1]+`"`) || column[1] != column[2] {
-			t.Errorf("the view judged asks for %s", column[0])
+			t.Errorf("the view judged selects an unknown column: %s", column[0])
 		}
 	}
 	for _, view := range []string{"daily", "drift", "judged"} {
-		r := find(t, logAlone(t, "dev", PredictionLogArgs{}), tableKind, "log-"+view)
+		r := find(t, runPredictionLog(t, "dev", PredictionLogArgs{}), tableKind, "log-"+view)
 		if query := r.value("view.query").(string); view == "judged" && !strings.Contains(query, "`my-project-1.fakeart_dev.feedback`") {
-			t.Errorf("the view %s asks\n%s", view, query)
+			t.Errorf("unexpected query of the view %s:\n%s", view, query)
 		}
 		expect(t, r, map[string]any{"tableId": view, "view.useLegacySql": false})
 		if query := r.value("view.query").(string); !strings.Contains(query, "`my-project-1.fakeart_dev.predictions`") || strings.Contains(query, "%!") {
-			t.Errorf("the view %s asks\n%s", view, query)
+			t.Errorf("unexpected query of the view %s:\n%s", view, query)
 		}
 	}
 }

@@ -2,7 +2,7 @@ package main
 
 import "github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
-// Protection keeps a protected stack from being destroyed, even in part. It depends on every
+// Protection prevents a protected stack from being destroyed, even in part. It depends on every
 // other resource, so `pulumi destroy` has to delete it first. On a protected stack that step
 // fails, and nothing else is deleted. Call [NewProtection] first and [Protection.Register] last.
 type Protection struct {
@@ -11,10 +11,10 @@ type Protection struct {
 	resources []pulumi.Resource
 }
 
-// NewProtection collects all resources that the program registers from now on.
+// NewProtection starts to collect all resources that the program registers.
 func NewProtection(ctx *pulumi.Context) (*Protection, error) {
 	p := &Protection{}
-	// A component doesn't know its resources yet when it returns: the SDK adds them later.
+	// Components can't be asked for their resources: the SDK adds them after the constructor returns.
 	return p, ctx.RegisterStackTransformation(func(args *pulumi.ResourceTransformationArgs) *pulumi.ResourceTransformationResult {
 		if custom, ok := args.Resource.(pulumi.CustomResource); ok {
 			p.resources = append(p.resources, custom)
@@ -23,9 +23,9 @@ func NewProtection(ctx *pulumi.Context) (*Protection, error) {
 	})
 }
 
-// Register makes the protection depend on the resources collected so far. Stacks that aren't
-// protected have it as well: `up` with protect=false lifts it, while Pulumi would refuse to
-// delete it.
+// Register registers the protection, which depends on the resources collected so far. Stacks that
+// aren't protected have it as well: `pulumi up` with protect=false can lift the protection of a
+// resource, but it can't delete a protected one.
 func (p *Protection) Register(ctx *pulumi.Context, name string, stack *Stack) error {
 	if err := register(ctx, "Protection", name, p, stack.Kept(), pulumi.DependsOn(p.resources)); err != nil {
 		return err

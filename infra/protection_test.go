@@ -9,9 +9,9 @@ import (
 
 const protectionKind = "fakeart:infra:Protection"
 
-// `pulumi destroy` deletes a resource only after those that depend on it. So if the protection
-// depends on everything and can't be deleted, nothing is.
-func TestProtectionDependsOnEveryResource(t *testing.T) {
+// `pulumi destroy` deletes a resource only after its dependents. If the protection depends on every
+// resource and can't be deleted, nothing is deleted.
+func TestProtection_DependsOnEveryResource(t *testing.T) {
 	for _, stack := range []string{"dev", "prod"} {
 		e := &engine{}
 		if err := e.run(stack, stackConfig(stack, nil)); err != nil {
@@ -19,14 +19,14 @@ func TestProtectionDependsOnEveryResource(t *testing.T) {
 		}
 		protection := find(t, e.components, protectionKind, "protection-component")
 		if protection.protect != (stack == "prod") {
-			t.Errorf("%s: protected is %v", stack, protection.protect)
+			t.Errorf("%s: protect = %v", stack, protection.protect)
 		}
-		left := map[string]made{} // by the end of their URNs
+		left := map[string]made{} // by TYPE::NAME, the end of the URN
 		for _, r := range e.resources {
 			left[r.kind+"::"+r.name] = r
 		}
 		if len(left) < 60 {
-			t.Errorf("%s: only %d resources", stack, len(left))
+			t.Errorf("%s: %d resources, want at least 60", stack, len(left))
 		}
 		for urns := protection.dependencies; len(urns) > 0; urns = urns[1:] {
 			id := urns[0][strings.LastIndexAny(urns[0], "$")+1:]
@@ -34,20 +34,20 @@ func TestProtectionDependsOnEveryResource(t *testing.T) {
 			delete(left, id)
 		}
 		for id := range left {
-			t.Errorf("%s: %s could be destroyed before the protection", stack, id)
+			t.Errorf("%s: the protection doesn't depend on %s", stack, id)
 		}
 	}
 }
 
-// The protection of a stack that was protected has to be lifted, not removed: Pulumi refuses to
-// delete it.
-func TestProtectionStaysWithoutProtect(t *testing.T) {
+// When protect is set to false, the protection must stay and become deletable: Pulumi doesn't
+// delete a protected resource.
+func TestProtection_ProtectFalse(t *testing.T) {
 	e := &engine{}
 	if err := e.run("prod", stackConfig("prod", map[string]string{"fakeart:protect": "false"})); err != nil {
 		t.Fatal(err)
 	}
 	if find(t, e.components, protectionKind, "protection-component").protect {
-		t.Error("it is still protected")
+		t.Error("the protection is still protected")
 	}
 	for _, r := range e.resources {
 		if r.protect {
@@ -56,17 +56,17 @@ func TestProtectionStaysWithoutProtect(t *testing.T) {
 	}
 }
 
-func TestAProtectedStackWithoutAnybodyToTellGetsAWarning(t *testing.T) {
-	silent := map[string]string{"fakeart:email": "", "fakeart:slackChannel": "", "fakeart:pagerDutyKey": ""}
+func TestConfigWarning_NoAlertRecipient(t *testing.T) {
+	noRecipient := map[string]string{"fakeart:email": "", "fakeart:slackChannel": "", "fakeart:pagerDutyKey": ""}
 	for _, test := range []struct {
 		name, stack string
 		change      map[string]string
 		warns       bool
 	}{
-		{"nobody", "prod", silent, true},
-		{"mail", "prod", map[string]string{"fakeart:slackChannel": "", "fakeart:pagerDutyKey": ""}, false},
-		{"the pager alone", "prod", map[string]string{"fakeart:email": "", "fakeart:slackChannel": ""}, false},
-		{"nobody of a stack to try things in", "dev", silent, false},
+		{"protected_without_recipient", "prod", noRecipient, true},
+		{"protected_with_email", "prod", map[string]string{"fakeart:slackChannel": "", "fakeart:pagerDutyKey": ""}, false},
+		{"protected_with_pagerduty", "prod", map[string]string{"fakeart:email": "", "fakeart:slackChannel": ""}, false},
+		{"unprotected_without_recipient", "dev", noRecipient, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var warning string
@@ -79,7 +79,7 @@ func TestAProtectedStackWithoutAnybodyToTellGetsAWarning(t *testing.T) {
 				t.Fatal(err)
 			}
 			if warns := strings.Contains(warning, "pulumi config set --stack prod fakeart:email"); warns != test.warns || (warning == "") == test.warns {
-				t.Errorf("the warning is %q", warning)
+				t.Errorf("warning = %q, want one: %t", warning, test.warns)
 			}
 		})
 	}

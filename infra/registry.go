@@ -7,33 +7,32 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// Registry is the repository for images. Its vulnerabilities are looked for as soon
-// as containerscanning.googleapis.com is enabled, which Services does.
+// Registry is the Artifact Registry repository for container images. Google scans them for
+// vulnerabilities because Services enables containerscanning.googleapis.com.
 type Registry struct {
 	pulumi.ResourceState
 
-	// Repository is the repository.
 	Repository *artifactregistry.Repository
-	// Address begins the name of every image in it.
+	// Address is the prefix of every image name, HOST/PROJECT/REPOSITORY.
 	Address string
 }
 
-// RegistryArgs says what is kept, and who may write.
+// RegistryArgs are the arguments of NewRegistry.
 type RegistryArgs struct {
 	Stack *Stack
-	// ImmutableTags keeps a tag with its image.
+	// ImmutableTags prevents moving a tag to another image.
 	ImmutableTags bool
-	// Writer is the e-mail address of the service account that pushes.
+	// Writer is the email address of the service account that pushes images.
 	Writer pulumi.StringOutput
-	// KMSKey encrypts the images; empty for Google's own key. A repository keeps the key
-	// that it was made with.
+	// KMSKey encrypts the images. If empty, Google manages the key. A repository keeps the key
+	// with which it was created.
 	KMSKey string
-	// Ready must exist before the repository: the grants on the key.
+	// Ready holds the grants on the key, which must exist before the repository.
 	Ready []pulumi.Resource
 }
 
-// NewRegistry makes the repository. Tagged images and the newest ones are kept; what
-// has no tag any more is deleted after a month.
+// NewRegistry creates the repository. Tagged images and the ten newest versions are kept. Other
+// untagged images are deleted after 30 days.
 func NewRegistry(ctx *pulumi.Context, name string, args *RegistryArgs, opts ...pulumi.ResourceOption) (*Registry, error) {
 	r := &Registry{Address: fmt.Sprintf("%s-docker.pkg.dev/%s/%s", args.Stack.Region, args.Stack.Project, args.Stack.Prefix)}
 	if err := register(ctx, "Registry", name, r, opts...); err != nil {
@@ -59,14 +58,14 @@ func NewRegistry(ctx *pulumi.Context, name string, args *RegistryArgs, opts ...p
 		},
 	}
 	if args.ImmutableTags {
-		// The API doesn't return false, so a block that says it would differ in each preview.
+		// The API doesn't return false, so a block with false would show a diff in each preview.
 		repository.DockerConfig = &artifactregistry.RepositoryDockerConfigArgs{ImmutableTags: pulumi.Bool(true)}
 	}
 	if args.KMSKey != "" {
 		repository.KmsKeyName = pulumi.String(args.KMSKey)
 	}
 	var err error
-	// Another key would need another repository, without the images of this one.
+	// Changing the key would replace the repository and lose its images.
 	kept := pulumi.IgnoreChanges([]string{"kmsKeyName"})
 	if r.Repository, err = artifactregistry.NewRepository(ctx, name, repository, args.Stack.In(r, args.Stack.Kept(), kept, pulumi.DependsOn(args.Ready))); err != nil {
 		return nil, err

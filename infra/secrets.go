@@ -9,7 +9,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// collectorConfig tells Google's Managed Prometheus sidecar where to look
+// collectorConfig configures Google's Managed Prometheus sidecar to scrape the server
 // (https://cloud.google.com/stackdriver/docs/managed-prometheus/cloudrun-sidecar).
 const collectorConfig = `apiVersion: monitoring.googleapis.com/v1beta
 kind: RunMonitoring
@@ -26,39 +26,39 @@ spec:
     - revision
 `
 
-// Secrets are what the service reads as files.
+// Secrets are the secrets that the service mounts as files.
 type Secrets struct {
 	pulumi.ResourceState
 
-	// AdminToken is the administrators' bearer token, Collector the configuration of the sidecar.
+	// AdminToken holds the server's admin token, Collector the sidecar's configuration.
 	AdminToken, Collector *secretmanager.Secret
-	// Ready has to be there before the service starts: versions and grants.
+	// Ready holds the versions and grants that must exist before the service starts.
 	Ready []pulumi.Resource
 }
 
-// SecretsArgs says what they are, and who reads them.
+// SecretsArgs are the arguments of NewSecrets.
 type SecretsArgs struct {
 	Stack *Stack
-	// Token is the administrators' token; one is made when Given is false.
+	// Token is the admin token if Given is true. Otherwise a random one is generated.
 	Token pulumi.StringPtrOutput
 	Given bool
-	// Reader is the account of the service.
+	// Reader is the service account of the service.
 	Reader *serviceaccount.Account
-	// KMSKey encrypts the versions that are added from now on; empty for Google's own key.
+	// KMSKey encrypts versions added from now on. If empty, Google manages the key.
 	KMSKey string
-	// Granted must exist before the secrets: the grants on the key.
+	// Granted holds the grants on the key, which must exist before the secrets.
 	Granted []pulumi.Resource
 }
 
-// NewSecrets makes the secrets, each readable by the one account that needs it.
+// NewSecrets creates the secrets and lets the service's account read them.
 func NewSecrets(ctx *pulumi.Context, name string, args *SecretsArgs, opts ...pulumi.ResourceOption) (*Secrets, error) {
 	s := &Secrets{}
 	if err := register(ctx, "Secrets", name, s, opts...); err != nil {
 		return nil, err
 	}
-	// A given token and a random one are different resources: otherwise a given token, which has
-	// leaked perhaps, would stay after its key is removed, since the random one ignores changes.
-	// Stacks made before this know both by the name of the random one.
+	// A configured token and a random one are different resources. The random one ignores changes,
+	// so with a single resource a configured token, which may have leaked, would stay after its key
+	// is removed. The alias covers older stacks, in which both had the name of the random one.
 	token, version, option := args.Token.Elem(), "admin-token-given", pulumi.Aliases([]pulumi.Alias{{Name: pulumi.String("admin-token")}})
 	if !args.Given {
 		token, version = pulumi.ToSecret(pulumi.String(randomText(24))).(pulumi.StringOutput), "admin-token"
@@ -102,11 +102,11 @@ func NewSecrets(ctx *pulumi.Context, name string, args *SecretsArgs, opts ...pul
 	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"adminToken": s.AdminToken.SecretId, "collector": s.Collector.SecretId})
 }
 
-// randomText is another one in each run of the program. What is made with it ignores
-// that it changes, and so keeps the first, in the state. The random provider would be
-// one more plug-in to install for the same.
-func randomText(bytes int) string {
-	b := make([]byte, bytes)
-	_, _ = rand.Read(b) // which ends the program rather than fail
+// randomText returns n random bytes in hexadecimal, different in each run of the program.
+// Resources that use it must ignore changes of the property, so that the state keeps the first
+// value. Pulumi's random provider would do the same, but is one more plug-in to install.
+func randomText(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never returns an error
 	return hex.EncodeToString(b)
 }

@@ -12,41 +12,40 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// The container port of the server, which the collector reads its metrics from too.
+// serverPort is the server's container port. The collector scrapes its metrics there.
 const serverPort = 8080
 
-// Service is the server on Cloud Run, with the collector of its metrics beside it.
+// Service is the server on Cloud Run, with a sidecar that collects its metrics.
 type Service struct {
 	pulumi.ResourceState
 
-	// Service is the service.
 	Service *cloudrunv2.Service
-	// URL is where it answers, Host the host in it, and CanaryURL where the canary does,
-	// whatever its share; empty without one.
+	// URL is the service's URL and Host the host in it. CanaryURL is the URL of the canary, which
+	// doesn't depend on its percentage. It is empty without a canary.
 	URL, Host, CanaryURL pulumi.StringOutput
 }
 
-// ServiceArgs says what runs, and how much of it.
+// ServiceArgs are the arguments of NewService.
 type ServiceArgs struct {
 	Stack  *Stack
 	Config *Config
-	// Account and Deployer are e-mail addresses of service accounts: whom it runs as,
-	// and who may deploy revisions.
+	// Account and Deployer are email addresses of service accounts: the one that the service runs
+	// as, and the one that may deploy revisions.
 	Account, Deployer pulumi.StringOutput
-	// Bucket, Topic and FeedbackTopic are names: of the bucket with the models, and of the
-	// topics that predictions are logged to, and what users say of them.
+	// Bucket is the name of the bucket with the models. Topic and FeedbackTopic are the names of
+	// the topics for prediction records and feedback.
 	Bucket, Topic, FeedbackTopic string
 	// AdminToken and Collector are names of secrets.
 	AdminToken, Collector string
-	// Ready has to be there before an instance starts: secrets, and the account's grants.
+	// Ready holds the secrets and grants that must exist before an instance starts.
 	Ready []pulumi.Resource
 }
 
-// NewService makes the service.
+// NewService creates the service, its access grants and, for a domain without a load balancer, the
+// domain mapping.
 //
-// A revision is named by the digest of what it is made of. So the revision that a
-// canary stands beside is the one that the same configuration without the canary had
-// made, and going back to it makes no new one.
+// The name of a revision contains a hash of its template. During a canary, the stable revision is
+// therefore the one that existed before, and ending the canary creates no new revision.
 func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pulumi.ResourceOption) (*Service, error) {
 	s := &Service{CanaryURL: pulumi.String("").ToStringOutput()}
 	if err := register(ctx, "Service", name, s, opts...); err != nil {
@@ -78,13 +77,13 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 	}
 	service := &cloudrunv2.ServiceArgs{
 		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("server")),
-		Description: pulumi.String("Tells photographs from AI-generated pictures"), Labels: stack.Labels("service"),
+		Description: pulumi.String("Classifies images as real or AI-generated"), Labels: stack.Labels("service"),
 		Ingress: pulumi.String(ingresses[c.Ingress]), Template: latest, Traffics: traffic,
 	}
 	if audiences := c.audiences(); len(audiences) > 0 {
 		service.CustomAudiences = pulumi.ToStringArray(audiences)
 	}
-	// Cloud Run returns a scaling block of its own for each service.
+	// Cloud Run adds a scaling block of its own to each service.
 	in := stack.In(s, stack.Kept(), pulumi.DependsOn(args.Ready), pulumi.IgnoreChanges([]string{"scaling"}))
 	if s.Service, err = cloudrunv2.NewService(ctx, name, service, in); err != nil {
 		return nil, err
@@ -104,7 +103,7 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 			Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(c.Domain),
 			Metadata: &cloudrun.DomainMappingMetadataArgs{Namespace: pulumi.String(stack.Project), Labels: stack.Labels("service")},
 			Spec:     &cloudrun.DomainMappingSpecArgs{RouteName: s.Service.Name},
-			// Any change replaces the mapping, and a domain has one at a time.
+			// Any change replaces the mapping, and a domain can have only one.
 		}, stack.In(s, pulumi.DeleteBeforeReplace(true)))
 		if err != nil {
 			return nil, err
@@ -114,13 +113,13 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"url": s.URL, "name": s.Service.Name})
 }
 
-// canaryURL is where the revision with the tag canary answers
+// canaryURL returns the URL of the revision with the tag canary, given the service's URL
 // (https://cloud.google.com/run/docs/rollouts-rollbacks-traffic-migration#tags).
 func canaryURL(service string) string {
 	return strings.Replace(service, "https://", "https://canary---", 1)
 }
 
-// access says who may call the service, and who may deploy its revisions.
+// access grants the roles to call the service and to deploy its revisions.
 func (s *Service) access(ctx *pulumi.Context, name string, args *ServiceArgs) error {
 	type grant struct {
 		name, role string
@@ -131,7 +130,7 @@ func (s *Service) access(ctx *pulumi.Context, name string, args *ServiceArgs) er
 		grants = append(grants, grant{"public", "roles/run.invoker", pulumi.String("allUsers")})
 	}
 	for _, m := range args.Config.Members {
-		// Named by the member, so that removing one from the list leaves the others alone.
+		// The name depends only on the member, so that removing one from the list keeps the others.
 		grants = append(grants, grant{"invoker-" + shortHash(m), "roles/run.invoker", pulumi.String(m)})
 	}
 	for _, g := range grants {
@@ -144,24 +143,24 @@ func (s *Service) access(ctx *pulumi.Context, name string, args *ServiceArgs) er
 	return nil
 }
 
-// shortHash returns eight characters that tell texts apart in names of resources.
+// shortHash returns a hash of eight hexadecimal digits, for use in resource names.
 func shortHash(text string) string {
 	digest := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(digest[:4])
 }
 
-// env is the server's environment; docs/how-to/operate.md explains it. There is nothing
-// secret in it.
+// env returns the server's environment variables, which docs/how-to/operate.md explains. None is
+// secret.
 func (a *ServiceArgs) env() [][2]string {
 	return [][2]string{
 		{"FAKEART_ADMIN_TOKEN_FILE", "/etc/fakeart/admin/token"},
 		{"FAKEART_FEEDBACK_TOPIC", fmt.Sprintf("gcppubsub://projects/%s/topics/%s", a.Stack.Project, a.FeedbackTopic)},
 		{"FAKEART_LOG_FORMAT", "json"},
-		// What cannot be sent waits in memory: Cloud Run's disk is that.
+		// The outbox for unsent records is in memory, because Cloud Run's file system is.
 		{"FAKEART_LOG_PATH", "/tmp/outbox.db"},
 		{"FAKEART_LOG_STORE", "pubsub"},
 		{"FAKEART_LOG_TOPIC", fmt.Sprintf("gcppubsub://projects/%s/topics/%s", a.Stack.Project, a.Topic)},
-		// Twice: for bodies, and for decoding.
+		// A quarter of the memory. The limit applies twice: to request bodies and to decoding.
 		{"FAKEART_MAX_MEMORY", fmt.Sprint(mebibytes(a.Config.Memory) << 20 / 4)},
 		{"FAKEART_MODEL", "gs://" + a.Bucket + "/" + modelsFolder},
 		{"FAKEART_MODEL_SOURCE", "gs://" + a.Bucket + "/models/"},
@@ -171,9 +170,9 @@ func (a *ServiceArgs) env() [][2]string {
 	}
 }
 
-// template is the revision with an image of the server. It is named by the digest of
-// all that makes it another than the next, the collector's configuration included. The
-// account has no part in it: it is the provider's to know, and always the same.
+// template returns the template of a revision with the given container image of the server. The
+// revision's name ends in a hash of the template and the collector's configuration. The service
+// account isn't part of the hash: its address isn't known in a preview, and it never changes.
 func (a *ServiceArgs) template(image string) (*cloudrunv2.ServiceTemplateArgs, error) {
 	c := a.Config
 	env := cloudrunv2.ServiceTemplateContainerEnvArray{}
@@ -209,12 +208,12 @@ func (a *ServiceArgs) template(image string) (*cloudrunv2.ServiceTemplateArgs, e
 				VolumeMounts: cloudrunv2.ServiceTemplateContainerVolumeMountArray{mount("admin", "/etc/fakeart/admin")},
 				Resources: &cloudrunv2.ServiceTemplateContainerResourcesArgs{
 					Limits: pulumi.StringMap{"cpu": pulumi.String(fmt.Sprint(c.CPU)), "memory": pulumi.String(c.Memory)},
-					// The collector works between requests, too; without its core it would lose samples.
+					// The collector also works between requests. Without CPU it would lose samples.
 					CpuIdle: pulumi.Bool(false), StartupCpuBoost: pulumi.Bool(true),
 				},
 				StartupProbe: &cloudrunv2.ServiceTemplateContainerStartupProbeArgs{
-					// Not /readyz, which needs a model: if a service's first revision fails its probe, Pulumi doesn't
-					// record the service, and each later up ends with 409 "already exists".
+					// Not /readyz, which requires a model: if the first revision of a service fails its probe, Pulumi
+					// doesn't record the service, and each later update fails with 409 "already exists".
 					HttpGet:       &cloudrunv2.ServiceTemplateContainerStartupProbeHttpGetArgs{Path: pulumi.String("/healthz"), Port: pulumi.Int(serverPort)},
 					PeriodSeconds: pulumi.Int(2), TimeoutSeconds: pulumi.Int(1), FailureThreshold: pulumi.Int(30),
 				},
@@ -228,7 +227,7 @@ func (a *ServiceArgs) template(image string) (*cloudrunv2.ServiceTemplateArgs, e
 				VolumeMounts: cloudrunv2.ServiceTemplateContainerVolumeMountArray{mount("collector", "/etc/rungmp")},
 				Resources: &cloudrunv2.ServiceTemplateContainerResourcesArgs{
 					Limits: pulumi.StringMap{"cpu": pulumi.String("1"), "memory": pulumi.String("512Mi")},
-					// Both containers say the same, or the provider finds a difference each time.
+					// The same for both containers, or each preview shows a diff.
 					CpuIdle: pulumi.Bool(false), StartupCpuBoost: pulumi.Bool(true),
 				},
 				LivenessProbe: &cloudrunv2.ServiceTemplateContainerLivenessProbeArgs{

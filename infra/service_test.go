@@ -14,7 +14,7 @@ const (
 	grantKind   = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
 )
 
-func TestTheServiceIsTheServerWithItsCollector(t *testing.T) {
+func TestService_Template(t *testing.T) {
 	service := find(t, mustUp(t, "dev", nil), serviceKind, "service")
 	for path, want := range map[string]any{
 		"name":                                             "fakeart-dev-server",
@@ -31,7 +31,7 @@ func TestTheServiceIsTheServerWithItsCollector(t *testing.T) {
 		"template.containers.0.resources.cpuIdle":          false,
 		"template.containers.0.resources.limits.cpu":       "1",
 		"template.containers.0.resources.limits.memory":    "512Mi",
-		"template.containers.0.startupProbe.httpGet.path":  "/healthz", // green without a model
+		"template.containers.0.startupProbe.httpGet.path":  "/healthz", // succeeds without a model
 		"template.containers.0.livenessProbe.httpGet.path": "/healthz",
 		"template.containers.0.volumeMounts.0.mountPath":   "/etc/fakeart/admin",
 		"template.containers.1.name":                       "collector",
@@ -48,7 +48,7 @@ func TestTheServiceIsTheServerWithItsCollector(t *testing.T) {
 		"traffics.0.percent":                               100.0,
 	} {
 		if got := service.value(path); got != want {
-			t.Errorf("%s is %v, want %v", path, got, want)
+			t.Errorf("%s = %v, want %v", path, got, want)
 		}
 	}
 	env := map[string]string{}
@@ -70,7 +70,8 @@ func TestTheServiceIsTheServerWithItsCollector(t *testing.T) {
 	}
 }
 
-func TestTheCollectorsConfigurationIsWhatGoogleDocuments(t *testing.T) {
+// https://cloud.google.com/stackdriver/docs/managed-prometheus/cloudrun-sidecar documents the format.
+func TestCollectorConfig(t *testing.T) {
 	resources := mustUp(t, "dev", nil)
 	text := find(t, resources, "gcp:secretmanager/secretVersion:SecretVersion", "collector").value("secretData").(string)
 	var document struct {
@@ -89,11 +90,11 @@ func TestTheCollectorsConfigurationIsWhatGoogleDocuments(t *testing.T) {
 	}
 	if document.APIVersion != "monitoring.googleapis.com/v1beta" || document.Kind != "RunMonitoring" || len(document.Spec.Endpoints) != 1 ||
 		document.Spec.Endpoints[0].Port != serverPort || document.Spec.Endpoints[0].Path != "/metrics" || document.Spec.Endpoints[0].Interval == "" || len(document.Spec.TargetLabels.Metadata) == 0 {
-		t.Errorf("the document is %+v", document)
+		t.Errorf("collector configuration = %+v", document)
 	}
 }
 
-func TestACanaryStandsBesideTheRevisionThatWasThere(t *testing.T) {
+func TestService_Canary(t *testing.T) {
 	before := find(t, mustUp(t, "dev", nil), serviceKind, "service")
 	other := "europe-west4-docker.pkg.dev/my-project-1/fakeart-dev/server@sha256:" + strings.Repeat("f", 64)
 	canary := map[string]string{"fakeart:canary": `{"image":"` + other + `","percent":5}`}
@@ -108,40 +109,40 @@ func TestACanaryStandsBesideTheRevisionThatWasThere(t *testing.T) {
 		"traffics.0.tag":              "canary",
 	} {
 		if got := during.value(path); got != want {
-			t.Errorf("%s is %v, want %v", path, got, want)
+			t.Errorf("%s = %v, want %v", path, got, want)
 		}
 	}
 	if url := canaryURL("https://fakeart-dev-server-abc.a.run.app"); url != "https://canary---fakeart-dev-server-abc.a.run.app" {
-		t.Errorf("it answers at %s", url)
+		t.Errorf("canaryURL = %s", url)
 	}
 	all := find(t, mustUp(t, "dev", map[string]string{"fakeart:canary": `{"image":"` + other + `","percent":100}`}), serviceKind, "service")
 	if traffics := all.value("traffics").([]any); len(traffics) != 1 {
-		t.Errorf("with all the requests the canary has %v beside it", traffics)
+		t.Errorf("with 100 percent for the canary: traffics = %v, want 1", traffics)
 	}
-	// Promoted, it goes on as the revision that it was.
+	// A promoted canary keeps its revision.
 	after := find(t, mustUp(t, "dev", map[string]string{"fakeart:image": other}), serviceKind, "service")
 	if after.value("template.revision") != during.value("template.revision") || after.value("template.revision") == before.value("template.revision") {
-		t.Errorf("revisions %v, %v, %v", before.value("template.revision"), during.value("template.revision"), after.value("template.revision"))
+		t.Errorf("revisions before, during and after the canary: %v, %v, %v", before.value("template.revision"), during.value("template.revision"), after.value("template.revision"))
 	}
 	if name := fmt.Sprint(after.value("template.revision")); len(name) > 63 || !strings.HasPrefix(name, "fakeart-dev-server-") {
-		t.Errorf("the revision is called %s", name)
+		t.Errorf("invalid revision name %s", name)
 	}
 }
 
-func TestWhatChangesARevisionChangesItsName(t *testing.T) {
+func TestService_RevisionNameDependsOnTemplate(t *testing.T) {
 	names := map[any]string{}
 	for _, change := range []string{"", "memory=1Gi", "cpu=2", "concurrency=10", "timeout=20", "minInstances=1", "maxInstances=9", "collectorImage=a.b/c/d:1"} {
 		key, value, _ := strings.Cut(change, "=")
 		name := find(t, mustUp(t, "dev", map[string]string{"fakeart:" + key: value}), serviceKind, "service").value("template.revision")
 		if twin, ok := names[name]; ok {
-			t.Errorf("%q and %q are both %v", change, twin, name)
+			t.Errorf("changes %q and %q: both have the revision name %v", change, twin, name)
 		}
 		names[name] = change
 	}
 }
 
-func TestOnlyAPublicServiceIsEverybodys(t *testing.T) {
-	everybody := func(resources []made) (n int) {
+func TestService_PublicGrant(t *testing.T) {
+	allUsers := func(resources []made) (n int) {
 		for _, r := range resources {
 			if r.kind == grantKind && r.value("member") == "allUsers" {
 				n++
@@ -149,60 +150,60 @@ func TestOnlyAPublicServiceIsEverybodys(t *testing.T) {
 		}
 		return n
 	}
-	if n := everybody(mustUp(t, "dev", nil)); n != 0 {
-		t.Errorf("%d grants to everybody", n)
+	if n := allUsers(mustUp(t, "dev", nil)); n != 0 {
+		t.Errorf("private service: %d grants to allUsers, want 0", n)
 	}
-	if n := everybody(mustUp(t, "dev", map[string]string{"fakeart:public": "true"})); n != 1 {
-		t.Errorf("%d grants to everybody, want 1", n)
+	if n := allUsers(mustUp(t, "dev", map[string]string{"fakeart:public": "true"})); n != 1 {
+		t.Errorf("public service: %d grants to allUsers, want 1", n)
 	}
 }
 
-func TestWithoutAnImageThereIsNoServiceAndAllTheRest(t *testing.T) {
+func TestDeploy_WithoutImages(t *testing.T) {
 	all, rest := mustUp(t, "dev", nil), mustUp(t, "dev", map[string]string{"fakeart:image": "", "fakeart:trainerImage": ""})
 	for _, r := range rest {
 		if strings.HasPrefix(r.kind, "gcp:cloudrunv2/") {
-			t.Errorf("%s %s was made", r.kind, r.name)
+			t.Errorf("unexpected resource %s %s", r.kind, r.name)
 		}
 	}
 	if len(rest) < len(all)/2 {
-		t.Errorf("%d resources of %d are left", len(rest), len(all))
+		t.Errorf("%d resources, want at least half of %d", len(rest), len(all))
 	}
 }
 
-func TestOnlyJobsOfTheRepositoryRefAndEnvironmentBecomeTheDeployer(t *testing.T) {
+func TestIdentity_GitHubCondition(t *testing.T) {
 	repository := "assertion.repository == 'owner/name' && assertion.repository_id == '123456789' && assertion.repository_owner_id == '4711'"
 	for _, test := range []struct {
 		name, stack string
 		change      map[string]string
 		want        string
 	}{
-		{"any job on main", "dev", nil, " && assertion.ref == 'refs/heads/main'"},
-		{"another ref", "dev", map[string]string{"fakeart:deployRef": "refs/heads/release"}, " && assertion.ref == 'refs/heads/release'"},
-		{"an environment", "dev", map[string]string{"fakeart:deployEnvironment": "dev"}, " && assertion.ref == 'refs/heads/main' && assertion.environment == 'dev'"},
-		{"the environment of a protected stack", "prod", nil, " && assertion.ref == 'refs/heads/main' && assertion.environment == 'prod'"},
-		{"another environment of a protected stack", "prod", map[string]string{"fakeart:deployEnvironment": "production"}, " && assertion.ref == 'refs/heads/main' && assertion.environment == 'production'"},
+		{"default", "dev", nil, " && assertion.ref == 'refs/heads/main'"},
+		{"deploy_ref", "dev", map[string]string{"fakeart:deployRef": "refs/heads/release"}, " && assertion.ref == 'refs/heads/release'"},
+		{"deploy_environment", "dev", map[string]string{"fakeart:deployEnvironment": "dev"}, " && assertion.ref == 'refs/heads/main' && assertion.environment == 'dev'"},
+		{"protected_default_environment", "prod", nil, " && assertion.ref == 'refs/heads/main' && assertion.environment == 'prod'"},
+		{"protected_deploy_environment", "prod", map[string]string{"fakeart:deployEnvironment": "production"}, " && assertion.ref == 'refs/heads/main' && assertion.environment == 'production'"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			resources := mustUp(t, test.stack, test.change)
 			provider := find(t, resources, "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider", "github")
 			if got := provider.value("attributeCondition"); got != repository+test.want {
-				t.Errorf("the condition is\n%v, want\n%s", got, repository+test.want)
+				t.Errorf("attributeCondition =\n%v, want\n%s", got, repository+test.want)
 			}
 			grant := find(t, resources, "gcp:serviceaccount/iAMMember:IAMMember", "github-as-deployer")
 			if got := fmt.Sprint(grant.value("member")); !strings.HasPrefix(got, "principalSet://") || !strings.HasSuffix(got, "/attribute.repository/owner/name") || grant.value("role") != "roles/iam.workloadIdentityUser" {
-				t.Errorf("%v gets %v", got, grant.value("role"))
+				t.Errorf("member %v, role %v", got, grant.value("role"))
 			}
 		})
 	}
 	for _, r := range mustUp(t, "dev", map[string]string{"fakeart:repository": ""}) {
 		if strings.Contains(r.kind, "workloadIdentity") {
-			t.Errorf("%s without a repository", r.kind)
+			t.Errorf("without a repository: unexpected resource %s", r.kind)
 		}
 	}
 }
 
-// Production models are published by people: no workload may write them.
-func TestNoWorkloadWritesProductionModels(t *testing.T) {
+// Only people publish production models. No workload may write them.
+func TestStorage_ProductionModelsReadOnly(t *testing.T) {
 	const production = `startsWith("projects/_/buckets/my-project-1-fakeart-prod/objects/models/production/")`
 	reads := map[any]bool{}
 	for _, r := range mustUp(t, "prod", nil) {
@@ -215,22 +216,22 @@ func TestNoWorkloadWritesProductionModels(t *testing.T) {
 		}
 		condition, _ := r.value("condition.expression").(string)
 		if condition != "!resource.name."+production && !strings.HasPrefix(condition, `resource.name.startsWith("projects/_/buckets/my-project-1-fakeart-prod/objects/triggers/`) {
-			t.Errorf("%v has %v on objects with the condition %q", r.value("member"), r.value("role"), condition)
+			t.Errorf("%v has %v with the condition %q", r.value("member"), r.value("role"), condition)
 		}
 		if r.value("member") == "serviceAccount:server-email" {
-			t.Errorf("the server has %v", r.value("role"))
+			t.Errorf("unexpected role of the server: %v", r.value("role"))
 		}
 	}
 	for _, account := range []string{"server", "trainer"} {
 		if !reads["serviceAccount:"+account+"-email"] {
-			t.Errorf("the %s can't read all objects", account)
+			t.Errorf("%s can't read all objects", account)
 		}
 	}
 }
 
-// What a workflow does for a new image: pull and push, change the service and the jobs,
-// act as what they run as, and see how it goes.
-func TestTheDeployerMayDeployAndNothingElse(t *testing.T) {
+// To deploy a new container image, a GitHub workflow must pull and push images, update the service
+// and the jobs, act as their service accounts, and read their status.
+func TestIdentity_DeployerRoles(t *testing.T) {
 	resources := mustUp(t, "dev", nil)
 	var got []string
 	for _, r := range resources {
@@ -249,11 +250,11 @@ func TestTheDeployerMayDeployAndNothingElse(t *testing.T) {
 		"training-train-deployer roles/run.developer",
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("got  %q\nwant %q", got, want)
+		t.Errorf("roles %q\nwant  %q", got, want)
 	}
 }
 
-func TestTheBucketLosesNothingAtOnce(t *testing.T) {
+func TestStorage_Retention(t *testing.T) {
 	for stack, want := range map[string]map[string]any{
 		"dev":  {"softDeletePolicy.retentionDurationSeconds": 7.0 * day, "forceDestroy": true, "encryption": nil},
 		"prod": {"softDeletePolicy.retentionDurationSeconds": 30.0 * day, "forceDestroy": false, "encryption.defaultKmsKeyName": "projects/my-project-1/locations/europe-west4/keyRings/fakeart/cryptoKeys/data"},
@@ -265,36 +266,36 @@ func TestTheBucketLosesNothingAtOnce(t *testing.T) {
 		want["lifecycleRules.3.action.type"] = "AbortIncompleteMultipartUpload"
 		for path, want := range want {
 			if got := bucket.value(path); got != want {
-				t.Errorf("%s: %s is %v, want %v", stack, path, got, want)
+				t.Errorf("%s: %s = %v, want %v", stack, path, got, want)
 			}
 		}
 	}
 }
 
-func TestTheBudgetTellsBeforeItIsSpent(t *testing.T) {
+func TestBudget(t *testing.T) {
 	budget := find(t, mustUp(t, "dev", nil), "gcp:billing/budget:Budget", "budget")
 	for i, want := range []string{"0.5 CURRENT_SPEND", "0.9 CURRENT_SPEND", "1 CURRENT_SPEND", "1.2 FORECASTED_SPEND"} {
 		rule := fmt.Sprintf("thresholdRules.%d.", i)
 		if got := fmt.Sprint(budget.value(rule+"thresholdPercent"), " ", budget.value(rule+"spendBasis")); got != want {
-			t.Errorf("rule %d is %s, want %s", i, got, want)
+			t.Errorf("rule %d = %s, want %s", i, got, want)
 		}
 	}
 	if got := budget.value("budgetFilter.projects.0"); got != "projects/"+projectNumber {
-		t.Errorf("it is the budget of %v", got)
+		t.Errorf("budgetFilter.projects.0 = %v", got)
 	}
-	// A budget takes channels that send mail, and no others.
+	// A budget supports only channels that send email.
 	budget = find(t, mustUp(t, "prod", nil), budget.kind, "budget")
 	if channels := fmt.Sprint(budget.value("allUpdatesRule.monitoringNotificationChannels")); channels != "[email-id]" {
-		t.Errorf("it tells %s", channels)
+		t.Errorf("channels = %s, want [email-id]", channels)
 	}
 	for _, r := range mustUp(t, "dev", map[string]string{"fakeart:billingAccount": ""}) {
 		if r.kind == budget.kind {
-			t.Error("a budget without a billing account")
+			t.Error("without a billing account: unexpected budget")
 		}
 	}
 }
 
-func TestTheAdminTokenIsASecretWhoeverMadeIt(t *testing.T) {
+func TestAdminToken_Secret(t *testing.T) {
 	for _, given := range []string{"", "correct-horse-battery-staple"} {
 		resources := mustUp(t, "dev", map[string]string{"fakeart:adminToken": given})
 		name := "admin-token"
@@ -303,20 +304,20 @@ func TestTheAdminTokenIsASecretWhoeverMadeIt(t *testing.T) {
 		}
 		version := find(t, resources, "gcp:secretmanager/secretVersion:SecretVersion", name)
 		if !version.secrets {
-			t.Error("it is in the state for everybody to read")
+			t.Errorf("%s: the token isn't marked as secret", name)
 		}
 		if given != "" && version.value("secretData") != given {
-			t.Errorf("it is %v", version.value("secretData"))
+			t.Errorf("secretData = %v, want %v", version.value("secretData"), given)
 		}
 	}
 }
 
-func TestProbesGiveUpBeforeTheNextOne(t *testing.T) {
+func TestService_ProbeTimeouts(t *testing.T) {
 	service := find(t, mustUp(t, "prod", nil), serviceKind, "service")
 	for _, probe := range []string{"containers.0.startupProbe", "containers.0.livenessProbe", "containers.1.livenessProbe"} {
 		timeout, _ := service.value("template." + probe + ".timeoutSeconds").(float64)
 		if period, _ := service.value("template." + probe + ".periodSeconds").(float64); timeout <= 0 || timeout >= period {
-			t.Errorf("%s: %v s of every %v", probe, timeout, period)
+			t.Errorf("%s: timeout %v s, want less than the period of %v s", probe, timeout, period)
 		}
 	}
 }

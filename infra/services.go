@@ -7,7 +7,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// apis are the services of Google's that the program uses.
+// apis are the Google APIs that every stack uses.
 var apis = []string{
 	"artifactregistry.googleapis.com",
 	"bigquery.googleapis.com",
@@ -29,23 +29,23 @@ var apis = []string{
 	"workflowexecutions.googleapis.com",
 }
 
-// Services are the APIs that are enabled.
+// Services is the component that enables Google APIs.
 type Services struct {
 	pulumi.ResourceState
 
-	// Enabled is one resource for each API.
+	// Enabled holds one resource per API.
 	Enabled []pulumi.Resource
 }
 
-// ServicesArgs says where, and what the stack's file needs besides.
+// ServicesArgs are the arguments of NewServices.
 type ServicesArgs struct {
 	Stack *Stack
-	// More are APIs that not every stack needs.
+	// More are APIs to enable in addition to those that every stack uses.
 	More []string
 }
 
-// NewServices enables the APIs. They stay enabled when the stack is destroyed: other
-// programs in the project may use them.
+// NewServices enables the APIs. They stay enabled when the stack is destroyed, because others in
+// the project may use them.
 func NewServices(ctx *pulumi.Context, name string, args *ServicesArgs, opts ...pulumi.ResourceOption) (*Services, error) {
 	s := &Services{}
 	if err := register(ctx, "Services", name, s, opts...); err != nil {

@@ -11,22 +11,22 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-// What Cloud Monitoring keeps to: a goal of at most 0.999, over whole days, 30 at most.
+// Limits of an SLO in Cloud Monitoring. The window must be a whole number of days.
 const (
-	highestGoal = 0.999
-	longestDays = 30
+	maxGoal = 0.999
+	maxDays = 30
 )
 
-// objectiveArgs is an objective as Cloud Monitoring has it, but for the service it
-// belongs to, on the metrics that the Cloud Run service's Managed Prometheus sidecar
-// sends.
+// objectiveArgs returns the Cloud Monitoring SLO for an objective, on the metrics that the Managed
+// Prometheus sidecar of the Cloud Run service sends. The caller sets the field Service. It returns
+// an error if Cloud Monitoring would reject the target or the window.
 func objectiveArgs(stack *Stack, service string, o slo.Objective) (*monitoring.SloArgs, error) {
 	const day = 24 * time.Hour
-	if o.Target > highestGoal {
-		return nil, fmt.Errorf("SLO %s: target %v: Cloud Monitoring takes at most %v", o.Name, o.Target, highestGoal)
+	if o.Target > maxGoal {
+		return nil, fmt.Errorf("SLO %s: target %v: Cloud Monitoring accepts at most %v", o.Name, o.Target, maxGoal)
 	}
-	if o.Window%day != 0 || o.Window < day || o.Window > longestDays*day {
-		return nil, fmt.Errorf("SLO %s: window %v: Cloud Monitoring takes 1 to %d whole days", o.Name, o.Window, longestDays)
+	if o.Window%day != 0 || o.Window < day || o.Window > maxDays*day {
+		return nil, fmt.Errorf("SLO %s: window %v: Cloud Monitoring accepts 1 to %d whole days", o.Name, o.Window, maxDays)
 	}
 	sli := &monitoring.SloRequestBasedSliArgs{}
 	if o.Latency != nil {
@@ -50,13 +50,13 @@ func objectiveArgs(stack *Stack, service string, o slo.Objective) (*monitoring.S
 	}, nil
 }
 
-// objectiveName is how Cloud Monitoring calls an objective.
+// objectiveName returns the full name of an SLO in Cloud Monitoring.
 func objectiveName(stack *Stack, service string, o slo.Objective) string {
 	return fmt.Sprintf("projects/%s/services/%s/serviceLevelObjectives/%s", stack.Project, service, o.Name)
 }
 
-// metricFilter is a selector in the language of Cloud Monitoring's filters, of a
-// metric that was collected as a counter or a histogram.
+// metricFilter translates a selector to a Cloud Monitoring filter. kind is the type of the metric:
+// counter or histogram.
 // (https://cloud.google.com/monitoring/api/v3/filters)
 func metricFilter(service string, s slo.Selector, kind string) string {
 	terms := []string{

@@ -13,7 +13,7 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-// watched runs the component alone, for a service that has everything.
+// watched returns the resources of NewMonitoring for a service with all features.
 func watched(t *testing.T, change func(*MonitoringArgs)) []made {
 	t.Helper()
 	resources, err := watch(change, false)
@@ -23,6 +23,7 @@ func watched(t *testing.T, change func(*MonitoringArgs)) []made {
 	return resources
 }
 
+// watch is like watched, but returns the error and can run as a preview.
 func watch(change func(*MonitoringArgs), preview bool) ([]made, error) {
 	e := &engine{preview: preview}
 	err := pulumi.RunErr(func(ctx *pulumi.Context) error {
@@ -47,6 +48,7 @@ func secretText(text string) pulumi.StringPtrInput {
 	return pulumi.ToSecret(pulumi.StringPtr(text)).(pulumi.StringPtrOutput)
 }
 
+// kinds returns the resources of a type, by name.
 func kinds(resources []made, kind string) map[string]made {
 	found := map[string]made{}
 	for _, r := range resources {
@@ -59,15 +61,15 @@ func kinds(resources []made, kind string) map[string]made {
 
 const sloKind = "gcp:monitoring/slo:Slo"
 
-// The figures are those of the documents, and of nothing else.
-func TestTheObjectivesOfTheDocumentsAreThoseOfCloudMonitoring(t *testing.T) {
+// The SLOs in Cloud Monitoring must match monitoring/slo.
+func TestSLOs(t *testing.T) {
 	objectives, err := slo.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := kinds(watched(t, nil), sloKind)
 	if len(got) != len(objectives) || len(got) < 2 {
-		t.Fatalf("%d SLOs of %d documents", len(got), len(objectives))
+		t.Fatalf("%d SLOs in Cloud Monitoring, %d in monitoring/slo", len(got), len(objectives))
 	}
 	for _, o := range objectives {
 		r := got[o.Name]
@@ -75,59 +77,59 @@ func TestTheObjectivesOfTheDocumentsAreThoseOfCloudMonitoring(t *testing.T) {
 			"goal": o.Target, "rollingPeriodDays": o.Window.Hours() / 24, "displayName": o.DisplayName, "sloId": o.Name, "service": "fakeart-dev-server",
 		} {
 			if r.value(key) != want {
-				t.Errorf("%s: its %s is %v, want %v", o.Name, key, r.value(key), want)
+				t.Errorf("%s: %s = %v, want %v", o.Name, key, r.value(key), want)
 			}
 		}
 		cut := r.value("requestBasedSli.distributionCut.range.max")
 		if o.Latency == nil && cut != nil || o.Latency != nil && cut != o.Latency.Threshold {
-			t.Errorf("%s: cut at %v, want %v", o.Name, cut, o.Latency)
+			t.Errorf("%s: range.max = %v, want %v", o.Name, cut, o.Latency)
 		}
 	}
 }
 
-func TestIndicatorsAreFiltersOnTheSidecarsMetrics(t *testing.T) {
-	const own = `resource.type="prometheus_target" AND resource.labels.cluster="__run__" AND resource.labels.namespace="fakeart-dev-server" AND `
-	const requests = `metric.type="prometheus.googleapis.com/fakeart_requests_total/counter" AND ` + own +
+func TestSLOs_Filters(t *testing.T) {
+	const serviceLabels = `resource.type="prometheus_target" AND resource.labels.cluster="__run__" AND resource.labels.namespace="fakeart-dev-server" AND `
+	const requests = `metric.type="prometheus.googleapis.com/fakeart_requests_total/counter" AND ` + serviceLabels +
 		`metric.labels.route=monitoring.regex.full_match("/predict|/model/") AND metric.labels.method="POST" AND metric.labels.code=monitoring.regex.full_match(`
 	got := kinds(watched(t, nil), sloKind)
 	for path, want := range map[string]any{
 		"goodTotalRatio.totalServiceFilter": requests + `"[235]..")`,
 		"goodTotalRatio.badServiceFilter":   requests + `"5..")`,
-		"goodTotalRatio.goodServiceFilter":  nil, // two of three have to be given
+		"goodTotalRatio.goodServiceFilter":  nil, // exactly two of the three must be set
 	} {
 		if v := got["availability"].value("requestBasedSli." + path); v != want {
-			t.Errorf("%s is\n%v, want\n%v", path, v, want)
+			t.Errorf("%s =\n%v, want\n%v", path, v, want)
 		}
 	}
-	want := `metric.type="prometheus.googleapis.com/fakeart_request_duration_seconds/histogram" AND ` + own + `metric.labels.route="/predict" AND metric.labels.method="POST"`
+	want := `metric.type="prometheus.googleapis.com/fakeart_request_duration_seconds/histogram" AND ` + serviceLabels + `metric.labels.route="/predict" AND metric.labels.method="POST"`
 	if v := got["latency"].value("requestBasedSli.distributionCut.distributionFilter"); v != want {
-		t.Errorf("distributionFilter is\n%v, want\n%v", v, want)
+		t.Errorf("distributionFilter =\n%v, want\n%v", v, want)
 	}
 	if v := metricFilter("s", slo.Selector{Metric: "m", Matchers: []slo.Matcher{{Label: "a", Op: "!=", Value: `"x\`}, {Label: "b", Op: "!~", Value: `a\.b`}}}, "counter"); !strings.HasSuffix(v, ` AND metric.labels.a!="\"x\\" AND metric.labels.b!=monitoring.regex.full_match("a\\.b")`) {
-		t.Errorf("negations are %s", v)
+		t.Errorf("metricFilter with negations = %s", v)
 	}
 }
 
-func TestAnObjectiveThatCloudMonitoringWouldRefuseIsRefused(t *testing.T) {
+func TestObjectiveArgs_Invalid(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {
 		target  float64
 		window  time.Duration
 		message string
 	}{
-		{0.9995, 30 * day, "SLO o: target 0.9995: Cloud Monitoring takes at most 0.999"},
+		{0.9995, 30 * day, "SLO o: target 0.9995: Cloud Monitoring accepts at most 0.999"},
 		{0.99, 31 * day, "SLO o: window 744h0m0s"},
 		{0.99, 12 * time.Hour, "SLO o: window 12h0m0s"},
 		{0.99, 36 * time.Hour, "SLO o: window 36h0m0s"},
 	} {
 		_, err := objectiveArgs(&Stack{}, "s", slo.Objective{Name: "o", Target: c.target, Window: c.window})
 		if err == nil || !strings.HasPrefix(err.Error(), c.message) {
-			t.Errorf("%+v: %v", c, err)
+			t.Errorf("%+v: error %v", c, err)
 		}
 	}
 }
 
-func TestBudgetsAreWatchedOverTwoWindowsAtThreeRates(t *testing.T) {
+func TestAlerts_BurnRates(t *testing.T) {
 	policies := kinds(watched(t, nil), policyKind)
 	var got []string
 	for name, r := range policies {
@@ -157,25 +159,25 @@ func TestBudgetsAreWatchedOverTwoWindowsAtThreeRates(t *testing.T) {
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		t.Errorf("alerts are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("alerts:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
-func TestWithoutMetricsNothingDependsOnThem(t *testing.T) {
+func TestMonitoring_WithoutMetrics(t *testing.T) {
 	for _, r := range watched(t, func(a *MonitoringArgs) { a.HasMetrics = false }) {
 		if r.kind == sloKind {
-			t.Errorf("SLO %s is on metrics that nobody has seen", r.name)
+			t.Errorf("unexpected SLO %s", r.name)
 		}
 		if r.kind == policyKind {
 			r.strings(func(_, text string) {
 				if strings.Contains(text, "{") && strings.Contains(text, "fakeart_") || strings.Contains(text, "prometheus_target") {
-					t.Errorf("alert %s asks for %s", r.name, text)
+					t.Errorf("alert %s uses the server's metrics: %s", r.name, text)
 				}
 			})
 		}
 	}
 	left := kinds(watched(t, func(a *MonitoringArgs) { a.Service, a.Host = "", nil }), policyKind)
 	if names := slices.Sorted(maps.Keys(left)); !slices.Equal(names, []string{"dead-letters", "job-failed", "picture-drift"}) {
-		t.Errorf("without a service there are %v", names)
+		t.Errorf("without a service: alerts %v", names)
 	}
 }

@@ -6,24 +6,24 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// Stack is what every component needs to know: where it belongs, and how its
-// resources are called.
+// Stack holds what every component needs: the project and region, the prefix of resource names
+// and the labels.
 type Stack struct {
-	// Project and Region are Google Cloud's.
+	// Project is the Google Cloud project ID, Region the region of all regional resources.
 	Project, Region string
-	// Number is the project's number, which the accounts of Google's own services carry.
+	// Number is the project number, which is part of the names of Google's service agents.
 	Number string
-	// Prefix begins the name of every resource, so that several stacks live in one project.
+	// Prefix starts the name of every resource, so that several stacks can share a project.
 	Prefix string
 	// Protect reports whether the stack is protected against deletion.
 	Protect bool
-	// Extra are the stack's own labels.
+	// Extra holds the labels of the stack's key labels.
 	Extra map[string]string
-	// APIs are the services of Google's that have to be enabled before anything is made.
+	// APIs are the enabled Google APIs. Resources must be created after them.
 	APIs []pulumi.Resource
 }
 
-// storageAgent returns Cloud Storage's service agent as IAM names it, and makes Google create it.
+// storageAgent returns Cloud Storage's service agent as an IAM member, and makes Google create it.
 func (s *Stack) storageAgent(ctx *pulumi.Context) pulumi.StringOutput {
 	return s.agent("service-"+s.Number+"@gs-project-accounts.iam.gserviceaccount.com", func() error {
 		_, err := storage.GetProjectServiceAccount(ctx, &storage.GetProjectServiceAccountArgs{Project: &s.Project})
@@ -31,7 +31,7 @@ func (s *Stack) storageAgent(ctx *pulumi.Context) pulumi.StringOutput {
 	})
 }
 
-// bigQueryAgent returns the service agent that encrypts BigQuery's tables as IAM names it, and
+// bigQueryAgent returns the service agent that encrypts BigQuery tables as an IAM member, and
 // makes Google create it.
 func (s *Stack) bigQueryAgent(ctx *pulumi.Context) pulumi.StringOutput {
 	return s.agent("bq-"+s.Number+"@bigquery-encryption.iam.gserviceaccount.com", func() error {
@@ -40,9 +40,9 @@ func (s *Stack) bigQueryAgent(ctx *pulumi.Context) pulumi.StringOutput {
 	})
 }
 
-// agent calls request once the APIs are enabled, and returns the service agent that Google creates
-// on the first such request. An error is ignored: the agent already exists in all but new
-// projects, and whoever only deploys images isn't allowed to request it.
+// agent calls request once the APIs are enabled, and returns the IAM member of the service agent
+// that Google creates on the first such request. Errors are ignored: the agent already exists in
+// all but new projects, and an account that only deploys container images may not request it.
 func (s *Stack) agent(account string, request func() error) pulumi.StringOutput {
 	ids := make([]any, len(s.APIs))
 	for i, api := range s.APIs {
@@ -54,10 +54,10 @@ func (s *Stack) agent(account string, request func() error) pulumi.StringOutput 
 	}).(pulumi.StringOutput)
 }
 
-// Named is the name of a resource.
-func (s *Stack) Named(what string) string { return s.Prefix + "-" + what }
+// Named returns the name of a resource: the stack's prefix, a dash and suffix.
+func (s *Stack) Named(suffix string) string { return s.Prefix + "-" + suffix }
 
-// Labels are those of every resource that can have some.
+// Labels returns the labels of a component's resources, including the stack's own.
 func (s *Stack) Labels(component string) pulumi.StringMap {
 	labels := pulumi.ToStringMap(s.Extra)
 	for key, value := range map[string]string{"app": "fakeart", "stack": s.Prefix, "component": component, "managed-by": "pulumi"} {
@@ -66,24 +66,26 @@ func (s *Stack) Labels(component string) pulumi.StringMap {
 	return labels
 }
 
-// register registers a component of the program. name begins the names of its children. The
-// component itself is called NAME-component, so that a child of the same name isn't mistaken for
-// its parent in an import file. Stacks made before this know the component by name alone.
+// register registers a component resource of the type fakeart:infra:KIND. The component is named
+// NAME-component, so that a child named NAME isn't mistaken for its parent in an import file. An
+// alias covers older stacks, in which the component was named NAME.
 func register(ctx *pulumi.Context, kind, name string, component pulumi.ComponentResource, opts ...pulumi.ResourceOption) error {
 	before := pulumi.Aliases([]pulumi.Alias{{Name: pulumi.String(name)}})
 	return ctx.RegisterComponentResource("fakeart:infra:"+kind, name+"-component", component, append(opts, before)...)
 }
 
-// In places a resource into its component, once the APIs are there.
+// In returns the options of a resource in a component: its parent, the enabled APIs as
+// dependencies, and more.
 func (s *Stack) In(component pulumi.Resource, more ...pulumi.ResourceOption) pulumi.ResourceOption {
 	return pulumi.Composite(append(more, pulumi.Parent(component), pulumi.DependsOn(s.APIs))...)
 }
 
-// Kept protects a resource of a protected stack against deletion and replacement: one that
-// holds data, or that other resources and systems refer to. Resources that a configuration key
-// can remove again are left out; [Protection] covers them against `pulumi destroy`.
+// Kept returns the option that protects a resource against deletion and replacement if the stack
+// is protected. Use it for resources that hold data or that other systems refer to. Don't use it
+// for resources that a configuration key can remove: [Protection] covers them against
+// `pulumi destroy`.
 func (s *Stack) Kept() pulumi.ResourceOption { return pulumi.Protect(s.Protect) }
 
-// Shared is the option for grants to Google's own accounts in the project: every stack
-// there makes the same ones, and one that is destroyed must not take them from the others.
+// Shared returns the option for grants to Google's service agents. Every stack of a project
+// creates the same grants, so destroying one stack must not remove them.
 func (s *Stack) Shared() pulumi.ResourceOption { return pulumi.RetainOnDelete(true) }

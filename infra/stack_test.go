@@ -10,38 +10,38 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// made is a resource that the program asked for.
+// made is a resource that the program registered.
 type made struct {
-	kind, name string // the type's token, and the name in the program
+	kind, name string // type token, and name in the program
 	inputs     map[string]any
 	secrets    bool // whether any input is secret
 	parent     string
 	protect    bool
-	retained   bool // whether it stays when the stack is destroyed
-	// whether its replacement is created before it is deleted, whatever the provider says
+	retained   bool // RetainOnDelete
+	// createsFirst is true if the resource sets DeleteBeforeReplace to false.
 	createsFirst bool
 	ignored      []string
-	aliases      []string // names that older versions of the program gave it
-	// dependencies are URNs of other resources.
+	aliases      []string // names in older versions of the program
+	// dependencies are the URNs of other resources.
 	dependencies []string
 }
 
-// engine stands in for Pulumi's: it makes whatever it is asked for.
+// engine is a fake of Pulumi's engine and of the provider. It records the resources.
 type engine struct {
-	preview bool // what a provider has to say is not known yet
+	preview bool // outputs of resources are unknown
 
-	dataset *dataset // the stack's BigQuery dataset before the run; nil if there is none
+	dataset *dataset // the stack's BigQuery dataset before the run; may be nil
 
 	mu         sync.Mutex
 	resources  []made
 	components []made
-	calls      []string // functions of the provider that were called
+	calls      []string // tokens of the provider functions called
 }
 
-// dataset is what the stand-in for the provider tells of an existing dataset.
+// dataset is the existing dataset that the fake provider returns.
 type dataset struct{ location, key string }
 
-// The number of the project that the stand-in knows.
+// projectNumber is the number of the project that the fake provider returns.
 const projectNumber = "123456789012"
 
 func (e *engine) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
@@ -96,14 +96,14 @@ func (e *engine) NewResource(args pulumi.MockResourceArgs) (string, resource.Pro
 			continue
 		}
 		state[key] = resource.NewStringProperty(args.Name + "-" + output)
-		if e.preview && output != "result" { // the stand-in for the engine cannot pass on a secret that is not known
+		if e.preview && output != "result" { // the mocks can't represent an unknown secret
 			state[key] = resource.MakeComputed(resource.NewStringProperty(""))
 		}
 	}
 	return args.Name + "-id", state, nil
 }
 
-// existing are the buckets and datasets that don't belong to a stack, by function and name.
+// existing are the buckets and datasets outside the stack, by function token and name.
 var existing = map[string]map[string]any{
 	"gcp:storage/getBucket:getBucket shared":     {"location": "EUROPE-WEST4", "uniformBucketLevelAccess": true, "projectNumber": 123456789012},
 	"gcp:storage/getBucket:getBucket far":        {"location": "US", "uniformBucketLevelAccess": true, "projectNumber": 123456789012},
@@ -117,7 +117,7 @@ var existing = map[string]map[string]any{
 	}},
 }
 
-// lookedUp is the name of what a function looks up.
+// lookedUp returns the name in the arguments of a lookup function.
 func lookedUp(args resource.PropertyMap) string {
 	for _, key := range []resource.PropertyKey{"name", "datasetId"} {
 		if args[key].IsString() {
@@ -127,7 +127,7 @@ func lookedUp(args resource.PropertyMap) string {
 	return ""
 }
 
-// plain is a value without Pulumi's own kinds.
+// plain converts a property value to maps, slices and basic types.
 func plain(v any) any {
 	switch v := v.(type) {
 	case resource.PropertyMap:
@@ -158,7 +158,8 @@ func plain(v any) any {
 
 const someDigest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// stackConfig is the configuration of a stack such as dev or prod, all of it in use.
+// stackConfig returns a complete configuration for the stack dev or prod. In change, an empty value
+// deletes a key.
 func stackConfig(stack string, change map[string]string) map[string]string {
 	c := map[string]string{
 		"gcp:project": "my-project-1", "gcp:region": "europe-west4",
@@ -186,7 +187,7 @@ func stackConfig(stack string, change map[string]string) map[string]string {
 	return c
 }
 
-// up runs the program for a stack, and returns what it asked for.
+// up runs the program for a stack and returns the registered resources.
 func up(t *testing.T, stack string, change map[string]string) ([]made, error) {
 	t.Helper()
 	return run(stack, stackConfig(stack, change), false)
@@ -207,14 +208,14 @@ func run(stack string, config map[string]string, preview bool) ([]made, error) {
 	return e.resources, err
 }
 
-// run runs the program for a stack on this engine.
+// run runs the program for a stack on the engine.
 func (e *engine) run(stack string, config map[string]string) error {
 	return pulumi.RunErr(deploy, pulumi.WithMocks("fakeart", stack, e), func(i *pulumi.RunInfo) {
 		i.Config, i.DryRun = config, e.preview
 	})
 }
 
-// find returns the one resource of the kind with the name in the program.
+// find returns the resource with the type and name, and fails the test if there is none.
 func find(t *testing.T, resources []made, kind, name string) made {
 	t.Helper()
 	for _, r := range resources {
@@ -222,11 +223,11 @@ func find(t *testing.T, resources []made, kind, name string) made {
 			return r
 		}
 	}
-	t.Fatalf("no %s %s was made", kind, name)
+	t.Fatalf("no resource %s %s", kind, name)
 	return made{}
 }
 
-// value follows a path such as template.containers.0.image.
+// value returns the input at a path such as template.containers.0.image, or nil.
 func (r made) value(path string) any {
 	var v any = r.inputs
 	for part := range strings.SplitSeq(path, ".") {
@@ -246,7 +247,7 @@ func (r made) value(path string) any {
 	return v
 }
 
-// strings calls f with every text in the resource, and the key that it is under.
+// strings calls f with every string in the inputs and its key.
 func (r made) strings(f func(key, text string)) {
 	var walk func(key string, v any)
 	walk = func(key string, v any) {

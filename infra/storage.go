@@ -8,37 +8,36 @@ import (
 
 const day = 24 * 3600 // seconds
 
-// Storage is the bucket for data sets, runs and models.
+// Storage is the bucket for datasets, training runs and models.
 type Storage struct {
 	pulumi.ResourceState
 
-	// Bucket has data under data/, training runs under runs/, models under
+	// Bucket holds datasets under data/, training runs under runs/ and models under
 	// models/staging/ and models/production/. It is nil if the stack uses an existing one.
 	Bucket *storage.Bucket
 	// Name is the bucket's name.
 	Name pulumi.StringOutput
-	// Grants have to be there before a workload starts.
+	// Grants must exist before a workload starts.
 	Grants []pulumi.Resource
 }
 
-// StorageArgs says who may do what with the bucket.
+// StorageArgs are the arguments of NewStorage.
 type StorageArgs struct {
 	Stack *Stack
-	// KMSKey encrypts the objects; empty for Google's own key.
+	// KMSKey encrypts the objects. If empty, Google manages the key.
 	KMSKey string
-	// Existing is the name of a bucket to use instead of a new one; may be empty.
+	// Existing is the name of a bucket to use instead of creating one. It may be empty.
 	Existing string
-	// Reader and Writer are e-mail addresses of service accounts. Reader reads all objects.
-	// Writer reads all and writes all except the models in production.
+	// Reader and Writer are email addresses of service accounts. Reader may read all objects.
+	// Writer may read all objects and write all except production models.
 	Reader, Writer pulumi.StringOutput
 }
 
-// modelsFolder is where the server takes its model from: its newest file.
+// modelsFolder is the folder of production models. The server serves the newest file.
 const modelsFolder = "models/production/"
 
-// NewStorage makes the bucket, or takes an existing one as it is, and grants access to
-// it. Nothing in a bucket of its own is ever public, and a deleted object can be brought
-// back for at least a week.
+// NewStorage creates the bucket, or takes an existing one as it is, and grants access to it. A
+// new bucket prevents public access, and its deleted objects can be restored for at least a week.
 func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pulumi.ResourceOption) (*Storage, error) {
 	s := &Storage{}
 	if err := register(ctx, "Storage", name, s, opts...); err != nil {
@@ -49,8 +48,8 @@ func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pul
 	} else if err := s.create(ctx, name, args); err != nil {
 		return nil, err
 	}
-	// People publish the models in production. Listing is a right on the bucket itself, whose name
-	// has no /objects/, so the condition leaves it to the writer.
+	// Only people publish production models. The writer can still list objects: that is a permission
+	// on the bucket itself, whose resource name has no /objects/, so the condition holds.
 	unpublished := &storage.BucketIAMMemberConditionArgs{
 		Title: pulumi.String("all but production models"), Description: pulumi.String("Models in production are published by people"),
 		Expression: pulumi.Sprintf(`!resource.name.startsWith("projects/_/buckets/%s/objects/%s")`, s.Name, modelsFolder),
@@ -75,9 +74,9 @@ func NewStorage(ctx *pulumi.Context, name string, args *StorageArgs, opts ...pul
 	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"bucket": s.Name})
 }
 
-// create makes the bucket.
+// create creates the bucket.
 func (s *Storage) create(ctx *pulumi.Context, name string, args *StorageArgs) (err error) {
-	kept, versions := 7, 3 // days of deleted objects, newer versions of one that is kept
+	kept, versions := 7, 3 // days that deleted objects are kept, newer versions before an old one is deleted
 	if args.Stack.Protect {
 		kept, versions = 30, 20
 	}
@@ -93,7 +92,7 @@ func (s *Storage) create(ctx *pulumi.Context, name string, args *StorageArgs) (e
 		LifecycleRules: storage.BucketLifecycleRuleArray{
 			&storage.BucketLifecycleRuleArgs{
 				Action: &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("Delete")},
-				// Both hold for what is deleted: many newer versions, and a while ago.
+				// Both must hold: enough newer versions, and noncurrent for long enough.
 				Condition: &storage.BucketLifecycleRuleConditionArgs{NumNewerVersions: pulumi.Int(versions), DaysSinceNoncurrentTime: pulumi.Int(kept), NoAge: pulumi.Bool(true), WithState: pulumi.String("ARCHIVED")},
 			},
 			&storage.BucketLifecycleRuleArgs{
@@ -102,7 +101,7 @@ func (s *Storage) create(ctx *pulumi.Context, name string, args *StorageArgs) (e
 			},
 			&storage.BucketLifecycleRuleArgs{
 				Action: &storage.BucketLifecycleRuleActionArgs{Type: pulumi.String("Delete")},
-				// The markers of events that were handled: none is delivered again so much later.
+				// Markers of handled events. Eventarc doesn't redeliver events this late.
 				Condition: &storage.BucketLifecycleRuleConditionArgs{Age: pulumi.Int(90), MatchesPrefixes: pulumi.ToStringArray([]string{"triggers/"}), WithState: pulumi.String("LIVE")},
 			},
 			&storage.BucketLifecycleRuleArgs{
@@ -114,7 +113,7 @@ func (s *Storage) create(ctx *pulumi.Context, name string, args *StorageArgs) (e
 	var after []pulumi.Resource
 	if args.KMSKey != "" {
 		bucket.Encryption = &storage.BucketEncryptionArgs{DefaultKmsKeyName: pulumi.String(args.KMSKey)}
-		// It is Cloud Storage itself that uses the key.
+		// Cloud Storage's service agent uses the key.
 		use, err := kms.NewCryptoKeyIAMMember(ctx, name+"-key", &kms.CryptoKeyIAMMemberArgs{
 			CryptoKeyId: pulumi.String(args.KMSKey), Role: pulumi.String("roles/cloudkms.cryptoKeyEncrypterDecrypter"),
 			Member: args.Stack.storageAgent(ctx),
@@ -131,11 +130,11 @@ func (s *Storage) create(ctx *pulumi.Context, name string, args *StorageArgs) (e
 	return nil
 }
 
-// bucketName is the name of the bucket that a stack makes. Names of buckets are unique in
-// the whole world, and so is that of the project.
+// bucketName returns the name of the bucket that a stack creates. It includes the project ID
+// because bucket names are global.
 func bucketName(s *Stack) string { return s.Project + "-" + s.Prefix }
 
-// member is a service account as policies name it.
+// member returns a service account as an IAM member.
 func member(email pulumi.StringInput) pulumi.StringOutput {
 	return pulumi.Sprintf("serviceAccount:%s", email)
 }

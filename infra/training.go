@@ -9,74 +9,73 @@ import (
 )
 
 const (
-	// bucketMount is where a job finds the bucket: the trainer reads and writes files.
+	// bucketMount is the path at which the bucket is mounted in a job.
 	bucketMount = "/mnt/fakeart"
-	// dataSet is the folder, in the bucket, of the data set that models are measured on,
-	// and that a training started by hand learns from.
-	dataSet = "data/cifake"
+	// datasetFolder is the folder in the bucket of the dataset that models are evaluated on, and that a
+	// manually started training uses.
+	datasetFolder = "data/cifake"
 )
 
-// TrainingJobs are the jobs that run the trainer's image. Nothing starts them here; see
-// Triggers.
+// TrainingJobs are the Cloud Run jobs that run the trainer. [Triggers] starts them.
 type TrainingJobs struct {
 	pulumi.ResourceState
 
-	// Train learns from a data set, and leaves a run folder under runs/.
+	// Train trains on a dataset and writes a run folder under runs/.
 	Train *cloudrunv2.Job
-	// Evaluate measures a model on the data set; the figures are in its log.
+	// Evaluate evaluates a model on the dataset and logs the metrics.
 	Evaluate *cloudrunv2.Job
-	// Names are the jobs' in Cloud Run.
+	// Names are the names of the jobs in Cloud Run.
 	Names []string
-	// Arguments are those of a training by hand. A trigger adds its data set and run
-	// folder: of two settings of the same thing the trainer takes the last.
+	// Arguments are the arguments of a manually started training. A trigger appends its dataset and
+	// run folder. If a key occurs twice, the trainer uses the last value.
 	Arguments []string
-	// Tasks is how many trainings one execution is.
+	// Tasks is the number of trainings per execution.
 	Tasks int
-	// Log has the records that drift is seen from.
+	// Log holds the records in which drift is detected.
 	Log *PredictionLog
 }
 
-// TrainingArgs says what the jobs run, and how large they are.
+// TrainingArgs are the arguments of NewTraining.
 type TrainingArgs struct {
 	Stack *Stack
-	// Image is the trainer's, whose entry point is the trainer itself.
+	// Image is the container image of the trainer, with the trainer as its entry point.
 	Image string
 	Size  Training
-	// Account is the e-mail address of the service account that the jobs run as; it reads
-	// and writes the bucket's objects.
+	// Account is the email address of the service account that the jobs run as. It may read and
+	// write objects of the bucket.
 	Account pulumi.StringInput
-	// Deployer is the e-mail address of the service account that brings new images.
+	// Deployer is the email address of the service account that may deploy new container images.
 	Deployer pulumi.StringOutput
 	// Bucket is the name of the bucket for data, runs and models.
 	Bucket pulumi.StringInput
-	// Log is handed on to what checks for drift.
+	// Log is copied to TrainingJobs.Log, for the drift check.
 	Log *PredictionLog
-	// VPC is the network that requests go through; may be nil.
+	// VPC is the network that outgoing requests go through. It may be nil.
 	VPC *VPC
-	// KMSKey encrypts the jobs' images and disks; empty for Google's own key.
+	// KMSKey encrypts the jobs' container images and disks. If empty, Google manages the key.
 	KMSKey string
 }
 
-// NewTraining makes the jobs. They use processors alone: this version of the provider
-// offers jobs no GPU, and the trainer would have no use for one.
+// NewTraining creates the jobs. They have no GPU: the trainer doesn't use one, and this version of
+// the provider doesn't support GPUs in jobs.
 func NewTraining(ctx *pulumi.Context, name string, args *TrainingArgs, opts ...pulumi.ResourceOption) (*TrainingJobs, error) {
 	t := &TrainingJobs{Tasks: args.Size.Tasks, Log: args.Log}
 	if err := register(ctx, "Training", name, t, opts...); err != nil {
 		return nil, err
 	}
 	t.Arguments = slices.Concat([]string{
-		"train", "dataset=archive", "dataset.dir=" + bucketMount + "/" + dataSet, "run.root=" + bucketMount + "/runs",
+		"train", "dataset=archive", "dataset.dir=" + bucketMount + "/" + datasetFolder, "run.root=" + bucketMount + "/runs",
 	}, args.Size.Args)
 	for _, job := range []struct {
 		at    **cloudrunv2.Job
 		name  string
 		args  []string
 		tasks int
-		// reads is whether the job has no business to write.
-		reads bool
+		// readOnly mounts the bucket read-only.
+		readOnly bool
 	}{
 		{&t.Train, "train", t.Arguments, args.Size.Tasks, false},
-		{&t.Evaluate, "evaluate", []string{"evaluate", "--model=" + bucketMount + "/models/staging/model.onnx", "--data=" + bucketMount + "/" + dataSet}, 1, true},
+		{&t.Evaluate, "evaluate", []string{"evaluate", "--model=" + bucketMount + "/models/staging/model.onnx", "--data=" + bucketMount + "/" + datasetFolder}, 1, true},
 	} {
 		task := &cloudrunv2.JobTemplateTemplateArgs{
 			ServiceAccount:       args.Account,
@@ -94,7 +93,7 @@ func NewTraining(ctx *pulumi.Context, name string, args *TrainingArgs, opts ...p
 			}},
 			Volumes: cloudrunv2.JobTemplateTemplateVolumeArray{&cloudrunv2.JobTemplateTemplateVolumeArgs{
 				Name: pulumi.String("bucket"),
-				Gcs:  &cloudrunv2.JobTemplateTemplateVolumeGcsArgs{Bucket: args.Bucket, ReadOnly: pulumi.Bool(job.reads)},
+				Gcs:  &cloudrunv2.JobTemplateTemplateVolumeGcsArgs{Bucket: args.Bucket, ReadOnly: pulumi.Bool(job.readOnly)},
 			}},
 		}
 		if args.KMSKey != "" {
@@ -112,15 +111,15 @@ func NewTraining(ctx *pulumi.Context, name string, args *TrainingArgs, opts ...p
 		made, err := cloudrunv2.NewJob(ctx, name+"-"+job.name, &cloudrunv2.JobArgs{
 			Project: pulumi.String(args.Stack.Project), Location: pulumi.String(args.Stack.Region),
 			Name: pulumi.String(args.Stack.Named(job.name)), Labels: args.Stack.Labels("training"),
-			// Volumes of buckets were a preview when this version of the provider came out.
+			// Bucket volumes were in preview when this version of the provider was released.
 			LaunchStage: pulumi.String("BETA"),
 			Template: &cloudrunv2.JobTemplateArgs{
-				// Cloud Run tells each task its number, CLOUD_RUN_TASK_INDEX from 0 on, of
-				// CLOUD_RUN_TASK_COUNT: the trainer adds it to its seed.
+				// Each task gets its index in CLOUD_RUN_TASK_INDEX, from 0 to CLOUD_RUN_TASK_COUNT-1.
+				// The trainer adds it to its seed.
 				TaskCount: pulumi.Int(job.tasks), Parallelism: pulumi.Int(min(job.tasks, args.Size.Parallelism)),
 				Template: task,
 			},
-			// Cloud Run answers with the stage of what is used, not with what was asked for.
+			// Cloud Run returns the launch stage of the features in use, not the requested one.
 		}, args.Stack.In(t, pulumi.IgnoreChanges([]string{"launchStage"})))
 		if err != nil {
 			return nil, err

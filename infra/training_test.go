@@ -11,10 +11,10 @@ import (
 
 const jobKind = "gcp:cloudrunv2/job:Job"
 
-// jobsAlone makes the prediction log, the jobs and the triggers of a stack.
-func jobsAlone(t *testing.T, preview bool, size Training) []made {
+// runJobs returns the resources of the prediction log, the jobs and the triggers.
+func runJobs(t *testing.T, preview bool, size Training) []made {
 	t.Helper()
-	return alone(t, "dev", preview, func(ctx *pulumi.Context, stack *Stack) error {
+	return runPart(t, "dev", preview, func(ctx *pulumi.Context, stack *Stack) error {
 		log, err := NewPredictionLog(ctx, "log", &PredictionLogArgs{Stack: stack, Writer: pulumi.String("server@example.org")})
 		if err != nil {
 			return err
@@ -27,7 +27,7 @@ func jobsAlone(t *testing.T, preview bool, size Training) []made {
 			return err
 		}
 		if want := []string{"fakeart-dev-train", "fakeart-dev-evaluate"}; !slices.Equal(training.Names, want) {
-			t.Errorf("jobs are %v, want %v", training.Names, want)
+			t.Errorf("job names = %v, want %v", training.Names, want)
 		}
 		_, err = NewTriggers(ctx, "triggers", &TriggersArgs{
 			Stack: stack, Bucket: pulumi.String("bucket"), Account: pulumi.String("events@example.org"), Training: training, Schedule: "0 6 * * *",
@@ -36,7 +36,7 @@ func jobsAlone(t *testing.T, preview bool, size Training) []made {
 	})
 }
 
-// texts is a list of a resource's as strings.
+// texts returns the list of strings at a path of the inputs.
 func texts(t *testing.T, r made, path string) []string {
 	t.Helper()
 	list, ok := r.value(path).([]any)
@@ -50,9 +50,9 @@ func texts(t *testing.T, r made, path string) []string {
 	return all
 }
 
-func TestTheTrainingIsAsLargeAsTheStackSays(t *testing.T) {
+func TestTraining_Jobs(t *testing.T) {
 	size := Training{CPU: 8, Memory: "16Gi", Timeout: 7200, Retries: 2, Tasks: 6, Parallelism: 3, Args: []string{"experiment=cloud"}}
-	resources := jobsAlone(t, false, size)
+	resources := runJobs(t, false, size)
 	expect(t, find(t, resources, jobKind, "training-train"), map[string]any{
 		"name": "fakeart-dev-train", "location": "europe-west4", "labels.component": "training", "launchStage": "BETA",
 		"template.taskCount": 6.0, "template.parallelism": 3.0,
@@ -72,24 +72,23 @@ func TestTheTrainingIsAsLargeAsTheStackSays(t *testing.T) {
 	})
 }
 
-// The trainer itself reads the arguments: a setting that it does not know fails here and
-// not at night in the cloud.
-func TestTheTrainerTakesTheArguments(t *testing.T) {
-	args := texts(t, find(t, jobsAlone(t, false, defaultTraining), jobKind, "training-train"), "template.template.containers.0.args")
+// The trainer must accept the arguments of the job.
+func TestTraining_Arguments(t *testing.T) {
+	args := texts(t, find(t, runJobs(t, false, defaultTraining), jobKind, "training-train"), "template.template.containers.0.args")
 	if args[0] != "train" {
-		t.Fatalf("the job's command is %s", args[0])
+		t.Fatalf("command = %s, want train", args[0])
 	}
 	c, err := config.Load("", args[1:])
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Dataset.Dir != "/mnt/fakeart/data/cifake" || c.Run.Root != "/mnt/fakeart/runs" || c.Run.Dir != "" || c.Experiment.Name != "base" {
-		t.Errorf("trains %s in %s %s, experiment %s", c.Dataset.Dir, c.Run.Root, c.Run.Dir, c.Experiment.Name)
+		t.Errorf("dataset.dir = %s, run.root = %s, run.dir = %s, experiment.name = %s", c.Dataset.Dir, c.Run.Root, c.Run.Dir, c.Experiment.Name)
 	}
 }
 
-func TestAPreviewOfTheJobsWithNothingKnownGoesThrough(t *testing.T) {
-	if n := len(jobsAlone(t, true, defaultTraining)); n < 30 {
-		t.Errorf("%d resources", n)
+func TestTraining_PreviewWithUnknownOutputs(t *testing.T) {
+	if n := len(runJobs(t, true, defaultTraining)); n < 30 {
+		t.Errorf("%d resources, want at least 30", n)
 	}
 }

@@ -19,38 +19,39 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// workflowFile is what is done with an event.
+// workflowFile is the source of the workflow that handles events.
 const workflowFile = "workflow.yaml"
 
-// Triggers start the jobs: a data set that has changed is trained on, a staged model is
-// evaluated, and once in a while yesterday's pictures are held against those before.
+// Triggers starts the jobs: a new dataset starts a training, and a staged model starts an
+// evaluation. It also runs the scheduled drift check.
 type Triggers struct {
 	pulumi.ResourceState
 
-	// Workflow decides what an event means.
+	// Workflow handles the events.
 	Workflow *workflows.Workflow
-	// DeadLetters keeps the events that could not be handled.
+	// DeadLetters keeps events that couldn't be handled.
 	DeadLetters *pubsub.Subscription
-	// Schedule starts the check of drift.
+	// Schedule starts the drift check.
 	Schedule *cloudscheduler.Job
 }
 
-// TriggersArgs says what to watch, and what to start.
+// TriggersArgs are the arguments of NewTriggers.
 type TriggersArgs struct {
 	Stack *Stack
-	// Bucket is the name of the bucket that is watched. Its access has to be uniform.
+	// Bucket is the name of the bucket whose events are handled. It must have uniform bucket-level
+	// access.
 	Bucket pulumi.StringInput
-	// Account is the e-mail address of the service account that all of this runs as.
+	// Account is the email address of the service account of the trigger, workflow and schedule.
 	Account  pulumi.StringInput
 	Training *TrainingJobs
-	// Schedule is when drift is looked for, in cron's form, UTC.
+	// Schedule is the cron schedule of the drift check, in UTC.
 	Schedule string
-	// KMSKey encrypts the workflow; empty for Google's own key.
+	// KMSKey encrypts the workflow. If empty, Google manages the key.
 	KMSKey string
 }
 
-// NewTriggers makes one trigger, for every object that is written, and one workflow that
-// tells what it is: Eventarc cannot filter Cloud Storage's events by name.
+// NewTriggers creates one trigger for all objects written to the bucket and one workflow that
+// selects by object name, because Eventarc can't filter Cloud Storage events by name.
 func NewTriggers(ctx *pulumi.Context, name string, args *TriggersArgs, opts ...pulumi.ResourceOption) (*Triggers, error) {
 	t := &Triggers{}
 	if err := register(ctx, "Triggers", name, t, opts...); err != nil {
@@ -59,12 +60,12 @@ func NewTriggers(ctx *pulumi.Context, name string, args *TriggersArgs, opts ...p
 	stack := args.Stack
 	letters, err := pubsub.NewTopic(ctx, name+"-dead-letters", &pubsub.TopicArgs{
 		Project: pulumi.String(stack.Project), Name: pulumi.String(stack.Named("trigger-dead-letters")),
-		Labels: stack.Labels("triggers"), MessageRetentionDuration: pulumi.String(letterRetention),
+		Labels: stack.Labels("triggers"), MessageRetentionDuration: pulumi.String(maxRetention),
 	}, stack.In(t, stack.Kept()))
 	if err != nil {
 		return nil, err
 	}
-	if t.DeadLetters, err = newLetterbox(ctx, name+"-dead-letters", "trigger-dead-letters", "triggers", letters, t, stack); err != nil {
+	if t.DeadLetters, err = newDeadLetterSubscription(ctx, name+"-dead-letters", "trigger-dead-letters", "triggers", letters, t, stack); err != nil {
 		return nil, err
 	}
 	granted, err := t.grants(ctx, name, args, letters)
@@ -82,8 +83,8 @@ func NewTriggers(ctx *pulumi.Context, name string, args *TriggersArgs, opts ...p
 	})
 }
 
-// grants gives the account what it needs, on the resource itself where that can be had.
-// What it returns has to be there before the first event.
+// grants grants the account its roles, on single resources where possible. It returns the grants,
+// which must exist before the first event.
 func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, letters *pubsub.Topic) (granted []pulumi.Resource, err error) {
 	stack, account := args.Stack, member(args.Account)
 	// The service agents of Eventarc and Workflows don't exist in a new project until they are
@@ -105,7 +106,7 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 		}
 		granted = append(granted, agent, uses)
 	}
-	// Pub/Sub hands events on to the workflow as this account.
+	// Pub/Sub delivers events to the workflow as this account.
 	signs, err := serviceaccount.NewIAMMember(ctx, name+"-pubsub-as-events", &serviceaccount.IAMMemberArgs{
 		ServiceAccountId: pulumi.Sprintf("projects/%s/serviceAccounts/%s", stack.Project, args.Account),
 		Role:             pulumi.String("roles/iam.serviceAccountTokenCreator"), Member: pulumi.String(pubsubAgent(stack)),
@@ -120,10 +121,10 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 		option     pulumi.ResourceOption
 	}{
 		{"receives", "roles/eventarc.eventReceiver", account, pulumi.RetainOnDelete(false)},
-		{"invokes", "roles/workflows.invoker", account, pulumi.RetainOnDelete(false)}, // workflows have no policies of their own
+		{"invokes", "roles/workflows.invoker", account, pulumi.RetainOnDelete(false)}, // can't be granted on a single workflow
 		{"logs", "roles/logging.logWriter", account, pulumi.RetainOnDelete(false)},
-		{"queries", "roles/bigquery.jobUser", account, pulumi.RetainOnDelete(false)}, // a query belongs to a project
-		// Cloud Storage itself publishes its events, to a topic that Eventarc has yet to make.
+		{"queries", "roles/bigquery.jobUser", account, pulumi.RetainOnDelete(false)}, // queries run in a project
+		// Cloud Storage's service agent publishes events to a topic that Eventarc creates later.
 		{"storage-publishes", "roles/pubsub.publisher", stack.storageAgent(ctx), stack.Shared()},
 	} {
 		made, err := projects.NewIAMMember(ctx, name+"-"+grant.name, &projects.IAMMemberArgs{
@@ -134,8 +135,8 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 		}
 		granted = append(granted, made)
 	}
-	// With overrides: each run gets its own data set, model and folder as arguments. The
-	// account can thereby run the trainer with any arguments, as the trainer.
+	// With overrides, because each execution gets its dataset, model and folder as arguments. The
+	// account can therefore run the trainer's jobs with any arguments.
 	for _, job := range []struct {
 		name string
 		job  *cloudrunv2.Job
@@ -149,7 +150,7 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 		}
 		granted = append(granted, made)
 	}
-	// Markers are made and read, and never changed.
+	// Markers are created and read, but never changed.
 	for _, grant := range [][2]string{{"marks", "roles/storage.objectCreator"}, {"reads-marks", "roles/storage.objectViewer"}} {
 		made, err := storage.NewBucketIAMMember(ctx, name+"-"+grant[0], &storage.BucketIAMMemberArgs{
 			Bucket: args.Bucket, Role: pulumi.String(grant[1]), Member: account,
@@ -171,8 +172,8 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 		return nil, err
 	}
 	granted = append(granted, publishes)
-	// A query of a view needs access to the view and to the table it reads. Not to the dataset:
-	// each change of a dataset restores the access list of its creation.
+	// Querying a view requires access to the view and to its table. The roles aren't granted on the
+	// dataset, because each change of a dataset restores its initial access list.
 	log := args.Training.Log
 	for _, table := range []struct {
 		name string
@@ -190,15 +191,15 @@ func (t *Triggers) grants(ctx *pulumi.Context, name string, args *TriggersArgs, 
 	return granted, nil
 }
 
-// workflow makes the workflow.
+// workflow creates the workflow.
 func (t *Triggers) workflow(ctx *pulumi.Context, name string, args *TriggersArgs, letters *pubsub.Topic, granted []pulumi.Resource) error {
 	source, err := os.ReadFile(workflowFile)
 	if err != nil {
 		return fmt.Errorf("workflow of the triggers: %w", err)
 	}
 	stack, training := args.Stack, args.Training
-	// One task has a run folder of its own, and goes on there when it is tried again.
-	// Several share a folder in which each makes its own.
+	// A single task has a fixed run folder, so that a retry resumes the run. With several tasks, each
+	// creates its own run folder in a common root.
 	arguments, folder := slices.Concat(training.Arguments, []string{"run.resume=true"}), "run.dir="
 	if training.Tasks > 1 {
 		arguments, folder = training.Arguments, "run.root="
@@ -213,12 +214,12 @@ func (t *Triggers) workflow(ctx *pulumi.Context, name string, args *TriggersArgs
 	log := training.Log
 	workflow := &workflows.WorkflowArgs{
 		Project: pulumi.String(stack.Project), Region: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("dispatch")),
-		Description: pulumi.String("Starts what an event calls for"), Labels: stack.Labels("triggers"),
+		Description: pulumi.String("Starts jobs on events and checks for drift"), Labels: stack.Labels("triggers"),
 		ServiceAccount: pulumi.Sprintf("projects/%s/serviceAccounts/%s", stack.Project, args.Account),
 		CallLogLevel:   pulumi.String("LOG_ERRORS_ONLY"),
 		SourceContents: pulumi.String(string(source)),
 		UserEnvVars: pulumi.StringMap{
-			"bucket": args.Bucket, "mount": pulumi.String(bucketMount), "data_set": pulumi.String(dataSet),
+			"bucket": args.Bucket, "mount": pulumi.String(bucketMount), "data_set": pulumi.String(datasetFolder),
 			"train_job": job(training.Train), "train_arguments": pulumi.String(string(encoded)), "train_folder": pulumi.String(folder + bucketMount + "/runs"),
 			"evaluate_job": job(training.Evaluate),
 			"drift_view":   pulumi.Sprintf("%s.%s.%s", stack.Project, log.DatasetID, log.Drift.TableId),
@@ -232,7 +233,7 @@ func (t *Triggers) workflow(ctx *pulumi.Context, name string, args *TriggersArgs
 	return err
 }
 
-// sources makes what starts the workflow: Cloud Storage's events, and the schedule.
+// sources creates the Eventarc trigger and the schedule, which start the workflow.
 func (t *Triggers) sources(ctx *pulumi.Context, name string, args *TriggersArgs, granted []pulumi.Resource) error {
 	stack := args.Stack
 	at := pulumi.Sprintf("projects/%s/locations/%s/workflows/%s", stack.Project, stack.Region, t.Workflow.Name)
@@ -253,7 +254,7 @@ func (t *Triggers) sources(ctx *pulumi.Context, name string, args *TriggersArgs,
 	}
 	t.Schedule, err = cloudscheduler.NewJob(ctx, name, &cloudscheduler.JobArgs{
 		Project: pulumi.String(stack.Project), Region: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("drift")),
-		Description: pulumi.String("Looks whether yesterday's pictures are like those before"),
+		Description: pulumi.String("Checks for drift in yesterday's images"),
 		Schedule:    pulumi.String(args.Schedule), TimeZone: pulumi.String("Etc/UTC"), AttemptDeadline: pulumi.String("60s"),
 		RetryConfig: &cloudscheduler.JobRetryConfigArgs{RetryCount: pulumi.Int(3), MinBackoffDuration: pulumi.String("30s")},
 		HttpTarget: &cloudscheduler.JobHttpTargetArgs{

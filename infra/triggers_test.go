@@ -16,8 +16,8 @@ import (
 
 const workflowKind = "gcp:workflows/workflow:Workflow"
 
-func TestEveryObjectOfTheBucketIsAnEvent(t *testing.T) {
-	resources := jobsAlone(t, false, defaultTraining)
+func TestTriggers_Eventarc(t *testing.T) {
+	resources := runJobs(t, false, defaultTraining)
 	trigger := find(t, resources, "gcp:eventarc/trigger:Trigger", "triggers")
 	expect(t, trigger, map[string]any{
 		"name": "fakeart-dev-objects", "location": "europe-west4", "serviceAccount": "events@example.org",
@@ -28,8 +28,8 @@ func TestEveryObjectOfTheBucketIsAnEvent(t *testing.T) {
 	})
 }
 
-func TestTheScheduleStartsTheCheckOfDrift(t *testing.T) {
-	schedule := find(t, jobsAlone(t, false, defaultTraining), "gcp:cloudscheduler/job:Job", "triggers")
+func TestTriggers_Schedule(t *testing.T) {
+	schedule := find(t, runJobs(t, false, defaultTraining), "gcp:cloudscheduler/job:Job", "triggers")
 	expect(t, schedule, map[string]any{
 		"name": "fakeart-dev-drift", "schedule": "0 6 * * *", "timeZone": "Etc/UTC", "httpTarget.httpMethod": "POST",
 		"httpTarget.uri": "https://workflowexecutions.googleapis.com/v1/projects/my-project-1/locations/europe-west4/workflows/fakeart-dev-dispatch/executions",
@@ -45,13 +45,13 @@ func TestTheScheduleStartsTheCheckOfDrift(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal([]byte(execution.Argument), &argument); err != nil || !maps.Equal(argument, map[string]string{"check": "drift"}) {
-		t.Errorf("starts the workflow with %s (%v)", execution.Argument, err)
+		t.Errorf("argument = %s (%v)", execution.Argument, err)
 	}
 }
 
-func TestWhatStartsTheJobsMayDoNoMore(t *testing.T) {
+func TestTriggers_Grants(t *testing.T) {
 	var of []made
-	for _, r := range jobsAlone(t, false, defaultTraining) {
+	for _, r := range runJobs(t, false, defaultTraining) {
 		if regexp.MustCompile(`^triggers`).MatchString(r.name) {
 			of = append(of, r)
 			if r.kind == "gcp:storage/bucketIAMMember:BucketIAMMember" {
@@ -78,8 +78,8 @@ func TestWhatStartsTheJobsMayDoNoMore(t *testing.T) {
 		"serviceAccount:service-"+projectNumber+"@gs-project-accounts.iam.gserviceaccount.com: roles/pubsub.publisher on project")
 }
 
-func TestEventsThatFailAreKept(t *testing.T) {
-	resources := jobsAlone(t, false, defaultTraining)
+func TestTriggers_DeadLetters(t *testing.T) {
+	resources := runJobs(t, false, defaultTraining)
 	expect(t, find(t, resources, subscriptionKind, "triggers-dead-letters"), map[string]any{
 		"name": "fakeart-dev-trigger-dead-letters", "topic": "triggers-dead-letters-id", "expirationPolicy.ttl": "", "messageRetentionDuration": "604800s",
 	})
@@ -89,21 +89,21 @@ func TestEventsThatFailAreKept(t *testing.T) {
 	})
 }
 
-func TestTheWorkflowIsGivenWhatItAsksFor(t *testing.T) {
-	workflow := find(t, jobsAlone(t, false, defaultTraining), workflowKind, "triggers")
-	asked := map[string]bool{}
+func TestWorkflow_EnvironmentVariables(t *testing.T) {
+	workflow := find(t, runJobs(t, false, defaultTraining), workflowKind, "triggers")
+	used := map[string]bool{}
 	for _, match := range regexp.MustCompile(`sys\.get_env\("([^"]*)"\)`).FindAllStringSubmatch(workflow.value("sourceContents").(string), -1) {
-		if !regexp.MustCompile(`^GOOGLE_CLOUD_(PROJECT_ID|LOCATION|WORKFLOW_EXECUTION_ID)$`).MatchString(match[1]) { // always there
-			asked[match[1]] = true
+		if !regexp.MustCompile(`^GOOGLE_CLOUD_(PROJECT_ID|LOCATION|WORKFLOW_EXECUTION_ID)$`).MatchString(match[1]) { // built in
+			used[match[1]] = true
 		}
 	}
 	given := slices.Sorted(maps.Keys(workflow.value("userEnvVars").(map[string]any)))
-	if want := slices.Sorted(maps.Keys(asked)); !slices.Equal(given, want) {
-		t.Errorf("the workflow is given %v, and asks for %v", given, want)
+	if want := slices.Sorted(maps.Keys(used)); !slices.Equal(given, want) {
+		t.Errorf("userEnvVars = %v, but the workflow uses %v", given, want)
 	}
 }
 
-// step is a step of a workflow, as far as the tests look at it.
+// step holds the parts of a workflow step that the tests check.
 type step struct {
 	Next   string
 	Switch []struct{ Condition, Next string }
@@ -125,21 +125,21 @@ func loadWorkflow(t *testing.T) map[string]struct{ Steps []map[string]step } {
 	return w
 }
 
-func TestTheWorkflowGoesToStepsThatThereAre(t *testing.T) {
+func TestWorkflow_StepsExist(t *testing.T) {
 	for name, sub := range loadWorkflow(t) {
-		there, wanted := map[string]bool{"end": true}, []string{}
+		defined, targets := map[string]bool{"end": true}, []string{}
 		var walk func(steps []map[string]step)
 		walk = func(steps []map[string]step) {
 			for _, one := range steps {
 				for step, s := range one {
-					if there[step] {
-						t.Errorf("%s: there are two steps %s", name, step)
+					if defined[step] {
+						t.Errorf("%s: two steps are named %s", name, step)
 					}
-					there[step] = true
+					defined[step] = true
 					for _, choice := range s.Switch {
-						wanted = append(wanted, choice.Next)
+						targets = append(targets, choice.Next)
 					}
-					wanted = append(wanted, s.Next)
+					targets = append(targets, s.Next)
 					walk(s.Steps)
 					if s.Try != nil {
 						walk(s.Try.Steps)
@@ -151,21 +151,21 @@ func TestTheWorkflowGoesToStepsThatThereAre(t *testing.T) {
 			}
 		}
 		walk(sub.Steps)
-		for _, step := range wanted {
-			if step != "" && !there[step] {
-				t.Errorf("%s goes to %s, which is no step", name, step)
+		for _, step := range targets {
+			if step != "" && !defined[step] {
+				t.Errorf("%s: next step %s doesn't exist", name, step)
 			}
 		}
 	}
 }
 
-func TestOnlyDataSetsAndStagedModelsStartSomething(t *testing.T) {
+func TestWorkflow_Routes(t *testing.T) {
 	decide := func(object string) string {
 		for _, one := range loadWorkflow(t)["dispatch"].Steps {
-			for _, choice := range one["which"].Switch {
+			for _, choice := range one["route"].Switch {
 				pattern := regexp.MustCompile(`^\$\{text\.match_regex\(name, "(.*)"\)\}$`).FindStringSubmatch(choice.Condition)
 				if pattern == nil {
-					t.Fatalf("the condition %s is of another kind than this test knows", choice.Condition)
+					t.Fatalf("unsupported condition %s", choice.Condition)
 				}
 				if regexp.MustCompile(pattern[1]).MatchString(object) {
 					return choice.Next
@@ -194,15 +194,15 @@ func TestOnlyDataSetsAndStagedModelsStartSomething(t *testing.T) {
 		"triggers/models/staging/model.onnx/17":  "",
 	} {
 		if got := decide(object); got != want {
-			t.Errorf("%s leads to %q, want %q", object, got, want)
+			t.Errorf("%s: next step %q, want %q", object, got, want)
 		}
 	}
 }
 
-// triggered is the configuration that the trainer makes of what the workflow gives it.
+// triggered returns the trainer's configuration for a training that the workflow starts.
 func triggered(t *testing.T, size Training) *config.Config {
 	t.Helper()
-	workflow := find(t, jobsAlone(t, false, size), workflowKind, "triggers")
+	workflow := find(t, runJobs(t, false, size), workflowKind, "triggers")
 	var args []string
 	if err := json.Unmarshal([]byte(workflow.value("userEnvVars.train_arguments").(string)), &args); err != nil {
 		t.Fatal(err)
@@ -214,16 +214,16 @@ func triggered(t *testing.T, size Training) *config.Config {
 	return c
 }
 
-func TestATrainingThatIsTriedAgainGoesOn(t *testing.T) {
+func TestWorkflow_RunFolder(t *testing.T) {
 	c := triggered(t, defaultTraining)
 	if c.Dataset.Dir != "/mnt/fakeart/data/other" || c.Run.Dir != "/mnt/fakeart/runs/other-17" || !c.Run.Resume {
-		t.Errorf("trains %s in %s, resume %v", c.Dataset.Dir, c.Run.Dir, c.Run.Resume)
+		t.Errorf("dataset.dir = %s, run.dir = %s, run.resume = %v", c.Dataset.Dir, c.Run.Dir, c.Run.Resume)
 	}
-	// Tasks at the same time in one run folder would spoil it.
+	// Several tasks must not share a run folder.
 	size := defaultTraining
 	size.Tasks = 4
 	c = triggered(t, size)
 	if c.Run.Dir != "" || c.Run.Root != "/mnt/fakeart/runs/other-17" || c.Run.Resume {
-		t.Errorf("several tasks run in %s %s, resume %v", c.Run.Root, c.Run.Dir, c.Run.Resume)
+		t.Errorf("several tasks: run.root = %s, run.dir = %s, run.resume = %v", c.Run.Root, c.Run.Dir, c.Run.Resume)
 	}
 }
