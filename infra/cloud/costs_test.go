@@ -10,7 +10,8 @@ import (
 	"fakeart/internal/reference"
 )
 
-func stackOf(t *testing.T, name string) *stackFile {
+// readRepoStack reads Pulumi.NAME.yaml of the repository.
+func readRepoStack(t *testing.T, name string) *stackFile {
 	t.Helper()
 	f, err := readStack(filepath.Join("..", "..", "Pulumi."+name+".yaml"), name)
 	if err != nil {
@@ -19,7 +20,7 @@ func stackOf(t *testing.T, name string) *stackFile {
 	return f
 }
 
-// The tables of docs/explanation/costs.md are made from the prices that the programs use.
+// The tables in docs/explanation/costs.md are generated from the prices in costs.go.
 func TestReferenceCosts(t *testing.T) {
 	const page = "docs/explanation/costs.md"
 	reference.Block(t, page, "prices", reference.Table([]string{"price (assumed)", ""}, [][]string{
@@ -33,34 +34,34 @@ func TestReferenceCosts(t *testing.T) {
 		{"Cloud Scheduler", fmt.Sprintf("%.2f per job-month", perSchedule)},
 		{"Load balancer: forwarding rules / Cloud Armor", fmt.Sprintf("%.3f per hour / %.2f per policy-month, %.2f per rule-month", perForwardingHour, perArmorPolicy, perArmorRule)},
 	}))
-	dev, prod := stackOf(t, "dev"), stackOf(t, "prod")
+	dev, prod := readRepoStack(t, "dev"), readRepoStack(t, "prod")
 	var rows [][]string
 	d, p := dev.idle(), prod.idle()
 	for i := range d {
 		rows = append(rows, []string{d[i].what, dollars(d[i].dollars), dollars(p[i].dollars)})
 	}
-	rows = append(rows, []string{"**together**", "**" + dollars(sum(d)) + "**", "**" + dollars(sum(p)) + "**"})
+	rows = append(rows, []string{"**total**", "**" + dollars(sum(d)) + "**", "**" + dollars(sum(p)) + "**"})
 	reference.Block(t, page, "idle", reference.Table([]string{"per month", "`Pulumi.dev.yaml`", "`Pulumi.prod.yaml`"}, rows))
 	rows = nil
 	for _, i := range balancer() {
 		rows = append(rows, []string{i.what, dollars(i.dollars)})
 	}
-	rows = append(rows, []string{"**together**", "**" + dollars(sum(balancer())) + "**"})
+	rows = append(rows, []string{"**total**", "**" + dollars(sum(balancer())) + "**"})
 	reference.Block(t, page, "balancer", reference.Table([]string{"per month", ""}, rows))
 	rows = nil
 	for _, i := range dev.perMillion() {
 		rows = append(rows, []string{i.what, dollars(i.dollars)})
 	}
-	rows = append(rows, []string{"**together**", "**" + dollars(sum(dev.perMillion())) + "**"})
+	rows = append(rows, []string{"**total**", "**" + dollars(sum(dev.perMillion())) + "**"})
 	reference.Block(t, page, "predictions", reference.Table([]string{"", ""}, rows))
 }
 
-func TestLoadBalancerIsInTheEstimate(t *testing.T) {
+func TestIdle_LoadBalancer(t *testing.T) {
 	f := &stackFile{config: map[string]any{}}
 	without := sum(f.idle())
 	f.config["fakeart:loadBalancer"] = map[string]any{}
 	if more := sum(f.idle()) - without; math.Abs(more-sum(balancer())) > 1e-6 || more < 20 {
-		t.Errorf("the estimate has %.2f for it", more)
+		t.Errorf("load balancer: %.2f, want the sum of balancer()", more)
 	}
 }
 
@@ -71,7 +72,7 @@ func dollars(amount float64) string {
 	return fmt.Sprintf("%.2f", amount)
 }
 
-func TestCosts(t *testing.T) {
+func TestIdle_CloudRun(t *testing.T) {
 	config := func(pairs ...string) *stackFile {
 		f := &stackFile{config: map[string]any{}}
 		for _, pair := range pairs {
@@ -83,14 +84,14 @@ func TestCosts(t *testing.T) {
 	instance := 30 * 24 * 3600 * 0.000038
 	for name, c := range map[string]struct {
 		stack *stackFile
-		want  float64 // of Cloud Run
+		want  float64 // costs of Cloud Run
 	}{
-		"idle without instances":            {config(), 0},
-		"an instance":                       {config("minInstances=1"), instance},
-		"two instances":                     {config("minInstances=2"), 2 * instance},
-		"a public service, which is awake":  {config("public=true"), instance},
-		"more memory and cores":             {config("minInstances=1", "memory=2Gi", "cpu=2"), 30 * 24 * 3600 * (3*0.000018 + 2.5*0.000002)},
-		"values that mean nothing: default": {config("minInstances=1", "memory=x", "cpu=x"), instance},
+		"no_instances":                     {config(), 0},
+		"one_instance":                     {config("minInstances=1"), instance},
+		"two_instances":                    {config("minInstances=2"), 2 * instance},
+		"public_service_with_uptime_check": {config("public=true"), instance},
+		"memory_and_cpu":                   {config("minInstances=1", "memory=2Gi", "cpu=2"), 30 * 24 * 3600 * (3*0.000018 + 2.5*0.000002)},
+		"invalid_values":                   {config("minInstances=1", "memory=x", "cpu=x"), instance},
 	} {
 		if got := c.stack.idle()[0].dollars; math.Abs(got-c.want) > 1e-6 {
 			t.Errorf("%s: %v, want %v", name, got, c.want)

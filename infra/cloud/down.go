@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// down deletes the stack. It deletes nothing while part of the stack is protected.
+// down deletes the stack. It deletes nothing if any resource is protected.
 func (s *session) down(ctx context.Context) error {
-	if err := s.refuse(); err != nil {
+	if err := s.requireConfirmation(); err != nil {
 		return err
 	}
-	end, err := s.begin()
+	remove, err := s.createTemp()
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer remove()
 	r := &report{s: s}
 	file, err := s.readStack()
 	if err != nil {
@@ -54,36 +54,36 @@ func (s *session) down(ctx context.Context) error {
 		s.printf("\nNothing to delete: the state has no resources of stack %s.\n", s.name)
 		return nil
 	}
-	if err := s.refuseProtected(all); err != nil {
+	if err := s.checkUnprotected(all); err != nil {
 		return err
 	}
-	if _, err := s.shown(ctx, "destroy", "--preview-only", "--non-interactive", "--suppress-progress"); err != nil {
+	if _, err := s.showPulumi(ctx, "destroy", "--preview-only", "--non-interactive", "--suppress-progress"); err != nil {
 		return err
 	}
-	s.printf("\nDeleted with it, for good:\n")
+	s.printf("\nThis data will be deleted permanently:\n")
 	for _, r := range all {
-		if text, ok := holds[r.Type]; ok && r.Inputs["view"] == nil {
+		if text, ok := dataOf[r.Type]; ok && r.Inputs["view"] == nil {
 			s.printf("  - %s %s\n", text, path.Base(r.ID))
 		}
 	}
 	if err := s.confirm("Delete all of this?"); err != nil {
 		return err
 	}
-	if _, err := s.shown(ctx, "destroy", "--yes", "--skip-preview", "--non-interactive", "--suppress-progress"); err != nil {
-		return fmt.Errorf("%w\nhint: the messages above say why. Run the command again once that is solved: it continues where it stopped", err)
+	if _, err := s.showPulumi(ctx, "destroy", "--yes", "--skip-preview", "--non-interactive", "--suppress-progress"); err != nil {
+		return fmt.Errorf("%w\nhint: the messages above say why. Fix the cause and run the command again: it continues where it stopped", err)
 	}
-	s.rest(all)
+	s.printRemaining(all)
 	return nil
 }
 
-// holds says what is lost with a kind of resource.
-var holds = map[string]string{
-	"gcp:storage/bucket:Bucket":                  "every object (data sets, runs, models) in bucket",
-	"gcp:artifactregistry/repository:Repository": "every image in repository",
+// dataOf describes the data that is lost with a type of resource.
+var dataOf = map[string]string{
+	"gcp:storage/bucket:Bucket":                  "every object (datasets, runs, models) in bucket",
+	"gcp:artifactregistry/repository:Repository": "every container image in repository",
 	"gcp:bigquery/table:Table":                   "every record in table",
 }
 
-// stackExists reports whether there is a state of the stack.
+// stackExists reports whether the backend has a state for the stack.
 func (s *session) stackExists(ctx context.Context) (bool, error) {
 	var out bytes.Buffer
 	args := []string{s.path("bin", "tools", "pulumi"), "stack", "ls", "--json"}
@@ -102,8 +102,8 @@ func (s *session) stackExists(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// refuseProtected returns an error that lists protected resources, if there are any.
-func (s *session) refuseProtected(all []resource) error {
+// checkUnprotected prints the protected resources and returns an error if there are any.
+func (s *session) checkUnprotected(all []resource) error {
 	protected := 0
 	for _, r := range all {
 		if !r.Protect {
@@ -117,16 +117,16 @@ func (s *session) refuseProtected(all []resource) error {
 	if protected == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d resources of stack %s are protected; nothing was deleted\nhint: this takes the protection off; after that their data can be deleted:\n"+
+	return fmt.Errorf("%d resources of stack %s are protected; nothing was deleted\nhint: remove the protection, after which their data can be deleted:\n"+
 		"      bin/tools/pulumi config set --stack %[2]s fakeart:protect false\n      make infra-up STACK=%[2]s\n      make cloud-down STACK=%[2]s", protected, s.name)
 }
 
-// rest prints what stays.
-func (s *session) rest(all []resource) {
-	s.printf("\nStack %s is deleted. These stay:\n", s.name)
-	s.printf("  - the state, now empty, in %s, and Pulumi.%s.yaml (bin/tools/pulumi stack rm %s --preserve-config removes the state)\n", s.backend(), s.name, s.name)
-	s.printf("  - the passphrase, with which the stack can be created again\n")
-	s.printf("  - the enabled APIs, which other programs in project %s may use\n", s.stack.project())
+// printRemaining prints what isn't deleted with the stack.
+func (s *session) printRemaining(all []resource) {
+	s.printf("\nStack %s is deleted. These remain:\n", s.name)
+	s.printf("  - the empty state in %s, and Pulumi.%s.yaml (remove the state with: bin/tools/pulumi stack rm %s --preserve-config)\n", s.backend(), s.name, s.name)
+	s.printf("  - the passphrase, which you need to create the stack again\n")
+	s.printf("  - the enabled APIs, which others in project %s may use\n", s.stack.project())
 	for _, r := range all {
 		if r.RetainOnDelete {
 			s.printf("  - %s %s, which all stacks of the project share\n", strings.TrimPrefix(r.Type, "gcp:"), r.name())
@@ -134,7 +134,7 @@ func (s *session) rest(all []resource) {
 	}
 	for _, r := range all {
 		if r.Type == "gcp:storage/bucket:Bucket" {
-			s.printf("  - the deleted objects of bucket %s for 7 days (soft delete; billed until then)\n", path.Base(r.ID))
+			s.printf("  - the soft-deleted objects of bucket %s, which are kept and billed for 7 days\n", path.Base(r.ID))
 		}
 	}
 }

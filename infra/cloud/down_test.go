@@ -13,45 +13,45 @@ func TestDown(t *testing.T) {
 		}
 		return l
 	}
-	t.Run("of a stack that never was", func(t *testing.T) {
+	t.Run("never_deployed", func(t *testing.T) {
 		l := newLab(t)
 		if out, err := l.do(l.down); err != nil || !strings.Contains(out, "Nothing to delete") {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
-	t.Run("deletes, and says what stays", func(t *testing.T) {
+	t.Run("deleted", func(t *testing.T) {
 		l := deployed(t)
 		out, err := l.do(l.down)
 		if err != nil || l.programs.deployed != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{
-			"ok      login        you@example.com", "every object (data sets, runs, models) in bucket my-bucket", "the state, now empty", "the passphrase", "the enabled APIs",
-			"projects/iAMMember:IAMMember name-of-x, which all stacks of the project share", "the deleted objects of bucket my-bucket for 7 days",
+			"ok      login        you@example.com", "every object (datasets, runs, models) in bucket my-bucket", "the empty state", "the passphrase", "the enabled APIs",
+			"projects/iAMMember:IAMMember name-of-x, which all stacks of the project share", "the soft-deleted objects of bucket my-bucket, which are kept and billed for 7 days",
 		} {
 			if !strings.Contains(out, want) {
-				t.Errorf("%q is missing in\n%s", want, out)
+				t.Errorf("output doesn't contain %q:\n%s", want, out)
 			}
 		}
 		if strings.Contains(out, "a-view") {
-			t.Errorf("a view has records of its own\n%s", out)
+			t.Errorf("a view is listed as data\n%s", out)
 		}
 		if out, err = l.do(l.down); err != nil || !strings.Contains(out, "Nothing to delete") || len(l.programs.ran) > 0 {
-			t.Errorf("the second time: %v\n%s", err, out)
+			t.Errorf("second run: error %v\n%s", err, out)
 		}
 	})
-	t.Run("asks", func(t *testing.T) {
+	t.Run("confirmation", func(t *testing.T) {
 		l := deployed(t)
 		l.yes = false
 		if _, err := l.do(l.down); err == nil || !strings.Contains(err.Error(), "ARGS=--yes") {
-			t.Errorf("without a terminal: %v", err)
+			t.Errorf("without a terminal: error %v", err)
 		}
 		l.terminal, l.in = true, strings.NewReader("no\n")
 		if _, err := l.do(l.down); err == nil || l.programs.deployed == nil {
-			t.Errorf("after a no: %v", err)
+			t.Errorf("answer no: error %v", err)
 		}
 	})
-	t.Run("deletes nothing of a protected stack", func(t *testing.T) {
+	t.Run("protected", func(t *testing.T) {
 		l := deployed(t)
 		l.programs.protect = true
 		out, err := l.do(l.down)
@@ -60,14 +60,14 @@ func TestDown(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
-	t.Run("that fails can be continued", func(t *testing.T) {
+	t.Run("failed_destroy", func(t *testing.T) {
 		l := deployed(t)
 		l.programs.fail = []string{"exit status 1"}
 		if _, err := l.do(l.down); err == nil || !strings.Contains(err.Error(), "hint: ") {
-			t.Errorf("error %v", err)
+			t.Errorf("error %v, want a hint", err)
 		}
 	})
-	t.Run("checks first", func(t *testing.T) {
+	t.Run("failed_checks", func(t *testing.T) {
 		l := deployed(t)
 		l.cloud.login = "invalid_grant"
 		delete(l.vars, "PULUMI_CONFIG_PASSPHRASE")
@@ -76,7 +76,7 @@ func TestDown(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 		l.name = "staging"
-		if out, err = l.do(l.down); err == nil || !strings.Contains(out, "there is no Pulumi.staging.yaml") {
+		if out, err = l.do(l.down); err == nil || !strings.Contains(out, "Pulumi.staging.yaml doesn't exist") {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})

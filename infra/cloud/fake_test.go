@@ -20,24 +20,24 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-// fakeCloud answers as Google's APIs and a stack's service do. Its fields are the state of
-// a project, which tests change before a session.
+// fakeCloud is a fake of Google's APIs and of the service. The fields are the state of a project.
+// Tests change them before a session.
 type fakeCloud struct {
-	login       string // error code of the token endpoint
-	project     string // state; empty for a project that the account can't see
-	enabled     []string
-	billing     string // account
-	closed      bool
-	untestable  bool     // a permission that Google doesn't know
-	lacks       []string // permissions, on the project and the billing account
-	buckets     []string
-	objects     map[string]string // gs:// URL to content
-	unseenPolls int               // polls until the metrics are there; -1 for never
-	unready     int               // requests until the service is ready; -1 for never
-	refuses     bool              // the service refuses the account
-	prediction  string
+	login        string // error code of the token endpoint, or empty
+	project      string // state, or empty if the account can't see the project
+	enabled      []string
+	billing      string   // billing account
+	closed       bool     // the billing account is closed
+	untestable   bool     // testing permissions fails
+	lacks        []string // missing permissions, on the project and the billing account
+	buckets      []string
+	objects      map[string]string // gs:// URL to content
+	missingPolls int               // polls until the metrics exist; -1 for never
+	unready      int               // requests until the service is ready; -1 for never
+	refuses      bool              // the service rejects the account
+	prediction   string
 
-	calls []string // requests that change something, and those of the service
+	calls []string // requests that change something, and all requests to the service
 }
 
 func newCloud() *fakeCloud {
@@ -47,13 +47,13 @@ func newCloud() *fakeCloud {
 	}
 }
 
-// idToken is a token of a user, without a signature.
+// idToken is a user's ID token without a valid signature.
 var idToken = "e30." + base64.RawURLEncoding.EncodeToString([]byte(`{"email":"you@example.com"}`)) + ".c2ln"
 
-func refusal(w http.ResponseWriter, code int, why, message string) {
+func replyError(w http.ResponseWriter, code int, reason, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	fmt.Fprintf(w, `{"error":{"code":%d,"message":%q,"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":%q}]}}`, code, message, why)
+	fmt.Fprintf(w, `{"error":{"code":%d,"message":%q,"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":%q}]}}`, code, message, reason)
 }
 
 func reply(w http.ResponseWriter, value any) {
@@ -77,26 +77,26 @@ func (f *fakeCloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Header.Get("Authorization") != "Bearer access" || r.Header.Get("X-Goog-User-Project") != "my-project-1" {
-		refusal(w, http.StatusUnauthorized, "CREDENTIALS_MISSING", "no credentials, or another project's")
+		replyError(w, http.StatusUnauthorized, "CREDENTIALS_MISSING", "invalid credentials or quota project")
 		return
 	}
 	if f.project == "" {
-		refusal(w, http.StatusForbidden, "USER_PROJECT_DENIED", "Caller does not have required permission to use project my-project-1")
+		replyError(w, http.StatusForbidden, "USER_PROJECT_DENIED", "Caller does not have required permission to use project my-project-1")
 		return
 	}
 	if r.Method != http.MethodGet && !strings.HasSuffix(r.URL.Path, ":testIamPermissions") {
 		f.calls = append(f.calls, r.Method+" "+r.URL.Path)
 	}
 	if !slices.Contains(f.enabled, r.Host) {
-		refusal(w, http.StatusForbidden, "SERVICE_DISABLED", r.Host+" has not been used in project 1 before or it is disabled.")
+		replyError(w, http.StatusForbidden, "SERVICE_DISABLED", r.Host+" has not been used in project 1 before or it is disabled.")
 		return
 	}
 	body, _ := io.ReadAll(r.Body)
-	var asked struct {
+	var request struct {
 		ServiceIDs  []string `json:"serviceIds"`
 		Permissions []string `json:"permissions"`
 	}
-	_ = json.Unmarshal(body, &asked)
+	_ = json.Unmarshal(body, &request)
 	switch path := r.URL.Path; {
 	case strings.HasSuffix(path, "services:batchGet"):
 		var services []any
@@ -109,16 +109,16 @@ func (f *fakeCloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		reply(w, map[string]any{"services": services})
 	case strings.HasSuffix(path, "services:batchEnable"):
-		f.enabled = append(f.enabled, asked.ServiceIDs...)
+		f.enabled = append(f.enabled, request.ServiceIDs...)
 		reply(w, map[string]any{"name": "operations/acat.1"})
 	case path == "/v1/operations/acat.1":
 		reply(w, map[string]any{"name": "operations/acat.1", "done": true})
 	case path == "/v3/projects/my-project-1":
 		reply(w, map[string]any{"name": "projects/1", "projectId": "my-project-1", "state": f.project})
 	case strings.HasSuffix(path, ":testIamPermissions") && f.untestable:
-		refusal(w, http.StatusBadRequest, "", "Permission x is not valid for this resource.")
+		replyError(w, http.StatusBadRequest, "", "Permission x is not valid for this resource.")
 	case strings.HasSuffix(path, ":testIamPermissions"):
-		got := slices.DeleteFunc(asked.Permissions, func(p string) bool { return slices.Contains(f.lacks, p) })
+		got := slices.DeleteFunc(request.Permissions, func(p string) bool { return slices.Contains(f.lacks, p) })
 		reply(w, map[string]any{"permissions": got})
 	case path == "/v1/projects/my-project-1/billingInfo":
 		info := map[string]any{"billingEnabled": f.billing != "" && !f.closed}
@@ -127,8 +127,8 @@ func (f *fakeCloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		reply(w, info)
 	case path == "/v3/projects/my-project-1/metricDescriptors":
-		if f.unseenPolls != 0 {
-			f.unseenPolls--
+		if f.missingPolls != 0 {
+			f.missingPolls--
 			reply(w, map[string]any{})
 			return
 		}
@@ -153,19 +153,19 @@ func (f *fakeCloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, rest, _ := strings.Cut(string(body), `"name":"`)
 		name, _, _ := strings.Cut(rest, `"`)
 		if r.URL.Query().Get("ifGenerationMatch") != "0" {
-			refusal(w, http.StatusBadRequest, "", "an upload that could overwrite an object")
+			replyError(w, http.StatusBadRequest, "", "upload without ifGenerationMatch=0")
 			return
 		}
 		f.objects["gs://"+strings.Split(path, "/")[5]+"/"+name] = string(body)
 		reply(w, map[string]any{"name": name})
 	case strings.HasPrefix(path, "/storage/v1/b/"):
 		if !slices.Contains(f.buckets, strings.Split(path, "/")[4]) {
-			refusal(w, http.StatusNotFound, "notFound", "The specified bucket does not exist.")
+			replyError(w, http.StatusNotFound, "notFound", "The specified bucket does not exist.")
 			return
 		}
 		reply(w, map[string]any{})
 	default:
-		refusal(w, http.StatusNotFound, "", "no such method: "+r.Method+" "+r.Host+path)
+		replyError(w, http.StatusNotFound, "", "no such method: "+r.Method+" "+r.Host+path)
 	}
 }
 
@@ -187,28 +187,28 @@ func (f *fakeCloud) service(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// to sends all requests to one server, which sees the host they are meant for.
-type to string
+// redirect sends all requests to the server at this address. It keeps the Host header.
+type redirect string
 
-func (t to) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t redirect) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Host, r.URL.Scheme, r.URL.Host = r.URL.Host, "http", string(t)
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// fakePrograms runs make and pulumi as they would: pulumi keeps a state, which is the
-// configuration that was deployed last.
+// fakePrograms is a fake of make and pulumi. The state of pulumi is the configuration that was
+// deployed last.
 type fakePrograms struct {
 	t        *testing.T
 	cloud    *fakeCloud
 	root     string
-	stack    bool           // whether the stack was created
+	stack    bool           // the stack exists
 	deployed map[string]any // configuration; nil for an empty state
 	images   []string       // in the registry
-	base     string         // of the images that are built
+	base     string         // base image of the images that make builds
 	protect  bool
-	fail     []string // what the next updates print, and fail
-	ran      []string // what changes something
+	fail     []string // output of the next updates, which fail
+	ran      []string // commands that change something
 	updates  []map[string]any
 }
 
@@ -248,10 +248,10 @@ func (p *fakePrograms) run(_ context.Context, root string, c command) error {
 		return p.make(line, c)
 	}
 	if c.args[0] != filepath.Join(p.root, "bin", "tools", "pulumi") {
-		p.t.Fatalf("%q ran", c.args)
+		p.t.Fatalf("unexpected command %q", c.args)
 	}
 	if args[1] != "ls" && !strings.HasSuffix(line, " --stack dev") {
-		p.t.Errorf("%s: of which stack?", line)
+		p.t.Errorf("%s: no --stack dev", line)
 	}
 	if !p.stack && args[1] != "ls" && !has("--create") {
 		return errors.New("no stack named 'dev' found")
@@ -391,7 +391,7 @@ func (p *fakePrograms) make(line string, c command) error {
 	return nil
 }
 
-// devFile is a stack as Pulumi.dev.yaml has it.
+// devFile is a configuration like that of Pulumi.dev.yaml.
 const devFile = `config:
   gcp:project: my-project-1
   gcp:region: europe-west4
@@ -402,7 +402,7 @@ const devFile = `config:
     cpu: 2
 `
 
-// lab is a checkout, a project and the programs, with the output of the last session.
+// lab is a session with a temporary checkout, fake APIs and fake programs.
 type lab struct {
 	*session
 	t        *testing.T
@@ -413,7 +413,7 @@ type lab struct {
 	out      strings.Builder
 }
 
-// newLab returns a checkout whose stack was never deployed, with everything installed.
+// newLab returns a lab in which all tools are installed and the stack was never deployed.
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t: t, cloud: newCloud(), programs: &fakePrograms{t: t, root: t.TempDir()}, vars: map[string]string{"PULUMI_CONFIG_PASSPHRASE": "x"}}
@@ -429,13 +429,13 @@ func newLab(t *testing.T) *lab {
 	l.session = &session{
 		root: l.programs.root, name: "dev", yes: true, in: strings.NewReader(""), out: &l.out, run: l.programs.run,
 		env: func(name string) (string, bool) { value, ok := l.vars[name]; return value, ok },
-		look: func(program string) (string, error) {
+		lookPath: func(program string) (string, error) {
 			if slices.Contains(l.missing, program) {
 				return "", errors.New("not found")
 			}
 			return "/usr/bin/" + program, nil
 		},
-		base: to(strings.TrimPrefix(server.URL, "http://")),
+		base: redirect(strings.TrimPrefix(server.URL, "http://")),
 		wait: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
 	}
 	return l
@@ -448,7 +448,7 @@ func (l *lab) file(content string) {
 	}
 }
 
-// do runs a session from the beginning and returns what it printed.
+// do runs a command of a fresh session and returns its output.
 func (l *lab) do(command func(context.Context) error) (string, error) {
 	l.out.Reset()
 	l.stack, l.session.cloud = nil, nil

@@ -28,25 +28,25 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-// cloud is a Google Cloud project, as its APIs show it to the account that is logged in.
+// cloud calls the APIs of a Google Cloud project with the current login.
 type cloud struct {
 	project string
-	// account is who is logged in, as policies name accounts: user:…, serviceAccount:…;
-	// empty if unknown.
+	// account is the current login as an IAM member, user:… or serviceAccount:…. It is empty if
+	// unknown.
 	account string
 
 	credentials *google.Credentials
 	base        http.RoundTripper
 	client      *http.Client
 	wait        func(context.Context, time.Duration) error
-	// patience is how often a request is repeated that an API refuses because it isn't
-	// enabled: enabling one takes minutes to reach all of Google's servers.
-	patience int
+	// retries is how often a request is retried that fails because its API isn't enabled. After an
+	// API is enabled, it takes minutes until all of Google's servers know it.
+	retries int
 }
 
 const scope = "https://www.googleapis.com/auth/cloud-platform"
 
-// login finds the application default credentials and gets a first token with them.
+// login finds the application default credentials and gets a first token, which checks them.
 func login(ctx context.Context, project string, base http.RoundTripper, wait func(context.Context, time.Duration) error) (*cloud, error) {
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: base})
 	credentials, err := google.FindDefaultCredentials(ctx, scope)
@@ -59,24 +59,24 @@ func login(ctx context.Context, project string, base http.RoundTripper, wait fun
 	}
 	return &cloud{
 		project: project, account: accountOf(credentials.JSON, token), credentials: credentials, base: base, wait: wait,
-		client: &http.Client{Transport: billed{project, &oauth2.Transport{Source: credentials.TokenSource, Base: base}}},
+		client: &http.Client{Transport: quotaProject{project, &oauth2.Transport{Source: credentials.TokenSource, Base: base}}},
 	}, nil
 }
 
-// billed has requests counted, and refused, in the stack's project. Without it they would
-// be those of gcloud's own project, in which not every API is enabled.
-type billed struct {
+// quotaProject sets the quota project of requests to the stack's project. Otherwise it would be
+// gcloud's own project, in which not every API is enabled.
+type quotaProject struct {
 	project string
 	next    http.RoundTripper
 }
 
-func (b billed) RoundTrip(r *http.Request) (*http.Response, error) {
+func (q quotaProject) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	r.Header.Set("X-Goog-User-Project", b.project)
-	return b.next.RoundTrip(r)
+	r.Header.Set("X-Goog-User-Project", q.project)
+	return q.next.RoundTrip(r)
 }
 
-// accountOf returns whose credentials and token these are, or "".
+// accountOf returns the account of credentials and a token as an IAM member, or "" if unknown.
 func accountOf(credentials []byte, token *oauth2.Token) string {
 	var file struct {
 		Mail string `json:"client_email"`
@@ -95,7 +95,7 @@ func accountOf(credentials []byte, token *oauth2.Token) string {
 	return ""
 }
 
-// member is the account for commands that grant it something.
+// member returns the account, or a placeholder if it is unknown, for commands that grant it a role.
 func (c *cloud) member() string {
 	if c.account == "" {
 		return "user:YOU@example.com"
@@ -105,7 +105,7 @@ func (c *cloud) member() string {
 
 func (c *cloud) option() option.ClientOption { return option.WithHTTPClient(c.client) }
 
-// reason returns the reason that Google's error gives, such as SERVICE_DISABLED, or "".
+// reason returns the reason in an error of Google's APIs, such as SERVICE_DISABLED, or "".
 func reason(err error) string {
 	var e *googleapi.Error
 	if !errors.As(err, &e) {
@@ -122,7 +122,7 @@ func reason(err error) string {
 	return ""
 }
 
-// status returns the HTTP status of Google's error, or 0.
+// status returns the HTTP status of an error of Google's APIs, or 0.
 func status(err error) int {
 	var e *googleapi.Error
 	if errors.As(err, &e) {
@@ -131,7 +131,8 @@ func status(err error) int {
 	return 0
 }
 
-// plain is an error of Google's without its envelope.
+// plain returns an error with only the message and status of an error of Google's APIs. It returns
+// other errors unchanged.
 func plain(err error) error {
 	var e *googleapi.Error
 	if errors.As(err, &e) && e.Message != "" {
@@ -140,11 +141,11 @@ func plain(err error) error {
 	return err
 }
 
-// try makes a request, again while the API isn't enabled everywhere.
+// try calls request, and retries it up to c.retries times while its API isn't enabled everywhere.
 func (c *cloud) try(ctx context.Context, request func() error) error {
 	for i := 0; ; i++ {
 		err := request()
-		if reason(err) != "SERVICE_DISABLED" || i >= c.patience {
+		if reason(err) != "SERVICE_DISABLED" || i >= c.retries {
 			return err
 		}
 		if err := c.wait(ctx, 10*time.Second); err != nil {
@@ -153,7 +154,7 @@ func (c *cloud) try(ctx context.Context, request func() error) error {
 	}
 }
 
-// disabled returns which of these APIs the project hasn't enabled.
+// disabled returns those of the APIs that aren't enabled in the project.
 func (c *cloud) disabled(ctx context.Context, apis []string) ([]string, error) {
 	service, err := serviceusage.NewService(ctx, c.option())
 	if err != nil {
@@ -176,7 +177,7 @@ func (c *cloud) disabled(ctx context.Context, apis []string) ([]string, error) {
 	return off, nil
 }
 
-// enable enables APIs, and waits until that is done.
+// enable enables APIs and waits for the operation, up to five minutes.
 func (c *cloud) enable(ctx context.Context, apis []string) error {
 	service, err := serviceusage.NewService(ctx, c.option())
 	if err != nil {
@@ -185,7 +186,7 @@ func (c *cloud) enable(ctx context.Context, apis []string) error {
 	op, err := service.Services.BatchEnable("projects/"+c.project, &serviceusage.BatchEnableServicesRequest{ServiceIds: apis}).Context(ctx).Do()
 	for tries := 0; err == nil && !op.Done; tries++ {
 		if tries > 150 {
-			return fmt.Errorf("enable %s: not done after five minutes; run the command again", strings.Join(apis, ", "))
+			return fmt.Errorf("enable %s: not done after five minutes\nhint: run the command again", strings.Join(apis, ", "))
 		}
 		if err := c.wait(ctx, 2*time.Second); err != nil {
 			return err
@@ -198,7 +199,7 @@ func (c *cloud) enable(ctx context.Context, apis []string) error {
 	if err != nil {
 		return fmt.Errorf("enable %s: %w", strings.Join(apis, ", "), plain(err))
 	}
-	c.patience = 30
+	c.retries = 30
 	return nil
 }
 
@@ -217,18 +218,18 @@ func (c *cloud) state(ctx context.Context) (state string, err error) {
 	})
 }
 
-// lacking returns which of these permissions the account doesn't have on the project.
-func (c *cloud) lacking(ctx context.Context, permissions []string) ([]string, error) {
+// missingPermissions returns those of the permissions that the account lacks on the project.
+func (c *cloud) missingPermissions(ctx context.Context, permissions []string) ([]string, error) {
 	service, err := cloudresourcemanager.NewService(ctx, c.option())
 	if err != nil {
 		return nil, err
 	}
-	lacking := slices.Clone(permissions)
+	missing := slices.Clone(permissions)
 	for part := range slices.Chunk(permissions, 100) { // the API's limit
 		err := c.try(ctx, func() error {
 			got, err := service.Projects.TestIamPermissions("projects/"+c.project, &cloudresourcemanager.TestIamPermissionsRequest{Permissions: part}).Context(ctx).Do()
 			if err == nil {
-				lacking = slices.DeleteFunc(lacking, func(p string) bool { return slices.Contains(got.Permissions, p) })
+				missing = slices.DeleteFunc(missing, func(p string) bool { return slices.Contains(got.Permissions, p) })
 			}
 			return err
 		})
@@ -236,11 +237,11 @@ func (c *cloud) lacking(ctx context.Context, permissions []string) ([]string, er
 			return nil, err
 		}
 	}
-	return lacking, nil
+	return missing, nil
 }
 
-// billing returns the billing account that pays for the project, XXXXXX-XXXXXX-XXXXXX, and
-// whether it can: an account may be closed.
+// billing returns the billing account of the project, XXXXXX-XXXXXX-XXXXXX, and whether billing is
+// enabled: an account may be closed.
 func (c *cloud) billing(ctx context.Context) (account string, enabled bool, err error) {
 	service, err := cloudbilling.NewService(ctx, c.option())
 	if err != nil {
@@ -255,23 +256,23 @@ func (c *cloud) billing(ctx context.Context) (account string, enabled bool, err 
 	})
 }
 
-// lackingOnBilling is like lacking, for a billing account.
-func (c *cloud) lackingOnBilling(ctx context.Context, account string, permissions []string) ([]string, error) {
+// missingBillingPermissions is like missingPermissions, for a billing account.
+func (c *cloud) missingBillingPermissions(ctx context.Context, account string, permissions []string) ([]string, error) {
 	service, err := cloudbilling.NewService(ctx, c.option())
 	if err != nil {
 		return nil, err
 	}
-	lacking := slices.Clone(permissions)
-	return lacking, c.try(ctx, func() error {
+	missing := slices.Clone(permissions)
+	return missing, c.try(ctx, func() error {
 		got, err := service.BillingAccounts.TestIamPermissions("billingAccounts/"+account, &cloudbilling.TestIamPermissionsRequest{Permissions: permissions}).Context(ctx).Do()
 		if err == nil {
-			lacking = slices.DeleteFunc(lacking, func(p string) bool { return slices.Contains(got.Permissions, p) })
+			missing = slices.DeleteFunc(missing, func(p string) bool { return slices.Contains(got.Permissions, p) })
 		}
 		return err
 	})
 }
 
-// bucketExists reports whether the account sees a bucket.
+// bucketExists reports whether a bucket exists.
 func (c *cloud) bucketExists(ctx context.Context, bucket string) (bool, error) {
 	service, err := storage.NewService(ctx, c.option())
 	if err != nil {
@@ -306,7 +307,7 @@ func (c *cloud) models(ctx context.Context, bucket, folder string) (names []stri
 	})
 }
 
-// upload writes a file to an object that must not exist yet.
+// upload uploads a file to an object. It returns an error if the object exists.
 func (c *cloud) upload(ctx context.Context, file, bucket, object string) error {
 	service, err := storage.NewService(ctx, c.option())
 	if err != nil {
@@ -324,7 +325,7 @@ func (c *cloud) upload(ctx context.Context, file, bucket, object string) error {
 	return nil
 }
 
-// serviceURL returns Cloud Run's own address of a service.
+// serviceURL returns the run.app URL of a Cloud Run service.
 func (c *cloud) serviceURL(ctx context.Context, region, name string) (string, error) {
 	service, err := cloudrun.NewService(ctx, c.option())
 	if err != nil {
@@ -337,9 +338,9 @@ func (c *cloud) serviceURL(ctx context.Context, region, name string) (string, er
 	return got.Uri, nil
 }
 
-// unseen returns the metrics of the objectives that Cloud Monitoring has never received
-// from the project.
-func (c *cloud) unseen(ctx context.Context) ([]string, error) {
+// missingMetrics returns the types of the metrics used by SLOs that Cloud Monitoring has never
+// received from the project.
+func (c *cloud) missingMetrics(ctx context.Context) ([]string, error) {
 	objectives, err := slo.Load()
 	if err != nil {
 		return nil, err
@@ -357,14 +358,14 @@ func (c *cloud) unseen(ctx context.Context) ([]string, error) {
 			return nil
 		})
 	if reason(err) == "SERVICE_DISABLED" {
-		return missing, nil // a project that has no monitoring has no metrics
+		return missing, nil // without the Monitoring API, the project has no metrics
 	}
 	return missing, err
 }
 
 const prometheus = "prometheus.googleapis.com/"
 
-// metricsOf returns the types of the metrics that objectives are about.
+// metricsOf returns the Cloud Monitoring types of the metrics that objectives use.
 func metricsOf(objectives []slo.Objective) (types []string) {
 	add := func(metric, kind string) {
 		if name := prometheus + metric + "/" + kind; !slices.Contains(types, name) {
@@ -385,7 +386,7 @@ func metricsOf(objectives []slo.Objective) (types []string) {
 	return types
 }
 
-// accessToken returns a token for Google's registries, whose user name for it is
+// accessToken returns a token for Google's container registries. The user name is
 // oauth2accesstoken.
 func (c *cloud) accessToken() (string, error) {
 	token, err := c.credentials.TokenSource.Token()
@@ -395,12 +396,13 @@ func (c *cloud) accessToken() (string, error) {
 	return token.AccessToken, nil
 }
 
-// identityToken returns a token by which Cloud Run knows the account at a service.
+// identityToken returns a token that authenticates the account at a Cloud Run service. audience is
+// the service's URL.
 func (c *cloud) identityToken(ctx context.Context, audience string) (string, error) {
 	var file struct{ Type string }
 	_ = json.Unmarshal(c.credentials.JSON, &file)
 	if file.Type == "authorized_user" {
-		// Cloud Run accepts the token of a user's login, as `gcloud run services proxy` sends it.
+		// Cloud Run accepts the ID token of a user's login. `gcloud run services proxy` also sends it.
 		token, err := c.credentials.TokenSource.Token()
 		if err != nil {
 			return "", err

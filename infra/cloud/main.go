@@ -1,9 +1,9 @@
-// Command cloud takes a stack from an empty Google Cloud project to a service that
-// answers, and deletes it again. `make cloud-up` and `make cloud-down` run it in the
-// checkout's root.
+// Command cloud deploys a stack to an empty Google Cloud project, up to a service that serves
+// predictions, and deletes it again. `make cloud-up` and `make cloud-down` run it in the root of
+// the checkout.
 //
-// Both commands check everything they need first, report all problems together with the
-// commands that solve them, show what will change, and ask.
+// Both commands first check all requirements and report every problem with the commands that fix
+// it. Then they show what will change and ask for confirmation.
 package main
 
 import (
@@ -27,17 +27,17 @@ import (
 	"fakeart/internal/otelenv"
 )
 
-// commands is the command line.
+// commands defines the command line.
 type commands struct {
-	Up   upCommand   `cmd:"" help:"Create or complete the stack, deploy images and a model, and send the service an image."`
-	Down downCommand `cmd:"" help:"Delete the stack, unless some of it is protected."`
+	Up   upCommand   `cmd:"" help:"Create or update the stack, deploy container images and a model, and send a test prediction."`
+	Down downCommand `cmd:"" help:"Delete the stack, unless resources are protected."`
 }
 
-// flags are those of both commands.
+// flags are the flags of both commands.
 type flags struct {
-	Stack string `help:"The stack: there is a file Pulumi.STACK.yaml." required:"" placeholder:"STACK"`
-	Root  string `help:"The checkout." default:"." type:"path"`
-	Yes   bool   `help:"Don't ask. Required where standard input isn't a terminal." short:"y"`
+	Stack string `help:"Name of the stack, which is configured in Pulumi.STACK.yaml." required:"" placeholder:"STACK"`
+	Root  string `help:"Root folder of the checkout." default:"." type:"path"`
+	Yes   bool   `help:"Don't ask for confirmation. Required if standard input isn't a terminal." short:"y"`
 }
 
 type upCommand struct{ flags }
@@ -74,30 +74,30 @@ func run(ctx context.Context, args []string) error {
 type session struct {
 	root, name string
 	yes        bool
-	terminal   bool // a person can be asked
+	terminal   bool // standard input is a terminal
 	in         io.Reader
 	out        io.Writer
 
-	// The world outside, which tests replace.
-	run  runner
-	env  func(string) (string, bool)
-	look func(program string) (string, error)
-	base http.RoundTripper
-	wait func(context.Context, time.Duration) error
+	// Dependencies that tests replace.
+	run      runner
+	env      func(string) (string, bool)
+	lookPath func(program string) (string, error)
+	base     http.RoundTripper
+	wait     func(context.Context, time.Duration) error
 
 	stack *stackFile
 	cloud *cloud
-	temp  string // folder for configurations and credentials of this run
+	temp  string // folder for temporary configurations and credentials
 }
 
 func (f flags) session() *session {
 	return &session{
 		root: f.Root, name: f.Stack, yes: f.Yes, terminal: term.IsTerminal(int(os.Stdin.Fd())), in: os.Stdin, out: os.Stdout,
-		run: execute, env: os.LookupEnv, look: exec.LookPath, base: http.DefaultTransport, wait: wait,
+		run: execute, env: os.LookupEnv, lookPath: exec.LookPath, base: http.DefaultTransport, wait: wait,
 	}
 }
 
-// wait returns after d, or with an error when the context ends.
+// wait returns after d. It returns an error if ctx is done earlier.
 func wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -107,15 +107,15 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// command is a program that the session runs in the checkout.
+// command is a program to run in the checkout.
 type command struct {
 	args []string
-	env  []string // besides the session's own
+	env  []string // in addition to the environment of this process
 	out  io.Writer
-	both bool // standard error goes to out as well
+	both bool // write standard error to out as well
 }
 
-// runner runs a command. Its error names the command.
+// runner runs a command in the folder root. Its error contains the command line.
 type runner func(ctx context.Context, root string, c command) error
 
 func execute(ctx context.Context, root string, c command) error {
@@ -125,7 +125,7 @@ func execute(ctx context.Context, root string, c command) error {
 	if c.both {
 		cmd.Stderr = c.out
 	}
-	// Ctrl-C reaches the program from the terminal, and Pulumi then finishes what it has begun.
+	// The terminal sends Ctrl-C to the program as well, and Pulumi then finishes pending operations.
 	cmd.Cancel = func() error { return nil }
 	cmd.WaitDelay = 10 * time.Minute
 	if err := cmd.Run(); err != nil {
@@ -136,7 +136,7 @@ func execute(ctx context.Context, root string, c command) error {
 
 func (s *session) printf(format string, args ...any) { fmt.Fprintf(s.out, format, args...) }
 
-// confirm asks a question, unless the session was told not to.
+// confirm asks a yes-or-no question, except with --yes. It returns an error if the answer isn't yes.
 func (s *session) confirm(question string) error {
 	if s.yes {
 		return nil
@@ -153,23 +153,23 @@ func (s *session) confirm(question string) error {
 	return errors.New("canceled; nothing more was changed")
 }
 
-// refuse returns an error if the session would have to ask and can't.
-func (s *session) refuse() error {
+// requireConfirmation returns an error if confirm couldn't ask: without --yes and without a terminal.
+func (s *session) requireConfirmation() error {
 	if s.yes || s.terminal {
 		return nil
 	}
-	return errors.New("standard input isn't a terminal, so nobody can be asked\nhint: add ARGS=--yes to make the changes without a question")
+	return errors.New("standard input isn't a terminal, so changes can't be confirmed\nhint: add ARGS=--yes to apply them without confirmation")
 }
 
-// begin creates the session's folder for temporary files. The caller removes it with end.
-func (s *session) begin() (end func(), err error) {
+// createTemp creates the session's folder for temporary files. The caller must call remove.
+func (s *session) createTemp() (remove func(), err error) {
 	if s.temp, err = os.MkdirTemp("", "fakeart-cloud-"); err != nil {
 		return nil, err
 	}
 	return func() { _ = os.RemoveAll(s.temp) }, nil
 }
 
-// path is a file of the checkout.
+// path returns the path of a file in the checkout.
 func (s *session) path(elements ...string) string {
 	return filepath.Join(append([]string{s.root}, elements...)...)
 }

@@ -25,20 +25,20 @@ func TestExecute(t *testing.T) {
 	root := t.TempDir()
 	err := execute(t.Context(), root, command{args: []string{"sh", "-c", `echo "$WHAT in $PWD"; echo problem >&2; exit 3`}, env: []string{"WHAT=this"}, out: &out, both: true})
 	if err == nil || !strings.HasPrefix(err.Error(), "sh -c echo") || !strings.HasSuffix(err.Error(), "exit status 3") {
-		t.Errorf("error %v", err)
+		t.Errorf("error %v, want the command line and its exit status", err)
 	}
 	if got := out.String(); !strings.HasPrefix(got, "this in ") || !strings.Contains(got, filepath.Base(root)) || !strings.HasSuffix(got, "problem\n") {
-		t.Errorf("it printed %q", got)
+		t.Errorf("output %q", got)
 	}
 }
 
-func TestWaitEndsWithTheContext(t *testing.T) {
+func TestWait_ContextCanceled(t *testing.T) {
 	if err := wait(t.Context(), 0); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := wait(ctx, time.Hour); err == nil {
-		t.Error("it waited an hour")
+		t.Error("wait returned no error for a canceled context")
 	}
 }

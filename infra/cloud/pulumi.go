@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// buildPulumi builds the pinned Pulumi CLI, unless it is built.
+// buildPulumi builds the pinned Pulumi CLI if necessary, and creates the folder of the state.
 func (s *session) buildPulumi(ctx context.Context) error {
 	exe := ""
 	if runtime.GOOS == "windows" {
@@ -33,14 +33,14 @@ func (s *session) make(ctx context.Context, out io.Writer, args ...string) error
 	return s.run(ctx, s.root, command{args: append([]string{"make", "--no-print-directory"}, args...), out: out})
 }
 
-// pulumi runs a command of Pulumi's on the stack.
+// pulumi runs a Pulumi command on the stack.
 func (s *session) pulumi(ctx context.Context, out io.Writer, args ...string) error {
 	args = append([]string{filepath.Join(s.root, "bin", "tools", "pulumi")}, append(args, "--stack", s.name)...)
 	return s.run(ctx, s.root, command{args: args, out: out})
 }
 
-// shown is like pulumi, and shows the command and what it prints. It returns what was printed.
-func (s *session) shown(ctx context.Context, args ...string) ([]byte, error) {
+// showPulumi is like pulumi, but prints the command and its output. It also returns the output.
+func (s *session) showPulumi(ctx context.Context, args ...string) ([]byte, error) {
 	s.printf("\n$ pulumi %s --stack %s\n", strings.Join(args, " "), s.name)
 	var out bytes.Buffer
 	args = append([]string{filepath.Join(s.root, "bin", "tools", "pulumi")}, append(args, "--stack", s.name)...)
@@ -48,8 +48,8 @@ func (s *session) shown(ctx context.Context, args ...string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// answer runs a command of Pulumi's that prints JSON.
-func (s *session) answer(ctx context.Context, into any, args ...string) error {
+// pulumiJSON runs a Pulumi command that prints JSON, and decodes the output.
+func (s *session) pulumiJSON(ctx context.Context, into any, args ...string) error {
 	var out bytes.Buffer
 	if err := s.pulumi(ctx, &out, args...); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (s *session) answer(ctx context.Context, into any, args ...string) error {
 	return nil
 }
 
-// outputs are the stack's outputs.
+// outputs are the stack outputs that the session uses.
 type outputs struct {
 	Bucket, Registry, URL, Dashboard string
 	Console                          map[string]string
@@ -68,10 +68,10 @@ type outputs struct {
 
 func (s *session) outputs(ctx context.Context) (outputs, error) {
 	var o outputs
-	return o, s.answer(ctx, &o, "stack", "output", "--json")
+	return o, s.pulumiJSON(ctx, &o, "stack", "output", "--json")
 }
 
-// resource is what the state holds of a resource.
+// resource is a resource in the state.
 type resource struct {
 	URN            string `json:"urn"`
 	Type           string `json:"type"`
@@ -82,15 +82,15 @@ type resource struct {
 	Inputs map[string]any `json:"inputs"`
 }
 
-// name is the resource's name in the program.
+// name returns the name of the resource in the program.
 func (r resource) name() string { return r.URN[strings.LastIndex(r.URN, "::")+2:] }
 
-// resources returns the resources of the state that exist at Google Cloud.
+// resources returns the Google Cloud resources in the state.
 func (s *session) resources(ctx context.Context) ([]resource, error) {
 	var state struct {
 		Deployment struct{ Resources []resource }
 	}
-	if err := s.answer(ctx, &state, "stack", "export"); err != nil {
+	if err := s.pulumiJSON(ctx, &state, "stack", "export"); err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(state.Deployment.Resources, func(r resource) bool {
@@ -98,65 +98,64 @@ func (s *session) resources(ctx context.Context) ([]resource, error) {
 	}), nil
 }
 
-// changes are the lines of a preview's summary that count changes: "    + 98 to create".
+// changes matches a line in the summary of a preview that counts changes: "    + 98 to create".
 var changes = regexp.MustCompile(`(?m)^ {4}\S+ ?\d+ to [a-z-]+`)
 
-// preview shows what a configuration would change, and reports whether that is anything.
+// preview shows the changes that a configuration would make, and reports whether there are any.
 func (s *session) preview(ctx context.Context, config *stackFile) (bool, error) {
 	file, err := s.configFile(config)
 	if err != nil {
 		return false, err
 	}
-	out, err := s.shown(ctx, "preview", "--non-interactive", "--suppress-progress", "--config-file", file)
+	out, err := s.showPulumi(ctx, "preview", "--non-interactive", "--suppress-progress", "--config-file", file)
 	return changes.Match(out), err
 }
 
-// early are the errors of a project whose APIs were enabled, or whose accounts or metrics
-// were created, minutes ago: the same update goes through later.
-var early = regexp.MustCompile(`has not been used in project|it is disabled|[Ss]ervice account \S+ does not exist|` +
+// transient matches errors in a project whose APIs were enabled, or whose accounts or metrics were
+// created, only minutes ago. The same update succeeds later.
+var transient = regexp.MustCompile(`has not been used in project|it is disabled|[Ss]ervice account \S+ does not exist|` +
 	`does not have permission to write to table|Permission denied while using the Eventarc Service Agent|` +
 	`[Mm]etric referenced by the provided filter is unknown|Cannot find metric\(s\) that match`)
 
 const (
-	attempts = 6           // at an update that fails early
-	pause    = time.Minute // between them
+	attempts = 6           // of an update that fails with a transient error
+	pause    = time.Minute // between attempts
 )
 
-// apply makes the stack what a configuration says. Failures that pass by themselves in a
-// new project are tried again.
+// apply updates the stack to a configuration. It retries transient errors of a new project.
 func (s *session) apply(ctx context.Context, config *stackFile) error {
 	file, err := s.configFile(config)
 	if err != nil {
 		return err
 	}
 	for attempt := 1; ; attempt++ {
-		out, err := s.shown(ctx, "up", "--yes", "--skip-preview", "--non-interactive", "--suppress-progress", "--config-file", file)
+		out, err := s.showPulumi(ctx, "up", "--yes", "--skip-preview", "--non-interactive", "--suppress-progress", "--config-file", file)
 		if err == nil {
-			s.cloud.patience = 30
+			s.cloud.retries = 30
 			return nil
 		}
 		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), err)
 		}
-		if !early.Match(out) || attempt == attempts {
-			return fmt.Errorf("%w\nhint: the messages above say why. Run the command again once that is solved: it continues where it stopped", err)
+		if !transient.Match(out) || attempt == attempts {
+			return fmt.Errorf("%w\nhint: the messages above say why. Fix the cause and run the command again: it continues where it stopped", err)
 		}
-		s.printf("\nA new project needs some minutes until everything is usable. Trying again in a minute (%d of %d).\n", attempt, attempts-1)
+		s.printf("\nIn a new project, it takes some minutes until everything is usable. Retrying in a minute (%d of %d).\n", attempt, attempts-1)
 		if err := s.wait(ctx, pause); err != nil {
 			return err
 		}
 	}
 }
 
-// configFile writes a configuration to a file of its own, so that the stack's own changes
-// only with what was done.
+// configFile writes a configuration to a temporary file and returns its path. The stack's own file
+// changes only after the corresponding step has succeeded.
 func (s *session) configFile(config *stackFile) (string, error) {
 	file := filepath.Join(s.temp, "Pulumi."+s.name+".yaml")
 	return file, config.write(file)
 }
 
-// set sets a key of the stack's file, with Pulumi, which keeps its comments.
+// set sets a key in the stack's file. It uses Pulumi, which keeps the comments.
 func (s *session) set(ctx context.Context, key, value string) error {
-	_, err := s.shown(ctx, "config", "set", key, value)
+	_, err := s.showPulumi(ctx, "config", "set", key, value)
 	return err
 }

@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// predict waits until the service is ready, sends it an image, and returns its prediction in
-// words. A service that takes no requests from the internet isn't tried.
+// predict waits until the service is ready, sends it a test image, and returns the prediction as
+// text. It doesn't call a service that rejects requests from the internet.
 func (s *session) predict(ctx context.Context, url string) (prediction string, err error) {
 	if ingress := s.stack.get("fakeart:ingress"); ingress != "" && ingress != "all" {
-		return "not tried: the service takes requests from the internet only with fakeart:ingress all, and has " + ingress, nil
+		return "not tested: the service accepts requests from the internet only with fakeart:ingress all, but it is " + ingress, nil
 	}
 	if s.stack.get("fakeart:domain") != "" {
 		// The domain's DNS records and certificate may take a day.
@@ -48,7 +48,7 @@ func (s *session) predict(ctx context.Context, url string) (prediction string, e
 	if err != nil {
 		return "", err
 	}
-	answer, err := s.request(ctx, http.MethodPost, url, "/predict", kind, body)
+	response, err := s.request(ctx, http.MethodPost, url, "/predict", kind, body)
 	if err != nil {
 		return "", err
 	}
@@ -56,14 +56,14 @@ func (s *session) predict(ctx context.Context, url string) (prediction string, e
 		Label       string   `json:"label"`
 		Probability *float64 `json:"probability"`
 	}
-	if err := json.Unmarshal(answer, &p); err != nil || p.Label == "" || p.Probability == nil {
-		return "", fmt.Errorf("%s/predict answered %.200q, which isn't a prediction", url, answer)
+	if err := json.Unmarshal(response, &p); err != nil || p.Label == "" || p.Probability == nil {
+		return "", fmt.Errorf("%s/predict returned %.200q, which isn't a prediction", url, response)
 	}
-	return fmt.Sprintf("%s (probability %.3f) for an image that this command drew", p.Label, *p.Probability), nil
+	return fmt.Sprintf("%s (probability %.3f) for a generated test image", p.Label, *p.Probability), nil
 }
 
-// request sends a request to the service and returns the body of an answer with status
-// 200. A private service is sent the account's identity token.
+// request sends a request to the service and returns the body of a 200 response. Other statuses are
+// errors. For a private service, the request carries the account's identity token.
 func (s *session) request(ctx context.Context, method, url, path, kind string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -79,7 +79,7 @@ func (s *session) request(ctx context.Context, method, url, path, kind string, b
 		if err != nil {
 			return nil, fmt.Errorf("get an identity token for %s: %w", url, err)
 		}
-		// Authorization is for the server's own admin token.
+		// The header Authorization is reserved for the server's admin token.
 		r.Header.Set("X-Serverless-Authorization", "Bearer "+token)
 	}
 	response, err := (&http.Client{Transport: s.base}).Do(r)
@@ -87,33 +87,33 @@ func (s *session) request(ctx context.Context, method, url, path, kind string, b
 		return nil, err
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	content, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	if err != nil {
 		return nil, fmt.Errorf("%s %s%s: %w", method, url, path, err)
 	}
 	switch response.StatusCode {
 	case http.StatusOK:
-		return answer, nil
+		return content, nil
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return nil, fmt.Errorf("%s %s%s: %s: %s may not call the service\nhint: gcloud run services add-iam-policy-binding %s-server --region %s --project %s --member %s --role roles/run.invoker",
 			method, url, path, response.Status, s.account(), s.stack.prefix(), s.stack.region(), s.stack.project(), s.cloud.member())
 	}
-	return nil, errors.New(strings.TrimSpace(fmt.Sprintf("%s %s%s: %s: %.200s", method, url, path, response.Status, bytes.TrimSpace(answer))))
+	return nil, errors.New(strings.TrimSpace(fmt.Sprintf("%s %s%s: %s: %.200s", method, url, path, response.Status, bytes.TrimSpace(content))))
 }
 
-// form is a body with an image as a browser sends it, and its content type.
+// form returns a multipart form with a generated test image, and its content type.
 func form() (body []byte, kind string, err error) {
-	picture := image.NewNRGBA(image.Rect(0, 0, 32, 32))
+	img := image.NewNRGBA(image.Rect(0, 0, 32, 32))
 	for y := range 32 {
 		for x := range 32 {
-			picture.Set(x, y, color.NRGBA{R: uint8(8 * x), G: uint8(8 * y), B: uint8(4 * (x + y)), A: 255})
+			img.Set(x, y, color.NRGBA{R: uint8(8 * x), G: uint8(8 * y), B: uint8(4 * (x + y)), A: 255})
 		}
 	}
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
 	part, err := w.CreateFormFile("data", "test.png")
 	if err == nil {
-		err = png.Encode(part, picture)
+		err = png.Encode(part, img)
 	}
 	if err == nil {
 		err = w.Close()

@@ -11,7 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// stackFile is what Pulumi.STACK.yaml says.
+// stackFile is the content of Pulumi.STACK.yaml.
 type stackFile struct {
 	name   string // of the stack
 	all    map[string]any
@@ -32,7 +32,7 @@ func readStack(path, name string) (*stackFile, error) {
 	return f, nil
 }
 
-// get returns the text of a key, or "" without one.
+// get returns the value of a key as text, or "" if it isn't set.
 func (f *stackFile) get(key string) string {
 	value, ok := f.config[key]
 	if !ok || value == nil {
@@ -41,7 +41,7 @@ func (f *stackFile) get(key string) string {
 	return fmt.Sprint(value)
 }
 
-// is tells whether a key is true; fallback counts where it isn't set.
+// is reports whether a key is true. It returns fallback if the key isn't set or isn't a boolean.
 func (f *stackFile) is(key string, fallback bool) bool {
 	if value, err := strconv.ParseBool(f.get(key)); err == nil {
 		return value
@@ -52,10 +52,10 @@ func (f *stackFile) is(key string, fallback bool) bool {
 func (f *stackFile) project() string { return f.get("gcp:project") }
 func (f *stackFile) region() string  { return f.get("gcp:region") }
 
-// prefix is what the names of the stack's resources begin with.
+// prefix returns the prefix of resource names.
 func (f *stackFile) prefix() string { return "fakeart-" + f.name }
 
-// with is the file with other values: those of set, without the keys of unset.
+// with returns a copy with the values of set and without the keys of unset.
 func (f *stackFile) with(set map[string]string, unset ...string) *stackFile {
 	changed := &stackFile{name: f.name, all: maps.Clone(f.all), config: maps.Clone(f.config)}
 	for key, value := range set {
@@ -77,24 +77,23 @@ func (f *stackFile) write(path string) error {
 	return os.WriteFile(path, text, 0o600)
 }
 
-// The repositories of Google's sample images, with which Pulumi.dev.yaml starts.
-const samples = "us-docker.pkg.dev/cloudrun/container/"
+// sampleImages is the prefix of Google's sample images, which Pulumi.dev.yaml starts with.
+const sampleImages = "us-docker.pkg.dev/cloudrun/container/"
 
-// registry is the name of the stack's repository, with which its images' names begin.
+// registry returns the name of the stack's repository, the prefix of its image names.
 func (f *stackFile) registry() string {
 	return fmt.Sprintf("%s-docker.pkg.dev/%s/%s", f.region(), f.project(), f.prefix())
 }
 
-// imageKeys are the keys of the images, by program.
+// imageKeys maps a program to the key of its image.
 var imageKeys = map[string]string{"server": "fakeart:image", "trainer": "fakeart:trainerImage"}
 
-// wanted returns the programs whose images have yet to be built and pushed: those for
-// which the file names none or a sample, and, if the repository doesn't exist, those that
-// would have to be in it.
-func (f *stackFile) wanted(repository bool) (programs []string) {
+// missingImages returns the programs whose images must be built and pushed: those without an image
+// or with a sample image, and, if the repository doesn't exist, those with an image in it.
+func (f *stackFile) missingImages(repository bool) (programs []string) {
 	for _, program := range []string{"server", "trainer"} {
 		image := f.get(imageKeys[program])
-		if image == "" || strings.HasPrefix(image, samples) || !repository && strings.HasPrefix(image, f.registry()+"/") {
+		if image == "" || strings.HasPrefix(image, sampleImages) || !repository && strings.HasPrefix(image, f.registry()+"/") {
 			programs = append(programs, program)
 		}
 	}

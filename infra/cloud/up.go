@@ -16,30 +16,31 @@ import (
 	"time"
 )
 
-// up takes the stack to a service that answers. What is already there stays as it is.
+// up deploys the stack, up to a service that serves predictions. It keeps existing images and
+// models.
 //
-// A new stack takes two updates: the registry and the bucket have to exist before the
-// images and the model that the service starts with. Objectives follow in a third one if
-// Cloud Monitoring has never seen the server's metrics, since it refuses them before.
+// A new stack takes two updates, because the registry and the bucket must exist before the images
+// and the model with which the service starts. A third update adds the SLOs if Cloud Monitoring
+// hasn't received the server's metrics before, because it would reject them.
 func (s *session) up(ctx context.Context) error {
-	if err := s.refuse(); err != nil {
+	if err := s.requireConfirmation(); err != nil {
 		return err
 	}
-	end, err := s.begin()
+	remove, err := s.createTemp()
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer remove()
 	if err := s.check(ctx); err != nil {
 		return err
 	}
 	if err := s.buildPulumi(ctx); err != nil {
 		return err
 	}
-	if _, err := s.shown(ctx, "stack", "select", "--create"); err != nil {
+	if _, err := s.showPulumi(ctx, "stack", "select", "--create"); err != nil {
 		return err
 	}
-	if s.stack, err = s.readStack(); err != nil { // Pulumi has added the passphrase's salt
+	if s.stack, err = s.readStack(); err != nil { // Pulumi may have added the passphrase's salt
 		return err
 	}
 	before, err := s.outputs(ctx)
@@ -47,25 +48,25 @@ func (s *session) up(ctx context.Context) error {
 		return err
 	}
 
-	images, err := s.buildImages(ctx, s.stack.wanted(before.Registry != ""))
+	images, err := s.buildImages(ctx, s.stack.missingImages(before.Registry != ""))
 	if err != nil {
 		return err
 	}
-	unseen, err := s.cloud.unseen(ctx)
+	missing, err := s.cloud.missingMetrics(ctx)
 	if err != nil {
-		return fmt.Errorf("look for the server's metrics: %w", plain(err))
+		return fmt.Errorf("list the server's metrics in Cloud Monitoring: %w", plain(err))
 	}
 	target := s.stack.with(images, objectives)
 	next := target
-	if len(unseen) > 0 {
+	if len(missing) > 0 {
 		next = target.with(map[string]string{objectives: "false"})
 	}
-	changed, err := s.plan(ctx, next, before, images, len(unseen) > 0)
+	changed, err := s.plan(ctx, next, before, images, len(missing) > 0)
 	if err != nil {
 		return err
 	}
 	if !changed && len(images) == 0 {
-		s.printf("\nNothing to change: the stack is what Pulumi.%s.yaml says.\n", s.name)
+		s.printf("\nNothing to change: the stack is up to date with Pulumi.%s.yaml.\n", s.name)
 	} else if err := s.deploy(ctx, next, before, images); err != nil {
 		return err
 	}
@@ -80,10 +81,10 @@ func (s *session) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(unseen) > 0 {
-		err = s.promise(ctx, target)
+	if len(missing) > 0 {
+		err = s.addObjectives(ctx, target)
 	} else {
-		err = s.promised(ctx)
+		err = s.enableObjectives(ctx)
 	}
 	if err != nil {
 		return err
@@ -92,10 +93,11 @@ func (s *session) up(ctx context.Context) error {
 	return nil
 }
 
-// objectives is the key without which Cloud Monitoring would refuse the first deployment.
+// objectives is the key that must be false in the first deployment of a project, because Cloud
+// Monitoring rejects SLOs on metrics that it has never received.
 const objectives = "fakeart:objectives"
 
-// buildImages builds the images of programs, and returns the configuration that names
+// buildImages builds the container images of programs. It returns the configuration that refers to
 // them by their digests in the stack's registry.
 func (s *session) buildImages(ctx context.Context, programs []string) (map[string]string, error) {
 	if len(programs) == 0 {
@@ -111,18 +113,18 @@ func (s *session) buildImages(ctx context.Context, programs []string) (map[strin
 			return nil, err
 		}
 		if strings.HasPrefix(base, localBase) {
-			return nil, errors.New("the images' base couldn't be pulled, and images on a base of this machine's packages can't be pushed; nothing was changed\n" +
-				"hint: make the registry of the base in ci/images.yaml reachable, or name a copy of the base, an OCI layout: make cloud-up STACK=" + s.name + " BASE=FOLDER")
+			return nil, errors.New("the base image couldn't be pulled, and images on a base of this machine's packages can't be pushed; nothing was changed\n" +
+				"hint: make the registry of the base image in ci/images.yaml reachable, or pass a copy of the base image as an OCI layout: make cloud-up STACK=" + s.name + " BASE=FOLDER")
 		}
 		named[imageKeys[program]] = s.stack.registry() + "/" + program + "@" + digest
 	}
 	return named, nil
 }
 
-// localBase begins the name of a base that was made of a machine's packages.
+// localBase is the prefix of the name of a base image made from a machine's packages.
 const localBase = "fakeart.invalid/"
 
-// readLayout returns the digest of the image in an OCI layout, and the name of its base.
+// readLayout returns the digest of the image in an OCI layout, and the name of its base image.
 func readLayout(folder string) (digest, base string, err error) {
 	var index struct {
 		Manifests []struct {
@@ -135,7 +137,7 @@ func readLayout(folder string) (digest, base string, err error) {
 	}
 	for _, m := range index.Manifests {
 		if m.Annotations["org.opencontainers.image.ref.name"] == "" {
-			continue // attached to the image
+			continue // an attachment, such as an SBOM
 		}
 		var image struct{ Annotations map[string]string }
 		if err := readJSON(filepath.Join(folder, "blobs", filepath.FromSlash(strings.Replace(m.Digest, ":", "/", 1))), &image); err != nil {
@@ -143,7 +145,7 @@ func readLayout(folder string) (digest, base string, err error) {
 		}
 		return m.Digest, image.Annotations["org.opencontainers.image.base.name"], nil
 	}
-	return "", "", fmt.Errorf("%s has no image", folder)
+	return "", "", fmt.Errorf("%s: OCI layout without an image", folder)
 }
 
 func readJSON(file string, into any) error {
@@ -157,7 +159,8 @@ func readJSON(file string, into any) error {
 	return nil
 }
 
-// plan shows what will happen, and asks if that is anything.
+// plan shows what will change and asks for confirmation. It reports false without asking if nothing
+// will change. later is true if SLOs are added in a later update.
 func (s *session) plan(ctx context.Context, next *stackFile, before outputs, images map[string]string, later bool) (changed bool, err error) {
 	changed, err = s.preview(ctx, next)
 	if err != nil {
@@ -168,23 +171,23 @@ func (s *session) plan(ctx context.Context, next *stackFile, before outputs, ima
 	}
 	s.printf("\nThis will, in project %s:\n", s.cloud.project)
 	if before.Registry == "" {
-		s.printf("  - create everything except what runs images: registry, bucket, accounts, prediction log\n")
+		s.printf("  - create everything except the service and the jobs: registry, bucket, accounts, prediction log\n")
 	}
 	for _, key := range slices.Sorted(maps.Keys(images)) {
 		s.printf("  - push %s\n", images[key])
 	}
-	s.printf("  - put a model into the bucket, if it has none\n  - make the changes shown above\n  - send the service one image\n")
+	s.printf("  - upload a model to the bucket, if it has none\n  - apply the changes shown above\n  - send the service a test image\n")
 	if later {
-		s.printf("  - add objectives, and alerts on the server's metrics, once Cloud Monitoring has received them\n")
+		s.printf("  - add SLOs and alerts on the server's metrics, once Cloud Monitoring has received the metrics\n")
 	}
 	s.printf("Estimated cost: %s\n", s.stack.cost())
 	return true, s.confirm("Continue?")
 }
 
-// deploy pushes images, and makes the stack what a configuration says.
+// deploy pushes the images, uploads a model if there is none, and applies the configuration next.
 func (s *session) deploy(ctx context.Context, next *stackFile, before outputs, images map[string]string) error {
 	if before.Registry == "" {
-		s.printf("\nCreating the registry, the bucket, and everything else that runs no image\n")
+		s.printf("\nCreating the registry, the bucket and everything else except the service and the jobs\n")
 		if err := s.apply(ctx, next.with(nil, "fakeart:image", "fakeart:trainerImage", "fakeart:canary")); err != nil {
 			return err
 		}
@@ -210,11 +213,11 @@ func (s *session) deploy(ctx context.Context, next *stackFile, before outputs, i
 	return s.apply(ctx, next)
 }
 
-// push pushes the images of build/images with the login's token.
+// push pushes the images in build/images, with an access token of the current login.
 func (s *session) push(ctx context.Context, images map[string]string) error {
 	token, err := s.cloud.accessToken()
 	if err != nil {
-		return fmt.Errorf("get a token for the registry: %w", err)
+		return fmt.Errorf("get an access token for the registry: %w", err)
 	}
 	registry := s.stack.registry()
 	host, _, _ := strings.Cut(registry, "/")
@@ -245,13 +248,13 @@ func (s *session) push(ctx context.Context, images map[string]string) error {
 	return nil
 }
 
-// modelsFolder is where the server takes its model from: its newest file.
+// modelsFolder is the folder of production models. The server serves the newest file.
 const modelsFolder = "models/production/"
 
 // demoModel is the model that `make demo` trains.
 const demoModel = "runs/demo/run/model.onnx"
 
-// publishModel puts a first model into the bucket, if there is none.
+// publishModel uploads the demo's model to the bucket if it has no model.
 func (s *session) publishModel(ctx context.Context, bucket string) error {
 	models, err := s.cloud.models(ctx, bucket, modelsFolder)
 	if err != nil {
@@ -272,48 +275,49 @@ func (s *session) publishModel(ctx context.Context, bucket string) error {
 	return s.cloud.upload(ctx, file, bucket, object)
 }
 
-// promise adds the objectives once Cloud Monitoring has received the server's metrics.
-func (s *session) promise(ctx context.Context, target *stackFile) error {
-	s.printf("\nWaiting until Cloud Monitoring has received the server's metrics: some minutes\n")
+// addObjectives waits until Cloud Monitoring has received the server's metrics, and adds the SLOs. If
+// that takes too long, it returns without an error: the next run adds them.
+func (s *session) addObjectives(ctx context.Context, target *stackFile) error {
+	s.printf("\nWaiting until Cloud Monitoring has received the server's metrics, which takes some minutes\n")
 	for tries := 0; ; tries++ {
-		unseen, err := s.cloud.unseen(ctx)
+		missing, err := s.cloud.missingMetrics(ctx)
 		if err != nil {
-			return fmt.Errorf("look for the server's metrics: %w", plain(err))
+			return fmt.Errorf("list the server's metrics in Cloud Monitoring: %w", plain(err))
 		}
-		if len(unseen) == 0 {
+		if len(missing) == 0 {
 			break
 		}
 		if tries == 40 {
-			s.printf("Not yet: %s. There are no objectives so far; the same command adds them later.\n", strings.Join(unseen, ", "))
+			s.printf("Not received yet: %s. There are no SLOs so far. Run the same command later to add them.\n", strings.Join(missing, ", "))
 			return nil
 		}
 		if err := s.wait(ctx, 15*time.Second); err != nil {
 			return err
 		}
 	}
-	s.printf("\nAdding objectives and alerts on the server's metrics\n")
+	s.printf("\nAdding SLOs and alerts on the server's metrics\n")
 	if err := s.apply(ctx, target); err != nil {
 		return err
 	}
-	return s.promised(ctx)
+	return s.enableObjectives(ctx)
 }
 
-// promised has the stack's file say that there are objectives.
-func (s *session) promised(ctx context.Context) error {
+// enableObjectives removes objectives: false from the stack's file.
+func (s *session) enableObjectives(ctx context.Context) error {
 	if s.stack.is(objectives, true) {
 		return nil
 	}
-	_, err := s.shown(ctx, "config", "rm", objectives)
+	_, err := s.showPulumi(ctx, "config", "rm", objectives)
 	return err
 }
 
-// summarize prints where everything is and what it costs.
+// summarize prints the URLs of the deployment, the prediction and the costs.
 func (s *session) summarize(o outputs, prediction string) {
 	s.printf("\n  service      %s\n", o.URL)
 	if s.stack.is("fakeart:public", false) {
 		s.printf("  page         %s/\n", strings.TrimSuffix(o.URL, "/"))
 	} else {
-		s.printf("  page         http://127.0.0.1:8080/ while this runs, since the service is private:\n"+
+		s.printf("  page         http://127.0.0.1:8080/ while this proxy runs, because the service is private:\n"+
 			"               gcloud run services proxy %s-server --region %s --project %s\n", s.stack.prefix(), s.stack.region(), s.stack.project())
 	}
 	s.printf("  prediction   %s\n", prediction)

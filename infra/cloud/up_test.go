@@ -14,7 +14,7 @@ const ownImage = "europe-west4-docker.pkg.dev/my-project-1/fakeart-dev/server@" 
 
 func TestUp(t *testing.T) {
 	l := newLab(t)
-	l.cloud.unseenPolls = 3
+	l.cloud.missingPolls = 3
 	l.cloud.unready = 2
 	out, err := l.do(l.up)
 	if err != nil {
@@ -25,31 +25,31 @@ func TestUp(t *testing.T) {
 		"config set fakeart:image", "config set fakeart:trainerImage", "demo", "up", "up", "config rm fakeart:objectives",
 	}
 	if !reflect.DeepEqual(l.programs.ran, want) {
-		t.Errorf("it ran %q, want %q", l.programs.ran, want)
+		t.Errorf("commands %q, want %q", l.programs.ran, want)
 	}
 	first, second, third := l.programs.updates[0], l.programs.updates[1], l.programs.updates[2]
 	if first["fakeart:image"] != nil || first["fakeart:trainerImage"] != nil {
-		t.Errorf("the first update has images, which aren't in the registry yet: %v", first)
+		t.Errorf("the first update has images that aren't in the registry yet: %v", first)
 	}
 	if second["fakeart:image"] != ownImage || second["fakeart:objectives"] != "false" {
-		t.Errorf("the second update is %v", second)
+		t.Errorf("second update = %v", second)
 	}
 	if third["fakeart:objectives"] != nil || third["fakeart:training"] == nil {
-		t.Errorf("the third update is %v", third)
+		t.Errorf("third update = %v", third)
 	}
 	if got := l.cloud.objects["gs://my-bucket/models/production/first.onnx"]; !strings.Contains(got, "a model") {
-		t.Errorf("the model in the bucket is %q", got)
+		t.Errorf("model in the bucket = %q", got)
 	}
 	for _, line := range []string{
 		"ok      login        you@example.com", "service      https://service.run.app", "prediction   FAKE (probability 0.750)",
 		"dashboard    https://console/dashboard", "cost         about $0.52 per month while idle", "gcloud run services proxy fakeart-dev-server --region europe-west4 --project my-project-1",
 	} {
 		if !strings.Contains(out, line) {
-			t.Errorf("%q is missing in\n%s", line, out)
+			t.Errorf("output doesn't contain %q:\n%s", line, out)
 		}
 	}
 
-	t.Run("the second run changes nothing and says so", func(t *testing.T) {
+	t.Run("second_run", func(t *testing.T) {
 		before, err := os.ReadFile(filepath.Join(l.root, "Pulumi.dev.yaml"))
 		if err != nil {
 			t.Fatal(err)
@@ -59,16 +59,16 @@ func TestUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(l.programs.ran) > 0 || !strings.Contains(out, "Nothing to change") || !strings.Contains(out, "prediction   FAKE") {
-			t.Errorf("it ran %q and printed\n%s", l.programs.ran, out)
+			t.Errorf("commands %q, output\n%s", l.programs.ran, out)
 		}
 		if after, err := os.ReadFile(filepath.Join(l.root, "Pulumi.dev.yaml")); err != nil || string(after) != string(before) {
-			t.Errorf("the stack's file has changed: %v\n%s", err, after)
+			t.Errorf("Pulumi.dev.yaml has changed: %v\n%s", err, after)
 		}
 		if want := []string{"GET /v2/health/ready", "POST /predict"}; !reflect.DeepEqual(l.cloud.calls, want) {
-			t.Errorf("it requested %q, want %q", l.cloud.calls, want)
+			t.Errorf("requests %q, want %q", l.cloud.calls, want)
 		}
 	})
-	t.Run("after down it creates everything again", func(t *testing.T) {
+	t.Run("after_down", func(t *testing.T) {
 		if _, err := l.do(l.down); err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func TestUp(t *testing.T) {
 	})
 }
 
-func TestUpContinuesWhereItStopped(t *testing.T) {
+func TestUp_ContinuesAfterFailure(t *testing.T) {
 	l := newLab(t)
 	l.programs.fail = []string{"error: quota exceeded"}
 	if _, err := l.do(l.up); err == nil || !strings.Contains(err.Error(), "hint: ") {
@@ -97,7 +97,7 @@ hint: gcloud run services logs read fakeart-dev-server --region europe-west4 --p
 	}
 }
 
-func TestUpTriesAgainWhatFailsInANewProject(t *testing.T) {
+func TestUp_RetriesTransientErrors(t *testing.T) {
 	for message, want := range map[string]int{
 		"googleapi: Error 403: Cloud Run Admin API has not been used in project 1 before or it is disabled.":                                   5,
 		"Error 400: Service account service-1@gcp-sa-eventarc.iam.gserviceaccount.com does not exist.":                                         5,
@@ -112,7 +112,7 @@ func TestUpTriesAgainWhatFailsInANewProject(t *testing.T) {
 		_, err := l.do(l.up)
 		ups := strings.Count(strings.Join(l.programs.ran, "\n"), "up")
 		if ups != want || (err == nil) != (want > 1) {
-			t.Errorf("%s: %d updates, %v", message, ups, err)
+			t.Errorf("%s: %d updates, error %v", message, ups, err)
 		}
 	}
 	l := newLab(t)
@@ -120,65 +120,65 @@ func TestUpTriesAgainWhatFailsInANewProject(t *testing.T) {
 		l.programs.fail = append(l.programs.fail, "it is disabled")
 	}
 	if _, err := l.do(l.up); err == nil {
-		t.Error("it never gives up")
+		t.Error("no error after the last attempt")
 	}
 }
 
-func TestObjectives(t *testing.T) {
-	t.Run("of a project that knows the metrics come at once", func(t *testing.T) {
+func TestUp_Objectives(t *testing.T) {
+	t.Run("metrics_received_before", func(t *testing.T) {
 		l := newLab(t)
 		l.cloud.enabled = append(l.cloud.enabled, "monitoring.googleapis.com")
 		if out, err := l.do(l.up); err != nil || len(l.programs.updates) != 2 || l.programs.deployed[objectives] != nil {
 			t.Errorf("%v, deployed %v\n%s", err, l.programs.deployed, out)
 		}
 		if f, _ := readStack(filepath.Join(l.root, "Pulumi.dev.yaml"), "dev"); f.get(objectives) != "" {
-			t.Error("the stack's file still has none")
+			t.Errorf("Pulumi.dev.yaml still sets %s", objectives)
 		}
 	})
-	t.Run("wait for metrics only so long", func(t *testing.T) {
+	t.Run("metrics_timeout", func(t *testing.T) {
 		l := newLab(t)
-		l.cloud.unseenPolls = -1
+		l.cloud.missingPolls = -1
 		out, err := l.do(l.up)
-		if err != nil || !strings.Contains(out, "Not yet: prometheus.googleapis.com/fakeart_") || l.programs.deployed[objectives] != "false" {
+		if err != nil || !strings.Contains(out, "Not received yet: prometheus.googleapis.com/fakeart_") || l.programs.deployed[objectives] != "false" {
 			t.Errorf("%v, deployed %v\n%s", err, l.programs.deployed, out)
 		}
-		l.cloud.unseenPolls = 0
+		l.cloud.missingPolls = 0
 		if out, err = l.do(l.up); err != nil || l.programs.deployed[objectives] != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
-	t.Run("are left out of a stack's first deployment that asks for them", func(t *testing.T) {
+	t.Run("false_in_first_deployment", func(t *testing.T) {
 		l := newLab(t)
 		l.file(strings.Replace(devFile, `  fakeart:objectives: "false"`+"\n", "", 1))
-		l.cloud.unseenPolls = 2
+		l.cloud.missingPolls = 2
 		if out, err := l.do(l.up); err != nil || l.programs.updates[1][objectives] != "false" || l.programs.deployed[objectives] != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
 }
 
-func TestUpAsks(t *testing.T) {
+func TestUp_Confirmation(t *testing.T) {
 	l := newLab(t)
 	l.yes = false
 	if _, err := l.do(l.up); err == nil || !strings.Contains(err.Error(), "hint: add ARGS=--yes") || l.programs.stack {
-		t.Errorf("without a terminal: %v", err)
+		t.Errorf("without a terminal: error %v", err)
 	}
 	l.terminal = true
 	for answer, proceeds := range map[string]bool{"n\n": false, "\n": false, "": false, "y\n": true, "YES\n": true} {
 		l.in = strings.NewReader(answer)
 		out, err := l.do(l.up)
 		if proceeds != (err == nil) || proceeds != (len(l.programs.updates) > 0) {
-			t.Errorf("answer %q: %v", answer, err)
+			t.Errorf("answer %q: error %v", answer, err)
 		}
 		if !strings.Contains(out, "98 to create") || !strings.Contains(out, "push "+ownImage) || !strings.Contains(out, "Estimated cost: about $0.52") {
-			t.Errorf("it asked without saying what\n%s", out)
+			t.Errorf("the changes aren't listed before the question\n%s", out)
 		}
 		l.programs.deployed, l.programs.images = nil, nil
 		l.file(devFile)
 	}
 }
 
-func TestImagesOfTheStackStay(t *testing.T) {
+func TestUp_KeepsExistingImages(t *testing.T) {
 	l := newLab(t)
 	other := "europe-west4-docker.pkg.dev/other/fakeart-dev/server@" + digest
 	l.file(strings.Replace(devFile, "us-docker.pkg.dev/cloudrun/container/hello:latest", other, 1))
@@ -188,13 +188,13 @@ func TestImagesOfTheStackStay(t *testing.T) {
 	}
 }
 
-func TestImagesThatCannotBePushed(t *testing.T) {
+func TestUp_LocalBaseImage(t *testing.T) {
 	l := newLab(t)
 	l.programs.base = "fakeart.invalid/debian-packages"
-	if _, err := l.do(l.up); err == nil || !strings.Contains(err.Error(), "hint: make the registry of the base in ci/images.yaml reachable") || l.programs.deployed != nil {
+	if _, err := l.do(l.up); err == nil || !strings.Contains(err.Error(), "hint: make the registry of the base image in ci/images.yaml reachable") || l.programs.deployed != nil {
 		t.Errorf("error %v", err)
 	}
-	for index, want := range map[string]string{`{"manifests":[{"digest":"sha256:00"}]}`: "has no image", "x": "index.json: invalid character"} {
+	for index, want := range map[string]string{`{"manifests":[{"digest":"sha256:00"}]}`: "OCI layout without an image", "x": "index.json: invalid character"} {
 		folder := t.TempDir()
 		if err := os.WriteFile(filepath.Join(folder, "index.json"), []byte(index), 0o644); err != nil {
 			t.Fatal(err)
@@ -204,29 +204,29 @@ func TestImagesThatCannotBePushed(t *testing.T) {
 		}
 	}
 	if _, _, err := readLayout(t.TempDir()); err == nil {
-		t.Error("an empty folder has an image")
+		t.Error("readLayout of an empty folder: no error")
 	}
 }
 
-func TestTheModelOfTheBucketStays(t *testing.T) {
+func TestUp_KeepsExistingModel(t *testing.T) {
 	l := newLab(t)
 	l.cloud.objects["gs://my-bucket/models/production/mine.onnx"] = "mine"
 	if out, err := l.do(l.up); err != nil || len(l.cloud.objects) != 1 || strings.Contains(out, "Uploading") {
-		t.Errorf("%v, objects %v", err, l.cloud.objects)
+		t.Errorf("error %v, objects %v", err, l.cloud.objects)
 	}
 }
 
-func TestTheServiceIsTried(t *testing.T) {
+func TestUp_Prediction(t *testing.T) {
 	for name, c := range map[string]struct {
 		set  func(l *lab)
-		want string // in the error, or in the output without one
+		want string // in the error, or else in the output
 		bad  bool
 	}{
-		"who may not call it":        {func(l *lab) { l.cloud.refuses = true }, "--member user:you@example.com --role roles/run.invoker", true},
-		"an answer without a label":  {func(l *lab) { l.cloud.prediction = "{}" }, `answered "{}", which isn't a prediction`, true},
-		"an answer that isn't JSON":  {func(l *lab) { l.cloud.prediction = "<html>" }, "isn't a prediction", true},
-		"a service with a domain":    {func(l *lab) { l.file(devFile + "  fakeart:domain: images.example.com\n") }, "service      https://images.example.com\n", false},
-		"a service inside a network": {func(l *lab) { l.file(devFile + "  fakeart:ingress: internal\n") }, "prediction   not tried", false},
+		"forbidden":              {func(l *lab) { l.cloud.refuses = true }, "--member user:you@example.com --role roles/run.invoker", true},
+		"response_without_label": {func(l *lab) { l.cloud.prediction = "{}" }, `returned "{}", which isn't a prediction`, true},
+		"response_not_json":      {func(l *lab) { l.cloud.prediction = "<html>" }, "isn't a prediction", true},
+		"custom_domain":          {func(l *lab) { l.file(devFile + "  fakeart:domain: images.example.com\n") }, "service      https://images.example.com\n", false},
+		"internal_ingress":       {func(l *lab) { l.file(devFile + "  fakeart:ingress: internal\n") }, "prediction   not tested", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
@@ -239,13 +239,13 @@ func TestTheServiceIsTried(t *testing.T) {
 				out = err.Error()
 			}
 			if !strings.Contains(out, c.want) {
-				t.Errorf("%q is missing in\n%s", c.want, out)
+				t.Errorf("output doesn't contain %q:\n%s", c.want, out)
 			}
 		})
 	}
 }
 
-func TestACanceledSessionStops(t *testing.T) {
+func TestUp_ContextCanceled(t *testing.T) {
 	l := newLab(t)
 	l.cloud.unready = -1
 	ctx, cancel := context.WithCancel(t.Context())
