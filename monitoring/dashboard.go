@@ -1,15 +1,15 @@
-// Package monitoring has what those who watch Fakeart look at. Its objectives are in
-// the folder slo.
+// Package monitoring provides the Cloud Monitoring dashboard of a service. Use [Dashboard] to get it
+// as JSON. SLOs are defined in the folder slo, Prometheus rules in the folder prometheus.
 package monitoring
 
 import (
-	_ "embed" // for the dashboard
+	_ "embed"
 	"strings"
 )
 
 //go:embed dashboard.json
 var dashboard string
 
-// Dashboard is the dashboard of a Cloud Run service whose metrics Google's Managed
-// Prometheus collects, in the JSON of Cloud Monitoring's API.
+// Dashboard returns the dashboard of a Cloud Run service, in the JSON format of Cloud Monitoring's
+// API. The queries use the metrics that Google's Managed Prometheus sidecar collects.
 func Dashboard(service string) string { return strings.ReplaceAll(dashboard, "SERVICE", service) }

@@ -14,7 +14,7 @@ import (
 	"fakeart/monitoring/prometheus"
 )
 
-// grafanaBoard is as much of a dashboard of Grafana's as is looked at here.
+// grafanaBoard holds the parts of a Grafana dashboard that the tests check.
 type grafanaBoard struct {
 	UID, Title    string
 	SchemaVersion int
@@ -50,8 +50,8 @@ func readGrafana(t *testing.T) (b grafanaBoard) {
 	return b
 }
 
-// There is no Grafana here to try it with: this is what it would say nothing about.
-func TestGrafanasDashboardAsksForSeriesThatThereAre(t *testing.T) {
+// Grafana wouldn't report unknown series: the panel would just stay empty.
+func TestGrafana_Queries(t *testing.T) {
 	rules, err := prometheus.Read(os.DirFS("prometheus"))
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestGrafanasDashboardAsksForSeriesThatThereAre(t *testing.T) {
 		queries[a.Name] = a.Expr
 	}
 	if len(queries) < 35 {
-		t.Errorf("only %d queries", len(queries))
+		t.Errorf("%d queries, want at least 35", len(queries))
 	}
 	selector := regexp.MustCompile(`\b(?:fakeart|go|process)_\w+|\bup\b|\bjob:[\w:]+`)
 	for name, query := range queries {
@@ -78,33 +78,33 @@ func TestGrafanasDashboardAsksForSeriesThatThereAre(t *testing.T) {
 		}
 		for _, found := range selector.FindAllStringIndex(query, -1) {
 			if !strings.HasPrefix(query[found[1]:], `{job="$job"`) {
-				t.Errorf("%s: %s is of every job in %s", name, query[found[0]:found[1]], query)
+				t.Errorf("%s: %s isn't restricted to $job in %s", name, query[found[0]:found[1]], query)
 			}
 		}
 	}
 }
 
-func TestGrafanasDashboardIsWhole(t *testing.T) {
+func TestGrafana_Panels(t *testing.T) {
 	b := readGrafana(t)
 	if b.UID != "fakeart" || b.Title == "" || b.SchemaVersion == 0 {
-		t.Errorf("%s %q, of schema %d", b.UID, b.Title, b.SchemaVersion)
+		t.Errorf("UID %s, title %q, schema version %d", b.UID, b.Title, b.SchemaVersion)
 	}
 	ids, taken := map[int]bool{}, map[[2]int]string{}
 	rows := map[string]int{}
 	row := ""
 	for _, p := range b.Panels {
 		if p.ID == 0 || ids[p.ID] || p.Title == "" {
-			t.Errorf("%q has the id %d, which is none or another's", p.Title, p.ID)
+			t.Errorf("%q: missing title or duplicate or missing ID %d", p.Title, p.ID)
 		}
 		ids[p.ID] = true
 		g := p.GridPos
 		if g.W < 1 || g.H < 1 || g.X < 0 || g.X+g.W > 24 {
-			t.Errorf("%q is not on the board: %+v", p.Title, g)
+			t.Errorf("%q is outside of the dashboard: %+v", p.Title, g)
 		}
 		for x := g.X; x < g.X+g.W; x++ {
 			for y := g.Y; y < g.Y+g.H; y++ {
 				if other, ok := taken[[2]int{x, y}]; ok {
-					t.Fatalf("%q covers %q", p.Title, other)
+					t.Fatalf("%q overlaps %q", p.Title, other)
 				}
 				taken[[2]int{x, y}] = p.Title
 			}
@@ -120,14 +120,14 @@ func TestGrafanasDashboardIsWhole(t *testing.T) {
 		refs := map[string]bool{}
 		for _, target := range p.Targets {
 			if target.RefID == "" || refs[target.RefID] || target.LegendFormat == "" || target.Datasource.UID != "${datasource}" {
-				t.Errorf("%q: query %+v", p.Title, target)
+				t.Errorf("%q: invalid query %+v", p.Title, target)
 			}
 			refs[target.RefID] = true
 		}
 	}
 	for _, want := range []string{"Objectives", "Requests", "Saturation", "Model", "Prediction log", "Drift"} {
 		if rows[want] == 0 {
-			t.Errorf("the row %q has no panel", want)
+			t.Errorf("row %q has no panel", want)
 		}
 	}
 	names := map[string]string{}
@@ -139,8 +139,8 @@ func TestGrafanasDashboardIsWhole(t *testing.T) {
 	}
 }
 
-// A mount of a file that is not there is made as a folder, without a word.
-func TestTheComposeFileMountsWhatThereIsAndPinsWhatItRuns(t *testing.T) {
+// Docker creates a folder for a mount whose source is missing, without an error.
+func TestCompose_MountsAndImages(t *testing.T) {
 	data, err := os.ReadFile("compose.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +158,7 @@ func TestTheComposeFileMountsWhatThereIsAndPinsWhatItRuns(t *testing.T) {
 	mounted := map[string]string{}
 	for name, s := range file.Services {
 		if !regexp.MustCompile(`^[a-z]+/[a-z]+:v?[0-9.]+@sha256:[0-9a-f]{64}$`).MatchString(s.Image) {
-			t.Errorf("%s: %s is not pinned by tag and digest", name, s.Image)
+			t.Errorf("%s: image %s isn't pinned by tag and digest", name, s.Image)
 		}
 		for _, v := range s.Volumes {
 			from, to, _ := strings.Cut(v, ":")

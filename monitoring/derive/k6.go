@@ -10,23 +10,23 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-// The server's metrics of its requests: what a client can count as well.
+// Metrics of the server on requests, which a client can also measure.
 const (
 	requests = "fakeart_requests_total"
 	duration = "fakeart_request_duration_seconds"
 )
 
-// requestLabels are the labels of theirs that a client knows the values of.
+// requestLabels are the labels of these metrics whose values a client knows.
 var requestLabels = []string{"route", "method", "code"}
 
-// k6Objectives is what loadtest/predict.js judges a run by.
+// k6Objectives is the content of loadtest/slo.json, with which loadtest/predict.js evaluates a run.
 type k6Objectives struct {
 	Generated  string        `json:"generated"`
 	Objectives []k6Objective `json:"objectives"`
 }
 
-// k6Objective counts those requests that fit Total. Good are those of them that took no
-// longer than WithinSeconds, or that fit Good, or that do not fit Bad: one of the three is set.
+// k6Objective is an SLO on the requests that match Total. A request is good if it takes no longer than
+// WithinSeconds, if it matches Good, or if it doesn't match Bad. One of the three is set.
 type k6Objective struct {
 	Name          string      `json:"name"`
 	DisplayName   string      `json:"display_name"`
@@ -37,17 +37,17 @@ type k6Objective struct {
 	Bad           []k6Matcher `json:"bad,omitempty"`
 }
 
-// k6Matcher is a condition on a request's label, as PromQL has it.
+// k6Matcher is a PromQL matcher on a label of a request.
 type k6Matcher struct {
 	Label string `json:"label"`
 	Op    string `json:"op"`
 	Value string `json:"value"`
 }
 
-// k6 gives the objectives that are about requests. Whoever sends some knows nothing of
-// the others: what users think of the verdicts, for one, is nothing that a load test could tell.
+// k6 generates loadtest/slo.json from the objectives on requests. A load test can't measure the
+// others, such as feedback.
 func k6(objectives []slo.Objective) ([]byte, error) {
-	all := k6Objectives{Generated: "by make slo, from monitoring/slo/*.yaml: change those"}
+	all := k6Objectives{Generated: "by make slo from monitoring/slo/*.yaml. Do not edit."}
 	for _, o := range objectives {
 		if o.Latency != nil && o.Latency.Histogram.Metric != duration || o.Latency == nil && o.Total.Metric != requests {
 			continue
@@ -67,7 +67,7 @@ func k6(objectives []slo.Objective) ([]byte, error) {
 		all.Objectives = append(all.Objectives, out)
 	}
 	if len(all.Objectives) == 0 {
-		return nil, fmt.Errorf("no SLO is about %s or %s: a load test would have nothing to judge by", requests, duration)
+		return nil, fmt.Errorf("no SLO on %s or %s, so a load test would have no thresholds", requests, duration)
 	}
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
@@ -77,14 +77,14 @@ func k6(objectives []slo.Objective) ([]byte, error) {
 	return text.Bytes(), err
 }
 
-// k6Matchers are those of a selector, or none of nil.
+// k6Matchers returns the matchers of a selector, or nil for nil.
 func k6Matchers(s *slo.Selector) (matchers []k6Matcher, err error) {
 	if s == nil {
 		return nil, nil
 	}
 	for _, m := range s.Matchers {
 		if !slices.Contains(requestLabels, m.Label) {
-			return nil, fmt.Errorf("%s: a client does not know the label %s; it knows %v", s, m.Label, requestLabels)
+			return nil, fmt.Errorf("%s: a client doesn't know the label %s, only %v", s, m.Label, requestLabels)
 		}
 		matchers = append(matchers, k6Matcher(m))
 	}

@@ -1,5 +1,6 @@
-// Command derive writes what follows from the objectives in monitoring/slo, for tools
-// that do not read OpenSLO themselves. `make slo` runs it, from the root of the checkout.
+// Command derive generates files from the SLOs in monitoring/slo for tools that don't read OpenSLO:
+// Prometheus rules and their tests, and the thresholds of the load test. `make slo` runs it in the root
+// of the checkout.
 package main
 
 import (
@@ -11,8 +12,7 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-// outputs are the files, from the root of the checkout, and how each follows from the
-// objectives.
+// outputs maps each generated file, relative to the root of the checkout, to its generator.
 var outputs = map[string]func([]slo.Objective) ([]byte, error){
 	"loadtest/slo.json":                    k6,
 	"monitoring/prometheus/slo.rules.yaml": prometheusRules,
@@ -26,7 +26,7 @@ func main() {
 	}
 }
 
-// write brings all outputs up to date.
+// write updates the outputs that have changed.
 func write(root string) error {
 	objectives, err := slo.Load()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-func TestTheDerivedFilesAreUpToDate(t *testing.T) {
+func TestOutputs_UpToDate(t *testing.T) {
 	for path, derive := range outputs {
 		want, err := derive(project(t))
 		if err != nil {
@@ -24,14 +24,14 @@ func TestTheDerivedFilesAreUpToDate(t *testing.T) {
 		}
 		got, err := os.ReadFile(filepath.Join("..", "..", path))
 		if err != nil {
-			t.Errorf("%v; make slo writes it", err)
+			t.Errorf("%v; run make slo", err)
 		} else if !bytes.Equal(got, want) {
-			t.Errorf("%s is not what monitoring/slo/*.yaml say; run make slo (-want +got):\n%s", path, cmp.Diff(string(want), string(got)))
+			t.Errorf("%s is out of date; run make slo (-want +got):\n%s", path, cmp.Diff(string(want), string(got)))
 		}
 	}
 }
 
-func TestWriteMakesWhatTheTestAboveWants(t *testing.T) {
+func TestWrite(t *testing.T) {
 	root := t.TempDir()
 	for path := range outputs {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755); err != nil {
@@ -54,11 +54,11 @@ func TestWriteMakesWhatTheTestAboveWants(t *testing.T) {
 		}
 	}
 	if err := write(filepath.Join(root, "none")); err == nil {
-		t.Error("a folder that is not there was written to")
+		t.Error("write to a missing folder: no error")
 	}
 }
 
-// project reads the project's objectives.
+// project returns the project's objectives.
 func project(t *testing.T) []slo.Objective {
 	t.Helper()
 	all, err := slo.Load()
@@ -68,7 +68,8 @@ func project(t *testing.T) []slo.Objective {
 	return all
 }
 
-// objectives reads the project's, with texts replaced.
+// objectives returns the project's objectives, read from files with the given replacements. The order
+// is availability, latency, accuracy.
 func objectives(t *testing.T, replace ...string) []slo.Objective {
 	t.Helper()
 	files := fstest.MapFS{}
@@ -83,14 +84,14 @@ func objectives(t *testing.T, replace ...string) []slo.Objective {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append(read[1:], read[0]) // the one on few events last
+	return append(read[1:], read[0]) // accuracy last
 }
 
-func TestK6GetsEveryFigure(t *testing.T) {
+func TestK6(t *testing.T) {
 	given := objectives(t)
 	given[0].Target, given[1].Target, given[1].Latency.Threshold = 0.95, 0.5, 0.4
 	for i := range given {
-		given[i].DisplayName = "for people"
+		given[i].DisplayName = "display name"
 	}
 	text, err := k6(given)
 	if err != nil {
@@ -104,11 +105,11 @@ func TestK6GetsEveryFigure(t *testing.T) {
 	route := k6Matcher{"route", "=~", "/predict|/model/"}
 	want := []k6Objective{
 		{
-			Name: "availability", DisplayName: "for people", Target: 0.95,
+			Name: "availability", DisplayName: "display name", Target: 0.95,
 			Total: []k6Matcher{route, post, {"code", "=~", "[235].."}}, Bad: []k6Matcher{route, post, {"code", "=~", "5.."}},
 		},
 		{
-			Name: "latency", DisplayName: "for people", Target: 0.5,
+			Name: "latency", DisplayName: "display name", Target: 0.5,
 			Total: []k6Matcher{{"route", "=", "/predict"}, post}, WithinSeconds: 0.4,
 		},
 	}
@@ -117,29 +118,29 @@ func TestK6GetsEveryFigure(t *testing.T) {
 	}
 }
 
-func TestK6GetsWhatAClientCanCountAlone(t *testing.T) {
-	// A load test has no users who could say what they think.
+func TestK6_OnlyRequestObjectives(t *testing.T) {
+	// A load test has no user feedback.
 	if text, err := k6(project(t)); err != nil || bytes.Contains(text, []byte("accuracy")) || bytes.Contains(text, []byte("feedback")) {
-		t.Errorf("an objective of users: %v, %s", err, text)
+		t.Errorf("objective on feedback: error %v, %s", err, text)
 	}
 	text, err := k6(objectives(t, "fakeart_requests_total", "fakeart_log_records_total"))
 	if err != nil || bytes.Contains(text, []byte("availability")) || !bytes.Contains(text, []byte("latency")) {
-		t.Errorf("an objective of the log: %v, %s", err, text)
+		t.Errorf("objective on the prediction log: error %v, %s", err, text)
 	}
 	for name, c := range map[string]struct {
 		replace []string
 		message string
 	}{
-		"a label of the server's own": {[]string{`method="POST",code`, `instance="1",code`}, "SLO availability: fakeart_requests_total{"},
-		"nothing of requests":         {[]string{"fakeart_requests_total", "fakeart_panics_total", "fakeart_request_duration_seconds", "fakeart_inference_duration_seconds"}, "no SLO is about"},
+		"unknown_label":         {[]string{`method="POST",code`, `instance="1",code`}, "SLO availability: fakeart_requests_total{"},
+		"no_request_objectives": {[]string{"fakeart_requests_total", "fakeart_panics_total", "fakeart_request_duration_seconds", "fakeart_inference_duration_seconds"}, "no SLO on"},
 	} {
 		if text, err := k6(objectives(t, c.replace...)); err == nil || !strings.Contains(err.Error(), c.message) {
-			t.Errorf("%s: %v, %s", name, err, text)
+			t.Errorf("%s: error %v, %s", name, err, text)
 		}
 	}
 }
 
-// within makes an objective of time one of so many seconds.
+// within sets the threshold of a latency objective, in seconds, and its label le.
 func within(o *slo.Objective, le string, seconds float64) {
 	good := *o.Good
 	good.Matchers = slices.Clone(good.Matchers)
@@ -151,11 +152,11 @@ func within(o *slo.Objective, le string, seconds float64) {
 	o.Good, o.Latency.Threshold = &good, seconds
 }
 
-func TestPrometheusGetsEveryFigure(t *testing.T) {
+func TestPrometheusRules(t *testing.T) {
 	given := objectives(t)
 	given[0].Target, given[0].Window = 0.975, 28*24*time.Hour
 	within(&given[1], "0.4", 0.4)
-	given[2].Target, given[2].Shortfall.LookBack, given[2].Shortfall.Least = 0.8, 3*time.Hour, 42
+	given[2].Target, given[2].Shortfall.Lookback, given[2].Shortfall.MinEvents = 0.8, 3*time.Hour, 42
 	rules, err := prometheusRules(given)
 	if err != nil {
 		t.Fatal(err)
@@ -169,28 +170,28 @@ func TestPrometheusGetsEveryFigure(t *testing.T) {
 		"vector(0.8)", `correct=~"true|false"}[3h])) > 0.2 and sum by (job) (increase(fakeart_feedback_total{correct=~"true|false"}[3h])) >= 42`, "ratio_rate3h", `slo="accuracy"} / 0.2`,
 	} {
 		if !strings.Contains(string(rules), want) {
-			t.Errorf("no %s in\n%s", want, rules)
+			t.Errorf("rules don't contain %s:\n%s", want, rules)
 		}
 	}
-	// 0.9 and 1.1 times 14.4 times 0.025, of a million; 4 and 5 of less than 42.
+	// 0.9 and 1.1 times 14.4 times 0.025 of a million; 4 and 5 per step for less than 42 events.
 	for _, want := range []string{`le="0.4"`, "0+324000x60 19836000+396000x59 ", "0+180000x10 2020000+220000x19 ", "0+4x10 45+5x19 ", `window="3h"`} {
 		if !strings.Contains(string(tests), want) {
-			t.Errorf("no %s in\n%s", want, tests)
+			t.Errorf("tests don't contain %s:\n%s", want, tests)
 		}
 	}
 }
 
-// Since its version 3 Prometheus keeps le="1" as le="1.0".
-func TestABucketOfWholeSecondsIsFoundByAnyPrometheus(t *testing.T) {
+// Prometheus 3 and newer store le="1" as le="1.0".
+func TestPrometheusRules_WholeSecondBucket(t *testing.T) {
 	given := objectives(t)
 	within(&given[1], "1", 1)
 	text, err := prometheusRules(given)
 	if want := `le=~"1(\\.0)?"`; err != nil || !strings.Contains(string(text), want) {
-		t.Errorf("no %s (%v)", want, err)
+		t.Errorf("rules don't contain %s (%v)", want, err)
 	}
 }
 
-func TestAGoodIndicatorIsTheComplementOfABadOne(t *testing.T) {
+func TestPrometheusRules_GoodIndicator(t *testing.T) {
 	given := objectives(t)[:1]
 	good := given[0].Total
 	given[0].Good, given[0].Bad = &good, nil
@@ -198,21 +199,21 @@ func TestAGoodIndicatorIsTheComplementOfABadOne(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), "expr: 1 - (sum by (job) (rate(fakeart_requests_total{") {
 		t.Errorf("%v: %s", err, text)
 	}
-	// All are good, so that there is no example of what is not.
+	// All events are good, so there is no example of a bad one.
 	if _, err := prometheusTests(given); err == nil || !strings.HasPrefix(err.Error(), "SLO availability: fakeart_requests_total{") {
-		t.Errorf("its tests: %v", err)
+		t.Errorf("prometheusTests: error %v", err)
 	}
 	good.Matchers = append(good.Matchers, slo.Matcher{Label: "code", Op: "!~", Value: "5.."})
 	if tests, err := prometheusTests(given); err != nil || !strings.Contains(string(tests), `code="503",job="fakeart"}`) {
-		t.Errorf("its tests: %v", err)
+		t.Errorf("prometheusTests: error %v", err)
 	}
 }
 
-func TestAnAlertThatCouldNeverFireIsRefused(t *testing.T) {
+func TestPrometheusRules_AlertThatNeverFires(t *testing.T) {
 	given := objectives(t)
 	given[1].Target = 0.93
 	_, err := prometheusRules(given)
 	if err == nil || !strings.HasPrefix(err.Error(), "SLO latency: target 0.93: ") {
-		t.Errorf("got %v", err)
+		t.Errorf("error %v, want one for SLO latency", err)
 	}
 }

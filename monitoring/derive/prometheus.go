@@ -17,13 +17,14 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-// runbooks is where alerts lead, as is the usual value of the stacks' key runbookUrl.
+// runbooks is the URL of the runbook folder to which alerts link. OWNER/REPOSITORY is a placeholder.
 const runbooks = "https://github.com/OWNER/REPOSITORY/blob/main/docs/runbooks/"
 
-// prometheusRules gives recording rules and alerts, for each objective a group.
+// prometheusRules generates slo.rules.yaml: a group of recording rules and alerts per objective, and a
+// group for the error budgets.
 func prometheusRules(objectives []slo.Objective) ([]byte, error) {
 	var rules prometheus.Rules
-	budgets := prometheus.Group{Name: "slo-budgets", Interval: "2m"} // they read a month each time
+	budgets := prometheus.Group{Name: "slo-budgets", Interval: "2m"} // less often, because each evaluation reads a month
 	for _, o := range objectives {
 		labels := map[string]string{"slo": o.Name}
 		group := prometheus.Group{Name: "slo-" + o.Name, Rules: []prometheus.Rule{
@@ -35,14 +36,14 @@ func prometheusRules(objectives []slo.Objective) ([]byte, error) {
 			windows[a.Long], windows[a.Short] = true, true
 		}
 		if o.Shortfall != nil {
-			windows[o.Shortfall.LookBack] = true
+			windows[o.Shortfall.Lookback] = true
 		}
 		for _, w := range slices.Sorted(maps.Keys(windows)) {
-			group.Rules = append(group.Rules, prometheus.Rule{Record: errorRatio(w), Expr: o.Errors(series, w), Labels: labels})
+			group.Rules = append(group.Rules, prometheus.Rule{Record: errorRatio(w), Expr: o.ErrorRatio(series, w), Labels: labels})
 		}
 		for _, a := range alerts {
-			if a.Factor*o.Budget() >= 1 {
-				return nil, fmt.Errorf("SLO %s: target %v: errors cannot be %v times as many as its budget allows for, and the alert on that would never fire", o.Name, o.Target, a.Factor)
+			if a.Factor*o.ErrorBudget() >= 1 {
+				return nil, fmt.Errorf("SLO %s: target %v: the error rate can't reach %v times the error budget, so the alert would never fire", o.Name, o.Target, a.Factor)
 			}
 			group.Rules = append(group.Rules, burnAlert(o, a))
 		}
@@ -51,10 +52,10 @@ func prometheusRules(objectives []slo.Objective) ([]byte, error) {
 		}
 		rules.Groups = append(rules.Groups, group)
 		budgets.Rules = append(budgets.Rules,
-			prometheus.Rule{Record: errorRatio(o.Window), Expr: o.Errors(series, o.Window), Labels: labels},
+			prometheus.Rule{Record: errorRatio(o.Window), Expr: o.ErrorRatio(series, o.Window), Labels: labels},
 			prometheus.Rule{
 				Record: "job:slo_budget_left:ratio", Labels: labels,
-				Expr: fmt.Sprintf("1 - %s{slo=%q} / %v", errorRatio(o.Window), o.Name, o.Budget()),
+				Expr: fmt.Sprintf("1 - %s{slo=%q} / %v", errorRatio(o.Window), o.Name, o.ErrorBudget()),
 			})
 	}
 	rules.Groups = append(rules.Groups, budgets)
@@ -63,7 +64,7 @@ func prometheusRules(objectives []slo.Objective) ([]byte, error) {
 
 func burnAlert(o slo.Objective, a slo.BurnAlert) prometheus.Rule {
 	above := func(window time.Duration) string {
-		return fmt.Sprintf("%s{slo=%q} > %v * %v", errorRatio(window), o.Name, a.Factor, o.Budget())
+		return fmt.Sprintf("%s{slo=%q} > %v * %v", errorRatio(window), o.Name, a.Factor, o.ErrorBudget())
 	}
 	severity := "warning"
 	if a.Page {
@@ -74,7 +75,7 @@ func burnAlert(o slo.Objective, a slo.BurnAlert) prometheus.Rule {
 		Labels: map[string]string{"severity": severity, "window": promDuration(a.Long)},
 		Annotations: map[string]string{
 			"summary":     "{{ $labels.job }}: " + a.Title,
-			"description": a.Meaning + fmt.Sprintf(" Not good in the last %s: {{ $value | humanizePercentage }}.", slo.Text(a.Long)),
+			"description": a.Meaning + fmt.Sprintf(" Errors in the last %s: {{ $value | humanizePercentage }}.", slo.FormatDuration(a.Long)),
 			"runbook_url": runbooks + a.Runbook + ".md",
 		},
 	}
@@ -83,26 +84,26 @@ func burnAlert(o slo.Objective, a slo.BurnAlert) prometheus.Rule {
 func shortfallAlert(o slo.Objective) prometheus.Rule {
 	s := o.Shortfall
 	return prometheus.Rule{
-		Alert: camel(s.Runbook), Expr: o.Below(series),
-		Labels: map[string]string{"severity": "warning", "slo": o.Name, "window": promDuration(s.LookBack)},
+		Alert: camel(s.Runbook), Expr: o.BelowTarget(series),
+		Labels: map[string]string{"severity": "warning", "slo": o.Name, "window": promDuration(s.Lookback)},
 		Annotations: map[string]string{
 			"summary":     "{{ $labels.job }}: " + s.Title,
-			"description": s.Meaning + " Not good: {{ $value | humanizePercentage }}.",
+			"description": s.Meaning + " Errors: {{ $value | humanizePercentage }}.",
 			"runbook_url": runbooks + s.Runbook + ".md",
 		},
 	}
 }
 
-// errorRatio is the name of the series of the share of events that were not good.
+// errorRatio returns the name of the recorded series with the share of bad events in a window.
 func errorRatio(window time.Duration) string {
 	return "job:slo_errors:ratio_rate" + promDuration(window)
 }
 
-// series are a job's.
+// series selects the series of all jobs and groups sums by job.
 var series = slo.Series{Select: everyLE, By: " by (job) "}
 
-// everyLE is the selector with a bucket's bound as any Prometheus keeps it: since its
-// version 3 whole numbers end in .0.
+// everyLE replaces a whole number in the label le by a regular expression that also matches the
+// spelling of Prometheus 3 and newer, which appends .0.
 func everyLE(s slo.Selector) slo.Selector {
 	s.Matchers = slices.Clone(s.Matchers)
 	for i, m := range s.Matchers {
@@ -115,7 +116,7 @@ func everyLE(s slo.Selector) slo.Selector {
 
 func promDuration(d time.Duration) string { return model.Duration(d).String() }
 
-// camel is the name of an alert whose runbook is called so.
+// camel returns the name of the alert with a runbook: LatencyBurnsFast for latency-burns-fast.
 func camel(runbook string) string {
 	var name strings.Builder
 	for word := range strings.SplitSeq(runbook, "-") {
@@ -124,9 +125,9 @@ func camel(runbook string) string {
 	return name.String()
 }
 
-// generated is a document as YAML that says where it is from.
+// generated encodes a document as YAML, after a comment on its origin.
 func generated(document any) ([]byte, error) {
-	text := bytes.NewBufferString("# Generated by make slo, from monitoring/slo/*.yaml: change those.\n")
+	text := bytes.NewBufferString("# Generated by make slo from monitoring/slo/*.yaml. Do not edit.\n")
 	e := yaml.NewEncoder(text)
 	e.SetIndent(2)
 	err := e.Encode(document)

@@ -12,8 +12,8 @@ import (
 	"fakeart/monitoring/slo"
 )
 
-// prometheusTests gives unit tests of what prometheusRules gives: that each alert is
-// silent, fires, and ends again, on series made for its objective's figures.
+// prometheusTests generates slo_test.yaml, promtool unit tests of the rules of prometheusRules. On
+// series that depend on the targets, each alert must be silent, fire and resolve.
 func prometheusTests(objectives []slo.Objective) ([]byte, error) {
 	file := prometheus.Tests{RuleFiles: []string{"slo.rules.yaml"}, EvaluationInterval: "5m"}
 	for _, o := range objectives {
@@ -40,17 +40,18 @@ func prometheusTests(objectives []slo.Objective) ([]byte, error) {
 	return generated(file)
 }
 
-// steps are how many values a series has in the alert's short look back: enough for a
-// rate, few enough for three days.
+// steps is the number of samples in the short lookback window of an alert: enough for a rate, few
+// enough for a test over three days.
 const steps = 5
 
-// burnTest has the budget burn at nine tenths of the alert's rate for its long look
-// back, then at eleven, and then at nine again. In the second phase the short look back
-// sees it first and the long one has to, too; in the third the short one ends it.
+// burnTest tests a burn-rate alert. The budget burns at 0.9 times the alert's rate for the long lookback
+// window, then at 1.1 times, and then at 0.9 times again. In the second phase, the short window exceeds
+// the limit first, but the alert fires only when the long one does. In the third phase, the short window
+// resolves the alert.
 func burnTest(o slo.Objective, a slo.BurnAlert) (prometheus.Test, error) {
 	interval := a.Short / steps
 	long := int(a.Long / interval)
-	slow, fast := 0.9*a.Factor*o.Budget(), math.Min(1.1*a.Factor*o.Budget(), 1)
+	slow, fast := 0.9*a.Factor*o.ErrorBudget(), math.Min(1.1*a.Factor*o.ErrorBudget(), 1)
 	series, err := seriesOf(o, []phase{{slow, long, events}, {fast, long, events}, {slow, steps + 1, events}})
 	if err != nil {
 		return prometheus.Test{}, err
@@ -75,7 +76,7 @@ func burnTest(o slo.Objective, a slo.BurnAlert) (prometheus.Test, error) {
 			{Expr: firing, At: at(2*long + steps + 1)},
 		},
 	}
-	if a.Factor == 1 { // the rate at which the budget lasts for its window
+	if a.Factor == 1 { // the budget lasts exactly for the SLO's window
 		test.Queries = append(test.Queries, prometheus.Query{
 			Expr: fmt.Sprintf("round(job:slo_budget_left:ratio{slo=%q}, 0.01)", o.Name), At: at(long),
 			Samples: []prometheus.Sample{{Labels: fmt.Sprintf(`{job="fakeart",slo=%q}`, o.Name), Value: 0.1}},
@@ -84,24 +85,24 @@ func burnTest(o slo.Objective, a slo.BurnAlert) (prometheus.Test, error) {
 	return test, nil
 }
 
-// shortfallTests see that the alert on a share below the target says nothing above it, nor of
-// too few events, however bad; that it fires; and that it ends as the good ones catch up. All
-// of that lies within the look back, which may be of weeks.
+// shortfallTests test the alert on a share below the target. It must be silent above the target and with
+// too few events, fire, and resolve once there are enough good events. All samples are within the
+// lookback window, which may be weeks long.
 func shortfallTests(o slo.Objective) (tests []prometheus.Test, err error) {
 	const interval = 5 * time.Minute
-	few := math.Floor(float64(o.Shortfall.Least-1) / (2 * steps)) // a step
+	few := math.Floor(float64(o.Shortfall.MinEvents-1) / (2 * steps)) // per step
 	for _, c := range []struct {
 		name   string
 		phases []phase
 	}{
-		{"below its objective", []phase{{0.9 * o.Budget(), 2 * steps, events}, {math.Min(1.1*o.Budget(), 1), 4 * steps, events}, {0.5 * o.Budget(), 4 * steps, events}}},
-		{"of too few events", []phase{{1, 2 * steps, few}, {1, 4 * steps, few + 1}, {0, 4 * steps, events}}},
+		{"below objective", []phase{{0.9 * o.ErrorBudget(), 2 * steps, events}, {math.Min(1.1*o.ErrorBudget(), 1), 4 * steps, events}, {0.5 * o.ErrorBudget(), 4 * steps, events}}},
+		{"too few events", []phase{{1, 2 * steps, few}, {1, 4 * steps, few + 1}, {0, 4 * steps, events}}},
 	} {
 		made, err := seriesOf(o, c.phases)
 		if err != nil {
 			return nil, err
 		}
-		window := promDuration(o.Shortfall.LookBack)
+		window := promDuration(o.Shortfall.Lookback)
 		test := prometheus.Test{Name: o.Name + ", " + c.name, Interval: promDuration(interval), Series: made}
 		at := 0
 		for i, p := range c.phases {
@@ -120,8 +121,8 @@ func shortfallTests(o slo.Objective) (tests []prometheus.Test, err error) {
 	return tests, nil
 }
 
-// faultlessTest has good events alone: those that are not good have no series yet,
-// which counts as none of them, and not as nothing known.
+// faultlessTest has only good events. Bad events have no series yet, which must count as an error ratio
+// of 0 instead of a missing one.
 func faultlessTest(o slo.Objective) (prometheus.Test, error) {
 	series, err := seriesOf(o, []phase{{0, 60, events}})
 	if err != nil {
@@ -129,10 +130,10 @@ func faultlessTest(o slo.Objective) (prometheus.Test, error) {
 	}
 	ratio := errorRatio(5 * time.Minute)
 	if o.Shortfall != nil {
-		ratio = errorRatio(o.Shortfall.LookBack)
+		ratio = errorRatio(o.Shortfall.Lookback)
 	}
 	return prometheus.Test{
-		Name: o.Name + ", no error yet", Interval: "1m", Series: series,
+		Name: o.Name + ", no errors", Interval: "1m", Series: series,
 		Queries: []prometheus.Query{
 			{
 				Expr: fmt.Sprintf("%s{slo=%q}", ratio, o.Name), At: "1h",
@@ -143,18 +144,17 @@ func faultlessTest(o slo.Objective) (prometheus.Test, error) {
 	}, nil
 }
 
-// phase is a time in which such a share of the events, of which so many come a step, is not
-// good.
+// phase is a period of so many steps in which a share of the events per step is bad.
 type phase struct {
 	share  float64
 	steps  int
 	events float64
 }
 
-// events are so many a step that every share of them is exact.
+// events is the number of events per step, large enough for whole numbers of bad events.
 const events = 1e6
 
-// seriesOf are the series of an objective's events.
+// seriesOf returns input series with the events of an objective.
 func seriesOf(o slo.Objective, phases []phase) ([]prometheus.Series, error) {
 	count := func(name string, share func(phase) float64) prometheus.Series {
 		s := prometheus.Series{Series: name}
@@ -198,7 +198,7 @@ func seriesOf(o slo.Objective, phases []phase) ([]prometheus.Series, error) {
 		return nil, err
 	}
 	made := []prometheus.Series{count(seriesName(o.Total.Metric, partLabels), part), count(seriesName(o.Total.Metric, restLabels), rest)}
-	// What never happened has no series.
+	// Events that never happened have no series.
 	return slices.DeleteFunc(made, func(s prometheus.Series) bool { return !regexp.MustCompile(`\+[1-9]`).MatchString(s.Values) }), nil
 }
 
@@ -206,16 +206,16 @@ func seriesName(metric string, labels []slo.Matcher) string {
 	return slo.Selector{Metric: metric, Matchers: append(labels, slo.Matcher{Label: "job", Op: "=", Value: "fakeart"})}.String()
 }
 
-// example is the labels of an event that both selectors count, and those of not do not.
+// example returns the labels of an event that matches total and and, if not nil, but none of not.
 func example(total, and *slo.Selector, not ...slo.Selector) ([]slo.Matcher, error) {
 	for _, labels := range []map[string]string{
 		{"route": "/predict", "method": "POST", "code": "200", "correct": "true"},
 		{"route": "/predict", "method": "POST", "code": "503", "correct": "false"},
 	} {
-		fits := func(s slo.Selector) bool {
-			return !slices.ContainsFunc(s.Matchers, func(m slo.Matcher) bool { return m.Label != "le" && !m.Fits(labels[m.Label]) })
+		matches := func(s slo.Selector) bool {
+			return !slices.ContainsFunc(s.Matchers, func(m slo.Matcher) bool { return m.Label != "le" && !m.Matches(labels[m.Label]) })
 		}
-		if !fits(*total) || and != nil && !fits(*and) || slices.ContainsFunc(not, fits) {
+		if !matches(*total) || and != nil && !matches(*and) || slices.ContainsFunc(not, matches) {
 			continue
 		}
 		var made []slo.Matcher
@@ -226,5 +226,5 @@ func example(total, and *slo.Selector, not ...slo.Selector) ([]slo.Matcher, erro
 		}
 		return made, nil
 	}
-	return nil, fmt.Errorf("%s: neither a POST /predict answered 200 or 503 nor a feedback is an example of its events for promtool's tests; give them one in monitoring/derive/promtest.go", total)
+	return nil, fmt.Errorf("%s: no example of its events for the promtool tests: POST /predict with status 200 or 503 and feedback don't match\nhint: add an example in monitoring/derive/promtest.go", total)
 }

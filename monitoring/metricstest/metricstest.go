@@ -1,5 +1,5 @@
-// Package metricstest holds what asks for metrics, in rules and dashboards, to those
-// that the server really exports. It is for tests.
+// Package metricstest checks, in tests, that the queries of rules and dashboards use only metrics that
+// the server exports. Use [Server] to get the metrics and [Metrics.Query] to check a query.
 package metricstest
 
 import (
@@ -23,18 +23,16 @@ import (
 	"fakeart/server/telemetry"
 )
 
-// closed are the labels whose values come from a fixed set, all of which the server
-// exports from the start or has been made to export here.
-var closed = []string{"result", "label", "le", "correct"}
+// closedLabels are labels with a fixed set of values, all of which Server exports.
+var closedLabels = []string{"result", "label", "le", "correct"}
 
-// Metrics are series that there are.
+// Metrics is a set of known series.
 type Metrics struct {
-	// series has the labels of each, and their values.
+	// series maps a series name to its labels and their values.
 	series map[string]map[string][]string
 }
 
-// Server returns the metrics of the server's own registry, with the labels that whoever
-// scrapes them adds.
+// Server returns the metrics of the server's registry. scraper lists the labels that a scraper adds.
 func Server(t *testing.T, scraper ...string) *Metrics {
 	t.Helper()
 	zero := func() int { return 0 }
@@ -86,8 +84,7 @@ func Server(t *testing.T, scraper ...string) *Metrics {
 	return m
 }
 
-// Add adds the series that a rule records, and Prometheus's own of what it scrapes and
-// alerts on.
+// Add adds the series that rules record, and Prometheus's own series up and ALERTS.
 func (m *Metrics) Add(rules []prometheus.Rule) {
 	m.series["up"] = map[string][]string{"job": nil, "instance": nil}
 	alerts := map[string][]string{"alertname": nil, "alertstate": {"pending", "firing"}}
@@ -108,7 +105,7 @@ func (m *Metrics) Add(rules []prometheus.Rule) {
 		if strings.Contains(r.Expr, "job:") {
 			of["job"] = nil
 		}
-		for label := range m.series[r.Record] { // the same name of several rules
+		for label := range m.series[r.Record] { // several rules may record the same name
 			of[label] = nil
 		}
 		m.series[r.Record] = of
@@ -116,8 +113,8 @@ func (m *Metrics) Add(rules []prometheus.Rule) {
 	m.series["ALERTS"] = alerts
 }
 
-// Query says of a PromQL query what in it there is not. Metrics that skip is true of
-// are not looked at.
+// Query returns the unknown metrics and labels in a PromQL query. It ignores metrics for which skip, if
+// not nil, returns true.
 func (m *Metrics) Query(query string, skip func(metric string) bool) (problems []string) {
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
 	if err != nil {
@@ -138,7 +135,7 @@ func (m *Metrics) Query(query string, skip func(metric string) bool) (problems [
 		case *parser.AggregateExpr:
 			for _, label := range n.Grouping {
 				if !m.has(n.Expr, label, skip) {
-					bad("nothing under %s has the label %s", n.Op, label)
+					bad("%s: no series has the label %s", n.Op, label)
 				}
 			}
 		case *parser.BinaryExpr:
@@ -147,7 +144,7 @@ func (m *Metrics) Query(query string, skip func(metric string) bool) (problems [
 			}
 			for _, label := range n.VectorMatching.MatchingLabels {
 				if !m.has(n.LHS, label, skip) || !m.has(n.RHS, label, skip) {
-					bad("not both sides of %s have the label %s", n.Op, label)
+					bad("%s: a side has no series with the label %s", n.Op, label)
 				}
 			}
 		}
@@ -156,11 +153,11 @@ func (m *Metrics) Query(query string, skip func(metric string) bool) (problems [
 	return problems
 }
 
-// Selector says of a metric and the labels that are asked for what there is not.
+// Selector returns problems with a metric and label names: those that don't exist.
 func (m *Metrics) Selector(metric string, names ...string) (problems []string) {
 	of, ok := m.series[metric]
 	if !ok {
-		return []string{"the server has no " + metric}
+		return []string{"unknown metric " + metric}
 	}
 	for _, name := range names {
 		if _, ok := of[name]; !ok {
@@ -170,7 +167,7 @@ func (m *Metrics) Selector(metric string, names ...string) (problems []string) {
 	return problems
 }
 
-// Histogram is whether a metric is a histogram: its series have suffixes.
+// Histogram reports whether a metric is a histogram. Pass the name without suffix.
 func (m *Metrics) Histogram(metric string) bool { return m.series[metric+"_bucket"] != nil }
 
 func (m *Metrics) selector(metric string, matchers []*labels.Matcher) (problems []string) {
@@ -183,14 +180,14 @@ func (m *Metrics) selector(metric string, matchers []*labels.Matcher) (problems 
 		}
 		problems = append(problems, m.Selector(metric, matcher.Name)...)
 		values := m.series[metric][matcher.Name]
-		if len(values) > 0 && slices.Contains(closed, matcher.Name) && !slices.ContainsFunc(values, matcher.Matches) {
-			problems = append(problems, fmt.Sprintf("no %s has %s", metric, matcher))
+		if len(values) > 0 && slices.Contains(closedLabels, matcher.Name) && !slices.ContainsFunc(values, matcher.Matches) {
+			problems = append(problems, fmt.Sprintf("no series of %s matches %s", metric, matcher))
 		}
 	}
 	return problems
 }
 
-// has is whether a series in the expression has the label.
+// has reports whether a series in the expression has the label, or is skipped.
 func (m *Metrics) has(expr parser.Expr, label string, skip func(string) bool) (found bool) {
 	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
 		if s, ok := node.(*parser.VectorSelector); ok {

@@ -1,5 +1,5 @@
-// Package prometheus has what a Prometheus runs by to watch Fakeart: its configuration,
-// rules and their unit tests, and the types of rules.
+// Package prometheus contains the configuration, rules and rule tests with which Prometheus monitors
+// Fakeart, and types for rule and test files. Use [Read] to read rules.
 package prometheus
 
 import (
@@ -10,21 +10,21 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Rules is a file of rules. Prometheus's own types, of its package rulefmt, would bring
-// along Kubernetes' client.
+// Rules is a rule file. Prometheus's own types in package rulefmt would add Kubernetes' client as a
+// dependency.
 type Rules struct {
 	Groups []Group `yaml:"groups"`
 }
 
-// Group is rules that are evaluated one after the other.
+// Group is a group of rules, which Prometheus evaluates in order.
 type Group struct {
 	Name string `yaml:"name"`
-	// Interval is that of the configuration when it is empty.
+	// Interval is the evaluation interval. If empty, it is that of the configuration.
 	Interval string `yaml:"interval,omitempty"`
 	Rules    []Rule `yaml:"rules"`
 }
 
-// Rule records a series, or alerts: one of Record and Alert is set.
+// Rule is a recording rule or an alerting rule: either Record or Alert is set.
 type Rule struct {
 	Record      string            `yaml:"record,omitempty"`
 	Alert       string            `yaml:"alert,omitempty"`
@@ -34,7 +34,7 @@ type Rule struct {
 	Annotations map[string]string `yaml:"annotations,omitempty"`
 }
 
-// Read reads all rules of a folder's files *.rules.yaml. A key that is none is an error.
+// Read returns the rules in the *.rules.yaml files of a folder. An unknown key is an error.
 func Read(fsys fs.FS) (rules []Rule, err error) {
 	names, err := fs.Glob(fsys, "*.rules.yaml")
 	if err != nil {

@@ -22,12 +22,12 @@ func rules(t *testing.T) []prometheus.Rule {
 		t.Fatal(err)
 	}
 	if len(rules) < 20 {
-		t.Fatalf("%d rules", len(rules))
+		t.Fatalf("%d rules, want at least 20", len(rules))
 	}
 	return rules
 }
 
-func TestRulesAskForSeriesThatThereAre(t *testing.T) {
+func TestRules_UseKnownSeries(t *testing.T) {
 	server := metricstest.Server(t, "job", "instance")
 	server.Add(rules(t))
 	for _, r := range rules(t) {
@@ -37,7 +37,7 @@ func TestRulesAskForSeriesThatThereAre(t *testing.T) {
 	}
 }
 
-func TestAlertsSayAllThatSomebodyAtNightNeeds(t *testing.T) {
+func TestAlerts_AnnotationsAndDocs(t *testing.T) {
 	page, err := os.ReadFile("../../docs/how-to/monitoring.md")
 	if err != nil {
 		t.Fatal(err)
@@ -47,24 +47,25 @@ func TestAlertsSayAllThatSomebodyAtNightNeeds(t *testing.T) {
 			continue
 		}
 		if s := r.Labels["severity"]; s != "critical" && s != "warning" {
-			t.Errorf("%s: its severity is %q", r.Alert, s)
+			t.Errorf("%s: severity = %q", r.Alert, s)
 		}
 		if !strings.HasPrefix(r.Annotations["summary"], "{{ $labels.") || len(r.Annotations["description"]) < 40 || len(r.Annotations) != 3 {
-			t.Errorf("%s: %v", r.Alert, r.Annotations)
+			t.Errorf("%s: invalid annotations %v", r.Alert, r.Annotations)
 		}
 		if !regexp.MustCompile(`(?m)^\|.*\b` + r.Alert + `\b.*\| ` + r.Labels["severity"] + ` \|`).Match(page) {
-			t.Errorf("%s: the table of docs/how-to/monitoring.md does not have it as %s", r.Alert, r.Labels["severity"])
+			t.Errorf("%s: missing in the table of docs/how-to/monitoring.md with severity %s", r.Alert, r.Labels["severity"])
 		}
-		// LatencyBurnsFast leads to latency-burns-fast.md.
+		// The runbook of LatencyBurnsFast is latency-burns-fast.md.
 		name := strings.ToLower(regexp.MustCompile(`\B[A-Z]`).ReplaceAllString(r.Alert, "-$0"))
 		if url := r.Annotations["runbook_url"]; !strings.HasSuffix(url, "/docs/runbooks/"+name+".md") {
-			t.Errorf("%s leads to %s", r.Alert, url)
+			t.Errorf("%s: runbook_url = %s", r.Alert, url)
 		}
 	}
 }
 
-// make slo-check runs the tests; here is that none is forgotten.
-func TestEachAlertIsTestedFiringAndSilentBeforeAndAfter(t *testing.T) {
+// `make slo-check` runs the tests. This test checks that every alert has one in which it fires and
+// resolves.
+func TestAlerts_HaveTests(t *testing.T) {
 	paths, err := filepath.Glob("*_test.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func TestEachAlertIsTestedFiringAndSilentBeforeAndAfter(t *testing.T) {
 			t.Fatalf("%s: %v", path, err)
 		}
 		for _, test := range file.Tests {
-			if name, whole := tested(test); whole {
+			if name, complete := tested(test); complete {
 				fires[name] = true
 			}
 		}
@@ -94,21 +95,21 @@ func TestEachAlertIsTestedFiringAndSilentBeforeAndAfter(t *testing.T) {
 			name += " " + window
 		}
 		if !fires[name] {
-			t.Errorf("no test shows %s fire, with silence before and after", name)
+			t.Errorf("no test in which %s is silent, fires and resolves", name)
 		}
 	}
 }
 
-// tested is the alert that a test sees fire, with the window of its labels, and
-// whether it sees it silent before and after.
-func tested(test prometheus.Test) (name string, whole bool) {
-	var story string
+// tested returns the alert that fires in a test, followed by its label window, and reports whether the
+// alert is silent before and after.
+func tested(test prometheus.Test) (name string, complete bool) {
+	var states string
 	for _, q := range test.Queries {
 		if !strings.HasPrefix(q.Expr, "ALERTS") {
 			continue
 		}
 		if len(q.Samples) == 0 {
-			story += "silent "
+			states += "silent "
 			continue
 		}
 		label := func(name string) string {
@@ -118,12 +119,12 @@ func tested(test prometheus.Test) (name string, whole bool) {
 			return ""
 		}
 		name = strings.TrimSpace(label("alertname") + " " + label("window"))
-		story += "firing "
+		states += "firing "
 	}
-	return name, regexp.MustCompile(`^(silent )+(firing )+silent $`).MatchString(story)
+	return name, regexp.MustCompile(`^(silent )+(firing )+silent $`).MatchString(states)
 }
 
-func TestAlertsThatAreTestedInPartAreFound(t *testing.T) {
+func TestTested(t *testing.T) {
 	query := func(firing bool) prometheus.Query {
 		q := prometheus.Query{Expr: "ALERTS"}
 		if firing {
@@ -131,24 +132,24 @@ func TestAlertsThatAreTestedInPartAreFound(t *testing.T) {
 		}
 		return q
 	}
-	for story, want := range map[string]bool{"010": true, "00110": true, "01": false, "10": false, "00": false, "0101": false} {
+	for states, want := range map[string]bool{"010": true, "00110": true, "01": false, "10": false, "00": false, "0101": false} {
 		var test prometheus.Test
-		for _, step := range story {
+		for _, step := range states {
 			test.Queries = append(test.Queries, query(step == '1'))
 		}
-		if name, whole := tested(test); whole != want || strings.Contains(story, "1") && name != "X 1h" {
-			t.Errorf("%s: %q, %v", story, name, whole)
+		if name, complete := tested(test); complete != want || strings.Contains(states, "1") && name != "X 1h" {
+			t.Errorf("tested(%s) = %q, %v, want %v", states, name, complete, want)
 		}
 	}
 }
 
-func TestFilesThatAreNoRulesAreRefusedByName(t *testing.T) {
+func TestRead_Invalid(t *testing.T) {
 	for name, file := range map[string]string{
-		"no YAML": "groups: [", "another key": "groups:\n  - name: a\n    rules:\n      - alert: A\n        expr: up\n        fro: 5m\n", "nothing": "",
+		"invalid_yaml": "groups: [", "unknown_key": "groups:\n  - name: a\n    rules:\n      - alert: A\n        expr: up\n        fro: 5m\n", "empty": "",
 	} {
 		got, err := prometheus.Read(fstest.MapFS{"broken.rules.yaml": {Data: []byte(file)}, "other.yaml": {Data: []byte("x")}})
 		if err == nil || !strings.HasPrefix(fmt.Sprint(err), "broken.rules.yaml: ") {
-			t.Errorf("%s: %v, %v", name, got, err)
+			t.Errorf("%s: got %v, error %v", name, got, err)
 		}
 	}
 }

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// BurnRate is how fast the error budget goes, in multiples of the rate at which it
-// lasts for the objective's window. Both looks back have to see it: the long one says
-// that it matters, the short one that it goes on.
-// (Google, The Site Reliability Workbook, chapter 5, table 5-8.)
+// BurnRate is the condition of a burn-rate alert: the error budget is consumed faster than Factor
+// times the rate at which it would last for the SLO's window, over both lookback windows. The long
+// one shows that the errors are significant, the short one that they continue
+// (Google, The Site Reliability Workbook, chapter 5, table 5-8).
 type BurnRate struct {
 	Factor      float64
 	Long, Short time.Duration
-	// Page is whether it cannot wait until the morning.
+	// Page marks critical alerts, which can't wait until the morning.
 	Page bool
 }
 
@@ -22,16 +22,16 @@ var burnRates = []BurnRate{
 	{1, 3 * 24 * time.Hour, 6 * time.Hour, false},
 }
 
-// BurnAlert is an alert on a budget that goes too fast.
+// BurnAlert is an alert on an error budget that burns too fast.
 type BurnAlert struct {
 	BurnRate
-	// Runbook is the name of its page in docs/runbooks, Title what people read, and
-	// Meaning says in a sentence or two what has happened.
+	// Runbook is the name of the page in docs/runbooks, without .md. Title and Meaning describe the
+	// alert in a few words and in a few sentences.
 	Runbook, Title, Meaning string
 }
 
-// BurnAlerts are the alerts of the objective, whoever watches it, with the fastest
-// rate first; none where a Shortfall is in their place.
+// BurnAlerts returns the burn-rate alerts of the objective, with the highest rate first. It returns
+// nil if the objective has a Shortfall instead.
 func (o Objective) BurnAlerts() []BurnAlert {
 	if o.Shortfall != nil {
 		return nil
@@ -46,16 +46,16 @@ func (o Objective) BurnAlerts() []BurnAlert {
 		if b.Factor == 1 {
 			times = ""
 		}
-		a.Title = fmt.Sprintf("%s: its error budget burns %stoo fast", o.Name, times)
-		a.Meaning = fmt.Sprintf("%s The budget, %.4g %% of the events of %s, has gone at more than %sthe rate at which it lasts, for %s and for the last %s.",
-			o.Description, 100*(1-o.Target), Text(o.Window), times, Text(b.Long), Text(b.Short))
+		a.Title = fmt.Sprintf("%s: error budget burns %stoo fast", o.Name, times)
+		a.Meaning = fmt.Sprintf("%s The error budget, %.4g %% of the events in %s, was consumed at more than %sthe sustainable rate over the last %s and the last %s.",
+			o.Description, 100*(1-o.Target), FormatDuration(o.Window), times, FormatDuration(b.Long), FormatDuration(b.Short))
 		alerts[i] = a
 	}
 	return alerts
 }
 
-// Text is a time in its largest whole unit, such as 3d, for people and names.
-func Text(d time.Duration) string {
+// FormatDuration formats a duration in its largest whole unit of days, hours or minutes: 3d, 6h, 5min.
+func FormatDuration(d time.Duration) string {
 	for _, unit := range []struct {
 		size time.Duration
 		name string

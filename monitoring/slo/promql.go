@@ -8,21 +8,20 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// Series is how whoever watches the service finds its series: Select makes an objective's
-// selector one of them, and By is what sums leave of their labels, as in " by (job) ".
+// Series adapts the queries of an objective to the labels of a monitoring system. Select adds matchers
+// to a selector. By is the grouping of sums, such as " by (job) ", or empty.
 type Series struct {
 	Select func(Selector) Selector
 	By     string
 }
 
-// Budget is the share of events that need not be good, without the error of a
-// subtraction.
-func (o Objective) Budget() float64 { return math.Round((1-o.Target)*1e9) / 1e9 }
+// ErrorBudget returns the share of events that may be bad, 1 - Target, rounded to 9 digits.
+func (o Objective) ErrorBudget() float64 { return math.Round((1-o.Target)*1e9) / 1e9 }
 
-// Errors is the share of a look back's events that were not good, as PromQL. A series
-// that there is not yet, for no such event has been, counts as 0.
-func (o Objective) Errors(of Series, lookBack time.Duration) string {
-	sum := func(s Selector) string { return of.sum("rate", s, lookBack) }
+// ErrorRatio returns a PromQL query for the share of bad events in a lookback window. A series that
+// doesn't exist yet, because there was no such event, counts as 0.
+func (o Objective) ErrorRatio(of Series, lookback time.Duration) string {
+	sum := func(s Selector) string { return of.sum("rate", s, lookback) }
 	total := sum(o.Total)
 	part := func(s *Selector) string { return "(" + sum(*s) + " or 0 * " + total + ") / " + total }
 	if o.Good != nil {
@@ -31,13 +30,13 @@ func (o Objective) Errors(of Series, lookBack time.Duration) string {
 	return part(o.Bad)
 }
 
-// Below is the condition of the objective's Shortfall, as PromQL: the share of events that
-// were not good, where it is more than the budget, of events enough.
-func (o Objective) Below(of Series) string {
-	back := o.Shortfall.LookBack
-	return fmt.Sprintf("%s > %v and %s >= %d", o.Errors(of, back), o.Budget(), of.sum("increase", o.Total, back), o.Shortfall.Least)
+// BelowTarget returns the PromQL condition of the objective's Shortfall, which must not be nil: the
+// share of bad events exceeds the error budget, and there are enough events. The result is the share.
+func (o Objective) BelowTarget(of Series) string {
+	lookback := o.Shortfall.Lookback
+	return fmt.Sprintf("%s > %v and %s >= %d", o.ErrorRatio(of, lookback), o.ErrorBudget(), of.sum("increase", o.Total, lookback), o.Shortfall.MinEvents)
 }
 
-func (s Series) sum(function string, of Selector, lookBack time.Duration) string {
-	return "sum" + s.By + "(" + function + "(" + s.Select(of).String() + "[" + model.Duration(lookBack).String() + "]))"
+func (s Series) sum(function string, of Selector, lookback time.Duration) string {
+	return "sum" + s.By + "(" + function + "(" + s.Select(of).String() + "[" + model.Duration(lookback).String() + "]))"
 }

@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// Selector names series as PromQL does: name{label="value",...}.
+// Selector is a PromQL instant vector selector: name{label="value",...}.
 type Selector struct {
 	Metric   string
 	Matchers []Matcher
 }
 
-// Matcher is a condition on a label. A regular expression, RE2's, has to fit all of
-// the label's value.
+// Matcher is a condition on a label. Regular expressions have RE2 syntax and must match the whole
+// value.
 type Matcher struct {
 	Label string
 	// Op is =, !=, =~ or !~.
@@ -22,7 +22,7 @@ type Matcher struct {
 	Value string
 }
 
-// String is the selector as PromQL.
+// String returns the selector in PromQL.
 func (s Selector) String() string {
 	texts := make([]string, len(s.Matchers))
 	for i, m := range s.Matchers {
@@ -31,20 +31,19 @@ func (s Selector) String() string {
 	return s.Metric + "{" + strings.Join(texts, ",") + "}"
 }
 
-// Fits is whether the label may have the value. That of a label that is not there is
-// empty.
-func (m Matcher) Fits(value string) bool {
+// Matches reports whether the matcher matches a value of the label. Pass "" for a missing label.
+func (m Matcher) Matches(value string) bool {
 	switch m.Op {
 	case "=":
 		return value == m.Value
 	case "!=":
 		return value != m.Value
 	}
-	fits := regexp.MustCompile("^(?s:" + m.Value + ")$").MatchString(value)
-	return fits == (m.Op == "=~")
+	matches := regexp.MustCompile("^(?s:" + m.Value + ")$").MatchString(value)
+	return matches == (m.Op == "=~")
 }
 
-// without returns the selector without the matchers of a label, and those.
+// without returns the selector without the matchers of a label, and the removed matchers.
 func (s Selector) without(label string) (rest Selector, matchers []Matcher) {
 	rest.Metric = s.Metric
 	for _, m := range s.Matchers {
@@ -62,15 +61,15 @@ var (
 	matcherPattern = regexp.MustCompile(`^\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*("(?:[^"\\\n]|\\.)*")\s*`)
 )
 
-// parseSelector reads a selector. Functions, ranges and sums are no selectors: each
-// consumer adds its own.
+// parseSelector parses a selector. It rejects functions, ranges and operators, which the consumers
+// add.
 func parseSelector(query string) (Selector, error) {
 	bad := func(format string, args ...any) (Selector, error) {
 		return Selector{}, fmt.Errorf("selector %s: %s", query, fmt.Sprintf(format, args...))
 	}
 	name := namePattern.FindStringSubmatch(query)
 	if name == nil {
-		return bad(`wants a metric's name first, as in name{label="value"}`)
+		return bad(`expected a metric name first, as in name{label="value"}`)
 	}
 	s := Selector{Metric: name[1]}
 	rest := query[len(name[0]):]
@@ -79,22 +78,22 @@ func parseSelector(query string) (Selector, error) {
 	}
 	rest, ok := strings.CutPrefix(rest, "{")
 	if !ok {
-		return bad("%q after the metric's name: want {, and neither function nor range", rest)
+		return bad("unexpected %q after the metric name: expected {, without functions and ranges", rest)
 	}
 	for {
 		if end, ok := strings.CutPrefix(strings.TrimSpace(rest), "}"); ok {
 			if end != "" {
-				return bad("%q after the braces: want nothing, neither range nor operator", end)
+				return bad("unexpected %q after the braces: expected no range or operator", end)
 			}
 			return s, nil
 		}
 		m := matcherPattern.FindStringSubmatch(rest)
 		if m == nil {
-			return bad(`%q: want label="value", or !=, =~, !~`, rest)
+			return bad(`%q: expected label="value", or !=, =~, !~`, rest)
 		}
 		value, err := strconv.Unquote(m[3])
 		if err != nil {
-			return bad("the value %s is not a string", m[3])
+			return bad("invalid string %s", m[3])
 		}
 		if strings.HasSuffix(m[2], "~") {
 			if _, err := regexp.Compile(value); err != nil {
@@ -106,7 +105,7 @@ func parseSelector(query string) (Selector, error) {
 		if after, ok := strings.CutPrefix(rest, ","); ok {
 			rest = after
 		} else if !strings.HasPrefix(rest, "}") {
-			return bad("%q: want , or }", rest)
+			return bad("%q: expected , or }", rest)
 		}
 	}
 }

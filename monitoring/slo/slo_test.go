@@ -14,7 +14,7 @@ import (
 	"fakeart/server/telemetry"
 )
 
-func TestTheProjectsObjectivesAreRead(t *testing.T) {
+func TestLoad(t *testing.T) {
 	got, err := Load()
 	if err != nil {
 		t.Fatal(err)
@@ -26,18 +26,18 @@ func TestTheProjectsObjectivesAreRead(t *testing.T) {
 	const week = 7 * 24 * time.Hour
 	want := []Objective{
 		{
-			Name: "accuracy", DisplayName: "Verdicts that users call right", Target: 0.9, Window: month,
+			Name: "accuracy", DisplayName: "Predictions that users confirm", Target: 0.9, Window: month,
 			Total:     Selector{"fakeart_feedback_total", []Matcher{{"correct", "=~", "true|false"}}},
 			Good:      &Selector{"fakeart_feedback_total", []Matcher{{"correct", "=", "true"}}},
-			Shortfall: &Shortfall{LookBack: week, Least: 50, Runbook: "accuracy-below-objective", Title: "accuracy: below its objective"},
+			Shortfall: &Shortfall{Lookback: week, MinEvents: 50, Runbook: "accuracy-below-objective", Title: "accuracy is below its objective"},
 		},
 		{
-			Name: "availability", DisplayName: "Predictions answered without a server error", Target: 0.999, Window: month,
+			Name: "availability", DisplayName: "Predictions without a server error", Target: 0.999, Window: month,
 			Total: Selector{"fakeart_requests_total", []Matcher{route, post, {"code", "=~", "[235].."}}},
 			Bad:   &Selector{"fakeart_requests_total", []Matcher{route, post, {"code", "=~", "5.."}}},
 		},
 		{
-			Name: "latency", DisplayName: "Predictions answered within 25 ms", Target: 0.99, Window: month,
+			Name: "latency", DisplayName: "Predictions within 25 ms", Target: 0.99, Window: month,
 			Total:   Selector{"fakeart_request_duration_seconds_count", predict},
 			Good:    &Selector{"fakeart_request_duration_seconds_bucket", append(predict[:2:2], Matcher{"le", "=", "0.025"})},
 			Latency: &Latency{Selector{"fakeart_request_duration_seconds", predict}, 0.025},
@@ -54,7 +54,7 @@ func TestTheProjectsObjectivesAreRead(t *testing.T) {
 	}
 }
 
-// scrape is what the server's metrics look like after a request of each kind.
+// scrape returns the server's metrics after requests with different statuses.
 func scrape(t *testing.T) string {
 	t.Helper()
 	zero := func() int { return 0 }
@@ -76,12 +76,12 @@ func scrape(t *testing.T) string {
 	return string(body)
 }
 
-// count is how many series of a scrape a selector names.
-func count(t *testing.T, scraped string, s Selector) (series int) {
+// count returns the number of series in a scrape that a selector matches.
+func count(t *testing.T, metrics string, s Selector) (series int) {
 	t.Helper()
 	label := regexp.MustCompile(`(\w+)="([^"]*)"`)
 lines:
-	for line := range strings.Lines(scraped) {
+	for line := range strings.Lines(metrics) {
 		rest, ok := strings.CutPrefix(line, s.Metric+"{")
 		if !ok {
 			continue
@@ -91,11 +91,11 @@ lines:
 			labels[m[1]] = m[2]
 		}
 		for _, m := range s.Matchers {
-			fits := labels[m.Label] == m.Value
+			matches := labels[m.Label] == m.Value
 			if strings.HasSuffix(m.Op, "~") {
-				fits = regexp.MustCompile("^(?:" + m.Value + ")$").MatchString(labels[m.Label])
+				matches = regexp.MustCompile("^(?:" + m.Value + ")$").MatchString(labels[m.Label])
 			}
-			if fits == strings.HasPrefix(m.Op, "!") {
+			if matches == strings.HasPrefix(m.Op, "!") {
 				continue lines
 			}
 		}
@@ -104,31 +104,31 @@ lines:
 	return series
 }
 
-// An indicator of series that the server does not have would be met for ever, and so
-// would a threshold between two buckets be guessed.
-func TestTheIndicatorsAreSeriesOfTheServer(t *testing.T) {
-	scraped := scrape(t)
+// An SLO on series that the server doesn't export would always be met, and a threshold that isn't the
+// bound of a bucket would only be estimated.
+func TestLoad_SeriesExist(t *testing.T) {
+	metrics := scrape(t)
 	objectives, err := Load()
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := map[string][2]int{ // total, part
-		"accuracy":     {2 * 2, 2},     // of two labels, true and false; and true
-		"availability": {2 * 3, 2 * 1}, // of two routes, 200, 303 and 503; and 503
-		"latency":      {1, 1},         // the count, and the one bucket
+		"accuracy":     {2 * 2, 2},     // two labels with true and false; two with true
+		"availability": {2 * 3, 2 * 1}, // two routes with 200, 303 and 503; two with 503
+		"latency":      {1, 1},         // the count; the bucket
 	}
 	for _, o := range objectives {
 		part := o.Bad
 		if part == nil {
 			part = o.Good
 		}
-		if got := [2]int{count(t, scraped, o.Total), count(t, scraped, *part)}; got != want[o.Name] {
-			t.Errorf("%s: %d series of total %s, and %d of %s; want %v", o.Name, got[0], o.Total, got[1], part, want[o.Name])
+		if got := [2]int{count(t, metrics, o.Total), count(t, metrics, *part)}; got != want[o.Name] {
+			t.Errorf("%s: %d series match total %s, %d match %s; want %v", o.Name, got[0], o.Total, got[1], part, want[o.Name])
 		}
 	}
 }
 
-func TestSelectorsAreReadAsPromQL(t *testing.T) {
+func TestParseSelector(t *testing.T) {
 	for query, want := range map[string]string{
 		`up`:                              `up{}`,
 		` up { } `:                        `up{}`,
@@ -137,7 +137,7 @@ func TestSelectorsAreReadAsPromQL(t *testing.T) {
 	} {
 		got, err := parseSelector(query)
 		if err != nil || got.String() != want {
-			t.Errorf("%s: got %s, %v; want %s", query, got, err, want)
+			t.Errorf("parseSelector(%q) = %s, %v; want %s", query, got, err, want)
 		}
 	}
 	for _, query := range []string{
@@ -146,29 +146,29 @@ func TestSelectorsAreReadAsPromQL(t *testing.T) {
 	} {
 		got, err := parseSelector(query)
 		if err == nil {
-			t.Errorf("%s: taken for %s", query, got)
+			t.Errorf("parseSelector(%q) = %s, want an error", query, got)
 		} else if !strings.Contains(err.Error(), "selector "+query+": ") {
-			t.Errorf("%s: the message does not name it: %v", query, err)
+			t.Errorf("parseSelector(%q): error %v, want it to contain the query", query, err)
 		}
 	}
 }
 
-func TestMatchersFitWholeValues(t *testing.T) {
-	for matcher, fits := range map[Matcher]string{
+func TestMatcher_Matches(t *testing.T) {
+	for matcher, value := range map[Matcher]string{
 		{"a", "=", "x"}: "x", {"a", "!=", "x"}: "xx", {"a", "=~", "x|y"}: "y", {"a", "!~", "x|y"}: "xy", {"a", "=~", ""}: "", {"a", "=~", ".*"}: "1\n2",
 	} {
-		if !matcher.Fits(fits) {
-			t.Errorf("%v does not fit %q", matcher, fits)
+		if !matcher.Matches(value) {
+			t.Errorf("%v doesn't match %q", matcher, value)
 		}
 	}
-	for matcher, not := range map[Matcher]string{{"a", "=", "x"}: "", {"a", "!=", "x"}: "x", {"a", "=~", "x|y"}: "xy", {"a", "!~", "x|y"}: "y"} {
-		if matcher.Fits(not) {
-			t.Errorf("%v fits %q", matcher, not)
+	for matcher, value := range map[Matcher]string{{"a", "=", "x"}: "", {"a", "!=", "x"}: "x", {"a", "=~", "x|y"}: "xy", {"a", "!~", "x|y"}: "y"} {
+		if matcher.Matches(value) {
+			t.Errorf("%v matches %q", matcher, value)
 		}
 	}
 }
 
-func TestPercentsAreSharesWithoutAnErrorOfRounding(t *testing.T) {
+func TestRead_TargetPercent(t *testing.T) {
 	data, err := files.ReadFile("availability.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +180,7 @@ func TestPercentsAreSharesWithoutAnErrorOfRounding(t *testing.T) {
 	}
 }
 
-func TestFilesThatCannotBeUsedAreRefusedByName(t *testing.T) {
+func TestRead_Invalid(t *testing.T) {
 	read := func(name string) string {
 		data, err := files.ReadFile(name)
 		if err != nil {
@@ -191,55 +191,55 @@ func TestFilesThatCannotBeUsedAreRefusedByName(t *testing.T) {
 	availability, latency, accuracy := read("availability.yaml"), read("latency.yaml"), read("accuracy.yaml")
 	change := func(file, old, with string) string {
 		if !strings.Contains(file, old) {
-			t.Fatalf("there is no %q to change", old)
+			t.Fatalf("%q not found in the file", old)
 		}
 		return strings.Replace(file, old, with, 1)
 	}
 	for name, c := range map[string]struct{ file, message string }{
-		"empty":                       {"# nothing\n", ""},
-		"no YAML":                     {"a: [", ""},
-		"no OpenSLO":                  {"hello: world\n", ""},
-		"another version":             {change(availability, "openslo/v1", "openslo/v2alpha"), ""},
-		"another kind":                {"apiVersion: openslo/v1\nkind: Service\nmetadata:\n  name: fakeart\nspec: {}\n", "want SLOs"},
-		"a key that is none":          {change(availability, "isRolling", "isRoling"), "isRoling"},
-		"no target":                   {change(availability, "target: 0.999", "timeSliceTarget: 0.9"), "target"},
-		"all of them":                 {change(availability, "0.999", "1"), "target"},
-		"none of them":                {change(availability, "0.999", "0"), "target"},
-		"a calendar window":           {change(availability, "isRolling: true", "isRolling: false\n      calendar: {startTime: 2026-01-01 00:00:00, timeZone: UTC}"), "rolling"},
-		"no window":                   {change(availability, "30d", "0d"), ""},
-		"a window of a strange unit":  {change(availability, "30d", "30x"), ""},
-		"time slices":                 {change(change(availability, "Occurrences", "RatioTimeslices"), "target: 0.999", "target: 0.999\n      timeSliceWindow: 1m"), "Occurrences"},
-		"two objectives":              {availability + "    - displayName: more\n      target: 0.99\n", "2 objectives"},
-		"nameless for people":         {change(availability, "displayName: Predictions", "#"), "displayName"},
-		"a reference":                 {availability[:strings.Index(availability, "  indicator:")] + "  indicatorRef: other\n" + availability[strings.Index(availability, "  timeWindow:"):], "indicator"},
-		"a metric of another kind":    {change(availability, "counter: true", "counter: false"), "counter"},
-		"another source":              {change(availability, "type: Prometheus", "type: Datadog"), "bad: want a metricSource of type Prometheus"},
-		"another key":                 {change(availability, "query:", "promql:"), "query"},
-		"a query that is no selector": {change(latency, "query: fakeart_request_duration_seconds_count", "query: rate(fakeart_request_duration_seconds_count"), "total: selector rate("},
-		"two metrics":                 {change(availability, "fakeart_requests_total", "fakeart_panics_total"), "the same metric"},
-		"a bucket of no threshold":    {change(latency, `,le="0.025"`, ""), "threshold"},
-		"a threshold of words":        {change(latency, `le="0.025"`, `le="fast"`), "seconds"},
-		"no threshold but infinity":   {change(latency, `le="0.025"`, `le="+Inf"`), "seconds"},
-		"slow as good":                {change(latency, `le="0.025"`, `le!="0.025"`), "threshold"},
-		"fast as bad":                 {change(latency, "good:", "bad:"), "want it as good"},
-		"a look back that is none":    {change(accuracy, "look-back: 7d", "look-back: soon"), "fakeart/look-back"},
-		"a look back beyond all":      {change(accuracy, "look-back: 7d", "look-back: 31d"), "30d"},
-		"a look back alone":           {change(accuracy, `    fakeart/least-events: "50"`+"\n", ""), "fakeart/least-events"},
-		"a floor alone":               {change(accuracy, "    fakeart/look-back: 7d\n", ""), "fakeart/look-back"},
-		"no floor":                    {change(accuracy, `"50"`, `"0"`), "fakeart/least-events"},
-		"a floor of words":            {change(accuracy, `"50"`, `"many"`), "fakeart/least-events"},
-		"an annotation that is none":  {change(accuracy, "fakeart/look-back", "fakeart/lookback"), "fakeart/lookback"},
-		"a total of more routes":      {change(latency, `_count{route="/predict",`, `_count{`), "want fakeart_request_duration_seconds_count{"},
+		"empty":                     {"# nothing\n", ""},
+		"invalid_yaml":              {"a: [", ""},
+		"not_openslo":               {"hello: world\n", ""},
+		"other_version":             {change(availability, "openslo/v1", "openslo/v2alpha"), ""},
+		"other_kind":                {"apiVersion: openslo/v1\nkind: Service\nmetadata:\n  name: fakeart\nspec: {}\n", "expected only SLOs"},
+		"unknown_key":               {change(availability, "isRolling", "isRoling"), "isRoling"},
+		"no_target":                 {change(availability, "target: 0.999", "timeSliceTarget: 0.9"), "target"},
+		"target_1":                  {change(availability, "0.999", "1"), "target"},
+		"target_0":                  {change(availability, "0.999", "0"), "target"},
+		"calendar_window":           {change(availability, "isRolling: true", "isRolling: false\n      calendar: {startTime: 2026-01-01 00:00:00, timeZone: UTC}"), "rolling"},
+		"zero_window":               {change(availability, "30d", "0d"), ""},
+		"window_with_unknown_unit":  {change(availability, "30d", "30x"), ""},
+		"time_slices":               {change(change(availability, "Occurrences", "RatioTimeslices"), "target: 0.999", "target: 0.999\n      timeSliceWindow: 1m"), "Occurrences"},
+		"two_objectives":            {availability + "    - displayName: more\n      target: 0.99\n", "2 objectives"},
+		"no_display_name":           {change(availability, "displayName: Predictions", "#"), "displayName"},
+		"indicator_ref":             {availability[:strings.Index(availability, "  indicator:")] + "  indicatorRef: other\n" + availability[strings.Index(availability, "  timeWindow:"):], "indicator"},
+		"not_a_counter":             {change(availability, "counter: true", "counter: false"), "counter"},
+		"other_source":              {change(availability, "type: Prometheus", "type: Datadog"), "bad: expected a metricSource of type Prometheus"},
+		"other_source_key":          {change(availability, "query:", "promql:"), "query"},
+		"query_not_a_selector":      {change(latency, "query: fakeart_request_duration_seconds_count", "query: rate(fakeart_request_duration_seconds_count"), "total: selector rate("},
+		"two_metrics":               {change(availability, "fakeart_requests_total", "fakeart_panics_total"), "the same metric"},
+		"bucket_without_le":         {change(latency, `,le="0.025"`, ""), "threshold"},
+		"threshold_not_a_number":    {change(latency, `le="0.025"`, `le="fast"`), "seconds"},
+		"threshold_infinite":        {change(latency, `le="0.025"`, `le="+Inf"`), "seconds"},
+		"threshold_negated":         {change(latency, `le="0.025"`, `le!="0.025"`), "threshold"},
+		"bucket_as_bad":             {change(latency, "good:", "bad:"), "expected it as good"},
+		"lookback_invalid":          {change(accuracy, "look-back: 7d", "look-back: soon"), "fakeart/look-back"},
+		"lookback_above_window":     {change(accuracy, "look-back: 7d", "look-back: 31d"), "30d"},
+		"lookback_without_events":   {change(accuracy, `    fakeart/least-events: "50"`+"\n", ""), "fakeart/least-events"},
+		"events_without_lookback":   {change(accuracy, "    fakeart/look-back: 7d\n", ""), "fakeart/look-back"},
+		"events_zero":               {change(accuracy, `"50"`, `"0"`), "fakeart/least-events"},
+		"events_not_a_number":       {change(accuracy, `"50"`, `"many"`), "fakeart/least-events"},
+		"unknown_annotation":        {change(accuracy, "fakeart/look-back", "fakeart/lookback"), "fakeart/lookback"},
+		"total_with_other_matchers": {change(latency, `_count{route="/predict",`, `_count{`), "expected fakeart_request_duration_seconds_count{"},
 	} {
 		got, err := Read(fstest.MapFS{"broken.yaml": {Data: []byte(c.file)}})
 		if err == nil {
-			t.Errorf("%s: taken for %+v", name, got)
+			t.Errorf("%s: got %+v, want an error", name, got)
 		} else if !strings.HasPrefix(err.Error(), "broken.yaml: ") || !strings.Contains(err.Error(), c.message) {
-			t.Errorf("%s: the message is %q, want broken.yaml and %q", name, err, c.message)
+			t.Errorf("%s: error %q, want broken.yaml and %q", name, err, c.message)
 		}
 	}
 	_, err := Read(fstest.MapFS{"a.yaml": {Data: []byte(latency)}, "b.yaml": {Data: []byte(latency)}})
-	if err == nil || !strings.Contains(err.Error(), "b.yaml: there is another SLO latency") {
-		t.Errorf("the same name twice: %v", err)
+	if err == nil || !strings.Contains(err.Error(), "b.yaml: duplicate SLO latency") {
+		t.Errorf("duplicate name: error %v", err)
 	}
 }

@@ -1,6 +1,6 @@
-// Command watch starts the built server with a model, and a Prometheus that watches it
-// by monitoring/prometheus, both on free ports of the loopback interface: `make watch`.
-// It stops both on Ctrl-C, when one of them ends, or after the time of --for.
+// Command watch starts the server with a model, and Prometheus with the configuration in
+// monitoring/prometheus to monitor it, both on free ports of the loopback interface. `make watch` runs
+// it. It stops both on Ctrl-C, when one of them exits, or after the time set with --for.
 package main
 
 import (
@@ -23,13 +23,13 @@ import (
 
 func main() {
 	var w watch
-	flag.StringVar(&w.server, "server", "bin/server", "the program that serves")
-	flag.StringVar(&w.prometheus, "prometheus", "prometheus", "the program Prometheus")
-	flag.StringVar(&w.config, "config", "monitoring/prometheus", "folder with its configuration and rules")
-	flag.StringVar(&w.model, "model", "runs/demo/run/model.onnx", "the model file to serve")
-	flag.StringVar(&w.dir, "dir", "runs/watch", "folder for what both leave; that of an earlier time is replaced")
-	flag.DurationVar(&w.every, "every", 0, "how often to scrape and to evaluate rules; 0 is as the configuration says")
-	flag.DurationVar(&w.lasts, "for", 0, "how long; 0 is until Ctrl-C")
+	flag.StringVar(&w.server, "server", "bin/server", "path of the server")
+	flag.StringVar(&w.prometheus, "prometheus", "prometheus", "path of Prometheus")
+	flag.StringVar(&w.config, "config", "monitoring/prometheus", "folder with Prometheus's configuration and rules")
+	flag.StringVar(&w.model, "model", "runs/demo/run/model.onnx", "model file to serve")
+	flag.StringVar(&w.dir, "dir", "runs/watch", "folder for data and logs; replaces those of an earlier run")
+	flag.DurationVar(&w.every, "every", 0, "interval of scrapes and rule evaluations; 0 for that of the configuration")
+	flag.DurationVar(&w.lasts, "for", 0, "time to run; 0 to run until Ctrl-C")
 	flag.Parse()
 	w.out = os.Stdout
 
@@ -42,21 +42,21 @@ func main() {
 	}
 }
 
-// watch is one time of watching.
+// watch is a run of the command.
 type watch struct {
 	server, prometheus string // programs
 	config, model, dir string
 	every, lasts       time.Duration
-	env                []string // added to the environment of both
+	env                []string // added to the environment of both programs
 	out                io.Writer
-	// ready, if it is there, is called with the addresses of the two.
+	// ready, if not nil, is called with the URLs of both once they run.
 	ready func(server, prometheus string)
 }
 
 func (w *watch) run(ctx context.Context) (err error) {
 	if _, err := exec.LookPath(w.prometheus); err != nil {
-		return fmt.Errorf("%w; on Debian: sudo apt-get install --no-install-recommends prometheus, which also starts a service of its own (sudo systemctl disable --now prometheus). "+
-			"Or, with Docker: docker compose -f monitoring/compose.yaml up", err)
+		return fmt.Errorf("%w\nhint: on Debian: sudo apt-get install --no-install-recommends prometheus, which also starts a service (sudo systemctl disable --now prometheus stops it). "+
+			"Or use Docker: docker compose -f monitoring/compose.yaml up", err)
 	}
 	for _, name := range []string{"prometheus", "data"} {
 		if err := os.RemoveAll(filepath.Join(w.dir, name)); err != nil {
@@ -84,29 +84,29 @@ func (w *watch) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, stopPrometheus()) }()
 
-	fmt.Fprintf(w.out, "\n  the server  %s\n  Prometheus  %s\n  its alerts  %s/alerts\n\n", server.URL, prometheus.URL, prometheus.URL)
+	fmt.Fprintf(w.out, "\n  server      %s\n  Prometheus  %s\n  alerts      %s/alerts\n\n", server.URL, prometheus.URL, prometheus.URL)
 	if w.ready != nil {
 		w.ready(server.URL, prometheus.URL)
 	}
-	var over <-chan time.Time
+	var timeout <-chan time.Time
 	if w.lasts > 0 {
-		over = time.After(w.lasts)
+		timeout = time.After(w.lasts)
 	} else {
-		fmt.Fprintln(w.out, "Ctrl-C stops both.")
+		fmt.Fprintln(w.out, "Press Ctrl-C to stop both.")
 	}
 	select {
-	case <-over:
+	case <-timeout:
 	case <-ctx.Done():
 	case <-server.Done():
-		err = fmt.Errorf("the server has ended; %s has what it said", w.log("server"))
+		err = fmt.Errorf("the server exited; see %s", w.log("server"))
 	case <-prometheus.Done():
-		err = fmt.Errorf("the program Prometheus has ended; %s has what it said", w.log("prometheus"))
+		err = fmt.Errorf("Prometheus exited; see %s", w.log("prometheus"))
 	}
 	return err
 }
 
-// configure copies the configuration, in which the place of the targets is relative,
-// and returns the path of its file.
+// configure copies the configuration, in which the path of the targets file is relative, to w.dir. It
+// returns the path of the copy.
 func (w *watch) configure() (string, error) {
 	dir := filepath.Join(w.dir, "prometheus")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -135,18 +135,18 @@ var intervals = regexp.MustCompile(`((?:scrape|evaluation)_interval: )\S+`)
 
 func (w *watch) log(name string) string { return filepath.Join(w.dir, name+".log") }
 
-// start starts a program whose messages go to a file of that name. What it returns
-// stops it.
+// start starts a program that logs to a file, see log. It returns the process and a function that stops
+// it.
 func (w *watch) start(ctx context.Context, name string, args ...string) (*process.Server, func() error, error) {
 	log, err := os.Create(w.log(name))
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := process.Command(context.WithoutCancel(ctx), w.out, args...) // it is stopped, and that is no failure
+	cmd := process.Command(context.WithoutCancel(ctx), w.out, args...) // Stop ends the process, not the context
 	cmd.Env = append(cmd.Env, w.env...)
 	s, err := process.Start(ctx, cmd, log)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("%s: %w; %s has what it said", name, err, log.Name()), log.Close())
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w; see %s", name, err, log.Name()), log.Close())
 	}
 	return s, func() error { return errors.Join(s.Stop(), log.Close()) }, nil
 }

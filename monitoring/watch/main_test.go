@@ -22,7 +22,7 @@ import (
 	"fakeart/server/telemetry"
 )
 
-// Variables that make the test binary the server, and with the second Prometheus.
+// Environment variables that make the test binary act as the server or as Prometheus.
 const (
 	serverVariable     = "FAKEART_TEST_SERVER"
 	prometheusVariable = "FAKEART_TEST_PROMETHEUS"
@@ -34,13 +34,13 @@ func TestMain(m *testing.M) {
 		kind = os.Getenv(prometheusVariable)
 	}
 	if kind == "" {
-		// What a CI system sets to trace its own steps. Neither program may get it.
+		// Variables that a CI system sets to trace its own steps. Neither program may inherit them.
 		os.Setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1/v1/traces")
 		os.Setenv("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 		os.Exit(m.Run())
 	}
 	if os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")+os.Getenv("TRACEPARENT") != "" {
-		fmt.Fprintln(os.Stderr, "the environment has OpenTelemetry's variables")
+		fmt.Fprintln(os.Stderr, "unexpected OpenTelemetry variables in the environment")
 		os.Exit(1)
 	}
 	if err := serve(kind); err != nil {
@@ -49,8 +49,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// serve is a stand-in for the server, whose predictions take 1 s or 1 ms, or for
-// Prometheus.
+// serve is a fake of the server, whose predictions take 1 s or 1 ms, or of Prometheus.
 func serve(kind string) error {
 	zero := func() int { return 0 }
 	metrics := telemetry.NewMetrics("test", telemetry.Sources{
@@ -59,9 +58,9 @@ func serve(kind string) error {
 	})
 	took := time.Millisecond
 	switch kind {
-	case "does not start":
+	case "fails to start":
 		return errors.New("the port is taken")
-	case "ends":
+	case "exits":
 		fmt.Fprintln(os.Stderr, "listening on http://127.0.0.1:1")
 		return errors.New("out of memory")
 	case "slow":
@@ -91,7 +90,7 @@ func newWatch(t *testing.T, server, prometheus string) (*watch, *bytes.Buffer) {
 	}, out
 }
 
-func TestBothAreStartedSeeEachOtherAndAreStopped(t *testing.T) {
+func TestWatch(t *testing.T) {
 	w, out := newWatch(t, "quick", "quick")
 	w.lasts, w.every = 100*time.Millisecond, 3*time.Second
 	var urls []string
@@ -101,10 +100,10 @@ func TestBothAreStartedSeeEachOtherAndAreStopped(t *testing.T) {
 	}
 	for _, url := range urls {
 		if !strings.Contains(out.String(), url+"\n") {
-			t.Errorf("%s is not told in %s", url, out)
+			t.Errorf("output doesn't contain %s:\n%s", url, out)
 		}
 		if response, err := http.Get(url); err == nil {
-			t.Errorf("%s still answers %s", url, response.Status)
+			t.Errorf("%s still responds with %s", url, response.Status)
 		}
 	}
 	for file, want := range map[string]string{
@@ -112,12 +111,12 @@ func TestBothAreStartedSeeEachOtherAndAreStopped(t *testing.T) {
 		"slo.rules.yaml": "LatencyBurnsFast", "server.rules.yaml": "NoInstanceReady",
 	} {
 		if got, err := os.ReadFile(filepath.Join(w.dir, "prometheus", file)); err != nil || !strings.Contains(string(got), want) {
-			t.Errorf("%s is %s, %v: want %s", file, got, err, want)
+			t.Errorf("%s = %s, %v, want %s", file, got, err, want)
 		}
 	}
 }
 
-func TestCtrlCStopsBoth(t *testing.T) {
+func TestWatch_Interrupted(t *testing.T) {
 	w, _ := newWatch(t, "quick", "quick")
 	ctx, cancel := context.WithCancel(t.Context())
 	w.ready = func(string, string) { cancel() }
@@ -126,15 +125,15 @@ func TestCtrlCStopsBoth(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotRunIsNamedWithWhatItSaid(t *testing.T) {
-	for name, c := range map[string]struct{ server, prometheus, want, log, said string }{
-		"the server does not start":  {"does not start", "quick", "server: the server ended before it listened", "server", "the port is taken"},
-		"Prometheus does not start":  {"quick", "does not start", "prometheus: the server ended before it listened", "prometheus", "the port is taken"},
-		"the server ends":            {"ends", "quick", "the server has ended", "server", "out of memory"},
-		"Prometheus ends by and by":  {"quick", "ends", "the program Prometheus has ended", "prometheus", "out of memory"},
-		"Prometheus is not there":    {"quick", "none", "docker compose -f monitoring/compose.yaml up", "", ""},
-		"the configuration is not":   {"quick", "quick", "prometheus.yaml", "", ""},
-		"nothing can be written to ": {"quick", "quick", "not a directory", "", ""},
+func TestWatch_Failures(t *testing.T) {
+	for name, c := range map[string]struct{ server, prometheus, want, log, logged string }{
+		"server_fails_to_start":     {"fails to start", "quick", "server: the server ended before it listened", "server", "the port is taken"},
+		"prometheus_fails_to_start": {"quick", "fails to start", "prometheus: the server ended before it listened", "prometheus", "the port is taken"},
+		"server_exits":              {"exits", "quick", "the server exited", "server", "out of memory"},
+		"prometheus_exits":          {"quick", "exits", "Prometheus exited", "prometheus", "out of memory"},
+		"prometheus_not_installed":  {"quick", "none", "docker compose -f monitoring/compose.yaml up", "", ""},
+		"configuration_missing":     {"quick", "quick", "prometheus.yaml", "", ""},
+		"dir_not_writable":          {"quick", "quick", "not a directory", "", ""},
 	} {
 		w, _ := newWatch(t, c.server, c.prometheus)
 		switch {
@@ -147,23 +146,23 @@ func TestWhatDoesNotRunIsNamedWithWhatItSaid(t *testing.T) {
 		}
 		err := w.run(t.Context())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: error %v, want %q", name, err, c.want)
 			continue
 		}
 		if c.log == "" {
 			continue
 		}
 		log := w.log(c.log)
-		if said, readErr := os.ReadFile(log); readErr != nil || !strings.Contains(string(said), c.said) || !strings.Contains(err.Error(), log) {
-			t.Errorf("%s: %v; its log is %q, %v", name, err, said, readErr)
+		if logged, readErr := os.ReadFile(log); readErr != nil || !strings.Contains(string(logged), c.logged) || !strings.Contains(err.Error(), log) {
+			t.Errorf("%s: error %v; log %q, %v", name, err, logged, readErr)
 		}
 	}
 }
 
-// The real Prometheus, by the very rules: some seconds, since it scrapes every second.
-func TestPrometheusAlertsOnASlowServerAndNotOnAQuickOne(t *testing.T) {
+// Runs the real Prometheus with the real rules. It takes some seconds, because it scrapes every second.
+func TestWatch_PrometheusAlertsOnSlowServer(t *testing.T) {
 	if _, err := exec.LookPath("prometheus"); err != nil {
-		t.Skipf("%v: on Debian apt-get install prometheus", err)
+		t.Skipf("%v; on Debian: apt-get install prometheus", err)
 	}
 	for kind, want := range map[string]bool{"slow": true, "quick": false} {
 		t.Run(kind, func(t *testing.T) {
@@ -203,7 +202,7 @@ func TestPrometheusAlertsOnASlowServerAndNotOnAQuickOne(t *testing.T) {
 				fires = fires || a.Labels["alertname"] == "LatencyBurnsFast" && a.State == "firing" && a.Labels["job"] == "fakeart"
 			}
 			if fires != want {
-				t.Errorf("it fires: %t; the alerts are %s, the ratios %s", fires, alerts, ratios)
+				t.Errorf("alert fires: %t; alerts %s, ratios %s", fires, alerts, ratios)
 			}
 		})
 	}
