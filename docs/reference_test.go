@@ -169,7 +169,7 @@ func TestReferenceObjectives(t *testing.T) {
 	head := []string{"burn rate", "long and short window", "budget gone by then"}
 	for _, o := range objectives {
 		promised = append(promised, []string{
-			reference.Code(o.Name), reference.Text(o.Description), percent(o.Target), slo.Text(o.Window),
+			reference.Code(o.Name), reference.Text(o.Description), percent(o.Target), slo.FormatDuration(o.Window),
 			percent(1-o.Target) + ": " + fmt.Sprintf("%.0f of a million", 1e6*(1-o.Target)),
 		})
 	}
@@ -180,7 +180,7 @@ func TestReferenceObjectives(t *testing.T) {
 	}
 	for i, alert := range objectives[0].BurnAlerts() {
 		row := []string{
-			fmt.Sprint(alert.Factor), slo.Text(alert.Long) + " and " + slo.Text(alert.Short),
+			fmt.Sprint(alert.Factor), slo.FormatDuration(alert.Long) + " and " + slo.FormatDuration(alert.Short),
 			percent(alert.Factor * alert.Long.Hours() / objectives[0].Window.Hours()),
 		}
 		for _, o := range objectives {

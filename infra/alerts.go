@@ -37,13 +37,13 @@ type alert struct {
 func burnAlerts(name string, o slo.Objective, objective pulumi.Resource) (alerts []alert) {
 	for _, b := range o.BurnAlerts() {
 		a := alert{
-			name: fmt.Sprintf("%s-burns-%s", o.Name, slo.Text(b.Long)), runbook: b.Runbook, page: b.Page,
+			name: fmt.Sprintf("%s-burns-%s", o.Name, slo.FormatDuration(b.Long)), runbook: b.Runbook, page: b.Page,
 			title: b.Title, meaning: b.Meaning,
 			needs: []pulumi.Resource{objective},
 		}
 		for _, lookback := range []time.Duration{b.Long, b.Short} {
 			a.conditions = append(a.conditions, &monitoring.AlertPolicyConditionArgs{
-				DisplayName: pulumi.String(fmt.Sprintf("burn rate above %v over %s", b.Factor, slo.Text(lookback))),
+				DisplayName: pulumi.String(fmt.Sprintf("burn rate above %v over %s", b.Factor, slo.FormatDuration(lookback))),
 				ConditionThreshold: &monitoring.AlertPolicyConditionConditionThresholdArgs{
 					Filter:     pulumi.String(fmt.Sprintf("select_slo_burn_rate(%q, %q)", name, seconds(lookback))),
 					Comparison: pulumi.String("COMPARISON_GT"), ThresholdValue: pulumi.Float64(b.Factor), Duration: pulumi.String("0s"),
@@ -63,7 +63,7 @@ func shortfallAlert(service string, o slo.Objective, objective pulumi.Resource) 
 	}
 	return alert{
 		name: o.Shortfall.Runbook, runbook: o.Shortfall.Runbook, title: o.Shortfall.Title, meaning: o.Shortfall.Meaning,
-		conditions: promQL("below the objective, with enough events", o.Below(slo.Series{Select: own}), 0, 10*time.Minute),
+		conditions: promQL("below the objective, with enough events", o.BelowTarget(slo.Series{Select: own}), 0, 10*time.Minute),
 		needs:      []pulumi.Resource{objective},
 	}
 }

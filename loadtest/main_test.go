@@ -26,7 +26,7 @@ import (
 	"fakeart/internal/onnx"
 )
 
-// serverVariable makes the test binary be a server with that fault.
+// serverVariable makes the test binary act as a server with the fault in its value.
 const serverVariable = "FAKEART_TEST_SERVER"
 
 func TestMain(m *testing.M) {
@@ -41,22 +41,22 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// setTracing sets what a CI system sets to trace its own steps. No program that is
-// started here may get it.
+// setTracing sets the variables that a CI system sets to trace its own steps. The programs started
+// here may not inherit them.
 func setTracing() {
 	os.Setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1/v1/traces")
 	os.Setenv("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 }
 
-// serve listens as bin/server does, until it is told to stop.
+// serve is a fake of bin/server. It runs until SIGTERM.
 func serve(fault string) error {
-	if fault == "does not start" {
+	if fault == "fails to start" {
 		return fmt.Errorf("the model is missing")
 	}
 	if os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")+os.Getenv("TRACEPARENT") != "" {
-		return errors.New("the environment has OpenTelemetry's variables")
+		return errors.New("unexpected OpenTelemetry variables in the environment")
 	}
-	handler, err := newStandIn(fault)
+	handler, err := newFakeServer(fault)
 	if err != nil {
 		return err
 	}
@@ -69,17 +69,17 @@ func serve(fault string) error {
 	return nil
 }
 
-// standIn answers as the server does, but for its fault. Its model knows the pictures.
-type standIn struct {
+// fakeServer responds like the server, except for its fault. Its model knows the labels of the images.
+type fakeServer struct {
 	fault  string
 	data   string
 	labels map[[sha256.Size]byte]string
-	other  atomic.Bool // the second model is in use
-	asked  atomic.Int64
+	other  atomic.Bool  // the second model is in use
+	served atomic.Int64 // number of predictions
 }
 
-func newStandIn(fault string) (*standIn, error) {
-	s := &standIn{fault: fault, labels: map[[sha256.Size]byte]string{}}
+func newFakeServer(fault string) (*fakeServer, error) {
+	s := &fakeServer{fault: fault, labels: map[[sha256.Size]byte]string{}}
 	text, err := os.ReadFile("pictures/index.json")
 	if err != nil {
 		return nil, err
@@ -102,20 +102,20 @@ func newStandIn(fault string) (*standIn, error) {
 	return s, nil
 }
 
-func (s *standIn) digest() string {
+func (s *fakeServer) digest() string {
 	if s.other.Load() {
 		return "sha256:2"
 	}
 	return "sha256:1"
 }
 
-func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	answer := func(v any) { _ = json.NewEncoder(w).Encode(v) }
+func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	respond := func(v any) { _ = json.NewEncoder(w).Encode(v) }
 	switch r.Method + " " + r.URL.Path {
 	case "GET /models/current":
-		answer(map[string]any{"model": s.digest(), "threshold": 0.5, "data_digest": s.data})
+		respond(map[string]any{"model": s.digest(), "threshold": 0.5, "data_digest": s.data})
 	case "GET /models":
-		answer(map[string]any{"models": []map[string]any{{"ref": "1", "current": !s.other.Load()}, {"ref": "2", "current": s.other.Load()}}})
+		respond(map[string]any{"models": []map[string]any{{"ref": "1", "current": !s.other.Load()}, {"ref": "2", "current": s.other.Load()}}})
 	case "PUT /models/current":
 		var change struct{ Model string }
 		switch {
@@ -125,10 +125,10 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 		default:
 			s.other.Store(change.Model == "2")
-			answer(map[string]any{"model": s.digest(), "data_digest": s.data})
+			respond(map[string]any{"model": s.digest(), "data_digest": s.data})
 		}
 	case "GET /v2/health/ready":
-		answer(map[string]any{"ready": s.fault != "not ready"})
+		respond(map[string]any{"ready": s.fault != "not ready"})
 	case "POST /predict":
 		s.predict(w, r)
 	default:
@@ -136,77 +136,77 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *standIn) predict(w http.ResponseWriter, r *http.Request) {
+func (s *fakeServer) predict(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseMultipartForm(1 << 20); err != nil {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	var answers []map[string]any
+	var predictions []map[string]any
 	for _, header := range r.MultipartForm.File["data"] {
 		file, err := header.Open()
 		if err != nil {
 			panic(err)
 		}
-		picture, err := io.ReadAll(file)
+		data, err := io.ReadAll(file)
 		if err != nil {
 			panic(err)
 		}
-		label := s.labels[sha256.Sum256(picture)]
+		label := s.labels[sha256.Sum256(data)]
 		if s.fault == "wrong labels" {
 			label = "FAKE"
 		}
-		answers = append(answers, map[string]any{
-			"id": fmt.Sprintf("01a21b12-16b3-73fc-bc1a-%012d", s.asked.Add(1)), "label": label, "isAI": label == "FAKE",
+		predictions = append(predictions, map[string]any{
+			"id": fmt.Sprintf("01a21b12-16b3-73fc-bc1a-%012d", s.served.Add(1)), "label": label, "isAI": label == "FAKE",
 			"probability": map[string]float64{"REAL": 0.25, "FAKE": 0.75}[label], "model": s.digest(),
 		})
 	}
-	if len(answers) != 1 {
-		_ = json.NewEncoder(w).Encode(map[string]any{"predictions": answers})
+	if len(predictions) != 1 {
+		_ = json.NewEncoder(w).Encode(map[string]any{"predictions": predictions})
 		return
 	}
-	answer, n := answers[0], s.asked.Load()
+	prediction, n := predictions[0], s.served.Load()
 	status := http.StatusOK
 	switch s.fault {
 	case "slow":
 		time.Sleep(100 * time.Millisecond)
-	case "never answers":
+	case "no response":
 		<-r.Context().Done()
 		return
-	case "5xx now and then":
+	case "some 5xx":
 		if n%10 == 0 {
 			status = http.StatusServiceUnavailable
 		}
-	case "refuses now and then":
+	case "some 429":
 		if n%10 == 0 {
 			status = http.StatusTooManyRequests
 		}
-	case "says nothing":
-		answer = nil
-	case "no id":
-		answer["id"] = "1"
-	case "says both":
-		answer["isAI"] = answer["label"] != "FAKE"
-	case "too probable":
-		answer["probability"] = 1.5
-	case "another model":
-		answer["model"] = "sha256:3"
-	case "keeps to the first model":
-		answer["model"] = "sha256:1"
-	case "depends on the batch":
-		answer["probability"] = answer["probability"].(float64) + 0.001
+	case "null response":
+		prediction = nil
+	case "invalid id":
+		prediction["id"] = "1"
+	case "inconsistent label":
+		prediction["isAI"] = prediction["label"] != "FAKE"
+	case "probability above 1":
+		prediction["probability"] = 1.5
+	case "unknown model":
+		prediction["model"] = "sha256:3"
+	case "keeps first model":
+		prediction["model"] = "sha256:1"
+	case "depends on batch":
+		prediction["probability"] = prediction["probability"].(float64) + 0.001
 	}
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(answer)
+	_ = json.NewEncoder(w).Encode(prediction)
 }
 
 const k6Program = "../bin/tools/k6"
 
-// newRun is a run of a server with this fault. The objective of time is one that the
-// stand-in, on a busy machine, cannot miss.
+// newRun returns a run against a fake server with the given fault. The latency SLO is relaxed so far
+// that the fake server meets it even on a busy machine.
 func newRun(t *testing.T, fault, scenario, duration string) (*loadtest, *bytes.Buffer) {
 	t.Helper()
 	if _, err := os.Stat(k6Program); err != nil {
-		t.Fatalf("%v: run make bin/tools/k6 in the root of the checkout", err)
+		t.Fatalf("%v\nhint: run make bin/tools/k6 in the root of the checkout", err)
 	}
 	out := new(bytes.Buffer)
 	return &loadtest{
@@ -216,7 +216,7 @@ func newRun(t *testing.T, fault, scenario, duration string) (*loadtest, *bytes.B
 	}, out
 }
 
-// relaxed is a copy of the script with an objective of 2 s in the place of 25 ms.
+// relaxed returns the path of a copy of the script with a latency SLO of 2 s instead of 25 ms.
 func relaxed(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "loadtest")
@@ -246,10 +246,10 @@ func relaxed(t *testing.T) string {
 	return filepath.Join(dir, "predict.js")
 }
 
-func TestAServerThatKeepsItsObjectivesPasses(t *testing.T) {
+func TestRun_Passes(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ fault, scenario string }{{"none", "steady"}, {"none", "users"}, {"none", "spike"}, {"slow", "steady"}} {
-		t.Run(c.fault+" "+c.scenario, func(t *testing.T) {
+		t.Run(c.fault+"_"+c.scenario, func(t *testing.T) {
 			t.Parallel()
 			l, out := newRun(t, c.fault, c.scenario, "1s")
 			if err := l.run(t.Context()); err != nil {
@@ -269,30 +269,30 @@ func TestAServerThatKeepsItsObjectivesPasses(t *testing.T) {
 			}
 			for _, c := range summary.Conditions[:2] {
 				if c.Measured == "none counted" {
-					t.Errorf("%s: nothing was counted", c.Name)
+					t.Errorf("%s: no events counted", c.Name)
 				}
 			}
 			page, err := os.ReadFile(filepath.Join(l.dir, "report.html"))
 			if err != nil || !bytes.Contains(page, []byte("PASSED")) || regexp.MustCompile(`src=|href=|url\(|@import`).Match(page) {
-				t.Errorf("a page that does not say it, or loads something: %s, %v", page, err)
+				t.Errorf("page without the result or with external resources: %s, %v", page, err)
 			}
-			if !strings.Contains(out.String(), "✓ Predictions answered within 25 ms") {
-				t.Errorf("output %s", out)
+			if !strings.Contains(out.String(), "✓ Predictions within 25 ms") {
+				t.Errorf("output doesn't contain the latency SLO:\n%s", out)
 			}
 		})
 	}
 }
 
-// The slow server passes above: what fails it here is the figure of the objective.
-func TestASlowServerFails(t *testing.T) {
+// The same slow server passes with the relaxed SLO above.
+func TestRun_LatencySLOMissed(t *testing.T) {
 	t.Parallel()
 	l, out := newRun(t, "slow", "steady", "2s")
 	l.script = "predict.js"
 	err := l.run(t.Context())
-	if exitCode(err) != 99 || !strings.Contains(out.String(), "✗ Predictions answered within 25 ms") || !strings.Contains(out.String(), "✓ Predictions answered without") {
+	if exitCode(err) != 99 || !strings.Contains(out.String(), "✗ Predictions within 25 ms") || !strings.Contains(out.String(), "✓ Predictions without") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	// Stopped, it listens no more.
+	// The server must be stopped.
 	_, url, _ := strings.Cut(out.String(), "TARGET=")
 	url, _, _ = strings.Cut(url, " ")
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -300,37 +300,37 @@ func TestASlowServerFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := http.DefaultClient.Do(request); err == nil {
-		t.Errorf("%s still answers", url)
+		t.Errorf("%s still responds", url)
 	}
 }
 
-func TestAServerThatFailsOrAnswersWronglyFails(t *testing.T) {
+func TestRun_Fails(t *testing.T) {
 	t.Parallel()
 	for fault, line := range map[string]string{
-		"never answers":        "✗ Pictures were judged",
-		"5xx now and then":     "✗ Predictions answered without a server error",
-		"refuses now and then": "✗ status is 200",
-		"says nothing":         "✗ id is a UUIDv7",
-		"no id":                "✗ id is a UUIDv7",
-		"says both":            "✗ isAI says the same as the label",
-		"too probable":         "✗ probability is from 0 to 1",
-		"another model":        "✗ model is the one in use",
-		"wrong labels":         "✗ Labels are right",
-		"depends on the batch": "✗ same pixels, same probability",
+		"no response":         "✗ Images were classified",
+		"some 5xx":            "✗ Predictions without a server error",
+		"some 429":            "✗ status is 200",
+		"null response":       "✗ id is a UUIDv7",
+		"invalid id":          "✗ id is a UUIDv7",
+		"inconsistent label":  "✗ isAI matches the label",
+		"probability above 1": "✗ probability is between 0 and 1",
+		"unknown model":       "✗ model is the current one",
+		"wrong labels":        "✗ Labels are correct",
+		"depends on batch":    "✗ same pixels, same probability",
 	} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
 			l, out := newRun(t, fault, "steady", "1s")
 			if err := l.run(t.Context()); exitCode(err) != 99 || !strings.Contains(out.String(), line) {
-				t.Errorf("%v: want exit code 99 and %q\n%s", err, line, out)
+				t.Errorf("error %v, want exit code 99 and %q\n%s", err, line, out)
 			}
 		})
 	}
 	for name, c := range map[string]struct{ fault, scenario, duration, line string }{
-		"not ready":        {"not ready", "users", "2s", "✗ server is ready"},
-		"limit":            {"slow", "breakpoint", "10s", "the objectives broke at the first step, 50 requests a second"},
-		"all that is sent": {"none", "smoke", "10s", "✗ v2: one logit"}, // the stand-in knows no tensors
-		"not all is sent":  {"slow", "smoke", "2s", "✗ All of it was sent in time"},
+		"not_ready":     {"not ready", "users", "2s", "✗ server is ready"},
+		"breakpoint":    {"slow", "breakpoint", "10s", "the SLOs were missed at the first step, 50 requests/s"},
+		"smoke":         {"none", "smoke", "10s", "✗ v2: one logit"}, // the fake server has no v2 protocol
+		"smoke_cut_off": {"slow", "smoke", "2s", "✗ All requests were sent in time"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -339,13 +339,13 @@ func TestAServerThatFailsOrAnswersWronglyFails(t *testing.T) {
 				l.script = "predict.js"
 			}
 			if err := l.run(t.Context()); exitCode(err) != 99 || !strings.Contains(out.String(), c.line) {
-				t.Errorf("%v: want exit code 99 and %q\n%s", err, c.line, out)
+				t.Errorf("error %v, want exit code 99 and %q\n%s", err, c.line, out)
 			}
 		})
 	}
 }
 
-func TestModelsAreChangedUnderLoad(t *testing.T) {
+func TestRun_Swap(t *testing.T) {
 	t.Parallel()
 	g := onnx.NewGraph("red detector")
 	x := g.Input("input", onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
@@ -368,7 +368,7 @@ func TestModelsAreChangedUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	t.Run("and answer", func(t *testing.T) {
+	t.Run("swapped", func(t *testing.T) {
 		t.Parallel()
 		l, out := newRun(t, "none", "swap", "6s")
 		l.model = path
@@ -384,42 +384,42 @@ func TestModelsAreChangedUnderLoad(t *testing.T) {
 			digests[file.Digest] = true
 		}
 		if len(digests) != 2 {
-			t.Errorf("the two models are one: %v", digests)
+			t.Errorf("both models have the same digest: %v", digests)
 		}
 	})
-	t.Run("and do not", func(t *testing.T) {
+	t.Run("not_swapped", func(t *testing.T) {
 		t.Parallel()
-		l, out := newRun(t, "keeps to the first model", "swap", "6s")
+		l, out := newRun(t, "keeps first model", "swap", "6s")
 		l.model = path
-		if err := l.run(t.Context()); exitCode(err) != 99 || !strings.Contains(out.String(), "✗ model is the one in use") {
+		if err := l.run(t.Context()); exitCode(err) != 99 || !strings.Contains(out.String(), "✗ model is the current one") {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
 }
 
-func TestWhatCannotBeRunSaysWhy(t *testing.T) {
+func TestRun_Errors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		change  func(*loadtest)
 		message string
 	}{
-		"a server that does not start": {func(l *loadtest) { l.env = append(l.env, serverVariable+"=does not start") }, "server.log has what it said"},
-		"no server":                    {func(l *loadtest) { l.server = filepath.Join(t.TempDir(), "none") }, "none"},
-		"no k6":                        {func(l *loadtest) { l.k6 = filepath.Join(t.TempDir(), "none") }, "none"},
-		"no model to copy":             {func(l *loadtest) { l.scenario = "swap"; l.model = filepath.Join(t.TempDir(), "none") }, "none"},
-		"a model that is none":         {func(l *loadtest) { l.scenario = "swap"; l.model = "main.go" }, "main.go"},
-		"another scenario":             {func(l *loadtest) { l.env = append(l.env, "SCENARIO=nope") }, "SCENARIO=nope: there is none; choose one of users, smoke"},
-		"no time":                      {func(l *loadtest) { l.duration = "soon" }, "DURATION=soon: want a time such as 90s"},
-		"no rate":                      {func(l *loadtest) { l.env = append(l.env, "RATE=fast") }, "RATE=fast: want requests a second"},
-		"a folder that is not whole": {func(l *loadtest) {
+		"server_fails_to_start": {func(l *loadtest) { l.env = append(l.env, serverVariable+"=fails to start") }, "see "},
+		"server_missing":        {func(l *loadtest) { l.server = filepath.Join(t.TempDir(), "none") }, "none"},
+		"k6_missing":            {func(l *loadtest) { l.k6 = filepath.Join(t.TempDir(), "none") }, "none"},
+		"model_missing":         {func(l *loadtest) { l.scenario = "swap"; l.model = filepath.Join(t.TempDir(), "none") }, "none"},
+		"model_invalid":         {func(l *loadtest) { l.scenario = "swap"; l.model = "main.go" }, "main.go"},
+		"unknown_scenario":      {func(l *loadtest) { l.env = append(l.env, "SCENARIO=nope") }, "SCENARIO=nope: unknown scenario; expected one of users, smoke"},
+		"invalid_duration":      {func(l *loadtest) { l.duration = "soon" }, "DURATION=soon: expected a duration such as 90s"},
+		"invalid_rate":          {func(l *loadtest) { l.env = append(l.env, "RATE=fast") }, "RATE=fast: expected requests per second"},
+		"incomplete_folder": {func(l *loadtest) {
 			if err := os.RemoveAll(filepath.Join(filepath.Dir(l.script), "pictures")); err != nil {
 				t.Error(err)
 			}
-		}, "the folder loadtest/ has to be whole"},
-		"a script with a fault": {func(l *loadtest) {
+		}, "the folder loadtest/ is incomplete"},
+		"script_error": {func(l *loadtest) {
 			text, err := os.ReadFile(l.script)
 			if err == nil {
-				err = os.WriteFile(l.script, bytes.ReplaceAll(text, []byte("sendForm(any("), []byte("sendForm(none(")), 0o644)
+				err = os.WriteFile(l.script, bytes.ReplaceAll(text, []byte("sendForm(pick("), []byte("sendForm(none(")), 0o644)
 			}
 			if err != nil {
 				t.Error(err)
@@ -432,16 +432,16 @@ func TestWhatCannotBeRunSaysWhy(t *testing.T) {
 			c.change(l)
 			err := l.run(t.Context())
 			if err == nil || exitCode(err) == 0 || exitCode(err) == 99 || !strings.Contains(err.Error()+out.String(), c.message) {
-				t.Errorf("%v: want %q\n%s", err, c.message, out)
+				t.Errorf("error %v, want %q\n%s", err, c.message, out)
 			}
 		})
 	}
 }
 
-// As in a container: k6, the folder, and an address.
-func TestTheScriptRunsByItself(t *testing.T) {
+// The script must run with only k6 and the folder loadtest, as in a container.
+func TestScript_Standalone(t *testing.T) {
 	t.Parallel()
-	handler, err := newStandIn("none")
+	handler, err := newFakeServer("none")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -470,7 +470,7 @@ func TestTheScriptRunsByItself(t *testing.T) {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
 	server.Close()
-	if out, code := run(server.URL); code == 0 || !strings.Contains(out, "no server answers at "+server.URL) || !strings.Contains(out, "-e TARGET=") {
+	if out, code := run(server.URL); code == 0 || !strings.Contains(out, "no response from "+server.URL) || !strings.Contains(out, "-e TARGET=") {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
 	other := httptest.NewServer(http.NotFoundHandler())

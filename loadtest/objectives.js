@@ -1,6 +1,6 @@
 // @ts-check
-// The project's objectives as k6 metrics with thresholds. Their figures are in slo.json,
-// which is derived from monitoring/slo/*.yaml: none stands here.
+// The SLOs as k6 metrics with thresholds. The targets are in slo.json, which `make slo` generates from
+// monitoring/slo/*.yaml.
 
 import { Counter, Rate, Trend } from 'k6/metrics';
 
@@ -15,46 +15,46 @@ import { Counter, Rate, Trend } from 'k6/metrics';
 /** @type {Objective[]} */
 export const objectives = JSON.parse(String(read('./slo.json'))).objectives;
 
-/** Reads a file of this folder. @param {string} name @param {'b'|''} [mode] b for its bytes */
+/** Reads a file in this folder. @param {string} name @param {'b'|''} [mode] b for bytes */
 export function read(name, mode = '') {
   try {
     return open(name, mode);
   } catch (e) {
-    throw new Error(`${e}: the folder loadtest/ has to be whole; in a checkout, make slo writes slo.json, and go generate ./loadtest/draw the pictures`);
+    throw new Error(`${e}: the folder loadtest/ is incomplete\nhint: in a checkout, run make slo to write slo.json and go generate ./loadtest/draw to write the images`);
   }
 }
 
-/** @param {Objective} o the name of its metric: the share of good requests */
+/** Returns the name of the metric with the share of good requests. @param {Objective} o */
 export const metricOf = (o) => `slo_${o.name.replace(/-/g, '_')}`;
 
-/** @param {Objective} o what its metric has to be */
+/** Returns the threshold for the metric. @param {Objective} o */
 export const thresholdOf = (o) => `rate>=${o.target}`;
 
 const rates = objectives.map((o) => new Rate(metricOf(o)));
 
-/** Time from the first byte of a request for a prediction to the first of its answer. */
+/** Time from the first byte of a POST /predict request to the first byte of the response. */
 const duration = new Trend('predict_duration', true);
 
-/** Pictures answered as they should be. */
+/** Number of images with a valid prediction. */
 export const predictions = new Counter('predictions');
 
 /**
- * Counts a request for every objective that is about it, as the server's own metrics
- * do. What was not answered is to its user what an answer of 503 is.
+ * Counts a response for each matching SLO, as the server's metrics do. A request without a response
+ * counts like a 503.
  *
- * @param {string} route the pattern, as in the server's metrics
+ * @param {string} route the route pattern, as in the server's metrics
  * @param {Response} response
- * @returns {boolean} whether it failed, and an objective has counted it as that
+ * @returns {boolean} true if the request failed with a server error that an SLO has counted
  */
-export function judge(route, response) {
+export function record(route, response) {
   const { sending, waiting } = response.timings;
   const answered = response.status > 0;
   const seconds = answered ? (sending + waiting) / 1000 : Infinity;
   const labels = { route, method: response.request.method, code: String(response.status || 503) };
   let counted = false;
   objectives.forEach((o, i) => {
-    if (!fits(o.total, labels)) return;
-    const good = o.within_seconds ? seconds <= o.within_seconds : o.good ? fits(o.good, labels) : !fits(o.bad, labels);
+    if (!matches(o.total, labels)) return;
+    const good = o.within_seconds ? seconds <= o.within_seconds : o.good ? matches(o.good, labels) : !matches(o.bad, labels);
     rates[i].add(good);
     counted ||= !good;
   });
@@ -62,8 +62,8 @@ export function judge(route, response) {
   return counted && labels.code >= '500';
 }
 
-/** @param {Matcher[]|undefined} matchers @param {Labels} labels whether all of them do */
-function fits(matchers, labels) {
+/** Reports whether all matchers match. @param {Matcher[]|undefined} matchers @param {Labels} labels */
+function matches(matchers, labels) {
   return (matchers || []).every(({ label, op, value }) => {
     const found = op.endsWith('~') ? new RegExp(`^(?:${value})$`).test(labels[label]) : labels[label] === value;
     return found !== op.startsWith('!');

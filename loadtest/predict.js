@@ -1,6 +1,6 @@
 // @ts-check
-// Puts a server under load, and fails (exit code 99) when it misses its objectives or
-// answers wrongly. README.md says what the scenarios are for and how to read the result.
+// Load test of the server. It fails with exit code 99 if the server misses its SLOs or a response is
+// wrong. README.md describes the scenarios and the report.
 //
 //   k6 run loadtest/predict.js
 //   k6 run -e TARGET=http://server:8080 -e SCENARIO=steady -e RATE=100 -e DURATION=2m -e REPORT=dir loadtest/predict.js
@@ -12,32 +12,31 @@ import { Counter } from 'k6/metrics';
 import { metricOf, objectives, thresholdOf } from './objectives.js';
 import { summarize } from './report.js';
 import {
-  any, changeModel, currentModel, data as dataDigest, health, hostile, infer, jpegs, offeredModels, pictures,
-  probabilities, sendBody, sendExplained, sendFeedback, sendForInput, sendForm, sendForms, sendHostile, sendInstances, stats, target, timeout,
+  changeModel, currentModel, data as dataDigest, health, infer, invalidRequests, jpegs, offeredModels, pick, pictures,
+  probabilities, sendBody, sendExplained, sendFeedback, sendForInput, sendForm, sendForms, sendInstances, sendInvalid, stats, target, timeout,
 } from './requests.js';
 
 /**
  * @typedef {import('./requests.js').Expected} Expected
- * @typedef {Expected & { refs?: string[], before?: string }} Data what setup hands on
+ * @typedef {Expected & { refs?: string[], before?: string }} Data result of setup
  * @typedef {{ duration: string, rate?: number, plan: (seconds: number, rate: number) => Record<string, any>, exact?: boolean }} Scenario
  */
 
-/** Models put in use by the scenario swap. */
+/** Number of model swaps in the scenario swap. */
 const swaps = new Counter('swaps');
 
-/** A rate of requests that does not depend on the answers. @param {number} rate @param {number} seconds */
+/** An arrival rate that doesn't depend on response times. @param {number} rate @param {number} seconds */
 const constant = (rate, seconds) => ({ executor: 'constant-arrival-rate', rate, duration: `${seconds}s`, preAllocatedVUs: users(rate) });
 
-/** @param {number} rate the users for it: enough until answers take a second */
+/** Number of virtual users for a rate: enough for responses of up to 1 s. @param {number} rate */
 const users = (rate) => Math.min(Math.max(Math.ceil(rate), 20), 300);
 
-/** The most steps of the scenario breakpoint, from its rate to seventy times as much. */
-const most = 20;
-const range = 70;
+/** Scenario breakpoint: the maximum number of steps, and the factor between the first and the last rate. */
+const maxSteps = 20;
+const maxFactor = 70;
 
 /**
- * The scenarios: how long each takes and how many requests a second it sends unless
- * told otherwise, and what of that k6 is to do.
+ * The scenarios, with their default duration, default rate in requests per second, and k6 options.
  *
  * @type {Record<string, Scenario>}
  */
@@ -69,11 +68,11 @@ const scenarios = {
   breakpoint: {
     duration: '200s', rate: 50,
     plan: (seconds, rate) => {
-      const steps = Math.max(2, Math.min(most, Math.floor(seconds / 5)));
+      const steps = Math.max(2, Math.min(maxSteps, Math.floor(seconds / 5)));
       const length = seconds / steps;
       return Object.fromEntries(Array.from({ length: steps }, (_, i) => {
-        const now = Math.round(rate * range ** (i / (steps - 1)));
-        // Users for answers that take a quarter of a second; those of one step are the next one's, too.
+        const now = Math.round(rate * maxFactor ** (i / (steps - 1)));
+        // Enough users for responses of up to 0.25 s. The next step reuses the users of this one.
         return [`at_${now}`, { ...constant(now, length), startTime: `${i * length}s`, gracefulStop: '1s', preAllocatedVUs: users(now / 4), exec: 'predict' }];
       }));
     },
@@ -90,53 +89,53 @@ const scenarios = {
 
 const name = __ENV.SCENARIO || 'users';
 const scenario = scenarios[name];
-if (!scenario) throw new Error(`SCENARIO=${name}: there is none; choose one of ${Object.keys(scenarios).join(', ')}`);
+if (!scenario) throw new Error(`SCENARIO=${name}: unknown scenario; expected one of ${Object.keys(scenarios).join(', ')}`);
 
 const seconds = secondsOf(__ENV.DURATION || scenario.duration);
 const rate = Number(__ENV.RATE || scenario.rate || 0);
 if (!Number.isInteger(rate) || rate < 0 || (__ENV.RATE && (rate < 1 || !scenario.rate))) {
-  throw new Error(`RATE=${__ENV.RATE}: want requests a second, such as 50, and a scenario that has a rate: ${Object.keys(scenarios).filter((s) => scenarios[s].rate).join(', ')}`);
+  throw new Error(`RATE=${__ENV.RATE}: expected requests per second, such as 50, and a scenario with a rate: ${Object.keys(scenarios).filter((s) => scenarios[s].rate).join(', ')}`);
 }
 
 const planned = scenario.plan(seconds, rate);
 
 export const options = {
-  // Whoever was asked at the end has time to answer: what is cut off would not be counted.
+  // Wait for the last responses. Requests that are cut off wouldn't be counted.
   scenarios: Object.fromEntries(Object.entries(planned).map(([key, plan]) => [key, { gracefulStop: `${timeout}s`, ...plan }])),
   setupTimeout: '90s',
   summaryTrendStats: ['min', 'med', 'p(90)', 'p(95)', 'p(99)', 'max'],
   thresholds: thresholds(),
 };
 
-/** What the run has to keep to. */
+/** Returns the thresholds of the run. */
 function thresholds() {
   /** @type {Record<string, any[]>} */
   const all = {
-    // A share of nothing keeps to every threshold; a count of nothing does not.
+    // Without requests, thresholds on rates pass, but this one fails.
     predictions: ['count>0'],
     checks: ['rate==1'],
     right_label: ['rate>=0.9'],
   };
   for (const o of objectives) {
     if (name === 'breakpoint') {
-      // Each step for itself: over all of them the slow ones would be lost in the many.
+      // One threshold per step. Over all steps, fast ones would hide slow ones.
       for (const [key, plan] of Object.entries(planned)) {
         const delay = `${parseFloat(plan.startTime) + 0.8 * parseFloat(plan.duration)}s`;
         all[`${metricOf(o)}{scenario:${key}}`] = [{ threshold: thresholdOf(o), abortOnFail: true, delayAbortEval: delay }];
       }
     } else if (name !== 'smoke' || !o.within_seconds) {
-      // One request of a hundred may be slow: a smoke test has too few to tell.
+      // A smoke test has too few requests for the latency SLO, which allows 1 % slow ones.
       all[metricOf(o)] = [thresholdOf(o)];
     }
   }
   if (name === 'breakpoint') {
-    // Nothing is asked of these: k6 keeps apart only what has a threshold.
+    // These always pass, but k6 reports metrics per scenario only if they have a threshold.
     for (const key of Object.keys(planned)) all[`predict_duration{scenario:${key}}`] = ['p(99)>=0'];
   } else if (scenario.rate) {
-    // What was not sent, since all users were waiting, would make the figures look good.
+    // Requests that weren't sent because all users were busy would make the results look better.
     all.dropped_iterations = [`rate<${rate / 100}`];
   }
-  if (name === 'smoke') all.iterations = ['count==1']; // one that was cut off does not count
+  if (name === 'smoke') all.iterations = ['count==1']; // doesn't count an iteration that was cut off
   if (name === 'swap') all.swaps = ['count>1'];
   return all;
 }
@@ -146,14 +145,14 @@ export function setup() {
   const { model, problem } = currentModel();
   if (problem) return stop(problem);
   const expected = { digests: [model.model], threshold: model.threshold, labels: model.data_digest === dataDigest, probabilities: probabilities() };
-  if (!expected.labels) console.log(`the model at ${target} was trained on other data than make demo's: whether its labels are right is not checked`);
+  if (!expected.labels) console.log(`the model at ${target} was trained on another dataset than the demo's model: the predicted labels aren't checked`);
   if (name !== 'swap') return expected;
 
   const offered = offeredModels();
   const before = offered.find((m) => m.current)?.ref;
-  if (offered.length < 2 || !before) return stop(`SCENARIO=swap: want a server whose --model is a folder of two models or more, and one of them in use; ${target}/models offers ${offered.length}`);
+  if (offered.length < 2 || !before) return stop(`SCENARIO=swap: expected a server whose --model is a folder with at least two models, one of them in use; ${target}/models lists ${offered.length}`);
   const refs = [before, /** @type {any} */ (offered.find((m) => !m.current)).ref];
-  // Each once, to know how they call themselves.
+  // Use each model once, to get its digest and probabilities.
   const digests = refs.map((ref) => {
     const changed = changeModel(ref);
     if (changed.problem) stop(changed.problem);
@@ -168,22 +167,22 @@ export function setup() {
 export function teardown(data) {
   if (!data?.before) return;
   const { problem } = changeModel(data.before);
-  if (problem) throw new Error(`the model that was in use before, ${data.before}, is not in use again: ${problem}`);
+  if (problem) throw new Error(`the previous model, ${data.before}, couldn't be restored: ${problem}`);
 }
 
-/** Ends the run. @param {string} why @returns {never} */
+/** Aborts the run. @param {string} why @returns {never} */
 function stop(why) {
   exec.test.abort(why);
   throw new Error(why);
 }
 
 /**
- * Ends the run when the script itself fails: k6 would go on, and pass without what was
- * not tried.
+ * Aborts the run if the script throws an error. k6 would continue, and pass without the missing
+ * requests.
  *
  * @param {(data: Data) => void} iteration
  */
-function whole(iteration) {
+function abortOnError(iteration) {
   return (/** @type {Data} */ data) => {
     try {
       iteration(data);
@@ -193,37 +192,37 @@ function whole(iteration) {
   };
 }
 
-/** A user of the original's load test: three predictions for each look at its health. */
-export const user = whole((data) => {
+/** A user of the original project's load test: three predictions per health check. */
+export const user = abortOnError((data) => {
   if (Math.random() < 0.25) health();
-  else sendForm(any(jpegs), data);
+  else sendForm(pick(jpegs), data);
   sleep(1 + 3 * Math.random());
 });
 
-/** One picture. */
-export const predict = whole((data) => {
-  sendForm(any(jpegs), data);
+/** Sends one image. */
+export const predict = abortOnError((data) => {
+  sendForm(pick(jpegs), data);
 });
 
-/** Everything that the API takes, in the shares of a busy day. */
-export const mixed = whole((data) => {
+/** Sends random requests of all kinds, in realistic proportions. */
+export const mixed = abortOnError((data) => {
   const dice = 100 * Math.random();
-  if (dice < 2) sendHostile(any(hostile));
+  if (dice < 2) sendInvalid(pick(invalidRequests));
   else if (dice < 10) health();
-  else if (dice < 40) sendForm(any(pictures), data);
-  else if (dice < 65) sendBody(any(pictures), data);
-  else if (dice < 70) sendForm(any(pictures), data, '/model/');
-  else if (dice < 77) sendForms(some(), data);
-  else if (dice < 84) sendInstances(some(), data);
-  else if (dice < 86) sendInstances(some(), data, 1);
+  else if (dice < 40) sendForm(pick(pictures), data);
+  else if (dice < 65) sendBody(pick(pictures), data);
+  else if (dice < 70) sendForm(pick(pictures), data, '/model/');
+  else if (dice < 77) sendForms(pickSeveral(), data);
+  else if (dice < 84) sendInstances(pickSeveral(), data);
+  else if (dice < 86) sendInstances(pickSeveral(), data, 1);
   else infer(dice < 95, data);
 });
 
-/** Two to five pictures. */
-const some = () => Array.from({ length: 2 + Math.floor(4 * Math.random()) }, () => any(jpegs));
+/** Picks two to five images. */
+const pickSeveral = () => Array.from({ length: 2 + Math.floor(4 * Math.random()) }, () => pick(jpegs));
 
-/** Everything that the API takes, once. */
-export const smoke = whole((data) => {
+/** Sends requests of all kinds once. */
+export const smoke = abortOnError((data) => {
   health();
   for (const picture of pictures) {
     sendForm(picture, data);
@@ -241,28 +240,28 @@ export const smoke = whole((data) => {
   sendInstances(pictures, data, 1);
   for (const binary of [true, false]) infer(binary, data);
   stats();
-  hostile.forEach(sendHostile);
+  invalidRequests.forEach(sendInvalid);
 });
 
-/** Puts the other model in use; from then on it answers. */
-export const swap = whole((data) => {
+/** Swaps the model and checks that the other one serves predictions. */
+export const swap = abortOnError((data) => {
   const i = (exec.scenario.iterationInTest + 1) % 2;
   const { model, problem } = changeModel(/** @type {string[]} */ (data.refs)[i]);
-  const ok = check(model, { 'swap: the other model is in use': (m) => m?.model === data.digests[i] });
+  const ok = check(model, { 'swap: the other model is the current one': (m) => m?.model === data.digests[i] });
   if (!ok) return void console.error(problem);
   swaps.add(1);
-  sendForm(any(jpegs), { ...data, digests: [data.digests[i]] });
+  sendForm(pick(jpegs), { ...data, digests: [data.digests[i]] });
 });
 
-/** @param {any} data what k6 has measured */
+/** @param {any} data k6's summary */
 export function handleSummary(data) {
   return summarize(data, { scenario: name, target, seconds, rate, planned, dir: __ENV.REPORT });
 }
 
-/** Reads a time such as 90s, 5m or 1h30m. @param {string} text */
+/** Parses a duration such as 90s, 5m or 1h30m into seconds. @param {string} text */
 function secondsOf(text) {
   const m = /^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$/.exec(text);
   const total = m ? 3600 * Number(m[1] || 0) + 60 * Number(m[2] || 0) + Number(m[3] || 0) : 0;
-  if (total < 1) throw new Error(`DURATION=${text}: want a time such as 90s, 5m or 1h30m`);
+  if (total < 1) throw new Error(`DURATION=${text}: expected a duration such as 90s, 5m or 1h30m`);
   return total;
 }

@@ -1,6 +1,6 @@
 // @ts-check
-// The end of a run: a table for the terminal and, with REPORT, the same as a page that
-// loads nothing (report.html) and with all that k6 has measured (summary.json).
+// The report of a run: a table for the terminal and, with REPORT, the same as a self-contained page
+// (report.html) and with all metrics of k6 (summary.json).
 
 import { metricOf, objectives } from './objectives.js';
 
@@ -11,18 +11,20 @@ import { metricOf, objectives } from './objectives.js';
  * @typedef {ReturnType<typeof read>} Report
  */
 
-/** What the thresholds that are no objectives mean. @type {Record<string, string>} */
+/** Descriptions of the thresholds that aren't SLOs. @type {Record<string, string>} */
 const meanings = {
-  predictions: 'Pictures were judged',
-  checks: 'Answers are as the API says',
-  right_label: 'Labels are right',
-  dropped_iterations: 'Requests not sent, since all users were waiting',
-  iterations: 'All of it was sent in time',
-  swaps: 'Models were changed',
+  predictions: 'Images were classified',
+  checks: 'Responses match the API',
+  right_label: 'Labels are correct',
+  dropped_iterations: 'Requests not sent because all users were busy',
+  iterations: 'All requests were sent in time',
+  swaps: 'Models were swapped',
 };
 
 /**
- * @param {any} data k6's own summary
+ * Returns the files of the report, for k6's handleSummary.
+ *
+ * @param {any} data k6's summary
  * @param {Run} run
  */
 export function summarize(data, run) {
@@ -44,7 +46,7 @@ const percent = (share) => `${Number((100 * share).toFixed(3))} %`;
 const milliseconds = (ms) => ms.toFixed(ms < 100 ? 2 : 0);
 
 /**
- * Takes from k6's summary what people want to know.
+ * Extracts the results from k6's summary.
  *
  * @param {any} data @param {Run} run
  */
@@ -61,8 +63,8 @@ function read(data, run) {
       const empty = share && values.passes + values.fails === 0;
       conditions.push({
         name, ok, empty,
-        wanted: `${{ '>=': '≥ ', '==': '' }[sign] ?? `${sign} `}${share ? percent(Number(figure)) : figure}${wanted.startsWith('rate') && !share ? ' a second' : ''}`,
-        measured: !share ? (wanted.startsWith('rate') ? `${Number(values.rate.toFixed(2))}` : count(values.count)) : empty ? 'none counted' : `${percent(values.rate)} of ${count(values.passes + values.fails)}`,
+        wanted: `${{ '>=': '≥ ', '==': '' }[sign] ?? `${sign} `}${share ? percent(Number(figure)) : figure}${wanted.startsWith('rate') && !share ? '/s' : ''}`,
+        measured: !share ? (wanted.startsWith('rate') ? `${Number(values.rate.toFixed(2))}` : count(values.count)) : empty ? 'no data' : `${percent(values.rate)} of ${count(values.passes + values.fails)}`,
       });
     }
   };
@@ -79,42 +81,42 @@ function read(data, run) {
         rate: plan.rate, held: of.every((m) => Object.values(m.thresholds).every((t) => t.ok)),
         p99: metrics[`predict_duration{scenario:${key}}`]?.values['p(99)'] ?? NaN, shares: of.map((m) => m.values.rate),
       });
-      if (!steps[steps.length - 1].held) break; // what has begun of the next one tells nothing
+      if (!steps[steps.length - 1].held) break; // the next step has too few requests
     }
   }
   const broke = steps.find((s) => !s.held);
   const held = steps.filter((s) => s.held).at(-1);
 
-  // A second less is k6's own imprecision.
+  // k6's duration may be up to 1 s too short.
   const cut = run.scenario !== 'smoke' && data.state.testRunDurationMs < 1000 * (run.seconds - 1);
 
   /** @type {{ name: string, fails: number, passes: number }[]} */
   const checks = data.root_group.checks;
   return {
-    scenario: run.scenario, target: run.target, ended: new Date().toISOString(), asked: run.rate ? `${run.seconds} s at ${run.rate} a second` : `${run.seconds} s`,
+    scenario: run.scenario, target: run.target, ended: new Date().toISOString(), asked: run.rate ? `${run.seconds} s at ${run.rate} requests/s` : `${run.seconds} s`,
     passed: conditions.every((c) => c.ok) && conditions.length > 0 && !broke && !cut && (metrics.predictions?.values.count || 0) > 0,
     conditions, steps, cut: cut && conditions.every((c) => c.ok) && !broke,
     found: conditions.every((c) => c.ok) && !!broke && !!held,
-    limit: !steps.length ? '' : !broke ? `the objectives held up to ${held?.rate} requests a second, the end of the ramp`
-      : held ? `the objectives held at ${held.rate} requests a second and broke at ${broke.rate}` : `the objectives broke at the first step, ${broke.rate} requests a second`,
+    limit: !steps.length ? '' : !broke ? `the SLOs were met up to ${held?.rate} requests/s, the last step`
+      : held ? `the SLOs were met at ${held.rate} requests/s and missed at ${broke.rate}` : `the SLOs were missed at the first step, ${broke.rate} requests/s`,
     load: [
-      ['requests', `${count(metrics.http_reqs?.values.count || 0)}, ${(metrics.http_reqs?.values.rate || 0).toFixed(1)} a second`],
-      ['pictures judged', count(metrics.predictions?.values.count || 0)],
-      ...(metrics.vus?.values.max ? [['users at once', count(metrics.vus.values.max)]] : []),
-      ['took', `${(data.state.testRunDurationMs / 1000).toFixed(1)} s`],
+      ['requests', `${count(metrics.http_reqs?.values.count || 0)}, ${(metrics.http_reqs?.values.rate || 0).toFixed(1)}/s`],
+      ['images classified', count(metrics.predictions?.values.count || 0)],
+      ...(metrics.vus?.values.max ? [['concurrent users', count(metrics.vus.values.max)]] : []),
+      ['duration', `${(data.state.testRunDurationMs / 1000).toFixed(1)} s`],
     ],
     latency: ['min', 'med', 'p(90)', 'p(95)', 'p(99)', 'max'].flatMap((key) => {
       const value = metrics.predict_duration?.values[key];
       return metrics.predict_duration?.values.max ? [[key.replace(/[()]/g, ''), milliseconds(value)]] : [];
     }),
-    failed: checks.filter((c) => c.fails > 0).map((c) => `${c.name}: ${count(c.fails)} of ${count(c.fails + c.passes)} not`),
+    failed: checks.filter((c) => c.fails > 0).map((c) => `${c.name}: ${count(c.fails)} of ${count(c.fails + c.passes)} failed`),
   };
 }
 
 /** @param {Condition} c */
 const mark = (c) => (c.empty ? '–' : c.ok ? '✓' : '✗');
 
-/** @param {string[][]} rows as columns, the first one to the left */
+/** Formats rows as columns, the first one aligned to the left. @param {string[][]} rows */
 function columns(rows) {
   const widths = rows.reduce((w, row) => row.map((cell, i) => Math.max(w[i] || 0, cell.length)), /** @type {number[]} */ ([]));
   return rows.map((row) => `  ${row.map((cell, i) => (i ? cell.padStart(widths[i]) : cell.padEnd(widths[i]))).join('   ')}\n`).join('');
@@ -123,12 +125,12 @@ function columns(rows) {
 /** @param {Report} r */
 function text(r) {
   const parts = [`\n  ${r.scenario} (${r.asked}) at ${r.target}\n`];
-  if (r.conditions.length) parts.push(columns([['', 'wanted', 'measured'], ...r.conditions.map((c) => [`${mark(c)} ${c.name}`, c.wanted, c.measured])]));
+  if (r.conditions.length) parts.push(columns([['', 'target', 'measured'], ...r.conditions.map((c) => [`${mark(c)} ${c.name}`, c.wanted, c.measured])]));
   if (r.steps.length) parts.push(columns([['requests/s', 'p99 ms', ...names()], ...stepRows(r)]), `  ${r.limit}\n`);
   parts.push(columns(r.load));
-  if (r.latency.length) parts.push(`  a prediction, ms: ${r.latency.map((pair) => pair.join(' ')).join('  ')}\n`);
+  if (r.latency.length) parts.push(`  prediction latency, ms: ${r.latency.map((pair) => pair.join(' ')).join('  ')}\n`);
   if (r.failed.length) parts.push(r.failed.map((f) => `  ✗ ${f}\n`).join(''));
-  parts.push(`  ${verdict(r)}\n\n`);
+  parts.push(`  ${outcome(r)}\n\n`);
   return parts.join('\n');
 }
 
@@ -138,7 +140,7 @@ const names = () => objectives.map((o) => o.name);
 const stepRows = (r) => r.steps.map((s) => [`${s.held ? '✓' : '✗'} ${s.rate}`, milliseconds(s.p99), ...s.shares.map(percent)]);
 
 /** @param {Report} r */
-const verdict = (r) => (r.passed ? 'PASSED' : r.found ? 'LIMIT FOUND' : r.cut ? 'CUT SHORT' : r.conditions.length ? 'FAILED' : 'FAILED: nothing was measured');
+const outcome = (r) => (r.passed ? 'PASSED' : r.found ? 'LIMIT FOUND' : r.cut ? 'CUT SHORT' : r.conditions.length ? 'FAILED' : 'FAILED: no measurements');
 
 /** @param {any} value */
 const escape = (value) => String(value).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
@@ -166,15 +168,15 @@ function page(r) {
   th:first-child, td:first-child { text-align: left; }
   .bad { color: #b3261e; }
 </style>
-<h1>Load test <span>${escape(verdict(r))}</span></h1>
+<h1>Load test <span>${escape(outcome(r))}</span></h1>
 <p>Scenario ${escape(r.scenario)}, ${escape(r.asked)}, at ${escape(r.target)}; ended ${escape(r.ended)}</p>
-<h2>What had to hold</h2>
-${table(r.conditions.map((c) => [`${mark(c)} ${c.name}`, c.wanted, c.measured]), ['', 'wanted', 'measured'])}
-${r.steps.length ? `<h2>Step by step</h2>${table(stepRows(r), ['requests/s', 'p99 ms', ...names()])}<p>${escape(r.limit)}</p>` : ''}
-${r.failed.length ? `<h2>Wrong answers</h2><ul>${r.failed.map((f) => `<li>${escape(f)}</li>`).join('')}</ul>` : ''}
+<h2>Thresholds</h2>
+${table(r.conditions.map((c) => [`${mark(c)} ${c.name}`, c.wanted, c.measured]), ['', 'target', 'measured'])}
+${r.steps.length ? `<h2>Steps</h2>${table(stepRows(r), ['requests/s', 'p99 ms', ...names()])}<p>${escape(r.limit)}</p>` : ''}
+${r.failed.length ? `<h2>Failed checks</h2><ul>${r.failed.map((f) => `<li>${escape(f)}</li>`).join('')}</ul>` : ''}
 <h2>Load</h2>
 ${table(r.load)}
-${r.latency.length ? `<h2>A prediction, in ms</h2>${table([r.latency.map((pair) => pair[1])], r.latency.map((pair) => pair[0]))}` : ''}
+${r.latency.length ? `<h2>Prediction latency in ms</h2>${table([r.latency.map((pair) => pair[1])], r.latency.map((pair) => pair[0]))}` : ''}
 </html>
 `;
 }

@@ -1,6 +1,6 @@
-// Command draw makes the pictures that the load tests send, in the folder
-// loadtest/pictures. They are committed, so that k6 needs nothing but its script:
-// `go generate ./loadtest/draw` makes them anew when the drawing has changed.
+// Command draw generates the images that the load tests send, in the folder loadtest/pictures. They
+// are committed, so that k6 needs only its scripts. Run `go generate ./loadtest/draw` after a change
+// of the synthetic dataset.
 package main
 
 //go:generate go run .
@@ -36,35 +36,35 @@ func main() {
 	}
 }
 
-// index is index.json, which tells the script what there is.
+// index is the content of index.json, which lists the images for the script.
 type index struct {
 	Generated string `json:"generated"`
-	// Data is the digest of the data set whose test split they are from. Of a model that
-	// was trained on it, and of no other, the labels can be expected.
+	// Data is the digest of the dataset whose test split contains the images. Only models trained on
+	// this dataset are expected to predict the labels.
 	Data string `json:"data"`
-	// Source is what that data set is drawn from.
+	// Source describes the source of the dataset.
 	Source   dataset.Source `json:"source"`
 	Pictures []picture      `json:"pictures"`
 }
 
-// picture is a file.
+// picture is an image file.
 type picture struct {
 	File string `json:"file"`
-	// Label is what it is, if that can still be told from it.
+	// Label is the class. It is empty if a model can't be expected to predict it.
 	Label string `json:"label,omitempty"`
-	// Drawing names the pixels: files with the same one hold exactly the same.
+	// Drawing identifies the pixels: files with the same value have exactly the same pixels.
 	Drawing string `json:"drawing"`
 
 	data []byte
 }
 
-// perClass is how many drawings there are of each class; the first one of each comes in
-// all formats.
+// perClass is the number of drawings per class. The first drawing of each class is encoded in all
+// formats.
 const perClass = 5
 
-// run draws the pictures and replaces those of the folder.
+// run generates the images and replaces the folder dir.
 func run(ctx context.Context, dir string) error {
-	all, err := pictures(ctx) // of the default data set, which is the demo's
+	all, err := pictures(ctx) // of the default dataset, which the demo uses
 	if err != nil {
 		return err
 	}
@@ -82,8 +82,7 @@ func run(ctx context.Context, dir string) error {
 	return errors.Join(errs...)
 }
 
-// pictures draws them, from the data set that the configuration describes with these
-// overrides.
+// pictures generates the images from the synthetic dataset, configured with overrides.
 func pictures(ctx context.Context, overrides ...string) (*index, error) {
 	dir, err := os.MkdirTemp("", "fakeart-draw-")
 	if err != nil {
@@ -125,7 +124,8 @@ func pictures(ctx context.Context, overrides ...string) (*index, error) {
 			first = img
 		}
 	}
-	// Larger ones, for what decoding costs. Blown up, a picture has no grain to be told by.
+	// Larger images, to measure decoding. They have no label, because scaling removes the texture by
+	// which a model classifies.
 	for _, size := range []image.Point{{320, 240}, {640, 480}} {
 		img := image.NewNRGBA(image.Rectangle{Max: size})
 		draw.CatmullRom.Scale(img, img.Rect, first, first.Bounds(), draw.Src, nil)
@@ -136,7 +136,7 @@ func pictures(ctx context.Context, overrides ...string) (*index, error) {
 	return all, nil
 }
 
-// add encodes a picture.
+// add encodes an image and adds it to the index.
 func (all *index) add(name, format, label string, img image.Image) error {
 	p := picture{File: name + format, Label: label, Drawing: name}
 	var data bytes.Buffer
@@ -147,7 +147,7 @@ func (all *index) add(name, format, label string, img image.Image) error {
 	case ".bmp":
 		err = bmp.Encode(&data, img)
 	case ".webp":
-		err = nativewebp.Encode(&data, img, nil) // without loss
+		err = nativewebp.Encode(&data, img, nil) // lossless
 	case ".gif":
 		p.Drawing = p.File
 		err = gif.Encode(&data, img, nil)

@@ -15,8 +15,8 @@ import (
 	"fakeart/internal/imaging"
 )
 
-// The encoders may change with a release of theirs; the pixels must not.
-func TestTheCommittedPicturesAreThoseThatAreDrawn(t *testing.T) {
+// The encoded files may differ between releases of the encoders, but the pixels must not.
+func TestPictures_UpToDate(t *testing.T) {
 	const again = "; run go generate ./loadtest/draw"
 	dir := filepath.Join("..", "pictures")
 	read := func(file string) []byte {
@@ -26,7 +26,7 @@ func TestTheCommittedPicturesAreThoseThatAreDrawn(t *testing.T) {
 		}
 		return data
 	}
-	// A larger data set begins with the same pictures.
+	// A larger dataset starts with the same images.
 	want, err := pictures(t.Context(), "dataset.train_per_class=1", fmt.Sprintf("dataset.test_per_class=%d", perClass))
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func TestTheCommittedPicturesAreThoseThatAreDrawn(t *testing.T) {
 	if err := json.Unmarshal(read("index.json"), &got); err != nil {
 		t.Fatal(err)
 	}
-	want.Data = got.Data // which follows from the source, and takes long to draw
+	want.Data = got.Data // follows from the source, but takes long to generate
 	ignore := cmpopts.IgnoreUnexported(picture{})
 	if diff := cmp.Diff(*want, got, ignore); diff != "" {
 		t.Errorf("index.json (-want +got)%s:\n%s", again, diff)
@@ -55,16 +55,16 @@ func TestTheCommittedPicturesAreThoseThatAreDrawn(t *testing.T) {
 			}
 		}
 		if !slices.Equal(pixels[0], pixels[1]) {
-			t.Errorf("%s is another picture than is drawn%s", p.File, again)
+			t.Errorf("%s: pixels differ from the generated image%s", p.File, again)
 		}
-		// The script relies on it: the same drawing, the same probability.
+		// The script expects the same probability for the same drawing.
 		if first, ok := drawings[p.Drawing]; ok && !slices.Equal(first, pixels[0]) {
-			t.Errorf("%s: its pixels are not those of the other files of %s", p.File, p.Drawing)
+			t.Errorf("%s: pixels differ from other files of drawing %s", p.File, p.Drawing)
 		}
 		drawings[p.Drawing] = pixels[0]
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil || len(files) != len(want.Pictures)+1 {
-		t.Errorf("%d files beside index.json, want %d%s (%v)", len(files)-1, len(want.Pictures), again, err)
+		t.Errorf("%d files in addition to index.json, want %d%s (%v)", len(files)-1, len(want.Pictures), again, err)
 	}
 }
