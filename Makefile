@@ -372,8 +372,11 @@ cloud-down: ## Delete everything that cloud-up created, except protected resourc
 
 .PHONY: infra-preview
 infra-preview: infra-ready $(pulumi) ## Preview the changes of infra-up (STACK=dev)
-	bin/tools/pulumi stack select --create $(STACK)
-	bin/tools/pulumi preview --stack $(STACK) $(ARGS)
+	@# Pulumi adds the passphrase's salt to the stack's file. A preview gives it a copy.
+	@mkdir -p build/preview && cp Pulumi.yaml Pulumi.$(STACK).yaml build/preview/
+	bin/tools/pulumi stack select --create $(STACK) --cwd build/preview
+	bin/tools/pulumi stack select $(STACK)
+	bin/tools/pulumi preview --stack $(STACK) --config-file build/preview/Pulumi.$(STACK).yaml $(ARGS)
 
 .PHONY: infra-up
 infra-up: infra-ready $(pulumi) ## Apply Pulumi.STACK.yaml; asks first (STACK=dev)
