@@ -12,7 +12,7 @@ import { Counter } from 'k6/metrics';
 import { metricOf, objectives, thresholdOf } from './objectives.js';
 import { summarize } from './report.js';
 import {
-  changeModel, currentModel, data as dataDigest, health, infer, invalidRequests, jpegs, offeredModels, pick, pictures,
+  changeModel, currentModel, data as dataDigest, health, infer, invalidRequests, jpegs, offeredModels, pick, images,
   probabilities, sendBody, sendExplained, sendFeedback, sendForInput, sendForm, sendForms, sendInstances, sendInvalid, stats, target, timeout,
 } from './requests.js';
 
@@ -209,9 +209,9 @@ export const mixed = abortOnError((data) => {
   const dice = 100 * Math.random();
   if (dice < 2) sendInvalid(pick(invalidRequests));
   else if (dice < 10) health();
-  else if (dice < 40) sendForm(pick(pictures), data);
-  else if (dice < 65) sendBody(pick(pictures), data);
-  else if (dice < 70) sendForm(pick(pictures), data, '/model/');
+  else if (dice < 40) sendForm(pick(images), data);
+  else if (dice < 65) sendBody(pick(images), data);
+  else if (dice < 70) sendForm(pick(images), data, '/model/');
   else if (dice < 77) sendForms(pickSeveral(), data);
   else if (dice < 84) sendInstances(pickSeveral(), data);
   else if (dice < 86) sendInstances(pickSeveral(), data, 1);
@@ -224,20 +224,20 @@ const pickSeveral = () => Array.from({ length: 2 + Math.floor(4 * Math.random())
 /** Sends requests of all kinds once. */
 export const smoke = abortOnError((data) => {
   health();
-  for (const picture of pictures) {
-    sendForm(picture, data);
-    sendBody(picture, data);
+  for (const image of images) {
+    sendForm(image, data);
+    sendBody(image, data);
   }
   sendForm(jpegs[0], data, '/model/');
   sendFeedback(sendForm(jpegs[0], data), jpegs[0]);
-  sendForms(pictures, data);
+  sendForms(images, data);
   sendForInput(jpegs[0], data);
   for (const method of ['gradcam', 'occlusion']) {
     sendExplained(jpegs[0], data, method);
     sendExplained(jpegs[0], data, method, 'png');
   }
-  sendInstances(pictures, data);
-  sendInstances(pictures, data, 1);
+  sendInstances(images, data);
+  sendInstances(images, data, 1);
   for (const binary of [true, false]) infer(binary, data);
   stats();
   invalidRequests.forEach(sendInvalid);

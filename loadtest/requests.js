@@ -10,7 +10,7 @@ import { Rate } from 'k6/metrics';
 import { predictions, read, record } from './objectives.js';
 
 /**
- * @typedef {{ file: string, label?: string, drawing: string, data: ArrayBuffer }} Picture
+ * @typedef {{ file: string, label?: string, drawing: string, data: ArrayBuffer }} ImageFile
  * @typedef {{ digests: string[], threshold: number, labels: boolean, probabilities: Record<string, number> }} Expected
  *   results of setup: the digests of the models that may respond, whether labels can be checked, and
  *   the probability of each drawing by each model
@@ -25,12 +25,12 @@ const index = JSON.parse(String(read('./pictures/index.json')));
 /** Digest of the dataset whose test split contains the images. */
 export const data = index.data;
 
-/** @type {Picture[]} */
-export const pictures = index.pictures.map((/** @type {Picture} */ p) => ({ ...p, data: read(`./pictures/${p.file}`, 'b') }));
+/** @type {ImageFile[]} */
+export const images = index.pictures.map((/** @type {ImageFile} */ p) => ({ ...p, data: read(`./pictures/${p.file}`, 'b') }));
 
 /** JPEG files in the input size of the model, like CIFAKE's images. */
-export const jpegs = pictures.filter((p) => p.label && p.file.endsWith('.jpg'));
-const bmps = pictures.filter((p) => p.file.endsWith('.bmp'));
+export const jpegs = images.filter((p) => p.label && p.file.endsWith('.jpg'));
+const bmps = images.filter((p) => p.file.endsWith('.bmp'));
 
 /** Share of correct labels. Counted only for models trained on the dataset. */
 const rightLabel = new Rate('right_label');
@@ -56,17 +56,17 @@ function body(r) {
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
-/** @param {string} model @param {Picture} picture */
-const keyOf = (model, picture) => `${model} ${picture.drawing}`;
+/** @param {string} model @param {ImageFile} image */
+const keyOf = (model, image) => `${model} ${image.drawing}`;
 
 /**
  * Reports whether the probability is the same as in setup: it may not depend on the format, route or
  * batch.
  *
- * @param {string} model @param {Picture} picture @param {number} probability @param {Expected} expected
+ * @param {string} model @param {ImageFile} image @param {number} probability @param {Expected} expected
  */
-function sameProbability(model, picture, probability, expected) {
-  const before = expected.probabilities[keyOf(model, picture)];
+function sameProbability(model, image, probability, expected) {
+  const before = expected.probabilities[keyOf(model, image)];
   return before === undefined || Math.abs(before - probability) < 1e-4;
 }
 
@@ -77,22 +77,22 @@ function sameProbability(model, picture, probability, expected) {
  * @returns {Record<string, number>}
  */
 export function probabilities() {
-  const got = body(postForms(pictures))?.predictions;
-  if (!Array.isArray(got) || got.length !== pictures.length) return {};
-  return Object.fromEntries(pictures.map((p, i) => [keyOf(got[i]?.model, p), got[i]?.probability]));
+  const got = body(postForms(images))?.predictions;
+  if (!Array.isArray(got) || got.length !== images.length) return {};
+  return Object.fromEntries(images.map((p, i) => [keyOf(got[i]?.model, p), got[i]?.probability]));
 }
 
-/** @param {Picture} picture @param {string} label @param {Expected} expected */
-function recordLabel(picture, label, expected) {
-  if (expected.labels && picture.label) rightLabel.add(label === picture.label);
+/** @param {ImageFile} image @param {string} label @param {Expected} expected */
+function recordLabel(image, label, expected) {
+  if (expected.labels && image.label) rightLabel.add(label === image.label);
 }
 
 /**
  * Checks a prediction.
  *
- * @param {any} p @param {Picture} picture @param {Expected} expected @returns {boolean}
+ * @param {any} p @param {ImageFile} image @param {Expected} expected @returns {boolean}
  */
-function checkPrediction(p, picture, expected) {
+function checkPrediction(p, image, expected) {
   const ok = check(p, {
     'id is a UUIDv7': (p) => uuid.test(p?.id),
     'label is REAL or FAKE': (p) => p?.label === 'REAL' || p?.label === 'FAKE',
@@ -100,10 +100,10 @@ function checkPrediction(p, picture, expected) {
     'probability is between 0 and 1': (p) => p?.probability >= 0 && p?.probability <= 1,
     'probability matches the label': (p) => p?.probability > expected.threshold === (p?.label === 'FAKE'),
     'model is the current one': (p) => expected.digests.includes(p?.model),
-    'same pixels, same probability': (p) => sameProbability(p?.model, picture, p?.probability, expected),
+    'same pixels, same probability': (p) => sameProbability(p?.model, image, p?.probability, expected),
   });
   if (ok) {
-    recordLabel(picture, p.label, expected);
+    recordLabel(image, p.label, expected);
     predictions.add(1);
   }
   return ok;
@@ -112,32 +112,32 @@ function checkPrediction(p, picture, expected) {
 /**
  * Checks the response for one image and returns the prediction, or undefined.
  *
- * @param {string} route @param {Response} r @param {Picture} picture @param {Expected} expected
+ * @param {string} route @param {Response} r @param {ImageFile} image @param {Expected} expected
  */
-function checkSingle(route, r, picture, expected) {
+function checkSingle(route, r, image, expected) {
   if (record(route, r)) return undefined;
   const p = body(r);
-  return check(r, { 'status is 200': (r) => r.status === 200 }) && checkPrediction(p, picture, expected) ? p : undefined;
+  return check(r, { 'status is 200': (r) => r.status === 200 }) && checkPrediction(p, image, expected) ? p : undefined;
 }
 
-/** Sends an image as a form, like a browser. @param {Picture} picture @param {Expected} expected @param {string} [route] */
-export function sendForm(picture, expected, route = '/predict') {
-  return checkSingle(route, http.post(target + route, { data: http.file(picture.data, picture.file) }, params(route)), picture, expected);
+/** Sends an image as a form, like a browser. @param {ImageFile} image @param {Expected} expected @param {string} [route] */
+export function sendForm(image, expected, route = '/predict') {
+  return checkSingle(route, http.post(target + route, { data: http.file(image.data, image.file) }, params(route)), image, expected);
 }
 
-/** Sends an image as the body. @param {Picture} picture @param {Expected} expected */
-export function sendBody(picture, expected) {
-  return checkSingle('/predict', http.post(`${target}/predict`, picture.data, params('/predict', { 'Content-Type': 'application/octet-stream' })), picture, expected);
+/** Sends an image as the body. @param {ImageFile} image @param {Expected} expected */
+export function sendBody(image, expected) {
+  return checkSingle('/predict', http.post(`${target}/predict`, image.data, params('/predict', { 'Content-Type': 'application/octet-stream' })), image, expected);
 }
 
 /**
  * Requests a prediction with an explanation.
  *
- * @param {Picture} picture @param {Expected} expected @param {string} method gradcam or occlusion @param {string} [format] array or png
+ * @param {ImageFile} image @param {Expected} expected @param {string} method gradcam or occlusion @param {string} [format] array or png
  */
-export function sendExplained(picture, expected, method, format = 'array') {
-  const r = http.post(`${target}/predict?explain=${method}&explain_format=${format}`, picture.data, params('/predict', { 'Content-Type': 'application/octet-stream' }));
-  const p = checkSingle('/predict', r, picture, expected);
+export function sendExplained(image, expected, method, format = 'array') {
+  const r = http.post(`${target}/predict?explain=${method}&explain_format=${format}`, image.data, params('/predict', { 'Content-Type': 'application/octet-stream' }));
+  const p = checkSingle('/predict', r, image, expected);
   if (!p) return;
   const values = format === 'array' ? (p.explanation?.map || []).flat() : [];
   check(p.explanation, {
@@ -149,18 +149,18 @@ export function sendExplained(picture, expected, method, format = 'array') {
 /**
  * Requests a prediction with the model's input as a PNG.
  *
- * @param {Picture} picture @param {Expected} expected
+ * @param {ImageFile} image @param {Expected} expected
  */
-export function sendForInput(picture, expected) {
-  const r = http.post(`${target}/predict?input=png`, picture.data, params('/predict', { 'Content-Type': 'application/octet-stream' }));
-  const p = checkSingle('/predict', r, picture, expected);
+export function sendForInput(image, expected) {
+  const r = http.post(`${target}/predict?input=png`, image.data, params('/predict', { 'Content-Type': 'application/octet-stream' }));
+  const p = checkSingle('/predict', r, image, expected);
   if (p) check(p, { 'input is a PNG': (p) => /^iVBORw0KGgo/.test(p.input) });
 }
 
 /**
  * Checks the response for several images, of which one may be invalid.
  *
- * @param {Response} r @param {Picture[]} list @param {Expected} expected @param {number} [invalid] index of the invalid image
+ * @param {Response} r @param {ImageFile[]} list @param {Expected} expected @param {number} [invalid] index of the invalid image
  */
 function checkSeveral(r, list, expected, invalid = -1) {
   if (record('/predict', r)) return;
@@ -171,13 +171,13 @@ function checkSeveral(r, list, expected, invalid = -1) {
   });
   if (!complete) return;
   check(got, { 'same model for all images': (got) => new Set(got.filter((/** @type {any} */ p) => p.model).map((/** @type {any} */ p) => p.model)).size === 1 });
-  list.forEach((picture, i) => {
-    if (i !== invalid) checkPrediction(got[i], picture, expected);
+  list.forEach((image, i) => {
+    if (i !== invalid) checkPrediction(got[i], image, expected);
     else check(got[i], { 'invalid image has an error at its index': (p) => p?.error?.status === 415 && p?.label === undefined });
   });
 }
 
-/** Sends several images as one form. @param {Picture[]} list */
+/** Sends several images as one form. @param {ImageFile[]} list */
 function postForms(list) {
   const boundary = 'fakeart-loadtest-boundary';
   const parts = list.flatMap((p) => [
@@ -188,10 +188,10 @@ function postForms(list) {
   return http.post(`${target}/predict`, join(...parts, ascii(`--${boundary}--\r\n`)), params('/predict', headers));
 }
 
-/** Sends several images as a form and checks the response. @param {Picture[]} list @param {Expected} expected */
+/** Sends several images as a form and checks the response. @param {ImageFile[]} list @param {Expected} expected */
 export const sendForms = (list, expected) => checkSeveral(postForms(list), list, expected);
 
-/** Sends several images as JSON, optionally with an invalid one. @param {Picture[]} list @param {Expected} expected @param {number} [invalid] index of the invalid image */
+/** Sends several images as JSON, optionally with an invalid one. @param {ImageFile[]} list @param {Expected} expected @param {number} [invalid] index of the invalid image */
 export function sendInstances(list, expected, invalid) {
   const instances = list.map((p, i) => ({ b64: i === invalid ? 'bm8=' : b64encode(p.data) }));
   checkSeveral(http.post(`${target}/predict`, JSON.stringify({ instances }), params('/predict', json)), list, expected, invalid);
@@ -207,8 +207,8 @@ const inferURL = `${target}/v2/models/fakeart/infer`;
  * @param {Expected} expected
  */
 export function infer(binary, expected) {
-  const picture = pick(bmps);
-  const values = tensor(picture.data);
+  const image = pick(bmps);
+  const values = tensor(image.data);
   const input = { name: 'input', shape: [1, 3, 32, 32], datatype: 'FP32' };
   const id = `${__VU}-${__ITER}`;
   if (!binary) {
@@ -216,7 +216,7 @@ export function infer(binary, expected) {
     const r = http.post(inferURL, JSON.stringify(request), params(inferRoute, json));
     if (record(inferRoute, r)) return;
     const response = body(r);
-    checkInference(r, response, response?.outputs?.[0]?.data?.[0], id, picture, expected);
+    checkInference(r, response, response?.outputs?.[0]?.data?.[0], id, image, expected);
     return;
   }
   const head = ascii(JSON.stringify({
@@ -234,26 +234,26 @@ export function infer(binary, expected) {
   } catch {
     response = undefined;
   }
-  checkInference(r, response, bytes.byteLength === length + 4 ? new DataView(bytes).getFloat32(length, true) : undefined, id, picture, expected);
+  checkInference(r, response, bytes.byteLength === length + 4 ? new DataView(bytes).getFloat32(length, true) : undefined, id, image, expected);
 }
 
 /**
  * Checks a response of the protocol.
  *
  * @param {Response} r @param {any} response @param {number|undefined} logit
- * @param {string} id @param {Picture} picture @param {Expected} expected
+ * @param {string} id @param {ImageFile} image @param {Expected} expected
  */
-function checkInference(r, response, logit, id, picture, expected) {
+function checkInference(r, response, logit, id, image, expected) {
   const probability = 1 / (1 + Math.exp(-Number(logit)));
   const ok = check(r, {
     'status is 200': (r) => r.status === 200,
     'v2: id is the one sent': () => response?.id === id,
     'v2: version is the current model': () => expected.digests.includes(response?.model_version),
     'v2: one logit': () => Number.isFinite(logit) && String(response?.outputs?.[0]?.shape) === '1,1',
-    'same pixels, same probability': () => sameProbability(response?.model_version, picture, probability, expected),
+    'same pixels, same probability': () => sameProbability(response?.model_version, image, probability, expected),
   });
   if (!ok) return;
-  recordLabel(picture, probability > expected.threshold ? 'FAKE' : 'REAL', expected);
+  recordLabel(image, probability > expected.threshold ? 'FAKE' : 'REAL', expected);
   predictions.add(1);
 }
 
@@ -276,11 +276,11 @@ function tensor(bmp) {
 /**
  * Sends the correct label of a prediction. A server without a prediction log rejects feedback with 404.
  *
- * @param {any} p the prediction @param {Picture} picture
+ * @param {any} p the prediction @param {ImageFile} image
  */
-export function sendFeedback(p, picture) {
+export function sendFeedback(p, image) {
   const route = '/feedback';
-  const feedback = { id: p?.id, label: picture.label || p?.label, comment: 'load test' };
+  const feedback = { id: p?.id, label: image.label || p?.label, comment: 'load test' };
   const r = http.post(target + route, JSON.stringify(feedback), { ...params(route, json), responseCallback: http.expectedStatuses(200, 404) });
   const f = body(r);
   check(r, {
@@ -350,7 +350,7 @@ export function sendInvalid(h) {
 }
 
 /** @param {string} file */
-const find = (file) => /** @type {Picture} */ (pictures.find((p) => p.file === file)).data;
+const find = (file) => /** @type {ImageFile} */ (images.find((p) => p.file === file)).data;
 
 /** Returns a copy with wrong bytes in the middle of its data. @param {ArrayBuffer} png */
 function damaged(png) {

@@ -34,7 +34,7 @@ type fakeCloud struct {
 	objects      map[string]string // gs:// URL to content
 	missingPolls int               // polls until the metrics exist; -1 for never
 	unready      int               // requests until the service is ready; -1 for never
-	refuses      bool              // the service rejects the account
+	rejects      bool              // the service rejects the account
 	prediction   string
 
 	calls []string // requests that change something, and all requests to the service
@@ -172,7 +172,7 @@ func (f *fakeCloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *fakeCloud) service(w http.ResponseWriter, r *http.Request) {
 	f.calls = append(f.calls, r.Method+" "+r.URL.Path)
 	switch {
-	case f.refuses || r.Header.Get("X-Serverless-Authorization") != "Bearer "+idToken:
+	case f.rejects || r.Header.Get("X-Serverless-Authorization") != "Bearer "+idToken:
 		w.WriteHeader(http.StatusForbidden)
 	case f.unready != 0:
 		f.unready--

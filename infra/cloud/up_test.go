@@ -222,7 +222,7 @@ func TestUp_Prediction(t *testing.T) {
 		want string // in the error, or else in the output
 		bad  bool
 	}{
-		"forbidden":              {func(l *lab) { l.cloud.refuses = true }, "--member user:you@example.com --role roles/run.invoker", true},
+		"forbidden":              {func(l *lab) { l.cloud.rejects = true }, "--member user:you@example.com --role roles/run.invoker", true},
 		"response_without_label": {func(l *lab) { l.cloud.prediction = "{}" }, `returned "{}", which isn't a prediction`, true},
 		"response_not_json":      {func(l *lab) { l.cloud.prediction = "<html>" }, "isn't a prediction", true},
 		"custom_domain":          {func(l *lab) { l.file(devFile + "  fakeart:domain: images.example.com\n") }, "service      https://images.example.com\n", false},

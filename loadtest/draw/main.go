@@ -44,11 +44,11 @@ type index struct {
 	Data string `json:"data"`
 	// Source describes the source of the dataset.
 	Source   dataset.Source `json:"source"`
-	Pictures []picture      `json:"pictures"`
+	Pictures []imageFile    `json:"pictures"`
 }
 
-// picture is an image file.
-type picture struct {
+// imageFile is an encoded image.
+type imageFile struct {
 	File string `json:"file"`
 	// Label is the class. It is empty if a model can't be expected to predict it.
 	Label string `json:"label,omitempty"`
@@ -64,7 +64,7 @@ const perClass = 5
 
 // run generates the images and replaces the folder dir.
 func run(ctx context.Context, dir string) error {
-	all, err := pictures(ctx) // of the default dataset, which the demo uses
+	all, err := generate(ctx) // of the default dataset, which the demo uses
 	if err != nil {
 		return err
 	}
@@ -82,8 +82,8 @@ func run(ctx context.Context, dir string) error {
 	return errors.Join(errs...)
 }
 
-// pictures generates the images from the synthetic dataset, configured with overrides.
-func pictures(ctx context.Context, overrides ...string) (*index, error) {
+// generate creates the images from the synthetic dataset, configured with overrides.
+func generate(ctx context.Context, overrides ...string) (*index, error) {
 	dir, err := os.MkdirTemp("", "fakeart-draw-")
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func pictures(ctx context.Context, overrides ...string) (*index, error) {
 
 // add encodes an image and adds it to the index.
 func (all *index) add(name, format, label string, img image.Image) error {
-	p := picture{File: name + format, Label: label, Drawing: name}
+	p := imageFile{File: name + format, Label: label, Drawing: name}
 	var data bytes.Buffer
 	var err error
 	switch format {

@@ -27,7 +27,7 @@ func TestPictures_UpToDate(t *testing.T) {
 		return data
 	}
 	// A larger dataset starts with the same images.
-	want, err := pictures(t.Context(), "dataset.train_per_class=1", fmt.Sprintf("dataset.test_per_class=%d", perClass))
+	want, err := generate(t.Context(), "dataset.train_per_class=1", fmt.Sprintf("dataset.test_per_class=%d", perClass))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestPictures_UpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.Data = got.Data // follows from the source, but takes long to generate
-	ignore := cmpopts.IgnoreUnexported(picture{})
+	ignore := cmpopts.IgnoreUnexported(imageFile{})
 	if diff := cmp.Diff(*want, got, ignore); diff != "" {
 		t.Errorf("index.json (-want +got)%s:\n%s", again, diff)
 	}
