@@ -140,6 +140,7 @@ lint: lint-go ## Run the linters
 lint-go: toolchain $(linter) $(style) ## Run golangci-lint
 	@echo 'golangci-lint: type-checks all packages; this takes minutes the first time'
 	$(linter) run
+	$(linter) fmt --diff
 	cd tools/vale && ../../$(linter) run --config ../../.golangci.yml
 	cd ci && GOFLAGS="$$(go env GOFLAGS) $(offline)" ../$(linter) run --config ../$(style)
 
