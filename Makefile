@@ -393,7 +393,7 @@ deploy: infra-ready $(pulumi) ## Deploy other container images by digest (STACK=
 	bin/tools/pulumi up --stack $(STACK) $(ARGS)
 
 .PHONY: infra-destroy
-infra-destroy: infra-ready $(pulumi) ## Destroy the stack, except protected resources; asks first (STACK=dev)
+infra-destroy: infra-ready $(pulumi) ## Destroy the stack, unless it is protected; asks first (STACK=dev)
 	bin/tools/pulumi destroy --stack $(STACK) $(ARGS)
 
 .PHONY: infra-ready

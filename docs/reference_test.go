@@ -50,9 +50,9 @@ func TestReferenceStacks(t *testing.T) {
 		}
 		rows = append(rows, []string{reference.Code(key), kind, usual, about})
 	}
-	reference.Page(t, "stacks", "Keys of a stack", "infra/config.go", "A stack is a file `Pulumi.STACK.yaml`. Its keys are these, with `fakeart:` before them; `gcp:project` and `gcp:region` say where. "+
-		"A secret is set with `pulumi config set --secret`, a member of an object with `--path`: `fakeart:canary.percent`. Everything is checked before anything is made; "+
-		"a wrong value is refused with its key and what is allowed. What the program makes of them: [infrastructure](infra.md).\n\n"+
+	reference.Page(t, "stacks", "Stack configuration keys", "infra/config.go", "A stack is configured in the file `Pulumi.STACK.yaml`. Prefix the keys below with `fakeart:`. The keys `gcp:project` and `gcp:region` set the project and the region. "+
+		"Set a secret with `pulumi config set --secret`, and a member of an object with `--path`, such as `fakeart:canary.percent`. All values are checked before any resource is created. "+
+		"An error names the key and the values that are allowed. [Infrastructure](infra.md) describes the resources.\n\n"+
 		reference.Table([]string{"key", "type", "default", ""}, rows)+"## Members of objects\n"+strings.Join(objects, "\n"))
 }
 

@@ -12,7 +12,7 @@ import { Counter } from 'k6/metrics';
 import { metricOf, objectives, thresholdOf } from './objectives.js';
 import { summarize } from './report.js';
 import {
-  changeModel, currentModel, data as dataDigest, health, infer, invalidRequests, jpegs, offeredModels, pick, images,
+  changeModel, currentModel, data as dataDigest, health, images, infer, invalidRequests, jpegs, offeredModels, pick,
   probabilities, sendBody, sendExplained, sendFeedback, sendForInput, sendForm, sendForms, sendInstances, sendInvalid, stats, target, timeout,
 } from './requests.js';
 
