@@ -182,7 +182,7 @@ func TestAModelThatFailsChangesNothing(t *testing.T) {
 		{"a model without metadata", write("bare.onnx", bareBytes), "", 422, []string{"without Fakeart's metadata"}},
 		{"a model for other preprocessing", write("bgr.onnx", otherBytes), "", 422, []string{"bgr-v0"}},
 		{"a model that does not run", write("broken.onnx", modelBytes(t, broken)), "", 422, []string{"ReduceMeen"}},
-		{"a model that says the same of everything", write("constant.onnx", modelBytes(t, constant)), "", 422, []string{"every probe picture"}},
+		{"a model that says the same of everything", write("constant.onnx", modelBytes(t, constant)), "", 422, []string{"every probe image"}},
 		{"a picture", write("picture.onnx", pngOf(t, plain(red, 8, 8))), "", 422, []string{"not an ONNX model"}},
 		{"a model of another digest", write("good.onnx", good), digestOf(first), 422, []string{digestOf(first), digestOf(good)}},
 		{"a digest that is none", write("good.onnx", good), "sha256:12", 400, []string{"64 hexadecimal"}},

@@ -1,5 +1,5 @@
-// Package form takes the files out of a multipart/form-data body (RFC 7578) that
-// lies in memory, without copying them.
+// Package form extracts fields from multipart/form-data bodies (RFC 7578) that are in memory,
+// without copying them where possible. Start with [Parts].
 package form
 
 import (
@@ -12,22 +12,22 @@ import (
 	"strings"
 )
 
-// The kinds of failure, for errors.Is. The errors of Parts wrap one of them.
+// Errors returned by Parts, for errors.Is.
 var (
-	// ErrContentType means that the content type is not that of a form.
-	ErrContentType = errors.New("not a form")
-	// ErrMalformed means that the form is not well-formed or breaks off.
-	ErrMalformed = errors.New("broken form")
-	// ErrMissing means that the form has no such field.
-	ErrMissing = errors.New("the form lacks a field")
-	// ErrTooMany means that the field is there more often than is allowed.
-	ErrTooMany = errors.New("too many fields")
+	// ErrContentType is returned if the content type isn't multipart/form-data.
+	ErrContentType = errors.New("not a multipart form")
+	// ErrMalformed is returned if the form is malformed or truncated.
+	ErrMalformed = errors.New("malformed form")
+	// ErrMissing is returned if the form doesn't contain the field.
+	ErrMissing = errors.New("missing form field")
+	// ErrTooMany is returned if the field occurs more often than allowed.
+	ErrTooMany = errors.New("too many form fields")
 )
 
-// Parts appends to dst the contents of the form's fields of the given name, in
-// their order, and returns it. They point into body where they can. More than limit
-// of them are an error, and so is none. The whole form is looked at: one that
-// breaks off later was not received as it was meant.
+// Parts appends the contents of all fields with the given name to dst, in order, and returns the
+// result. The contents alias body where possible. It is an error if there are more than limit such
+// fields, or none. Parts always parses the whole form: a form that is truncated after the field is
+// rejected as well.
 func Parts(dst [][]byte, contentType string, body []byte, field string, limit int) ([][]byte, error) {
 	boundary, ok := simpleBoundary(contentType)
 	if ok {
@@ -35,17 +35,17 @@ func Parts(dst [][]byte, contentType string, body []byte, field string, limit in
 			return parts, nil
 		}
 	}
-	// Whatever is wrong or merely unusual, the standard library says.
+	// The standard library handles unusual forms and reports what is wrong with invalid ones.
 	return read(dst, contentType, body, field, limit)
 }
 
-// IsMultipart tells whether the content type is multipart of any kind.
+// IsMultipart reports whether the content type is any multipart type.
 func IsMultipart(contentType string) bool {
 	return len(contentType) >= 10 && strings.EqualFold(contentType[:10], "multipart/")
 }
 
-// simpleBoundary returns the boundary of a content type as browsers, curl and HTTP
-// libraries write it.
+// simpleBoundary returns the boundary if the content type has the form that browsers, curl and HTTP
+// libraries write.
 func simpleBoundary(contentType string) (string, bool) {
 	const prefix = "multipart/form-data; boundary="
 	if !strings.HasPrefix(contentType, prefix) {
@@ -72,8 +72,8 @@ var (
 	encoding    = []byte("content-transfer-encoding")
 )
 
-// scan reads a form written in the usual way in one pass over its bytes. It gives up
-// on anything else, which then is read anew.
+// scan parses a form written in the usual way in one pass. It returns false for anything else, so
+// that the caller falls back to read.
 func scan(dst [][]byte, boundary string, body []byte, field string, limit int) ([][]byte, bool) {
 	var buffer [80]byte
 	mark := append(append(buffer[:0], "\r\n--"...), boundary...)
@@ -94,7 +94,7 @@ func scan(dst [][]byte, boundary string, body []byte, field string, limit int) (
 		}
 		rest = rest[end+4:]
 		if bytes.HasPrefix(rest, mark[2:]) {
-			return dst[:begin], false // an empty part, without a line of its own
+			return dst[:begin], false // an empty part without its own line break
 		}
 		next := bytes.Index(rest, mark)
 		if next < 0 {
@@ -108,12 +108,12 @@ func scan(dst [][]byte, boundary string, body []byte, field string, limit int) (
 		}
 		rest = rest[next+len(mark):]
 	}
-	// What is behind the last boundary is no matter, but one more line break there is usual.
+	// Clients usually end the form with one more line break.
 	return dst, len(dst) > begin && (string(rest) == "--" || string(rest) == "--\r\n")
 }
 
-// named tells whether the headers of a part, each with its line break, are those of
-// the field.
+// named reports whether the headers of a part, each terminated by a line break, are those of the
+// field. ok is false if the headers need the standard library.
 func named(headers []byte, field string) (ours, ok bool) {
 	found := false
 	for len(headers) > 0 {
@@ -142,7 +142,7 @@ func named(headers []byte, field string) (ours, ok bool) {
 			return false, false
 		}
 		ours = string(value[:quote]) == field
-		// A file name may hold anything; a second name is for the standard library.
+		// The value of a plain file name doesn't matter. Leave other parameters to the standard library.
 		if tail := value[quote+1:]; len(tail) > 0 && !plainFileName(tail) {
 			return false, false
 		}
@@ -150,7 +150,7 @@ func named(headers []byte, field string) (ours, ok bool) {
 	return ours, found
 }
 
-// plainHeader tells whether the line is a name, a colon, and printable characters.
+// plainHeader reports whether the line is a name, a colon, and printable characters.
 func plainHeader(line []byte) bool {
 	name := bytes.IndexByte(line, ':')
 	for i, c := range line {
@@ -164,7 +164,7 @@ func plainHeader(line []byte) bool {
 
 var fileName = []byte(`; filename="`)
 
-// plainFileName tells whether text is one file name without any escape.
+// plainFileName reports whether text is exactly one file name parameter without escapes.
 func plainFileName(text []byte) bool {
 	if !bytes.HasPrefix(text, fileName) {
 		return false
@@ -180,7 +180,8 @@ func plainFileName(text []byte) bool {
 	return false
 }
 
-// hasFoldedPrefix tells whether line begins with prefix, which is in lower case.
+// hasFoldedPrefix reports whether line begins with prefix, ignoring case. prefix must be lower
+// case.
 func hasFoldedPrefix(line, prefix []byte) bool {
 	if len(line) < len(prefix) {
 		return false
@@ -197,27 +198,27 @@ func hasFoldedPrefix(line, prefix []byte) bool {
 	return true
 }
 
-// read reads any form, as the standard library does.
+// read parses any form with the standard library.
 func read(dst [][]byte, contentType string, body []byte, field string, limit int) ([][]byte, error) {
 	mediaType, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the content type %.80q: %w", ErrMalformed, contentType, err)
+		return nil, fmt.Errorf("%w: invalid content type %.80q", ErrMalformed, contentType)
 	}
 	if mediaType != "multipart/form-data" {
-		return nil, fmt.Errorf("%w: %.80s is not read; send multipart/form-data", ErrContentType, mediaType)
+		return nil, fmt.Errorf("%w: unsupported content type %.80s, send multipart/form-data", ErrContentType, mediaType)
 	}
 	boundary := params["boundary"]
 	if boundary == "" {
-		return nil, fmt.Errorf("%w: the content type names no boundary", ErrMalformed)
+		return nil, fmt.Errorf("%w: the content type has no boundary", ErrMalformed)
 	}
 	begin := len(dst)
 	var others []string
 	for form := multipart.NewReader(bytes.NewReader(body), boundary); ; {
 		part, err := form.NextPart()
 		if errors.Is(err, io.EOF) {
-			// The reader says the same of a form that breaks off between two parts.
+			// The reader also returns io.EOF for a form that is truncated between two parts.
 			if !bytes.Contains(body, []byte("--"+boundary+"--")) {
-				return nil, fmt.Errorf("%w: it ends without its closing boundary", ErrMalformed)
+				return nil, fmt.Errorf("%w: the closing boundary is missing", ErrMalformed)
 			}
 			break
 		}
@@ -231,7 +232,7 @@ func read(dst [][]byte, contentType string, body []byte, field string, limit int
 			continue
 		}
 		if len(dst)-begin == limit {
-			return nil, fmt.Errorf("%w: more than %d named %q; send them in several requests", ErrTooMany, limit, field)
+			return nil, fmt.Errorf("%w: more than %d fields named %q, split them into several requests", ErrTooMany, limit, field)
 		}
 		content, err := io.ReadAll(part)
 		if err != nil {
@@ -240,7 +241,7 @@ func read(dst [][]byte, contentType string, body []byte, field string, limit int
 		dst = append(dst, content)
 	}
 	if len(dst) == begin {
-		return nil, fmt.Errorf("%w: there is none named %q (its fields: %.200q)", ErrMissing, field, others)
+		return nil, fmt.Errorf("%w: %q (found: %.200q)", ErrMissing, field, others)
 	}
 	return dst, nil
 }

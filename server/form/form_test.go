@@ -24,7 +24,7 @@ func file(name, fileName, content string) part {
 	}, content}
 }
 
-// write returns the content type and the body of a form.
+// write returns the content type and body of a form.
 func write(tb testing.TB, parts ...part) (string, []byte) {
 	tb.Helper()
 	var b bytes.Buffer
@@ -51,7 +51,7 @@ func texts(parts [][]byte) (texts []string) {
 	return texts
 }
 
-func TestPartsAreTheFieldsOfTheNameInTheirOrder(t *testing.T) {
+func TestParts(t *testing.T) {
 	binary := "\x00\r\n--\r\n\r\n\xff-"
 	usualType, usual := write(t, file("data", "a.jpg", "one"), file("other", "b", "no"), file("data", "c.png", binary), file("data", "", ""))
 	quotedType := strings.Replace(usualType, "boundary=", `boundary="`, 1) + `"`
@@ -59,14 +59,14 @@ func TestPartsAreTheFieldsOfTheNameInTheirOrder(t *testing.T) {
 		name, contentType string
 		body              []byte
 	}{
-		{"as libraries write it", usualType, usual},
-		{"with a quoted boundary", quotedType, usual},
-		{"with a type in capitals", strings.Replace(usualType, "multipart/form-data", "Multipart/Form-Data", 1), usual},
-		{"with more in its type", usualType + "; charset=utf-8", usual},
-		{"with headers in capitals", usualType, bytes.ReplaceAll(usual, []byte("Content-Disposition"), []byte("CONTENT-DISPOSITION"))},
-		{"with a preamble and an epilogue", usualType, slices.Concat([]byte("hello\r\n"), usual, []byte("bye"))},
-		{"with a file name in another alphabet", usualType, bytes.ReplaceAll(usual, []byte("a.jpg"), []byte("ä.jpg"))},
-		{"with names without quotes", usualType, bytes.ReplaceAll(usual, []byte(`name="data"`), []byte(`name=data`))},
+		{"usual form", usualType, usual},
+		{"quoted boundary", quotedType, usual},
+		{"upper-case media type", strings.Replace(usualType, "multipart/form-data", "Multipart/Form-Data", 1), usual},
+		{"extra content type parameter", usualType + "; charset=utf-8", usual},
+		{"upper-case headers", usualType, bytes.ReplaceAll(usual, []byte("Content-Disposition"), []byte("CONTENT-DISPOSITION"))},
+		{"preamble and epilogue", usualType, slices.Concat([]byte("hello\r\n"), usual, []byte("bye"))},
+		{"non-ASCII file name", usualType, bytes.ReplaceAll(usual, []byte("a.jpg"), []byte("ä.jpg"))},
+		{"unquoted names", usualType, bytes.ReplaceAll(usual, []byte(`name="data"`), []byte(`name=data`))},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			parts, err := Parts(nil, test.contentType, test.body, "data", 3)
@@ -74,31 +74,31 @@ func TestPartsAreTheFieldsOfTheNameInTheirOrder(t *testing.T) {
 				t.Fatal(err)
 			}
 			if want := []string{"one", binary, ""}; !slices.Equal(texts(parts), want) {
-				t.Errorf("got %q, want %q", parts, want)
+				t.Errorf("Parts = %q, want %q", parts, want)
 			}
 		})
 	}
 }
 
-func TestAnEncodedPartIsDecoded(t *testing.T) {
+func TestParts_QuotedPrintable(t *testing.T) {
 	p := file("data", "a.jpg", "a=3Db")
 	p.header["Content-Transfer-Encoding"] = []string{"quoted-printable"}
 	contentType, body := write(t, p)
 	parts, err := Parts(nil, contentType, body, "data", 1)
 	if err != nil || !slices.Equal(texts(parts), []string{"a=b"}) {
-		t.Errorf("got %q, %v, want a=b", parts, err)
+		t.Errorf("Parts = %q, %v, want a=b", parts, err)
 	}
 }
 
-func TestPartsAppendsToWhatIsThere(t *testing.T) {
+func TestParts_AppendsToDst(t *testing.T) {
 	contentType, body := write(t, file("data", "a", "two"))
 	parts, err := Parts([][]byte{[]byte("one")}, contentType, body, "data", 1)
 	if err != nil || !slices.Equal(texts(parts), []string{"one", "two"}) {
-		t.Errorf("got %q, %v", parts, err)
+		t.Errorf("Parts = %q, %v, want [one two]", parts, err)
 	}
 }
 
-func TestPartsRefuses(t *testing.T) {
+func TestParts_Errors(t *testing.T) {
 	goodType, good := write(t, file("data", "a", "one"), file("data", "b", "two"))
 	otherType, other := write(t, file("file", "a", "one"))
 	boundary := strings.TrimPrefix(goodType, "multipart/form-data; boundary=")
@@ -110,29 +110,29 @@ func TestPartsRefuses(t *testing.T) {
 		word              string
 	}{
 		{"too many", goodType, good, 1, ErrTooMany, "more than 1"},
-		{"none of the name", otherType, other, 9, ErrMissing, `"file"`},
-		{"nothing", goodType, nil, 9, ErrMalformed, ""},
-		{"another boundary", "multipart/form-data; boundary=x", good, 9, ErrMalformed, ""},
+		{"missing field", otherType, other, 9, ErrMissing, `"file"`},
+		{"empty body", goodType, nil, 9, ErrMalformed, ""},
+		{"wrong boundary", "multipart/form-data; boundary=x", good, 9, ErrMalformed, ""},
 		{"no boundary", "multipart/form-data", good, 9, ErrMalformed, "boundary"},
-		{"an empty boundary", "multipart/form-data; boundary=", good, 9, ErrMalformed, "boundary"},
-		{"a boundary that is none", "multipart/form-data; boundary=\"", good, 9, ErrMalformed, ""},
-		{"another multipart", "multipart/mixed; boundary=" + boundary, good, 9, ErrContentType, "multipart/mixed"},
-		{"a form that breaks off in its last boundary", goodType, good[:len(good)-4], 9, ErrMalformed, ""},
-		{"a form that breaks off between two parts", goodType, good[:bytes.LastIndex(good, []byte("\r\nContent-Disposition"))+2], 9, ErrMalformed, ""},
-		{"a form that breaks off in a part", goodType, good[:bytes.Index(good, []byte("two"))+1], 9, ErrMalformed, ""},
-		{"a form that breaks off in a header", goodType, good[:80], 9, ErrMalformed, ""},
-		{"a header without an end", goodType, slices.Concat([]byte("--"+boundary+"\r\nA: "), bytes.Repeat([]byte("x"), 1<<20)), 9, ErrMalformed, ""},
+		{"empty boundary", "multipart/form-data; boundary=", good, 9, ErrMalformed, "boundary"},
+		{"invalid boundary", "multipart/form-data; boundary=\"", good, 9, ErrMalformed, ""},
+		{"multipart/mixed", "multipart/mixed; boundary=" + boundary, good, 9, ErrContentType, "multipart/mixed"},
+		{"truncated in last boundary", goodType, good[:len(good)-4], 9, ErrMalformed, ""},
+		{"truncated between parts", goodType, good[:bytes.LastIndex(good, []byte("\r\nContent-Disposition"))+2], 9, ErrMalformed, ""},
+		{"truncated in part", goodType, good[:bytes.Index(good, []byte("two"))+1], 9, ErrMalformed, ""},
+		{"truncated in header", goodType, good[:80], 9, ErrMalformed, ""},
+		{"endless header", goodType, slices.Concat([]byte("--"+boundary+"\r\nA: "), bytes.Repeat([]byte("x"), 1<<20)), 9, ErrMalformed, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			parts, err := Parts(nil, test.contentType, test.body, "data", test.limit)
 			if !errors.Is(err, test.kind) || !strings.Contains(fmt.Sprint(err), test.word) {
-				t.Errorf("got %q, %v, want %v that says %q", parts, err, test.kind, test.word)
+				t.Errorf("Parts = %q, %v, want %v containing %q", parts, err, test.kind, test.word)
 			}
 		})
 	}
 }
 
-func TestAUsualFormIsNotCopied(t *testing.T) {
+func TestParts_NoAllocations(t *testing.T) {
 	contentType, body := write(t, file("data", "a.jpg", "one"))
 	room := make([][]byte, 0, 1)
 	if n := testing.AllocsPerRun(100, func() {
@@ -140,11 +140,11 @@ func TestAUsualFormIsNotCopied(t *testing.T) {
 			t.Fatal(err)
 		}
 	}); n != 0 {
-		t.Errorf("%g allocations", n)
+		t.Errorf("%g allocations, want 0", n)
 	}
 }
 
-// The fast way must find what the standard library finds.
+// FuzzParts checks that the fast path finds the same parts as the standard library.
 func FuzzParts(f *testing.F) {
 	for _, parts := range [][]part{
 		{file("data", "a.jpg", "one")},
@@ -160,7 +160,7 @@ func FuzzParts(f *testing.F) {
 		const limit = 4
 		parts, err := Parts(nil, contentType, body, "data", limit)
 		if err == nil && (len(parts) == 0 || len(parts) > limit) {
-			t.Fatalf("%d parts and no error", len(parts))
+			t.Fatalf("Parts returned %d parts without an error, want 1 to %d", len(parts), limit)
 		}
 		boundary, ok := simpleBoundary(contentType)
 		if !ok {
@@ -172,7 +172,7 @@ func FuzzParts(f *testing.F) {
 		}
 		slow, err := read(nil, contentType, body, "data", limit)
 		if err != nil || !slices.Equal(texts(fast), texts(slow)) {
-			t.Errorf("the fast way gives %q, the standard library %q, %v", fast, slow, err)
+			t.Errorf("scan = %q, the standard library returns %q, %v", fast, slow, err)
 		}
 	})
 }

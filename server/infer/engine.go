@@ -1,9 +1,12 @@
-// Package infer runs a model on the pictures of many requests at once.
+// Package infer runs a model on images from concurrent requests, in batches.
 //
-// An Engine has one ONNX Runtime session a core. Pictures wait in one queue; a
-// worker that is free lets other goroutines run, takes what is waiting then, up to
-// a batch, and never sleeps for more. The model can be changed while requests are
-// in flight: each stays with the model that it was admitted to.
+// Create an [Engine] with [New], prepare a model with [Engine.Load] and activate it with
+// [Engine.Use]. Each request then goes through [Engine.Admit], which returns a [Call].
+//
+// An Engine has one ONNX Runtime session per core. Images wait in a single queue. An idle worker
+// takes one image, yields once to other goroutines, takes whatever else is queued up to the batch
+// size, and never sleeps to fill a batch. The model can be swapped while requests are in flight:
+// each request keeps the model it was admitted with.
 package infer
 
 import (
@@ -19,35 +22,35 @@ import (
 	"fakeart/internal/explain"
 )
 
-// The ways in which a call fails for want of time or room, for errors.Is.
+// Errors returned by calls that run out of time or capacity, for errors.Is.
 var (
-	// ErrBusy means that the queue is full; the call may be tried again later.
-	ErrBusy = errors.New("too many pictures are waiting")
-	// ErrNoModel means that the engine has no model yet; the call may be tried again later.
+	// ErrBusy is returned if the queue is full. Retry later.
+	ErrBusy = errors.New("too many images are queued")
+	// ErrNoModel is returned before the first call to Use. Retry later.
 	ErrNoModel = errors.New("no model is loaded")
-	// ErrClosed means that the engine is about to end.
-	ErrClosed = errors.New("the server is stopping")
-	// ErrDeadline means that the call's time was up before its pictures had their turn.
-	ErrDeadline = errors.New("the request's time is up")
-	// ErrDisconnected means that whoever asked no longer waits for the answer.
-	ErrDisconnected = errors.New("the client is gone")
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("the server is shutting down")
+	// ErrDeadline is returned if the call's deadline passes before a worker takes its images.
+	ErrDeadline = errors.New("request deadline exceeded")
+	// ErrDisconnected is returned if the client disconnects while its images wait.
+	ErrDisconnected = errors.New("client disconnected")
 )
 
-// Options says how large an engine is.
+// Options configures an Engine.
 type Options struct {
-	// Workers is the number of sessions, each with one thread; one a core is best.
+	// Workers is the number of single-threaded sessions; one per core is best.
 	Workers int
-	// MaxBatch is the most pictures that a session runs at once.
+	// MaxBatch is the maximum number of images that a session runs at once.
 	MaxBatch int
-	// Queue is the most pictures that may be admitted and not answered.
+	// Queue is the maximum number of images that are admitted and not yet classified.
 	Queue int
-	// ObserveBatch, unless nil, is called after each batch with its size and the time it
-	// took. It may be called by several goroutines at once.
-	ObserveBatch func(pictures int, took time.Duration)
-	// ObserveExplanation, unless nil, is called after each explanation with the time it took
-	// from its turn on. It may be called by several goroutines at once.
+	// ObserveBatch, if not nil, is called after each batch with its size and duration. It must be
+	// safe for concurrent use.
+	ObserveBatch func(images int, took time.Duration)
+	// ObserveExplanation, if not nil, is called after each explanation with its duration, not
+	// counting the wait for its turn. It must be safe for concurrent use.
 	ObserveExplanation func(method explain.Method, took time.Duration)
-	// CancelExplanations ends explanations once it is closed; nil never is.
+	// CancelExplanations cancels waiting and running explanations when it is closed. It may be nil.
 	CancelExplanations <-chan struct{}
 }
 
@@ -56,24 +59,24 @@ type Engine struct {
 	options Options
 	queue   chan *Job
 
-	admitted atomic.Int64 // pictures, until they are answered
+	admitted atomic.Int64 // images that are admitted and not yet classified
 	closed   atomic.Bool
 	current  atomic.Pointer[Model]
 	workers  sync.WaitGroup
 	calls    sync.Pool
 	jobs     sync.Pool
-	turns    *semaphore.Weighted // to explain
-	running  atomic.Int64        // workers and explanations that run a session
+	turns    *semaphore.Weighted // limits concurrent explanations
+	running  atomic.Int64        // workers and explanations that are running a session
 
-	explanations atomic.Int64 // admitted and not made yet
+	explanations atomic.Int64 // admitted and not yet finished
 }
 
-// New starts an engine without a model; Use gives it one.
+// New starts an engine without a model. Call Use to give it one.
 func New(o Options) (*Engine, error) {
 	for _, n := range []struct {
 		name  string
 		value int
-	}{{"workers", o.Workers}, {"pictures in a batch", o.MaxBatch}, {"places in the queue", o.Queue}} {
+	}{{"workers", o.Workers}, {"images per batch", o.MaxBatch}, {"queue slots", o.Queue}} {
 		if n.value < 1 {
 			return nil, fmt.Errorf("inference engine: %d %s, need at least one", n.value, n.name)
 		}
@@ -85,19 +88,19 @@ func New(o Options) (*Engine, error) {
 	return e, nil
 }
 
-// Use makes m the model of all calls that are admitted from now on. Calls in
-// flight finish on the model they have, which is freed when the last of them ends.
+// Use makes m the model of all calls admitted from now on. Calls in flight finish on their own
+// model, which is freed when the last of them is closed.
 func (e *Engine) Use(m *Model) {
 	if old := e.current.Swap(m); old != nil {
-		_ = old.release() // what ONNX Runtime could not free harms no request
+		_ = old.release() // failing to free ONNX Runtime memory affects no request
 	}
 }
 
-// Waiting is the number of pictures that no worker has taken yet.
+// Waiting returns the number of images that no worker has taken yet.
 func (e *Engine) Waiting() int { return len(e.queue) }
 
-// Close takes no more calls, waits until those admitted have ended, and frees
-// everything. Admit fails with ErrClosed from then on. A second Close does nothing.
+// Close stops admitting calls, waits until the admitted ones are done, and frees the current model.
+// Admit then returns ErrClosed. Calling Close again does nothing.
 func (e *Engine) Close() error {
 	if e.closed.Swap(true) {
 		return nil
@@ -113,32 +116,32 @@ func (e *Engine) Close() error {
 	return nil
 }
 
-// Peer is who waits for the answer to a call.
+// Peer is the client that waits for the result of a call.
 type Peer interface {
-	// Gone tells whether nobody waits any more.
+	// Disconnected reports whether the client has closed its connection.
 	Disconnected() bool
 }
 
-// Call is the way of one request through the engine: Admit, then for each picture
-// Next and Submit, then Wait for each, then Close. Only one goroutine may use it.
+// Call takes one request through the engine: Admit, then Next and Submit for each image, then Wait
+// for each, then Close. A Call is not safe for concurrent use.
 type Call struct {
 	engine   *Engine
 	model    *Model
 	peer     Peer
 	deadline time.Time
-	places   int // of those reserved, not yet used by a Submit
+	places   int // queue slots reserved and not yet used by Submit
 	timer    *time.Timer
 
-	explanations int64 // places reserved, not yet used by an Explain
+	explanations int64 // slots reserved and not yet used by Explain
 }
 
-// Admit reserves places for the pictures of a request and binds it to the current
-// model. Past the deadline, or once peer is gone (nil never is), Wait gives up.
-// It fails at once with ErrBusy when there is no room, with ErrNoModel before the first
-// Use, or with ErrClosed. The caller closes the call.
-func (e *Engine) Admit(pictures int, deadline time.Time, peer Peer) (*Call, error) {
-	if e.admitted.Add(int64(pictures)) > int64(e.options.Queue) {
-		e.admitted.Add(int64(-pictures))
+// Admit reserves queue slots for the images of a request and binds it to the current model. It
+// doesn't block: it returns ErrBusy if the queue is full, ErrNoModel before the first Use, and
+// ErrClosed after Close. Wait gives up once the deadline has passed or peer, which may be nil, has
+// disconnected. The caller must close the call.
+func (e *Engine) Admit(images int, deadline time.Time, peer Peer) (*Call, error) {
+	if e.admitted.Add(int64(images)) > int64(e.options.Queue) {
+		e.admitted.Add(int64(-images))
 		return nil, ErrBusy
 	}
 	m := e.acquire()
@@ -146,7 +149,7 @@ func (e *Engine) Admit(pictures int, deadline time.Time, peer Peer) (*Call, erro
 		if m != nil {
 			_ = m.release()
 		}
-		e.admitted.Add(int64(-pictures))
+		e.admitted.Add(int64(-images))
 		if !e.closed.Load() {
 			return nil, ErrNoModel
 		}
@@ -157,11 +160,11 @@ func (e *Engine) Admit(pictures int, deadline time.Time, peer Peer) (*Call, erro
 		c = &Call{engine: e, timer: time.NewTimer(time.Hour)}
 		c.timer.Stop()
 	}
-	c.model, c.peer, c.deadline, c.places = m, peer, deadline, pictures
+	c.model, c.peer, c.deadline, c.places = m, peer, deadline, images
 	return c, nil
 }
 
-// acquire returns the current model with one reference more, or nil without one.
+// acquire returns the current model with its reference count incremented, or nil if there is none.
 func (e *Engine) acquire() *Model {
 	for {
 		m := e.current.Load()
@@ -172,11 +175,11 @@ func (e *Engine) acquire() *Model {
 	}
 }
 
-// Model is what answers the call.
+// Model returns the model that the call runs on.
 func (c *Call) Model() *Model { return c.model }
 
-// Close frees what the call has reserved. Each picture that was submitted must
-// have been waited for. The call must not be used after it.
+// Close releases what the call has reserved. Every submitted image must have been waited for. The
+// call must not be used afterwards.
 func (c *Call) Close() {
 	e := c.engine
 	if c.places > 0 {
@@ -188,23 +191,23 @@ func (c *Call) Close() {
 	e.calls.Put(c)
 }
 
-// The states of a job.
+// States of a job.
 const (
-	queued    = iota // no worker has looked at it
-	taken            // a worker will answer it
-	abandoned        // nobody waits for it; the worker that finds it drops it
+	queued    = iota // no worker has taken it
+	taken            // a worker is classifying it
+	abandoned        // its caller gave up; the worker that finds it discards it
 )
 
-// Job is one picture of a call.
+// Job is one image of a call.
 type Job struct {
-	// Input is where the picture goes, as model.Session.Input has it.
+	// Input is the image, in the layout of model.Session.Input.
 	Input []float32
-	// Logit and Embedding are the model's answer, once Wait has returned nil. The
-	// embedding is valid until Free.
+	// Logit and Embedding are the model's output, set once Wait has returned nil. Embedding is
+	// valid until Free.
 	Logit     float32
 	Embedding []float32
-	// Submitted, Started and Ended are when the picture was submitted, when its batch
-	// began and when it ended.
+	// Submitted is when the image was submitted. Started and Ended are when its batch started and
+	// ended.
 	Submitted, Started, Ended time.Time
 
 	engine *Engine
@@ -214,8 +217,8 @@ type Job struct {
 	done   chan struct{}
 }
 
-// Next returns the call's next picture, to be filled in. The caller either submits
-// it and then frees it after a successful Wait, or frees it at once.
+// Next returns the call's next image for the caller to fill in. The caller must either submit it,
+// and free it after a successful Wait, or free it without submitting it.
 func (c *Call) Next() *Job {
 	e, m := c.engine, c.model
 	j, ok := e.jobs.Get().(*Job)
@@ -232,30 +235,30 @@ func (c *Call) Next() *Job {
 	return j
 }
 
-// Free gives the job back. It must not be used after it.
+// Free returns the job to the pool. The job must not be used afterwards.
 func (j *Job) Free() {
 	j.model, j.err = nil, nil
 	j.engine.jobs.Put(j)
 }
 
-// Submit puts a picture into the queue. It does not block.
+// Submit queues an image. It does not block.
 func (c *Call) Submit(j *Job) {
 	if c.places == 0 {
-		panic("infer: a call submits more pictures than it was admitted with")
+		panic("infer: Submit called for more images than were admitted")
 	}
 	c.places--
 	j.Submitted = time.Now()
 	j.state.Store(queued)
-	c.engine.queue <- j // there is room: as many places as may be admitted
+	c.engine.queue <- j // never blocks: the queue has a slot for every admitted image
 }
 
-// peerInterval is how often a call that waits looks whether its client still does.
-// Under normal load no picture waits that long, so that the look costs nothing.
+// peerInterval is how often a waiting call checks whether its client is still connected. Under
+// normal load no image waits this long, so the check costs nothing.
 const peerInterval = 25 * time.Millisecond
 
-// Wait returns when the picture has been judged, or with ErrDeadline or ErrDisconnected
-// when there is no use in waiting any longer, or with the failure of the session.
-// After an error of any kind the job is gone: it must not be used or freed.
+// Wait blocks until the image is classified. It returns ErrDeadline or ErrDisconnected if waiting
+// has become pointless, or the error of the session. After any error the job must not be used or
+// freed.
 func (c *Call) Wait(j *Job) error {
 	for {
 		left := time.Until(c.deadline)
@@ -263,7 +266,7 @@ func (c *Call) Wait(j *Job) error {
 		select {
 		case <-j.done:
 			c.timer.Stop()
-			return j.answered()
+			return j.finish()
 		case <-c.timer.C:
 		}
 		var reason error
@@ -278,15 +281,14 @@ func (c *Call) Wait(j *Job) error {
 		if j.state.CompareAndSwap(queued, abandoned) {
 			return reason
 		}
-		// A worker has it: the answer is a matter of milliseconds, and the job is the
-		// worker's until then.
+		// A worker owns the job now, and finishes it within milliseconds.
 		<-j.done
-		return j.answered()
+		return j.finish()
 	}
 }
 
-// answered takes the answer of a job that a worker is done with.
-func (j *Job) answered() error {
+// finish returns the result of a job that a worker is done with. It frees the job on error.
+func (j *Job) finish() error {
 	j.engine.admitted.Add(-1)
 	err := j.err
 	if err != nil {
@@ -295,13 +297,13 @@ func (j *Job) answered() error {
 	return err
 }
 
-// work is a worker: it judges pictures until the engine is closed.
+// work classifies images until the engine is closed. Each worker runs it in its own goroutine.
 func (e *Engine) work(id int) {
 	batch := make([]*Job, 0, e.options.MaxBatch)
 	for first := range e.queue {
 		e.running.Add(1)
 		batch = e.take(batch[:0], first)
-		// Requests that are being read or decoded now reach the queue meanwhile.
+		// Let requests that are being read or decoded reach the queue.
 		runtime.Gosched()
 		for len(batch) < cap(batch) {
 			select {
@@ -315,7 +317,7 @@ func (e *Engine) work(id int) {
 			break
 		}
 		for rest := batch; len(rest) > 0; {
-			// Around a change of model two of them meet in a batch.
+			// While models are swapped, a batch can contain jobs for both.
 			n := 1
 			for n < len(rest) && rest[n].model == rest[0].model {
 				n++
@@ -327,7 +329,7 @@ func (e *Engine) work(id int) {
 	}
 }
 
-// take adds the job to the batch unless nobody waits for it any more.
+// take adds the job to the batch, unless its caller has given up.
 func (e *Engine) take(batch []*Job, j *Job) []*Job {
 	if j.state.CompareAndSwap(queued, taken) {
 		return append(batch, j)
@@ -337,19 +339,19 @@ func (e *Engine) take(batch []*Job, j *Job) []*Job {
 	return batch
 }
 
-// run judges the jobs, which are of one model.
+// run classifies the jobs, which must all have the same model.
 func (e *Engine) run(id int, jobs []*Job) {
 	m := jobs[0].model
-	session, picture, embedding := m.sessions[id], m.inputSize, m.File.EmbeddingSize
+	session, inputSize, embedding := m.sessions[id], m.inputSize, m.File.EmbeddingSize
 	input := session.Input()
 	for i, j := range jobs {
-		copy(input[i*picture:], j.Input)
+		copy(input[i*inputSize:], j.Input)
 	}
 	started := time.Now()
 	err := session.Run(len(jobs))
 	ended := time.Now()
 	if err != nil {
-		err = fmt.Errorf("judge pictures: %w", err)
+		err = fmt.Errorf("classify images: %w", err)
 	}
 	for i, j := range jobs {
 		if err == nil {
@@ -357,7 +359,7 @@ func (e *Engine) run(id int, jobs []*Job) {
 			copy(j.Embedding, session.Embeddings()[i*embedding:])
 		}
 		j.err, j.Started, j.Ended = err, started, ended
-		j.done <- struct{}{} // never blocks: there is room for one, and one is sent
+		j.done <- struct{}{} // never blocks: the channel has a buffer of one, and one value is sent per job
 	}
 	if e.options.ObserveBatch != nil {
 		e.options.ObserveBatch(len(jobs), ended.Sub(started))

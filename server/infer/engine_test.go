@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	plane   = imaging.Size * imaging.Size
-	picture = imaging.Channels * plane
+	plane     = imaging.Size * imaging.Size
+	inputSize = imaging.Channels * plane
 )
 
-// graphOf is a model whose logit is what f makes of the mean of each colour.
+// graphOf returns a model whose logit is f of the mean of each channel.
 func graphOf(tb testing.TB, f func(g *onnx.Graph, mean onnx.Value) onnx.Value) []byte {
 	tb.Helper()
 	g := onnx.NewGraph("test")
@@ -41,7 +41,7 @@ func graphOf(tb testing.TB, f func(g *onnx.Graph, mean onnx.Value) onnx.Value) [
 	return data
 }
 
-// weighted is a model with logit = Σ weight·mean + bias.
+// weighted returns a model with logit = Σ weight·mean + bias.
 func weighted(tb testing.TB, bias float32, weights ...float32) []byte {
 	return graphOf(tb, func(g *onnx.Graph, mean onnx.Value) onnx.Value {
 		return g.Gemm(mean, g.Param("w", weights, 1, 3), false, true, g.Param("b", []float32{bias}, 1))
@@ -84,8 +84,8 @@ func load(tb testing.TB, e *Engine, data []byte) *Model {
 
 func soon() time.Time { return time.Now().Add(time.Minute) }
 
-// judge has pictures judged whose reds are as given, and returns their logits.
-func judge(e *Engine, deadline time.Time, peer Peer, reds ...float32) (logits []float32, err error) {
+// classify classifies one image per element of reds, its red level, and returns the logits.
+func classify(e *Engine, deadline time.Time, peer Peer, reds ...float32) (logits []float32, err error) {
 	call, err := e.Admit(len(reds), deadline, peer)
 	if err != nil {
 		return nil, err
@@ -115,14 +115,14 @@ func judge(e *Engine, deadline time.Time, peer Peer, reds ...float32) (logits []
 	return logits, err
 }
 
-func TestEachPictureGetsItsOwnAnswer(t *testing.T) {
-	var batches, pictures atomic.Int64
+func TestEngine_ConcurrentCalls(t *testing.T) {
+	var batches, images atomic.Int64
 	e := open(t, Options{Workers: 2, MaxBatch: 8, Queue: 1000, ObserveBatch: func(n int, took time.Duration) {
 		if n < 1 || n > 8 || took <= 0 {
 			t.Errorf("a batch of %d took %s", n, took)
 		}
 		batches.Add(1)
-		pictures.Add(int64(n))
+		images.Add(int64(n))
 	}})
 	var group sync.WaitGroup
 	for i := range 16 {
@@ -133,36 +133,37 @@ func TestEachPictureGetsItsOwnAnswer(t *testing.T) {
 				for k := range reds {
 					reds[k] = rng.Float32()
 				}
-				logits, err := judge(e, soon(), nil, reds...)
+				logits, err := classify(e, soon(), nil, reds...)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				for k, red := range reds {
 					if math.Abs(float64(logits[k]-10*red)) > 1e-3 {
-						t.Errorf("logit %g for %g", logits[k], red)
+						t.Errorf("logit of red level %g is %g, want %g", red, logits[k], 10*red)
 					}
 				}
 			}
 		})
 	}
 	group.Wait()
-	if batches.Load() == pictures.Load() {
-		t.Errorf("%d pictures in %d batches: none was put together", pictures.Load(), batches.Load())
+	if batches.Load() == images.Load() {
+		t.Errorf("%d images in %d batches, want fewer batches than images", images.Load(), batches.Load())
 	}
 	if n := e.admitted.Load(); n != 0 || e.Waiting() != 0 {
-		t.Errorf("%d pictures are admitted and %d wait after all have been answered", n, e.Waiting())
+		t.Errorf("admitted %d, waiting %d after all calls, want 0", n, e.Waiting())
 	}
 }
 
-// hold starts an engine of one worker that is held up after its first picture.
+// hold starts an engine with one worker, which is blocked after its first image until release is
+// called.
 func hold(t *testing.T, queue int) (e *Engine, release func()) {
 	t.Helper()
 	gate := make(chan struct{})
 	release = sync.OnceFunc(func() { close(gate) })
 	e = open(t, Options{Workers: 1, MaxBatch: 4, Queue: queue, ObserveBatch: func(int, time.Duration) { <-gate }})
 	t.Cleanup(release)
-	if _, err := judge(e, soon(), nil, 1); err != nil {
+	if _, err := classify(e, soon(), nil, 1); err != nil {
 		t.Fatal(err)
 	}
 	return e, release
@@ -172,61 +173,61 @@ func until(t *testing.T, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("waited in vain")
+			t.Fatal("timed out")
 		}
 	}
 }
 
-func TestAFullQueueRefusesWholeRequests(t *testing.T) {
+func TestAdmit_QueueFull(t *testing.T) {
 	e, release := hold(t, 3)
 	done := make(chan error)
 	go func() {
-		_, err := judge(e, soon(), nil, 1, 2)
+		_, err := classify(e, soon(), nil, 1, 2)
 		done <- err
 	}()
 	until(t, func() bool { return e.Waiting() == 2 })
-	if _, err := judge(e, soon(), nil, 1, 2); !errors.Is(err, ErrBusy) {
-		t.Errorf("two more than fit: %v", err)
+	if _, err := classify(e, soon(), nil, 1, 2); !errors.Is(err, ErrBusy) {
+		t.Errorf("full queue: error %v, want ErrBusy", err)
 	}
 	release()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if _, err := judge(e, soon(), nil, 1, 2, 3); err != nil {
-		t.Errorf("as many as fit: %v", err)
+	if _, err := classify(e, soon(), nil, 1, 2, 3); err != nil {
+		t.Errorf("as many images as the queue has slots: %v", err)
 	}
-	if _, err := judge(e, soon(), nil, 1, 2, 3, 4); !errors.Is(err, ErrBusy) {
-		t.Errorf("more than ever fit: %v", err)
+	if _, err := classify(e, soon(), nil, 1, 2, 3, 4); !errors.Is(err, ErrBusy) {
+		t.Errorf("more images than the queue has slots: error %v, want ErrBusy", err)
 	}
 }
 
-// peer is a client that goes away when told to.
+// peer is a client that disconnects once gone is set.
 type peer struct{ gone atomic.Bool }
 
 func (p *peer) Disconnected() bool { return p.gone.Load() }
 
-func TestNobodyWaitsLongerThanThereIsSense(t *testing.T) {
+func TestWait_GivesUp(t *testing.T) {
 	e, release := hold(t, 10)
-	if _, err := judge(e, time.Now().Add(20*time.Millisecond), nil, 1, 2); !errors.Is(err, ErrDeadline) {
-		t.Errorf("past the deadline: %v", err)
+	if _, err := classify(e, time.Now().Add(20*time.Millisecond), nil, 1, 2); !errors.Is(err, ErrDeadline) {
+		t.Errorf("deadline passes: error %v, want ErrDeadline", err)
 	}
-	if _, err := judge(e, time.Now().Add(-time.Hour), nil, 1); !errors.Is(err, ErrDeadline) {
-		t.Errorf("long past the deadline: %v", err)
+	if _, err := classify(e, time.Now().Add(-time.Hour), nil, 1); !errors.Is(err, ErrDeadline) {
+		t.Errorf("deadline long past: error %v, want ErrDeadline", err)
 	}
 	var p peer
 	time.AfterFunc(10*time.Millisecond, func() { p.gone.Store(true) })
-	if _, err := judge(e, soon(), &p, 1); !errors.Is(err, ErrDisconnected) {
-		t.Errorf("without a client: %v", err)
+	if _, err := classify(e, soon(), &p, 1); !errors.Is(err, ErrDisconnected) {
+		t.Errorf("client disconnects: error %v, want ErrDisconnected", err)
 	}
 	release()
-	// What was given up is dropped, and its places are free.
+	// Abandoned images are discarded, and their queue slots released.
 	until(t, func() bool { return e.admitted.Load() == 0 && e.Waiting() == 0 })
-	if _, err := judge(e, soon(), nil, make([]float32, 10)...); err != nil {
+	if _, err := classify(e, soon(), nil, make([]float32, 10)...); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestPlacesThatAreNotUsedAreGivenBack(t *testing.T) {
+func TestClose_ReleasesUnusedSlots(t *testing.T) {
 	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 2})
 	for range 5 {
 		call, err := e.Admit(2, soon(), nil)
@@ -238,7 +239,7 @@ func TestPlacesThatAreNotUsedAreGivenBack(t *testing.T) {
 	}
 }
 
-func TestCallsInFlightFinishOnTheModelTheyHave(t *testing.T) {
+func TestUse_CallsInFlight(t *testing.T) {
 	e, release := hold(t, 100)
 	old := e.current.Load()
 	begun, err := e.Admit(2, soon(), nil)
@@ -246,24 +247,24 @@ func TestCallsInFlightFinishOnTheModelTheyHave(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := begun.Next()
-	copy(first.Input, redPicture(1))
+	copy(first.Input, redImage(1))
 	begun.Submit(first)
 	e.Use(load(t, e, weighted(t, 5, 0, 0, 0.001)))
 	if begun.Model() != old {
-		t.Error("a call changed its model")
+		t.Error("the model of a call in flight changed")
 	}
 	later, err := e.Admit(1, soon(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if later.Model() == old {
-		t.Error("a later call has the old model")
+		t.Error("a call admitted after Use has the old model")
 	}
 	third := later.Next()
 	clear(third.Input)
 	later.Submit(third)
-	second := begun.Next() // submitted after the change, and after another's
-	copy(second.Input, redPicture(1))
+	second := begun.Next() // submitted after the swap, and after the later call's image
+	copy(second.Input, redImage(1))
 	begun.Submit(second)
 	release()
 	for _, w := range []struct {
@@ -280,43 +281,43 @@ func TestCallsInFlightFinishOnTheModelTheyHave(t *testing.T) {
 		w.job.Free()
 	}
 	if old.refs.Load() == 0 {
-		t.Error("the old model was freed while a call had it")
+		t.Error("the old model was freed while a call used it")
 	}
 	later.Close()
 	begun.Close()
 	if n := old.refs.Load(); n != 0 {
-		t.Errorf("the old model is held %d times after its last call", n)
+		t.Errorf("the old model has %d references after its last call, want 0", n)
 	}
 }
 
-// redPicture is a picture of one red.
-func redPicture(red float32) []float32 {
-	p := make([]float32, picture)
+// redImage returns an image with the given level of red.
+func redImage(red float32) []float32 {
+	p := make([]float32, inputSize)
 	for i := range plane {
 		p[i] = red
 	}
 	return p
 }
 
-func TestAClosedEngineTakesNothing(t *testing.T) {
+func TestAdmit_AfterClose(t *testing.T) {
 	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 1})
 	m := e.current.Load()
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := judge(e, soon(), nil, 1); !errors.Is(err, ErrClosed) {
-		t.Errorf("error %v", err)
+	if _, err := classify(e, soon(), nil, 1); !errors.Is(err, ErrClosed) {
+		t.Errorf("error %v, want ErrClosed", err)
 	}
 	if m.refs.Load() != 0 {
 		t.Error("the model was not freed")
 	}
 }
 
-func TestCloseWaitsForWhatWasAdmitted(t *testing.T) {
+func TestEngineClose_WaitsForAdmittedCalls(t *testing.T) {
 	e, release := hold(t, 4)
 	done := make(chan error, 2)
 	go func() {
-		_, err := judge(e, soon(), nil, 1)
+		_, err := classify(e, soon(), nil, 1)
 		done <- err
 	}()
 	until(t, func() bool { return e.Waiting() == 1 })
@@ -325,7 +326,7 @@ func TestCloseWaitsForWhatWasAdmitted(t *testing.T) {
 	until(t, func() bool { return e.closed.Load() })
 	select {
 	case err := <-closed:
-		t.Fatal("closed too early:", err)
+		t.Fatalf("Close returned %v while a call was in flight", err)
 	default:
 	}
 	release()
@@ -337,7 +338,7 @@ func TestCloseWaitsForWhatWasAdmitted(t *testing.T) {
 	}
 }
 
-func TestLoadRefuses(t *testing.T) {
+func TestLoad_UnusableModel(t *testing.T) {
 	e := open(t, Options{Workers: 2, MaxBatch: 4, Queue: 4})
 	good := weighted(t, 0, 1, 0, 0)
 	for _, test := range []struct {
@@ -355,15 +356,15 @@ func TestLoadRefuses(t *testing.T) {
 			f.Metadata.Classes = []string{model.Fake, model.Real}
 			return &f
 		}, "classes"},
-		{"an answer that does not depend on the picture", func() *model.File { return parse(t, weighted(t, 3, 0, 0, 0)) }, "logit 3"},
-		{"answers that are no numbers", func() *model.File {
+		{"constant logit", func() *model.File { return parse(t, weighted(t, 3, 0, 0, 0)) }, "logit is 3"},
+		{"NaN logit", func() *model.File {
 			return parse(t, graphOf(t, func(g *onnx.Graph, mean onnx.Value) onnx.Value {
-				// The logarithm of a negative number, but not on a blank picture.
+				// The square root of a negative number, except for a black image.
 				sum := g.Gemm(mean, g.Param("w", []float32{1, 1, 1}, 1, 3), false, true, g.Param("b", []float32{0}, 1))
 				return g.Sqrt(g.Sub(g.Scalar(0), sum))
 			}))
 		}, "NaN"},
-		{"answers that depend on the neighbours", func() *model.File {
+		{"logit depends on the batch", func() *model.File {
 			return parse(t, graphOf(t, func(g *onnx.Graph, mean onnx.Value) onnx.Value {
 				one := g.Gemm(mean, g.Param("w", []float32{9, 0, 0}, 1, 3), false, true, g.Param("b", []float32{0}, 1))
 				return g.Sub(one, g.ReduceMean(one, 0))
@@ -377,26 +378,26 @@ func TestLoadRefuses(t *testing.T) {
 				t.Fatal("no error")
 			}
 			if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("error %q does not say %q in one line", err, test.want)
+				t.Errorf("error %q, want one line containing %q", err, test.want)
 			}
 		})
 	}
-	if logits, err := judge(e, soon(), nil, 1); err != nil || logits[0] != 10 {
-		t.Errorf("the model in use answers %v, %v after all this", logits, err)
+	if logits, err := classify(e, soon(), nil, 1); err != nil || logits[0] != 10 {
+		t.Errorf("current model: logits %v, error %v, want [10]", logits, err)
 	}
 }
 
-func TestNewRefuses(t *testing.T) {
+func TestNew_InvalidOptions(t *testing.T) {
 	for _, o := range []Options{{MaxBatch: 1, Queue: 1}, {Workers: 1, Queue: 1}, {Workers: 1, MaxBatch: 1}} {
 		if _, err := New(o); err == nil || !strings.Contains(err.Error(), "at least one") {
-			t.Errorf("%+v: %v", o, err)
+			t.Errorf("New(%+v): error %v, want one containing %q", o, err, "at least one")
 		}
 	}
 }
 
-func TestAPictureOnItsWayAllocatesNothing(t *testing.T) {
-	if raced {
-		t.Skip("pools forget on purpose under the race detector")
+func TestEngine_NoAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("sync.Pool drops items at random under the race detector")
 	}
 	e := open(t, Options{Workers: 1, MaxBatch: 2, Queue: 4})
 	deadline := soon()
@@ -415,7 +416,7 @@ func TestAPictureOnItsWayAllocatesNothing(t *testing.T) {
 	}
 	once()
 	if n := testing.AllocsPerRun(200, once); n >= 1 {
-		t.Errorf("%g allocations", n)
+		t.Errorf("%g allocations per image, want 0", n)
 	}
 }
 

@@ -12,34 +12,32 @@ import (
 	"fakeart/internal/ort"
 )
 
-// explainBatch is the most pictures that a session for explanations runs at once. It
-// is small, for between two runs it is seen whether pictures wait for a verdict: a run
-// takes about a millisecond.
+// explainBatch is the batch size of sessions for explanations. It is small because between two
+// runs, about a millisecond each, an explanation yields to images that wait to be classified.
 const explainBatch = 4
 
-// maxExplanations is the most verdicts that may wait to be explained, of several calls
-// together: by occlusion one core explains them in two to three seconds. Requests beyond
-// would each be worked on until their time is up, and none be answered.
+// maxExplanations limits the predictions of several calls that wait to be explained. One core
+// explains that many by occlusion in two to three seconds. Beyond the limit every request would be
+// worked on until its deadline, and none would finish.
 const maxExplanations = 256
 
-// ErrTooManyExplanations means that too many verdicts wait to be explained; the call may be
-// tried again later.
-var ErrTooManyExplanations = errors.New("too many verdicts are waiting to be explained")
+// ErrTooManyExplanations is returned if too many predictions wait to be explained. Retry later.
+var ErrTooManyExplanations = errors.New("too many predictions are waiting to be explained")
 
-// CanExplain tells whether verdicts of the model can be explained by the method.
+// CanExplain reports whether the method can explain predictions of the model.
 func CanExplain(file *model.File, method explain.Method) bool {
 	return method != explain.GradCAM || file.HasGradCAM()
 }
 
-// AdmitExplanations reserves places for explaining so many of the call's pictures. It
-// fails at once with ErrTooManyExplanations when there is no room, which there always is
-// for a call that is alone, or with explain.ErrNoGradCAM. Close frees the places that
-// are left.
-func (c *Call) AdmitExplanations(method explain.Method, pictures int) error {
+// AdmitExplanations reserves slots for explaining the given number of the call's images. It doesn't
+// block: it returns ErrTooManyExplanations if there are too few slots, except to the only call that
+// needs any, and explain.ErrNoGradCAM if the model doesn't support the method. Close releases
+// unused slots.
+func (c *Call) AdmitExplanations(method explain.Method, images int) error {
 	if !CanExplain(c.model.File, method) {
 		return explain.ErrNoGradCAM
 	}
-	n := int64(pictures)
+	n := int64(images)
 	if waiting := &c.engine.explanations; waiting.Add(n) > max(maxExplanations, n) {
 		waiting.Add(-n)
 		return ErrTooManyExplanations
@@ -48,15 +46,17 @@ func (c *Call) AdmitExplanations(method explain.Method, pictures int) error {
 	return nil
 }
 
-// Explain fills dst with the map by the method of a verdict about a picture that Wait
-// has returned without an error. Explanations have sessions of their own, few at once:
-// it waits for its turn, and gives way to pictures that wait for a verdict. It fails
-// with ErrDeadline or ErrDisconnected like Wait, also halfway, with ErrClosed once
-// Options.CancelExplanations is closed, with explain.ErrNoGradCAM, or with the session's failure.
-// Each picture uses one of the places of AdmitExplanations.
+// Explain writes the saliency map of a prediction to dst. j must be an image for which Wait
+// returned nil, and fake its predicted class. Each image uses one of the slots of
+// AdmitExplanations.
+//
+// Explanations have a few sessions of their own. Explain waits for its turn and yields to images
+// that wait to be classified. It returns ErrDeadline or ErrDisconnected like Wait, possibly halfway
+// through, ErrClosed once Options.CancelExplanations is closed, explain.ErrNoGradCAM, or the error
+// of the session.
 func (c *Call) Explain(dst []float32, method explain.Method, j *Job, fake bool) error {
 	if c.explanations == 0 {
-		panic("infer: a call explains more pictures than it was admitted with")
+		panic("infer: Explain called for more images than were admitted")
 	}
 	e := c.engine
 	defer func() {
@@ -72,8 +72,8 @@ func (c *Call) Explain(dst []float32, method explain.Method, j *Job, fake bool) 
 	if err != nil {
 		return err
 	}
-	defer c.model.giveBack(s)
-	if err := explain.Map(dst, method, heeding{s, c}, j.Input, fake); err != nil {
+	defer c.model.putExplainer(s)
+	if err := explain.Map(dst, method, yieldingSession{s, c}, j.Input, fake); err != nil {
 		return err
 	}
 	if e.options.ObserveExplanation != nil {
@@ -82,7 +82,7 @@ func (c *Call) Explain(dst []float32, method explain.Method, j *Job, fake bool) 
 	return nil
 }
 
-// turn waits until the call may explain something, first come, first served.
+// turn waits until the call may explain an image. Turns are given first come, first served.
 func (c *Call) turn() error {
 	turns := c.engine.turns
 	if turns.TryAcquire(1) {
@@ -93,13 +93,13 @@ func (c *Call) turn() error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() {
-		look := time.NewTicker(peerInterval)
-		defer look.Stop()
+		ticker := time.NewTicker(peerInterval)
+		defer ticker.Stop()
 		for ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
-			case <-look.C:
-				if err := c.worthwhile(); err != nil {
+			case <-ticker.C:
+				if err := c.canceled(); err != nil {
 					giveUp(err)
 				}
 			}
@@ -114,15 +114,15 @@ func (c *Call) turn() error {
 	return err
 }
 
-// spare tells whether no picture waits for a verdict and not every core is in use, and
-// if so takes one.
-func (e *Engine) spare() bool {
+// reserveIdle reserves a core for an explanation and reports whether it did: only if no image waits
+// to be classified and a core is idle.
+func (e *Engine) reserveIdle() bool {
 	n := e.running.Load()
 	return e.Waiting() == 0 && n < int64(e.options.Workers) && e.running.CompareAndSwap(n, n+1)
 }
 
-// worthwhile tells why the call need not go on, or nil.
-func (c *Call) worthwhile() error {
+// canceled returns the reason why the call should stop, or nil.
+func (c *Call) canceled() error {
 	select {
 	case <-c.engine.options.CancelExplanations:
 		return ErrClosed
@@ -137,34 +137,35 @@ func (c *Call) worthwhile() error {
 	return nil
 }
 
-// heeding is a session that runs when a worker has nothing to do, whose core it takes,
-// and no longer once nobody waits for the call.
-type heeding struct {
+// yieldingSession is a session that runs only while a core is idle, and fails once its call is
+// canceled.
+type yieldingSession struct {
 	*model.Session
 	call *Call
 }
 
-// Run is the session's.
-func (h heeding) Run(n int) error {
-	e := h.call.engine
+// Run waits for an idle core and runs the session.
+func (s yieldingSession) Run(n int) error {
+	e := s.call.engine
 	for {
-		if err := h.call.worthwhile(); err != nil {
+		if err := s.call.canceled(); err != nil {
 			return err
 		}
-		if e.spare() {
+		if e.reserveIdle() {
 			break
 		}
 		time.Sleep(time.Millisecond) // about as long as a batch takes
 	}
 	defer e.running.Add(-1)
-	if err := h.Session.Run(n); err != nil {
-		return fmt.Errorf("explain a verdict: %w", err)
+	if err := s.Session.Run(n); err != nil {
+		return fmt.Errorf("explain prediction: %w", err)
 	}
 	return nil
 }
 
-// explainer takes one of the model's sessions for explanations, or makes it: most
-// models are never asked for one. The caller holds a reference, and gives it back.
+// explainer returns one of the model's sessions for explanations. It creates them on demand,
+// because most models are never asked for an explanation. The caller must hold a reference to the
+// model, and return the session with putExplainer.
 func (m *Model) explainer() (*model.Session, error) {
 	m.explaining.Lock()
 	defer m.explaining.Unlock()
@@ -176,13 +177,13 @@ func (m *Model) explainer() (*model.Session, error) {
 	return m.File.NewExplainer(explainBatch, ort.Options{Threads: 1, DenormalsAsZero: true})
 }
 
-func (m *Model) giveBack(s *model.Session) {
+func (m *Model) putExplainer(s *model.Session) {
 	m.explaining.Lock()
 	defer m.explaining.Unlock()
 	m.explainers = append(m.explainers, s)
 }
 
-// closeExplainers frees the sessions for explanations, of which none is in use.
+// closeExplainers frees the sessions for explanations. None may be in use.
 func (m *Model) closeExplainers() error {
 	var errs []error
 	for _, s := range m.explainers {

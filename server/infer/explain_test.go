@@ -15,7 +15,8 @@ import (
 	"fakeart/internal/onnx"
 )
 
-// explaining is weighted with Grad-CAM: the evidence at a pixel is its red, times scale.
+// explaining returns a model with logit = 10·mean(red) and Grad-CAM: the evidence at a pixel is its
+// level of red, times scale.
 func explaining(tb testing.TB, scale float64) []byte {
 	tb.Helper()
 	g := onnx.NewGraph("test")
@@ -37,13 +38,13 @@ func explaining(tb testing.TB, scale float64) []byte {
 	return data
 }
 
-// leaving is a peer that goes away when told to.
+// leaving is a client that disconnects once it is set.
 type leaving struct{ atomic.Bool }
 
 func (l *leaving) Disconnected() bool { return l.Load() }
 
-// judged admits a picture, red in its first row alone, and waits for its verdict.
-func judged(t *testing.T, e *Engine, deadline time.Time, peer Peer) (*Call, *Job) {
+// classified admits an image that is red in its first row only, and waits until it is classified.
+func classified(t *testing.T, e *Engine, deadline time.Time, peer Peer) (*Call, *Job) {
 	t.Helper()
 	call, err := e.Admit(1, deadline, peer)
 	if err != nil {
@@ -68,34 +69,34 @@ func judged(t *testing.T, e *Engine, deadline time.Time, peer Peer) (*Call, *Job
 	return call, j
 }
 
-func TestExplainMakesTheMapOfTheVerdict(t *testing.T) {
+func TestExplain(t *testing.T) {
 	var explained sync.Map
 	e := open(t, Options{Workers: 2, MaxBatch: 4, Queue: 10, ObserveExplanation: func(m explain.Method, took time.Duration) {
 		if took <= 0 {
-			t.Errorf("%s took %s", m, took)
+			t.Errorf("ObserveExplanation(%s, %s), want a positive duration", m, took)
 		}
 		explained.Store(m, true)
 	}})
 	e.Use(load(t, e, explaining(t, 3)))
-	call, j := judged(t, e, soon(), nil)
+	call, j := classified(t, e, soon(), nil)
 	for _, method := range explain.Methods() {
 		dst := make([]float32, plane)
 		if err := call.Explain(dst, method, j, true); err != nil {
 			t.Fatal(err)
 		}
 		if dst[0] != 1 || dst[plane-1] != 0 || method == explain.GradCAM && (dst[imaging.Size-1] != 1 || dst[imaging.Size] != 0) {
-			t.Errorf("%s: %v", method, dst[:imaging.Size+1])
+			t.Errorf("%s: saliency map starts with %v and ends with %g, want it hot in the first row only", method, dst[:imaging.Size+1], dst[plane-1])
 		}
 		if _, ok := explained.Load(method); !ok {
-			t.Errorf("%s was not observed", method)
+			t.Errorf("ObserveExplanation was not called for %s", method)
 		}
 	}
 	if m := call.Model(); len(m.explainers) != 1 {
-		t.Errorf("%d sessions for one explanation after the other", len(m.explainers))
+		t.Errorf("%d sessions for consecutive explanations, want 1", len(m.explainers))
 	}
 }
 
-func TestSessionsForExplanationsAreTheModelsAndGoWithIt(t *testing.T) {
+func TestExplain_SessionsBelongToModel(t *testing.T) {
 	e := open(t, Options{Workers: 2, MaxBatch: 2, Queue: 10})
 	e.Use(load(t, e, explaining(t, 1)))
 	call, err := e.Admit(1, soon(), nil)
@@ -104,43 +105,43 @@ func TestSessionsForExplanationsAreTheModelsAndGoWithIt(t *testing.T) {
 	}
 	old := call.Model()
 	if len(old.explainers) != 0 {
-		t.Error("a session was made before anybody asked")
+		t.Error("a session was created before the first explanation")
 	}
 	j := call.Next()
 	call.Submit(j)
 	if err := call.Wait(j); err != nil {
 		t.Fatal(err)
 	}
-	e.Use(load(t, e, weighted(t, 0, 10, 0, 0))) // which has no Grad-CAM
+	e.Use(load(t, e, weighted(t, 0, 10, 0, 0))) // doesn't support Grad-CAM
 	if err := call.AdmitExplanations(explain.GradCAM, 1); err != nil {
 		t.Fatal(err)
 	}
 	if err := call.Explain(make([]float32, plane), explain.GradCAM, j, true); err != nil {
-		t.Errorf("the call's own model no longer explains: %v", err)
+		t.Errorf("explain with the call's own model: %v", err)
 	}
 	if len(old.explainers) != 1 {
-		t.Errorf("%d sessions", len(old.explainers))
+		t.Errorf("%d sessions, want 1", len(old.explainers))
 	}
 	j.Free()
 	call.Close()
 	if old.refs.Load() != 0 || old.explainers != nil {
-		t.Error("the sessions outlive the model")
+		t.Error("the sessions were not freed with the model")
 	}
 }
 
-func TestAModelWithoutGradCAMSaysSo(t *testing.T) {
+func TestExplain_NoGradCAM(t *testing.T) {
 	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 10})
-	call, j := judged(t, e, soon(), nil)
+	call, j := classified(t, e, soon(), nil)
 	dst := make([]float32, plane)
 	if err := call.AdmitExplanations(explain.GradCAM, 1); !errors.Is(err, explain.ErrNoGradCAM) {
-		t.Errorf("error %v", err)
+		t.Errorf("error %v, want ErrNoGradCAM", err)
 	}
 	if err := call.Explain(dst, explain.Occlusion, j, true); err != nil || dst[0] != 1 {
-		t.Errorf("occlusion gives %g, %v", dst[0], err)
+		t.Errorf("occlusion = %g, %v, want 1", dst[0], err)
 	}
 }
 
-func TestNoMoreIsToBeExplainedThanCanBe(t *testing.T) {
+func TestAdmitExplanations_TooMany(t *testing.T) {
 	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 10})
 	admit := func() *Call {
 		call, err := e.Admit(1, soon(), nil)
@@ -149,142 +150,142 @@ func TestNoMoreIsToBeExplainedThanCanBe(t *testing.T) {
 		}
 		return call
 	}
-	alone, other := admit(), admit()
-	if err := alone.AdmitExplanations(explain.Occlusion, 2*maxExplanations); err != nil {
-		t.Errorf("a call that is alone: %v", err)
+	first, second := admit(), admit()
+	if err := first.AdmitExplanations(explain.Occlusion, 2*maxExplanations); err != nil {
+		t.Errorf("only call: %v", err)
 	}
-	if err := other.AdmitExplanations(explain.Occlusion, 1); !errors.Is(err, ErrTooManyExplanations) {
+	if err := second.AdmitExplanations(explain.Occlusion, 1); !errors.Is(err, ErrTooManyExplanations) {
 		t.Errorf("error %v", err)
 	}
-	other.Close()
-	alone.Close() // with which its places are free
+	second.Close()
+	first.Close() // releases its slots
 	for i := range maxExplanations + 1 {
 		call := admit()
 		if err := call.AdmitExplanations(explain.Occlusion, maxExplanations); err != nil {
-			t.Fatalf("call %d, after the others were closed: %v", i, err)
+			t.Fatalf("call %d after the others were closed: %v", i, err)
 		}
 		call.Close()
 	}
 	if n := e.explanations.Load(); n != 0 {
-		t.Errorf("%d places are taken in the end", n)
+		t.Errorf("%d slots are in use after all calls were closed, want 0", n)
 	}
-	call, j := judged(t, e, soon(), nil) // with two
+	call, j := classified(t, e, soon(), nil) // reserves two slots
 	for range 2 {
 		if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := e.explanations.Load(); n != 0 {
-		t.Errorf("%d places are taken by what has been explained", n)
+		t.Errorf("%d slots are in use after all explanations, want 0", n)
 	}
 }
 
-func TestADamagedGradCAMFailsTheExplanationAlone(t *testing.T) {
+func TestExplain_NaN(t *testing.T) {
 	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 10})
 	e.Use(load(t, e, explaining(t, math.NaN())))
-	call, j := judged(t, e, soon(), nil)
+	call, j := classified(t, e, soon(), nil)
 	err := call.Explain(make([]float32, plane), explain.GradCAM, j, true)
 	if err == nil || !strings.Contains(err.Error(), "NaN") {
-		t.Errorf("error %v", err)
+		t.Errorf("error %v, want one containing NaN", err)
 	}
 	if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestAnExplanationWaitsForItsTurnAsLongAsItIsWorthWhile(t *testing.T) {
-	hurry := make(chan struct{})
-	e := open(t, Options{Workers: 3, MaxBatch: 1, Queue: 10, CancelExplanations: hurry}) // three workers, one explanation at once
+func TestExplain_WaitsForTurn(t *testing.T) {
+	cancel := make(chan struct{})
+	e := open(t, Options{Workers: 3, MaxBatch: 1, Queue: 10, CancelExplanations: cancel}) // three workers, one explanation at once
 	for _, c := range []struct {
 		name     string
 		deadline time.Duration
-		begun    func(*leaving)
+		event    func(*leaving)
 		want     error
 	}{
-		{"its turn comes", time.Minute, func(*leaving) { e.turns.Release(1) }, nil},
-		{"time is up", 50 * time.Millisecond, func(*leaving) {}, ErrDeadline},
-		{"the client goes", time.Minute, func(p *leaving) { p.Store(true) }, ErrDisconnected},
-		{"the server has to end", time.Minute, func(*leaving) { close(hurry) }, ErrClosed},
+		{"turn comes", time.Minute, func(*leaving) { e.turns.Release(1) }, nil},
+		{"deadline passes", 50 * time.Millisecond, func(*leaving) {}, ErrDeadline},
+		{"client disconnects", time.Minute, func(p *leaving) { p.Store(true) }, ErrDisconnected},
+		{"explanations are canceled", time.Minute, func(*leaving) { close(cancel) }, ErrClosed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			peer := new(leaving)
-			call, j := judged(t, e, time.Now().Add(c.deadline), peer)
+			call, j := classified(t, e, time.Now().Add(c.deadline), peer)
 			if !e.turns.TryAcquire(1) {
-				t.Fatal("it is another's turn")
+				t.Fatal("the turn is taken")
 			}
 			done := make(chan error)
 			go func() { done <- call.Explain(make([]float32, plane), explain.Occlusion, j, true) }()
 			select {
 			case err := <-done:
-				t.Fatalf("it did not wait: %v", err)
+				t.Fatalf("Explain returned %v before its turn", err)
 			case <-time.After(20 * time.Millisecond):
 			}
-			c.begun(peer)
+			c.event(peer)
 			select {
 			case err := <-done:
 				if !errors.Is(err, c.want) {
 					t.Errorf("error %v, want %v", err, c.want)
 				}
 			case <-time.After(20 * time.Second):
-				t.Fatal("it waits forever")
+				t.Fatal("Explain did not return")
 			}
 			if c.want != nil {
 				e.turns.Release(1)
 			}
 			if !e.turns.TryAcquire(1) {
-				t.Fatal("the turn is not over")
+				t.Fatal("the turn was not released")
 			}
 			e.turns.Release(1)
 		})
 	}
 }
 
-func TestAnExplanationEndsHalfwayWhenNobodyWaits(t *testing.T) {
+func TestExplain_ClientDisconnects(t *testing.T) {
 	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 10})
 	peer := new(leaving)
-	call, j := judged(t, e, soon(), peer)
+	call, j := classified(t, e, soon(), peer)
 	peer.Store(true)
 	if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); !errors.Is(err, ErrDisconnected) {
 		t.Errorf("error %v", err)
 	}
 	if n := len(call.Model().explainers); n != 1 || !e.turns.TryAcquire(1) {
-		t.Errorf("%d sessions were given back, or the turn is not over", n)
+		t.Errorf("%d idle sessions, want 1, or the turn was not released", n)
 	}
 	e.turns.Release(1)
 }
 
-func TestAnExplanationGivesWayToPicturesThatWait(t *testing.T) {
-	e, release := hold(t, 100) // its worker is held up
+func TestExplain_YieldsToWaitingImages(t *testing.T) {
+	e, release := hold(t, 100) // its worker is blocked
 	call, err := e.Admit(1, soon(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer call.Close()
-	waits := call.Next()
-	clear(waits.Input)
-	call.Submit(waits)
+	waiting := call.Next()
+	clear(waiting.Input)
+	call.Submit(waiting)
 	until(t, func() bool { return e.Waiting() == 1 })
 
 	other := &Call{engine: e, model: call.model, deadline: soon(), explanations: 1}
-	input := redPicture(1)
+	input := redImage(1)
 	done := make(chan error, 1)
 	go func() { done <- other.Explain(make([]float32, plane), explain.Occlusion, &Job{Input: input}, true) }()
 	select {
 	case err := <-done:
-		t.Errorf("it was explained before the picture was judged: %v", err)
+		t.Errorf("Explain returned %v before the waiting image was classified", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	release()
-	if err := call.Wait(waits); err != nil {
+	if err := call.Wait(waiting); err != nil {
 		t.Fatal(err)
 	}
-	waits.Free()
+	waiting.Free()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
-func TestModelsAreChangedWhileExplaining(t *testing.T) {
+func TestUse_WhileExplaining(t *testing.T) {
 	e := open(t, Options{Workers: 4, MaxBatch: 2, Queue: 100})
 	files := [][]byte{explaining(t, 1), explaining(t, 2)}
 	e.Use(load(t, e, files[0]))
@@ -301,7 +302,7 @@ func TestModelsAreChangedWhileExplaining(t *testing.T) {
 					return
 				}
 				j := call.Next()
-				copy(j.Input, redPicture(0.5))
+				copy(j.Input, redImage(0.5))
 				call.Submit(j)
 				if err := call.Wait(j); err != nil {
 					t.Error(err)
@@ -313,7 +314,7 @@ func TestModelsAreChangedWhileExplaining(t *testing.T) {
 				} else if err := call.Explain(dst, method, j, true); err != nil {
 					t.Error(err)
 				} else if i%2 == 0 && dst[plane-1] != 1 {
-					t.Errorf("a map that ends with %g", dst[plane-1])
+					t.Errorf("the last pixel of the saliency map is %g, want 1", dst[plane-1])
 				}
 				j.Free()
 				call.Close()
@@ -337,6 +338,6 @@ func TestModelsAreChangedWhileExplaining(t *testing.T) {
 		}
 	}
 	if n := len(models[len(models)-1].explainers); n > 2 {
-		t.Errorf("%d sessions, at most 2 explain at once", n)
+		t.Errorf("%d sessions for explanations, want at most 2", n)
 	}
 }

@@ -14,34 +14,32 @@ import (
 	"fakeart/internal/ort"
 )
 
-// Model is a model file made ready to run: a session for each worker. Engine.Use
-// hands it over to the engine, which frees it when it is replaced and no call is
-// left that uses it.
+// Model is a model file with a session for each worker, ready to run. After Engine.Use the engine
+// owns it, and frees it when it has been replaced and the last call that uses it is closed.
 type Model struct {
 	// File is the model file.
 	File *model.File
-	// Data is the caller's, to be set before Use.
+	// Data belongs to the caller. It must be set before Use.
 	Data any
 
 	sessions  []*model.Session
-	inputSize int // values a picture
+	inputSize int // values per image
 	refs      atomic.Int64
 
 	explaining sync.Mutex
-	explainers []*model.Session // those that nothing is explained with right now
+	explainers []*model.Session // idle sessions for explanations
 }
 
-// Load makes a model ready beside the one in use, without touching it: its
-// metadata are checked against what this program does to pictures, a session is
-// made for each worker, and the embedded probe pictures are judged. Once it
-// returns, the first answer is as quick as any later one. The model is either
-// given to Use, or discarded.
+// Load prepares a model without affecting the current one. It checks that the metadata match this
+// program's preprocessing and classes, creates a session for each worker, and classifies the
+// embedded probe images. Because that also warms the sessions up, the first request is as fast as
+// any later one. The caller must pass the model to Use or call Discard.
 func (e *Engine) Load(file *model.File) (_ *Model, err error) {
 	if err := file.Check(imaging.PreprocessingID, []string{model.Real, model.Fake}); err != nil {
 		return nil, err
 	}
 	if size := file.Metadata.InputSize; size != imaging.Size {
-		return nil, fmt.Errorf("model %s: wants pictures of %d×%d pixels, this program makes %d×%d", file.Digest, size, size, imaging.Size, imaging.Size)
+		return nil, fmt.Errorf("model %s: expects images of %d×%d pixels, but this program produces %d×%d", file.Digest, size, size, imaging.Size, imaging.Size)
 	}
 	m := &Model{
 		File: file, inputSize: imaging.Channels * imaging.Size * imaging.Size,
@@ -53,7 +51,7 @@ func (e *Engine) Load(file *model.File) (_ *Model, err error) {
 			_ = m.Discard()
 		}
 	}()
-	// A session takes milliseconds to make; a fleet of them would delay the start.
+	// Creating a session takes milliseconds. In sequence they would delay the start.
 	errs := make([]error, len(m.sessions))
 	var made sync.WaitGroup
 	for i := range m.sessions {
@@ -67,7 +65,7 @@ func (e *Engine) Load(file *model.File) (_ *Model, err error) {
 	}
 	made.Wait()
 	if err := errors.Join(errs...); err != nil {
-		for _, err := range errs { // they all say the same
+		for _, err := range errs { // they are all alike
 			if err != nil {
 				return nil, err
 			}
@@ -76,10 +74,10 @@ func (e *Engine) Load(file *model.File) (_ *Model, err error) {
 	return m, nil
 }
 
-// Discard frees a model that was not given to Use.
+// Discard frees a model that was not passed to Use.
 func (m *Model) Discard() error { return m.release() }
 
-// retain adds a reference unless the model has been freed.
+// retain adds a reference. It returns false if the model has been freed.
 func (m *Model) retain() bool {
 	for {
 		n := m.refs.Load()
@@ -92,7 +90,7 @@ func (m *Model) retain() bool {
 	}
 }
 
-// release drops a reference, and frees the model with the last one.
+// release drops a reference. Dropping the last one frees the model.
 func (m *Model) release() error {
 	if m.refs.Add(-1) > 0 {
 		return nil
@@ -106,14 +104,13 @@ func (m *Model) release() error {
 	return errors.Join(errs...)
 }
 
-// probes are pictures of both classes, drawn by `trainer data prepare
-// dataset=synthetic`: what a model makes of them does not matter, only that it
-// makes something of them.
+// probes are images of both classes, drawn by `trainer data prepare dataset=synthetic`. How a model
+// classifies them doesn't matter, only that it can.
 //
 //go:embed probes/*.png
 var probes embed.FS
 
-// probeTensors decodes the probe pictures, once.
+// probeTensors decodes the probe images once.
 var probeTensors = sync.OnceValue(func() (tensors [][]float32) {
 	var d imaging.Decoder
 	err := fs.WalkDir(probes, ".", func(path string, entry fs.DirEntry, err error) error {
@@ -129,52 +126,52 @@ var probeTensors = sync.OnceValue(func() (tensors [][]float32) {
 		return d.Tensor(tensor, data)
 	})
 	if err != nil {
-		panic(err) // they are part of the program
+		panic(err) // the images are embedded in the program
 	}
 	return tensors
 })
 
-// probeTolerance is how far a picture's logit may depend on the batch it is in,
-// absolutely and in parts of the logit: the order of summation differs.
+// probeTolerance is how much the logit of an image may depend on the rest of its batch, both
+// absolute and relative to the logit, because the order of summation differs.
 const probeTolerance = 1e-3
 
-// probe runs the session at every batch size, and reports a model that no picture
-// should be given to: one whose answers are no numbers, depend on a picture's
-// neighbours, or are the same whatever the picture.
+// probe runs the session at every batch size. It returns an error if the model is unusable: its
+// outputs are NaN or infinite, depend on the other images of a batch, or are the same for every
+// image.
 func probe(file *model.File, s *model.Session, maxBatch int) error {
-	pictures := probeTensors()
-	size := len(pictures[0])
-	alone := make([]float32, len(pictures))
+	images := probeTensors()
+	size := len(images[0])
+	single := make([]float32, len(images))
 	for n := 1; n <= maxBatch; n++ {
-		for first := range pictures {
+		for first := range images {
 			for i := range n {
-				copy(s.Input()[i*size:], pictures[(first+i)%len(pictures)])
+				copy(s.Input()[i*size:], images[(first+i)%len(images)])
 			}
 			if err := s.Run(n); err != nil {
-				return fmt.Errorf("model %s: the probe pictures: %w", file.Digest, err)
+				return fmt.Errorf("model %s: classify probe images: %w", file.Digest, err)
 			}
 			for _, v := range s.Embeddings()[:n*file.EmbeddingSize] {
 				if !finite(v) {
-					return fmt.Errorf("model %s: answers a probe picture with an embedding that holds %g; its weights are damaged, export it again", file.Digest, v)
+					return fmt.Errorf("model %s: the embedding of a probe image contains %g: the weights are damaged; export the model again", file.Digest, v)
 				}
 			}
 			for i, got := range s.Logits()[:n] {
-				k := (first + i) % len(pictures)
+				k := (first + i) % len(images)
 				if n == 1 {
-					alone[k] = got
+					single[k] = got
 				}
-				if !finite(got) || math.Abs(float64(got-alone[k])) > probeTolerance*max(1, math.Abs(float64(alone[k]))) {
-					return fmt.Errorf("model %s: answers a probe picture with the logit %g alone and %g in a batch of %d; it cannot be served", file.Digest, alone[k], got, n)
+				if !finite(got) || math.Abs(float64(got-single[k])) > probeTolerance*max(1, math.Abs(float64(single[k]))) {
+					return fmt.Errorf("model %s: the logit of a probe image is %g alone, but %g in a batch of %d: the model cannot be served", file.Digest, single[k], got, n)
 				}
 			}
 		}
 	}
-	for _, l := range alone {
-		if l != alone[0] {
+	for _, l := range single {
+		if l != single[0] {
 			return nil
 		}
 	}
-	return fmt.Errorf("model %s: answers every probe picture with the logit %g; it has learned nothing or is damaged, train it again", file.Digest, alone[0])
+	return fmt.Errorf("model %s: the logit is %g for every probe image: the model is untrained or damaged; train it again", file.Digest, single[0])
 }
 
 func finite(v float32) bool { return !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0) }

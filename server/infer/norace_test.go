@@ -2,4 +2,4 @@
 
 package infer
 
-const raced = false
+const raceEnabled = false

@@ -2,5 +2,5 @@
 
 package infer
 
-// raced tells that the race detector is at work, which makes pools forget on purpose.
-const raced = true
+// raceEnabled is true under the race detector, which makes sync.Pool drop items at random.
+const raceEnabled = true

@@ -14,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// closed sends the request on all connections from one thread, which waits for all of
-// them at once, as wrk does. Goroutines would cost several times as much, and that
-// where the server's time is short.
+// closed sends the request on all connections from one thread, which waits for all of them with
+// epoll, as wrk does. Goroutines would cost several times as much CPU, which the server needs.
 func closed(ctx context.Context, addr netip.AddrPort, request []byte, connections int, limit Limit) (all *Run, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -61,11 +60,11 @@ func closed(ctx context.Context, addr netip.AddrPort, request []byte, connection
 		}
 		for _, event := range events[:ready] {
 			c := &open[event.Fd]
-			whole, err := c.receive()
+			complete, err := c.receive()
 			if err != nil {
 				return nil, err
 			}
-			if !whole {
+			if !complete {
 				continue
 			}
 			all.latencies = append(all.latencies, time.Since(c.began))
@@ -82,9 +81,9 @@ func closed(ctx context.Context, addr netip.AddrPort, request []byte, connection
 	return all, nil
 }
 
-// wait returns how many of events have happened, after 10 ms at the latest. Go's
-// runtime does not learn of it: it would take a thread that waits for idle, as
-// often as it looks, and have another one look for work in its place.
+// wait returns the number of ready events, after 10 ms at the latest. It uses a raw system call so
+// that Go's scheduler doesn't notice it: the scheduler would take a blocked thread for idle at each
+// call, and wake another one to look for work.
 func wait(poll int, events []unix.EpollEvent) (int, error) {
 	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(poll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 10, 0, 0)
 	switch err {
@@ -96,8 +95,8 @@ func wait(poll int, events []unix.EpollEvent) (int, error) {
 	return 0, os.NewSyscallError("epoll_pwait", err)
 }
 
-// dial connects. Of a connection of the package net Go's own poller would be told
-// whenever an answer comes, and wake a thread for it.
+// dial connects to addr. It doesn't use package net, whose poller would be notified of every
+// response and wake a thread for it.
 func dial(addr netip.AddrPort) (fd int, err error) {
 	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()})
 	if ip := addr.Addr().Unmap(); ip.Is4() {
@@ -121,9 +120,9 @@ func dial(addr netip.AddrPort) (fd int, err error) {
 // rawConn is one connection.
 type rawConn struct {
 	fd     int
-	began  time.Time // of the request that is on its way
-	buffer []byte    // what has been received of the answer
-	length int       // of the whole answer; 0 while it is not known
+	began  time.Time // when the current request was sent
+	buffer []byte    // the part of the response received so far
+	length int       // of the complete response; 0 while unknown
 }
 
 func (c *rawConn) send(request []byte) error {
@@ -134,7 +133,7 @@ func (c *rawConn) send(request []byte) error {
 		case nil:
 			request = request[n:]
 		case unix.EINTR:
-		case unix.EAGAIN: // a large request, which the server has to take in first
+		case unix.EAGAIN: // a large request: wait until the server has read some of it
 			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}, 1000); err != nil && err != unix.EINTR {
 				return os.NewSyscallError("poll", err)
 			}
@@ -145,8 +144,8 @@ func (c *rawConn) send(request []byte) error {
 	return nil
 }
 
-// receive takes what has come in, and tells whether the answer is whole.
-func (c *rawConn) receive() (whole bool, err error) {
+// receive reads available data and reports whether the response is complete.
+func (c *rawConn) receive() (complete bool, err error) {
 	if len(c.buffer) == cap(c.buffer) {
 		bigger := make([]byte, len(c.buffer), 2*cap(c.buffer))
 		copy(bigger, c.buffer)
@@ -159,7 +158,7 @@ func (c *rawConn) receive() (whole bool, err error) {
 	case err != nil:
 		return false, os.NewSyscallError("read", err)
 	case n == 0:
-		return false, fmt.Errorf("the connection was closed before the answer, after %.300q", c.buffer)
+		return false, fmt.Errorf("the connection was closed before the end of the response, after %.300q", c.buffer)
 	}
 	c.buffer = c.buffer[:len(c.buffer)+n]
 	if c.length == 0 {
@@ -168,13 +167,13 @@ func (c *rawConn) receive() (whole bool, err error) {
 			return false, nil
 		}
 		if !bytes.HasPrefix(c.buffer, ok) {
-			return false, fmt.Errorf("answered %.400q", c.buffer)
+			return false, fmt.Errorf("unexpected response: %.400q", c.buffer)
 		}
 		_, value, found := bytes.Cut(c.buffer[:end+2], contentLength)
 		value, _, _ = bytes.Cut(value, []byte("\r\n"))
 		length, err := strconv.Atoi(string(value))
 		if !found || err != nil {
-			return false, fmt.Errorf("answered without a length: %.400q", c.buffer)
+			return false, fmt.Errorf("response without a valid Content-Length: %.400q", c.buffer)
 		}
 		c.length = end + 4 + length
 	}

@@ -1,6 +1,8 @@
-// Package load puts a server of this machine under load and measures what comes
-// back. It spends as little as it can, since it shares the cores with what it
-// measures: requests are ready-made bytes, and of answers only what is needed is read.
+// Package load generates HTTP load on a server on the same machine and measures rate and latencies.
+//
+// Build a request with [Request] and send it with [ClosedLoop] or [Users]. Because the load
+// generator shares the cores with the server it measures, it does as little as possible: requests
+// are prepared bytes, and only the status and length of a response are parsed.
 package load
 
 import (
@@ -23,20 +25,21 @@ func Request(path, contentType string, body []byte) []byte {
 	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", path, contentType, len(body), body)
 }
 
-// Run is what one run measured.
+// Run is the result of one load test.
 type Run struct {
-	// Responses is the number of answers with the status 200.
+	// Responses is the number of responses with status 200.
 	Responses int
-	// Took is how long the run took.
+	// Took is the duration of the run.
 	Took time.Duration
-	// latencies, sorted, one for each answer.
+	// latencies holds one latency per response, sorted.
 	latencies []time.Duration
 }
 
-// Rate is in answers a second.
+// Rate returns the number of responses per second.
 func (r *Run) Rate() float64 { return float64(r.Responses) / r.Took.Seconds() }
 
-// Quantile is the latency that the share q of the answers, 0 to 1, did not exceed.
+// Quantile returns the q-quantile of the latencies, with q in [0,1]. It returns 0 if there were no
+// responses.
 func (r *Run) Quantile(q float64) time.Duration {
 	if len(r.latencies) == 0 {
 		return 0
@@ -44,38 +47,37 @@ func (r *Run) Quantile(q float64) time.Duration {
 	return r.latencies[min(int(q*float64(len(r.latencies))), len(r.latencies)-1)]
 }
 
-// Limit says when a run ends: after a time, or after a number of requests; 0 is no
-// limit, but one of the two must be there.
+// Limit ends a run after a time or a number of requests. 0 means no limit, but at least one of the
+// two must be set.
 type Limit struct {
 	Time     time.Duration
 	Requests int
 }
 
-// ClosedLoop sends the request on each of several connections, again as soon as it is
-// answered. Any answer but 200 ends the run with an error. addr must be on the
-// loopback interface.
+// ClosedLoop sends the request on each of several connections, again as soon as the response has
+// arrived. Any status other than 200 ends the run with an error. addr must be a loopback address.
 func ClosedLoop(ctx context.Context, addr string, request []byte, connections int, limit Limit) (*Run, error) {
 	return run(addr, limit, func(addr netip.AddrPort) (*Run, error) {
 		return closed(ctx, addr, request, connections, limit)
 	})
 }
 
-// Users sends the request for each of several users, who wait between two requests
-// for a random time between least and most, as people do.
+// Users simulates users that each send the request repeatedly, and wait for a random time between
+// least and most before each request.
 func Users(ctx context.Context, addr string, request []byte, users int, least, most time.Duration, limit Limit) (*Run, error) {
 	return run(addr, limit, func(addr netip.AddrPort) (*Run, error) {
 		return goroutines(ctx, addr, request, users, limit, func() time.Duration { return least + rand.N(most-least) })
 	})
 }
 
-// run checks that the load is bounded and stays on this machine.
+// run checks the limit and the address before it calls measure.
 func run(addr string, limit Limit, measure func(netip.AddrPort) (*Run, error)) (*Run, error) {
 	if limit.Time <= 0 && limit.Requests <= 0 {
-		return nil, errors.New("load: a run without an end")
+		return nil, errors.New("load: no limit: set a time or a number of requests")
 	}
 	a, err := netip.ParseAddrPort(addr)
 	if err != nil || !a.Addr().IsLoopback() {
-		return nil, fmt.Errorf("load: %q is not an address of the loopback interface", addr)
+		return nil, fmt.Errorf("load: %q is not a loopback address", addr)
 	}
 	r, err := measure(a)
 	if err != nil {
@@ -85,7 +87,7 @@ func run(addr string, limit Limit, measure func(netip.AddrPort) (*Run, error)) (
 	return r, nil
 }
 
-// goroutines sends the request from one goroutine a connection.
+// goroutines sends the request from one goroutine per connection.
 func goroutines(ctx context.Context, addr netip.AddrPort, request []byte, connections int, limit Limit, think func() time.Duration) (*Run, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -102,14 +104,14 @@ func goroutines(ctx context.Context, addr netip.AddrPort, request []byte, connec
 	)
 	began := time.Now()
 	for i := range connections {
-		requests := 0 // without a limit
+		requests := 0 // no limit
 		if limit.Requests > 0 {
 			if requests = (limit.Requests + i) / connections; requests == 0 {
 				continue
 			}
 		}
 		group.Go(func() {
-			latencies, err := one(ctx, addr.String(), request, requests, think)
+			latencies, err := sendRequests(ctx, addr.String(), request, requests, think)
 			mu.Lock()
 			defer mu.Unlock()
 			all.latencies = append(all.latencies, latencies...)
@@ -128,14 +130,14 @@ func goroutines(ctx context.Context, addr netip.AddrPort, request []byte, connec
 	return &all, nil
 }
 
-// one is one connection's share of a run.
-func one(ctx context.Context, addr string, request []byte, requests int, think func() time.Duration) (latencies []time.Duration, err error) {
+// sendRequests sends requests, or requests without limit if it is 0, on one connection.
+func sendRequests(ctx context.Context, addr string, request []byte, requests int, think func() time.Duration) (latencies []time.Duration, err error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, ended(ctx, err)
 	}
 	defer func() { _ = conn.Close() }()
-	// Nothing else ends a read or write that waits.
+	// Interrupts blocked reads and writes.
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	r := bufio.NewReaderSize(conn, 4096)
 	for n := 0; requests == 0 || n < requests; n++ {
@@ -150,7 +152,7 @@ func one(ctx context.Context, addr string, request []byte, requests int, think f
 		if _, err := conn.Write(request); err != nil {
 			return latencies, ended(ctx, err)
 		}
-		if err := answer(r); err != nil {
+		if err := discardResponse(r); err != nil {
 			return latencies, ended(ctx, err)
 		}
 		latencies = append(latencies, time.Since(began))
@@ -158,10 +160,10 @@ func one(ctx context.Context, addr string, request []byte, requests int, think f
 	return latencies, nil
 }
 
-// ended is err, unless it only says that the run is over.
+// ended returns err, or nil if err only means that the run is over.
 func ended(ctx context.Context, err error) error {
-	// A connection's deadline, which is the context's, may pass a moment before the context sees it.
-	if end, has := ctx.Deadline(); ctx.Err() != nil || has && !time.Now().Before(end) {
+	// The connection's deadline, which is the context's, can pass a moment before the context is done.
+	if deadline, ok := ctx.Deadline(); ctx.Err() != nil || ok && !time.Now().Before(deadline) {
 		return nil
 	}
 	return err
@@ -172,15 +174,15 @@ var (
 	contentLength = []byte("Content-Length: ")
 )
 
-// answer reads one answer and throws it away.
-func answer(r *bufio.Reader) error {
+// discardResponse reads and discards one response.
+func discardResponse(r *bufio.Reader) error {
 	status, err := r.ReadSlice('\n')
 	if err != nil {
 		return err
 	}
 	if !bytes.HasPrefix(status, ok) {
 		rest, _ := r.Peek(r.Buffered())
-		return fmt.Errorf("answered %s %.300s", bytes.TrimSpace(status), rest)
+		return fmt.Errorf("unexpected response: %s %.300s", bytes.TrimSpace(status), rest)
 	}
 	length := 0
 	for {
@@ -193,7 +195,7 @@ func answer(r *bufio.Reader) error {
 		}
 		if value, ok := bytes.CutPrefix(line, contentLength); ok {
 			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
-				return fmt.Errorf("answered with the length %q", value)
+				return fmt.Errorf("invalid Content-Length %q", bytes.TrimSpace(value))
 			}
 		}
 	}

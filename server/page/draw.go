@@ -1,7 +1,7 @@
 //go:build ignore
 
-// Draw makes the sample pictures of the page: the first ones of each class that the
-// trainer draws. `go generate` runs it.
+// Draw writes the page's sample images: the first images of each class of the trainer's synthetic
+// dataset. Run it with `go generate`.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-// each is how many pictures of a class there are.
+// each is the number of images per class.
 const each = 3
 
 func main() {
@@ -26,7 +26,7 @@ func main() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(folder)
-	// Another seed than that of the demo's training pictures.
+	// Not the seed of the demo's training images.
 	_, err = dataset.Prepare(context.Background(), config.Dataset{Name: "synthetic", Dir: filepath.Join(folder, "data"), Seed: 7, TestPerClass: each}, os.Stderr)
 	if err != nil {
 		log.Fatal(err)

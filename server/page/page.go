@@ -1,5 +1,5 @@
-// Package page is the server's web page: plain HTML, CSS and JavaScript modules that are
-// part of the program, and ask nobody but the server that they came from.
+// Package page contains the server's web page: plain HTML, CSS and JavaScript modules, embedded in
+// the program. [Files] returns them ready to serve. The page makes requests to its own server only.
 package page
 
 //go:generate go run draw.go
@@ -19,27 +19,26 @@ import (
 //go:embed index.html icon.svg *.css *.js samples/*.png
 var files embed.FS
 
-// Policy is the Content-Security-Policy that the page works under: nothing from
-// elsewhere, nothing inline. Pictures that a user has chosen are blob: URLs.
+// Policy is the page's Content-Security-Policy: nothing from other origins, nothing inline. Images
+// that the user chose are blob: URLs.
 const Policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Index is the name of the page itself.
+// Index is the name of the HTML file.
 const Index = "index.html"
 
-// File is one of the page's files, ready to be sent.
+// File is one file of the page.
 type File struct {
-	// Type is its media type.
+	// Type is the media type.
 	Type string
-	// ETag names its content, in quotes.
+	// ETag identifies the content. It includes the quotes.
 	ETag string
-	// Plain is its content, and Gzip the same compressed; nil when that would be no
-	// smaller. Neither may be changed.
+	// Plain is the content. Gzip is the same compressed, or nil if that isn't smaller. Neither may
+	// be modified.
 	Plain, Gzip []byte
 }
 
-// types are the media types of what the page is made of, by the end of the name: those
-// that the system knows may be others.
+// types maps file extensions to media types. Those that the operating system knows may differ.
 var types = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -48,8 +47,8 @@ var types = map[string]string{
 	".png":  "image/png",
 }
 
-// Files returns the page's files by their names, with slashes. It is safe for
-// concurrent use; the map must not be changed.
+// Files returns the page's files by slash-separated name. It is safe for concurrent use. The map
+// must not be modified.
 var Files = sync.OnceValue(func() map[string]*File {
 	all := map[string]*File{}
 	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
@@ -62,8 +61,8 @@ var Files = sync.OnceValue(func() map[string]*File {
 		}
 		sum := sha256.Sum256(data)
 		f := &File{Type: types[path.Ext(name)], ETag: `"` + hex.EncodeToString(sum[:16]) + `"`, Plain: data}
-		var packed bytes.Buffer
-		w, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+		var compressed bytes.Buffer
+		w, err := gzip.NewWriterLevel(&compressed, gzip.BestCompression)
 		if err != nil {
 			return err
 		}
@@ -73,14 +72,14 @@ var Files = sync.OnceValue(func() map[string]*File {
 		if err := w.Close(); err != nil {
 			return err
 		}
-		if packed.Len() < len(data) && !strings.HasPrefix(f.Type, "image/png") {
-			f.Gzip = packed.Bytes()
+		if compressed.Len() < len(data) && !strings.HasPrefix(f.Type, "image/png") {
+			f.Gzip = compressed.Bytes()
 		}
 		all[name] = f
 		return nil
 	})
 	if err != nil {
-		panic(err) // they are part of the program
+		panic(err) // the files are embedded in the program
 	}
 	return all
 })

@@ -9,10 +9,10 @@ import (
 	"fakeart/server/page"
 )
 
-// most is how many bytes the page may have, samples and all.
-const most = 150_000
+// maxSize is the maximum size of the page in bytes, including samples.
+const maxSize = 150_000
 
-func TestThePageIsSmallAndWhole(t *testing.T) {
+func TestFiles(t *testing.T) {
 	total := 0
 	for name, f := range page.Files() {
 		total += len(f.Plain)
@@ -25,15 +25,15 @@ func TestThePageIsSmallAndWhole(t *testing.T) {
 				t.Fatal(err)
 			}
 			if plain, err := io.ReadAll(r); err != nil || !bytes.Equal(plain, f.Plain) {
-				t.Errorf("%s is not the same when unpacked: %v", name, err)
+				t.Errorf("%s differs when decompressed: %v", name, err)
 			}
 		}
 	}
-	if total > most {
-		t.Errorf("the page has %d bytes, more than %d", total, most)
+	if total > maxSize {
+		t.Errorf("the page has %d bytes, more than %d", total, maxSize)
 	}
 	t.Logf("%d bytes in %d files", total, len(page.Files()))
 	if page.Files()[page.Index] == nil {
-		t.Error("there is no page")
+		t.Errorf("%s is missing", page.Index)
 	}
 }

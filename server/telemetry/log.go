@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// The keys of log attributes that Cloud Logging takes for its own fields.
+// Keys of log attributes that Cloud Logging maps to its own fields.
 const (
-	// TraceKey holds the trace that a line belongs to; see Tracing.CloudTraceName.
+	// TraceKey is the trace that a line belongs to; see Tracing.CloudTraceName.
 	TraceKey = "logging.googleapis.com/trace"
-	// SpanKey holds the span, 16 hexadecimal digits.
+	// SpanKey is the span ID, 16 hexadecimal digits.
 	SpanKey = "logging.googleapis.com/spanId"
-	// SampledKey tells whether the trace is kept.
+	// SampledKey is a boolean: whether the trace is sampled.
 	SampledKey = "logging.googleapis.com/trace_sampled"
 )
 
-// NewLogger returns a logger that writes lines to w: plain text, or JSON objects in
-// the shape that Cloud Logging reads (severity, message, time, httpRequest):
+// NewLogger returns a logger that writes to w: plain text, or JSON objects in the format of Cloud
+// Logging (severity, message, time, httpRequest), see
 // https://cloud.google.com/logging/docs/structured-logging.
 func NewLogger(w io.Writer, level slog.Level, asJSON bool) *slog.Logger {
 	if !asJSON {
@@ -39,7 +39,7 @@ func NewLogger(w io.Writer, level slog.Level, asJSON bool) *slog.Logger {
 	}}))
 }
 
-// severity is the level by Cloud Logging's names.
+// severity returns Cloud Logging's name of the level.
 func severity(level slog.Level) string {
 	switch {
 	case level >= slog.LevelError:

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestJSONLinesHaveCloudLoggingsShape(t *testing.T) {
+func TestNewLogger_JSON(t *testing.T) {
 	for _, test := range []struct {
 		level    slog.Level
 		severity string
@@ -33,20 +33,20 @@ func TestJSONLinesHaveCloudLoggingsShape(t *testing.T) {
 			t.Fatal(err)
 		}
 		if line.Severity != test.severity || line.Message != "hello" || line.Trace != "projects/p/traces/1" || line.HTTPRequest.Status != 200 || line.HTTPRequest.Msg != "kept" {
-			t.Errorf("%+v", line)
+			t.Errorf("line = %+v, want severity %s", line, test.severity)
 		}
 		if time.Since(line.Time) > time.Minute || line.Time.Location() != time.UTC {
-			t.Errorf("time %v", line.Time)
+			t.Errorf("time = %v, want now, in UTC", line.Time)
 		}
 	}
 }
 
-func TestTextLinesAreForPeople(t *testing.T) {
+func TestNewLogger_Text(t *testing.T) {
 	var out bytes.Buffer
 	log := NewLogger(&out, slog.LevelInfo, false)
 	log.Debug("hidden")
 	log.Info("shown", "key", "value")
 	if text := out.String(); !strings.Contains(text, "level=INFO msg=shown key=value") || strings.Contains(text, "hidden") {
-		t.Errorf("%q", text)
+		t.Errorf("output = %q, want the info line only", text)
 	}
 }

@@ -1,5 +1,5 @@
-// Package telemetry is what the server tells about itself: metrics for Prometheus,
-// log lines in Cloud Logging's shape, and OpenTelemetry traces.
+// Package telemetry provides the server's observability: Prometheus metrics ([NewMetrics]), logs in
+// Cloud Logging's format ([NewLogger]) and OpenTelemetry traces ([NewTracing]).
 package telemetry
 
 import (
@@ -17,15 +17,15 @@ import (
 	"fakeart/internal/explain"
 )
 
-// durationBuckets, in seconds, resolve 1 ms to 1 s in steps of a half or less. An
-// objective's threshold should be one of them: then the share of requests within
-// it is exact.
+// durationBuckets are the histogram bounds in seconds. Between 1 ms and 1 s each is at most 5/3 of
+// the one before. Choose SLO thresholds from these bounds: only then is the share of requests
+// within the threshold exact.
 var durationBuckets = [...]float64{
 	0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075,
 	0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10,
 }
 
-// The names of metrics that Totals reads as well.
+// Names of metrics that Totals also reads.
 const (
 	requestsName    = "fakeart_requests_total"
 	durationsName   = "fakeart_request_duration_seconds"
@@ -34,15 +34,15 @@ const (
 	feedbackName    = "fakeart_feedback_total"
 )
 
-// Metrics are the server's, by Prometheus's conventions for names and units. All of
-// it is safe for concurrent use; what is on the way of every request allocates nothing.
+// Metrics holds the server's Prometheus metrics. It is safe for concurrent use. Methods on the path
+// of every request do not allocate.
 type Metrics struct {
 	registry *prometheus.Registry
-	totals   *prometheus.Registry // of what Totals reads
+	totals   *prometheus.Registry // the metrics that Totals reads
 
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
-	routes    sync.Map // of *Route, by its name
+	routes    sync.Map // of *Route, by pattern and method
 
 	inference   prometheus.Histogram
 	batch       prometheus.Histogram
@@ -58,97 +58,98 @@ type Metrics struct {
 	explanationDurations *prometheus.HistogramVec
 
 	driftScore *prometheus.GaugeVec
-	// Without labels, but not there as long as nothing is known.
+	// Vectors without labels, so that they are absent until a drift check has a result.
 	driftDetected, driftRows, driftTime *prometheus.GaugeVec
 }
 
-// Sources are values that are asked for when metrics are read.
+// Sources are callbacks that are called when metrics are read.
 type Sources struct {
-	QueueDepth  func() int // pictures that wait for a session
+	QueueDepth  func() int // images that wait for a session
 	LogWaiting  func() int // records that wait to be stored
-	LogOutbox   func() int // records that could not be sent to it yet
+	LogOutbox   func() int // records in the outbox, to be sent later
 	LogWritable func() bool
-	InFlight    func() int // requests
-	// Accuracy is the share of right verdicts among those that users spoke of, if any.
+	InFlight    func() int // requests in flight
+	// Accuracy returns the share of correct predictions among those with feedback. known is false
+	// if there is no feedback.
 	Accuracy func() (share float64, known bool)
 }
 
-// NewMetrics returns metrics that are all at zero.
+// NewMetrics returns metrics with all counters at zero.
 func NewMetrics(version string, s Sources) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: requestsName,
-			Help: "Requests answered, by the route's pattern, the method and the status; 499 is a client that did not wait.",
+			Help: "Requests by route pattern, method and status; status 499 means that the client disconnected.",
 		}, []string{"route", "method", "code"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    durationsName,
-			Help:    "Time from a request's header to its answer, by the route's pattern and the method.",
+			Help:    "Time from the header of a request to its response, by route pattern and method.",
 			Buckets: durationBuckets[:],
 		}, []string{"route", "method"}),
 		inference: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "fakeart_inference_duration_seconds",
-			Help:    "Time that the model took for a batch of pictures.",
+			Help:    "Time to run the model on a batch of images.",
 			Buckets: append([]float64{0.0001, 0.0002, 0.0003, 0.0005, 0.00075}, durationBuckets[:]...),
 		}),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "fakeart_batch_size",
-			Help:    "Pictures that the model judged at once.",
+			Help:    "Images per batch.",
 			Buckets: []float64{1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128, 256},
 		}),
 		predictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: predictionsName,
-			Help: "Pictures judged, by the verdict and the digest of the model.",
+			Help: "Images classified, by predicted class and model digest.",
 		}, []string{"label", "model"}),
 		probability: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "fakeart_probability",
-			Help:    "Probability of being AI-generated that pictures were given.",
+			Help:    "Predicted probability that an image is AI-generated.",
 			Buckets: prometheus.LinearBuckets(0.05, 0.05, 20),
 		}),
 		modelInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fakeart_model_info",
-			Help: "1 for the model in use.",
+			Help: "Always 1; the labels describe the current model.",
 		}, []string{"model", "name", "data_digest", "preprocessing"}),
 		swaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fakeart_model_swaps_total",
-			Help: "Changes of the model in use, by their result.",
+			Help: "Model swaps by result.",
 		}, []string{"result"}),
 		logRecords: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: logRecordsName,
-			Help: "Records of the prediction log: written to its store, spilled to wait for it, or failed, which are lost.",
+			Help: "Prediction log records by result: written to the store, spilled to the outbox to be sent later, or failed and lost.",
 		}, []string{"result"}),
 		feedback: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: feedbackName,
-			Help: "Feedbacks of users on predictions, by the label that they gave and whether the verdict was the same: true, false, or unknown to this server.",
+			Help: "User feedback by the correct label and by whether the prediction was correct: true, false, or unknown if this server doesn't know the prediction.",
 		}, []string{"label", "correct"}),
 		driftScore: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fakeart_drift_score",
-			Help: "Statistics of the last look for drift, by the column of the prediction log and the test.",
+			Help: "Test statistics of the last drift check, by prediction log column and test.",
 		}, []string{"column", "test"}),
 		driftDetected: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fakeart_drift_detected",
-			Help: "1 when the last look found drift, 0 when it found none; absent when it could not tell.",
+			Help: "1 if the last drift check detected drift, 0 if not; absent if it had no result.",
 		}, nil),
 		driftRows: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fakeart_drift_window_rows",
-			Help: "Records in the window of the last look for drift.",
+			Help: "Records in the window of the last drift check.",
 		}, nil),
 		driftTime: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fakeart_drift_timestamp_seconds",
-			Help: "When the last look for drift that could tell was taken, as Unix time.",
+			Help: "Unix time of the last drift check that had a result.",
 		}, nil),
 		explanations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fakeart_explanations_total",
-			Help: "Verdicts that were explained by a map, by the method.",
+			Help: "Predictions explained, by method.",
 		}, []string{"method"}),
 		explanationDurations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "fakeart_explanation_duration_seconds",
-			Help:    "Time that explaining a verdict took once its turn had come, by the method.",
+			Help:    "Time to explain a prediction, without the time in the queue, by method.",
 			Buckets: append([]float64{0.0005, 0.00075}, durationBuckets[:]...),
 		}, []string{"method"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fakeart_panics_total",
-			Help: "Requests whose handler failed in a way that is a fault of the program.",
+			Help: "Requests whose handler panicked.",
 		}),
 	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
@@ -157,26 +158,26 @@ func NewMetrics(version string, s Sources) *Metrics {
 	m.registry.MustRegister(
 		m.requests, m.durations, m.inference, m.batch, m.predictions, m.probability, m.modelInfo, m.swaps, m.logRecords, m.feedback, m.panics,
 		m.driftScore, m.driftDetected, m.driftRows, m.driftTime, m.explanations, m.explanationDurations,
-		gauge("fakeart_queue_depth", "Pictures that wait for a session.", func() float64 { return float64(s.QueueDepth()) }),
-		gauge("fakeart_requests_in_flight", "Requests that are worked on.", func() float64 { return float64(s.InFlight()) }),
-		gauge("fakeart_log_waiting_records", "Records of the prediction log that wait to be stored.", func() float64 { return float64(s.LogWaiting()) }),
-		gauge("fakeart_log_outbox_records", "Records of the prediction log that were spilled and are not sent yet.", func() float64 { return float64(s.LogOutbox()) }),
-		gauge("fakeart_log_writable", "1 while the prediction log can be written.", func() float64 {
+		gauge("fakeart_queue_depth", "Images that wait for a session.", func() float64 { return float64(s.QueueDepth()) }),
+		gauge("fakeart_requests_in_flight", "Requests in flight.", func() float64 { return float64(s.InFlight()) }),
+		gauge("fakeart_log_waiting_records", "Prediction log records in memory that wait to be stored.", func() float64 { return float64(s.LogWaiting()) }),
+		gauge("fakeart_log_outbox_records", "Prediction log records in the outbox that are not sent yet.", func() float64 { return float64(s.LogOutbox()) }),
+		gauge("fakeart_log_writable", "1 if the prediction log is writable, 0 if not.", func() float64 {
 			if s.LogWritable() {
 				return 1
 			}
 			return 0
 		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "fakeart_build_info", Help: "1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version},
+			Name: "fakeart_build_info", Help: "Always 1; the label is the version of the server.", ConstLabels: prometheus.Labels{"version": version},
 		}, func() float64 { return 1 }),
 		accuracy{prometheus.NewDesc("fakeart_feedback_accuracy_ratio",
-			"Share of right verdicts among the last thousand predictions of the model in use that users spoke of; absent without any.", nil, nil), s.Accuracy},
+			"Share of correct predictions among the last 1,000 predictions of the current model with feedback; absent without feedback.", nil, nil), s.Accuracy},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	m.totals = newTotals(m.requests, m.durations, m.predictions, m.logRecords, m.feedback)
-	// An alert on a rate needs the series before the first event.
+	// Alerts on rates need the series to exist before the first event.
 	for _, result := range []string{"success", "failed"} {
 		m.swaps.WithLabelValues(result)
 	}
@@ -195,7 +196,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 	return m
 }
 
-// accuracy is a gauge that is not there as long as nothing is known.
+// accuracy is a gauge that is absent as long as its value is unknown.
 type accuracy struct {
 	desc  *prometheus.Desc
 	value func() (float64, bool)
@@ -211,14 +212,14 @@ func (a accuracy) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// Handler serves the metrics in the text format.
+// Handler serves the metrics in Prometheus's text format.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
 }
 
 // Route counts the requests of one route and method.
 type Route struct {
-	// Pattern and Method are the labels.
+	// Pattern and Method are the values of the labels.
 	Pattern, Method string
 
 	duration prometheus.Observer
@@ -226,8 +227,8 @@ type Route struct {
 	codes    [600]atomic.Pointer[prometheus.Counter]
 }
 
-// Route returns the counters of a route's pattern and a method. The labels must come
-// from a fixed set, not from a request.
+// Route returns the counters of a route pattern and method. To bound the number of series, both
+// must come from a fixed set and not from a request.
 func (m *Metrics) Route(pattern, method string) *Route {
 	key := [2]string{pattern, method}
 	if r, ok := m.routes.Load(key); ok {
@@ -240,7 +241,8 @@ func (m *Metrics) Route(pattern, method string) *Route {
 	return r.(*Route)
 }
 
-// Observe counts a request that was answered with the status after so long.
+// Observe counts a request by the status and the duration of its response. A status out of range
+// counts as 500.
 func (r *Route) Observe(status int, took time.Duration) {
 	r.duration.Observe(took.Seconds())
 	if status < 0 || status >= len(r.codes) {
@@ -255,22 +257,22 @@ func (r *Route) Observe(status int, took time.Duration) {
 	(*counter).Inc()
 }
 
-// Batch counts a batch that a session judged in so long.
-func (m *Metrics) Batch(pictures int, took time.Duration) {
-	m.batch.Observe(float64(pictures))
+// Batch counts a batch of images and its duration.
+func (m *Metrics) Batch(images int, took time.Duration) {
+	m.batch.Observe(float64(images))
 	m.inference.Observe(took.Seconds())
 }
 
-// Explained counts a verdict that was explained in so long.
+// Explained counts an explained prediction and its duration.
 func (m *Metrics) Explained(method explain.Method, took time.Duration) {
 	m.explanations.WithLabelValues(string(method)).Inc()
 	m.explanationDurations.WithLabelValues(string(method)).Observe(took.Seconds())
 }
 
-// Panic counts a request that hit a fault of the program.
+// Panic counts a request whose handler panicked.
 func (m *Metrics) Panic() { m.panics.Inc() }
 
-// Swap counts a change of the model that succeeded or failed.
+// Swap counts a model swap.
 func (m *Metrics) Swap(succeeded bool) {
 	result := "failed"
 	if succeeded {
@@ -279,13 +281,13 @@ func (m *Metrics) Swap(succeeded bool) {
 	m.swaps.WithLabelValues(result).Inc()
 }
 
-// LogRecords counts records of the prediction log by what became of them.
+// LogRecords counts prediction log records by result.
 func (m *Metrics) LogRecords(result string, n int) {
 	m.logRecords.WithLabelValues(result).Add(float64(n))
 }
 
-// Feedback counts what a user said: the label, and whether the verdict was the same:
-// "true", "false" or "unknown".
+// Feedback counts feedback by the correct label and by whether the prediction was correct: "true",
+// "false" or "unknown".
 func (m *Metrics) Feedback(label, correct string) { m.feedback.WithLabelValues(label, correct).Inc() }
 
 // Model counts the predictions of one model.
@@ -294,7 +296,8 @@ type Model struct {
 	probability prometheus.Histogram
 }
 
-// Model returns the counters of a model with such a digest and class names, by label.
+// Model returns the counters of the model with the digest. classes are the names of REAL and FAKE,
+// in the order of the model's labels.
 func (m *Metrics) Model(digest string, classes []string) *Model {
 	counters := &Model{probability: m.probability}
 	for i := range counters.labels {
@@ -303,7 +306,7 @@ func (m *Metrics) Model(digest string, classes []string) *Model {
 	return counters
 }
 
-// Predicted counts a picture that was judged.
+// Predicted counts a prediction.
 func (m *Model) Predicted(fake bool, probability float64) {
 	i := 0
 	if fake {
@@ -313,7 +316,7 @@ func (m *Model) Predicted(fake bool, probability float64) {
 	m.probability.Observe(probability)
 }
 
-// Drift tells what a look for drift has found in a window of so many records.
+// Drift publishes the result of a drift check over a window of rows records.
 func (m *Metrics) Drift(r *drift.Result, rows int64, at time.Time) {
 	m.driftScore.Reset()
 	for _, c := range r.Columns {
@@ -330,15 +333,15 @@ func (m *Metrics) Drift(r *drift.Result, rows int64, at time.Time) {
 	m.driftTime.WithLabelValues().Set(float64(at.UnixMicro()) / 1e6)
 }
 
-// DriftUnknown tells that a look for drift could not tell, and takes back what the
-// one before has found.
+// DriftUnknown publishes that a drift check had no result, and removes the result of the previous
+// one.
 func (m *Metrics) DriftUnknown(rows int64) {
 	m.driftScore.Reset()
 	m.driftDetected.Reset()
 	m.driftRows.WithLabelValues().Set(float64(rows))
 }
 
-// SetModel says which model is in use from now on.
+// SetModel publishes the current model.
 func (m *Metrics) SetModel(digest, name, dataDigest, preprocessing string) {
 	m.modelInfo.Reset()
 	m.modelInfo.WithLabelValues(digest, name, dataDigest, preprocessing).Set(1)

@@ -29,7 +29,7 @@ func text(t *testing.T, m *Metrics) string {
 	return recorder.Body.String()
 }
 
-// exercise gives every metric a value.
+// exercise sets every metric.
 func exercise(m *Metrics) {
 	m.Route("/predict", "POST").Observe(200, 3*time.Millisecond)
 	m.Route("/predict", "POST").Observe(200, 30*time.Second)
@@ -46,7 +46,7 @@ func exercise(m *Metrics) {
 	m.SetModel("sha256:abc", "new", "d", "p")
 }
 
-func TestMetricsCountWhatHappened(t *testing.T) {
+func TestMetrics(t *testing.T) {
 	m := metrics()
 	exercise(m)
 	got := text(t, m)
@@ -70,43 +70,43 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 		`fakeart_queue_depth 3`, `fakeart_requests_in_flight 4`, `fakeart_log_waiting_records 5`, `fakeart_log_outbox_records 6`, `fakeart_log_writable 1`, `fakeart_panics_total 1`,
 	} {
 		if !strings.Contains(got, line+"\n") {
-			t.Errorf("lacks %s", line)
+			t.Errorf("metrics lack %s", line)
 		}
 	}
 	for _, name := range []string{"sha256:old", "go_goroutines", "process_resident_memory_bytes"} {
 		if strings.Contains(got, name) == (name == "sha256:old") {
-			t.Errorf("%s is there: %t", name, name == "sha256:old")
+			t.Errorf("metrics contain %s: %t, want %t", name, name == "sha256:old", name != "sha256:old")
 		}
 	}
 }
 
-func TestMetricsFollowPrometheussConventions(t *testing.T) {
+func TestMetrics_Promlint(t *testing.T) {
 	m := metrics()
 	exercise(m)
 	problems, err := promlint.New(strings.NewReader(text(t, m))).Lint()
 	if err != nil || len(problems) > 0 {
-		t.Errorf("%v, %v", problems, err)
+		t.Errorf("promlint: %v, %v", problems, err)
 	}
 	if n, err := testutil.GatherAndCount(m.registry); err != nil || n < 20 {
-		t.Errorf("%d metrics, %v", n, err)
+		t.Errorf("%d metrics, %v, want at least 20", n, err)
 	}
 }
 
-// The share of requests within an objective is exact only at a bucket's bound.
-func TestDurationsAreResolvedFromOneMillisecondToOneSecond(t *testing.T) {
+// The share of requests within an SLO threshold is exact only at a bucket's bound.
+func TestDurationBuckets(t *testing.T) {
 	for _, threshold := range []float64{0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.3, 0.5, 1} {
 		if !slices.Contains(durationBuckets[:], threshold) {
-			t.Errorf("%g s is no bound", threshold)
+			t.Errorf("%g s is not a bound", threshold)
 		}
 	}
 	for i, b := range durationBuckets[1:] {
 		if a := durationBuckets[i]; b <= a || b <= 1 && b/a > 1.5+1e-9 && math.Abs(b/a-5.0/3) > 1e-9 {
-			t.Errorf("from %g to %g s nothing is resolved", a, b)
+			t.Errorf("the bounds %g s and %g s are too far apart or out of order", a, b)
 		}
 	}
 }
 
-func TestCountingARequestAllocatesNothing(t *testing.T) {
+func TestMetrics_NoAllocations(t *testing.T) {
 	m := metrics()
 	exercise(m)
 	route, model := m.Route("/predict", "POST"), m.Model("sha256:abc", []string{"REAL", "FAKE"})
@@ -115,21 +115,21 @@ func TestCountingARequestAllocatesNothing(t *testing.T) {
 		model.Predicted(true, 0.9)
 		m.Batch(8, time.Millisecond)
 	}); n != 0 {
-		t.Errorf("%g allocations", n)
+		t.Errorf("%g allocations per request, want 0", n)
 	}
 }
 
-func TestAStatusOutOfRangeIsCountedAsAFailure(t *testing.T) {
+func TestRouteObserve_InvalidStatus(t *testing.T) {
 	m := metrics()
 	for _, status := range []int{-1, 600, 1 << 30} {
 		m.Route("/x", "GET").Observe(status, 0)
 	}
 	if !strings.Contains(text(t, m), `fakeart_requests_total{code="500",method="GET",route="/x"} 3`) {
-		t.Error("they were not counted")
+		t.Error("invalid statuses were not counted as 500")
 	}
 }
 
-func BenchmarkAnswered(b *testing.B) {
+func BenchmarkRouteObserve(b *testing.B) {
 	route := metrics().Route("/predict", "POST")
 	b.ReportAllocs()
 	for b.Loop() {

@@ -13,11 +13,11 @@ import (
 	"fakeart/internal/reference"
 )
 
-// placeholder stands for a label's value, so that every vector has a series.
+// placeholder is the label value of the series that fill creates.
 const placeholder = "\x00"
 
 func TestReferenceMetrics(t *testing.T) {
-	// Every source has something to say, so that all metrics are there.
+	// Every source returns a value, so that all metrics exist.
 	var sources Sources
 	for _, source := range reflect.ValueOf(&sources).Elem().Fields() {
 		source.Set(reflect.MakeFunc(source.Type(), func([]reflect.Value) (results []reflect.Value) {
@@ -61,7 +61,7 @@ func TestReferenceMetrics(t *testing.T) {
 		var texts []string
 		for _, name := range slices.Sorted(maps.Keys(labels)) {
 			text := reference.Code(name)
-			// Values that are there from the start.
+			// List the values that exist from the start.
 			if values := slices.Compact(slices.Sorted(slices.Values(labels[name]))); len(values) > 1 {
 				text += " (" + strings.Join(slices.DeleteFunc(values, func(v string) bool { return v == placeholder }), ", ") + ")"
 			}
@@ -76,13 +76,13 @@ func TestReferenceMetrics(t *testing.T) {
 			buckets = append(buckets, []string{reference.Code(f.GetName()), strings.Join(bounds, ", ")})
 		}
 	}
-	reference.Page(t, "metrics", "Metrics", "server/telemetry/metrics.go", "`GET /metrics` has them in Prometheus's text format, beside those of the Go client library (`go_…`, `process_…`). "+
-		"What they are for: [operations](../how-to/operate.md#metrics); what alerts on them: [monitoring](../how-to/monitoring.md).\n\n"+
+	reference.Page(t, "metrics", "Metrics", "server/telemetry/metrics.go", "`GET /metrics` serves these metrics in Prometheus's text format, together with those of the Go client library (`go_…`, `process_…`). "+
+		"See [operations](../how-to/operate.md#metrics) for their use and [monitoring](../how-to/monitoring.md) for the alerts on them.\n\n"+
 		reference.Table([]string{"metric", "type", "labels", ""}, rows)+
-		"## Buckets of the histograms\n"+reference.Table([]string{"metric", "upper bounds, besides +Inf"}, buckets))
+		"## Histogram buckets\n"+reference.Table([]string{"metric", "upper bounds, without +Inf"}, buckets))
 }
 
-// fill makes a series of a vector, however many labels it has.
+// fill creates a series of a vector, whatever its number of labels.
 func fill[M any](series func(values ...string) (M, error)) {
 	for n := 0; ; n++ {
 		if _, err := series(slices.Repeat([]string{placeholder}, n)...); err == nil {

@@ -9,24 +9,22 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Totals is what has been counted since the start, for those who look at the server
-// without a Prometheus.
+// Totals are counts since the start of the process, for use without a Prometheus server.
 type Totals struct {
-	// Predictions are the pictures judged, by their verdict.
+	// Predictions counts classified images by predicted class.
 	Predictions map[string]uint64
-	// Requests are those on the routes that were asked for, and Errors those of them
-	// that were answered 5xx.
+	// Requests counts the requests on the given routes, and Errors those with a 5xx status.
 	Requests, Errors uint64
-	// Latency counts the requests by the time they took.
+	// Latency counts the requests by duration.
 	Latency Histogram
-	// Log are the prediction log's records, by what became of them.
+	// Log counts prediction log records by result.
 	Log map[string]uint64
-	// Feedback is how often users said what a picture really is.
+	// Feedback counts user feedback.
 	Feedback uint64
 }
 
-// Totals returns what has been counted until now; of requests, those with the method
-// POST on one of the routes' patterns.
+// Totals returns the current totals. Requests, Errors and Latency cover POST requests on the given
+// route patterns.
 func (m *Metrics) Totals(routes ...string) (Totals, error) {
 	t := Totals{Predictions: map[string]uint64{}, Log: map[string]uint64{}}
 	families, err := m.totals.Gather()
@@ -40,7 +38,7 @@ func (m *Metrics) Totals(routes ...string) (Totals, error) {
 				labels[l.GetName()] = l.GetValue()
 			}
 			count := uint64(metric.GetCounter().GetValue())
-			judged := labels["method"] == "POST" && slices.Contains(routes, labels["route"])
+			matches := labels["method"] == "POST" && slices.Contains(routes, labels["route"])
 			switch family.GetName() {
 			case predictionsName:
 				t.Predictions[labels["label"]] += count
@@ -49,14 +47,14 @@ func (m *Metrics) Totals(routes ...string) (Totals, error) {
 			case feedbackName:
 				t.Feedback += count
 			case requestsName:
-				if judged {
+				if matches {
 					t.Requests += count
 					if strings.HasPrefix(labels["code"], "5") {
 						t.Errors += count
 					}
 				}
 			case durationsName:
-				if judged {
+				if matches {
 					t.Latency.add(metric.GetHistogram())
 				}
 			}
@@ -65,21 +63,21 @@ func (m *Metrics) Totals(routes ...string) (Totals, error) {
 	return t, nil
 }
 
-// newTotals is the registry of what Totals reads.
+// newTotals returns a registry of the metrics that Totals reads.
 func newTotals(collectors ...prometheus.Collector) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors...)
 	return r
 }
 
-// Histogram counts durations: element i those up to durationBuckets[i] and above the
-// one before it, the last one those above all of them.
+// Histogram counts durations: element i counts those up to durationBuckets[i] and above the
+// previous bound, the last element those above all bounds.
 type Histogram [len(durationBuckets) + 1]uint64
 
 func (h *Histogram) add(from *dto.Histogram) {
 	var below uint64
 	for i, b := range from.GetBucket() {
-		if i < len(durationBuckets) { // what follows is the bucket of all, in some encodings
+		if i < len(durationBuckets) { // some encodings end with a bucket for +Inf
 			h[i] += b.GetCumulativeCount() - below
 			below = b.GetCumulativeCount()
 		}
@@ -87,7 +85,7 @@ func (h *Histogram) add(from *dto.Histogram) {
 	h[len(durationBuckets)] += from.GetSampleCount() - below
 }
 
-// Since returns what was counted after before.
+// Since returns the counts since before was taken.
 func (h Histogram) Since(before Histogram) Histogram {
 	for i := range h {
 		h[i] -= before[i]
@@ -95,9 +93,9 @@ func (h Histogram) Since(before Histogram) Histogram {
 	return h
 }
 
-// Quantile estimates the duration in seconds that the share q, 0 to 1, of all does not
-// exceed, as Prometheus's histogram_quantile does: evenly spread within a bucket, and
-// the highest bound for what is above. It is NaN when nothing was counted.
+// Quantile estimates the q-quantile of the durations in seconds, with q in [0,1], like Prometheus's
+// histogram_quantile: it interpolates linearly within a bucket, and returns the highest bound for
+// durations above it. It returns NaN if the histogram is empty.
 func (h Histogram) Quantile(q float64) float64 {
 	var total uint64
 	for _, n := range h {
@@ -110,11 +108,11 @@ func (h Histogram) Quantile(q float64) float64 {
 	for i, bound := range durationBuckets {
 		n := float64(h[i])
 		if n > 0 && below+n >= rank {
-			least := 0.0
+			lower := 0.0
 			if i > 0 {
-				least = durationBuckets[i-1]
+				lower = durationBuckets[i-1]
 			}
-			return least + (bound-least)*(rank-below)/n
+			return lower + (bound-lower)*(rank-below)/n
 		}
 		below += n
 	}

@@ -17,21 +17,21 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// Tracing makes spans and sends them away.
+// Tracing creates spans and exports them with OTLP.
 type Tracing struct {
 	trace.Tracer
-	provider *sdktrace.TracerProvider // nil when off
+	provider *sdktrace.TracerProvider // nil if tracing is off
 	project  string
 }
 
-// NewTracing sets tracing up by OpenTelemetry's standard variables
-// (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/):
-// it is on when OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or
-// OTEL_TRACES_EXPORTER=otlp is set and OTEL_SDK_DISABLED is not true. Spans leave in
-// the background; a collector that is down costs requests nothing.
+// NewTracing configures tracing from OpenTelemetry's standard environment variables
+// (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/). Tracing is
+// on if OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or
+// OTEL_TRACES_EXPORTER=otlp is set and OTEL_SDK_DISABLED isn't true. Spans are exported in the
+// background, so an unreachable collector does not slow down requests.
 func NewTracing(ctx context.Context, version string) (*Tracing, error) {
 	t := &Tracing{Tracer: noop.NewTracerProvider().Tracer("fakeart/server"), project: os.Getenv("GOOGLE_CLOUD_PROJECT")}
-	if !tracingWanted() {
+	if !tracingEnabled() {
 		return t, nil
 	}
 	var exporter *otlptrace.Exporter
@@ -46,7 +46,7 @@ func NewTracing(ctx context.Context, version string) (*Tracing, error) {
 	case "", "http/protobuf":
 		exporter, err = otlptracehttp.New(ctx)
 	default:
-		return nil, fmt.Errorf("tracing: OTEL_EXPORTER_OTLP_PROTOCOL=%q is not spoken; set it to grpc or http/protobuf", protocol)
+		return nil, fmt.Errorf("tracing: unsupported OTEL_EXPORTER_OTLP_PROTOCOL %q\nhint: set it to grpc or http/protobuf", protocol)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
@@ -60,13 +60,13 @@ func NewTracing(ctx context.Context, version string) (*Tracing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
-	// The sampler and the batches are set by OTEL_TRACES_SAMPLER and OTEL_BSP_….
+	// OTEL_TRACES_SAMPLER and OTEL_BSP_… configure the sampler and the batches.
 	t.provider = sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(r))
 	t.Tracer = t.provider.Tracer("fakeart/server")
 	return t, nil
 }
 
-func tracingWanted() bool {
+func tracingEnabled() bool {
 	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
 		return false
 	}
@@ -79,29 +79,29 @@ func tracingWanted() bool {
 	return false
 }
 
-// Enabled tells whether spans go anywhere.
+// Enabled reports whether spans are exported.
 func (t *Tracing) Enabled() bool { return t.provider != nil }
 
-// Close sends the spans that wait.
+// Close exports the remaining spans.
 func (t *Tracing) Close(ctx context.Context) error {
 	if t.provider == nil {
 		return nil
 	}
 	if err := t.provider.Shutdown(ctx); err != nil {
-		return fmt.Errorf("send the last spans: %w", err)
+		return fmt.Errorf("export the remaining spans: %w", err)
 	}
 	return nil
 }
 
-// ExtractTraceContext returns a context with the caller's span, from the W3C headers traceparent
-// and tracestate (https://www.w3.org/TR/trace-context/). Headers that are not
-// well-formed are ignored, as the standard wants.
+// ExtractTraceContext returns a context with the caller's span, taken from the W3C headers
+// traceparent and tracestate (https://www.w3.org/TR/trace-context/). It ignores malformed headers,
+// as the standard requires.
 func ExtractTraceContext(ctx context.Context, header propagation.TextMapCarrier) context.Context {
 	return propagation.TraceContext{}.Extract(ctx, header)
 }
 
-// CloudTraceName is how Cloud Logging names the trace: with the project that
-// GOOGLE_CLOUD_PROJECT tells, it links the line to the trace.
+// CloudTraceName returns the trace ID in Cloud Logging's format, which links a log line to its
+// trace. It needs GOOGLE_CLOUD_PROJECT, and returns the plain trace ID without it.
 func (t *Tracing) CloudTraceName(traceID string) string {
 	if t.project == "" {
 		return traceID
