@@ -6,20 +6,20 @@ import (
 	"testing"
 )
 
-// full is the shape of the model that is served.
+// full is the shape of the served model.
 var full = Shape{Channels: 3, Size: 32, MaxBatch: 8}
 
-// pictures is n pictures as they come from 8-bit levels.
-func pictures(n int) []float32 {
+// images returns n random images with 8-bit levels.
+func images(n int) []float32 {
 	rng := rand.New(rand.NewPCG(1, 2))
-	values := make([]float32, n*full.picture())
+	values := make([]float32, n*full.imageSize())
 	for i := range values {
 		values[i] = float32(rng.IntN(256)) / 255
 	}
 	return values
 }
 
-// python writes values as Python's json does: each as the double that it is.
+// python formats values like Python's json module: each as a double.
 func python(values []float32) string {
 	text := []byte("[")
 	for i, v := range values {
@@ -43,18 +43,18 @@ func benchmarkDecode(b *testing.B, m message, n int) {
 		}
 	}
 	if r.Batch != n {
-		b.Fatalf("%d pictures, want %d", r.Batch, n)
+		b.Fatalf("Batch = %d, want %d", r.Batch, n)
 	}
 }
 
 func benchmarkDecodeJSON(b *testing.B, n int) {
 	shape := `[` + strconv.Itoa(n) + `,3,32,32]`
-	benchmarkDecode(b, message{`{"inputs":[{"name":"input","shape":` + shape + `,"datatype":"FP32","data":` + python(pictures(n)) + `}]}`, ""}, n)
+	benchmarkDecode(b, message{`{"inputs":[{"name":"input","shape":` + shape + `,"datatype":"FP32","data":` + python(images(n)) + `}]}`, ""}, n)
 }
 
 func benchmarkDecodeBinary(b *testing.B, n int) {
-	shape, size := `[`+strconv.Itoa(n)+`,3,32,32]`, strconv.Itoa(n*full.picture()*valueSize)
-	benchmarkDecode(b, message{`{"inputs":[{"name":"input","shape":` + shape + `,"datatype":"FP32","parameters":{"binary_data_size":` + size + `}}],"parameters":{"binary_data_output":true}}`, raw(pictures(n))}, n)
+	shape, size := `[`+strconv.Itoa(n)+`,3,32,32]`, strconv.Itoa(n*full.imageSize()*valueSize)
+	benchmarkDecode(b, message{`{"inputs":[{"name":"input","shape":` + shape + `,"datatype":"FP32","parameters":{"binary_data_size":` + size + `}}],"parameters":{"binary_data_output":true}}`, raw(images(n))}, n)
 }
 
 func BenchmarkDecodeJSON1(b *testing.B)   { benchmarkDecodeJSON(b, 1) }
@@ -62,9 +62,9 @@ func BenchmarkDecodeJSON8(b *testing.B)   { benchmarkDecodeJSON(b, 8) }
 func BenchmarkDecodeBinary1(b *testing.B) { benchmarkDecodeBinary(b, 1) }
 func BenchmarkDecodeBinary8(b *testing.B) { benchmarkDecodeBinary(b, 8) }
 
-func benchmarkAnswer(b *testing.B, n int, binary bool) {
+func benchmarkResponse(b *testing.B, n int, binary bool) {
 	r := Request{ID: "42", Batch: n, Outputs: []Output{{LogitName, binary}, {EmbeddingName, binary}}}
-	a := Result{ModelName: "fakeart", ModelVersion: "1", Logit: pictures(n)[:n], Embedding: pictures(n)[:n*128]}
+	a := Result{ModelName: "fakeart", ModelVersion: "1", Logit: images(n)[:n], Embedding: images(n)[:n*128]}
 	var dst []byte
 	b.ReportAllocs()
 	for b.Loop() {
@@ -75,7 +75,7 @@ func benchmarkAnswer(b *testing.B, n int, binary bool) {
 	}
 }
 
-func BenchmarkAnswerJSON1(b *testing.B)   { benchmarkAnswer(b, 1, false) }
-func BenchmarkAnswerJSON8(b *testing.B)   { benchmarkAnswer(b, 8, false) }
-func BenchmarkAnswerBinary1(b *testing.B) { benchmarkAnswer(b, 1, true) }
-func BenchmarkAnswerBinary8(b *testing.B) { benchmarkAnswer(b, 8, true) }
+func BenchmarkResponseJSON1(b *testing.B)   { benchmarkResponse(b, 1, false) }
+func BenchmarkResponseJSON8(b *testing.B)   { benchmarkResponse(b, 8, false) }
+func BenchmarkResponseBinary1(b *testing.B) { benchmarkResponse(b, 1, true) }
+func BenchmarkResponseBinary8(b *testing.B) { benchmarkResponse(b, 8, true) }

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// FuzzJSON holds bodies that are all JSON against the promises of Decode.
+// FuzzJSON tests Decode with bodies that are all JSON.
 func FuzzJSON(f *testing.F) {
 	for _, r := range goodRequests {
 		f.Add([]byte(r.json))
@@ -19,8 +19,7 @@ func FuzzJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) { checkDecode(t, "", body) })
 }
 
-// FuzzBinary holds bodies that go on behind the JSON, or have none, against the
-// promises of Decode.
+// FuzzBinary tests Decode with bodies that have binary data after the JSON, or no JSON.
 func FuzzBinary(f *testing.F) {
 	for _, r := range goodRequests {
 		f.Add(r.header(), []byte(r.json+r.binary))
@@ -30,28 +29,28 @@ func FuzzBinary(f *testing.F) {
 	f.Fuzz(checkDecode)
 }
 
-// checkDecode decodes any bytes, and what it takes for a request it holds against
-// encoding/json, and writes and reads once more.
+// checkDecode decodes arbitrary bytes. If they are accepted, it compares the request with
+// encoding/json, and encodes and decodes it again.
 func checkDecode(t *testing.T, header string, body []byte) {
 	var r Request
 	err := r.Decode(small, header, body)
 	// A number takes two bytes in JSON and four in binary form.
 	if 4*cap(r.Input) > 2*len(body) {
-		t.Errorf("%d values set aside for a body of %d bytes", cap(r.Input), len(body))
+		t.Errorf("allocated %d values for a body of %d bytes", cap(r.Input), len(body))
 	}
 	if err != nil {
 		refusal, ok := errors.AsType[*Error](err)
 		if !ok || refusal.Status != 400 || refusal.Message == "" || len(refusal.Message) > 1000 {
-			t.Fatalf("the error is %#v", err)
+			t.Fatalf("error %#v, want an *Error with status 400", err)
 		}
 		checkErrorObject(t, refusal.Message)
 		return
 	}
-	if r.Batch < 1 || r.Batch > small.MaxBatch || len(r.Input) != r.Batch*small.picture() || r.Timeout < 0 {
-		t.Fatalf("%d pictures, %d values, timeout %s", r.Batch, len(r.Input), r.Timeout)
+	if r.Batch < 1 || r.Batch > small.MaxBatch || len(r.Input) != r.Batch*small.imageSize() || r.Timeout < 0 {
+		t.Fatalf("batch %d, %d values, timeout %s", r.Batch, len(r.Input), r.Timeout)
 	}
 	if slices.ContainsFunc(r.Input, func(v float32) bool { return !finite(v) }) {
-		t.Fatalf("not finite: %v", r.Input)
+		t.Fatalf("input has NaN or infinite values: %v", r.Input)
 	}
 	if n := len(r.Outputs); n < 1 || n > 2 || n == 2 && r.Outputs[0].Name == r.Outputs[1].Name {
 		t.Fatalf("outputs %v", r.Outputs)
@@ -59,21 +58,21 @@ func checkDecode(t *testing.T, header string, body []byte) {
 	length := len(body)
 	if header != "" {
 		if length, err = strconv.Atoi(header); err != nil || length > len(body) {
-			t.Fatalf("the header %q was taken", header)
+			t.Fatalf("the header %q was accepted", header)
 		}
 	}
-	if length > 0 { // otherwise the body is the tensor alone
+	if length > 0 { // otherwise the body is the raw tensor
 		checkOracle(t, &r, body[:length])
 	}
-	checkAnswer(t, &r)
+	checkResponse(t, &r)
 	for _, binary := range []bool{false, true} {
 		m := encode(t, &r, binary)
 		var again Request
 		if err := again.Decode(small, m.header(), []byte(m.json+m.binary)); err != nil {
-			t.Fatalf("written again: %v\n%s", err, m.json)
+			t.Fatalf("decode the encoded request: %v\n%s", err, m.json)
 		}
 		if again.ID != r.ID || again.Batch != r.Batch || !slices.EqualFunc(again.Input, r.Input, sameBits) || !slices.Equal(again.Outputs, r.Outputs) {
-			t.Fatalf("written again it is\n%+v, not\n%+v", again, r)
+			t.Fatalf("encoded and decoded again:\n%+v, want\n%+v", again, r)
 		}
 	}
 }
@@ -84,29 +83,29 @@ func checkErrorObject(t *testing.T, message string) {
 	t.Helper()
 	var e ErrorObject
 	if err := json.Unmarshal(AppendError(nil, message), &e); err != nil || e.Error == "" {
-		t.Fatalf("the error object of %q: %v", message, err)
+		t.Fatalf("AppendError(%q): %v", message, err)
 	}
 }
 
-// checkOracle reads the JSON of an accepted request with encoding/json, and
-// compares name, values and shape.
+// checkOracle decodes the JSON of an accepted request with encoding/json, and compares name, values
+// and shape.
 func checkOracle(t *testing.T, r *Request, text []byte) {
 	t.Helper()
 	read := json.NewDecoder(bytes.NewReader(text))
 	read.UseNumber()
 	var m map[string]any
 	if err := read.Decode(&m); err != nil || !json.Valid(text) {
-		t.Fatalf("accepted, but encoding/json says: %v", err)
+		t.Fatalf("accepted, but encoding/json returns: %v", err)
 	}
 	if id, _ := m["id"].(string); id != r.ID {
-		t.Fatalf("the id is %q, not %q", id, r.ID)
+		t.Fatalf("id %q, want %q", id, r.ID)
 	}
 	input := m["inputs"].([]any)[0].(map[string]any)
 	if input["name"] != InputName || input["datatype"] != Datatype {
 		t.Fatalf("accepted the input %v", input)
 	}
 	if n := input["shape"].([]any)[0].(json.Number).String(); n != strconv.Itoa(r.Batch) {
-		t.Fatalf("%d pictures for the shape %v", r.Batch, input["shape"])
+		t.Fatalf("batch %d for the shape %v", r.Batch, input["shape"])
 	}
 	data, ok := input["data"].([]any)
 	if !ok {
@@ -133,8 +132,8 @@ func checkOracle(t *testing.T, r *Request, text []byte) {
 	}
 }
 
-// checkAnswer answers the request with its own values, and reads the answer.
-func checkAnswer(t *testing.T, r *Request) {
+// checkResponse writes a response with the request's own values as outputs, and parses it.
+func checkResponse(t *testing.T, r *Request) {
 	t.Helper()
 	a := Result{ModelName: "m", Logit: r.Input[:r.Batch], Embedding: r.Input}
 	body, length, err := r.AppendResponse(nil, a)
@@ -150,7 +149,7 @@ func checkAnswer(t *testing.T, r *Request) {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	if got.ID != r.ID || len(got.Outputs) != len(r.Outputs) {
-		t.Fatalf("answered %+v to %+v", got, r)
+		t.Fatalf("response %+v to request %+v", got, r)
 	}
 	for i, o := range got.Outputs {
 		want := a.values(r.Outputs[i].Name, r.Batch)
@@ -162,15 +161,15 @@ func checkAnswer(t *testing.T, r *Request) {
 		}
 		if o.Name != r.Outputs[i].Name || (o.Parameters != nil) != r.Outputs[i].Binary || !slices.EqualFunc(values, want, sameBits) ||
 			!slices.Equal(o.Shape, []int{r.Batch, len(want) / r.Batch}) {
-			t.Fatalf("answered %+v for %+v", o, r.Outputs[i])
+			t.Fatalf("output %+v for %+v", o, r.Outputs[i])
 		}
 	}
 	if len(rest) > 0 {
-		t.Fatalf("%d bytes are left over", len(rest))
+		t.Fatalf("%d unexpected bytes at the end", len(rest))
 	}
 }
 
-// encode writes a request.
+// encode returns the request as a client would send it.
 func encode(t *testing.T, r *Request, binary bool) message {
 	t.Helper()
 	input := InferInput{Name: InputName, Shape: []int{r.Batch, 3, 2, 2}, Datatype: Datatype, Data: r.Input}

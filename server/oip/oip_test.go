@@ -18,19 +18,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// small is a shape whose pictures can be written out in a test: 12 values each.
+// small is a shape with 12 values per image, few enough to write out in a test.
 var small = Shape{Channels: 3, Size: 2, MaxBatch: 4}
 
-// ramp is n pictures of the small shape with the values 0, 0.25, 0.5, …
+// ramp returns n images of the small shape with the values 0, 0.25, 0.5, …
 func ramp(n int) []float32 {
-	values := make([]float32, n*small.picture())
+	values := make([]float32, n*small.imageSize())
 	for i := range values {
 		values[i] = float32(i) / 4
 	}
 	return values
 }
 
-// flat writes values as a JSON list.
+// flat formats values as a JSON array.
 func flat(values []float32) string {
 	text := "["
 	for i, v := range values {
@@ -42,7 +42,7 @@ func flat(values []float32) string {
 	return text + "]"
 }
 
-// nested writes values as a JSON list nested as dims say.
+// nested formats values as a JSON array nested like dims.
 func nested(values []float32, dims ...int) string {
 	if len(dims) == 1 {
 		return flat(values)
@@ -54,7 +54,7 @@ func nested(values []float32, dims ...int) string {
 	return "[" + strings.Join(lists, ",") + "]"
 }
 
-// raw is values in binary form.
+// raw returns values in binary form.
 func raw(values []float32) string {
 	data, err := binary.Append(nil, binary.LittleEndian, values)
 	if err != nil {
@@ -63,10 +63,10 @@ func raw(values []float32) string {
 	return string(data)
 }
 
-// message is a request as it comes over HTTP.
+// message is the body of a request: JSON, and the binary data after it.
 type message struct{ json, binary string }
 
-// header is the value of the LengthHeader.
+// header returns the value of LengthHeader.
 func (m message) header() string {
 	if m.binary == "" {
 		return ""
@@ -85,8 +85,8 @@ var (
 	embeddingBinary = Output{EmbeddingName, true}
 )
 
-// goodRequests are requests as clients send them, each with what it means. The
-// names say whose; the bytes follow the sources of those clients.
+// goodRequests are requests in the exact form that the named clients send, with the expected
+// result.
 var goodRequests = []struct {
 	name string
 	message
@@ -101,7 +101,7 @@ var goodRequests = []struct {
 		Request{Batch: 2, Input: ramp(2), Outputs: []Output{logitBinary, embeddingBinary}},
 	},
 	{
-		"tritonclient: no outputs, which it wants in binary form then",
+		"tritonclient: binary input, all outputs binary",
 		message{
 			`{"inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","parameters":{"binary_data_size":48}}],"parameters":{"binary_data_output":true}}`,
 			raw(ramp(1)),
@@ -109,7 +109,7 @@ var goodRequests = []struct {
 		Request{Batch: 1, Input: ramp(1), Outputs: []Output{logitBinary, embeddingBinary}},
 	},
 	{
-		"tritonclient: all JSON, and every parameter it knows",
+		"tritonclient: JSON with every parameter",
 		message{
 			`{"id":"a/1 \"ü\" \ud83d\ude00","inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","data":` + flat(ramp(1)) + `}],"outputs":[{"name":"embedding","parameters":{"binary_data":false}}],` +
 				`"parameters":{"sequence_id":7,"sequence_start":true,"sequence_end":false,"priority":1,"timeout":250000,"custom":{"a":[1,{}]}}}`, "",
@@ -124,7 +124,7 @@ var goodRequests = []struct {
 		Request{ID: "8d64e0a7-6d5a-4c0e-9d0e-0a3f1f6f5c11", Batch: 1, Input: ramp(1), Outputs: []Output{logitJSON, embeddingJSON}},
 	},
 	{
-		"KServe's REST client: binary input, one output of each form",
+		"KServe's REST client: binary input, JSON and binary output",
 		message{
 			`{"id":"1","model_name":"fakeart","inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","parameters":{"binary_data_size":48}}],` +
 				`"outputs":[{"name":"embedding","parameters":{"binary_data":true}},{"name":"logit"}],"parameters":{"binary_data_output":false}}`, raw(ramp(1)),
@@ -132,28 +132,28 @@ var goodRequests = []struct {
 		Request{ID: "1", Batch: 1, Input: ramp(1), Outputs: []Output{embeddingBinary, logitJSON}},
 	},
 	{
-		"MLServer's types: all fields, those without a value as null",
+		"MLServer's types: unset fields as null",
 		message{
 			`{"id":null,"parameters":{"content_type":null,"headers":null},"inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","parameters":{"content_type":"np","headers":null},"data":` + flat(ramp(1)) + `}],"outputs":null}`, "",
 		},
 		Request{Batch: 1, Input: ramp(1), Outputs: []Output{logitJSON, embeddingJSON}},
 	},
 	{
-		"by hand: nested, in another order, laid out to be read",
+		"by hand: nested, unusual order, indented",
 		message{
 			"\n{\n  \"outputs\" : [ ],\n  \"inputs\" : [ {\n\t\"data\" : " + strings.ReplaceAll(nested(ramp(2), 2, 3, 2, 2), ",", " ,\r\n ") + ",\n    \"shape\" : [ 2, 3, 2, 2 ],\n    \"n\\u0061me\" : \"inp\\u0075t\",\n    \"datatype\" : \"FP32\"\n  } ]\n}\n", "",
 		},
 		Request{Batch: 2, Input: ramp(2), Outputs: []Output{logitJSON, embeddingJSON}},
 	},
 	{
-		"by hand: a list of pictures, each with its values in one list",
+		"by hand: one flat array per image",
 		message{
 			`{"inputs":[{"name":"input","datatype":"FP32","shape":[2,3,2,2],"data":` + nested(ramp(2), 2, 12) + `}],"parameters":{"binary_data_output":true},"outputs":[{"name":"logit","parameters":{"binary_data":false}},{"name":"embedding"}]}`, "",
 		},
 		Request{Batch: 2, Input: ramp(2), Outputs: []Output{logitJSON, embeddingBinary}},
 	},
 	{
-		"by hand: numbers in all their forms",
+		"by hand: all number formats",
 		message{
 			`{"inputs":[{"name":"input","datatype":"FP32","shape":[1,3,2,2],"data":[0,-0,-0.0,1,-1.5,1e3,1E-3,2e+2,3.4028234e38,1e-400,0.1000000000000000055511151231257827,123456789]}]}`, "",
 		},
@@ -164,23 +164,23 @@ var goodRequests = []struct {
 	},
 }
 
-func TestRequestsOfCommonClientsAreUnderstood(t *testing.T) {
-	var used Request // by all, as a server would
+func TestDecode_CommonClients(t *testing.T) {
+	var used Request // reused by all cases, as in a server
 	for _, test := range goodRequests {
 		t.Run(test.name, func(t *testing.T) {
-			for name, r := range map[string]*Request{"a new one": {}, "one that was used before": &used} {
+			for name, r := range map[string]*Request{"a new Request": {}, "a reused Request": &used} {
 				if err := test.decode(r); err != nil {
-					t.Fatalf("into %s: %v", name, err)
+					t.Fatalf("decode into %s: %v", name, err)
 				}
 				if diff := cmp.Diff(test.want, *r, cmp.Comparer(func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) })); diff != "" {
-					t.Errorf("into %s (-want +got):\n%s", name, diff)
+					t.Errorf("decode into %s (-want +got):\n%s", name, diff)
 				}
 			}
 		})
 	}
 }
 
-func TestABodyMayBeTheTensorAlone(t *testing.T) {
+func TestDecode_RawTensor(t *testing.T) {
 	for n := 1; n <= small.MaxBatch; n++ {
 		var r Request
 		if err := r.Decode(small, "0", []byte(raw(ramp(n)))); err != nil {
@@ -188,12 +188,12 @@ func TestABodyMayBeTheTensorAlone(t *testing.T) {
 		}
 		want := Request{Batch: n, Input: ramp(n), Outputs: []Output{logitBinary, embeddingBinary}}
 		if diff := cmp.Diff(want, r); diff != "" {
-			t.Errorf("%d pictures (-want +got):\n%s", n, diff)
+			t.Errorf("%d images (-want +got):\n%s", n, diff)
 		}
 	}
 }
 
-func TestNothingOfTheBodyIsKept(t *testing.T) {
+func TestDecode_DoesNotRetainBody(t *testing.T) {
 	body := []byte(`{"id":"abc","inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","data":` + flat(ramp(1)) + `}],"outputs":[{"name":"logit"}]}`)
 	var r Request
 	if err := r.Decode(small, "", body); err != nil {
@@ -203,175 +203,175 @@ func TestNothingOfTheBodyIsKept(t *testing.T) {
 		body[i] = 'x'
 	}
 	if r.ID != "abc" || r.Outputs[0].Name != LogitName || !slices.Equal(r.Input, ramp(1)) {
-		t.Errorf("after the body was overwritten: %+v", r)
+		t.Errorf("request after the body was overwritten = %+v", r)
 	}
 }
 
-// request is a good request but for what replace changes in it: pairs of old and
-// new text.
+// request returns a valid request with replacements applied: pairs of old and new text.
 func request(replace ...string) message {
 	text := `{"id":"1","parameters":{},"inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","data":` + flat(ramp(1)) + `}],"outputs":[{"name":"logit","parameters":{}}]}`
 	for i := 0; i < len(replace); i += 2 {
 		if !strings.Contains(text, replace[i]) {
-			panic("the request has no " + replace[i])
+			panic("the request doesn't contain " + replace[i])
 		}
 		text = strings.Replace(text, replace[i], replace[i+1], 1)
 	}
 	return message{json: text}
 }
 
-// binaryRequest is request with the input behind the JSON.
+// binaryRequest is like request, with the input in binary form after the JSON.
 func binaryRequest(data string, replace ...string) message {
 	return message{request(append([]string{`"data":` + flat(ramp(1)), `"parameters":{"binary_data_size":48}`}, replace...)...).json, data}
 }
 
-func TestRequestsThatDoNotFitAreRefusedWithWhatIsWanted(t *testing.T) {
+func TestDecode_InvalidRequest(t *testing.T) {
 	data := `"data":` + flat(ramp(1))
 	nan := raw(append(ramp(1)[:11], float32(math.NaN())))
 	for _, test := range []struct {
 		name string
 		message
-		want string // the message, or a part of it
+		want string // substring of the message
 	}{
-		{"no body", message{}, "the body is empty: want an inference request in JSON"},
-		{"white space", message{json: " \n"}, "the JSON ends early, after 2 bytes: want an object"},
-		{"a list", message{json: "[]"}, "the body is a list: want an object"},
-		{"null", message{json: "null"}, "the body is null: want an object"},
-		{"a form", message{json: "--boundary\r\n"}, `the JSON is broken at byte 0: want an object, found "--bounda"`},
-		{"a byte order mark", message{json: "\ufeff{}"}, "the JSON is broken at byte 0: want an object"},
-		{"nothing in it", message{json: "{}"}, `"inputs" is missing: want the tensor "input", FP32, [N,3,2,2] with N from 1 to 4`},
-		{"cut off", message{json: request().json[:60]}, "the JSON ends early, after 60 bytes"},
-		{"two requests", message{json: request().json + " {}"}, "want nothing behind the request, found \"{}\""},
-		{"a comma too many", request(`"outputs":[`, `"outputs":[,`), "want an object, found"},
-		{"no comma", request(`"id":"1",`, `"id":"1"`), "want a comma or }"},
-		{"no colon", request(`"id":"1",`, `"id" "1",`), "want a colon"},
-		{"a name without quotes", request(`"id"`, `id`), "want the name of a member"},
-		{"a comment", request(`"id"`, `/* */ "id"`), "want the name of a member"},
-		{"single quotes", request(`"1"`, `'1'`), "want a string, found"},
-		{"not UTF-8", request(`"1"`, "\"\xff\""), "the JSON is broken in the string at byte 6: it is not UTF-8"},
-		{"not UTF-8, with an escape", request(`"1"`, "\"\\n\xff\""), "the JSON is broken in the string at byte 6: it is not UTF-8"},
-		{"half a surrogate pair", request(`"1"`, `"\ud800\u0041"`), "want an escape of JSON"},
-		{"an unknown escape", request(`"1"`, `"\x41"`), "want an escape of JSON"},
-		{"a bare line break in a string", request(`"1"`, "\"a\nb\""), "want control characters in strings as escapes"},
-		{"a bare line break behind an escape", request(`"1"`, "\"\\t\n\""), "want control characters in strings as escapes"},
-		{"a string without end", message{json: `{"id":"`}, "want the end of a string"},
-		{"a string without end, with an escape", message{json: `{"id":"\n`}, "want the end of a string"},
-		{"a wrong word", request(`"id":"1"`, `"x":nul`), "want a value"},
+		{"no body", message{}, "the body is empty: expected an inference request in JSON"},
+		{"white space", message{json: " \n"}, "the JSON is truncated after 2 bytes: expected an object"},
+		{"array", message{json: "[]"}, "the body is an array: expected an object"},
+		{"null", message{json: "null"}, "the body is null: expected an object"},
+		{"form", message{json: "--boundary\r\n"}, `invalid JSON at byte 0: expected an object, found "--bounda"`},
+		{"byte order mark", message{json: "\ufeff{}"}, "invalid JSON at byte 0: expected an object"},
+		{"empty object", message{json: "{}"}, `"inputs" is missing: expected the tensor "input", FP32, [N,3,2,2] with N from 1 to 4`},
+		{"truncated", message{json: request().json[:60]}, "the JSON is truncated after 60 bytes"},
+		{"two requests", message{json: request().json + " {}"}, "expected the end of the request, found \"{}\""},
+		{"extra comma", request(`"outputs":[`, `"outputs":[,`), "expected an object, found"},
+		{"missing comma", request(`"id":"1",`, `"id":"1"`), "expected a comma or }"},
+		{"missing colon", request(`"id":"1",`, `"id" "1",`), "expected a colon"},
+		{"unquoted name", request(`"id"`, `id`), "expected a member name"},
+		{"comment", request(`"id"`, `/* */ "id"`), "expected a member name"},
+		{"single quotes", request(`"1"`, `'1'`), "expected a string, found"},
+		{"not UTF-8", request(`"1"`, "\"\xff\""), "invalid JSON: the string at byte 6 is not UTF-8"},
+		{"not UTF-8 with escape", request(`"1"`, "\"\\n\xff\""), "invalid JSON: the string at byte 6 is not UTF-8"},
+		{"half a surrogate pair", request(`"1"`, `"\ud800\u0041"`), "expected a valid escape sequence"},
+		{"unknown escape", request(`"1"`, `"\x41"`), "expected a valid escape sequence"},
+		{"unescaped line break", request(`"1"`, "\"a\nb\""), "expected control characters in strings to be escaped"},
+		{"unescaped line break after escape", request(`"1"`, "\"\\t\n\""), "expected control characters in strings to be escaped"},
+		{"unterminated string", message{json: `{"id":"`}, "expected a closing quote"},
+		{"unterminated string with escape", message{json: `{"id":"\n`}, "expected a closing quote"},
+		{"invalid literal", request(`"id":"1"`, `"x":nul`), "expected a value"},
 		{"too deep", request(`"id":"1"`, `"x":`+strings.Repeat("[", 65)+strings.Repeat("]", 65)), "the JSON is nested deeper than 64 levels"},
 		{"far too deep", request(`"id":"1"`, `"x":`+strings.Repeat(`[{"a":`, 1<<20)), "the JSON is nested deeper than 64 levels"},
 
-		{"an id that is a number", request(`"id":"1"`, `"id":1`), `"id" is a number: want a string`},
-		{"the id twice", request(`"id":"1"`, `"id":"1","id":"2"`), `"id" is given twice`},
-		{"parameters that are a list", request(`"parameters":{}`, `"parameters":[]`), `"parameters" is a list: want an object`},
-		{"a form of outputs that is a number", request(`"parameters":{}`, `"parameters":{"binary_data_output":1}`), `the parameter "binary_data_output" is a number: want true or false`},
-		{"a negative timeout", request(`"parameters":{}`, `"parameters":{"timeout":-1}`), `the parameter "timeout" is -1: want microseconds, 0 for no limit`},
-		{"a timeout of half a microsecond", request(`"parameters":{}`, `"parameters":{"timeout":0.5}`), `the parameter "timeout" is 0.5: want a whole number`},
-		{"a timeout out of range", request(`"parameters":{}`, `"parameters":{"timeout":9223372036854775808}`), `the parameter "timeout" is 9223372036854775808: that is out of range`},
-		{"a timeout in words", request(`"parameters":{}`, `"parameters":{"timeout":"1s"}`), `the parameter "timeout" is a string: want a whole number`},
+		{"numeric id", request(`"id":"1"`, `"id":1`), `"id" is a number: expected a string`},
+		{"duplicate id", request(`"id":"1"`, `"id":"1","id":"2"`), `"id" appears twice`},
+		{"parameters not an object", request(`"parameters":{}`, `"parameters":[]`), `"parameters" is an array: expected an object`},
+		{"numeric binary_data_output", request(`"parameters":{}`, `"parameters":{"binary_data_output":1}`), `the parameter "binary_data_output" is a number: expected a boolean`},
+		{"negative timeout", request(`"parameters":{}`, `"parameters":{"timeout":-1}`), `the parameter "timeout" is -1: expected microseconds, 0 for no limit`},
+		{"fractional timeout", request(`"parameters":{}`, `"parameters":{"timeout":0.5}`), `the parameter "timeout" is 0.5: expected an integer`},
+		{"timeout out of range", request(`"parameters":{}`, `"parameters":{"timeout":9223372036854775808}`), `the parameter "timeout" is 9223372036854775808: out of range`},
+		{"timeout not a number", request(`"parameters":{}`, `"parameters":{"timeout":"1s"}`), `the parameter "timeout" is a string: expected an integer`},
 
-		{"inputs that are an object", request(`"inputs":[{`, `"inputs":{"x":[{`), `"inputs" is an object: want a list`},
+		{"inputs not an array", request(`"inputs":[{`, `"inputs":{"x":[{`), `"inputs" is an object: expected an array`},
 		{"no inputs", message{json: `{"inputs":[]}`}, `"inputs" is missing`},
-		{"inputs null", message{json: `{"inputs":null}`}, `"inputs" is missing`},
-		{"inputs twice", request(`"outputs":`, `"inputs":[],"outputs":`), `"inputs" is given twice`},
-		{"an input that is a string", message{json: `{"inputs":["input"]}`}, `an element of "inputs" is a string: want an object`},
-		{"an input without a name", request(`"name":"input",`, ``), `inputs[0] has no "name": want "input"`},
-		{"an unknown input", request(`"name":"input"`, `"name":"image"`), `there is no input "image": the model has one, "input", FP32, [N,3,2,2] with N from 1 to 4`},
-		{"an unknown input of text", request(`"name":"input"`, `"name":"image"`, data, `"data":["a"]`), `there is no input "image"`},
-		{"an unknown input beside the right one", request(`],"outputs"`, `,{"name":"mask","shape":[1],"datatype":"BOOL","data":[true]}],"outputs"`), `there is no input "mask"`},
-		{"an input twice", request(`],"outputs"`, `,{"name":"input","shape":[1,3,2,2],"datatype":"FP32",`+data+`}],"outputs"`), `input "input" is given twice`},
-		{"a name twice", request(`"name":"input"`, `"name":"input","name":"input"`), `the "name" of an input is given twice`},
-		{"no datatype", request(`"datatype":"FP32",`, ``), `input "input" has no "datatype": want "FP32"`},
-		{"another datatype", request(`"FP32"`, `"FP64"`), `input "input" has the datatype "FP64": want "FP32"`},
-		{"a datatype in small letters", request(`"FP32"`, `"fp32"`), `input "input" has the datatype "fp32": want "FP32"`},
-		{"text", request(`"FP32"`, `"BYTES"`, data, `"data":["a"]`), `input "input" has the datatype "BYTES": want "FP32"`},
-		{"no shape", request(`"shape":[1,3,2,2],`, ``), `input "input" has no "shape": want [N,3,2,2] with N from 1 to 4`},
-		{"an empty shape", request(`[1,3,2,2]`, `[]`), `the "shape" of an input is empty: want [N,3,2,2] with N from 1 to 4`},
-		{"three dimensions", request(`[1,3,2,2]`, `[3,2,2]`), `input "input" has the shape [3,2,2]: want [N,3,2,2] with N from 1 to 4`},
-		{"five dimensions", request(`[1,3,2,2]`, `[1,1,3,2,2]`), `input "input" has the shape [1,1,3,2,…] of 5 dimensions: want [N,3,2,2] with N from 1 to 4`},
-		{"channels last", request(`[1,3,2,2]`, `[1,2,2,3]`), `input "input" has the shape [1,2,2,3]: want [N,3,2,2] with N from 1 to 4`},
-		{"no pictures", request(`[1,3,2,2]`, `[0,3,2,2]`, data, `"data":[]`), `input "input" has 0 pictures: want 1 to 4 a request`},
-		{"too many pictures", request(`[1,3,2,2]`, `[5,3,2,2]`), `input "input" has 5 pictures: want 1 to 4 a request`},
-		{"a negative number of pictures", request(`[1,3,2,2]`, `[-1,3,2,2]`), `dimension 0 of the shape is -1: want [N,3,2,2] with N from 1 to 4`},
-		{"more pictures than an integer holds", request(`[1,3,2,2]`, `[9223372036854775808,3,2,2]`), `a dimension of the shape is 9223372036854775808: that is out of range`},
-		{"pictures whose number of values overflows", request(`[1,3,2,2]`, `[1537228672809129302,3,2,2]`), `input "input" has 1537228672809129302 pictures: want 1 to 4 a request`},
-		{"half a picture", request(`[1,3,2,2]`, `[0.5,3,2,2]`), `a dimension of the shape is 0.5: want a whole number`},
-		{"a dimension in words", request(`[1,3,2,2]`, `["1",3,2,2]`), `a dimension of the shape is a string: want a whole number`},
-		{"a shape that is a number", request(`[1,3,2,2]`, `12`), `the "shape" of an input is a number: want a list`},
+		{"null inputs", message{json: `{"inputs":null}`}, `"inputs" is missing`},
+		{"duplicate inputs", request(`"outputs":`, `"inputs":[],"outputs":`), `"inputs" appears twice`},
+		{"input not an object", message{json: `{"inputs":["input"]}`}, `an element of "inputs" is a string: expected an object`},
+		{"input without name", request(`"name":"input",`, ``), `inputs[0] has no "name": expected "input"`},
+		{"unknown input", request(`"name":"input"`, `"name":"image"`), `unknown input "image": the model's only input is "input", FP32, [N,3,2,2] with N from 1 to 4`},
+		{"unknown input with text data", request(`"name":"input"`, `"name":"image"`, data, `"data":["a"]`), `unknown input "image"`},
+		{"additional unknown input", request(`],"outputs"`, `,{"name":"mask","shape":[1],"datatype":"BOOL","data":[true]}],"outputs"`), `unknown input "mask"`},
+		{"duplicate input", request(`],"outputs"`, `,{"name":"input","shape":[1,3,2,2],"datatype":"FP32",`+data+`}],"outputs"`), `input "input" appears twice`},
+		{"duplicate name", request(`"name":"input"`, `"name":"input","name":"input"`), `the "name" of an input appears twice`},
+		{"no datatype", request(`"datatype":"FP32",`, ``), `input "input" has no "datatype": expected "FP32"`},
+		{"wrong datatype", request(`"FP32"`, `"FP64"`), `input "input" has the datatype "FP64": expected "FP32"`},
+		{"lower-case datatype", request(`"FP32"`, `"fp32"`), `input "input" has the datatype "fp32": expected "FP32"`},
+		{"text input", request(`"FP32"`, `"BYTES"`, data, `"data":["a"]`), `input "input" has the datatype "BYTES": expected "FP32"`},
+		{"no shape", request(`"shape":[1,3,2,2],`, ``), `input "input" has no "shape": expected [N,3,2,2] with N from 1 to 4`},
+		{"empty shape", request(`[1,3,2,2]`, `[]`), `the "shape" of an input is empty: expected [N,3,2,2] with N from 1 to 4`},
+		{"three dimensions", request(`[1,3,2,2]`, `[3,2,2]`), `input "input" has the shape [3,2,2]: expected [N,3,2,2] with N from 1 to 4`},
+		{"five dimensions", request(`[1,3,2,2]`, `[1,1,3,2,2]`), `input "input" has the shape [1,1,3,2,…] of 5 dimensions: expected [N,3,2,2] with N from 1 to 4`},
+		{"channels last", request(`[1,3,2,2]`, `[1,2,2,3]`), `input "input" has the shape [1,2,2,3]: expected [N,3,2,2] with N from 1 to 4`},
+		{"no images", request(`[1,3,2,2]`, `[0,3,2,2]`, data, `"data":[]`), `input "input" has 0 images: expected 1 to 4 per request`},
+		{"too many images", request(`[1,3,2,2]`, `[5,3,2,2]`), `input "input" has 5 images: expected 1 to 4 per request`},
+		{"negative batch size", request(`[1,3,2,2]`, `[-1,3,2,2]`), `dimension 0 of the shape is -1: expected [N,3,2,2] with N from 1 to 4`},
+		{"batch size out of range", request(`[1,3,2,2]`, `[9223372036854775808,3,2,2]`), `a dimension of the shape is 9223372036854775808: out of range`},
+		{"batch size whose number of values overflows", request(`[1,3,2,2]`, `[1537228672809129302,3,2,2]`), `input "input" has 1537228672809129302 images: expected 1 to 4 per request`},
+		{"fractional batch size", request(`[1,3,2,2]`, `[0.5,3,2,2]`), `a dimension of the shape is 0.5: expected an integer`},
+		{"dimension not a number", request(`[1,3,2,2]`, `["1",3,2,2]`), `a dimension of the shape is a string: expected an integer`},
+		{"shape not an array", request(`[1,3,2,2]`, `12`), `the "shape" of an input is a number: expected an array`},
 		{"shared memory", request(data, `"parameters":{"shared_memory_region":"r","shared_memory_byte_size":48}`), `the parameter "shared_memory_region" is not supported: send the values as "data" or as binary data`},
 
-		{"no data", request(`,`+data, ``), `input "input" has no "data": want 12 numbers`},
-		{"data null", request(data, `"data":null`), `input "input" has no "data": want 12 numbers`},
-		{"data that is a number", request(data, `"data":1`), `the "data" of an input is a number: want a list of numbers`},
-		{"data that is text", request(data, `"data":"AAAA"`), `the "data" of an input is a string: want a list of numbers`},
-		{"data with text", request(`[0,`, `["0",`), `a value in the "data" of input "input" is a string: want a number`},
-		{"data with null", request(`[0,`, `[null,`), `a value in the "data" of input "input" is null: want a number`},
-		{"data with true", request(`[0,`, `[true,`), `a value in the "data" of input "input" is true or false: want a number`},
-		{"data with NaN", request(`[0,`, `[NaN,`), `want a number, found "NaN,`},
-		{"data with Infinity", request(`[0,`, `[-Infinity,`), `want a number, found "-Inf`},
-		{"data with a number too large", request(`[0,`, `[1e400,`), `a value of input "input" is 1e400: that is more than FP32 can hold`},
-		{"data with a number too large for FP32", request(`[0,`, `[-3.5e38,`), `a value of input "input" is -3.5e38: that is more than FP32 can hold`},
-		{"data with a leading zero", request(`[0,`, `[01,`), `want a comma or ], found "1,`},
-		{"data with a leading plus", request(`[0,`, `[+1,`), `want a number`},
-		{"data with a bare point", request(`[0,`, `[1.,`), `want a digit behind the point`},
-		{"data with a bare exponent", request(`[0,`, `[1e+,`), `want a digit of the exponent`},
-		{"data with a hexadecimal number", request(`[0,`, `[0x10,`), `want a comma or ]`},
-		{"one value too few", request(`,2.75]`, `]`), `the "data" of input "input" has a list at level 1 with 11 numbers: the shape wants 12`},
-		{"one value too many", request(`,2.75]`, `,2.75,3]`), `the "data" of input "input" has a list at level 1 with more numbers: the shape wants 12`},
-		{"no values", request(data, `"data":[]`), `the "data" of input "input" has a list at level 1 with 0 numbers: the shape wants 12`},
-		{"values for one of three pictures", request(`[1,3,2,2]`, `[3,3,2,2]`), `the "data" of input "input" has a list at level 1 with 12 numbers: the shape wants 36`},
-		{"no room for the values of the shape", request(`[1,3,2,2]`, `[4,3,2,2]`, data, `"data":[0,1]`), `the JSON ends before the 48 values that the shape of input "input" wants`},
-		{"data twice", request(data, data+`,`+data), `the "data" of an input is given twice`},
-		{"data without end", message{json: request().json[:130]}, `the JSON ends early`},
-		{"nested with channels last", request(data, `"data":`+nested(ramp(1), 1, 2, 2, 3)), `the "data" of input "input" has a list at level 4 with more numbers: the shape wants 2`},
-		{"nested with fewer rows", request(data, `"data":`+nested(ramp(1), 1, 2, 6)), `has a list at level 3 with more numbers: the shape wants 4`},
-		{"nested, with a row too many", request(data, `"data":`+nested(append(ramp(1), 0, 0, 0, 0), 1, 4, 2, 2)), `the "data" of input "input" has a list at level 2 with more lists: the shape wants 3`},
-		{"nested, with a value too many", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "0.25", "0.25,9", 1)), `has a list at level 4 with more numbers: the shape wants 2`},
-		{"nested, with a value too few", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "0,0.25", "0.25", 1)), `has a list at level 4 with 1 numbers: the shape wants 2`},
-		{"nested, with an empty row", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "0.5,0.75", "", 1)), `has a list at level 4 with 0 numbers: the shape wants 2`},
-		{"nested, with no rows", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "[1,1.25],[1.5,1.75]", "", 1)), `has a list at level 3 with 0 lists: the shape wants 2`},
-		{"nested, with a number for a row", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "[1,1.25]", "1", 1)), `has a number at level 4: want all lists of a level nested alike, as the shape has it`},
-		{"nested, with a row for a number", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "[1,1.25]", "[1,[1.25]]", 1)), `has a list at level 4: want all lists of a level nested alike, as the shape has it`},
+		{"no data", request(`,`+data, ``), `input "input" has no "data": expected 12 numbers`},
+		{"null data", request(data, `"data":null`), `input "input" has no "data": expected 12 numbers`},
+		{"numeric data", request(data, `"data":1`), `the "data" of an input is a number: expected an array of numbers`},
+		{"string data", request(data, `"data":"AAAA"`), `the "data" of an input is a string: expected an array of numbers`},
+		{"data with text", request(`[0,`, `["0",`), `a value in the "data" of input "input" is a string: expected a number`},
+		{"data with null", request(`[0,`, `[null,`), `a value in the "data" of input "input" is null: expected a number`},
+		{"data with true", request(`[0,`, `[true,`), `a value in the "data" of input "input" is a boolean: expected a number`},
+		{"data with NaN", request(`[0,`, `[NaN,`), `expected a number, found "NaN,`},
+		{"data with Infinity", request(`[0,`, `[-Infinity,`), `expected a number, found "-Inf`},
+		{"data out of range for FP64", request(`[0,`, `[1e400,`), `a value of input "input" is 1e400: out of range for FP32`},
+		{"data out of range for FP32", request(`[0,`, `[-3.5e38,`), `a value of input "input" is -3.5e38: out of range for FP32`},
+		{"data with leading zero", request(`[0,`, `[01,`), `expected a comma or ], found "1,`},
+		{"data with leading plus", request(`[0,`, `[+1,`), `expected a number`},
+		{"data without digit after point", request(`[0,`, `[1.,`), `expected a digit after the decimal point`},
+		{"data without digit in exponent", request(`[0,`, `[1e+,`), `expected a digit in the exponent`},
+		{"data with hexadecimal number", request(`[0,`, `[0x10,`), `expected a comma or ]`},
+		{"one value too few", request(`,2.75]`, `]`), `the "data" of input "input" has an array at level 1 with 11 numbers: the shape requires 12`},
+		{"one value too many", request(`,2.75]`, `,2.75,3]`), `the "data" of input "input" has an array at level 1 with more numbers: the shape requires 12`},
+		{"no values", request(data, `"data":[]`), `the "data" of input "input" has an array at level 1 with 0 numbers: the shape requires 12`},
+		{"values for one of three images", request(`[1,3,2,2]`, `[3,3,2,2]`), `the "data" of input "input" has an array at level 1 with 12 numbers: the shape requires 36`},
+		{"body too short for the shape", request(`[1,3,2,2]`, `[4,3,2,2]`, data, `"data":[0,1]`), `the JSON ends before the 48 values required by the shape of input "input"`},
+		{"duplicate data", request(data, data+`,`+data), `the "data" of an input appears twice`},
+		{"truncated data", message{json: request().json[:130]}, `the JSON is truncated`},
+		{"nested with channels last", request(data, `"data":`+nested(ramp(1), 1, 2, 2, 3)), `the "data" of input "input" has an array at level 4 with more numbers: the shape requires 2`},
+		{"nested with fewer rows", request(data, `"data":`+nested(ramp(1), 1, 2, 6)), `has an array at level 3 with more numbers: the shape requires 4`},
+		{"nested, extra row", request(data, `"data":`+nested(append(ramp(1), 0, 0, 0, 0), 1, 4, 2, 2)), `the "data" of input "input" has an array at level 2 with more arrays: the shape requires 3`},
+		{"nested, extra value", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "0.25", "0.25,9", 1)), `has an array at level 4 with more numbers: the shape requires 2`},
+		{"nested, missing value", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "0,0.25", "0.25", 1)), `has an array at level 4 with 1 numbers: the shape requires 2`},
+		{"nested, empty row", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "0.5,0.75", "", 1)), `has an array at level 4 with 0 numbers: the shape requires 2`},
+		{"nested, no rows", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "[1,1.25],[1.5,1.75]", "", 1)), `has an array at level 3 with 0 arrays: the shape requires 2`},
+		{"nested, number instead of row", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "[1,1.25]", "1", 1)), `has a number at level 4: expected all arrays of a level to be nested alike, as in the shape`},
+		{"nested, row instead of number", request(data, `"data":`+strings.Replace(nested(ramp(1), 1, 3, 2, 2), "[1,1.25]", "[1,[1.25]]", 1)), `has an array at level 4: expected all arrays of a level to be nested alike, as in the shape`},
 		{"nested too deep", request(data, `"data":[`+nested(ramp(1), 1, 3, 2, 2)+`]`), `the "data" of input "input" is nested deeper than its 4 dimensions`},
 
-		{"outputs that are a string", request(`"outputs":[{"name":"logit","parameters":{}}]`, `"outputs":"logit"`), `"outputs" is a string: want a list`},
-		{"an output that is a string", request(`{"name":"logit","parameters":{}}`, `"logit"`), `an element of "outputs" is a string: want an object`},
-		{"an output without a name", request(`"name":"logit",`, ``), `outputs[0] has no "name": the model has "logit" and "embedding"`},
-		{"an unknown output", request(`"name":"logit"`, `"name":"probability"`), `there is no output "probability": the model has "logit" and "embedding"`},
-		{"an output twice", request(`{"name":"logit","parameters":{}}`, `{"name":"logit"},{"name":"embedding"},{"name":"logit"}`), `output "logit" is asked for twice`},
+		{"outputs not an array", request(`"outputs":[{"name":"logit","parameters":{}}]`, `"outputs":"logit"`), `"outputs" is a string: expected an array`},
+		{"output not an object", request(`{"name":"logit","parameters":{}}`, `"logit"`), `an element of "outputs" is a string: expected an object`},
+		{"output without name", request(`"name":"logit",`, ``), `outputs[0] has no "name": the model has "logit" and "embedding"`},
+		{"unknown output", request(`"name":"logit"`, `"name":"probability"`), `unknown output "probability": the model has "logit" and "embedding"`},
+		{"duplicate output", request(`{"name":"logit","parameters":{}}`, `{"name":"logit"},{"name":"embedding"},{"name":"logit"}`), `output "logit" is requested twice`},
 		{"classification", request(`"logit","parameters":{}`, `"logit","parameters":{"classification":2}`), `the parameter "classification" is not supported: leave it out`},
-		{"an output into shared memory", request(`"logit","parameters":{}`, `"logit","parameters":{"shared_memory_region":"r"}`), `the parameter "shared_memory_region" is not supported: leave it out`},
-		{"an output's form as a string", request(`"logit","parameters":{}`, `"logit","parameters":{"binary_data":"true"}`), `the parameter "binary_data" is a string: want true or false`},
+		{"output in shared memory", request(`"logit","parameters":{}`, `"logit","parameters":{"shared_memory_region":"r"}`), `the parameter "shared_memory_region" is not supported: leave it out`},
+		{"binary_data not a boolean", request(`"logit","parameters":{}`, `"logit","parameters":{"binary_data":"true"}`), `the parameter "binary_data" is a string: expected a boolean`},
 
-		{"binary data and a number", binaryRequest(nan), `input "input": value 11 is not a finite number`},
-		{"binary data and infinity", binaryRequest(raw(append([]float32{float32(math.Inf(-1))}, ramp(1)[1:]...))), `input "input": value 0 is not a finite number`},
-		{"binary data beside JSON data", binaryRequest(raw(ramp(1)), `"datatype"`, data+`,"datatype"`), `input "input" has both "data" and the parameter "binary_data_size": want one of them`},
-		{"binary data that nobody wants", message{request().json, raw(ramp(1))}, `48 bytes are left over behind the JSON: input "input" has its "data" in it`},
-		{"binary data of unknown size", binaryRequest(raw(ramp(1)), `"binary_data_size":48`, ``), `input "input" has no "data", and no parameter "binary_data_size" that tells how many of the 48 bytes behind the JSON are its`},
-		{"binary data of size null", binaryRequest(raw(ramp(1)), `48`, `null`), `input "input" has no "data", and no parameter "binary_data_size"`},
-		{"binary data of negative size", binaryRequest(raw(ramp(1)), `48`, `-48`), `the parameter "binary_data_size" is -48: want 48, 4 bytes for each of the 12 values`},
-		{"binary data of a size that is no multiple", binaryRequest(raw(ramp(1)), `48`, `47`), `the parameter "binary_data_size" is 47: want 48`},
-		{"binary data of another size", binaryRequest(raw(ramp(1)), `48`, `96`), `the parameter "binary_data_size" is 96: want 48`},
-		{"binary data of a huge size", binaryRequest(raw(ramp(1)), `48`, `9223372036854775807`), `the parameter "binary_data_size" is 9223372036854775807: want 48`},
-		{"binary data of a size out of range", binaryRequest(raw(ramp(1)), `48`, `1e30`), `the parameter "binary_data_size" is 1e30: want a whole number`},
-		{"a list of sizes", binaryRequest(raw(ramp(1)), `48`, `"48,48"`), `the parameter "binary_data_size" is a string: want a whole number`},
-		{"binary data cut off", binaryRequest(raw(ramp(1))[:44]), `the parameter "binary_data_size" is 48, but only 44 bytes follow the JSON`},
-		{"binary data with more behind it", binaryRequest(raw(ramp(1)) + "abc"), `3 bytes are left over behind the 48 of input "input"`},
-		{"binary data for more pictures than the shape has", binaryRequest(raw(ramp(2)), `48`, `96`), `the parameter "binary_data_size" is 96: want 48`},
-		{"binary data promised and none sent", binaryRequest(""), `want the header Inference-Header-Content-Length as well, to tell where the JSON ends`},
+		{"binary NaN", binaryRequest(nan), `input "input": value 11 is NaN or infinite`},
+		{"binary infinity", binaryRequest(raw(append([]float32{float32(math.Inf(-1))}, ramp(1)[1:]...))), `input "input": value 0 is NaN or infinite`},
+		{"binary and JSON data", binaryRequest(raw(ramp(1)), `"datatype"`, data+`,"datatype"`), `input "input" has both "data" and the parameter "binary_data_size": expected one of them`},
+		{"unexpected binary data", message{request().json, raw(ramp(1))}, `48 unexpected bytes after the JSON: input "input" has its "data" in the JSON`},
+		{"binary data without size", binaryRequest(raw(ramp(1)), `"binary_data_size":48`, ``), `input "input" has neither "data" nor the parameter "binary_data_size", which gives the number of its bytes among the 48 after the JSON`},
+		{"binary data with null size", binaryRequest(raw(ramp(1)), `48`, `null`), `input "input" has neither "data" nor the parameter "binary_data_size"`},
+		{"binary data with negative size", binaryRequest(raw(ramp(1)), `48`, `-48`), `the parameter "binary_data_size" is -48: expected 48, 4 bytes for each of the 12 values`},
+		{"binary data size not a multiple of 4", binaryRequest(raw(ramp(1)), `48`, `47`), `the parameter "binary_data_size" is 47: expected 48`},
+		{"binary data with wrong size", binaryRequest(raw(ramp(1)), `48`, `96`), `the parameter "binary_data_size" is 96: expected 48`},
+		{"binary data with huge size", binaryRequest(raw(ramp(1)), `48`, `9223372036854775807`), `the parameter "binary_data_size" is 9223372036854775807: expected 48`},
+		{"binary data size out of range", binaryRequest(raw(ramp(1)), `48`, `1e30`), `the parameter "binary_data_size" is 1e30: expected an integer`},
+		{"binary data size not a number", binaryRequest(raw(ramp(1)), `48`, `"48,48"`), `the parameter "binary_data_size" is a string: expected an integer`},
+		{"truncated binary data", binaryRequest(raw(ramp(1))[:44]), `the parameter "binary_data_size" is 48, but only 44 bytes follow the JSON`},
+		{"bytes after binary data", binaryRequest(raw(ramp(1)) + "abc"), `3 unexpected bytes after the 48 of input "input"`},
+		{"binary data for too many images", binaryRequest(raw(ramp(2)), `48`, `96`), `the parameter "binary_data_size" is 96: expected 48`},
+		{"missing binary data", binaryRequest(""), `expected the header Inference-Header-Content-Length as well, with the length of the JSON`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var r Request
-			refused(t, test.decode(&r), test.want)
+			checkError(t, test.decode(&r), test.want)
 		})
 	}
 }
 
-// refused holds an error against what Decode promises of errors.
-func refused(t *testing.T, err error, want string) {
+// checkError checks that err is an *Error with status 400 and a short one-line message containing
+// want.
+func checkError(t *testing.T, err error, want string) {
 	t.Helper()
 	refusal, ok := errors.AsType[*Error](err)
 	if !ok {
-		t.Fatalf("got the error %v, want one of the protocol: %s", err, want)
+		t.Fatalf("error %v, want an *Error: %s", err, want)
 	}
 	if refusal.Status != http.StatusBadRequest {
 		t.Errorf("status %d, want 400", refusal.Status)
@@ -381,56 +381,56 @@ func refused(t *testing.T, err error, want string) {
 	}
 }
 
-func TestTheLengthOfTheJSONMustBeRight(t *testing.T) {
+func TestDecode_InvalidLengthHeader(t *testing.T) {
 	m := binaryRequest(raw(ramp(1)))
 	body := []byte(m.json + m.binary)
 	for _, test := range []struct{ header, want string }{
-		{"-1", `the header Inference-Header-Content-Length is "-1": want the length of the JSON in bytes, as digits`},
-		{"+5", "as digits"},
-		{" 5", "as digits"},
-		{"0x10", "as digits"},
-		{"1e2", "as digits"},
-		{"many", "as digits"},
+		{"-1", `the header Inference-Header-Content-Length is "-1": expected the length of the JSON in bytes, as a decimal integer`},
+		{"+5", "as a decimal integer"},
+		{" 5", "as a decimal integer"},
+		{"0x10", "as a decimal integer"},
+		{"1e2", "as a decimal integer"},
+		{"many", "as a decimal integer"},
 		{strconv.Itoa(len(body) + 1), fmt.Sprintf("is %d, but the body has only %d bytes", len(body)+1, len(body))},
 		{"99999999999999999999", fmt.Sprintf("is 99999999999999999999, but the body has only %d bytes", len(body))},
-		{strconv.Itoa(len(m.json) - 1), "the JSON ends early"},
-		{strconv.Itoa(len(m.json) + 1), "want nothing behind the request"},
-		{"0", fmt.Sprintf(`is 0, so the body is the tensor "input" alone, but it has %d bytes: want 48 for each of 1 to 4 pictures`, len(body))},
+		{strconv.Itoa(len(m.json) - 1), "the JSON is truncated"},
+		{strconv.Itoa(len(m.json) + 1), "expected the end of the request"},
+		{"0", fmt.Sprintf(`is 0, so the body must be the tensor "input" only, but it has %d bytes: expected 48 for each of 1 to 4 images`, len(body))},
 	} {
 		t.Run(test.header, func(t *testing.T) {
 			var r Request
-			refused(t, r.Decode(small, test.header, body), test.want)
+			checkError(t, r.Decode(small, test.header, body), test.want)
 		})
 	}
 }
 
-func TestATensorAloneMustBeWholePicturesOfFiniteNumbers(t *testing.T) {
+func TestDecode_InvalidRawTensor(t *testing.T) {
 	for _, test := range []struct{ name, body, want string }{
-		{"nothing", "", "but it has 0 bytes: want 48 for each of 1 to 4 pictures"},
-		{"a byte less", raw(ramp(1))[:47], "but it has 47 bytes"},
-		{"a byte more", raw(ramp(1)) + "x", "but it has 49 bytes"},
-		{"five pictures", raw(ramp(5)), "but it has 240 bytes"},
-		{"NaN", raw(append([]float32{float32(math.NaN())}, ramp(1)[1:]...)), "value 0 is not a finite number"},
+		{"empty", "", "but it has 0 bytes: expected 48 for each of 1 to 4 images"},
+		{"one byte less", raw(ramp(1))[:47], "but it has 47 bytes"},
+		{"one byte more", raw(ramp(1)) + "x", "but it has 49 bytes"},
+		{"too many images", raw(ramp(5)), "but it has 240 bytes"},
+		{"NaN", raw(append([]float32{float32(math.NaN())}, ramp(1)[1:]...)), "value 0 is NaN or infinite"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var r Request
-			refused(t, r.Decode(small, "0", []byte(test.body)), test.want)
+			checkError(t, r.Decode(small, "0", []byte(test.body)), test.want)
 		})
 	}
 }
 
-func TestALongTimeoutIsNoOverflow(t *testing.T) {
+func TestDecode_LongTimeout(t *testing.T) {
 	var r Request
 	if err := request(`"parameters":{}`, `"parameters":{"timeout":9223372036854775807}`).decode(&r); err != nil {
 		t.Fatal(err)
 	}
 	if r.Timeout < 290*365*24*time.Hour {
-		t.Errorf("timeout %s, want some 292 years", r.Timeout)
+		t.Errorf("timeout %s, want about 292 years", r.Timeout)
 	}
 }
 
-// answer is what the model of the tests says: embeddings of 3 values.
-func answer(n int) Result {
+// result returns a result for n images with embeddings of 3 values.
+func result(n int) Result {
 	a := Result{ModelName: "fakeart", ModelVersion: "7"}
 	for i := range n {
 		a.Logit = append(a.Logit, float32(i)-3.5)
@@ -439,7 +439,7 @@ func answer(n int) Result {
 	return a
 }
 
-func TestAnswersAreWrittenAsAskedFor(t *testing.T) {
+func TestAppendResponse(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		request Request
@@ -459,7 +459,7 @@ func TestAnswersAreWrittenAsAskedFor(t *testing.T) {
 			},
 		},
 		{
-			"one of each, in the other order",
+			"JSON and binary, reversed order",
 			Request{ID: "1", Batch: 2, Outputs: []Output{embeddingBinary, logitJSON}},
 			message{
 				`{"id":"1","model_name":"fakeart","model_version":"7","outputs":[{"name":"embedding","datatype":"FP32","shape":[2,3],"parameters":{"binary_data_size":24}},{"name":"logit","datatype":"FP32","shape":[2,1],"data":[-3.5,-2.5]}]}`,
@@ -467,13 +467,13 @@ func TestAnswersAreWrittenAsAskedFor(t *testing.T) {
 			},
 		},
 		{
-			"only the logit, and no embedding given",
+			"logit only, without embedding",
 			Request{Batch: 1, Outputs: []Output{logitJSON}},
 			message{`{"model_name":"fakeart","model_version":"7","outputs":[{"name":"logit","datatype":"FP32","shape":[1,1],"data":[-3.5]}]}`, ""},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a := answer(test.request.Batch)
+			a := result(test.request.Batch)
 			if !test.request.HasOutput(EmbeddingName) {
 				a.Embedding = nil
 			}
@@ -485,13 +485,13 @@ func TestAnswersAreWrittenAsAskedFor(t *testing.T) {
 				t.Errorf("body (-want +got):\n%s", diff)
 			}
 			if want, _ := strconv.Atoi(test.want.header()); length != want {
-				t.Errorf("length of the JSON %d, want %d", length, want)
+				t.Errorf("jsonLength = %d, want %d", length, want)
 			}
 		})
 	}
 }
 
-func TestAVersionThatIsNotThereIsLeftOut(t *testing.T) {
+func TestAppendResponse_NoVersion(t *testing.T) {
 	r := Request{Batch: 1, Outputs: []Output{logitJSON}}
 	body, _, err := r.AppendResponse(nil, Result{ModelName: "m", Logit: []float32{1}})
 	if err != nil {
@@ -502,32 +502,32 @@ func TestAVersionThatIsNotThereIsLeftOut(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatIsNotFiniteIsAnError(t *testing.T) {
+func TestAppendResponse_NotFinite(t *testing.T) {
 	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		for _, o := range []Output{embeddingJSON, embeddingBinary} {
 			r := Request{Batch: 2, Outputs: []Output{logitJSON, o}}
-			a := answer(2)
+			a := result(2)
 			a.Embedding[4] = float32(v)
 			body, _, err := r.AppendResponse([]byte("before"), a)
-			refused(t, err, `the model's "embedding" for picture 1 is not a finite number`)
+			checkError(t, err, `the model's output "embedding" for image 1 is NaN or infinite`)
 			if string(body) != "before" {
-				t.Errorf("%v: the body is %q", v, body)
+				t.Errorf("%v: body %q, want dst unchanged", v, body)
 			}
 		}
 	}
 }
 
-func TestAnAnswerForAnotherNumberOfPicturesPanics(t *testing.T) {
+func TestAppendResponse_WrongBatchPanics(t *testing.T) {
 	defer func() {
 		if recover() == nil {
 			t.Error("no panic")
 		}
 	}()
 	r := Request{Batch: 2, Outputs: []Output{logitJSON}}
-	_, _, _ = r.AppendResponse(nil, answer(1))
+	_, _, _ = r.AppendResponse(nil, result(1))
 }
 
-func TestFloatsKeepEveryBit(t *testing.T) {
+func TestAppendFloat_RoundTrip(t *testing.T) {
 	bits := []uint32{0, 1 << 31, 1, 0x007fffff, 0x00800000, 0x7f7fffff, 0x3dcccccd, 0x3f800000, 0x4b800000, 0xc2f6e979}
 	for i := uint32(0); i < 1<<16; i++ {
 		bits = append(bits, i*65521)
@@ -539,16 +539,16 @@ func TestFloatsKeepEveryBit(t *testing.T) {
 		}
 		text := appendFloat(nil, v)
 		if !json.Valid(text) || !bytes.ContainsAny(text, ".e") {
-			t.Fatalf("%08x is written as %s", b, text)
+			t.Fatalf("appendFloat(%08x) = %s, want JSON with a point or exponent", b, text)
 		}
 		r := reader{data: text}
 		if got, err := r.float(); err != nil || math.Float32bits(got) != b {
-			t.Fatalf("%08x is written as %s and read as %08x (%v)", b, text, math.Float32bits(got), err)
+			t.Fatalf("%08x is formatted as %s and parsed as %08x (%v)", b, text, math.Float32bits(got), err)
 		}
 	}
 }
 
-func TestDecimalsAreRoundedToTheNearestFloat(t *testing.T) {
+func TestFloat_RoundsToNearest(t *testing.T) {
 	check := func(text string) {
 		t.Helper()
 		want, err := strconv.ParseFloat(text, 32)
@@ -557,7 +557,7 @@ func TestDecimalsAreRoundedToTheNearestFloat(t *testing.T) {
 		}
 		r := reader{data: []byte(text)}
 		if got, err := r.float(); err != nil || !sameBits(got, float32(want)) {
-			t.Fatalf("%s is read as %x, want %x (%v)", text, got, want, err)
+			t.Fatalf("float(%s) = %x, want %x (%v)", text, got, want, err)
 		}
 	}
 	for _, text := range []string{
@@ -570,7 +570,7 @@ func TestDecimalsAreRoundedToTheNearestFloat(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 300_000 {
 		check(strconv.FormatFloat(rng.NormFloat64()*math.Pow(10, float64(rng.IntN(16)-8)), 'f', 1+rng.IntN(22), 64))
-		// At and around the middle between two floats, where it is close.
+		// At and around the midpoint between two floats, where rounding is close.
 		f := rng.Float32() * float32(math.Pow(2, float64(rng.IntN(40)-20)))
 		middle := (float64(f) + float64(math.Nextafter32(f, 2*f))) / 2
 		for _, v := range []float64{middle, math.Nextafter(middle, 0), math.Nextafter(middle, 2*middle)} {
@@ -580,7 +580,7 @@ func TestDecimalsAreRoundedToTheNearestFloat(t *testing.T) {
 	}
 }
 
-func TestErrorsAreTheProtocolsObject(t *testing.T) {
+func TestAppendError(t *testing.T) {
 	for _, message := range []string{"plain", "with \"quotes\" and \\", "a\nline\x00", "not \xff UTF-8", "ü"} {
 		body := AppendError([]byte("before"), message)
 		var e ErrorObject
@@ -593,7 +593,7 @@ func TestErrorsAreTheProtocolsObject(t *testing.T) {
 	}
 }
 
-func TestDocumentsHaveTheNamesOfTheProtocol(t *testing.T) {
+func TestDocuments_JSON(t *testing.T) {
 	for _, test := range []struct {
 		document any
 		want     string
@@ -618,9 +618,8 @@ func TestDocumentsHaveTheNamesOfTheProtocol(t *testing.T) {
 	}
 }
 
-// The types that document requests and answers are not those that read and write
-// them; here they meet.
-func TestDocumentedTypesAreWhatIsReadAndWritten(t *testing.T) {
+// InferRequest and InferResponse only document the JSON. This test checks that they match it.
+func TestDocuments_MatchCodec(t *testing.T) {
 	sent, err := json.Marshal(InferRequest{
 		ID: "1", Parameters: map[string]any{"timeout": 5},
 		Inputs:  []InferInput{{Name: InputName, Shape: []int{1, 3, 2, 2}, Datatype: Datatype, Data: ramp(1)}},
@@ -637,7 +636,7 @@ func TestDocumentedTypesAreWhatIsReadAndWritten(t *testing.T) {
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("request (-want +got):\n%s", diff)
 	}
-	body, length, err := r.AppendResponse(nil, answer(1))
+	body, length, err := r.AppendResponse(nil, result(1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -647,21 +646,21 @@ func TestDocumentedTypesAreWhatIsReadAndWritten(t *testing.T) {
 	if err := read.Decode(&got); err != nil {
 		t.Fatal(err)
 	}
-	wantAnswer := InferResponse{ID: "1", ModelName: "fakeart", ModelVersion: "7", Outputs: []ResponseOutput{
+	wantResponse := InferResponse{ID: "1", ModelName: "fakeart", ModelVersion: "7", Outputs: []ResponseOutput{
 		{Name: LogitName, Datatype: Datatype, Shape: []int{1, 1}, Parameters: &OutputParameters{4}},
 		{Name: EmbeddingName, Datatype: Datatype, Shape: []int{1, 3}, Data: []float32{0, 1e-7, 16777216}},
 	}}
-	if diff := cmp.Diff(wantAnswer, got); diff != "" {
-		t.Errorf("answer (-want +got):\n%s", diff)
+	if diff := cmp.Diff(wantResponse, got); diff != "" {
+		t.Errorf("response (-want +got):\n%s", diff)
 	}
 }
 
-func TestAWarmRequestIsDecodedAndAnsweredWithoutAllocating(t *testing.T) {
+func TestRequest_NoAllocations(t *testing.T) {
 	for _, test := range goodRequests[:2] {
 		var r Request
 		body := []byte(test.json + test.binary)
 		header := test.header()
-		a := answer(test.want.Batch)
+		a := result(test.want.Batch)
 		var dst []byte
 		if n := testing.AllocsPerRun(100, func() {
 			if err := r.Decode(small, header, body); err != nil {
@@ -672,7 +671,7 @@ func TestAWarmRequestIsDecodedAndAnsweredWithoutAllocating(t *testing.T) {
 				t.Fatal(err)
 			}
 		}); n > 0 {
-			t.Errorf("%s: %.0f allocations", test.name, n)
+			t.Errorf("%s: %.0f allocations, want 0", test.name, n)
 		}
 	}
 }

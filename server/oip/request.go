@@ -8,33 +8,33 @@ import (
 	"time"
 )
 
-// decoder reads one request.
+// decoder decodes one request.
 type decoder struct {
 	reader
 	shape   Shape
 	request *Request
-	binary  []byte // what follows the JSON
-	split   bool   // the client said where the JSON ends
+	binary  []byte // the bytes after the JSON
+	split   bool   // the client sent LengthHeader
 
 	tensor       tensor     // the input
-	binaryOutput bool       // of outputs that do not say themselves
-	formOf       [2]outForm // of request.Outputs
+	binaryOutput bool       // the form of outputs that don't specify it
+	formOf       [2]outForm // form of request.Outputs[i]
 }
 
-// outForm is how an output wants its values.
+// outForm is the form in which an output was requested.
 type outForm int
 
 const (
-	asRequest outForm = iota // as the request has it for all
+	asRequest outForm = iota // not specified: the default of the request
 	asJSON
 	asBinary
 )
 
-// once reports a member that an object has twice: one of the two would have to be
-// ignored. Seen has a bit for each member met, bit the one of this.
+// once returns an error if a member appears twice, because one of the two would have to be ignored.
+// seen has one bit per member; bit is the index of this one.
 func once(seen *uint, bit uint, name string) error {
 	if *seen&(1<<bit) != 0 {
-		return refuse("%s is given twice", name)
+		return invalid("%s appears twice", name)
 	}
 	*seen |= 1 << bit
 	return nil
@@ -55,13 +55,13 @@ func (d *decoder) decode() error {
 			return d.member(&seen, 1, `"parameters"`, d.parameters)
 		case "inputs":
 			return d.member(&seen, 2, `"inputs"`, func(name string) error {
-				return d.list(name, func(i int) error {
+				return d.array(name, func(i int) error {
 					inputs++
 					return d.input(i)
 				})
 			})
 		case "outputs":
-			return d.member(&seen, 3, `"outputs"`, func(name string) error { return d.list(name, d.output) })
+			return d.member(&seen, 3, `"outputs"`, func(name string) error { return d.array(name, d.output) })
 		}
 		return d.skip()
 	})
@@ -69,16 +69,17 @@ func (d *decoder) decode() error {
 		return err
 	}
 	if d.peek(); d.at < len(d.data) {
-		return d.broken("nothing behind the request")
+		return d.syntaxError("the end of the request")
 	}
 	if inputs == 0 {
-		return refuse(`"inputs" is missing: want the tensor %q, %s, %s`, InputName, Datatype, d.shape)
+		return invalid(`"inputs" is missing: expected the tensor %q, %s, %s`, InputName, Datatype, d.shape)
 	}
 	d.chooseOutputs()
 	return d.readBinary()
 }
 
-// member reads the value of a member, which an object has once, unless it is null.
+// member reads the value of a member with read, unless it is null. It returns an error if the
+// member appears twice.
 func (d *decoder) member(seen *uint, bit uint, name string, read func(name string) error) error {
 	if err := once(seen, bit, name); err != nil {
 		return err
@@ -89,7 +90,7 @@ func (d *decoder) member(seen *uint, bit uint, name string, read func(name strin
 	return read(name)
 }
 
-// parameters reads those of the whole request.
+// parameters reads the parameters of the request.
 func (d *decoder) parameters(name string) error {
 	var seen uint
 	return d.object(name, func(key []byte) error {
@@ -106,7 +107,7 @@ func (d *decoder) parameters(name string) error {
 					return err
 				}
 				if us < 0 {
-					return refuse("%s is %d: want microseconds, 0 for no limit", name, us)
+					return invalid("%s is %d: expected microseconds, 0 for no limit", name, us)
 				}
 				d.request.Timeout = time.Duration(min(us, math.MaxInt64/int64(time.Microsecond))) * time.Microsecond
 				return nil
@@ -116,20 +117,20 @@ func (d *decoder) parameters(name string) error {
 	})
 }
 
-// tensor is what has been read of the input.
+// tensor is the input as parsed so far.
 type tensor struct {
 	name, datatype []byte
 	dims           [4]int64
-	rank           int   // 0 as long as there is no shape
-	size           int64 // in binary form
+	rank           int   // 0 until the shape is read
+	size           int64 // in binary form, in bytes
 	hasSize        bool
-	dataAt         int // offset of data that is still to be read, 0 when there is none
+	dataAt         int // offset of skipped data, 0 if none
 	hasData        bool
 }
 
-// input reads the i-th input. Values are read as they come when name, datatype
-// and shape stand before them, as they do in the requests of all common clients;
-// otherwise they are passed over, and read when the rest is known.
+// input reads the i-th input. It reads the values directly if name, datatype and shape precede
+// them, as in the requests of all common clients. Otherwise it skips them, and reads them when the
+// other members are known.
 func (d *decoder) input(i int) error {
 	var seen uint
 	d.tensor = tensor{}
@@ -182,35 +183,35 @@ func (d *decoder) input(i int) error {
 	return nil
 }
 
-// check holds the input against what the model takes, and sets the request's
-// number of pictures.
+// check compares the input with what the model expects, and sets the number of images of the
+// request.
 func (d *decoder) check(t *tensor, i int) error {
 	switch {
 	case t.name == nil:
-		return refuse(`inputs[%d] has no "name": want %q`, i, InputName)
+		return invalid(`inputs[%d] has no "name": expected %q`, i, InputName)
 	case string(t.name) != InputName:
-		return refuse("there is no input %.80q: the model has one, %q, %s, %s", t.name, InputName, Datatype, d.shape)
+		return invalid("unknown input %.80q: the model's only input is %q, %s, %s", t.name, InputName, Datatype, d.shape)
 	case i > 0:
-		return refuse("input %q is given twice", InputName)
+		return invalid("input %q appears twice", InputName)
 	case t.datatype == nil:
-		return refuse(`input %q has no "datatype": want %q`, InputName, Datatype)
+		return invalid(`input %q has no "datatype": expected %q`, InputName, Datatype)
 	case string(t.datatype) != Datatype:
-		return refuse("input %q has the datatype %.40q: want %q", InputName, t.datatype, Datatype)
+		return invalid("input %q has the datatype %.40q: expected %q", InputName, t.datatype, Datatype)
 	case t.rank == 0:
-		return refuse(`input %q has no "shape": want %s`, InputName, d.shape)
+		return invalid(`input %q has no "shape": expected %s`, InputName, d.shape)
 	}
 	n := t.dims[0]
 	if t.rank != len(t.dims) || t.dims != [4]int64{n, int64(d.shape.Channels), int64(d.shape.Size), int64(d.shape.Size)} {
-		return refuse("input %q has the shape %s: want %s", InputName, t.shapeText(), d.shape)
+		return invalid("input %q has the shape %s: expected %s", InputName, t.shapeText(), d.shape)
 	}
 	if n < 1 || n > int64(d.shape.MaxBatch) {
-		return refuse("input %q has %d pictures: want 1 to %d a request", InputName, n, d.shape.MaxBatch)
+		return invalid("input %q has %d images: expected 1 to %d per request", InputName, n, d.shape.MaxBatch)
 	}
 	d.request.Batch = int(n)
 	return nil
 }
 
-// shapeText writes the shape for messages; of a long one, the beginning.
+// shapeText returns the shape for error messages, abbreviated if it has more than four dimensions.
 func (t *tensor) shapeText() string {
 	text := []byte("[")
 	for i := range min(t.rank, len(t.dims)) {
@@ -228,13 +229,13 @@ func (t *tensor) shapeText() string {
 
 // dims reads the shape of the input.
 func (d *decoder) dims(t *tensor, name string) error {
-	err := d.list(name, func(i int) error {
+	err := d.array(name, func(i int) error {
 		n, err := d.integer("a dimension of the shape")
 		if err != nil {
 			return err
 		}
 		if n < 0 {
-			return refuse("dimension %d of the shape is %d: want %s", i, n, d.shape)
+			return invalid("dimension %d of the shape is %d: expected %s", i, n, d.shape)
 		}
 		if i < len(t.dims) {
 			t.dims[i] = n
@@ -243,7 +244,7 @@ func (d *decoder) dims(t *tensor, name string) error {
 		return nil
 	})
 	if err == nil && t.rank == 0 {
-		return refuse("%s is empty: want %s", name, d.shape)
+		return invalid("%s is empty: expected %s", name, d.shape)
 	}
 	return err
 }
@@ -265,16 +266,16 @@ func (d *decoder) inputParameters(t *tensor, name string) error {
 	})
 }
 
-// unsupported refuses a parameter of an extension that is not offered, unless it
-// is null.
+// unsupported returns an error for a parameter of an extension that isn't supported, unless its
+// value is null.
 func (d *decoder) unsupported(key []byte, instead string) error {
 	if null, err := d.null(); null || err != nil {
 		return err
 	}
-	return refuse("the parameter %q is not supported: %s", key, instead)
+	return invalid("the parameter %q is not supported: %s", key, instead)
 }
 
-// output reads the i-th output that the client asks for.
+// output reads the i-th requested output.
 func (d *decoder) output(i int) error {
 	var seen, seenParameters uint
 	var name []byte
@@ -302,7 +303,7 @@ func (d *decoder) output(i int) error {
 					case "classification":
 						return d.unsupported(key, "leave it out; the probability is 1/(1+e^-logit)")
 					case "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset":
-						return d.unsupported(key, "leave it out to get the values in the answer")
+						return d.unsupported(key, "leave it out to get the values in the response")
 					}
 					return d.skip()
 				})
@@ -319,19 +320,19 @@ func (d *decoder) output(i int) error {
 	case EmbeddingName:
 		o.Name = EmbeddingName
 	case "":
-		return refuse(`outputs[%d] has no "name": the model has %q and %q`, i, LogitName, EmbeddingName)
+		return invalid(`outputs[%d] has no "name": the model has %q and %q`, i, LogitName, EmbeddingName)
 	default:
-		return refuse("there is no output %.80q: the model has %q and %q", name, LogitName, EmbeddingName)
+		return invalid("unknown output %.80q: the model has %q and %q", name, LogitName, EmbeddingName)
 	}
 	if d.request.HasOutput(o.Name) {
-		return refuse("output %q is asked for twice", o.Name)
+		return invalid("output %q is requested twice", o.Name)
 	}
 	d.formOf[len(d.request.Outputs)] = form
 	d.request.Outputs = append(d.request.Outputs, o)
 	return nil
 }
 
-// chooseOutputs takes all outputs when none is named, and settles their forms.
+// chooseOutputs selects all outputs if none is requested, and sets their forms.
 func (d *decoder) chooseOutputs() {
 	if len(d.request.Outputs) == 0 {
 		d.request.Outputs = append(d.request.Outputs, Output{Name: LogitName}, Output{Name: EmbeddingName})
@@ -341,31 +342,31 @@ func (d *decoder) chooseOutputs() {
 	}
 }
 
-// readBinary takes the values of the input from behind the JSON, unless they were
-// in it.
+// readBinary reads the values of the input from the bytes after the JSON, unless they were part of
+// the JSON.
 func (d *decoder) readBinary() error {
 	t := &d.tensor
-	count := d.request.Batch * d.shape.picture()
+	count := d.request.Batch * d.shape.imageSize()
 	want := count * valueSize
 	switch {
 	case t.hasData && t.hasSize:
-		return refuse(`input %q has both "data" and the parameter "binary_data_size": want one of them`, InputName)
+		return invalid(`input %q has both "data" and the parameter "binary_data_size": expected one of them`, InputName)
 	case t.hasData && len(d.binary) > 0:
-		return refuse(`%d bytes are left over behind the JSON: input %q has its "data" in it`, len(d.binary), InputName)
+		return invalid(`%d unexpected bytes after the JSON: input %q has its "data" in the JSON`, len(d.binary), InputName)
 	case t.hasData:
 		return nil
 	case !t.hasSize && d.split:
-		return refuse(`input %q has no "data", and no parameter "binary_data_size" that tells how many of the %d bytes behind the JSON are its`, InputName, len(d.binary))
+		return invalid(`input %q has neither "data" nor the parameter "binary_data_size", which gives the number of its bytes among the %d after the JSON`, InputName, len(d.binary))
 	case !t.hasSize:
-		return refuse(`input %q has no "data": want %d numbers`, InputName, count)
+		return invalid(`input %q has no "data": expected %d numbers`, InputName, count)
 	case !d.split:
-		return refuse(`input %q has the parameter "binary_data_size": want the header %s as well, to tell where the JSON ends`, InputName, LengthHeader)
+		return invalid(`input %q has the parameter "binary_data_size": expected the header %s as well, with the length of the JSON`, InputName, LengthHeader)
 	case t.size != int64(want):
-		return refuse("the parameter \"binary_data_size\" is %d: want %d, 4 bytes for each of the %d values", t.size, want, count)
+		return invalid("the parameter \"binary_data_size\" is %d: expected %d, 4 bytes for each of the %d values", t.size, want, count)
 	case len(d.binary) < want:
-		return refuse("the parameter \"binary_data_size\" is %d, but only %d bytes follow the JSON", t.size, len(d.binary))
+		return invalid("the parameter \"binary_data_size\" is %d, but only %d bytes follow the JSON", t.size, len(d.binary))
 	case len(d.binary) > want:
-		return refuse("%d bytes are left over behind the %d of input %q", len(d.binary)-want, want, InputName)
+		return invalid("%d unexpected bytes after the %d of input %q", len(d.binary)-want, want, InputName)
 	}
 	d.request.grow(count)
 	if i := copyFloats(d.request.Input, d.binary); i >= 0 {
@@ -374,10 +375,10 @@ func (d *decoder) readBinary() error {
 	return nil
 }
 
-// copyFloats fills values from their little-endian form, and returns the place of
-// the first that is not finite, -1 when all are.
+// copyFloats decodes little-endian values from raw. It returns the index of the first that is NaN
+// or infinite, or -1 if all are finite.
 func copyFloats(values []float32, raw []byte) int {
-	const exponent = 0x7f800000 // all ones in infinities and in what is not a number
+	const exponent = 0x7f800000 // all ones in infinities and NaN
 	for i := range values {
 		bits := binary.LittleEndian.Uint32(raw[i*valueSize:])
 		if bits&exponent == exponent {
@@ -388,28 +389,28 @@ func copyFloats(values []float32, raw []byte) int {
 	return -1
 }
 
-// readData reads the values of the input from the JSON. They may be flat, or
-// nested as the shape has it, wholly or in its first dimensions: a list of
-// pictures, each with its values in one list, agrees with it as well.
+// readData reads the values of the input from the JSON. The array may be flat, or nested like the
+// first dimensions of the shape. So an array of images with one flat array of values each is
+// accepted.
 func (d *decoder) readData() error {
-	count := d.request.Batch * d.shape.picture()
+	count := d.request.Batch * d.shape.imageSize()
 	levels := d.levels()
 	switch {
 	case levels == 0:
-		return d.wrongKind(`the "data" of an input`, "a list of numbers")
+		return d.wrongKind(`the "data" of an input`, "an array of numbers")
 	case levels > 4:
-		return refuse(`the "data" of input %q is nested deeper than its 4 dimensions`, InputName)
+		return invalid(`the "data" of input %q is nested deeper than its 4 dimensions`, InputName)
 	case len(d.data)-d.at < 2*count:
-		// A digit and a comma each; so no shape makes us set memory aside that the
-		// body does not fill.
-		return refuse(`the JSON ends before the %d values that the shape of input %q wants`, count, InputName)
+		// Each value takes at least a digit and a comma. Checking it first bounds the memory that a
+		// shape can make the decoder allocate.
+		return invalid(`the JSON ends before the %d values required by the shape of input %q`, count, InputName)
 	}
 	d.request.grow(count)
 	dims := []int{d.request.Batch, d.shape.Channels, d.shape.Size, d.shape.Size}
 	return d.values(d.request.Input, dims[:levels-1], 0)
 }
 
-// levels counts the brackets that open the data.
+// levels returns the number of brackets at the beginning of the data, at most 5.
 func (d *decoder) levels() int {
 	ahead := d.reader
 	n := 0
@@ -419,8 +420,8 @@ func (d *decoder) levels() int {
 	return n
 }
 
-// values fills values from the list that comes next: of as many lists as the
-// first of dims says, or of numbers when there are no dims left. Level is the depth.
+// values reads the next array into values: one nested array per element of the first dimension, or
+// numbers if dims is empty. level is the nesting depth.
 func (d *decoder) values(values []float32, dims []int, level int) error {
 	if d.peek() != '[' {
 		return d.irregular(level)
@@ -432,19 +433,19 @@ func (d *decoder) values(values []float32, dims []int, level int) error {
 	n := dims[0]
 	for i := range n {
 		if d.peek() == ']' {
-			return d.wrongCount(level, n, "lists", fmt.Sprint(i))
+			return d.wrongCount(level, n, "arrays", fmt.Sprint(i))
 		}
 		if err := d.values(values[i*len(values)/n:(i+1)*len(values)/n], dims[1:], level+1); err != nil {
 			return err
 		}
-		if err := d.separate(i, n, level, "lists"); err != nil {
+		if err := d.separate(i, n, level, "arrays"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// numbers fills values from the list of numbers that comes next.
+// numbers reads the next array, of numbers, into values.
 func (d *decoder) numbers(values []float32, level int) error {
 	d.at++
 	for i := range values {
@@ -461,7 +462,7 @@ func (d *decoder) numbers(values []float32, level int) error {
 		f, err := d.float()
 		if errors.Is(err, errRange) {
 			text, _ := d.number()
-			return refuse("a value of input %q is %.40s: that is more than %s can hold", InputName, text, Datatype)
+			return invalid("a value of input %q is %.40s: out of range for %s", InputName, text, Datatype)
 		}
 		if err != nil {
 			return err
@@ -474,7 +475,7 @@ func (d *decoder) numbers(values []float32, level int) error {
 	return nil
 }
 
-// separate reads what follows the i-th of n elements: a comma, or the end.
+// separate reads what follows the i-th of n elements: a comma or the closing bracket.
 func (d *decoder) separate(i, n, level int, elements string) error {
 	switch c := d.peek(); {
 	case c == ',' && i < n-1, c == ']' && i == n-1:
@@ -485,17 +486,17 @@ func (d *decoder) separate(i, n, level int, elements string) error {
 	case c == ']':
 		return d.wrongCount(level, n, elements, fmt.Sprint(i+1))
 	}
-	return d.broken("a comma or ]")
+	return d.syntaxError("a comma or ]")
 }
 
 func (d *decoder) wrongCount(level, want int, elements, got string) error {
-	return refuse(`the "data" of input %q has a list at level %d with %s %s: the shape wants %d`, InputName, level+1, got, elements, want)
+	return invalid(`the "data" of input %q has an array at level %d with %s %s: the shape requires %d`, InputName, level+1, got, elements, want)
 }
 
 func (d *decoder) irregular(level int) error {
 	kind := d.kind()
 	if kind == "" {
-		return d.broken("a value")
+		return d.syntaxError("a value")
 	}
-	return refuse(`the "data" of input %q has %s at level %d: want all lists of a level nested alike, as the shape has it`, InputName, kind, level+1)
+	return invalid(`the "data" of input %q has %s at level %d: expected all arrays of a level to be nested alike, as in the shape`, InputName, kind, level+1)
 }

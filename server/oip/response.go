@@ -7,26 +7,25 @@ import (
 	"unicode/utf8"
 )
 
-// Result is what the model says to a request.
+// Result is the output of the model for a request.
 type Result struct {
-	// ModelName and ModelVersion name the model that answers; a version may be empty.
+	// ModelName and ModelVersion identify the model. The version may be empty.
 	ModelName, ModelVersion string
-	// Logit has a value for each picture of the request.
+	// Logit contains one value per image.
 	Logit []float32
-	// Embedding has as many values for each picture as the embedding is wide. It
-	// may be left out when the request does not want it.
+	// Embedding contains the embeddings of all images, of equal width. It may be nil if the request
+	// doesn't ask for it.
 	Embedding []float32
 }
 
-// AppendResponse appends the body of the answer to dst: the outputs that r wants, in
-// the form it wants them in. jsonLength is the length of the JSON, for the
-// LengthHeader, when binary tensors follow it: the content type is TypeBinary
-// then. It is 0 when the body is all JSON: TypeJSON, without that header.
+// AppendResponse appends the body of the response to dst: the outputs that r requests, in the
+// requested form. If binary tensors follow the JSON, jsonLength is the length of the JSON for
+// LengthHeader, and the content type is TypeBinary. Otherwise jsonLength is 0 and the content type
+// is TypeJSON.
 //
-// Values keep every bit: JSON has the shortest decimals that read back as the same
-// float32. An *Error with the status 400 says that a value is not finite, which
-// only input far out of range brings about. It panics when the number of values
-// does not fit the request.
+// Values are exact: JSON contains the shortest decimals that parse to the same float32.
+// AppendResponse returns an *Error with status 400 if an output is NaN or infinite, which only
+// input values far out of range cause. It panics if the number of values doesn't match the request.
 func (r *Request) AppendResponse(dst []byte, a Result) (body []byte, jsonLength int, err error) {
 	start := len(dst)
 	dst = append(dst, '{')
@@ -39,7 +38,7 @@ func (r *Request) AppendResponse(dst []byte, a Result) (body []byte, jsonLength 
 		dst = appendString(append(dst, `,"model_version":`...), a.ModelVersion)
 	}
 	dst = append(dst, `,"outputs":[`...)
-	size := 0 // of the binary part
+	size := 0 // of the binary part, in bytes
 	for i, o := range r.Outputs {
 		values := a.values(o.Name, r.Batch)
 		if i > 0 {
@@ -60,7 +59,7 @@ func (r *Request) AppendResponse(dst []byte, a Result) (body []byte, jsonLength 
 		dst = append(dst, `],"data":[`...)
 		for j, v := range values {
 			if !finite(v) {
-				return dst[:start], 0, answerNotFinite(o.Name, j/(len(values)/r.Batch))
+				return dst[:start], 0, outputNotFinite(o.Name, j/(len(values)/r.Batch))
 			}
 			if j > 0 {
 				dst = append(dst, ',')
@@ -81,7 +80,7 @@ func (r *Request) AppendResponse(dst []byte, a Result) (body []byte, jsonLength 
 		values := a.values(o.Name, r.Batch)
 		for j, v := range values {
 			if !finite(v) {
-				return dst[:start], 0, answerNotFinite(o.Name, j/(len(values)/r.Batch))
+				return dst[:start], 0, outputNotFinite(o.Name, j/(len(values)/r.Batch))
 			}
 			dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(v))
 		}
@@ -89,26 +88,26 @@ func (r *Request) AppendResponse(dst []byte, a Result) (body []byte, jsonLength 
 	return dst, jsonLength, nil
 }
 
-// values returns those of the named output for a batch of n pictures.
+// values returns the values of the named output for a batch of n images.
 func (a *Result) values(name string, n int) []float32 {
 	values := a.Logit
 	if name == EmbeddingName {
 		values = a.Embedding
 	}
 	if len(values) < n || len(values)%n != 0 || name == LogitName && len(values) != n {
-		panic("oip: the answer's " + name + " has " + strconv.Itoa(len(values)) + " values for " + strconv.Itoa(n) + " pictures")
+		panic("oip: the result's " + name + " has " + strconv.Itoa(len(values)) + " values for " + strconv.Itoa(n) + " images")
 	}
 	return values
 }
 
 func finite(v float32) bool { return v-v == 0 }
 
-func answerNotFinite(name string, picture int) error {
-	return refuse("the model's %q for picture %d is not a finite number: values of the input are out of the range that it can compute with; want them in [0,1]", name, picture)
+func outputNotFinite(name string, i int) error {
+	return invalid("the model's output %q for image %d is NaN or infinite: the input values are out of range, expected [0,1]", name, i)
 }
 
-// appendFloat appends the shortest decimals that read back as v, and shows that
-// they are no integer: some readers of JSON tell the two apart.
+// appendFloat appends the shortest decimals that parse to v, always with a point or exponent: some
+// JSON parsers distinguish integers from floats.
 func appendFloat(dst []byte, v float32) []byte {
 	start := len(dst)
 	dst = strconv.AppendFloat(dst, float64(v), 'g', -1, 32)
@@ -120,14 +119,13 @@ func appendFloat(dst []byte, v float32) []byte {
 	return append(dst, ".0"...)
 }
 
-// AppendError appends the protocol's error object, the body of every answer that
-// is not 200, to dst. Its content type is TypeJSON.
+// AppendError appends the protocol's error object, the body of every response whose status isn't
+// 200. Its content type is TypeJSON.
 func AppendError(dst []byte, message string) []byte {
 	return append(appendString(append(dst, `{"error":`...), message), '}')
 }
 
-// appendString appends text as a JSON string. Bytes that are not UTF-8 become
-// U+FFFD.
+// appendString appends text as a JSON string. Bytes that aren't UTF-8 become U+FFFD.
 func appendString(dst []byte, text string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
