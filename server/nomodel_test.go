@@ -90,10 +90,10 @@ func TestWithoutModel_first_model(t *testing.T) {
 		file   string // that the first model is published as
 		reason string
 	}{
-		{"empty folder", "", nil, "a.onnx", "the folder holds no model"},
-		{"folder without models", "", func(dir string) error { return os.WriteFile(filepath.Join(dir, "README"), nil, 0o600) }, "a.onnx", "the folder holds no model"},
-		{"missing folder", "models/", nil, "models/a.onnx", "there is no such file or folder"},
-		{"missing file", "model.onnx", nil, "model.onnx", "there is no such file or folder"},
+		{"empty folder", "", nil, "a.onnx", "no model in the folder"},
+		{"folder without models", "", func(dir string) error { return os.WriteFile(filepath.Join(dir, "README"), nil, 0o600) }, "a.onnx", "no model in the folder"},
+		{"missing folder", "models/", nil, "models/a.onnx", "no such file or directory"},
+		{"missing file", "model.onnx", nil, "model.onnx", "no such file or directory"},
 		{"invalid file", "model.onnx", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "model.onnx"), []byte("no model"), 0o600)
 		}, "model.onnx", "model.onnx"},
@@ -148,9 +148,9 @@ func TestWithoutModel_bucket(t *testing.T) {
 		status    int
 		reason    string
 	}{
-		{"empty prefix", "gs://bucket/models/production/", 200, "the folder holds no model"},
-		{"missing object", "gs://bucket/models/first.onnx", 404, "there is no such object or bucket"},
-		{"access denied", "gs://bucket/models/production/", 403, "the store denies access"},
+		{"empty prefix", "gs://bucket/models/production/", 200, "no model in the folder"},
+		{"missing object", "gs://bucket/models/first.onnx", 404, "no such object or bucket"},
+		{"access denied", "gs://bucket/models/production/", 403, "access denied by the store"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -172,7 +172,7 @@ func TestWithoutModel_log(t *testing.T) {
 	cmd, _ := program(t, nil, "--model", dir, "--model-watch=20ms", "--addr=127.0.0.1:0", "--log-format=json")
 	_, rest := listening(t, cmd)
 	line, err := rest.ReadString('\n')
-	if err != nil || !strings.Contains(line, "WARN") || !strings.Contains(line, "the folder holds no model") {
+	if err != nil || !strings.Contains(line, "WARN") || !strings.Contains(line, "no model in the folder") {
 		t.Errorf("after the address: %q, %v", line, err)
 	}
 	data := modelBytes(t, detector(t, 0))
@@ -191,8 +191,8 @@ func TestWithoutModel_start_fails(t *testing.T) {
 		change func(*Config)
 		want   []string
 	}{
-		{"not watched", func(c *Config) { c.Model = missing }, []string{missing, "there is no such file or folder", "--model-watch"}},
-		{"not watched, empty folder", func(c *Config) { c.Model = dir }, []string{dir, "the folder holds no model", "--model-watch"}},
+		{"not watched", func(c *Config) { c.Model = missing }, []string{missing, "no such file or directory", "--model-watch"}},
+		{"not watched, empty folder", func(c *Config) { c.Model = dir }, []string{dir, "no model in the folder", "--model-watch"}},
 		{"not watched, invalid model", func(c *Config) { c.Model = writeFile(t, "model.onnx", []byte("no model")) }, []string{"model.onnx"}},
 		{"invalid reference", func(c *Config) { c.Model, c.ModelWatch = "ftp://x/y", defaultInterval }, []string{"ftp://x/y"}},
 		{"unreadable drift reference of a model", func(c *Config) { c.ModelWatch, c.DriftReference = defaultInterval, missing }, []string{"--drift-reference", missing}},

@@ -382,7 +382,7 @@ func TestPage_without_model(t *testing.T) {
 	if text := b.text(".label strong"); text != "There is no model yet" {
 		t.Errorf("the card says %q", text)
 	}
-	if text := b.text(".card .detail"); !strings.Contains(text, "the folder holds no model") {
+	if text := b.text(".card .detail"); !strings.Contains(text, "no model in the folder") {
 		t.Errorf("the card's detail is %q", text)
 	}
 	b.click("nav a[href='#models']")

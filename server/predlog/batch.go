@@ -5,36 +5,35 @@ import (
 	"unsafe"
 )
 
-// batch holds records until they are written. It is filled again and again: what
-// its records point to lies in slabs that are kept, so that taking a record
-// allocates nothing once the slabs have grown to what is usual.
+// batch holds records until they are written. It is reused: strings and embeddings of its records
+// lie in slabs that are kept, so that adding a record does not allocate once the slabs have grown.
 type batch struct {
 	records []Record
-	first   time.Time // when the first record was taken
-	commit  *commit   // what durable appends wait for; nil when none does
+	first   time.Time // when the first record was added
+	commit  *commit   // what durable appends wait for; nil if none does
 
 	text   []byte
 	floats []float32
 }
 
-// commit is the outcome of writing a batch.
+// commit is the result of writing a batch.
 type commit struct {
-	done chan struct{} // closed when err is known
+	done chan struct{} // closed when err is set
 	err  error
 }
 
-// keptRecords bounds the buffers that are kept from one batch to the next: those of
-// a batch with more records, which a large request or a failure has left, are let go.
+// keptRecords limits the buffers that are reused: a batch with more records, after a large request
+// or a failure, is dropped.
 const keptRecords = defaultMaxRecords
 
-// add copies the record, and keeps the copy of its picture. Pictures are rare and
-// large: a slab for them would hold on to too much.
+// add copies the record and takes ownership of image. Images are rare and large, so they have no
+// slab, which would hold on to too much memory.
 func (b *batch) add(r *Record, image []byte) {
 	b.records = append(b.records, *r)
 	kept := &b.records[len(b.records)-1]
 	kept.RequestID = b.keepText(clip(r.RequestID))
 	kept.TraceID = b.keepText(r.TraceID)
-	// When a slab grows, the records before go on pointing into the old one.
+	// When a slab grows, earlier records keep pointing into the old one.
 	n := len(b.floats)
 	b.floats = append(b.floats, r.Embedding...)
 	kept.Embedding = b.floats[n:len(b.floats):len(b.floats)]
@@ -47,22 +46,22 @@ func (b *batch) keepText(s string) string {
 	}
 	n := len(b.text)
 	b.text = append(b.text, s...)
-	// The bytes change only after reset, when no record points to them any more.
+	// The bytes change only after reset, when no record points to them.
 	return unsafe.String(&b.text[n], len(s))
 }
 
-// reset empties the batch for new records.
+// reset empties the batch for reuse.
 func (b *batch) reset() {
 	if len(b.records) > keptRecords {
 		*b = batch{}
 		return
 	}
-	clear(b.records) // lets go of pictures
+	clear(b.records) // releases images
 	b.records, b.text, b.floats = b.records[:0], b.text[:0], b.floats[:0]
 	b.commit = nil
 }
 
-// settle tells those who wait for the batch what became of it. The log's lock must be held.
+// settle reports the result of the batch to waiting appends. The log's lock must be held.
 func (b *batch) settle(err error) {
 	if b.commit != nil {
 		b.commit.err = err

@@ -9,14 +9,14 @@ import (
 	"testing"
 )
 
-// BenchmarkAppend is what a request's goroutine pays.
+// BenchmarkAppend measures the cost of Append in the request's goroutine.
 func BenchmarkAppend(b *testing.B) {
 	for _, test := range []struct {
 		name     string
 		parallel bool
 	}{{"one", false}, {"parallel", true}} {
 		b.Run(test.name, func(b *testing.B) {
-			l := New(nothing{}, Options{})
+			l := New(discard{}, Options{})
 			defer func() { _ = l.Close(context.Background()) }()
 			b.ReportAllocs()
 			if !test.parallel {
@@ -40,7 +40,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkSQLiteWrite is what a row costs, by rows a transaction.
+// BenchmarkSQLiteWrite measures the cost of a row, by rows per transaction.
 func BenchmarkSQLiteWrite(b *testing.B) {
 	for _, synchronous := range []Synchronous{Normal, Full} {
 		for _, n := range []int{1, 16, 100, 1000} {
@@ -55,7 +55,7 @@ func BenchmarkSQLiteWrite(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					for k := range records {
-						// Ids that grow, as UUIDv7 do, at no cost.
+						// Increasing IDs, like UUIDv7, but cheap to generate.
 						i++
 						records[k].ID = [16]byte{1}
 						binary.BigEndian.PutUint64(records[k].ID[8:], i)
@@ -70,7 +70,7 @@ func BenchmarkSQLiteWrite(b *testing.B) {
 	}
 }
 
-// BenchmarkDurable is the whole way, by requests at once.
+// BenchmarkDurable measures durable appends end to end, by number of concurrent clients.
 func BenchmarkDurable(b *testing.B) {
 	for _, synchronous := range []Synchronous{Normal, Full} {
 		for _, clients := range []int{1, 16, 100} {
@@ -95,7 +95,7 @@ func BenchmarkDurable(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen is what the log adds to the start of the program.
+// BenchmarkOpen measures how much the log adds to the start of the program.
 func BenchmarkOpen(b *testing.B) {
 	for _, n := range []int{0, 10_000} {
 		b.Run(fmt.Sprintf("rows=%d", n), func(b *testing.B) {
@@ -123,7 +123,7 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkExport is what a row costs, by format.
+// BenchmarkExport measures the cost of a row, by format.
 func BenchmarkExport(b *testing.B) {
 	s, err := OpenSQLite(b.Context(), SQLiteOptions{Path: filepath.Join(b.TempDir(), "x.db")})
 	if err != nil {

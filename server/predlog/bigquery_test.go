@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the schema files anew")
+var update = flag.Bool("update", false, "update the schema files")
 
-// schemas are the types of messages, by the files with their tables' schemas.
+// schemas maps the files with the tables' schemas to the types of their messages.
 var schemas = map[string]reflect.Type{"bigquery-schema.json": reflect.TypeFor[Row](), "bigquery-feedback-schema.json": reflect.TypeFor[Feedback]()}
 
-// bigQueryField is a column as `bq mk --table` reads it
+// bigQueryField is a column in the format of `bq mk --table`
 // (https://cloud.google.com/bigquery/docs/schemas#specifying_a_json_schema_file).
 type bigQueryField struct {
 	Name        string `json:"name"`
@@ -26,11 +26,11 @@ type bigQueryField struct {
 	Description string `json:"description"`
 }
 
-// nullable are the columns that a message may do without. The others are always
-// there; a required column can be made nullable later, but not the other way round.
+// nullable are the columns that a message may omit. A required column can become nullable later,
+// but not the other way round.
 var nullable = map[string]bool{"request_id": true, "trace_id": true, "image": true, "comment": true}
 
-// bigQuerySchema derives the columns from the type of a row.
+// bigQuerySchema returns the columns for a row type.
 func bigQuerySchema(row reflect.Type) (fields []bigQueryField) {
 	for i := range row.NumField() {
 		f := row.Field(i)
@@ -60,7 +60,7 @@ func bigQuerySchema(row reflect.Type) (fields []bigQueryField) {
 	return fields
 }
 
-func TestTheBigQuerySchemasAreThoseOfTheMessages(t *testing.T) {
+func TestBigQuerySchemas(t *testing.T) {
 	for file, row := range schemas {
 		var want bytes.Buffer
 		encoder := json.NewEncoder(&want)
@@ -79,15 +79,15 @@ func TestTheBigQuerySchemasAreThoseOfTheMessages(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(got, want.Bytes()) {
-			t.Errorf("%s is not that of %s any more; run go generate ./server/predlog", file, row.Name())
+			t.Errorf("%s doesn't match %s\nhint: run go generate ./server/predlog", file, row.Name())
 		}
 	}
 }
 
-// A BigQuery subscription that uses the table's schema takes a message whose fields
-// are columns, with values that the columns' types take
+// A BigQuery subscription that uses the table's schema accepts a message if its fields are columns
+// and its values match the columns' types
 // (https://cloud.google.com/pubsub/docs/bigquery#properties_subscription).
-func TestAMessageFitsTheBigQuerySchema(t *testing.T) {
+func TestMessage_FitsBigQuerySchema(t *testing.T) {
 	row := func(change func(*Record)) []byte {
 		r := newRecord(0)
 		change(r)
@@ -98,18 +98,18 @@ func TestAMessageFitsTheBigQuerySchema(t *testing.T) {
 		}
 		return m.body
 	}
-	said := func(comment string) []byte { return []byte(mustJSON(t, on(newRecord(0), "REAL", comment, 0))) }
+	feedback := func(comment string) []byte { return []byte(mustJSON(t, on(newRecord(0), "REAL", comment, 0))) }
 	for _, test := range []struct {
 		name, file string
 		message    []byte
 	}{
-		{"a usual one", "bigquery-schema.json", row(func(*Record) {})},
-		{"with a picture", "bigquery-schema.json", row(func(r *Record) { r.Image = []byte("\xff\xd8\xff") })},
-		{"with as little as possible", "bigquery-schema.json", row(func(r *Record) {
+		{"record", "bigquery-schema.json", row(func(*Record) {})},
+		{"record with image", "bigquery-schema.json", row(func(r *Record) { r.Image = []byte("\xff\xd8\xff") })},
+		{"minimal record", "bigquery-schema.json", row(func(r *Record) {
 			*r = Record{Time: r.Time, Model: r.Model, Label: r.Label, ImageFormat: r.ImageFormat}
 		})},
-		{"feedback", "bigquery-feedback-schema.json", said("no, \"mine\"")},
-		{"feedback without words", "bigquery-feedback-schema.json", said("")},
+		{"feedback", "bigquery-feedback-schema.json", feedback("no, \"mine\"")},
+		{"feedback without comment", "bigquery-feedback-schema.json", feedback("")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			data, err := os.ReadFile(test.file)
@@ -130,11 +130,11 @@ func TestAMessageFitsTheBigQuerySchema(t *testing.T) {
 				switch {
 				case !ok && column.Mode == "NULLABLE":
 				case !ok || value == nil:
-					t.Errorf("%s: missing, and is %s", column.Name, column.Mode)
+					t.Errorf("%s: missing, but is %s", column.Name, column.Mode)
 				case column.Mode == "REPEATED":
 					list, ok := value.([]any)
 					if !ok {
-						t.Errorf("%s: %v is no list", column.Name, value)
+						t.Errorf("%s: %v isn't a list", column.Name, value)
 					}
 					for _, v := range list {
 						fits(t, column, v)
@@ -144,7 +144,7 @@ func TestAMessageFitsTheBigQuerySchema(t *testing.T) {
 				}
 			}
 			for name := range fields {
-				t.Errorf("%s: no such column", name)
+				t.Errorf("%s: unknown column", name)
 			}
 		})
 	}
@@ -170,6 +170,6 @@ func fits(t *testing.T, column bigQueryField, value any) {
 		ok = isNumber && number == float64(int64(number))
 	}
 	if !ok {
-		t.Errorf("%s: %v is no %s", column.Name, value, column.Type)
+		t.Errorf("%s: %v isn't a valid %s", column.Name, value, column.Type)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// code is SQLite's primary result code, or 0 when the error is not SQLite's.
+// code returns SQLite's primary result code, or 0 if err isn't an error of SQLite.
 func code(err error) int {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		return e.Code() & 0xff
@@ -22,40 +22,40 @@ func code(err error) int {
 	return 0
 }
 
-// isCorrupt tells whether the error means that the file is damaged, or is no database at all.
+// isCorrupt reports whether the database file is damaged or isn't a database.
 func isCorrupt(err error) bool {
 	c := code(err)
 	return c == sqlite3.SQLITE_CORRUPT || c == sqlite3.SQLITE_NOTADB
 }
 
-// isFull tells whether there is no room for what was to be written.
+// isFull reports whether the disk or the database is full.
 func isFull(err error) bool {
 	return code(err) == sqlite3.SQLITE_FULL || errors.Is(err, syscall.ENOSPC)
 }
 
-// isDisk tells whether it is the disk's fault: it is full or fails. SQLite reports
-// a full disk as any of several I/O errors while it opens a database.
+// isDisk reports whether the disk is full or fails. While opening a database, SQLite reports a full
+// disk as various I/O errors.
 func isDisk(err error) bool { return isFull(err) || code(err) == sqlite3.SQLITE_IOERR }
 
 func isBusy(err error) bool { return code(err) == sqlite3.SQLITE_BUSY }
 
-// moveAside renames the database with its -wal and -shm files, and says where it is.
+// moveAside renames the damaged database and its -wal and -shm files, and logs the new name.
 func (s *SQLite) moveAside(cause error) error {
 	path := s.options.Path
 	aside := freeName(path + ".corrupt-" + time.Now().UTC().Format(secondLayout))
-	// The database comes last: as long as it is there, it is found again, and moved,
-	// if the program is killed in between.
+	// Rename the database last. If the program is killed in between, the next start finds it and
+	// moves it again.
 	for _, suffix := range []string{"-wal", "-shm", ""} {
 		if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("damaged (%w), and cannot be moved aside: %w", cause, err)
+			return fmt.Errorf("the database is damaged (%w) and cannot be moved aside: %w", cause, err)
 		}
 	}
-	s.options.Logger.Error("the prediction log's database is damaged; it was moved aside, and a new one is begun",
+	s.options.Logger.Error("the prediction log database is damaged; moved it aside and starting a new one",
 		"path", path, "moved_to", aside, "error", cause)
 	return nil
 }
 
-// freeName returns a name that is not taken yet.
+// freeName returns name, or name with a numeric suffix if it is taken.
 func freeName(name string) string {
 	free := name
 	for i := 2; ; i++ {
@@ -72,9 +72,9 @@ func freeName(name string) string {
 	}
 }
 
-// setWALAside moves a -wal file aside whose header is garbage. SQLite would take
-// it for an empty one and overwrite it. The database itself may be whole.
-func (s *SQLite) setWALAside() error {
+// moveWALAside moves a -wal file with an invalid header aside. SQLite would treat the file as empty
+// and overwrite it. The database itself may be intact.
+func (s *SQLite) moveWALAside() error {
 	path := s.options.Path + "-wal"
 	reason, err := checkWAL(path)
 	if err != nil || reason == "" {
@@ -84,13 +84,13 @@ func (s *SQLite) setWALAside() error {
 	if err := os.Rename(path, aside); err != nil {
 		return err
 	}
-	s.options.Logger.Error("the prediction log's -wal file is damaged; it was moved aside, the last records may be missing",
+	s.options.Logger.Error("the -wal file of the prediction log database is damaged; moved it aside, the latest records may be missing",
 		"path", path, "moved_to", aside, "error", reason)
 	return nil
 }
 
-// checkWAL says what is wrong with the header of a -wal file; nothing when there
-// is no file, or an empty one. The format is described at https://sqlite.org/fileformat2.html#walformat.
+// checkWAL returns what is wrong with the header of a -wal file, or an empty reason if the header
+// is valid or the file is missing or empty. See https://sqlite.org/fileformat2.html#walformat.
 func checkWAL(path string) (reason string, err error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -109,7 +109,7 @@ func checkWAL(path string) (reason string, err error) {
 	const magic, version = 0x377f0682, 3007000
 	found := binary.BigEndian.Uint32(header[:])
 	if found&^1 != magic || binary.BigEndian.Uint32(header[4:]) != version {
-		return "its header is not that of a -wal file", nil
+		return "invalid header", nil
 	}
 	var order binary.ByteOrder = binary.LittleEndian
 	if found&1 == 1 {
@@ -121,7 +121,7 @@ func checkWAL(path string) (reason string, err error) {
 		b += order.Uint32(header[i+4:]) + a
 	}
 	if a != binary.BigEndian.Uint32(header[24:]) || b != binary.BigEndian.Uint32(header[28:]) {
-		return "its header's checksum is wrong", nil
+		return "wrong header checksum", nil
 	}
 	return "", nil
 }

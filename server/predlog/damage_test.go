@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// filled makes a database of some pages and returns its path.
+// filled creates a database of several pages and returns its path.
 func filled(t *testing.T) (path string) {
 	t.Helper()
 	s := openSQLite(t, SQLiteOptions{})
@@ -19,7 +19,7 @@ func filled(t *testing.T) (path string) {
 	return s.options.Path
 }
 
-// aside returns the files that were moved aside, by what comes after the time in their names.
+// aside returns the files that were moved aside, by the part of their names after the time.
 func aside(t *testing.T, path string) map[string]string {
 	t.Helper()
 	pattern := regexp.MustCompile(`\.corrupt-\d{8}T\d{6}Z(.*)$`)
@@ -55,19 +55,19 @@ func garbage(n int) []byte {
 	return data
 }
 
-func TestADamagedDatabaseIsMovedAsideAndANewOneBegun(t *testing.T) {
+func TestOpenSQLite_DamagedDatabase(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		damage func(data []byte) []byte
 	}{
-		{"no database at all", func([]byte) []byte { return []byte(strings.Repeat("this is a letter to my aunt\n", 50)) }},
+		{"text file", func([]byte) []byte { return []byte(strings.Repeat("this is a letter to my aunt\n", 50)) }},
 		{"a few bytes", func([]byte) []byte { return []byte("hello") }},
-		{"garbage for a header", func(d []byte) []byte { copy(d, garbage(100)); return d }},
-		{"a page size that is none", func(d []byte) []byte { d[16], d[17] = 0x12, 0x34; return d }},
-		{"zeroes for the schema's page", func(d []byte) []byte { clear(d[100:4096]); return d }},
-		{"cut in the middle", func(d []byte) []byte { return d[:len(d)/2] }},
-		{"cut in the middle of a page", func(d []byte) []byte { return d[:len(d)/2+1000] }},
-		{"a zeroed page in the middle", func(d []byte) []byte { p := len(d) / 4096 / 2 * 4096; clear(d[p : p+4096]); return d }},
+		{"garbage header", func(d []byte) []byte { copy(d, garbage(100)); return d }},
+		{"invalid page size", func(d []byte) []byte { d[16], d[17] = 0x12, 0x34; return d }},
+		{"zeroed schema page", func(d []byte) []byte { clear(d[100:4096]); return d }},
+		{"truncated in the middle", func(d []byte) []byte { return d[:len(d)/2] }},
+		{"truncated in the middle of a page", func(d []byte) []byte { return d[:len(d)/2+1000] }},
+		{"zeroed page in the middle", func(d []byte) []byte { p := len(d) / 4096 / 2 * 4096; clear(d[p : p+4096]); return d }},
 		{"garbage in the middle", func(d []byte) []byte { copy(d[len(d)/2:], garbage(8192)); return d }},
 		{"garbage after the header", func(d []byte) []byte { copy(d[4096:], garbage(len(d)-4096)); return d }},
 	} {
@@ -76,8 +76,8 @@ func TestADamagedDatabaseIsMovedAsideAndANewOneBegun(t *testing.T) {
 			damaged := change(t, path, test.damage)
 			var lines logLines
 			s := openSQLite(t, SQLiteOptions{Path: path, Logger: lines.logger()})
-			// Found while opening, or soon after by the check.
-			eventually(t, "the database is moved", func() bool { return len(aside(t, path)) > 0 && strings.Contains(lines.String(), "moved aside") })
+			// The damage is found while opening, or soon after by the background check.
+			eventually(t, "the database is moved aside", func() bool { return len(aside(t, path)) > 0 && strings.Contains(lines.String(), "moved it aside") })
 			records := newRecords(20)
 			mustWrite(t, s, records...)
 			equalRows(t, allRows(t, s), rowsOf(records))
@@ -87,12 +87,12 @@ func TestADamagedDatabaseIsMovedAsideAndANewOneBegun(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Opening notes in the header that it is in WAL mode, and changes nothing else.
+			// Opening sets WAL mode in the header, and changes nothing else.
 			if len(got) != len(damaged) || !bytes.Equal(got[min(100, len(got)):], damaged[min(100, len(got)):]) {
-				t.Errorf("%s, of %d bytes, is not what the database was, of %d bytes", moved, len(got), len(damaged))
+				t.Errorf("%s has %d bytes and differs from the damaged database of %d bytes", moved, len(got), len(damaged))
 			}
 			if !strings.Contains(lines.String(), moved) {
-				t.Errorf("no line names %s:\n%s", moved, lines.String())
+				t.Errorf("the log doesn't mention %s:\n%s", moved, lines.String())
 			}
 			if got := query(t, path, "PRAGMA integrity_check"); got != "ok" {
 				t.Error(got)
@@ -101,13 +101,13 @@ func TestADamagedDatabaseIsMovedAsideAndANewOneBegun(t *testing.T) {
 	}
 }
 
-func TestDamageThatIsFoundWhileWritingCostsNoRecord(t *testing.T) {
+func TestSQLiteWrite_DamagedDatabase(t *testing.T) {
 	path := filled(t)
 	var lines logLines
 	s := openSQLite(t, SQLiteOptions{Path: path, Logger: lines.logger()})
-	eventually(t, "the check has ended", func() bool { s.reading.Lock(); defer s.reading.Unlock(); return true })
+	eventually(t, "the background check is done", func() bool { s.reading.Lock(); defer s.reading.Unlock(); return true })
 	s.mu.Lock()
-	// The connections must not remember the pages.
+	// Drop the cached pages of the connection.
 	_, err := s.db.insert.conn.ExecContext(t.Context(), "PRAGMA shrink_memory")
 	s.mu.Unlock()
 	if err != nil {
@@ -135,12 +135,12 @@ func TestDamageThatIsFoundWhileWritingCostsNoRecord(t *testing.T) {
 		t.Error(l.Err())
 	}
 	mustClose(t, l)
-	if aside(t, path)[""] == "" || !strings.Contains(lines.String(), "moved aside") {
-		t.Errorf("files %v, logged %s", aside(t, path), lines.String())
+	if aside(t, path)[""] == "" || !strings.Contains(lines.String(), "moved it aside") {
+		t.Errorf("files moved aside: %v, log: %s", aside(t, path), lines.String())
 	}
 }
 
-// A -wal file that a killed process has left belongs to the database.
+// leaveWAL returns a database with the -wal file of a killed process, and its records.
 func leaveWAL(t *testing.T) (path string, records []Record) {
 	t.Helper()
 	s := openSQLite(t, SQLiteOptions{})
@@ -159,16 +159,16 @@ func leaveWAL(t *testing.T) (path string, records []Record) {
 	return filepath.Join(dir, "predictions.db"), records
 }
 
-func TestAWALThatWasLeftBehindIsUsed(t *testing.T) {
+func TestOpenSQLite_RecoversWAL(t *testing.T) {
 	path, records := leaveWAL(t)
 	s := openSQLite(t, SQLiteOptions{Path: path})
 	equalRows(t, allRows(t, s), rowsOf(records))
 	if moved := aside(t, path); len(moved) != 0 {
-		t.Errorf("moved %v", moved)
+		t.Errorf("files %v were moved aside, want none", moved)
 	}
 }
 
-func TestGarbageInTheWALIsMovedAside(t *testing.T) {
+func TestOpenSQLite_DamagedWAL(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		damage func(data []byte) []byte
@@ -176,11 +176,11 @@ func TestGarbageInTheWALIsMovedAside(t *testing.T) {
 	}{
 		{"all garbage", func(d []byte) []byte { return garbage(len(d)) }, true},
 		{"a few bytes", func([]byte) []byte { return []byte("hello") }, true},
-		{"a header that is garbage", func(d []byte) []byte { copy(d, garbage(32)); return d }, true},
-		{"a header with a wrong checksum", func(d []byte) []byte { d[12]++; return d }, true},
-		{"frames that are garbage", func(d []byte) []byte { copy(d[32:], garbage(len(d)-32)); return d }, false},
-		{"cut in the middle", func(d []byte) []byte { return d[:len(d)/2] }, false},
-		{"nothing", func([]byte) []byte { return nil }, false},
+		{"garbage header", func(d []byte) []byte { copy(d, garbage(32)); return d }, true},
+		{"wrong header checksum", func(d []byte) []byte { d[12]++; return d }, true},
+		{"garbage frames", func(d []byte) []byte { copy(d[32:], garbage(len(d)-32)); return d }, false},
+		{"truncated in the middle", func(d []byte) []byte { return d[:len(d)/2] }, false},
+		{"empty", func([]byte) []byte { return nil }, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path, _ := leaveWAL(t)
@@ -191,7 +191,7 @@ func TestGarbageInTheWALIsMovedAside(t *testing.T) {
 			mustWrite(t, s, *r)
 			rows := allRows(t, s)
 			if got := rows[len(rows)-1]; got.ID != r.row().ID {
-				t.Errorf("the last row is %v", got)
+				t.Errorf("last row = %v, want the new record", got)
 			}
 			mustClose(t, s)
 			if got := query(t, path, "PRAGMA integrity_check"); got != "ok" {
@@ -206,23 +206,23 @@ func TestGarbageInTheWALIsMovedAside(t *testing.T) {
 				found = found || (err == nil && bytes.Equal(data, damaged) && strings.Contains(lines.String(), name))
 			}
 			if !found {
-				t.Errorf("the -wal file is not kept: %v\n%s", aside(t, path), lines.String())
+				t.Errorf("the -wal file was not moved aside: %v\n%s", aside(t, path), lines.String())
 			}
 		})
 	}
 }
 
-func TestWhatIsMovedAsideTwiceInASecondHasTwoNames(t *testing.T) {
+func TestFreeName(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x")
 	if err := os.WriteFile(path+"-wal", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if got := freeName(path); got != path+"-2" {
-		t.Errorf("got %s", got)
+		t.Errorf("freeName(%s) = %s, want suffix -2", path, got)
 	}
 }
 
-func TestADamagedDatabaseTakesItsWALAlong(t *testing.T) {
+func TestOpenSQLite_DamagedDatabaseWithWAL(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{Path: filled(t)})
 	mustWrite(t, s, *newRecord(1000))
 	path := filepath.Join(t.TempDir(), "predictions.db")
@@ -244,13 +244,13 @@ func TestADamagedDatabaseTakesItsWALAlong(t *testing.T) {
 		}
 	}
 	s = openSQLite(t, SQLiteOptions{Path: path})
-	eventually(t, "the database is moved", func() bool { return aside(t, path)[""] != "" })
+	eventually(t, "the database is moved aside", func() bool { return aside(t, path)[""] != "" })
 	r := newRecord(2000)
 	mustWrite(t, s, *r)
 	mustClose(t, s)
 	got, err := os.ReadFile(aside(t, path)["-wal"])
 	if err != nil || !bytes.Equal(got, wal) {
-		t.Errorf("the -wal file is not what it was: %d bytes, %d before, %v", len(got), len(wal), err)
+		t.Errorf("the -wal file moved aside has %d bytes, want the original %d bytes (%v)", len(got), len(wal), err)
 	}
 	s = openSQLite(t, SQLiteOptions{Path: path})
 	equalRows(t, allRows(t, s), []Row{r.row()})

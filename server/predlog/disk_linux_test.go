@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// smallDisk is a file system of its own that has room for size bytes.
+// smallDisk mounts a file system of the given size in bytes. It skips the test without root.
 func smallDisk(t *testing.T, size int) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("fakeart-test", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Skipf("a file system to fill up cannot be mounted (root can): %v", err)
+		t.Skipf("cannot mount a small file system; run as root: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
@@ -28,7 +28,7 @@ func smallDisk(t *testing.T, size int) string {
 	return dir
 }
 
-// fill takes all the room that is left.
+// fill writes a file that takes all remaining space.
 func fill(t *testing.T, disk string) (ballast string) {
 	t.Helper()
 	ballast = filepath.Join(disk, "ballast")
@@ -46,7 +46,7 @@ func fill(t *testing.T, disk string) (ballast string) {
 	}
 }
 
-func TestAFullDiskLosesNothingThatWasAnsweredAndHeals(t *testing.T) {
+func TestLog_FullDisk(t *testing.T) {
 	for _, durable := range []bool{false, true} {
 		t.Run(fmt.Sprintf("durable=%v", durable), func(t *testing.T) {
 			disk := smallDisk(t, 4<<20)
@@ -54,10 +54,10 @@ func TestAFullDiskLosesNothingThatWasAnsweredAndHeals(t *testing.T) {
 			s := openSQLite(t, SQLiteOptions{Path: filepath.Join(disk, "predictions.db"), Count: counts.count})
 			l := New(s, Options{Durable: durable, MaxRecords: 2000, Count: counts.count})
 			var (
-				mu       sync.Mutex
-				answered []string // without an error, that is
-				lost     int
-				group    sync.WaitGroup
+				mu           sync.Mutex
+				acknowledged []string // Append returned nil
+				lost         int
+				group        sync.WaitGroup
 			)
 			stop := make(chan struct{})
 			for range 8 {
@@ -72,7 +72,7 @@ func TestAFullDiskLosesNothingThatWasAnsweredAndHeals(t *testing.T) {
 						err := l.Append(t.Context(), r)
 						mu.Lock()
 						if err == nil {
-							answered = append(answered, r.row().ID)
+							acknowledged = append(acknowledged, r.row().ID)
 						} else if errors.Is(err, ErrLost) {
 							lost++
 						}
@@ -82,18 +82,18 @@ func TestAFullDiskLosesNothingThatWasAnsweredAndHeals(t *testing.T) {
 			}
 			eventually(t, "the disk is full", func() bool { return l.Err() != nil })
 			if !isFull(l.Err()) {
-				t.Errorf("got %v", l.Err())
+				t.Errorf("Err = %v, want a full disk", l.Err())
 			}
 			eventually(t, "records are lost", func() bool { mu.Lock(); defer mu.Unlock(); return lost > 0 })
 			if n, err := s.Count(t.Context()); err != nil || n == 0 {
-				t.Errorf("the log cannot be read while it is full: %d, %v", n, err)
+				t.Errorf("Count on a full disk = %d, %v", n, err)
 			}
 			close(stop)
 			group.Wait()
 			if err := syscall.Mount("fakeart-test", disk, "tmpfs", syscall.MS_REMOUNT, "size=64m"); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the log is written again", func() bool { return l.Err() == nil && l.Waiting() == 0 })
+			eventually(t, "the log recovers", func() bool { return l.Err() == nil && l.Waiting() == 0 })
 			n, err := s.Count(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -104,19 +104,19 @@ func TestAFullDiskLosesNothingThatWasAnsweredAndHeals(t *testing.T) {
 			for _, r := range allRowsAtOnce(t, s) {
 				inLog[r.ID] = true
 			}
-			for _, id := range answered {
+			for _, id := range acknowledged {
 				if !inLog[id] {
-					t.Fatalf("%s was answered and is not in the log", id)
+					t.Fatalf("%s was acknowledged and is not in the log", id)
 				}
 			}
 			if counts.of(Failed) != lost || int64(counts.of(Written)) != n {
-				t.Errorf("counted %v, but %d were lost and %d are in the log", counts.n, lost, n)
+				t.Errorf("counted %v, want %d failed and %d written", counts.n, lost, n)
 			}
 		})
 	}
 }
 
-func TestADiskThatIsFullFromTheStartIsNoReasonNotToStart(t *testing.T) {
+func TestOpenSQLite_FullDisk(t *testing.T) {
 	disk := smallDisk(t, 1<<20)
 	path := filepath.Join(disk, "log", "predictions.db")
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
@@ -125,19 +125,19 @@ func TestADiskThatIsFullFromTheStartIsNoReasonNotToStart(t *testing.T) {
 	ballast := fill(t, disk)
 	s := openSQLite(t, SQLiteOptions{Path: path})
 	l := New(s, Options{})
-	eventually(t, "the log is known not to be writable", func() bool { return l.Err() != nil })
+	eventually(t, "the log notices that it isn't writable", func() bool { return l.Err() != nil })
 	mustAppend(t, l, newRecord(0))
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the record is written", func() bool { return l.Err() == nil && l.Waiting() == 0 })
 	if n, err := s.Count(t.Context()); n != 1 || err != nil {
-		t.Errorf("%d records, %v", n, err)
+		t.Errorf("Count = %d, %v, want 1", n, err)
 	}
 	mustClose(t, l)
 }
 
-func TestAnExistingLogOnAFullDiskIsOpened(t *testing.T) {
+func TestOpenSQLite_ExistingLogOnFullDisk(t *testing.T) {
 	disk := smallDisk(t, 1<<20)
 	path := filepath.Join(disk, "predictions.db")
 	s := openSQLite(t, SQLiteOptions{Path: path})
@@ -155,13 +155,13 @@ func TestAnExistingLogOnAFullDiskIsOpened(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if err := l.Close(ctx); !errors.Is(err, ErrLost) {
-		t.Errorf("closed with %v", err)
+		t.Errorf("Close = %v, want ErrLost", err)
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
 	s = openSQLite(t, SQLiteOptions{Path: path})
 	if n := len(allRowsAtOnce(t, s)); n != 10 {
-		t.Errorf("%d records", n)
+		t.Errorf("%d records, want 10", n)
 	}
 }

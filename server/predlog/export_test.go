@@ -31,7 +31,7 @@ func mustJSON(t *testing.T, v any) string {
 	return string(data)
 }
 
-// readers of each format, as another program would read it.
+// readExport has a parser for each format, independent of the exporting code where possible.
 var readExport = map[Format]func(t *testing.T, data []byte) []Row{
 	NDJSON:   readNDJSON,
 	CSV:      readCSV,
@@ -62,12 +62,12 @@ func readCSV(t *testing.T, data []byte) (rows []Row) {
 		t.Fatal(err)
 	}
 	for _, line := range lines[1:] {
-		// What is a number in JSON is made one, and all is read by name.
+		// Build a JSON object by column name, with numbers where JSON has numbers.
 		object := map[string]any{}
 		for i, name := range lines[0] {
 			var number json.Number
 			switch {
-			case line[i] == "" && strings.HasPrefix(name, "feedback_"): // nobody has said anything
+			case line[i] == "" && strings.HasPrefix(name, "feedback_"): // no feedback
 			case name == "embedding":
 				object[name] = json.RawMessage(line[i])
 			case name == "image":
@@ -124,10 +124,10 @@ func readDatabase(t *testing.T, data []byte) []Row {
 
 var formats = []Format{NDJSON, CSV, Parquet, Database}
 
-func TestAnExportHoldsWhatWasWritten(t *testing.T) {
+func TestExport(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	records := newRecords(50)
-	records[1].Image = []byte("\x00\xff picture")
+	records[1].Image = []byte("\x00\xff image")
 	records[2].Embedding, records[2].TraceID = nil, ""
 	records[3].RequestID = "comma, \"quote\",\nline and <b>"
 	mustWrite(t, s, records...)
@@ -140,19 +140,19 @@ func TestAnExportHoldsWhatWasWritten(t *testing.T) {
 			}
 			equalRows(t, readExport[format](t, b.Bytes()), want)
 			if format.ContentType() == Format("").ContentType() {
-				t.Error("it has no media type")
+				t.Error("the format has no media type")
 			}
 			if f, err := ParseFormat(string(format)); f != format || err != nil {
-				t.Errorf("ParseFormat gives %q, %v", f, err)
+				t.Errorf("ParseFormat = %q, %v", f, err)
 			}
 		})
 	}
 	if _, err := ParseFormat("xlsx"); err == nil {
-		t.Error("xlsx is a format")
+		t.Error("ParseFormat(xlsx) returned no error")
 	}
 }
 
-func TestAnExportOfNothingIsAFileOfItsFormat(t *testing.T) {
+func TestExport_EmptyLog(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	for _, format := range formats {
 		t.Run(string(format), func(t *testing.T) {
@@ -161,14 +161,14 @@ func TestAnExportOfNothingIsAFileOfItsFormat(t *testing.T) {
 				t.Fatal(err)
 			}
 			if rows := readExport[format](t, b.Bytes()); len(rows) != 0 {
-				t.Errorf("%d rows", len(rows))
+				t.Errorf("%d rows, want 0", len(rows))
 			}
 		})
 	}
 }
 
-// Each transaction has ten records: a snapshot never has part of them.
-func TestAnExportWhileWritingIsOneMoment(t *testing.T) {
+// Each transaction has ten records, so a consistent snapshot has a multiple of ten.
+func TestExport_SnapshotWhileWriting(t *testing.T) {
 	for _, format := range formats {
 		t.Run(string(format), func(t *testing.T) {
 			s := openSQLite(t, SQLiteOptions{})
@@ -198,7 +198,7 @@ func TestAnExportWhileWritingIsOneMoment(t *testing.T) {
 			defer close(stop)
 			for range 2 {
 				var b bytes.Buffer
-				// A slow reader, so that something is written in the meantime.
+				// Read slowly, so that records are written meanwhile.
 				slow := writerFunc(func(p []byte) (int, error) {
 					if b.Len() < 256<<10 {
 						time.Sleep(time.Millisecond)
@@ -210,11 +210,11 @@ func TestAnExportWhileWritingIsOneMoment(t *testing.T) {
 				}
 				rows := readExport[format](t, b.Bytes())
 				if len(rows) < 500 || len(rows)%10 != 0 {
-					t.Errorf("%d rows", len(rows))
+					t.Errorf("%d rows, want 0", len(rows))
 				}
 				for i, r := range rows {
 					if r.RequestID != strconv.Itoa(i) {
-						t.Fatalf("row %d is record %s", i, r.RequestID)
+						t.Fatalf("row %d contains record %s", i, r.RequestID)
 					}
 				}
 			}
@@ -231,7 +231,7 @@ func (b *broken) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestAnExportEndsWhenItsReaderHasGone(t *testing.T) {
+func TestExport_WriterFails(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	mustWrite(t, s, newRecords(500)...)
 	for _, format := range formats {
@@ -239,13 +239,13 @@ func TestAnExportEndsWhenItsReaderHasGone(t *testing.T) {
 			t.Errorf("%s: no error", format)
 		}
 	}
-	// No read transaction is left that would keep the -wal file from being emptied.
+	// A leaked read transaction would prevent checkpoints of the -wal file.
 	if got := s.db.reader.Stats().InUse; got != 0 {
-		t.Errorf("%d connections are still reading", got)
+		t.Errorf("%d connections are still in use", got)
 	}
 }
 
-func TestNoRequestIDIsAFormulaInASpreadsheet(t *testing.T) {
+func TestExport_CSVEscapesFormulas(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	for i, id := range []string{"=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "a=1", ""} {
 		r := newRecord(i)
@@ -268,14 +268,14 @@ func TestNoRequestIDIsAFormulaInASpreadsheet(t *testing.T) {
 	}
 }
 
-func TestTheNamesAreTheSameEverywhere(t *testing.T) {
+func TestColumnNames(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	mustWrite(t, s, *newRecord(0))
 	var want []string
 	for _, f := range bigQuerySchema(reflect.TypeFor[Row]()) {
 		want = append(want, f.Name)
 	}
-	// What can be read has the last feedback behind all else.
+	// An entry ends with the latest feedback.
 	entry := append(slices.Clone(want), "feedback_label", "feedback_comment", "feedback_time")
 	if !slices.Equal(csvHeader, entry) {
 		t.Errorf("CSV:  %v\nwant: %v", csvHeader, entry)
@@ -321,13 +321,13 @@ func TestTheNamesAreTheSameEverywhere(t *testing.T) {
 	}
 }
 
-// The rows exported are many times what an export may hold at once.
-func TestAnExportHoldsLittleInMemory(t *testing.T) {
+// The exported rows are many times larger than the memory that an export may use.
+func TestExport_BoundedMemory(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
-	picture := bytes.Repeat([]byte("0123456789abcdef"), 64<<10) // 1 MiB
+	image := bytes.Repeat([]byte("0123456789abcdef"), 64<<10) // 1 MiB
 	for i := range 24 {
 		r := newRecord(i)
-		r.Image = picture
+		r.Image = image
 		mustWrite(t, s, *r)
 	}
 	for _, format := range formats {
@@ -338,7 +338,7 @@ func TestAnExportHoldsLittleInMemory(t *testing.T) {
 				if n += len(p); n > 1<<20 {
 					n = 0
 					var m runtime.MemStats
-					// Twice: what a sync.Pool has, which is more or less by chance, outlives the first.
+					// Collect twice: the contents of a sync.Pool survive the first collection.
 					runtime.GC()
 					runtime.GC()
 					runtime.ReadMemStats(&m)
@@ -349,9 +349,9 @@ func TestAnExportHoldsLittleInMemory(t *testing.T) {
 			if err := s.Export(t.Context(), w, format); err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("at most %d MiB were held", peak>>20)
+			t.Logf("at most %d MiB in use", peak>>20)
 			if peak > 16<<20 {
-				t.Errorf("%d MiB were held", peak>>20)
+				t.Errorf("%d MiB in use, want at most 16", peak>>20)
 			}
 		})
 	}
@@ -361,7 +361,7 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-func TestASampleIsSpreadOverItsTime(t *testing.T) {
+func TestSample(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	begin := time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
 	records := newRecords(1000)
@@ -390,17 +390,17 @@ func TestASampleIsSpreadOverItsTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		if of != test.of || len(rows) != test.rows {
-			t.Errorf("since %s, at most %d: %d rows of %d, want %d of %d", test.since, test.most, len(rows), of, test.rows, test.of)
+			t.Errorf("Sample since %s, at most %d: %d rows of %d, want %d of %d", test.since, test.most, len(rows), of, test.rows, test.of)
 			continue
 		}
 		if len(rows) > 0 && (!rows[0].Time.Equal(begin.Add(test.from)) || !rows[len(rows)-1].Time.Equal(begin.Add(test.to))) {
-			t.Errorf("since %s, at most %d: from %s to %s", test.since, test.most, rows[0].Time, rows[len(rows)-1].Time)
+			t.Errorf("Sample since %s, at most %d: times from %s to %s", test.since, test.most, rows[0].Time, rows[len(rows)-1].Time)
 		}
 	}
 	if rows, of, err := openSQLite(t, SQLiteOptions{}).Sample(t.Context(), begin, 10); err != nil || of != 0 || len(rows) != 0 {
-		t.Errorf("of an empty log: %d rows of %d, %v", len(rows), of, err)
+		t.Errorf("Sample of an empty log: %d rows of %d, %v", len(rows), of, err)
 	}
 	if _, _, err := s.Sample(t.Context(), begin, 0); err == nil {
-		t.Error("a sample of no rows is no error")
+		t.Error("Sample of 0 rows returned no error")
 	}
 }

@@ -13,30 +13,30 @@ import (
 )
 
 var (
-	// ErrUnknownPrediction means that the log has no prediction of that id.
-	ErrUnknownPrediction = errors.New("no such prediction in the log")
-	// ErrNoFeedback means that the store does not keep feedback.
-	ErrNoFeedback = errors.New("feedback is not kept")
+	// ErrUnknownPrediction is returned if the log has no prediction with the ID.
+	ErrUnknownPrediction = errors.New("unknown prediction")
+	// ErrNoFeedback is returned if the store doesn't keep feedback.
+	ErrNoFeedback = errors.New("the prediction log does not store feedback")
 )
 
 const (
-	// MaxComment is how many characters a comment may have.
+	// MaxComment is the maximum length of a comment, in characters.
 	MaxComment = 1000
-	// maxHistory is how many times feedback on one prediction is kept: whoever changes
-	// their mind without end must not fill the disk.
+	// maxHistory is how much feedback is kept per prediction, so that endless changes don't fill
+	// the disk.
 	maxHistory = 20
 )
 
-// Feedback is what a user said of a prediction. In a store of several rows for one
-// prediction the last one counts.
+// Feedback is a user's correction or confirmation of a prediction. If a store has several for one
+// prediction, the latest counts.
 type Feedback struct {
 	ID      string    `json:"id" doc:"UUIDv7 of the prediction's record."`
-	Time    time.Time `json:"time" doc:"When it was said, UTC, with microseconds. Of one prediction the latest counts."`
-	Label   string    `json:"label" doc:"What the picture is, as the user says: REAL or FAKE."`
-	Comment string    `json:"comment" doc:"The user's own words; may be empty."`
+	Time    time.Time `json:"time" doc:"When the feedback was received, UTC, with microseconds. The latest feedback on a prediction counts."`
+	Label   string    `json:"label" doc:"Correct label according to the user, REAL or FAKE."`
+	Comment string    `json:"comment" doc:"Comment of the user; may be empty."`
 }
 
-// MarshalJSON writes the time with exactly six decimals.
+// MarshalJSON formats the time with exactly six decimals.
 func (f Feedback) MarshalJSON() ([]byte, error) {
 	type plain Feedback
 	return json.Marshal(struct {
@@ -46,41 +46,40 @@ func (f Feedback) MarshalJSON() ([]byte, error) {
 	}{f.ID, f.Time.UTC().Format(timeFormat), plain(f)})
 }
 
-// FeedbackResult is what became of feedback.
+// FeedbackResult is the result of storing feedback.
 type FeedbackResult struct {
-	// Feedback is what is stored: with an earlier time where the same was said before.
+	// Feedback is the stored feedback. A duplicate has the time of the original.
 	Feedback
-	// Verdict is the prediction's label; empty when the store cannot know.
+	// PredictedLabel is the label of the prediction, or empty if the store doesn't know it.
 	PredictedLabel string
-	// Again means that the last feedback on this prediction says the same: nothing was stored.
+	// Duplicate reports that the latest feedback on the prediction was the same, so nothing was
+	// stored.
 	Duplicate bool
 }
 
-// FeedbackStore is a Store that keeps feedback, too. These methods may be called by
-// several goroutines at once, and beside the others.
+// FeedbackStore is a Store that also stores feedback. The methods below are safe for concurrent
+// use, also with those of Store.
 type FeedbackStore interface {
 	Store
-	// HasPrediction tells whether the store knows the verdict of the prediction, of those that
-	// have been written.
+	// HasPrediction reports whether the store knows the prediction. It covers written records only.
 	HasPrediction(ctx context.Context, id string) (bool, error)
-	// Feedback stores the feedback, as safe as Write does. ErrUnknownPrediction means that there
-	// is no such prediction.
+	// Feedback stores the feedback as durably as Write stores records. It returns
+	// ErrUnknownPrediction if the store knows that there is no such prediction.
 	Feedback(ctx context.Context, f Feedback) (FeedbackResult, error)
 }
 
-// Feedback stores what a user said of a prediction; when it returns without an error it
-// is as safe as the store promises. A prediction that is still in memory is written first.
+// Feedback stores feedback on a prediction. When it returns nil, the feedback is as durable as the
+// store guarantees. It first flushes a prediction that is still buffered.
 //
-// ErrUnknownPrediction means that there is no such prediction, ErrNoFeedback that the store keeps
-// none, ErrInvalid that no store could keep it, and any other error that it could not be
-// stored now.
+// It returns ErrUnknownPrediction if there is no such prediction, ErrNoFeedback if the store
+// doesn't keep feedback, ErrInvalid if no store accepts it, and other errors if the store fails.
 func (l *Log) Feedback(ctx context.Context, f Feedback) (FeedbackResult, error) {
 	id, err := uuid.Parse(f.ID)
 	switch {
 	case err != nil:
-		return FeedbackResult{}, fmt.Errorf("%w: feedback: id %.50q: %w", ErrInvalid, f.ID, err)
+		return FeedbackResult{}, fmt.Errorf("%w: feedback: id %.50q: must be a UUID", ErrInvalid, f.ID)
 	case f.Label == "" || !utf8.ValidString(f.Comment) || utf8.RuneCountInString(f.Comment) > MaxComment:
-		return FeedbackResult{}, fmt.Errorf("%w: feedback: it needs a label, and a comment of at most %d characters", ErrInvalid, MaxComment)
+		return FeedbackResult{}, fmt.Errorf("%w: feedback: requires a label and a comment of at most %d characters", ErrInvalid, MaxComment)
 	}
 	f.ID, f.Time = id.String(), f.Time.UTC().Truncate(time.Microsecond)
 	store, ok := l.store.(FeedbackStore)
@@ -99,8 +98,8 @@ func (l *Log) Feedback(ctx context.Context, f Feedback) (FeedbackResult, error) 
 	return store.Feedback(ctx, f)
 }
 
-// Flush has the records written that Append has taken, and returns once they are in the
-// store. ErrNotDurable means that they are not, or that ctx was done before.
+// Flush writes the buffered records, and returns when they are in the store. It returns
+// ErrNotDurable if that fails or ctx is done first.
 func (l *Log) Flush(ctx context.Context) error {
 	l.mu.Lock()
 	b := l.filling
@@ -113,7 +112,7 @@ func (l *Log) Flush(ctx context.Context) error {
 	}
 	if err := l.failure; err != nil {
 		l.mu.Unlock()
-		return fmt.Errorf("%w: the store fails, it is tried again: %w", ErrNotDurable, err)
+		return fmt.Errorf("%w: the store fails and is retried: %w", ErrNotDurable, err)
 	}
 	if b.commit == nil {
 		b.commit = &commit{done: make(chan struct{})}
@@ -137,10 +136,10 @@ func (s *SQLite) HasPrediction(ctx context.Context, id string) (known bool, err 
 	return known, err
 }
 
-// Feedback implements FeedbackStore. Of one prediction the last twenty are kept.
+// Feedback implements FeedbackStore. It keeps the latest twenty per prediction.
 func (s *SQLite) Feedback(ctx context.Context, f Feedback) (h FeedbackResult, err error) {
 	known := false
-	// Once begun it is done: to break off would cost the connection.
+	// Don't cancel a transaction: that would close the connection.
 	err = s.change(ctx, func(db *database) error {
 		h, known, err = db.feedback(context.WithoutCancel(ctx), f)
 		return err
@@ -151,14 +150,14 @@ func (s *SQLite) Feedback(ctx context.Context, f Feedback) (h FeedbackResult, er
 	return h, err
 }
 
-// feedback stores the feedback in one transaction, unless it is known or its prediction
-// is not.
+// feedback stores the feedback in one transaction, unless it is a duplicate or the prediction is
+// unknown.
 func (db *database) feedback(ctx context.Context, f Feedback) (h FeedbackResult, known bool, err error) {
 	tx, err := db.insert.conn.BeginTx(ctx, nil)
 	if err != nil {
 		return h, false, err
 	}
-	defer func() { _ = tx.Rollback() }() // which does nothing once it is committed
+	defer func() { _ = tx.Rollback() }() // does nothing after Commit
 	h.Feedback = f
 	var label, comment, stamp sql.NullString
 	err = tx.QueryRowContext(ctx, "SELECT predictions.label, feedback.label, feedback.comment, feedback.time FROM predictions "+
@@ -185,19 +184,20 @@ func (db *database) feedback(ctx context.Context, f Feedback) (h FeedbackResult,
 	return h, true, tx.Commit()
 }
 
-// accuracyWindow is over how many predictions Accuracy goes, and how many rows of
-// feedback it looks at to find them.
+// accuracyWindow is how many predictions Accuracy covers, and accuracyRows how many rows of feedback
+// it examines to find them.
 const (
 	accuracyWindow = 1000
 	accuracyRows   = 10 * accuracyWindow
 )
 
-// Accuracy implements Reader. It looks no further back than ten thousand feedbacks, on
-// whatever model, and by CROSS JOIN up each prediction from them: never at all predictions.
+// Accuracy implements Reader. It examines at most the latest ten thousand rows of feedback, on any
+// model, and looks up each prediction from them: CROSS JOIN keeps SQLite from scanning all
+// predictions instead.
 func (s *SQLite) Accuracy(ctx context.Context, model string) (right, of int64, err error) {
 	err = s.read(ctx, func(ctx context.Context, db *sql.DB) error {
-		return db.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE said = was), count(*) FROM (
-			SELECT last.label AS said, predictions.label AS was
+		return db.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE given = predicted), count(*) FROM (
+			SELECT last.label AS given, predictions.label AS predicted
 			FROM (SELECT seq, id, label FROM feedback ORDER BY seq DESC LIMIT ?) AS last CROSS JOIN predictions
 			WHERE predictions.id = last.id AND predictions.model = ? AND last.seq = (SELECT max(seq) FROM feedback WHERE feedback.id = last.id)
 			ORDER BY last.seq DESC LIMIT ?)`, accuracyRows, model, accuracyWindow).Scan(&right, &of)

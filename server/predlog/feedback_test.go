@@ -20,15 +20,15 @@ import (
 	"gocloud.dev/pubsub"
 )
 
-// saidAt is when the first feedback of a test is given.
-var saidAt = time.Date(2026, 11, 27, 10, 0, 0, 123456000, time.UTC)
+// feedbackAt is the time of the first feedback of a test.
+var feedbackAt = time.Date(2026, 11, 27, 10, 0, 0, 123456000, time.UTC)
 
-// on is feedback on the record.
+// on returns feedback on the record.
 func on(r *Record, label, comment string, after time.Duration) Feedback {
-	return Feedback{ID: r.row().ID, Time: saidAt.Add(after), Label: label, Comment: comment}
+	return Feedback{ID: r.row().ID, Time: feedbackAt.Add(after), Label: label, Comment: comment}
 }
 
-func mustSay(t *testing.T, s FeedbackStore, f Feedback) FeedbackResult {
+func mustGive(t *testing.T, s FeedbackStore, f Feedback) FeedbackResult {
 	t.Helper()
 	h, err := s.Feedback(t.Context(), f)
 	if err != nil {
@@ -46,52 +46,52 @@ func entries(t *testing.T, s Reader) []Entry {
 	return page
 }
 
-func TestTheLastFeedbackCountsAndThoseBeforeAreKept(t *testing.T) {
+func TestSQLiteFeedback_LatestAndHistory(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	records := newRecords(3)
 	mustWrite(t, s, records...)
-	first := mustSay(t, s, on(&records[1], "REAL", "mine", 0))
-	if first.PredictedLabel != records[1].Label || first.Duplicate || !first.Time.Equal(saidAt) {
-		t.Errorf("heard %+v", first)
+	first := mustGive(t, s, on(&records[1], "REAL", "mine", 0))
+	if first.PredictedLabel != records[1].Label || first.Duplicate || !first.Time.Equal(feedbackAt) {
+		t.Errorf("first feedback: %+v", first)
 	}
-	again := mustSay(t, s, on(&records[1], "REAL", "mine", time.Hour))
-	if !again.Duplicate || !again.Time.Equal(saidAt) || again.PredictedLabel != first.PredictedLabel {
-		t.Errorf("the same again: %+v", again)
+	again := mustGive(t, s, on(&records[1], "REAL", "mine", time.Hour))
+	if !again.Duplicate || !again.Time.Equal(feedbackAt) || again.PredictedLabel != first.PredictedLabel {
+		t.Errorf("duplicate feedback: %+v", again)
 	}
-	mustSay(t, s, on(&records[1], "REAL", "mine, really", time.Minute))
-	mustSay(t, s, on(&records[1], "FAKE", "", 2*time.Minute))
-	mustSay(t, s, on(&records[1], "REAL", "mine", 3*time.Minute)) // is not the last any more
+	mustGive(t, s, on(&records[1], "REAL", "mine, really", time.Minute))
+	mustGive(t, s, on(&records[1], "FAKE", "", 2*time.Minute))
+	mustGive(t, s, on(&records[1], "REAL", "mine", 3*time.Minute)) // not a duplicate: it isn't the latest any more
 	if got := query(t, s.options.Path, "SELECT group_concat(label || ' ' || comment || ' ' || substr(time, 15, 2), ', ') FROM (SELECT * FROM feedback ORDER BY seq)"); got != "REAL mine 00, REAL mine, really 01, FAKE  02, REAL mine 03" {
-		t.Errorf("history: %s", got)
+		t.Errorf("history = %s", got)
 	}
 	got := entries(t, s)
-	if e := got[1]; e.FeedbackLabel != "REAL" || e.FeedbackComment != "mine" || !e.FeedbackTime.Equal(saidAt.Add(3*time.Minute)) {
-		t.Errorf("read %+v", e)
+	if e := got[1]; e.FeedbackLabel != "REAL" || e.FeedbackComment != "mine" || !e.FeedbackTime.Equal(feedbackAt.Add(3*time.Minute)) {
+		t.Errorf("entry = %+v, want REAL, mine", e)
 	}
 	for _, e := range []Entry{got[0], got[2]} {
 		if e.FeedbackLabel != "" || e.FeedbackTime != nil {
-			t.Errorf("nobody spoke of %+v", e)
+			t.Errorf("entry = %+v, want no feedback", e)
 		}
 	}
-	// Whoever goes on and on does not fill the disk.
+	// The history is limited.
 	for i := range 3 * maxHistory {
-		mustSay(t, s, on(&records[0], "REAL", fmt.Sprint(i), time.Hour))
+		mustGive(t, s, on(&records[0], "REAL", fmt.Sprint(i), time.Hour))
 	}
 	if got := query(t, s.options.Path, "SELECT count(*) || ' ' || max(CAST(comment AS INTEGER)) || ' ' || min(CAST(comment AS INTEGER)) FROM feedback WHERE comment NOT LIKE '%mine%' AND comment <> ''"); got != "20 59 40" {
-		t.Errorf("of 60 are kept: %s", got)
+		t.Errorf("count, last and first of the kept feedback = %s, want 20 59 40", got)
 	}
-	if _, err := s.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: saidAt, Label: "REAL"}); !errors.Is(err, ErrUnknownPrediction) {
-		t.Errorf("an unknown id: %v", err)
+	if _, err := s.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: feedbackAt, Label: "REAL"}); !errors.Is(err, ErrUnknownPrediction) {
+		t.Errorf("unknown ID: error %v, want ErrUnknownPrediction", err)
 	}
-	// A comment is text, whatever it has in it.
+	// Comments are stored literally.
 	odd := "'; DROP TABLE feedback; -- \x00 \u202e 🙂"
-	mustSay(t, s, on(&records[2], "FAKE", odd, 0))
+	mustGive(t, s, on(&records[2], "FAKE", odd, 0))
 	if got := entries(t, s)[0].FeedbackComment; got != odd {
-		t.Errorf("%q became %q", odd, got)
+		t.Errorf("comment = %q, want %q", got, odd)
 	}
 }
 
-func TestFeedbackIsFoundOnAPredictionThatIsStillInMemory(t *testing.T) {
+func TestLogFeedback_BufferedPrediction(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	l := New(s, Options{})
 	defer mustClose(t, l)
@@ -100,31 +100,31 @@ func TestFeedbackIsFoundOnAPredictionThatIsStillInMemory(t *testing.T) {
 		mustAppend(t, l, r)
 		h, err := l.Feedback(t.Context(), on(r, "REAL", "", 0))
 		if err != nil || h.PredictedLabel != r.Label {
-			t.Fatalf("%d: %+v, %v", i, h, err)
+			t.Fatalf("Feedback on record %d = %+v, %v", i, h, err)
 		}
 	}
-	if _, err := l.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: saidAt, Label: "REAL"}); !errors.Is(err, ErrUnknownPrediction) {
-		t.Errorf("an unknown id: %v", err)
+	if _, err := l.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: feedbackAt, Label: "REAL"}); !errors.Is(err, ErrUnknownPrediction) {
+		t.Errorf("unknown ID: error %v, want ErrUnknownPrediction", err)
 	}
 	for _, f := range []Feedback{
-		{ID: "x", Time: saidAt, Label: "REAL"},
-		{ID: uuid.NewString(), Time: saidAt},
-		{ID: uuid.NewString(), Time: saidAt, Label: "REAL", Comment: strings.Repeat("ä", 1001)},
-		{ID: uuid.NewString(), Time: saidAt, Label: "REAL", Comment: "\xff"},
+		{ID: "x", Time: feedbackAt, Label: "REAL"},
+		{ID: uuid.NewString(), Time: feedbackAt},
+		{ID: uuid.NewString(), Time: feedbackAt, Label: "REAL", Comment: strings.Repeat("ä", 1001)},
+		{ID: uuid.NewString(), Time: feedbackAt, Label: "REAL", Comment: "\xff"},
 	} {
 		if _, err := l.Feedback(t.Context(), f); !errors.Is(err, ErrInvalid) {
-			t.Errorf("%+v: %v", f, err)
+			t.Errorf("Feedback(%+v) = %v, want ErrInvalid", f, err)
 		}
 	}
 }
 
-func TestFlushWaitsForWhatIsBeingWrittenAndForWhatIsNot(t *testing.T) {
+func TestFlush(t *testing.T) {
 	store := &memory{}
 	l := New(store, Options{})
 	defer mustClose(t, l)
-	eventually(t, "nothing is left", func() bool { return l.Waiting() == 0 })
+	eventually(t, "the log is idle", func() bool { return l.Waiting() == 0 })
 	if err := l.Flush(t.Context()); err != nil {
-		t.Errorf("nothing to write: %v", err)
+		t.Errorf("Flush of an empty log = %v", err)
 	}
 	release := store.hold()
 	mustAppend(t, l, newRecord(0))
@@ -135,7 +135,7 @@ func TestFlushWaitsForWhatIsBeingWrittenAndForWhatIsNot(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if err := l.Flush(ctx); !errors.Is(err, ErrNotDurable) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("not in time: %v", err)
+		t.Errorf("Flush while the store is blocked = %v, want ErrNotDurable", err)
 	}
 	release()
 	for range 2 {
@@ -144,29 +144,29 @@ func TestFlushWaitsForWhatIsBeingWrittenAndForWhatIsNot(t *testing.T) {
 		}
 	}
 	if n := len(store.read()); n != 2 {
-		t.Errorf("%d records are written", n)
+		t.Errorf("%d records written, want 2", n)
 	}
 	store.fail(errDown)
 	mustAppend(t, l, newRecord(2))
 	if err := l.Flush(t.Context()); !errors.Is(err, ErrNotDurable) || !errors.Is(err, errDown) {
-		t.Errorf("a store that fails: %v", err)
+		t.Errorf("Flush while the store fails = %v, want ErrNotDurable", err)
 	}
 	eventually(t, "the failure is known", func() bool { return l.Err() != nil })
 	if err := l.Flush(t.Context()); !errors.Is(err, ErrNotDurable) {
-		t.Errorf("a store that is known to fail: %v", err)
+		t.Errorf("Flush after the store failed = %v, want ErrNotDurable", err)
 	}
 	store.fail(nil)
 	if _, err := l.Feedback(t.Context(), on(newRecord(0), "REAL", "", 0)); !errors.Is(err, ErrNoFeedback) {
-		t.Errorf("a store that keeps none: %v", err)
+		t.Errorf("Feedback to a store without feedback = %v, want ErrNoFeedback", err)
 	}
 }
 
-func TestFeedbackGoesWithItsPrediction(t *testing.T) {
+func TestSQLiteFeedback_DeletedWithPrediction(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{MaxRows: 5})
 	records := newRecords(10)
 	mustWrite(t, s, records...)
 	for i := range records {
-		// The first ones may have gone already.
+		// The first records may already be deleted.
 		if _, err := s.Feedback(t.Context(), on(&records[i], "REAL", "", 0)); err != nil && !errors.Is(err, ErrUnknownPrediction) {
 			t.Fatal(err)
 		}
@@ -175,16 +175,16 @@ func TestFeedbackGoesWithItsPrediction(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := query(t, s.options.Path, "SELECT count(*) || ' ' || (SELECT count(*) FROM predictions JOIN feedback USING (id)) FROM feedback"); got != "5 5" {
-		t.Errorf("left are %s", got)
+		t.Errorf("feedback rows, and those with a prediction = %s, want 5 5", got)
 	}
 }
 
-func TestALogOfAnOlderVersionTakesFeedback(t *testing.T) {
+func TestOpenSQLite_MigratesFeedback(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "old.db")
 	s := openSQLite(t, SQLiteOptions{Path: path})
 	records := newRecords(3)
 	mustWrite(t, s, records...)
-	// What the version before has left.
+	// Restore the schema of the previous version.
 	for _, text := range []string{"DROP TRIGGER predictions_delete_feedback", "DROP TABLE feedback", "DROP TABLE unsent_feedback", "DELETE FROM goose_db_version WHERE version_id = 2"} {
 		if _, err := s.db.insert.conn.ExecContext(t.Context(), text); err != nil {
 			t.Fatal(err)
@@ -193,19 +193,19 @@ func TestALogOfAnOlderVersionTakesFeedback(t *testing.T) {
 	mustClose(t, s)
 	s = openSQLite(t, SQLiteOptions{Path: path})
 	equalRows(t, allRows(t, s), rowsOf(records))
-	mustSay(t, s, on(&records[0], "FAKE", "", 0))
+	mustGive(t, s, on(&records[0], "FAKE", "", 0))
 	if got := entries(t, s)[2].FeedbackLabel; got != "FAKE" {
-		t.Errorf("read %q", got)
+		t.Errorf("feedback label = %q, want FAKE", got)
 	}
 }
 
-func TestExportsCarryTheLastFeedback(t *testing.T) {
+func TestExport_Feedback(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	records := newRecords(3)
 	mustWrite(t, s, records...)
-	mustSay(t, s, on(&records[0], "REAL", "first", 0))
-	mustSay(t, s, on(&records[0], "FAKE", "=1+1", time.Second))
-	mustSay(t, s, on(&records[2], "REAL", "", 2*time.Second))
+	mustGive(t, s, on(&records[0], "REAL", "first", 0))
+	mustGive(t, s, on(&records[0], "FAKE", "=1+1", time.Second))
+	mustGive(t, s, on(&records[2], "REAL", "", 2*time.Second))
 	check := func(t *testing.T, got []Entry, formula string) {
 		t.Helper()
 		for i, want := range []struct {
@@ -214,10 +214,10 @@ func TestExportsCarryTheLastFeedback(t *testing.T) {
 		}{{"FAKE", formula, time.Second}, {}, {"REAL", "", 2 * time.Second}} {
 			e := got[i]
 			if e.ID != records[i].row().ID || e.FeedbackLabel != want.label || e.FeedbackComment != want.comment {
-				t.Errorf("%d: %+v", i, e)
+				t.Errorf("row %d = %+v", i, e)
 			}
-			if has := e.FeedbackTime != nil; has != (want.label != "") || has && !e.FeedbackTime.Equal(saidAt.Add(want.at)) {
-				t.Errorf("%d: time %v", i, e.FeedbackTime)
+			if has := e.FeedbackTime != nil; has != (want.label != "") || has && !e.FeedbackTime.Equal(feedbackAt.Add(want.at)) {
+				t.Errorf("row %d: feedback time %v", i, e.FeedbackTime)
 			}
 		}
 	}
@@ -261,7 +261,7 @@ func TestExportsCarryTheLastFeedback(t *testing.T) {
 			}
 			got = append(got, e)
 		}
-		check(t, got, "'=1+1") // no formula in a spreadsheet
+		check(t, got, "'=1+1") // not a formula in a spreadsheet
 	})
 	t.Run("parquet", func(t *testing.T) {
 		data := export(t, Parquet)
@@ -277,7 +277,7 @@ func TestExportsCarryTheLastFeedback(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := query(t, path, "SELECT count(*) FROM feedback"); got != "3" {
-			t.Errorf("%s feedbacks: the history is not whole", got)
+			t.Errorf("%s rows of feedback, want the whole history of 3", got)
 		}
 		got := entries(t, openSQLite(t, SQLiteOptions{Path: path}))
 		slices.Reverse(got)
@@ -285,18 +285,18 @@ func TestExportsCarryTheLastFeedback(t *testing.T) {
 	})
 }
 
-func TestFeedbackOnADatabaseThatIsGoneOrDamaged(t *testing.T) {
+func TestSQLiteFeedback_VanishedOrDamagedDatabase(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		harm func(t *testing.T, path string)
 	}{
-		{"it has vanished", func(t *testing.T, path string) {
+		{"vanished", func(t *testing.T, path string) {
 			t.Helper()
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"it is damaged", func(t *testing.T, path string) {
+		{"damaged", func(t *testing.T, path string) {
 			t.Helper()
 			change(t, path, func(data []byte) []byte { copy(data[100:], garbage(len(data)-100)); return data })
 		}},
@@ -307,19 +307,19 @@ func TestFeedbackOnADatabaseThatIsGoneOrDamaged(t *testing.T) {
 			s := openSQLite(t, SQLiteOptions{Path: path, Logger: lines.logger()})
 			known := entries(t, s)[0]
 			test.harm(t, path)
-			// What it was said of has gone with the database; a new one is begun for what comes.
-			eventually(t, "a new database", func() bool {
-				_, err := s.Feedback(t.Context(), Feedback{ID: known.ID, Time: saidAt, Label: "REAL"})
+			// The prediction is lost with the database. New predictions go to a new one.
+			eventually(t, "there is a new database", func() bool {
+				_, err := s.Feedback(t.Context(), Feedback{ID: known.ID, Time: feedbackAt, Label: "REAL"})
 				return errors.Is(err, ErrUnknownPrediction)
 			})
 			r := newRecord(1000)
 			mustWrite(t, s, *r)
-			mustSay(t, s, on(r, "REAL", "", 0))
+			mustGive(t, s, on(r, "REAL", "", 0))
 		})
 	}
 }
 
-func TestFeedbackThatDoesNotFitIsRefusedAndTheDatabaseHeals(t *testing.T) {
+func TestSQLiteFeedback_FullDatabase(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	records := newRecords(50)
 	mustWrite(t, s, records...)
@@ -330,7 +330,7 @@ func TestFeedbackThatDoesNotFitIsRefusedAndTheDatabaseHeals(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	limit("1") // no more than there are
+	limit("1") // no more than there already are
 	full := 0
 	for i := range records {
 		_, err := s.Feedback(t.Context(), on(&records[i], "REAL", strings.Repeat("ä", MaxComment), 0))
@@ -342,19 +342,19 @@ func TestFeedbackThatDoesNotFitIsRefusedAndTheDatabaseHeals(t *testing.T) {
 		}
 	}
 	if full == 0 {
-		t.Error("it all fits")
+		t.Error("the database never became full")
 	}
 	limit("1000000")
 	for i := range records {
-		mustSay(t, s, on(&records[i], "REAL", strings.Repeat("ä", MaxComment), 0))
+		mustGive(t, s, on(&records[i], "REAL", strings.Repeat("ä", MaxComment), 0))
 	}
 	mustWrite(t, s, *newRecord(1000)) // no transaction was left open
 	if got := query(t, s.options.Path, "SELECT count(*) || ' ' || count(DISTINCT id) FROM feedback"); got != "50 50" {
-		t.Errorf("kept are %s", got)
+		t.Errorf("rows and distinct predictions = %s, want 50 50", got)
 	}
 }
 
-func TestTheAccuracyIsOfTheLastFeedbackOnTheModelInUse(t *testing.T) {
+func TestAccuracy(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	records := newRecords(1500)
 	for i := range records {
@@ -367,23 +367,23 @@ func TestTheAccuracyIsOfTheLastFeedbackOnTheModelInUse(t *testing.T) {
 	want := func(model string, right, of int64) {
 		t.Helper()
 		if r, n, err := s.Accuracy(t.Context(), model); err != nil || r != right || n != of {
-			t.Errorf("%s: %d of %d (%v), want %d of %d", model, r, n, err, right, of)
+			t.Errorf("Accuracy(%s) = %d of %d (%v), want %d of %d", model, r, n, err, right, of)
 		}
 	}
 	want("sha256:a", 0, 0)
-	mustSay(t, s, on(&records[0], "REAL", "", 0))
-	mustSay(t, s, on(&records[1], "FAKE", "", 0))
-	mustSay(t, s, on(&records[1400], "FAKE", "", 0))
+	mustGive(t, s, on(&records[0], "REAL", "", 0))
+	mustGive(t, s, on(&records[1], "FAKE", "", 0))
+	mustGive(t, s, on(&records[1400], "FAKE", "", 0))
 	want("sha256:a", 1, 2)
 	want("sha256:b", 1, 1)
-	mustSay(t, s, on(&records[0], "FAKE", "", 0)) // a changed mind counts once
+	mustGive(t, s, on(&records[0], "FAKE", "", 0)) // changed feedback counts once
 	want("sha256:a", 2, 2)
-	for i := range 1200 { // the last thousand
+	for i := range 1200 { // only the latest thousand count
 		label := "REAL"
 		if i >= 1100 {
 			label = "FAKE"
 		}
-		mustSay(t, s, on(&records[i], label, "again", 0))
+		mustGive(t, s, on(&records[i], label, "again", 0))
 	}
 	want("sha256:a", 100, 1000)
 	want("sha256:b", 1, 1)
@@ -403,57 +403,57 @@ func openWithFeedback(t *testing.T, topic, feedback *fakeTopic, outbox string) *
 	return p
 }
 
-// comments are those of what was sent.
+// comments returns the comments of the feedback that was sent.
 func (f *fakeTopic) comments(t *testing.T) (comments []string) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, body := range f.bodies {
-		var said Feedback
-		if err := json.Unmarshal(body, &said); err != nil {
+		var feedback Feedback
+		if err := json.Unmarshal(body, &feedback); err != nil {
 			t.Fatal(err)
 		}
-		comments = append(comments, said.Comment)
+		comments = append(comments, feedback.Comment)
 	}
 	return comments
 }
 
-func TestFeedbackThatCannotBeSentIsSentLaterThoughItsPredictionWas(t *testing.T) {
-	topic, feedback := &fakeTopic{failure: errDown}, &fakeTopic{failure: errDown, refuse: `"c3"`}
+func TestPubSubFeedback_Outbox(t *testing.T) {
+	topic, feedback := &fakeTopic{failure: errDown}, &fakeTopic{failure: errDown, reject: `"c3"`}
 	outbox := filepath.Join(t.TempDir(), "outbox.db")
 	p := openWithFeedback(t, topic, feedback, outbox)
 	records := newRecords(5)
 	mustWrite(t, p, records...)
 	for i := range records {
-		if h := mustSay(t, p, on(&records[i], "REAL", fmt.Sprint("c", i), 0)); h.PredictedLabel != records[i].Label {
-			t.Errorf("heard %+v", h)
+		if h := mustGive(t, p, on(&records[i], "REAL", fmt.Sprint("c", i), 0)); h.PredictedLabel != records[i].Label {
+			t.Errorf("Feedback = %+v", h)
 		}
 	}
 	if n := spilled(t, p); n != 10 {
-		t.Errorf("%d in the outbox", n)
+		t.Errorf("%d messages in the outbox, want 10", n)
 	}
 	topic.set(func() { topic.failure = nil })
 	eventually(t, "the predictions are sent", func() bool { return len(topic.ids(t)) == 5 && spilled(t, p) == 5 })
 	mustClose(t, p)
 
-	// Another process sends the feedback; what the topic refuses holds up no other.
+	// Another process sends the feedback. A rejected message doesn't hold up the others.
 	p = openWithFeedback(t, topic, feedback, outbox)
 	feedback.set(func() { feedback.failure = nil })
 	eventually(t, "all but one are sent", func() bool { return len(feedback.comments(t)) == 4 && spilled(t, p) == 1 })
-	feedback.set(func() { feedback.refuse = "" })
-	eventually(t, "the last one, too", func() bool { return spilled(t, p) == 0 })
+	feedback.set(func() { feedback.reject = "" })
+	eventually(t, "the last one is sent", func() bool { return spilled(t, p) == 0 })
 	got := feedback.comments(t)
 	slices.Sort(got)
 	if strings.Join(got, " ") != "c0 c1 c2 c3 c4" {
 		t.Errorf("sent %v", got)
 	}
-	// A prediction that this process has not seen.
-	if h := mustSay(t, p, on(newRecord(99), "REAL", "", 0)); h.PredictedLabel != "" {
-		t.Errorf("heard %+v", h)
+	// A prediction that this process has not written.
+	if h := mustGive(t, p, on(newRecord(99), "REAL", "", 0)); h.PredictedLabel != "" {
+		t.Errorf("Feedback = %+v", h)
 	}
 }
 
-func TestFeedbackIsRefusedWhenItCanBeKeptNowhere(t *testing.T) {
+func TestPubSubFeedback_TopicAndOutboxFail(t *testing.T) {
 	feedback := &fakeTopic{failure: errDown}
 	p := openWithFeedback(t, &fakeTopic{}, feedback, filepath.Join(t.TempDir(), "outbox.db"))
 	p.outbox.mu.Lock()
@@ -467,60 +467,60 @@ func TestFeedbackIsRefusedWhenItCanBeKeptNowhere(t *testing.T) {
 		_, err = p.Feedback(t.Context(), f)
 		return err != nil
 	})
-	if !isFull(err) || !strings.Contains(err.Error(), "neither sent") {
+	if !isFull(err) || !strings.Contains(err.Error(), "cannot send feedback") {
 		t.Error(err)
 	}
 	feedback.set(func() { feedback.failure = nil })
-	// An attempt to send what waits may have begun before, and fail after.
-	eventually(t, "it is taken", func() bool {
+	// An attempt to send the outbox may have started before, and fail afterwards.
+	eventually(t, "the feedback is accepted", func() bool {
 		_, err = p.Feedback(t.Context(), f)
 		return err == nil
 	})
 }
 
-func TestTheSameFeedbackIsSentOnce(t *testing.T) {
+func TestPubSubFeedback_Duplicate(t *testing.T) {
 	feedback := &fakeTopic{}
 	p := openWithFeedback(t, &fakeTopic{}, feedback, filepath.Join(t.TempDir(), "outbox.db"))
 	r := newRecord(0)
 	mustWrite(t, p, *r)
-	mustSay(t, p, on(r, "REAL", "a", 0))
-	if h := mustSay(t, p, on(r, "REAL", "a", time.Hour)); !h.Duplicate || !h.Time.Equal(saidAt) || h.PredictedLabel != r.Label {
-		t.Errorf("heard %+v", h)
+	mustGive(t, p, on(r, "REAL", "a", 0))
+	if h := mustGive(t, p, on(r, "REAL", "a", time.Hour)); !h.Duplicate || !h.Time.Equal(feedbackAt) || h.PredictedLabel != r.Label {
+		t.Errorf("Feedback = %+v", h)
 	}
-	mustSay(t, p, on(r, "FAKE", "a", time.Hour))
-	mustSay(t, p, on(r, "REAL", "a", 2*time.Hour))
+	mustGive(t, p, on(r, "FAKE", "a", time.Hour))
+	mustGive(t, p, on(r, "REAL", "a", 2*time.Hour))
 	if n := len(feedback.comments(t)); n != 3 {
-		t.Errorf("%d were sent", n)
+		t.Errorf("%d messages sent, want 3", n)
 	}
 }
 
-func TestOnlyRecentVerdictsAreRemembered(t *testing.T) {
+func TestRecent(t *testing.T) {
 	var r recent
 	records := make([]Record, recentPredictions+10)
 	for i := range records {
 		records[i] = Record{ID: [16]byte(uuid.Must(uuid.NewV7())), Label: []string{"REAL", "FAKE"}[i%2]}
 	}
 	var group sync.WaitGroup
-	group.Go(func() { // beside
+	group.Go(func() { // concurrently
 		for range 1000 {
-			r.verdict(uuid.UUID(records[len(records)-1].ID).String())
+			r.label(uuid.UUID(records[len(records)-1].ID).String())
 		}
 	})
 	r.add(records[:10])
-	r.add(records[:10]) // a batch that is tried again
+	r.add(records[:10]) // a batch that is retried
 	r.add(records[10:])
 	group.Wait()
-	if len(r.of) != recentPredictions || len(r.ring) != recentPredictions {
-		t.Errorf("%d are remembered, in a ring of %d", len(r.of), len(r.ring))
+	if len(r.byID) != recentPredictions || len(r.ring) != recentPredictions {
+		t.Errorf("%d predictions remembered, in a ring of %d", len(r.byID), len(r.ring))
 	}
 	for i, known := range map[int]bool{0: false, 9: false, 10: true, len(records) - 1: true} {
-		if label, ok := r.verdict(uuid.UUID(records[i].ID).String()); ok != known || ok && label != records[i].Label {
-			t.Errorf("%d: %q, %v", i, label, ok)
+		if label, ok := r.label(uuid.UUID(records[i].ID).String()); ok != known || ok && label != records[i].Label {
+			t.Errorf("label of record %d = %q, %v, want known %v", i, label, ok, known)
 		}
 	}
 }
 
-// BenchmarkRecent is what a store that cannot be read adds to a record.
+// BenchmarkRecent measures the cost of remembering a record in a write-only store.
 func BenchmarkRecent(b *testing.B) {
 	var r recent
 	records := newRecords(100)
@@ -532,7 +532,7 @@ func BenchmarkRecent(b *testing.B) {
 	}
 }
 
-// BenchmarkFeedback is what one costs.
+// BenchmarkFeedback measures the cost of storing feedback.
 func BenchmarkFeedback(b *testing.B) {
 	s, err := OpenSQLite(b.Context(), SQLiteOptions{Path: filepath.Join(b.TempDir(), "x.db")})
 	if err != nil {

@@ -12,19 +12,18 @@ import (
 	"github.com/google/uuid"
 )
 
-// columns are those of the table, in the order in which rows are written and read.
+// columns are the columns of the table, in the order in which rows are written and read.
 const columns = "id, time, request_id, trace_id, model, label, probability, latency_seconds, image_sha256, image_format, image_bytes, " +
 	"width, height, mean, std_dev, brightness, contrast, sharpness, saturation, image_logged, embedding"
 
 const numColumns = 21
 
-// rowsAtOnce are the numbers of rows that one statement inserts. Fifty rows at
-// once cost a fifth less than one by one, more no less still.
+// rowsAtOnce are the numbers of rows that one statement can insert. Fifty rows per statement are a
+// fifth cheaper than one; more rows do not help further.
 var rowsAtOnce = [...]int{50, 8, 1}
 
-// inserter writes records by one connection with prepared statements. It binds
-// values by the driver itself: through database/sql each would be checked and
-// copied once more.
+// inserter writes records on one connection with prepared statements. It calls the driver directly,
+// because database/sql would check and copy each value once more.
 type inserter struct {
 	conn                    *sql.Conn
 	begin, commit, rollback driver.Stmt
@@ -68,7 +67,7 @@ func newInserter(ctx context.Context, db *sql.DB) (_ *inserter, err error) {
 }
 
 func (n *inserter) close() {
-	// The statements have to go before their connection.
+	// Statements must be closed before their connection.
 	_ = n.conn.Raw(func(any) error {
 		for _, s := range append(n.rows[:], n.begin, n.commit, n.rollback, n.image) {
 			if s != nil {
@@ -90,7 +89,7 @@ func (n *inserter) write(records []Record) error {
 			if err == nil {
 				return
 			}
-			// SQLite itself ends the transaction after some errors: that there is none any more is none.
+			// After some errors SQLite has already rolled back. Ignore that there is no transaction (code 1).
 			if e := run(n.rollback, nil); e != nil && code(e) != 1 {
 				err = errors.Join(err, fmt.Errorf("roll back: %w", e))
 			}
@@ -120,12 +119,12 @@ func (n *inserter) write(records []Record) error {
 }
 
 func run(s driver.Stmt, args []driver.NamedValue) error {
-	// Without a context that can end, which would cost a goroutine each time.
+	// A cancelable context would cost a goroutine per call.
 	_, err := s.(driver.StmtExecContext).ExecContext(context.Background(), args)
 	return err
 }
 
-// bind sets a row's values, in the order of columns.
+// bind sets the values of a row, in the order of columns.
 func (n *inserter) bind(args []driver.NamedValue, r *Record) {
 	logged := int64(0)
 	if r.Image != nil {
@@ -139,19 +138,19 @@ func (n *inserter) bind(args []driver.NamedValue, r *Record) {
 	}
 	for i, v := range [numColumns]driver.Value{
 		uuid.UUID(r.ID).String(), r.Time.UTC().Format(timeFormat), r.RequestID, r.TraceID,
-		again(args[4].Value, r.Model), again(args[5].Value, r.Label), r.Probability, r.Latency.Seconds(),
-		hex.EncodeToString(r.ImageSHA256[:]), again(args[9].Value, r.ImageFormat), int64(r.ImageBytes),
+		reuse(args[4].Value, r.Model), reuse(args[5].Value, r.Label), r.Probability, r.Latency.Seconds(),
+		hex.EncodeToString(r.ImageSHA256[:]), reuse(args[9].Value, r.ImageFormat), int64(r.ImageBytes),
 		int64(r.Width), int64(r.Height), r.Mean, r.StdDev, r.Brightness, r.Contrast, r.Sharpness, r.Saturation, logged, embedding,
 	} {
 		args[i].Value = v
 	}
 }
 
-// again returns the text as a value: the one that was there before, most of the
-// time, which saves allocating another.
-func again(before driver.Value, text string) driver.Value {
-	if s, ok := before.(string); ok && s == text {
-		return before
+// reuse returns text as a driver.Value. If the previous value is the same, which is common, it
+// returns that one, to avoid an allocation.
+func reuse(previous driver.Value, text string) driver.Value {
+	if s, ok := previous.(string); ok && s == text {
+		return previous
 	}
 	return text
 }

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// victimVariable makes the test binary be a program that logs to the database that
-// it names until it is killed.
+// victimVariable is an environment variable with a database file. If it is set, the test binary
+// logs to that file until it is killed.
 const victimVariable = "FAKEART_TEST_LOG_VICTIM"
 
-// victim appends durably, and prints the id of each record once Append has returned.
+// victim appends records to a durable log, and prints the ID of each when Append has returned.
 func victim(path string) {
 	ctx := context.Background()
 	s, err := OpenSQLite(ctx, SQLiteOptions{Path: path})
@@ -41,7 +41,7 @@ func victim(path string) {
 	select {}
 }
 
-func TestWhatADurableLogHasAnsweredSurvivesKill9(t *testing.T) {
+func TestDurableLog_SurvivesKill(t *testing.T) {
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func TestWhatADurableLogHasAnsweredSurvivesKill9(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// At a random moment after so many answers.
+		// Kill the process at a random moment after that many acknowledged records.
 		enough := len(printed) + 1 + rand.IntN(3000)
 		killed := false
 		for lines := bufio.NewScanner(out); lines.Scan(); {
@@ -74,7 +74,7 @@ func TestWhatADurableLogHasAnsweredSurvivesKill9(t *testing.T) {
 		}
 		_ = cmd.Wait() // killed
 		if !killed {
-			t.Fatalf("round %d: the program ended by itself", round)
+			t.Fatalf("round %d: the process exited before it was killed", round)
 		}
 		s := openSQLite(t, SQLiteOptions{Path: path})
 		rows := allRowsAtOnce(t, s)
@@ -85,7 +85,7 @@ func TestWhatADurableLogHasAnsweredSurvivesKill9(t *testing.T) {
 		}
 		for id := range printed {
 			if !inLog[id] {
-				t.Fatalf("round %d: %s was answered and is not in the log of %d", round, id, len(rows))
+				t.Fatalf("round %d: %s was acknowledged and is not among the %d records in the log", round, id, len(rows))
 			}
 		}
 	}
@@ -93,7 +93,7 @@ func TestWhatADurableLogHasAnsweredSurvivesKill9(t *testing.T) {
 		t.Error(got)
 	}
 	if moved := aside(t, path); len(moved) != 0 {
-		t.Errorf("moved aside: %v", moved)
+		t.Errorf("files %v were moved aside, want none", moved)
 	}
 	t.Logf("%d records", len(printed))
 }

@@ -14,75 +14,72 @@ import (
 )
 
 const (
-	// flushInterval and flushRecords: a log that is not durable writes what it has
-	// when the oldest record has waited so long, or when there are so many.
+	// A log that isn't durable writes its buffer when the oldest record is flushInterval old, or
+	// when it has flushRecords records.
 	flushInterval = 100 * time.Millisecond
 	flushRecords  = 1000
 
-	// gatherYields is how often the writer of a durable log lets other goroutines run
-	// before it takes what has gathered. Those that have just been answered come back
-	// with more, so that fewer transactions do: with 16 clients a record costs a
-	// sixth less (synchronous NORMAL), or a third (FULL). Any timer, however short,
-	// costs several times as much as it saves.
+	// gatherYields is how often the writer of a durable log yields to other goroutines before it
+	// takes the buffer. Clients that just got their response send the next request meanwhile, so
+	// fewer transactions hold more records: with 16 clients a record costs a sixth less
+	// (synchronous NORMAL) or a third less (FULL). Even the shortest timer costs several times as
+	// much as it saves.
 	gatherYields = 3
 
-	// maxTransaction bounds the records that are written at once, so that one
-	// write after a failure does not take long, and needs no more room than usual.
+	// maxTransaction limits the records per write, so that the first write after a failure is
+	// neither slow nor large.
 	maxTransaction = 1000
 
 	defaultMaxRecords = 8192
 	defaultMaxBytes   = 64 << 20
 
-	// A failing store is tried again after a tenth of a second, then after twice as
-	// long each time, up to five seconds, with some randomness.
+	// A failing store is retried after firstRetry, then with exponential backoff and jitter up to
+	// lastRetry.
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 5 * time.Second
 
-	// closeGrace is how long Close waits, when its time is up, for a write that has
-	// been told to end.
+	// closeGrace is how long Close waits for a canceled write after its context is done.
 	closeGrace = time.Second
 )
 
-// Options are those of a Log. The zero value is a log that is not durable.
+// Options configures a Log. The zero value is a log that isn't durable.
 type Options struct {
-	// Durable makes Append return only once its records are in the store.
+	// Durable makes Append wait until its records are in the store.
 	Durable bool
-	// MaxRecords and MaxBytes bound what waits in memory (the records of one Append
-	// are taken together even if they are more, when nothing else waits); 0 means
-	// 8192 records and 64 MiB.
+	// MaxRecords and MaxBytes limit the buffer; 0 means 8192 records and 64 MiB. If the buffer is
+	// empty, the records of one Append are accepted whatever their number and size.
 	MaxRecords, MaxBytes int
-	// Count is told of the records that were lost. Stores have a counter of their
-	// own for those that were not.
+	// Count counts lost records. Stores have their own counter for written records.
 	Count Counter
-	// Logger gets a line when the store begins to fail and when it works again.
+	// Logger logs when the store begins to fail and when it recovers.
 	Logger *slog.Logger
 }
 
-// Log takes records and writes them to a store. It is safe for concurrent use.
+// Log buffers records and writes them to a store. It is safe for concurrent use.
 type Log struct {
 	store   Store
 	options Options
 	retry   *backoff.ExponentialBackOff
 
-	wake    chan struct{} // holds one token when the writer has to look
+	wake    chan struct{} // holds a token when the writer must check the buffer
 	closing chan struct{} // closed by Close
-	done    chan struct{} // closed when the writer has ended
+	done    chan struct{} // closed when the writer has exited
 	ctx     context.Context
-	abort   context.CancelFunc // ends writes, when Close may take no longer
+	abort   context.CancelFunc // cancels writes when the context of Close is done
 
 	mu      sync.Mutex
-	filling *batch        // takes new records
-	spare   *batch        // the other one; nil while it is being written
-	writing *batch        // the one that is being written, or nil
-	held    int           // records that are not written, in both
-	bytes   int           // and what they take
-	room    chan struct{} // closed when there may be room, or no hope of it; nil when nobody waits
-	failure error         // why the store cannot be written; nil when it can
+	filling *batch        // receives new records
+	spare   *batch        // the other batch; nil while it is being written
+	writing *batch        // the batch being written, or nil
+	held    int           // unwritten records in both batches
+	bytes   int           // and their size
+	room    chan struct{} // closed when there may be room, or when waiting is pointless; nil if nobody waits
+	failure error         // why the store isn't writable, or nil
 	closed  bool
 }
 
-// New returns a log that writes to the store, which it owns from now on, and finds
-// out at once, in the background, whether the store can be written.
+// New returns a log that writes to the store, which it owns from now on. It immediately checks in
+// the background whether the store is writable.
 func New(store Store, options Options) *Log {
 	if options.MaxRecords <= 0 {
 		options.MaxRecords = defaultMaxRecords
@@ -110,24 +107,23 @@ func newBackOff(first, last time.Duration) *backoff.ExponentialBackOff {
 	return b
 }
 
-// Append takes the records of one request, all or none, and gives those without an
-// ID one. The records may be used again once it has returned.
+// Append logs the records of one request, all or none. It sets missing IDs. The caller may reuse
+// the records when it has returned.
 //
-// When the buffer is full it waits for room until ctx is done; records that found
-// none by then are lost (ErrLost). A log that is not durable then returns; its
-// records are written within about 100 ms. A durable one waits until they are in
-// the store; when ctx is done before, they are written all the same, but whether
-// they were is not known (ErrNotDurable).
+// If the buffer is full, Append waits for room until ctx is done. Records without room are lost
+// (ErrLost). Without Options.Durable it then returns, and the records are written within about 100
+// ms. With it, Append waits until they are in the store. If ctx is done first, it returns
+// ErrNotDurable: the records will be written, but may not be yet.
 //
-// While the store fails, Append does not wait: records are kept as long as there
-// is room, which a durable log reports as ErrNotDurable, and are lost after that
-// (ErrLost). Both errors wrap the store's own.
+// While the store fails, Append does not wait: records are buffered while there is room, for which
+// a durable log returns ErrNotDurable, and lost afterwards (ErrLost). Both errors wrap the store's
+// own.
 func (l *Log) Append(ctx context.Context, records ...*Record) error {
 	if len(records) == 0 {
 		return nil
 	}
 	size := 0
-	var images [][]byte // copies of the pictures; most logs keep none
+	var images [][]byte // copies of the images; most logs store none
 	for i, r := range records {
 		if err := r.check(); err != nil {
 			l.options.Count.count(Failed, len(records))
@@ -138,13 +134,13 @@ func (l *Log) Append(ctx context.Context, records ...*Record) error {
 			if images == nil {
 				images = make([][]byte, len(records))
 			}
-			images[i] = bytes.Clone(r.Image) // may take a while: not under the lock
+			images[i] = bytes.Clone(r.Image) // may take a while, so not under the lock
 		}
 	}
 	l.mu.Lock()
 	for !l.closed && !l.fits(len(records), size) {
 		if l.failure != nil {
-			err := fmt.Errorf("%w: the buffer is full (%d records) while the store fails: %w", ErrLost, l.held, l.failure)
+			err := fmt.Errorf("%w: the buffer is full (%d records) and the store fails: %w", ErrLost, l.held, l.failure)
 			l.mu.Unlock()
 			l.options.Count.count(Failed, len(records))
 			return err
@@ -154,12 +150,12 @@ func (l *Log) Append(ctx context.Context, records ...*Record) error {
 		}
 		room := l.room
 		l.mu.Unlock()
-		l.signal() // there is something to write
+		l.signal()
 		select {
 		case <-room:
 		case <-ctx.Done():
 			l.options.Count.count(Failed, len(records))
-			return fmt.Errorf("%w: waiting for room in the buffer: %w", ErrLost, context.Cause(ctx))
+			return fmt.Errorf("%w: wait for room in the buffer: %w", ErrLost, context.Cause(ctx))
 		}
 		l.mu.Lock()
 	}
@@ -192,8 +188,8 @@ func (l *Log) Append(ctx context.Context, records ...*Record) error {
 	}
 	l.mu.Unlock()
 
-	// The writer has to know of the first record, whose time counts, and of the one
-	// that makes a full transaction.
+	// Wake the writer for the first record, which starts the flush interval, and for the one that
+	// completes a transaction.
 	if before == 0 || (before < flushRecords && now >= flushRecords) {
 		l.signal()
 	}
@@ -201,7 +197,7 @@ func (l *Log) Append(ctx context.Context, records ...*Record) error {
 	case !l.options.Durable:
 		return nil
 	case failure != nil:
-		return fmt.Errorf("%w: the store fails, it is tried again: %w", ErrNotDurable, failure)
+		return fmt.Errorf("%w: the store fails and is retried: %w", ErrNotDurable, failure)
 	}
 	select {
 	case <-c.done:
@@ -211,8 +207,8 @@ func (l *Log) Append(ctx context.Context, records ...*Record) error {
 	}
 }
 
-// fits tells whether the buffer has room. What is larger than the buffer itself
-// goes in when nothing else is there.
+// fits reports whether the buffer has room for n records of the given total size. An empty buffer
+// accepts any number and size.
 func (l *Log) fits(n, size int) bool {
 	return l.held == 0 || (l.held+n <= l.options.MaxRecords && l.bytes+size <= l.options.MaxBytes)
 }
@@ -224,23 +220,23 @@ func (l *Log) signal() {
 	}
 }
 
-// Err says why the store cannot be written now; nil when it can, as far as is known.
+// Err returns the error of the last write, or nil if the store is writable as far as known.
 func (l *Log) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.failure
 }
 
-// Waiting is the number of records in memory that are not yet in the store.
+// Waiting returns the number of buffered records that are not yet in the store.
 func (l *Log) Waiting() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.held
 }
 
-// Close writes what waits and closes the store. What cannot be written until ctx
-// is done is lost: counted as failed, and reported with its number. A failing
-// store is tried again until then. Append fails from now on. A second Close does nothing.
+// Close writes the buffer and closes the store, retrying a failing store until ctx is done. Records
+// that are still unwritten then are lost: they are counted as failed, and the error contains their
+// number. Append fails from now on. Calling Close again does nothing.
 func (l *Log) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if l.closed {
@@ -259,8 +255,8 @@ func (l *Log) Close(ctx context.Context) error {
 		select {
 		case <-l.done:
 		case <-time.After(closeGrace):
-			// The store hangs; what it holds is freed when the process ends.
-			return fmt.Errorf("close prediction log: the store does not answer; %w", l.giveUp())
+			// The store hangs. Its resources are freed when the process exits.
+			return fmt.Errorf("close prediction log: the store does not respond: %w", l.giveUp())
 		}
 	}
 	l.abort()
@@ -274,7 +270,7 @@ func (l *Log) Close(ctx context.Context) error {
 	return nil
 }
 
-// giveUp counts what is left in memory as lost.
+// giveUp counts the buffered records as lost.
 func (l *Log) giveUp() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -291,7 +287,7 @@ func (l *Log) giveUp() error {
 	return err
 }
 
-// makeRoom wakes those who wait for room. The lock must be held.
+// makeRoom wakes the goroutines that wait for room. l.mu must be held.
 func (l *Log) makeRoom() {
 	if l.room != nil {
 		close(l.room)
@@ -299,11 +295,11 @@ func (l *Log) makeRoom() {
 	}
 }
 
-// run is the writer: it ends when the log is closed and everything is written, or
-// when it may take no longer.
+// run is the writer. It returns when the log is closed and everything is written, or when writes
+// are canceled.
 func (l *Log) run() {
 	defer close(l.done)
-	// A store that cannot be written should be known before the first record comes.
+	// Find out whether the store is writable before the first record arrives.
 	if !l.write(nil) {
 		return
 	}
@@ -315,8 +311,8 @@ func (l *Log) run() {
 	}
 }
 
-// next returns a batch that is to be written now, and lets another one be filled.
-// It returns nil when the log is closed and nothing is left.
+// next waits for a batch that is due, and starts filling the other one. It returns nil when the log
+// is closed and empty.
 func (l *Log) next() *batch {
 	for {
 		if l.options.Durable {
@@ -346,7 +342,7 @@ func (l *Log) next() *batch {
 			}
 			continue
 		}
-		// Only a few a second, so that a new timer each time costs nothing.
+		// At most a few times per second, so creating a timer each time is fine.
 		select {
 		case <-l.wake:
 		case <-l.closing:
@@ -355,7 +351,7 @@ func (l *Log) next() *batch {
 	}
 }
 
-// writeBatch writes the batch and makes it the spare one. It returns false when it had to give up.
+// writeBatch writes the batch and makes it the spare one. It returns false if writes were canceled.
 func (l *Log) writeBatch(b *batch) bool {
 	for rest := b.records; len(rest) > 0; {
 		n := min(len(rest), maxTransaction)
@@ -381,7 +377,7 @@ func (l *Log) writeBatch(b *batch) bool {
 	return true
 }
 
-// write writes the records until that succeeds. It returns false when it had to give up.
+// write retries until the records are written. It returns false if writes were canceled.
 func (l *Log) write(b *batch, records ...Record) bool {
 	closing := l.closing
 	for {
@@ -394,23 +390,23 @@ func (l *Log) write(b *batch, records ...Record) bool {
 		select {
 		case <-time.After(l.retry.NextBackOff()):
 		case <-closing:
-			closing = nil // once more at once, then at the usual pace
+			closing = nil // retry once immediately, then with the usual backoff
 		case <-l.ctx.Done():
 			return false
 		}
 	}
 }
 
-// failed notes that the store cannot be written. Whoever waits for it is told: a
-// promise that cannot be kept now, and room that will not come.
+// failed records that the store isn't writable, and wakes waiting goroutines: neither durability
+// nor room can be expected soon.
 func (l *Log) failed(b *batch, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.failure == nil {
-		l.options.Logger.Error("the prediction log cannot be written; records are kept in memory as far as there is room, and tried again", "error", err, "waiting", l.held)
+		l.options.Logger.Error("cannot write the prediction log; buffering records in memory and retrying", "error", err, "waiting", l.held)
 	}
 	l.failure = err
-	notYet := fmt.Errorf("%w: the store fails, it is tried again: %w", ErrNotDurable, err)
+	notYet := fmt.Errorf("%w: the store fails and is retried: %w", ErrNotDurable, err)
 	if b != nil {
 		b.settle(notYet)
 	}
@@ -427,5 +423,5 @@ func (l *Log) recovered() {
 	l.failure = nil
 	l.retry.Reset()
 	l.makeRoom()
-	l.options.Logger.Info("the prediction log can be written again", "waiting", l.held)
+	l.options.Logger.Info("prediction log is writable again", "waiting", l.held)
 }

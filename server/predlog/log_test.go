@@ -14,7 +14,7 @@ import (
 	"unsafe"
 )
 
-// memory is a store that keeps copies, and fails or waits when told to.
+// memory is a store in memory that can be made to fail or to block.
 type memory struct {
 	mu      sync.Mutex
 	rows    []Row
@@ -72,7 +72,7 @@ func (m *memory) read() []Row {
 	return slices.Clone(m.rows)
 }
 
-// hold makes the store wait until the returned function is called.
+// hold blocks Write until release is called.
 func (m *memory) hold() (release func()) {
 	gate := make(chan struct{})
 	m.mu.Lock()
@@ -88,21 +88,20 @@ func (m *memory) hold() (release func()) {
 
 var errDown = errors.New("the store is down")
 
-func TestWhatIsAppendedIsWrittenInOrderAndUnchanged(t *testing.T) {
+func TestAppend_OrderAndContents(t *testing.T) {
 	for _, durable := range []bool{false, true} {
 		t.Run(fmt.Sprintf("durable=%v", durable), func(t *testing.T) {
 			store := &memory{}
 			l := New(store, Options{Durable: durable})
 			var want []Row
-			// The caller uses its record, and the buffers that it points to, again, as
-			// an HTTP server does.
-			shared, id, image := newRecord(0), []byte("request-0000"), []byte("picture 0000")
+			// The caller reuses its record and the buffers that it points to, like an HTTP server.
+			shared, id, image := newRecord(0), []byte("request-0000"), []byte("image 0000")
 			for i := range 300 {
 				r := newRecord(i)
 				embedding := shared.Embedding
 				copy(embedding, r.Embedding)
 				copy(id, fmt.Sprintf("request-%04d", i))
-				copy(image, fmt.Sprintf("picture %04d", i))
+				copy(image, fmt.Sprintf("image %04d", i))
 				r.RequestID, r.Image = string(id), slices.Clone(image)
 				want = append(want, r.row())
 				*shared = *r
@@ -112,7 +111,7 @@ func TestWhatIsAppendedIsWrittenInOrderAndUnchanged(t *testing.T) {
 			mustClose(t, l)
 			equalRows(t, store.read(), want)
 			if store.closed != 1 {
-				t.Errorf("the store was closed %d times", store.closed)
+				t.Errorf("the store was closed %d times, want once", store.closed)
 			}
 		})
 	}
@@ -130,7 +129,7 @@ func equalRows(t *testing.T, got, want []Row) {
 	}
 }
 
-func TestARecordWithoutAnIDGetsOne(t *testing.T) {
+func TestAppend_GeneratesIDs(t *testing.T) {
 	store := &memory{}
 	l := New(store, Options{Durable: true})
 	defer mustClose(t, l)
@@ -139,22 +138,22 @@ func TestARecordWithoutAnIDGetsOne(t *testing.T) {
 	mustAppend(t, l, a, b)
 	rows := store.read()
 	if a.ID == ([16]byte{}) || a.ID == b.ID || a.ID[6]>>4 != 7 || rows[0].ID != a.row().ID || rows[0].ID >= rows[1].ID {
-		t.Errorf("got ids %x and %x, rows %s and %s", a.ID, b.ID, rows[0].ID, rows[1].ID)
+		t.Errorf("IDs %x and %x, rows %s and %s, want ascending UUIDv7", a.ID, b.ID, rows[0].ID, rows[1].ID)
 	}
 }
 
-func TestTheRecordsOfARequestAreWrittenTogether(t *testing.T) {
+func TestAppend_OneTransactionPerRequest(t *testing.T) {
 	store := &memory{}
 	l := New(store, Options{Durable: true})
 	defer mustClose(t, l)
 	mustAppend(t, l)
 	mustAppend(t, l, newRecord(0), newRecord(1), newRecord(2))
 	if got := store.writes; !slices.Equal(got, []int{3}) {
-		t.Errorf("transactions of %v records", got)
+		t.Errorf("transactions of %v records, want [3]", got)
 	}
 }
 
-func TestDurableAppendsThatComeWhileAnotherIsWrittenShareATransaction(t *testing.T) {
+func TestAppend_DurableSharesTransactions(t *testing.T) {
 	store := &memory{}
 	l := New(store, Options{Durable: true})
 	defer mustClose(t, l)
@@ -167,7 +166,7 @@ func TestDurableAppendsThatComeWhileAnotherIsWrittenShareATransaction(t *testing
 	}
 	eventually(t, "all wait", func() bool { return l.Waiting() == 21 })
 	if len(store.read()) != 0 {
-		t.Error("something was written already")
+		t.Error("records were written while the store was blocked")
 	}
 	release()
 	group.Wait()
@@ -176,7 +175,7 @@ func TestDurableAppendsThatComeWhileAnotherIsWrittenShareATransaction(t *testing
 	}
 }
 
-func TestALogThatIsNotDurableWritesByItself(t *testing.T) {
+func TestAppend_NotDurableFlushes(t *testing.T) {
 	store := &memory{}
 	l := New(store, Options{})
 	defer mustClose(t, l)
@@ -184,15 +183,15 @@ func TestALogThatIsNotDurableWritesByItself(t *testing.T) {
 	eventually(t, "a single record is written", func() bool { return len(store.read()) == 1 && l.Waiting() == 0 })
 }
 
-func TestAFullBufferMakesAppendWaitForRoom(t *testing.T) {
-	picture := make([]byte, 5000)
+func TestAppend_FullBuffer(t *testing.T) {
+	image := make([]byte, 5000)
 	for _, test := range []struct {
 		name    string
 		options Options
 		image   []byte
 	}{
 		{"records", Options{MaxRecords: 3}, nil},
-		{"bytes", Options{MaxBytes: 3 * (recordSize + 512 + len(picture))}, picture},
+		{"bytes", Options{MaxBytes: 3 * (recordSize + 512 + len(image))}, image},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			store, counts := &memory{}, tally{}
@@ -206,7 +205,7 @@ func TestAFullBufferMakesAppendWaitForRoom(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			got := make(chan error)
 			go func() { got <- l.Append(ctx, record(3)) }()
-			cause := errors.New("the client went away")
+			cause := errors.New("client disconnected")
 			select {
 			case err := <-got:
 				t.Fatalf("Append did not wait: %v", err)
@@ -214,10 +213,10 @@ func TestAFullBufferMakesAppendWaitForRoom(t *testing.T) {
 				cancel(cause)
 			}
 			if err := <-got; !errors.Is(err, ErrLost) || !errors.Is(err, cause) {
-				t.Errorf("got %v", err)
+				t.Errorf("Append = %v, want ErrLost", err)
 			}
 			if counts.of(Failed) != 1 {
-				t.Errorf("counted %v", counts.n)
+				t.Errorf("counted %v, want 1 failed", counts.n)
 			}
 			go func() { got <- l.Append(t.Context(), record(4)) }()
 			release()
@@ -232,7 +231,7 @@ func TestAFullBufferMakesAppendWaitForRoom(t *testing.T) {
 	}
 }
 
-func TestARequestLargerThanTheBufferIsTakenAlone(t *testing.T) {
+func TestAppend_LargerThanBuffer(t *testing.T) {
 	store := &memory{}
 	l := New(store, Options{MaxRecords: 2})
 	mustAppend(t, l, newRecord(0))
@@ -243,7 +242,7 @@ func TestARequestLargerThanTheBufferIsTakenAlone(t *testing.T) {
 	}
 }
 
-func TestAStoreThatIsDownForAWhileLosesNothing(t *testing.T) {
+func TestLog_StoreRecovers(t *testing.T) {
 	for _, durable := range []bool{false, true} {
 		t.Run(fmt.Sprintf("durable=%v", durable), func(t *testing.T) {
 			store, counts, lines := &memory{}, tally{}, logLines{}
@@ -258,7 +257,7 @@ func TestAStoreThatIsDownForAWhileLosesNothing(t *testing.T) {
 						if err := l.Append(t.Context(), r); err != nil && !errors.Is(err, ErrNotDurable) {
 							t.Error(err)
 						} else if err != nil && !durable {
-							t.Errorf("not durable, but %v", err)
+							t.Errorf("Append of a log that isn't durable = %v", err)
 						}
 						if i%50 == 0 {
 							time.Sleep(time.Millisecond)
@@ -274,12 +273,12 @@ func TestAStoreThatIsDownForAWhileLosesNothing(t *testing.T) {
 			})
 			if durable {
 				if err := l.Append(t.Context(), newRecord(-1)); !errors.Is(err, ErrNotDurable) || !errors.Is(err, errDown) {
-					t.Errorf("got %v", err)
+					t.Errorf("Append = %v, want ErrNotDurable", err)
 				}
 			}
 			group.Wait()
 			store.fail(nil)
-			// No request is needed for that.
+			// The log recovers without another request.
 			eventually(t, "the log recovers and writes", func() bool { return l.Err() == nil && l.Waiting() == 0 })
 			mustAppend(t, l, newRecord(-1))
 			mustClose(t, l)
@@ -291,7 +290,7 @@ func TestAStoreThatIsDownForAWhileLosesNothing(t *testing.T) {
 					continue
 				}
 				if i != next[w] {
-					t.Fatalf("writer %d: record %d comes when %d should", w, i, next[w])
+					t.Fatalf("writer %d: read record %d, want %d", w, i, next[w])
 				}
 				next[w]++
 			}
@@ -301,23 +300,23 @@ func TestAStoreThatIsDownForAWhileLosesNothing(t *testing.T) {
 				}
 			}
 			if n := counts.of(Failed); n != 0 {
-				t.Errorf("%d records counted as failed", n)
+				t.Errorf("%d records counted as failed, want 0", n)
 			}
-			for _, want := range []string{"cannot be written", "can be written again"} {
+			for _, want := range []string{"cannot write the prediction log", "writable again"} {
 				if strings.Count(lines.String(), want) != 1 {
-					t.Errorf("logged:\n%s\nwant %q once", lines.String(), want)
+					t.Errorf("log:\n%s\nwant %q once", lines.String(), want)
 				}
 			}
 		})
 	}
 }
 
-func TestWhileTheStoreFailsAFullBufferLosesRecordsAtOnce(t *testing.T) {
+func TestAppend_FullBufferWhileStoreFails(t *testing.T) {
 	for _, durable := range []bool{false, true} {
 		t.Run(fmt.Sprintf("durable=%v", durable), func(t *testing.T) {
 			store, counts := &memory{failure: errDown}, tally{}
 			l := New(store, Options{Durable: durable, MaxRecords: 5, Count: counts.count})
-			eventually(t, "the log notices before any record comes", func() bool { return errors.Is(l.Err(), errDown) })
+			eventually(t, "the log notices before any record arrives", func() bool { return errors.Is(l.Err(), errDown) })
 			for i := range 5 {
 				if err := l.Append(t.Context(), newRecord(i)); durable != errors.Is(err, ErrNotDurable) || (!durable && err != nil) {
 					t.Fatal(err)
@@ -335,13 +334,13 @@ func TestWhileTheStoreFailsAFullBufferLosesRecordsAtOnce(t *testing.T) {
 			eventually(t, "the log recovers", func() bool { return l.Err() == nil && l.Waiting() == 0 })
 			mustClose(t, l)
 			if n := len(store.read()); n != 5 {
-				t.Errorf("%d rows written, want the 5 that were kept", n)
+				t.Errorf("%d rows written, want the 5 buffered ones", n)
 			}
 		})
 	}
 }
 
-func TestThoseWhoWaitForRoomAreToldWhenTheStoreFails(t *testing.T) {
+func TestAppend_StoreFailsWhileWaitingForRoom(t *testing.T) {
 	store := &memory{}
 	l := New(store, Options{MaxRecords: 1})
 	release := store.hold()
@@ -352,35 +351,35 @@ func TestThoseWhoWaitForRoomAreToldWhenTheStoreFails(t *testing.T) {
 	store.fail(errDown)
 	release()
 	if err := <-got; !errors.Is(err, ErrLost) {
-		t.Errorf("got %v", err)
+		t.Errorf("Append = %v, want ErrLost", err)
 	}
 	store.fail(nil)
 	mustClose(t, l)
 }
 
-func TestADurableAppendWhoseTimeEndsDoesNotKnow(t *testing.T) {
+func TestAppend_DurableCanceled(t *testing.T) {
 	store := &memory{}
 	l := New(store, Options{Durable: true})
 	release := store.hold()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := l.Append(ctx, newRecord(0)); !errors.Is(err, ErrNotDurable) || !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+		t.Errorf("Append = %v, want ErrNotDurable", err)
 	}
 	release()
 	mustClose(t, l)
 	if n := len(store.read()); n != 1 {
-		t.Errorf("%d rows written", n)
+		t.Errorf("%d rows written, want 1", n)
 	}
 }
 
-func TestCloseSaysWhatCouldNotBeWritten(t *testing.T) {
+func TestLogClose_UnwrittenRecords(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		store func() *memory
 	}{
-		{"the store fails", func() *memory { return &memory{failure: errDown} }},
-		{"the store hangs", func() *memory { return &memory{gate: make(chan struct{})} }},
+		{"store fails", func() *memory { return &memory{failure: errDown} }},
+		{"store hangs", func() *memory { return &memory{gate: make(chan struct{})} }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			store, counts := test.store(), tally{}
@@ -392,13 +391,13 @@ func TestCloseSaysWhatCouldNotBeWritten(t *testing.T) {
 			defer cancel()
 			err := l.Close(ctx)
 			if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "12 records") {
-				t.Errorf("got %v", err)
+				t.Errorf("Close = %v, want ErrLost with 12 records", err)
 			}
 			if n := counts.of(Failed); n != 12 {
 				t.Errorf("%d counted as failed, want 12", n)
 			}
 			if store.closed != 1 {
-				t.Errorf("the store was closed %d times", store.closed)
+				t.Errorf("the store was closed %d times, want once", store.closed)
 			}
 			if err := l.Append(t.Context(), newRecord(0)); !errors.Is(err, ErrClosed) {
 				t.Errorf("Append after Close: %v", err)
@@ -410,7 +409,7 @@ func TestCloseSaysWhatCouldNotBeWritten(t *testing.T) {
 	}
 }
 
-func TestCloseWhileRequestsAppendAnswersEach(t *testing.T) {
+func TestLogClose_ConcurrentAppends(t *testing.T) {
 	before := runtime.NumGoroutine()
 	store := &memory{}
 	l := New(store, Options{Durable: true, MaxRecords: 10})
@@ -439,18 +438,18 @@ func TestCloseWhileRequestsAppendAnswersEach(t *testing.T) {
 	for _, r := range store.read() {
 		taken.Delete(r.ID)
 	}
-	taken.Range(func(id, _ any) bool { t.Errorf("%v was answered and is not in the store", id); return true })
-	eventually(t, "the goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
+	taken.Range(func(id, _ any) bool { t.Errorf("%v was acknowledged and is not in the store", id); return true })
+	eventually(t, "all goroutines have exited", func() bool { return runtime.NumGoroutine() <= before })
 }
 
-func TestAppendAllocatesNothingOnceTheBuffersHaveGrown(t *testing.T) {
-	l := New(nothing{}, Options{})
+func TestAppend_NoAllocations(t *testing.T) {
+	l := New(discard{}, Options{})
 	defer mustClose(t, l)
 	r := newRecord(0)
 	for range 20_000 {
 		mustAppend(t, l, r)
 	}
 	if n := testing.AllocsPerRun(10_000, func() { _ = l.Append(context.Background(), r) }); n > 0 {
-		t.Errorf("%g allocations", n)
+		t.Errorf("%g allocations per Append, want 0", n)
 	}
 }

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 
 const digest = "sha256:4fdaf93b1c1b7d2a4fdaf93b1c1b7d2a4fdaf93b1c1b7d2a4fdaf93b1c1b7d2a"
 
-// newRecord returns a record whose request id and picture are numbered.
+// newRecord returns the i-th record, with numbered request ID and image.
 func newRecord(i int) *Record {
 	embedding := make([]float32, 128)
 	for k := range embedding {
@@ -51,7 +51,7 @@ func newRecords(n int) []Record {
 	return records
 }
 
-// tally counts results.
+// tally is a Counter.
 type tally struct {
 	mu sync.Mutex
 	n  map[Result]int
@@ -72,7 +72,7 @@ func (t *tally) of(result Result) int {
 	return t.n[result]
 }
 
-// logLines collects what is logged.
+// logLines collects log output.
 type logLines struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -92,12 +92,12 @@ func (l *logLines) String() string {
 
 func (l *logLines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// eventually waits until the condition holds. How long that takes says nothing.
+// eventually waits until the condition holds, for a minute at most.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("never: %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 	}
 }
@@ -116,65 +116,65 @@ func mustClose(t *testing.T, c interface{ Close(context.Context) error }) {
 	}
 }
 
-func TestARecordThatAStoreCouldNotKeepIsRefused(t *testing.T) {
+func TestAppend_InvalidRecord(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(*Record)
 		want   string
 	}{
 		{"no time", func(r *Record) { r.Time = time.Time{} }, "time"},
-		{"a time that RFC 3339 has no form for", func(r *Record) { r.Time = time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC) }, "time"},
-		{"a short trace id", func(r *Record) { r.TraceID = "abc" }, "trace id"},
-		{"a trace id that is no number", func(r *Record) { r.TraceID = strings.Repeat("g", 32) }, "trace id"},
+		{"year above 9999", func(r *Record) { r.Time = time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC) }, "time"},
+		{"short trace ID", func(r *Record) { r.TraceID = "abc" }, "trace ID"},
+		{"trace ID not hexadecimal", func(r *Record) { r.TraceID = strings.Repeat("g", 32) }, "trace ID"},
 		{"no model", func(r *Record) { r.Model = "" }, "model"},
 		{"no label", func(r *Record) { r.Label = "" }, "label"},
-		{"no format", func(r *Record) { r.ImageFormat = "" }, "image format"},
-		{"a probability that is no number", func(r *Record) { r.Probability = math.NaN() }, "probability"},
-		{"a probability above one", func(r *Record) { r.Probability = 1.5 }, "probability"},
-		{"an infinite statistic", func(r *Record) { r.Sharpness = math.Inf(1) }, "statistics"},
-		{"an embedding with NaN", func(r *Record) { r.Embedding[127] = float32(math.NaN()) }, "embedding"},
-		{"an embedding with infinity", func(r *Record) { r.Embedding[2] = float32(math.Inf(-1)) }, "embedding"},
-		{"a short embedding with NaN", func(r *Record) { r.Embedding = []float32{float32(math.NaN())} }, "embedding"},
+		{"no image format", func(r *Record) { r.ImageFormat = "" }, "image format"},
+		{"probability NaN", func(r *Record) { r.Probability = math.NaN() }, "probability"},
+		{"probability above 1", func(r *Record) { r.Probability = 1.5 }, "probability"},
+		{"infinite statistic", func(r *Record) { r.Sharpness = math.Inf(1) }, "statistics"},
+		{"embedding with NaN", func(r *Record) { r.Embedding[127] = float32(math.NaN()) }, "embedding"},
+		{"embedding with infinity", func(r *Record) { r.Embedding[2] = float32(math.Inf(-1)) }, "embedding"},
+		{"short embedding with NaN", func(r *Record) { r.Embedding = []float32{float32(math.NaN())} }, "embedding"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var counts tally
-			l := New(nothing{}, Options{Count: counts.count})
+			l := New(discard{}, Options{Count: counts.count})
 			defer mustClose(t, l)
 			bad := newRecord(0)
 			test.change(bad)
 			err := l.Append(t.Context(), newRecord(1), bad)
 			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("got %v", err)
+				t.Errorf("Append = %v, want ErrInvalid with %q", err, test.want)
 			}
 			if n := counts.of(Failed); n != 2 {
-				t.Errorf("%d records counted as failed, want both", n)
+				t.Errorf("%d records counted as failed, want 2", n)
 			}
 		})
 	}
 }
 
-func TestARequestIDIsClippedAndMadeUTF8(t *testing.T) {
+func TestClip(t *testing.T) {
 	for _, test := range []struct{ name, id, want string }{
 		{"empty", "", ""},
 		{"usual", "abc", "abc"},
 		{"at the limit", strings.Repeat("a", 128), strings.Repeat("a", 128)},
-		{"above it", strings.Repeat("a", 129), strings.Repeat("a", 128)},
-		{"a character across the limit", strings.Repeat("a", 127) + "é", strings.Repeat("a", 127)},
-		{"a character up to the limit", strings.Repeat("a", 126) + "éx", strings.Repeat("a", 126) + "é"},
+		{"above the limit", strings.Repeat("a", 129), strings.Repeat("a", 128)},
+		{"character across the limit", strings.Repeat("a", 127) + "é", strings.Repeat("a", 127)},
+		{"character up to the limit", strings.Repeat("a", 126) + "éx", strings.Repeat("a", 126) + "é"},
 		{"not UTF-8", "a\xffb", "a?b"},
-		{"nothing that is UTF-8", strings.Repeat("\x80", 300), "?"},
+		{"no valid UTF-8", strings.Repeat("\x80", 300), "?"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := clip(test.id)
 			if got != test.want || !utf8.ValidString(got) {
-				t.Errorf("got %q, want %q", got, test.want)
+				t.Errorf("clip(%q) = %q, want %q", test.id, got, test.want)
 			}
 		})
 	}
 }
 
-// nothing is a store that keeps nothing.
-type nothing struct{}
+// discard is a store that discards all records.
+type discard struct{}
 
-func (nothing) Write(context.Context, []Record) error { return nil }
-func (nothing) Close(context.Context) error           { return nil }
+func (discard) Write(context.Context, []Record) error { return nil }
+func (discard) Close(context.Context) error           { return nil }

@@ -18,60 +18,59 @@ import (
 )
 
 const (
-	// attemptTime bounds how long a batch may take to be sent before it is spilled.
+	// attemptTime is how long sending a batch may take before it is spilled.
 	attemptTime = 5 * time.Second
-	// maxMessage is the size in bytes up to which a message takes a picture along.
-	// Pub/Sub takes 10 MB, gocloud.dev sends 8 MiB at a time.
+	// maxMessage is the maximum size in bytes of a message with an image. Pub/Sub accepts 10 MB,
+	// gocloud.dev sends 8 MiB at once.
 	maxMessage = 8<<20 - 64<<10
 
-	// outboxBytes is about how much of the outbox is sent at once.
+	// outboxBytes is the approximate size of a batch from the outbox.
 	outboxBytes = 8 << 20
 
-	// firstResend and lastResend: a topic that fails is tried again after a second,
-	// then after twice as long each time, up to a minute, with some randomness.
+	// A failing topic is retried after firstResend, then with exponential backoff and jitter up to
+	// lastResend.
 	firstResend = time.Second
 	lastResend  = time.Minute
 )
 
-// PubSubOptions are those of a PubSub store.
+// PubSubOptions configures a PubSub store.
 type PubSubOptions struct {
-	// Topic is the topic's URL, gcppubsub://projects/PROJECT/topics/TOPIC, or of
-	// another driver of gocloud.dev/pubsub that the program imports.
+	// Topic is the URL of the topic: gcppubsub://projects/PROJECT/topics/TOPIC, or that of another
+	// driver of gocloud.dev/pubsub that the program imports.
 	Topic string
-	// FeedbackTopic is the URL of the topic for feedback; without one none is kept.
+	// FeedbackTopic is the URL of the topic for feedback. If it is empty, feedback isn't stored.
 	FeedbackTopic string
-	// Outbox is a SQLite file for what cannot be sent; see SQLiteOptions.Path.
+	// Outbox is the SQLite file for unsent messages; see SQLiteOptions.Path.
 	Outbox string
-	// Synchronous is that of the outbox.
+	// Synchronous is the setting of the outbox.
 	Synchronous Synchronous
-	// Count is told of the records that were sent (Written), and of those that went
-	// to the outbox (Spilled), which are counted again when they are sent.
+	// Count counts records that were sent (Written) or stored in the outbox (Spilled). Spilled
+	// records are counted again when they are sent.
 	Count Counter
-	// Logger gets what an operator should know.
+	// Logger logs events for operators.
 	Logger *slog.Logger
 }
 
-// PubSub is the store that publishes each record as a message: the JSON of its
-// Row, in the form that a BigQuery subscription with the table's schema
-// (bigquery-schema.json) takes. Feedback goes, as the JSON of a Feedback
-// (bigquery-feedback-schema.json), to a topic of its own.
+// PubSub is a store that publishes each record as a message: the JSON of its Row, in the form that
+// a BigQuery subscription with the table's schema (bigquery-schema.json) accepts. Feedback goes to
+// its own topic, as the JSON of a Feedback (bigquery-feedback-schema.json).
 //
-// What cannot be sent within five seconds goes to a database file, the outbox, and
-// is sent later, oldest first, also by a later process. As long as sending fails
-// new records go there at once. Delivery is at least once: a record may come
-// twice, with the same id, and not in order.
+// Messages that cannot be sent within five seconds go to a database file, the outbox. They are sent
+// later, oldest first, possibly by a later process. While sending fails, new records go to the
+// outbox immediately. Delivery is at least once and unordered: a record can arrive twice, with the
+// same ID.
 type PubSub struct {
 	options  PubSubOptions
 	outbox   *SQLite
 	records  *sender
-	feedback *sender // nil without a topic for it
+	feedback *sender // nil without FeedbackTopic
 	recent   recent
 	cancel   context.CancelFunc
 	group    sync.WaitGroup
 }
 
-// OpenPubSub opens the topics and the outbox, and goes on sending what an earlier
-// process has left there. Whether a topic exists is found out by the first message.
+// OpenPubSub opens the topics and the outbox, and starts sending what an earlier process left in
+// the outbox. A missing topic is only detected by the first message.
 func OpenPubSub(ctx context.Context, options PubSubOptions) (*PubSub, error) {
 	var topics []*pubsub.Topic
 	fail := func(err error) (*PubSub, error) {
@@ -99,7 +98,7 @@ func OpenPubSub(ctx context.Context, options PubSubOptions) (*PubSub, error) {
 	return p, nil
 }
 
-// newPubSub makes the store; feedback may be nil.
+// newPubSub creates the store. feedback may be nil.
 func newPubSub(ctx context.Context, topic, feedback *pubsub.Topic, options PubSubOptions, attempt time.Duration, resend func() *backoff.ExponentialBackOff) (*PubSub, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
@@ -127,7 +126,7 @@ func newPubSub(ctx context.Context, topic, feedback *pubsub.Topic, options PubSu
 	return p, nil
 }
 
-// Write sends the records, or puts into the outbox what cannot be sent.
+// Write sends the records, and stores those that cannot be sent in the outbox.
 func (p *PubSub) Write(ctx context.Context, records []Record) error {
 	if len(records) == 0 {
 		return p.outbox.Write(ctx, nil)
@@ -149,10 +148,10 @@ func (p *PubSub) Write(ctx context.Context, records []Record) error {
 		}
 	}
 	if len(spill) > 0 {
-		// Even when there is no more time to send: the disk is near.
+		// Write to the outbox even if ctx is done: the disk is fast.
 		if err := p.outbox.Write(context.WithoutCancel(ctx), spill); err != nil {
-			p.records.failing.Store(false) // whoever tries again tries to send again
-			return fmt.Errorf("neither sent nor put into the outbox: %w", err)
+			p.records.failing.Store(false) // let the next attempt try to send again
+			return fmt.Errorf("cannot send, and cannot write to the outbox: %w", err)
 		}
 		p.records.signal()
 	}
@@ -164,32 +163,32 @@ func (p *PubSub) Write(ctx context.Context, records []Record) error {
 	return nil
 }
 
-// message is the row as it is sent.
+// message encodes the row. It drops an image that is too large for a message.
 func (p *PubSub) message(seq int64, r *Row) message {
 	if r.Image != nil && len(r.Image)/3*4 > maxMessage-(16<<10)-16*len(r.Embedding) {
-		p.options.Logger.Warn("the picture is too large for a message and was left out", "id", r.ID, "bytes", len(r.Image))
+		p.options.Logger.Warn("image is too large for a message; logging the record without it", "id", r.ID, "bytes", len(r.Image))
 		r.Image = nil
 	}
 	body, err := json.Marshal(r)
 	return message{seq, r.ID, body, err}
 }
 
-// HasPrediction implements FeedbackStore: of the predictions that were written here lately.
+// HasPrediction implements FeedbackStore for predictions that this process wrote recently.
 func (p *PubSub) HasPrediction(_ context.Context, id string) (bool, error) {
-	_, known := p.recent.verdict(id)
+	_, known := p.recent.label(id)
 	return known, nil
 }
 
-// Feedback implements FeedbackStore. It cannot tell whether there is such a prediction,
-// and knows the verdict only of those that were written here lately. What was said
-// before is known of these alone, too.
+// Feedback implements FeedbackStore. It accepts feedback on any prediction, because it cannot know
+// which exist. The predicted label and duplicates are only known for predictions that this process
+// wrote recently.
 func (p *PubSub) Feedback(ctx context.Context, f Feedback) (FeedbackResult, error) {
 	if p.feedback == nil {
 		return FeedbackResult{}, ErrNoFeedback
 	}
 	h := FeedbackResult{Feedback: f}
-	h.PredictedLabel, _ = p.recent.verdict(f.ID)
-	if h.Time, h.Duplicate = p.recent.said(f); h.Duplicate {
+	h.PredictedLabel, _ = p.recent.label(f.ID)
+	if h.Time, h.Duplicate = p.recent.duplicate(f); h.Duplicate {
 		return h, nil
 	}
 	h.Time = f.Time
@@ -206,15 +205,15 @@ func (p *PubSub) Feedback(ctx context.Context, f Feedback) (FeedbackResult, erro
 	if len(unsent) > 0 {
 		if err := p.outbox.addFeedback(context.WithoutCancel(ctx), body); err != nil {
 			p.feedback.failing.Store(false)
-			return FeedbackResult{}, fmt.Errorf("feedback was neither sent nor put into the outbox: %w", err)
+			return FeedbackResult{}, fmt.Errorf("cannot send feedback, and cannot write it to the outbox: %w", err)
 		}
 		p.feedback.signal()
 	}
-	p.recent.say(f)
+	p.recent.setFeedback(f)
 	return h, nil
 }
 
-// Spilled returns the number of records and feedbacks in the outbox.
+// Spilled returns the number of messages in the outbox: records and feedback.
 func (p *PubSub) Spilled(ctx context.Context) (n int64, err error) {
 	err = p.outbox.read(ctx, func(ctx context.Context, db *sql.DB) error {
 		return db.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM predictions) + (SELECT count(*) FROM unsent_feedback)").Scan(&n)
@@ -222,8 +221,8 @@ func (p *PubSub) Spilled(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// Close sends what is being sent, until ctx is done, and closes topics and outbox.
-// What is in the outbox stays there for the next time.
+// Close finishes sending until ctx is done, and closes topics and outbox. The contents of the
+// outbox are kept for the next process.
 func (p *PubSub) Close(ctx context.Context) error {
 	p.cancel()
 	p.group.Wait()
@@ -234,7 +233,7 @@ func (p *PubSub) Close(ctx context.Context) error {
 	return errors.Join(err, p.outbox.Close(ctx))
 }
 
-// oldestRecords are the oldest records of the outbox after the given one, as they are sent.
+// oldestRecords returns the oldest records of the outbox after the given position, as messages.
 func (p *PubSub) oldestRecords(ctx context.Context, after int64, limit int) ([]message, error) {
 	seqs, rows, err := p.outbox.oldest(ctx, after, limit, outboxBytes)
 	messages := make([]message, len(rows))
@@ -244,26 +243,26 @@ func (p *PubSub) oldestRecords(ctx context.Context, after int64, limit int) ([]m
 	return messages, err
 }
 
-// oldest returns the oldest rows after the given one, with pictures: at most limit,
-// and no more than fit in about size bytes, but one at least.
+// oldest returns the oldest rows after the given position, with images: at most limit rows of about
+// size bytes in total, but at least one.
 func (s *SQLite) oldest(ctx context.Context, after int64, limit, size int) (seqs []int64, rows []Row, err error) {
 	err = s.each(ctx, selectAll+" WHERE seq > ? ORDER BY seq LIMIT ?", []any{after, limit}, func(seq int64, r *Entry) error {
 		size -= recordSize + 16*len(r.Embedding) + 2*len(r.Image)
 		if size < 0 && len(rows) > 0 {
-			return errEnough
+			return errStop
 		}
 		seqs, rows = append(seqs, seq), append(rows, r.Row)
 		return nil
 	})
-	if errors.Is(err, errEnough) {
+	if errors.Is(err, errStop) {
 		err = nil
 	}
 	return seqs, rows, err
 }
 
-var errEnough = errors.New("enough")
+var errStop = errors.New("stop")
 
-// remove deletes the rows.
+// remove deletes the records at the given positions.
 func (s *SQLite) remove(ctx context.Context, seqs []int64) error {
 	return s.removeFrom(ctx, "predictions", seqs)
 }
@@ -275,7 +274,7 @@ func (s *SQLite) removeFrom(ctx context.Context, table string, seqs []int64) err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db == nil {
-		return fmt.Errorf("delete from %s: the database cannot be opened now", s.options.Path)
+		return fmt.Errorf("delete from %s: the database is not open", s.options.Path)
 	}
 	list := strings.Trim(strings.ReplaceAll(fmt.Sprint(seqs), " ", ","), "[]")
 	if _, err := s.db.insert.conn.ExecContext(context.WithoutCancel(ctx), "DELETE FROM "+table+" WHERE seq IN ("+list+")"); err != nil {
@@ -284,7 +283,7 @@ func (s *SQLite) removeFrom(ctx context.Context, table string, seqs []int64) err
 	return nil
 }
 
-// addFeedback puts feedback into the outbox, as it is sent.
+// addFeedback stores an encoded feedback message in the outbox.
 func (s *SQLite) addFeedback(ctx context.Context, body []byte) error {
 	return s.change(ctx, func(db *database) error {
 		_, err := db.insert.conn.ExecContext(ctx, "INSERT INTO unsent_feedback (message) VALUES (?)", body)
@@ -292,7 +291,7 @@ func (s *SQLite) addFeedback(ctx context.Context, body []byte) error {
 	})
 }
 
-// oldestFeedback is the oldest feedback of the outbox after the given one.
+// oldestFeedback returns the oldest feedback of the outbox after the given position.
 func (s *SQLite) oldestFeedback(ctx context.Context, after int64, limit int) (messages []message, err error) {
 	err = s.read(ctx, func(ctx context.Context, db *sql.DB) error {
 		rows, err := db.QueryContext(ctx, "SELECT seq, message FROM unsent_feedback WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)

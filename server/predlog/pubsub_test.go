@@ -19,17 +19,17 @@ import (
 	"gocloud.dev/pubsub/mempubsub"
 )
 
-// fakeTopic is a topic's driver that fails, hangs or refuses when told to.
+// fakeTopic is a topic driver that can be made to fail, hang or reject messages.
 type fakeTopic struct {
 	mu      sync.Mutex
 	bodies  [][]byte
 	failure error
 	hang    bool
-	refuse  string // messages with this text make the whole call fail
+	reject  string // messages containing this text make the whole call fail
 	calls   int
 }
 
-var errRefused = errors.New("invalid message")
+var errRejected = errors.New("invalid message")
 
 func (f *fakeTopic) SendBatch(ctx context.Context, ms []*driver.Message) error {
 	f.mu.Lock()
@@ -45,8 +45,8 @@ func (f *fakeTopic) SendBatch(ctx context.Context, ms []*driver.Message) error {
 		return f.failure
 	}
 	for _, m := range ms {
-		if f.refuse != "" && bytes.Contains(m.Body, []byte(f.refuse)) {
-			return errRefused
+		if f.reject != "" && bytes.Contains(m.Body, []byte(f.reject)) {
+			return errRejected
 		}
 	}
 	for _, m := range ms {
@@ -60,7 +60,7 @@ func (*fakeTopic) As(any) bool             { return false }
 func (*fakeTopic) ErrorAs(error, any) bool { return false }
 func (*fakeTopic) Close() error            { return nil }
 func (*fakeTopic) ErrorCode(err error) gcerrors.ErrorCode {
-	if errors.Is(err, errRefused) {
+	if errors.Is(err, errRejected) {
 		return gcerrors.InvalidArgument
 	}
 	return gcerrors.Unknown
@@ -72,7 +72,7 @@ func (f *fakeTopic) set(change func()) {
 	change()
 }
 
-// ids returns the request ids of what was sent, in order.
+// ids returns the request IDs of the records that were sent, in order.
 func (f *fakeTopic) ids(t *testing.T) (ids []string) {
 	t.Helper()
 	f.mu.Lock()
@@ -130,7 +130,7 @@ func wantSent(t *testing.T, topic *fakeTopic, records []Record) {
 	}
 }
 
-func TestRecordsAreSentAsTheJSONOfRows(t *testing.T) {
+func TestPubSubWrite(t *testing.T) {
 	ctx := t.Context()
 	topic := mempubsub.NewTopic()
 	subscription := mempubsub.NewSubscription(topic, time.Minute)
@@ -141,7 +141,7 @@ func TestRecordsAreSentAsTheJSONOfRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	records := newRecords(20)
-	records[7].Image = []byte("a picture")
+	records[7].Image = []byte("an image")
 	mustWrite(t, p)
 	mustWrite(t, p, records...)
 	want := map[string]string{}
@@ -164,29 +164,29 @@ func TestRecordsAreSentAsTheJSONOfRows(t *testing.T) {
 		delete(want, r.ID)
 	}
 	if len(want) != 0 || counts.of(Written) != 20 || counts.of(Spilled) != 0 || spilled(t, p) != 0 {
-		t.Errorf("%d are missing, counted %v", len(want), counts.n)
+		t.Errorf("%d messages are missing, counted %v", len(want), counts.n)
 	}
 	mustClose(t, p)
 }
 
-func TestATopicByItsURL(t *testing.T) {
+func TestOpenPubSub(t *testing.T) {
 	for _, test := range []struct{ name, topic, want string }{
-		{"a driver that there is not", "carrier-pigeon://loft", "carrier-pigeon"},
+		{"unknown driver", "carrier-pigeon://loft", "carrier-pigeon"},
 		{"no URL", "", "topic"},
-		{"an unknown parameter", "mem://topic?x=1", "x"},
+		{"unknown parameter", "mem://topic?x=1", "x"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := OpenPubSub(t.Context(), PubSubOptions{Topic: test.topic, Outbox: filepath.Join(t.TempDir(), "x.db")})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("got %v", err)
+				t.Errorf("OpenPubSub(%q) = %v, want an error containing %q", test.topic, err, test.want)
 			}
 		})
 	}
 	if _, err := OpenPubSub(t.Context(), PubSubOptions{Topic: "mem://" + uuid.NewString(), Outbox: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "outbox") {
-		t.Errorf("a folder for an outbox: %v", err)
+		t.Errorf("OpenPubSub with a directory as outbox = %v, want an error", err)
 	}
 	if !pubsub.DefaultURLMux().ValidTopicScheme("gcppubsub") {
-		t.Error("Google's topics cannot be opened")
+		t.Error("the driver gcppubsub is missing")
 	}
 	p, err := OpenPubSub(t.Context(), PubSubOptions{Topic: "mem://" + uuid.NewString(), Outbox: filepath.Join(t.TempDir(), "x.db")})
 	if err != nil {
@@ -196,13 +196,13 @@ func TestATopicByItsURL(t *testing.T) {
 	mustClose(t, p)
 }
 
-func TestWhatCannotBeSentIsSentLaterOldestFirst(t *testing.T) {
+func TestPubSub_Outbox(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		down, up func(*fakeTopic)
 	}{
-		{"the topic fails", func(f *fakeTopic) { f.failure = errDown }, func(f *fakeTopic) { f.failure = nil }},
-		{"the topic hangs", func(f *fakeTopic) { f.hang = true }, nil},
+		{"topic fails", func(f *fakeTopic) { f.failure = errDown }, func(f *fakeTopic) { f.failure = nil }},
+		{"topic hangs", func(f *fakeTopic) { f.hang = true }, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			topic, counts, lines := &fakeTopic{}, tally{}, logLines{}
@@ -214,12 +214,12 @@ func TestWhatCannotBeSentIsSentLaterOldestFirst(t *testing.T) {
 				mustWrite(t, p, records[10*i:10*i+10]...)
 			}
 			if n := spilled(t, p); n != 50 || counts.of(Spilled) != 50 || counts.of(Written) != 0 {
-				t.Errorf("%d records in the outbox, counted %v", n, counts.n)
+				t.Errorf("%d records in the outbox, counted %v, want 50 spilled", n, counts.n)
 			}
 			if test.up != nil {
 				topic.set(func() { test.up(topic) })
 			} else {
-				// What hangs now stays so: the next process has another connection.
+				// The connection keeps hanging. Simulate a new process with another connection.
 				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 				defer cancel()
 				_ = p.Close(ctx)
@@ -228,12 +228,12 @@ func TestWhatCannotBeSentIsSentLaterOldestFirst(t *testing.T) {
 			}
 			eventually(t, "the outbox is sent", func() bool { return spilled(t, p) == 0 && counts.of(Written) >= 50 })
 			wantSent(t, topic, records)
-			// A failing topic is tried with the ten oldest.
+			// A failing topic is retried with the ten oldest records.
 			if first := topic.ids(t)[0]; test.up != nil && first >= "request-10" && len(first) > len("request-0") {
 				t.Errorf("%s was sent first", first)
 			}
-			if !strings.Contains(lines.String(), "go to the outbox") {
-				t.Errorf("logged: %s", lines.String())
+			if !strings.Contains(lines.String(), "storing them in the outbox") {
+				t.Errorf("log: %s", lines.String())
 			}
 			more := newRecord(100)
 			mustWrite(t, p, *more)
@@ -243,34 +243,34 @@ func TestWhatCannotBeSentIsSentLaterOldestFirst(t *testing.T) {
 	}
 }
 
-func TestAnotherProcessSendsWhatWasLeft(t *testing.T) {
+func TestOpenPubSub_SendsOutbox(t *testing.T) {
 	topic := &fakeTopic{failure: errDown}
 	outbox := filepath.Join(t.TempDir(), "outbox.db")
 	p := openPubSub(t, topic, PubSubOptions{Outbox: outbox})
 	records := newRecords(30)
-	records[3].Image = []byte("a picture")
+	records[3].Image = []byte("an image")
 	mustWrite(t, p, records...)
 	mustClose(t, p)
 
 	topic = &fakeTopic{}
 	p = openPubSub(t, topic, PubSubOptions{Outbox: outbox})
-	eventually(t, "what was left is sent", func() bool { return spilled(t, p) == 0 })
+	eventually(t, "the outbox is sent", func() bool { return spilled(t, p) == 0 })
 	wantSent(t, topic, records)
 	for _, body := range topic.bodies {
 		var r Row
 		if err := json.Unmarshal(body, &r); err != nil {
 			t.Fatal(err)
 		}
-		if r.RequestID == "request-3" && string(r.Image) != "a picture" {
-			t.Errorf("the picture came back as %q", r.Image)
+		if r.RequestID == "request-3" && string(r.Image) != "an image" {
+			t.Errorf("image = %q", r.Image)
 		}
 		if want := newRecord(0).Embedding[5]; r.RequestID == "request-0" && r.Embedding[5] != want {
-			t.Errorf("the embedding came back as %v", r.Embedding)
+			t.Errorf("embedding = %v", r.Embedding)
 		}
 	}
 }
 
-func TestWhileSendingFailsNewRecordsGoToTheOutboxAtOnce(t *testing.T) {
+func TestPubSubWrite_WhileSendingFails(t *testing.T) {
 	topic := &fakeTopic{failure: errDown}
 	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), nil, PubSubOptions{Outbox: filepath.Join(t.TempDir(), "outbox.db")}, time.Minute, hourly)
 	if err != nil {
@@ -284,7 +284,7 @@ func TestWhileSendingFailsNewRecordsGoToTheOutboxAtOnce(t *testing.T) {
 		mustWrite(t, p, records[1+i])
 	}
 	if topic.calls != calls {
-		t.Errorf("%d more attempts were made", topic.calls-calls)
+		t.Errorf("%d more attempts, want none", topic.calls-calls)
 	}
 	if n := spilled(t, p); n != 100 {
 		t.Errorf("%d records in the outbox", n)
@@ -292,24 +292,24 @@ func TestWhileSendingFailsNewRecordsGoToTheOutboxAtOnce(t *testing.T) {
 	mustClose(t, p)
 }
 
-func TestARecordThatTheTopicRefusesHoldsUpNoOther(t *testing.T) {
-	topic, lines := &fakeTopic{failure: errDown, refuse: "request-3\""}, logLines{}
+func TestPubSub_RejectedRecord(t *testing.T) {
+	topic, lines := &fakeTopic{failure: errDown, reject: "request-3\""}, logLines{}
 	p := openPubSub(t, topic, PubSubOptions{Logger: lines.logger()})
 	records := newRecords(20)
 	mustWrite(t, p, records...)
 	topic.set(func() { topic.failure = nil })
 	eventually(t, "all but one are sent", func() bool { return spilled(t, p) == 1 })
 	mustWrite(t, p, *newRecord(50))
-	eventually(t, "so are later ones", func() bool { return len(topic.ids(t)) >= 20 && spilled(t, p) == 1 })
-	if !strings.Contains(lines.String(), "refuses") {
-		t.Errorf("logged: %s", lines.String())
+	eventually(t, "later records are sent", func() bool { return len(topic.ids(t)) >= 20 && spilled(t, p) == 1 })
+	if !strings.Contains(lines.String(), "rejects") {
+		t.Errorf("log: %s", lines.String())
 	}
-	topic.set(func() { topic.refuse = "" })
-	eventually(t, "once it takes it, the last one is sent", func() bool { return spilled(t, p) == 0 })
+	topic.set(func() { topic.reject = "" })
+	eventually(t, "the last record is sent", func() bool { return spilled(t, p) == 0 })
 	wantSent(t, topic, records)
 }
 
-func TestAnOutboxThatFailsIsTheLogsFailure(t *testing.T) {
+func TestPubSub_OutboxFails(t *testing.T) {
 	topic, counts := &fakeTopic{failure: errDown}, tally{}
 	p := openPubSub(t, topic, PubSubOptions{Count: counts.count})
 	p.outbox.mu.Lock()
@@ -324,7 +324,7 @@ func TestAnOutboxThatFailsIsTheLogsFailure(t *testing.T) {
 		mustAppend(t, l, &records[i])
 	}
 	eventually(t, "the log fails", func() bool { return isFull(l.Err()) })
-	// The outbox does not heal, the topic does: that is enough.
+	// It is enough that the topic recovers; the outbox doesn't.
 	topic.set(func() { topic.failure = nil })
 	eventually(t, "the log works", func() bool { return l.Err() == nil && l.Waiting() == 0 && spilled(t, p) == 0 })
 	wantSent(t, topic, records)
@@ -334,7 +334,7 @@ func TestAnOutboxThatFailsIsTheLogsFailure(t *testing.T) {
 	mustClose(t, l)
 }
 
-func TestAPictureThatIsTooLargeForAMessageIsLeftOut(t *testing.T) {
+func TestPubSubWrite_LargeImage(t *testing.T) {
 	topic, lines := &fakeTopic{}, logLines{}
 	p := openPubSub(t, topic, PubSubOptions{Logger: lines.logger()})
 	p.records.attempt = time.Minute
@@ -348,15 +348,15 @@ func TestAPictureThatIsTooLargeForAMessageIsLeftOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		if has := len(r.Image) > 0; has != (r.RequestID == "request-0") || len(body) > 8<<20 {
-			t.Errorf("%s has a picture: %v, in %d bytes", r.RequestID, has, len(body))
+			t.Errorf("%s has an image: %v, message size %d bytes", r.RequestID, has, len(body))
 		}
 	}
-	if got := strings.Count(lines.String(), "left out"); got != 1 {
-		t.Errorf("logged: %s", lines.String())
+	if got := strings.Count(lines.String(), "without it"); got != 1 {
+		t.Errorf("log: %s", lines.String())
 	}
 }
 
-func TestARecordThatIsNotSentInTimeWhenTheLogClosesIsSpilled(t *testing.T) {
+func TestLogClose_SpillsUnsentRecords(t *testing.T) {
 	topic, counts := &fakeTopic{hang: true}, tally{}
 	outbox := filepath.Join(t.TempDir(), "outbox.db")
 	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, nil), nil, PubSubOptions{Outbox: outbox, Count: counts.count}, time.Hour, hourly)

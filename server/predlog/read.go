@@ -20,50 +20,51 @@ import (
 
 // Reader is a store that can be read.
 type Reader interface {
-	// Page returns up to limit rows, newest first, without pictures: those before
-	// the cursor, or the newest when it is empty. next is the cursor of the page
-	// that follows, empty after the last one. Rows that are written in the meantime
-	// are on no later page. ErrCursor means that the cursor was not one of these.
+	// Page returns up to limit rows, newest first and without images: those before the cursor, or
+	// the newest if it is empty. next is the cursor of the following page, or empty after the last
+	// one. Rows written meanwhile appear on no later page. It returns ErrCursor for a cursor that
+	// Page didn't return.
 	Page(ctx context.Context, cursor string, limit int) (rows []Entry, next string, err error)
-	// Export writes all rows, oldest first, as they are at one moment, while
-	// writing goes on. Memory is bounded. What is in w after an error is useless.
+	// Export writes a consistent snapshot of all rows, oldest first, without blocking writes and in
+	// bounded memory. After an error the data in w is unusable.
 	Export(ctx context.Context, w io.Writer, format Format) error
-	// Sample returns at most so many rows of those since a moment, spread evenly over
-	// them, oldest first, and about how many those are. It is quick however many they are.
+	// Sample returns at most `most` rows since the given time, evenly spread and oldest first, and
+	// the approximate number of rows since then. Its duration doesn't depend on the size of the
+	// log.
 	Sample(ctx context.Context, since time.Time, most int) (rows []Row, of int64, err error)
-	// Accuracy is of how many predictions of the model users have last said that they
-	// were right, out of how many that they have spoken of, among the last thousand of these.
+	// Accuracy returns how many predictions of the model were right according to their latest
+	// feedback, and out of how many: the latest thousand with feedback.
 	Accuracy(ctx context.Context, model string) (right, of int64, err error)
 	// Count returns the number of rows.
 	Count(ctx context.Context) (int64, error)
 }
 
-// Format is a file format of an export.
+// Format is the file format of an export.
 type Format string
 
 // The formats.
 const (
-	// NDJSON is one JSON object a line.
+	// NDJSON has one JSON object per line.
 	NDJSON Format = "ndjson"
-	// CSV has a header line; the embedding is a JSON list in one field. A request
-	// id that a spreadsheet would take for a formula has a ' before it.
+	// CSV has a header line. The embedding is a JSON array in one field. Request IDs and comments
+	// that a spreadsheet would treat as a formula are prefixed with '.
 	CSV Format = "csv"
-	// Parquet has one column for each field.
+	// Parquet has one column per field.
 	Parquet Format = "parquet"
-	// Database is a SQLite database of its own.
+	// Database is a SQLite database.
 	Database Format = "sqlite"
 )
 
-// ParseFormat returns the format of that name.
+// ParseFormat returns the format with the given name.
 func ParseFormat(name string) (Format, error) {
 	switch f := Format(name); f {
 	case NDJSON, CSV, Parquet, Database:
 		return f, nil
 	}
-	return "", fmt.Errorf("unknown format %.40q: there are %s, %s, %s and %s", name, NDJSON, CSV, Parquet, Database)
+	return "", fmt.Errorf("unknown format %.40q: must be %s, %s, %s or %s", name, NDJSON, CSV, Parquet, Database)
 }
 
-// ContentType is the media type of a file of the format.
+// ContentType returns the media type of the format.
 func (f Format) ContentType() string {
 	switch f {
 	case NDJSON:
@@ -78,7 +79,7 @@ func (f Format) ContentType() string {
 	return "application/octet-stream"
 }
 
-// rowGroup bounds a row group of Parquet, which is held in memory.
+// Limits of a Parquet row group, which is buffered in memory.
 const (
 	rowGroupRows  = 10_000
 	rowGroupBytes = 16 << 20
@@ -89,14 +90,14 @@ func (s *SQLite) Page(ctx context.Context, cursor string, limit int) (rows []Ent
 	before := int64(1<<63 - 1)
 	if cursor != "" {
 		if before, err = strconv.ParseInt(cursor, 10, 64); err != nil || before < 1 {
-			return nil, "", fmt.Errorf("%w %.40q: take the one that the page before gave", ErrCursor, cursor)
+			return nil, "", fmt.Errorf("%w %.40q: use the one that the previous page returned", ErrCursor, cursor)
 		}
 	}
 	if limit < 1 {
-		return nil, "", fmt.Errorf("read prediction log: a page of %d rows", limit)
+		return nil, "", fmt.Errorf("read prediction log: invalid page size %d", limit)
 	}
 	var last int64
-	// One more tells whether there is another page.
+	// Read one more row to know whether there is another page.
 	more := false
 	err = s.each(ctx, "SELECT seq, "+columns+", NULL, "+feedbackColumns+" FROM predictions"+joinFeedback+" WHERE seq < ? ORDER BY seq DESC LIMIT ?", []any{before, limit + 1},
 		func(seq int64, r *Entry) error {
@@ -124,14 +125,14 @@ func (s *SQLite) Count(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// sampleStep is how many rows Sample reads at a time.
+// sampleStep is the number of rows that Sample reads per query.
 const sampleStep = 100
 
-// Sample implements Reader. Rows are written about in the order of their times, which
-// therefore can be searched without an index.
+// Sample implements Reader. Rows are written roughly in the order of their times, so a binary
+// search finds the first one without an index.
 func (s *SQLite) Sample(ctx context.Context, since time.Time, most int) (rows []Row, of int64, err error) {
 	if most < 1 {
-		return nil, 0, fmt.Errorf("read prediction log: a sample of %d rows", most)
+		return nil, 0, fmt.Errorf("read prediction log: invalid sample size %d", most)
 	}
 	var first, last int64
 	err = s.read(ctx, func(ctx context.Context, db *sql.DB) error {
@@ -178,7 +179,7 @@ func (s *SQLite) Sample(ctx context.Context, since time.Time, most int) (rows []
 	return rows, of, nil
 }
 
-// The last feedback of a row, where there is any.
+// Columns and join for the latest feedback of a row, if any.
 const (
 	feedbackColumns = "feedback_label, feedback_comment, feedback_time"
 	joinFeedback    = " LEFT JOIN (SELECT seq AS feedback_seq, label AS feedback_label, comment AS feedback_comment, time AS feedback_time FROM feedback)" +
@@ -188,8 +189,8 @@ const (
 const selectAll = "SELECT seq, " + columns + ", images.data, " + feedbackColumns +
 	" FROM predictions LEFT JOIN images ON image_logged AND sha256 = image_sha256" + joinFeedback
 
-// each calls f for each row of the query: seq, columns, the picture, and feedbackColumns. The row's
-// slices are its own. A single statement sees one state of the database.
+// each calls f for each row of the query, which must select seq, columns, the image, and
+// feedbackColumns. f may retain the row. One query sees one state of the database.
 func (s *SQLite) each(ctx context.Context, query string, args []any, f func(seq int64, r *Entry) error) error {
 	return s.read(ctx, func(ctx context.Context, db *sql.DB) error {
 		rows, err := db.QueryContext(ctx, query, args...)
@@ -203,14 +204,14 @@ func (s *SQLite) each(ctx context.Context, query string, args []any, f func(seq 
 				r               Entry
 				stamp           string
 				label, comment  sql.NullString
-				said            sql.NullString
+				givenAt         sql.NullString
 				logged          bool
 				embedding, data sql.RawBytes
 			)
 			if err := rows.Scan(&seq, &r.ID, &stamp, &r.RequestID, &r.TraceID, &r.Model, &r.Label, &r.Probability, &r.LatencySeconds,
 				&r.ImageSHA256, &r.ImageFormat, &r.ImageBytes, &r.Width, &r.Height,
 				&r.Mean, &r.StdDev, &r.Brightness, &r.Contrast, &r.Sharpness, &r.Saturation, &logged, &embedding, &data,
-				&label, &comment, &said); err != nil {
+				&label, &comment, &givenAt); err != nil {
 				return err
 			}
 			if r.Time, err = time.Parse(time.RFC3339, stamp); err != nil {
@@ -218,8 +219,8 @@ func (s *SQLite) each(ctx context.Context, query string, args []any, f func(seq 
 			}
 			r.Embedding = parseFloats(embedding)
 			r.FeedbackLabel, r.FeedbackComment = label.String, comment.String
-			if said.Valid {
-				at, err := time.Parse(time.RFC3339, said.String)
+			if givenAt.Valid {
+				at, err := time.Parse(time.RFC3339, givenAt.String)
 				if err != nil {
 					return fmt.Errorf("feedback on record %s: %w", r.ID, err)
 				}
@@ -266,11 +267,11 @@ func (s *SQLite) exportCSV(ctx context.Context, w io.Writer) error {
 			return err
 		}
 		return out.Write([]string{
-			r.ID, r.Time.UTC().Format(timeFormat), harmless(r.RequestID), r.TraceID, r.Model, r.Label, float(r.Probability), float(r.LatencySeconds),
+			r.ID, r.Time.UTC().Format(timeFormat), escapeFormula(r.RequestID), r.TraceID, r.Model, r.Label, float(r.Probability), float(r.LatencySeconds),
 			r.ImageSHA256, r.ImageFormat, strconv.FormatInt(r.ImageBytes, 10), strconv.FormatInt(r.Width, 10), strconv.FormatInt(r.Height, 10),
 			float(r.Mean), float(r.StdDev), float(r.Brightness), float(r.Contrast), float(r.Sharpness), float(r.Saturation),
 			string(embedding), base64.StdEncoding.EncodeToString(r.Image),
-			r.FeedbackLabel, harmless(r.FeedbackComment), r.feedbackTime(),
+			r.FeedbackLabel, escapeFormula(r.FeedbackComment), r.feedbackTime(),
 		})
 	})
 	out.Flush()
@@ -284,9 +285,9 @@ var csvHeader = []string{
 	"feedback_label", "feedback_comment", "feedback_time",
 }
 
-// harmless keeps a spreadsheet from taking the text, which comes from a client, for
-// a formula (https://owasp.org/www-community/attacks/CSV_Injection).
-func harmless(text string) string {
+// escapeFormula prefixes text from a client that a spreadsheet would treat as a formula
+// (https://owasp.org/www-community/attacks/CSV_Injection).
+func escapeFormula(text string) string {
 	if text != "" && strings.ContainsRune("=+-@\t\r\n", rune(text[0])) {
 		return "'" + text
 	}
@@ -295,7 +296,7 @@ func harmless(text string) string {
 
 func (s *SQLite) exportParquet(ctx context.Context, w io.Writer) error {
 	out := parquet.NewGenericWriter[Entry](w, parquet.Compression(&parquet.Snappy), parquet.CreatedBy("fakeart", "", ""),
-		// The smallest and the largest picture of each page would stay in memory until the end.
+		// Page bounds would keep the smallest and largest image of each page in memory until the end.
 		parquet.SkipPageBounds("image"), parquet.SkipPageStatistics("image"))
 	rows, size := 0, 0
 	err := s.each(ctx, selectAll+" ORDER BY seq", nil, func(_ int64, r *Entry) error {
@@ -315,8 +316,8 @@ func (s *SQLite) exportParquet(ctx context.Context, w io.Writer) error {
 	return out.Close()
 }
 
-// exportDatabase copies the database to a temporary file, in one read transaction,
-// and the file to w.
+// exportDatabase copies the database to a temporary file in one read transaction, and the file to
+// w.
 func (s *SQLite) exportDatabase(ctx context.Context, w io.Writer) error {
 	dir, err := os.MkdirTemp("", "fakeart-export-")
 	if err != nil {

@@ -12,40 +12,39 @@ import (
 	"gocloud.dev/pubsub"
 )
 
-// The outbox is sent in parts: small ones as long as it is not known whether
-// anything can be sent.
+// Batch sizes of the outbox. outboxProbe is used while sending fails.
 const (
 	outboxProbe = 10
 	outboxRows  = 1000
 )
 
-// message is what is sent of one record or feedback.
+// message is the message of one record or feedback.
 type message struct {
-	seq  int64 // its place in the outbox
+	seq  int64 // position in the outbox
 	id   string
 	body []byte
-	err  error // why it has no body
+	err  error // why the body could not be encoded
 }
 
-// sender sends messages to a topic, and goes on trying with those of the outbox.
+// sender sends messages to a topic, and retries those in the outbox.
 type sender struct {
 	topic             *pubsub.Topic
-	what, url, outbox string // for what is said to the operator
+	what, url, outbox string // for log messages
 	logger            *slog.Logger
 	failing           atomic.Bool
-	wake              chan struct{} // holds one token when the outbox has something
+	wake              chan struct{} // holds a token when the outbox isn't empty
 	ctx               context.Context
 
 	attempt time.Duration
-	resend  *backoff.ExponentialBackOff // sendOutbox's own
+	resend  *backoff.ExponentialBackOff // used by sendOutbox only
 
-	oldest func(ctx context.Context, after int64, limit int) ([]message, error) // of the outbox
-	remove func(ctx context.Context, seqs []int64) error                        // from it
-	sent   func(n int)                                                          // is told of what was sent from it
+	oldest func(ctx context.Context, after int64, limit int) ([]message, error) // oldest messages of the outbox after a position
+	remove func(ctx context.Context, seqs []int64) error                        // removes messages from the outbox
+	sent   func(n int)                                                          // called with the number of messages sent from the outbox
 }
 
-// send sends the messages all at once, for the driver to batch, and returns the
-// indices of those that were not sent, or not as far as is known, and why.
+// send sends all messages concurrently, so that the driver can batch them. It returns the indices
+// of the messages that were not sent, or may not have been, and the last error.
 func (s *sender) send(ctx context.Context, messages []message) (unsent []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.attempt)
 	defer cancel()
@@ -67,7 +66,7 @@ func (s *sender) send(ctx context.Context, messages []message) (unsent []int, er
 	return unsent, err
 }
 
-// signal says that the outbox has something.
+// signal wakes sendOutbox.
 func (s *sender) signal() {
 	select {
 	case s.wake <- struct{}{}:
@@ -77,33 +76,34 @@ func (s *sender) signal() {
 
 func (s *sender) fails(err error) {
 	if !s.failing.Swap(true) {
-		s.logger.Error(s.what+" cannot be sent; they go to the outbox and are sent later", "topic", s.url, "outbox", s.outbox, "error", err)
+		s.logger.Error("cannot send "+s.what+"; storing them in the outbox to send later", "topic", s.url, "outbox", s.outbox, "error", err)
 	}
 }
 
 func (s *sender) works() {
 	s.resend.Reset()
 	if s.failing.Swap(false) {
-		s.logger.Info(s.what+" can be sent again", "topic", s.url)
+		s.logger.Info("sending "+s.what+" works again", "topic", s.url)
 	}
 }
 
-// sendOutbox sends what is in the outbox, whenever something is.
+// sendOutbox sends the messages of the outbox whenever there are any. It returns when the store is
+// closed.
 func (s *sender) sendOutbox() {
-	after := int64(0) // rows up to this one have been refused
+	after := int64(0) // rows up to this one were rejected
 	for s.ctx.Err() == nil {
 		limit := outboxRows
 		if s.failing.Load() {
 			limit = outboxProbe
 		}
-		n, refused, err := s.sendSome(after, limit)
+		n, rejected, err := s.sendSome(after, limit)
 		switch {
 		case err != nil, n == 0 && after != 0:
-			// Or all that is left was refused; what the topic takes may change.
+			// If n is 0, all remaining messages were rejected. Retry them in case the topic's schema changes.
 			s.pause()
 			after = 0
-		case refused != 0:
-			after = refused
+		case rejected != 0:
+			after = rejected
 		case n == 0:
 			select {
 			case <-s.wake:
@@ -120,24 +120,24 @@ func (s *sender) pause() {
 	}
 }
 
-// sendSome sends the oldest of the outbox that come after the given one, and
-// deletes those that were sent. It returns how many there were, and the last that
-// the topic refused for what is in it, or 0.
-func (s *sender) sendSome(after int64, limit int) (n int, refused int64, err error) {
+// sendSome sends the oldest messages of the outbox after the given position, and deletes those that
+// were sent. It returns the number of messages, and the position of the last one that the topic
+// rejected because of its content, or 0.
+func (s *sender) sendSome(after int64, limit int) (n int, rejected int64, err error) {
 	messages, err := s.oldest(s.ctx, after, limit)
 	if err != nil || len(messages) == 0 {
 		if err != nil && s.ctx.Err() == nil {
-			s.logger.Warn("the outbox cannot be read", "outbox", s.outbox, "error", err)
+			s.logger.Warn("cannot read the outbox", "outbox", s.outbox, "error", err)
 		}
 		return 0, 0, err
 	}
 	if s.failing.Load() && len(messages) > outboxProbe {
-		// Sending has begun to fail since the limit was chosen.
+		// Sending started to fail after the limit was chosen.
 		messages = messages[:outboxProbe]
 	}
 	unsent, err := s.send(s.ctx, messages)
 	if gcerrors.Code(err) == gcerrors.InvalidArgument {
-		// Pub/Sub refuses all messages of a call for one that is wrong.
+		// Pub/Sub rejects a whole batch because of one invalid message.
 		err = nil
 		var left []int
 		for _, i := range unsent {
@@ -150,8 +150,8 @@ func (s *sender) sendSome(after int64, limit int) (n int, refused int64, err err
 			}
 		}
 		if unsent = left; err == nil && len(left) > 0 {
-			refused = messages[left[len(left)-1]].seq
-			s.logger.Error("the topic refuses "+s.what+"; they stay in the outbox. Does its schema fit?",
+			rejected = messages[left[len(left)-1]].seq
+			s.logger.Error("the topic rejects "+s.what+"; they stay in the outbox: check the topic's schema",
 				"topic", s.url, "outbox", s.outbox, "records", len(left), "first", messages[left[0]].id)
 		}
 	}
@@ -166,7 +166,7 @@ func (s *sender) sendSome(after int64, limit int) (n int, refused int64, err err
 		}
 	}
 	if e := s.remove(s.ctx, sent); e != nil {
-		return 0, 0, e // they will be sent once more
+		return 0, 0, e // they will be sent again
 	}
 	s.sent(len(sent))
 	if err != nil {
@@ -178,5 +178,5 @@ func (s *sender) sendSome(after int64, limit int) (n int, refused int64, err err
 	if len(sent) > 0 {
 		s.works()
 	}
-	return len(messages), refused, nil
+	return len(messages), rejected, nil
 }

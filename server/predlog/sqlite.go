@@ -20,82 +20,81 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
-// Synchronous says when SQLite has the system write what it holds to the disk.
+// Synchronous is when SQLite flushes its data to the disk.
 type Synchronous string
 
-// The two settings. Either survives a killed process.
+// Settings of Synchronous. Both survive a killed process.
 const (
-	// Normal does not wait for the disk at each transaction: after a power cut, or
-	// a crash of the system, the last records may be missing. The database is whole.
+	// Normal doesn't wait for the disk at each transaction. After a power failure or a crash of the
+	// operating system, the latest records may be missing. The database stays consistent.
 	Normal Synchronous = "normal"
-	// Full waits for the disk at each transaction, and survives a power cut.
+	// Full waits for the disk at each transaction. It survives a power failure.
 	Full Synchronous = "full"
 )
 
 const (
 	// busyTimeout is how long a write waits for another program's lock on the database.
 	busyTimeout = 5 * time.Second
-	// readers is the number of pages and exports that are read at once.
+	// readers is the maximum number of concurrent pages and exports.
 	readers = 4
-	// cacheKiB is each connection's page cache.
+	// cacheKiB is the size of the page cache per connection.
 	cacheKiB = 4096
-	// keptWAL is the size in bytes to which the -wal file is cut back after an
-	// export has let it grow.
+	// keptWAL is the size in bytes to which the -wal file is truncated after an export made it
+	// grow.
 	keptWAL = 64 << 20
 
 	retentionInterval = 5 * time.Second
 	retentionStep     = 200 // rows, about a millisecond
 
-	// secondLayout names a file that was moved aside.
+	// secondLayout is the time format in the names of files that were moved aside.
 	secondLayout = "20060102T150405Z"
 )
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// SQLiteOptions are those of a SQLite store.
+// SQLiteOptions configures a SQLite store.
 type SQLiteOptions struct {
-	// Path is the database file. It and its folder are made when they do not exist.
+	// Path is the database file. The file and its directory are created if missing.
 	Path string
-	// Synchronous is Normal when empty.
+	// Synchronous defaults to Normal.
 	Synchronous Synchronous
-	// MaxAge and MaxRows bound what is kept: older records, and the oldest of more
-	// rows, are deleted within some seconds. 0 means no bound.
+	// MaxAge and MaxRows limit what is kept: older records, and the oldest of excess records, are
+	// deleted within seconds. 0 means no limit.
 	MaxAge  time.Duration
 	MaxRows int64
-	// Count is told of the records that were written.
+	// Count counts written records.
 	Count Counter
-	// Logger gets what an operator should know, as of a database that was moved aside.
+	// Logger logs events for operators, such as a damaged database.
 	Logger *slog.Logger
 }
 
-// SQLite is the store that keeps records in a SQLite database file. It is safe for
-// concurrent use; pages and exports are read beside writing.
+// SQLite is a store in a SQLite database file. It is safe for concurrent use. Reading doesn't block
+// writing.
 //
-// A damaged database, whether that is found at opening, by a check in the
-// background, while writing or while reading, is moved aside with its -wal and
-// -shm files to a name that ends in .corrupt-TIME, and a new one is begun. Nothing
-// is deleted. A database whose file has vanished is begun anew.
+// A damaged database is renamed, together with its -wal and -shm files, to a name that ends in
+// .corrupt-TIME, and replaced by a new one. Damage is detected while opening, writing and reading,
+// and by a check in the background. Nothing is deleted. A database file that disappears is replaced
+// as well.
 type SQLite struct {
 	options SQLiteOptions
 	lock    *flock.Flock
-	ctx     context.Context // ends with the store
+	ctx     context.Context // canceled by Close
 	cancel  context.CancelFunc
 	group   sync.WaitGroup // background work
 
 	mu sync.Mutex // held while the writing connection or db is used
-	// reading is held for reading by those who read from db, and for writing when db is replaced.
+	// reading is read-locked while reading from db, and locked while db is replaced.
 	reading sync.RWMutex
-	db      *database // nil while there is none; changes with both locks held
+	db      *database // nil if not open; changes only with both locks held
 }
 
-// OpenSQLite opens or creates the database, which no other process may have open
-// as a log. It makes only cheap checks; a thorough one goes on in the background.
+// OpenSQLite opens or creates the database. No other process may have it open as a log. OpenSQLite
+// does only cheap checks; a thorough one runs in the background.
 //
-// It is an error when the path is a folder or cannot be written, when the database
-// is in use, was written by a newer version of this program, or is another
-// program's. A full disk is none: the store then cannot be written, says so at the
-// first write, and opens the database once there is room.
+// It returns an error if the path is a directory or not writable, or if the database is in use, was
+// written by a newer version of this program, or belongs to another program. A full disk is not an
+// error: the first write fails, and the database is opened once there is space.
 func OpenSQLite(ctx context.Context, options SQLiteOptions) (*SQLite, error) {
 	fail := func(err error) (*SQLite, error) {
 		return nil, fmt.Errorf("open prediction log %s: %w", options.Path, err)
@@ -105,18 +104,18 @@ func OpenSQLite(ctx context.Context, options SQLiteOptions) (*SQLite, error) {
 		options.Synchronous = Normal
 	case Normal, Full:
 	default:
-		return fail(fmt.Errorf("synchronous %q: it is %s or %s", options.Synchronous, Normal, Full))
+		return fail(fmt.Errorf("invalid synchronous setting %q: must be %s or %s", options.Synchronous, Normal, Full))
 	}
 	if options.MaxAge < 0 || options.MaxRows < 0 {
-		return fail(fmt.Errorf("retention: %s and %d rows: neither may be negative", options.MaxAge, options.MaxRows))
+		return fail(fmt.Errorf("retention: %s and %d rows: must not be negative", options.MaxAge, options.MaxRows))
 	}
 	if options.Path == "" {
-		return fail(errors.New("no file named"))
+		return fail(errors.New("no file name given"))
 	}
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	path, err := filepath.Abs(options.Path) // whatever becomes of the working directory
+	path, err := filepath.Abs(options.Path) // independent of later changes of the working directory
 	if err != nil {
 		return fail(err)
 	}
@@ -125,7 +124,7 @@ func OpenSQLite(ctx context.Context, options SQLiteOptions) (*SQLite, error) {
 		return fail(err)
 	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return fail(errors.New("it is not a file; name the file that is to hold the log"))
+		return fail(errors.New("not a regular file; give the name of a file"))
 	}
 	s := &SQLite{options: options, lock: flock.New(path + ".lock")}
 	locked, err := s.lock.TryLock()
@@ -133,7 +132,7 @@ func OpenSQLite(ctx context.Context, options SQLiteOptions) (*SQLite, error) {
 		return fail(fmt.Errorf("lock: %w", err))
 	}
 	if !locked {
-		return fail(fmt.Errorf("another process has it open (it holds %s.lock); stop that one, or name another file", path))
+		return fail(fmt.Errorf("in use by another process, which holds %s.lock; stop that process or use another file", path))
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.mu.Lock()
@@ -149,19 +148,19 @@ func OpenSQLite(ctx context.Context, options SQLiteOptions) (*SQLite, error) {
 	return s, nil
 }
 
-// database is one database file, opened.
+// database is an open database file.
 type database struct {
-	ctx    context.Context // ends when the database is to be closed
+	ctx    context.Context // canceled when the database is closed
 	cancel context.CancelFunc
-	info   fs.FileInfo // of the file that was opened
+	info   fs.FileInfo // of the opened file
 	writer *sql.DB
 	insert *inserter
 	reader *sql.DB
 }
 
-// open opens the database, after moving a damaged one aside. Needs s.mu.
+// open opens the database. A damaged one is moved aside first. s.mu must be held.
 func (s *SQLite) open(ctx context.Context) error {
-	if err := s.setWALAside(); err != nil {
+	if err := s.moveWALAside(); err != nil {
 		return err
 	}
 	db, err := s.openDatabase(ctx)
@@ -181,11 +180,12 @@ func (s *SQLite) open(ctx context.Context) error {
 	return nil
 }
 
-// openDatabase opens or creates the database. It is to be closed even after an error.
+// openDatabase opens or creates the database. The caller must close the result, even after an
+// error.
 func (s *SQLite) openDatabase(ctx context.Context) (db *database, err error) {
 	db = new(database)
 	db.ctx, db.cancel = context.WithCancel(s.ctx)
-	// The folder may have gone since.
+	// The directory may have been deleted meanwhile.
 	if err := os.MkdirAll(filepath.Dir(s.options.Path), 0o750); err != nil {
 		return db, err
 	}
@@ -210,7 +210,7 @@ func (s *SQLite) openDatabase(ctx context.Context) (db *database, err error) {
 	return db, nil
 }
 
-// address is how the driver is told to open the file.
+// address returns the driver's data source name for the file, with additional query parameters.
 func (s *SQLite) address(pairs ...string) string {
 	path := filepath.ToSlash(s.options.Path)
 	if !strings.HasPrefix(path, "/") {
@@ -228,17 +228,17 @@ func (s *SQLite) address(pairs ...string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + query.Encode()
 }
 
-// migrate brings the tables to what this version of the program knows.
+// migrate upgrades the schema to the version of this program.
 func (s *SQLite) migrate(ctx context.Context, db *sql.DB) error {
 	var tables, ours int
 	if err := db.QueryRowContext(ctx, "SELECT count(*), count(*) FILTER (WHERE name = 'goose_db_version') FROM sqlite_schema").Scan(&tables, &ours); err != nil {
 		return err
 	}
 	if tables > 0 && ours == 0 {
-		return errors.New("it is another program's database; name another file")
+		return errors.New("the database belongs to another program; use another file")
 	}
 	if ours > 0 {
-		// A damaged page is an error here, which goose takes for a missing table.
+		// Detect a damaged page here, because goose would treat it as a missing table.
 		var version sql.NullInt64
 		if err := db.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&version); err != nil {
 			return err
@@ -249,7 +249,7 @@ func (s *SQLite) migrate(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if mode != "wal" {
-		return fmt.Errorf("it cannot be put into WAL mode (it is in mode %q); name a file on a local disk", mode)
+		return fmt.Errorf("WAL mode is not available (journal mode is %q); use a file on a local disk", mode)
 	}
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -264,13 +264,13 @@ func (s *SQLite) migrate(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if current > target {
-		return fmt.Errorf("a newer version of this program wrote it (schema %d, this one knows %d); use that version, or name another file", current, target)
+		return fmt.Errorf("the database was written by a newer version of this program (schema %d, this version supports %d); use that version or another file", current, target)
 	}
 	_, err = provider.Up(ctx)
 	return err
 }
 
-// close closes the database's connections. Its readers must have ended.
+// close closes the database's connections. All readers must have finished.
 func (db *database) close() {
 	db.cancel()
 	if db.reader != nil {
@@ -280,13 +280,13 @@ func (db *database) close() {
 		db.insert.close()
 	}
 	if db.writer != nil {
-		_ = db.writer.Close() // brings what is in the -wal file into the database
+		_ = db.writer.Close() // checkpoints the -wal file
 	}
 }
 
-// gone tells whether the file has been deleted or replaced. SQLite would go on
-// writing to the file that nobody can open any more.
-func (db *database) gone(path string) bool {
+// vanished reports whether the file was deleted or replaced. SQLite would keep writing to the old
+// file, which nobody can open.
+func (db *database) vanished(path string) bool {
 	info, err := os.Stat(path)
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist)
@@ -294,8 +294,8 @@ func (db *database) gone(path string) bool {
 	return !os.SameFile(info, db.info)
 }
 
-// drop closes the database by f. Needs s.mu. Whoever is reading is interrupted first:
-// a connection that closes later would delete the -wal file of the next database.
+// drop closes the database with f. s.mu must be held. It interrupts readers first: a connection
+// that is closed later would delete the -wal file of the next database.
 func (s *SQLite) drop(f func(db *database)) {
 	s.db.cancel()
 	s.reading.Lock()
@@ -306,12 +306,12 @@ func (s *SQLite) drop(f func(db *database)) {
 
 // closeAside moves the damaged database aside and closes it.
 func (s *SQLite) closeAside(db *database, cause error) error {
-	// The files are renamed while they are open, so that closing them, which writes
-	// to the database and deletes the -wal file, finds that one no more.
+	// Rename the files before closing them. Closing writes to the database and deletes the -wal
+	// file by name, so it must no longer find that name.
 	err := s.moveAside(cause)
 	db.close()
 	if err != nil {
-		// Some systems rename no open file.
+		// Some systems cannot rename open files.
 		err = s.moveAside(cause)
 	}
 	return err
@@ -331,8 +331,8 @@ func (s *SQLite) Write(ctx context.Context, records []Record) error {
 	return err
 }
 
-// change lets f write to the database, which is opened, or begun anew, as need be. When
-// the database is damaged f is called again with the new one.
+// change calls f to write to the database. It opens the database, or creates a new one, if
+// necessary. If the database is damaged, it calls f again with a new one.
 func (s *SQLite) change(ctx context.Context, f func(*database) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -342,8 +342,8 @@ func (s *SQLite) change(ctx context.Context, f func(*database) error) error {
 	if s.ctx.Err() != nil {
 		return ErrClosed
 	}
-	if s.db != nil && s.db.gone(s.options.Path) {
-		s.options.Logger.Error("the prediction log's database has vanished; beginning a new one", "path", s.options.Path)
+	if s.db != nil && s.db.vanished(s.options.Path) {
+		s.options.Logger.Error("the prediction log database has vanished; creating a new one", "path", s.options.Path)
 		s.drop((*database).close)
 	}
 	err := s.tryChange(ctx, f)
@@ -354,7 +354,7 @@ func (s *SQLite) change(ctx context.Context, f func(*database) error) error {
 	}
 	if err != nil {
 		if s.db != nil && !isFull(err) && !isBusy(err) {
-			s.drop((*database).close) // what is wrong with the connection ends with it
+			s.drop((*database).close) // the next write opens a new connection
 		}
 		return fmt.Errorf("write prediction log %s: %w", s.options.Path, err)
 	}
@@ -370,9 +370,9 @@ func (s *SQLite) tryChange(ctx context.Context, f func(*database) error) error {
 	return f(s.db)
 }
 
-// replace moves the damaged database aside and begins a new one. Needs s.mu.
+// replace moves the damaged database aside and creates a new one. s.mu must be held.
 func (s *SQLite) replace(cause error) error {
-	if s.db == nil { // it was found while opening, which has done all that
+	if s.db == nil { // open has already moved the database aside
 		return cause
 	}
 	var err error
@@ -383,7 +383,7 @@ func (s *SQLite) replace(cause error) error {
 	return s.open(s.ctx)
 }
 
-// damaged replaces db if it is still the one in use.
+// damaged replaces db if it is still in use.
 func (s *SQLite) damaged(db *database, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -391,18 +391,18 @@ func (s *SQLite) damaged(db *database, cause error) {
 		return
 	}
 	if err := s.replace(cause); err != nil {
-		s.options.Logger.Error("no new database could be begun in place of the damaged one; it is tried again with the next record", "path", s.options.Path, "error", err)
+		s.options.Logger.Error("cannot create a new database in place of the damaged one; retrying with the next record", "path", s.options.Path, "error", err)
 	}
 }
 
-// read lets f read from the database. It ends early, with an error, when the
-// database is replaced or the store closed.
+// read calls f to read from the database. f is interrupted if the database is replaced or the store
+// is closed.
 func (s *SQLite) read(ctx context.Context, f func(context.Context, *sql.DB) error) error {
 	s.reading.RLock()
 	db := s.db
 	if db == nil {
 		s.reading.RUnlock()
-		return fmt.Errorf("read prediction log %s: the database cannot be opened now", s.options.Path)
+		return fmt.Errorf("read prediction log %s: the database is not open", s.options.Path)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(db.ctx, func() { cancel(errors.New("the database was closed")) })
@@ -422,7 +422,7 @@ func (s *SQLite) read(ctx context.Context, f func(context.Context, *sql.DB) erro
 	return nil
 }
 
-// check reads the whole database, in the background, and replaces it if it is damaged.
+// check reads the whole database in the background, and replaces it if it is damaged.
 func (s *SQLite) check(db *database) {
 	var found string
 	err := func() error {
@@ -431,7 +431,7 @@ func (s *SQLite) check(db *database) {
 		if db.ctx.Err() != nil {
 			return nil
 		}
-		// One problem is enough.
+		// Stop at the first problem.
 		return db.reader.QueryRowContext(db.ctx, "PRAGMA quick_check(1)").Scan(&found)
 	}()
 	switch {
@@ -439,7 +439,7 @@ func (s *SQLite) check(db *database) {
 	case isCorrupt(err):
 		s.damaged(db, err)
 	case err != nil:
-		s.options.Logger.Warn("the prediction log's database could not be checked", "path", s.options.Path, "error", err)
+		s.options.Logger.Warn("cannot check the prediction log database", "path", s.options.Path, "error", err)
 	case found != "ok" && found != "":
 		s.damaged(db, errors.New(found))
 	}
@@ -458,15 +458,15 @@ func (s *SQLite) Close(context.Context) error {
 	}
 	s.mu.Unlock()
 	s.group.Wait()
-	// The file stays: one that is deleted while another process waits for it is no lock.
+	// Keep the lock file: if it were deleted while another process waits for it, both could get a lock.
 	return s.lock.Unlock()
 }
 
-// keepRetention deletes what is too old or too much, again and again.
+// keepRetention deletes old and excess records periodically until the store is closed.
 func (s *SQLite) keepRetention() {
 	for {
 		if err := s.retain(time.Now()); err != nil && s.ctx.Err() == nil {
-			s.options.Logger.Warn("old records of the prediction log could not be deleted", "path", s.options.Path, "error", err)
+			s.options.Logger.Warn("cannot delete old records of the prediction log", "path", s.options.Path, "error", err)
 		}
 		select {
 		case <-s.ctx.Done():
@@ -476,10 +476,10 @@ func (s *SQLite) keepRetention() {
 	}
 }
 
-// retain deletes the records that are too old at the given time, or too many, in
-// steps so small that no write waits long. SQLite uses the freed pages again.
+// retain deletes records that are too old at the given time, or exceed the maximum number, in small
+// steps so that writes don't have to wait. SQLite reuses the freed pages.
 func (s *SQLite) retain(now time.Time) error {
-	oldest := "" // comes before every time
+	oldest := "" // sorts before every time
 	if s.options.MaxAge > 0 {
 		oldest = now.Add(-s.options.MaxAge).UTC().Format(timeFormat)
 	}
@@ -503,7 +503,7 @@ func (s *SQLite) retainStep(oldest string) (deleted int64, db *database, err err
 	if db == nil {
 		return 0, nil, nil
 	}
-	// seq has no gaps, as only the oldest records are deleted: it counts rows.
+	// Only the oldest records are deleted, so seq has no gaps and counts rows.
 	excess := int64(0)
 	if s.options.MaxRows > 0 {
 		var last sql.NullInt64

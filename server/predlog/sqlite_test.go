@@ -32,7 +32,7 @@ func mustWrite(t *testing.T, s Store, records ...Record) {
 	}
 }
 
-// allRows returns the rows, oldest first, page by page.
+// allRows reads all rows page by page, and returns them oldest first.
 func allRows(t *testing.T, s Reader) []Row {
 	t.Helper()
 	var rows []Row
@@ -68,7 +68,7 @@ func rowsOf(records []Record) []Row {
 	return rows
 }
 
-// query asks the database by a connection of its own, as a person would.
+// query runs a query on a separate connection, like another program.
 func query(t *testing.T, path, text string) string {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+path+"?mode=ro")
@@ -83,8 +83,8 @@ func query(t *testing.T, path, text string) string {
 	return result.String
 }
 
-func TestWhatIsWrittenIsReadBack(t *testing.T) {
-	records := newRecords(61) // statements of every size
+func TestSQLite_WriteAndRead(t *testing.T) {
+	records := newRecords(61) // uses prepared statements of every size
 	records[3].RequestID, records[3].TraceID, records[3].Embedding = "", "", nil
 	records[4].RequestID = "nul\x00 in it, 'quotes', \"more\" and ünïcode"
 	records[5].ImageFormat, records[5].Embedding = "tensor", []float32{1.5}
@@ -95,14 +95,14 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 	mustWrite(t, s, records[60])
 	equalRows(t, allRows(t, s), rowsOf(records))
 	if n, err := s.Count(t.Context()); n != 61 || err != nil {
-		t.Errorf("count %d, %v", n, err)
+		t.Errorf("Count = %d, %v, want 61", n, err)
 	}
 	if counts.of(Written) != 61 {
-		t.Errorf("counted %v", counts.n)
+		t.Errorf("counted %v, want 61 written", counts.n)
 	}
 }
 
-func TestADatabaseIsOpenedAgainWithWhatItHeld(t *testing.T) {
+func TestOpenSQLite_ExistingDatabase(t *testing.T) {
 	for _, synchronous := range []Synchronous{Normal, Full} {
 		t.Run(string(synchronous), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "a folder with % and #?", "predictions.db")
@@ -121,24 +121,24 @@ func TestADatabaseIsOpenedAgainWithWhatItHeld(t *testing.T) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if err := s.db.insert.conn.QueryRowContext(t.Context(), "PRAGMA synchronous").Scan(&got); err != nil || got != want {
-				t.Errorf("synchronous is %d, %v", got, err)
+				t.Errorf("synchronous = %d, %v", got, err)
 			}
 		})
 	}
 }
 
-func TestARecordThatIsWrittenTwiceStaysOnce(t *testing.T) {
+func TestSQLiteWrite_Duplicates(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	records := newRecords(60)
 	mustWrite(t, s, records[:40]...)
 	mustWrite(t, s, records...)
 	equalRows(t, allRows(t, s), rowsOf(records))
 	if got := query(t, s.options.Path, "SELECT max(seq) FROM predictions"); got != "60" {
-		t.Errorf("the last row is number %s, want no gaps", got)
+		t.Errorf("last seq = %s, want 60", got)
 	}
 }
 
-func TestTheTableCanBeReadByAnyone(t *testing.T) {
+func TestSQLite_TableFormat(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	r := newRecord(0)
 	mustWrite(t, s, *r)
@@ -150,7 +150,7 @@ func TestTheTableCanBeReadByAnyone(t *testing.T) {
 	}
 }
 
-func TestPagesGoBackInTimeAndDoNotShift(t *testing.T) {
+func TestPage(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	records := newRecords(10)
 	mustWrite(t, s, records[:8]...)
@@ -169,19 +169,19 @@ func TestPagesGoBackInTimeAndDoNotShift(t *testing.T) {
 		}
 	}
 	if end != "" {
-		t.Errorf("another page is promised after the last: %q", end)
+		t.Errorf("cursor after the last page = %q, want none", end)
 	}
 	for _, bad := range []string{"x", "-1", "0", "1.5", "99999999999999999999"} {
 		if _, _, err := s.Page(t.Context(), bad, 4); !errors.Is(err, ErrCursor) {
-			t.Errorf("cursor %q: %v", bad, err)
+			t.Errorf("Page with cursor %q: error %v, want ErrCursor", bad, err)
 		}
 	}
 	if _, _, err := s.Page(t.Context(), "", 0); err == nil {
-		t.Error("a page of no rows is given")
+		t.Error("Page with limit 0 returned no error")
 	}
 }
 
-func TestAPathThatCannotBeTheLogIsAnErrorThatSaysWhy(t *testing.T) {
+func TestOpenSQLite_Errors(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -214,19 +214,19 @@ func TestAPathThatCannotBeTheLogIsAnErrorThatSaysWhy(t *testing.T) {
 		options SQLiteOptions
 		want    string
 	}{
-		{"no path", SQLiteOptions{}, "no file named"},
-		{"a folder", SQLiteOptions{Path: dir}, "not a file"},
-		{"a path through a file", SQLiteOptions{Path: filepath.Join(file, "x.db")}, "not a directory"},
-		{"another program's database", SQLiteOptions{Path: other}, "another program's database"},
-		{"a database of a newer version", SQLiteOptions{Path: newer}, "newer version of this program wrote it (schema 9999"},
-		{"an unknown setting", SQLiteOptions{Path: file, Synchronous: "off"}, `synchronous "off"`},
-		{"a negative age", SQLiteOptions{Path: file, MaxAge: -1}, "negative"},
+		{"no path", SQLiteOptions{}, "no file name given"},
+		{"directory", SQLiteOptions{Path: dir}, "not a regular file"},
+		{"path below a file", SQLiteOptions{Path: filepath.Join(file, "x.db")}, "not a directory"},
+		{"another program's database", SQLiteOptions{Path: other}, "belongs to another program"},
+		{"newer version", SQLiteOptions{Path: newer}, "newer version of this program (schema 9999"},
+		{"unknown synchronous setting", SQLiteOptions{Path: file, Synchronous: "off"}, `synchronous setting "off"`},
+		{"negative age", SQLiteOptions{Path: file, MaxAge: -1}, "negative"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := tree(t, dir)
 			_, err := OpenSQLite(t.Context(), test.options)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("got %v, want %q", err, test.want)
+				t.Errorf("OpenSQLite = %v, want an error containing %q", err, test.want)
 			}
 			for name, data := range before {
 				if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, data) {
@@ -237,7 +237,7 @@ func TestAPathThatCannotBeTheLogIsAnErrorThatSaysWhy(t *testing.T) {
 	}
 }
 
-// tree returns the content of the files in the folder.
+// tree returns the contents of the files in the directory, except lock files.
 func tree(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
@@ -255,17 +255,17 @@ func tree(t *testing.T, dir string) map[string][]byte {
 	return files
 }
 
-func TestASecondLogOnTheSameFileIsRefused(t *testing.T) {
+func TestOpenSQLite_InUse(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	_, err := OpenSQLite(t.Context(), SQLiteOptions{Path: s.options.Path})
-	if err == nil || !strings.Contains(err.Error(), "another process has it open") {
-		t.Errorf("got %v", err)
+	if err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("second OpenSQLite = %v, want an error", err)
 	}
 	mustWrite(t, s, *newRecord(0))
 	mustClose(t, s)
 	s = openSQLite(t, SQLiteOptions{Path: s.options.Path})
 	if len(allRows(t, s)) != 1 {
-		t.Error("the record is gone")
+		t.Error("the record is missing")
 	}
 }
 
@@ -278,13 +278,13 @@ func TestRetention(t *testing.T) {
 	}{
 		{"by age", SQLiteOptions{MaxAge: 700 * time.Second}, 700},
 		{"by rows", SQLiteOptions{MaxRows: 321}, 321},
-		{"by both, rows being fewer", SQLiteOptions{MaxAge: 700 * time.Second, MaxRows: 10}, 10},
-		{"by both, age being shorter", SQLiteOptions{MaxAge: 5 * time.Second, MaxRows: 100}, 5},
-		{"with room for more", SQLiteOptions{MaxRows: 5000}, 1000},
-		{"not at all", SQLiteOptions{}, 1000},
+		{"by both, rows stricter", SQLiteOptions{MaxAge: 700 * time.Second, MaxRows: 10}, 10},
+		{"by both, age stricter", SQLiteOptions{MaxAge: 5 * time.Second, MaxRows: 100}, 5},
+		{"below the limit", SQLiteOptions{MaxRows: 5000}, 1000},
+		{"no limit", SQLiteOptions{}, 1000},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			// Without the background's clock: opened without bounds.
+			// Open without limits, so that the background goroutine doesn't run.
 			s := openSQLite(t, SQLiteOptions{})
 			mustWrite(t, s, records...)
 			s.options.MaxAge, s.options.MaxRows = test.options.MaxAge, test.options.MaxRows
@@ -298,7 +298,7 @@ func TestRetention(t *testing.T) {
 	}
 }
 
-func TestRetentionGoesOnByItselfAndPagesAreUsedAgain(t *testing.T) {
+func TestRetention_BackgroundAndReusedPages(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{MaxRows: 100})
 	for i := range 3000 {
 		r := newRecord(i)
@@ -316,10 +316,10 @@ func TestRetentionGoesOnByItselfAndPagesAreUsedAgain(t *testing.T) {
 	}
 	// 3000 rows would take more than 2.5 MB.
 	if info.Size() > 1<<20 {
-		t.Errorf("the file has grown to %d bytes", info.Size())
+		t.Errorf("the file has %d bytes, want at most 1 MiB", info.Size())
 	}
 	s = openSQLite(t, SQLiteOptions{Path: s.options.Path, MaxAge: time.Nanosecond})
-	// The records' times are long ago or to come; wait for either.
+	// Make all records old, whatever the current time.
 	s.mu.Lock()
 	_, err = s.db.insert.conn.ExecContext(t.Context(), "UPDATE predictions SET time = '2020-01-01T00:00:00.000000Z'")
 	s.mu.Unlock()
@@ -329,44 +329,44 @@ func TestRetentionGoesOnByItselfAndPagesAreUsedAgain(t *testing.T) {
 	eventually(t, "old rows are deleted", func() bool { n, _ := s.Count(t.Context()); return n == 0 })
 }
 
-func TestAPictureIsKeptOnceAndGoesWithItsLastRecord(t *testing.T) {
+func TestSQLite_ImagesAreDeduplicated(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	records := newRecords(4)
 	for i := range records {
-		records[i].Image = []byte("picture one")
+		records[i].Image = []byte("image one")
 		records[i].ImageSHA256 = records[0].ImageSHA256
 	}
-	records[3].Image, records[3].ImageSHA256 = []byte("picture two"), [32]byte{1}
+	records[3].Image, records[3].ImageSHA256 = []byte("image two"), [32]byte{1}
 	mustWrite(t, s, records...)
 	count := func() string { return query(t, s.options.Path, "SELECT count(*) FROM images") }
 	if got := count(); got != "2" {
-		t.Errorf("%s pictures, want 2", got)
+		t.Errorf("%s images, want 2", got)
 	}
 	seqs, rows, err := s.oldest(t.Context(), 0, 10, 1<<20)
 	if err != nil || len(rows) != 4 {
 		t.Fatal(err, len(rows))
 	}
-	if string(rows[2].Image) != "picture one" || string(rows[3].Image) != "picture two" {
-		t.Errorf("got pictures %q and %q", rows[2].Image, rows[3].Image)
+	if string(rows[2].Image) != "image one" || string(rows[3].Image) != "image two" {
+		t.Errorf("images %q and %q, want image one and image two", rows[2].Image, rows[3].Image)
 	}
 	for i, want := range []string{"2", "2", "1", "0"} {
 		if err := s.remove(t.Context(), seqs[i:i+1]); err != nil {
 			t.Fatal(err)
 		}
 		if got := count(); got != want {
-			t.Errorf("%s pictures after %d records went, want %s", got, i+1, want)
+			t.Errorf("%s images after deleting %d records, want %s", got, i+1, want)
 		}
 	}
 }
 
-func TestADatabaseThatVanishesIsBegunAnew(t *testing.T) {
+func TestSQLite_VanishedDatabase(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		vanish func(path string) error
 	}{
-		{"the file is deleted", os.Remove},
-		{"the folder is deleted", func(path string) error { return os.RemoveAll(filepath.Dir(path)) }},
-		{"the file is moved", func(path string) error { return os.Rename(path, path+".old") }},
+		{"file deleted", os.Remove},
+		{"directory deleted", func(path string) error { return os.RemoveAll(filepath.Dir(path)) }},
+		{"file moved", func(path string) error { return os.Rename(path, path+".old") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var lines logLines
@@ -380,16 +380,16 @@ func TestADatabaseThatVanishesIsBegunAnew(t *testing.T) {
 			equalRows(t, allRows(t, s), rowsOf(records[1:]))
 			mustClose(t, s)
 			if got := query(t, s.options.Path, "SELECT count(*) FROM predictions"); got != "1" {
-				t.Errorf("%s rows in the file", got)
+				t.Errorf("%s rows in the file, want 1", got)
 			}
 			if !strings.Contains(lines.String(), "vanished") {
-				t.Errorf("logged: %s", lines.String())
+				t.Errorf("log: %s", lines.String())
 			}
 		})
 	}
 }
 
-func TestADatabaseThatAnotherProgramHoldsIsWrittenLater(t *testing.T) {
+func TestSQLiteWrite_LockedDatabase(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	db, err := sql.Open("sqlite", "file:"+s.options.Path+"?_txlock=immediate")
 	if err != nil {
@@ -407,7 +407,7 @@ func TestADatabaseThatAnotherProgramHoldsIsWrittenLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Write(t.Context(), newRecords(1)); !isBusy(err) {
-		t.Fatalf("got %v", err)
+		t.Fatalf("Write to a locked database = %v, want SQLITE_BUSY", err)
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
@@ -415,31 +415,31 @@ func TestADatabaseThatAnotherProgramHoldsIsWrittenLater(t *testing.T) {
 	mustWrite(t, s, newRecords(1)...)
 }
 
-func TestAClosedStoreSaysSo(t *testing.T) {
+func TestSQLite_ClosedOrCanceled(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	mustClose(t, s)
 	mustClose(t, s)
 	if err := s.Write(t.Context(), newRecords(1)); !errors.Is(err, ErrClosed) {
-		t.Errorf("Write: %v", err)
+		t.Errorf("Write after Close = %v, want ErrClosed", err)
 	}
 	if _, err := s.Count(t.Context()); err == nil {
-		t.Error("Count gives a number")
+		t.Error("Count after Close returned no error")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s = openSQLite(t, SQLiteOptions{})
 	if err := s.Write(ctx, newRecords(1)); !errors.Is(err, context.Canceled) {
-		t.Errorf("Write without time: %v", err)
+		t.Errorf("Write with a canceled context = %v", err)
 	}
 	if err := s.Export(ctx, &bytes.Buffer{}, NDJSON); !errors.Is(err, context.Canceled) {
-		t.Errorf("Export without time: %v", err)
+		t.Errorf("Export with a canceled context = %v", err)
 	}
 	if err := s.Export(t.Context(), &bytes.Buffer{}, "xlsx"); err == nil || !strings.Contains(err.Error(), "xlsx") {
-		t.Errorf("unknown format: %v", err)
+		t.Errorf("Export in an unknown format = %v", err)
 	}
 }
 
-func TestADatabaseThatMayNotGrowFailsAndHeals(t *testing.T) {
+func TestLog_FullDatabase(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{})
 	limit := func(pages string) {
 		s.mu.Lock()

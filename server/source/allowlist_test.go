@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// places are those of the tests. The folder of the process is at work.
-func places(t testing.TB) Allowlist {
+// allowlist returns the allowlist of the tests. It contains a path relative to the working
+// directory.
+func allowlist(t testing.TB) Allowlist {
 	t.Helper()
 	p, err := ParseAllowlist([]string{
 		"/models", "relative/folder/", "file:///srv/one%20file.onnx", "gs://bucket/models/", "gs://all/",
@@ -20,10 +21,10 @@ func places(t testing.TB) Allowlist {
 	return p
 }
 
-func TestReferencesInAllowedPlacesAreResolved(t *testing.T) {
+func TestResolve(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	// The system may know the folder by another name as well.
+	// The directory may have another canonical name.
 	dir, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +36,7 @@ func TestReferencesInAllowedPlacesAreResolved(t *testing.T) {
 		{"/models/..data/new.onnx", "/models/..data/new.onnx"},
 		{"/models/100%.onnx", "/models/100%.onnx"},
 		{"/models/a?b#c.onnx", "/models/a?b#c.onnx"},
-		{"/models/%2e%2e/x.onnx", "/models/%2e%2e/x.onnx"}, // a path is not decoded: so is the folder called
+		{"/models/%2e%2e/x.onnx", "/models/%2e%2e/x.onnx"}, // a path is not decoded: the folder has this name
 		{"/models", "/models"},
 		{"/models/", "/models/"},
 		{"file:///models/new.onnx", "/models/new.onnx"},
@@ -53,15 +54,15 @@ func TestReferencesInAllowedPlacesAreResolved(t *testing.T) {
 		{"s3://bucket/models/new.onnx", "s3://bucket/models/new.onnx" + query},
 		{"s3://bucket/models/new.onnx" + query, "s3://bucket/models/new.onnx" + query},
 		{"s3://bucket/%25/new.onnx", "s3://bucket/%25/new.onnx"},
-		{"s3://bucket/%25/%252e%252e/new.onnx", "s3://bucket/%25/%252e%252e/new.onnx"}, // decoded once, as a key is
+		{"s3://bucket/%25/%252e%252e/new.onnx", "s3://bucket/%25/%252e%252e/new.onnx"}, // decoded once, like a key
 	} {
 		t.Run(test.ref, func(t *testing.T) {
-			got, err := places(t).Resolve(test.ref)
+			got, err := allowlist(t).Resolve(test.ref)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got != test.want {
-				t.Errorf("got %s, want %s", got, test.want)
+				t.Errorf("Resolve(%q) = %s, want %s", test.ref, got, test.want)
 			}
 			if _, err := Open(t.Context(), got, Options{}); err != nil {
 				t.Error(err)
@@ -70,7 +71,7 @@ func TestReferencesInAllowedPlacesAreResolved(t *testing.T) {
 	}
 }
 
-func TestReferencesOutsideAreNotAllowed(t *testing.T) {
+func TestResolve_NotAllowed(t *testing.T) {
 	for _, ref := range []string{
 		"/etc/passwd", "/", "/model", "/models-evil/x.onnx", "/modelsx", "/Models/x.onnx", "//models/x.onnx", "/models//x.onnx", "/models/../etc/passwd",
 		"/models/..", "/models/./x.onnx", "/models/sub/../x.onnx", "/models/..\\..\\x.onnx", "/models/x\n.onnx", "/models/\x1b[31m.onnx",
@@ -84,22 +85,22 @@ func TestReferencesOutsideAreNotAllowed(t *testing.T) {
 		"s3://bucket/models/x.onnx?endpoint=http://very-secret", "s3://bucket/models/x.onnx?region=eu-central-1", "s3://bucket/%25/x.onnx?region=eu-central-1", "s3://bucket/%2525/x.onnx",
 	} {
 		t.Run(ref, func(t *testing.T) {
-			got, err := places(t).Resolve(ref)
+			got, err := allowlist(t).Resolve(ref)
 			if err == nil {
-				t.Fatalf("resolved to %s", got)
+				t.Fatalf("Resolve(%q) = %s, want ErrNotAllowed", ref, got)
 			}
-			failed(t, err, ErrNotAllowed)
+			checkError(t, err, ErrNotAllowed)
 			if got != "" {
-				t.Errorf("got %s", got)
+				t.Errorf("Resolve(%q) = %s with an error, want an empty string", ref, got)
 			}
 		})
 	}
 }
 
-func TestNothingIsAllowedUnlessSaid(t *testing.T) {
+func TestResolve_EmptyAllowlist(t *testing.T) {
 	for _, ref := range []string{"/models/x.onnx", "file:///x.onnx", "gs://bucket/x.onnx"} {
 		_, err := Allowlist{}.Resolve(ref)
-		failed(t, err, ErrNotAllowed, ref, "have the place allowed by --model-source")
+		checkError(t, err, ErrNotAllowed, ref, "allow this one with --model-source")
 	}
 	p, err := ParseAllowlist([]string{"/"})
 	if err != nil {
@@ -112,18 +113,17 @@ func TestNothingIsAllowedUnlessSaid(t *testing.T) {
 	}
 }
 
-// FuzzResolve holds any reference against what Allowlist promises: what is resolved
-// lies in an allowed place, however it is read.
+// FuzzResolve checks that every resolved reference lies in an allowed source, however it is parsed.
 func FuzzResolve(f *testing.F) {
 	for _, ref := range []string{"/models/new.onnx", "file:///models/%2e%2e/x", "gs://bucket/models/x.onnx?a=b", "s3://bucket/%25/../x", "gs://all/x", "file:/models/x"} {
 		f.Add(ref)
 	}
-	p := places(f)
+	p := allowlist(f)
 	f.Fuzz(func(t *testing.T, ref string) {
 		got, err := p.Resolve(ref)
 		if err != nil {
 			if strings.ContainsAny(err.Error(), "\n\r") {
-				t.Errorf("not one line: %q", err)
+				t.Errorf("error is not one line: %q", err)
 			}
 			return
 		}
@@ -133,16 +133,16 @@ func FuzzResolve(f *testing.F) {
 		}
 		path := filepath.Clean("/" + l.path)
 		if path != "/"+strings.Trim(l.path, "/") {
-			t.Errorf("%q was resolved to %q, which also reads as %q", ref, got, path)
+			t.Errorf("Resolve(%q) = %q, which can also be parsed as %q", ref, got, path)
 		}
-		for _, place := range p.allowed {
-			if l.local() == place.local() && (l.local() || l.scheme == place.scheme) && l.bucket == place.bucket && l.query == place.query {
-				root := filepath.Clean("/" + place.path)
+		for _, source := range p.allowed {
+			if l.local() == source.local() && (l.local() || l.scheme == source.scheme) && l.bucket == source.bucket && l.query == source.query {
+				root := filepath.Clean("/" + source.path)
 				if path == root || strings.HasPrefix(path, strings.TrimSuffix(root, "/")+"/") {
 					return
 				}
 			}
 		}
-		t.Errorf("%q was resolved to %q, which is nowhere allowed", ref, got)
+		t.Errorf("Resolve(%q) = %q, which is not allowed", ref, got)
 	})
 }

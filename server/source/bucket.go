@@ -21,7 +21,7 @@ import (
 	"gocloud.dev/gcp"
 )
 
-// opener opens the bucket that a URL names by its host.
+// opener opens the bucket in the host of a URL.
 type opener func(ctx context.Context, u *url.URL) (*blob.Bucket, error)
 
 var openers = map[string]opener{
@@ -31,8 +31,8 @@ var openers = map[string]opener{
 	},
 }
 
-// openGCS opens a bucket with the default credentials. gcsblob would do so itself,
-// but when there are none it says so on standard output, and goes on.
+// openGCS opens a bucket with the default credentials. gcsblob would do the same, but without
+// credentials it prints to standard output and continues.
 func openGCS(ctx context.Context, u *url.URL) (*blob.Bucket, error) {
 	o := gcsblob.URLOpener{Client: gcp.NewAnonymousHTTPClient(gcp.DefaultTransport())}
 	if anonymous, _ := strconv.ParseBool(u.Query().Get("anonymous")); !anonymous && os.Getenv("STORAGE_EMULATOR_HOST") == "" {
@@ -49,8 +49,8 @@ func openGCS(ctx context.Context, u *url.URL) (*blob.Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	// By default it goes on trying for as long as it may, and tells us then of our
-	// own deadline instead of what went wrong.
+	// By default the library retries until the deadline, and then returns the deadline's error instead of
+	// the cause.
 	var client *storage.Client
 	if b.As(&client) {
 		client.SetRetry(storage.WithMaxAttempts(3))
@@ -58,8 +58,8 @@ func openGCS(ctx context.Context, u *url.URL) (*blob.Bucket, error) {
 	return b, nil
 }
 
-// bucket is an object, or a folder of them, in a bucket. It is opened when it is
-// first needed: to find credentials can take seconds.
+// bucket is an object or a folder of objects in a bucket. The bucket is opened on first use,
+// because finding credentials can take seconds.
 type bucket struct {
 	at      location
 	options Options
@@ -80,17 +80,17 @@ func (b *bucket) close() error {
 	return err
 }
 
-// get returns the bucket. One that could not be opened is tried again next time.
+// get returns the opened bucket. If opening fails, the next call retries.
 func (b *bucket) get(ctx context.Context) (*blob.Bucket, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.opened == nil {
-		// The libraries keep the context for renewing credentials.
+		// The libraries keep the context to refresh credentials.
 		opened, err := b.open(context.WithoutCancel(ctx), &url.URL{Scheme: b.at.scheme, Host: b.at.bucket, RawQuery: b.at.query})
 		if err != nil {
 			_, reason := storeReason(err)
 			return nil, &failure{
-				ref: b.at.String(), text: b.at.redact("the bucket cannot be opened; check the query parameters and credentials (" + reason + ")"),
+				ref: b.at.String(), text: b.at.redact("cannot open the bucket; check the query parameters and credentials (" + reason + ")"),
 				kind: ErrUnreachable, cause: err,
 			}
 		}
@@ -138,7 +138,7 @@ func (b *bucket) all(ctx context.Context) ([]Object, error) {
 			o.Version = generation(google.Generation)
 		case entry.As(&amazon) && amazon.ETag != nil:
 			o.Version = etag(*amazon.ETag)
-		default: // the listing does not say
+		default: // the listing has no version
 			if o, err = b.stat(ctx, opened, b.at.child(name), name); errors.Is(err, ErrNotFound) {
 				continue
 			} else if err != nil {
@@ -149,8 +149,8 @@ func (b *bucket) all(ctx context.Context) ([]Object, error) {
 	}
 }
 
-// selectFields asks GCS for what is used alone. Who may list objects need not be
-// allowed to see who else may.
+// selectFields restricts a GCS listing to the needed fields. In particular, reading ACLs would
+// require more permissions than listing objects.
 func selectFields(as func(any) bool) error {
 	var query *storage.Query
 	if !as(&query) {
@@ -168,7 +168,7 @@ const (
 func generation(n int64) string { return generationPrefix + strconv.FormatInt(n, 10) }
 func etag(text string) string   { return etagPrefix + text }
 
-// stat asks for one object.
+// stat returns one object.
 func (b *bucket) stat(ctx context.Context, opened *blob.Bucket, at location, name string) (Object, error) {
 	attributes, err := opened.Attributes(ctx, at.path)
 	if err != nil {
@@ -217,15 +217,15 @@ func (b *bucket) read(ctx context.Context, o Object) ([]byte, error) {
 	reader, err := opened.NewReader(ctx, at.path, &blob.ReaderOptions{BeforeRead: func(as func(any) bool) error { return pin(as, o.Version) }})
 	if err != nil {
 		failed := storeError(ctx, b.at, o.Ref, err)
-		// The version may be gone, and another there.
+		// The version may have been replaced by another.
 		if errors.Is(failed, ErrNotFound) && errors.Is(unchanged(), ErrChanged) {
 			return nil, changed(o.Ref)
 		}
 		return nil, failed
 	}
 	defer func() { _ = reader.Close() }()
-	if reader.Size() < 0 { // GCS unpacks what was stored with Content-Encoding: gzip
-		return nil, fail(ErrReference, o.Ref, "is stored compressed: publish it as it is, without a Content-Encoding")
+	if reader.Size() < 0 { // GCS decompresses objects stored with Content-Encoding: gzip
+		return nil, fail(ErrReference, o.Ref, "stored compressed: publish it without a Content-Encoding")
 	}
 	if reader.Size() != o.Size {
 		return nil, changed(o.Ref)
@@ -233,7 +233,7 @@ func (b *bucket) read(ctx context.Context, o Object) ([]byte, error) {
 	data := make([]byte, o.Size)
 	_, err = io.ReadFull(reader, data)
 	if err == nil {
-		// Checksums are compared at the end.
+		// Read to the end, where the checksum is verified.
 		if _, err = reader.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
 			err = nil
 		}
@@ -241,7 +241,7 @@ func (b *bucket) read(ctx context.Context, o Object) ([]byte, error) {
 	if err != nil {
 		return nil, storeError(ctx, b.at, o.Ref, err)
 	}
-	// A store that ignores the condition shows by its answer what it has sent.
+	// A store that ignores the condition is detected by the ETag of its response.
 	var amazon s3.GetObjectOutput
 	if reader.As(&amazon) {
 		exact = exact && amazon.ETag != nil && etag(*amazon.ETag) == o.Version
@@ -254,8 +254,8 @@ func (b *bucket) read(ctx context.Context, o Object) ([]byte, error) {
 	return data, nil
 }
 
-// canPin tells whether the store can be asked for the version alone. A weak ETag
-// cannot be a condition.
+// canPin reports whether the store can be asked for exactly this version. A weak ETag cannot be a
+// condition.
 func (b *bucket) canPin(version string) bool {
 	switch b.at.scheme {
 	case "gs":
@@ -266,7 +266,7 @@ func (b *bucket) canPin(version string) bool {
 	return false
 }
 
-// pin makes the read one of the version.
+// pin makes a read conditional on the version.
 func pin(as func(any) bool, version string) error {
 	var object **storage.ObjectHandle
 	if text, ok := strings.CutPrefix(version, generationPrefix); ok && as(&object) {
@@ -280,7 +280,7 @@ func pin(as func(any) bool, version string) error {
 	}
 	var options *[]func(*s3.Options)
 	if as(&options) {
-		// Not every object has a checksum. The library would say so on standard error.
+		// Not every object has a checksum. Keep the library from logging that to standard error.
 		*options = append(*options, func(o *s3.Options) { o.DisableLogOutputChecksumValidationSkipped = true })
 	}
 	return nil

@@ -13,47 +13,44 @@ import (
 	"google.golang.org/api/googleapi"
 )
 
-// The kinds of failure, for errors.Is. The errors of this package wrap one of
-// them, but for those of a context that was cancelled. Each is one line that names
-// the reference, without its query, and says what to do.
+// Errors for errors.Is. All errors of this package wrap one of them, except those of a canceled
+// context. Each message is one line with the reference, without its query, and says what to do.
 var (
-	// ErrReference means that a reference cannot be understood, or names something
-	// that no model can be read from, such as a device.
-	ErrReference = errors.New("not a usable reference")
-	// ErrNotAllowed means that a reference lies outside the places allowed.
-	ErrNotAllowed = errors.New("not an allowed place")
-	// ErrNotFound means that there is no such object, or no model in the folder.
+	// ErrReference is returned for an invalid reference, and for one to something that isn't a
+	// model file, such as a device.
+	ErrReference = errors.New("invalid reference")
+	// ErrNotAllowed is returned for a reference outside the allowlist.
+	ErrNotAllowed = errors.New("model source not allowed")
+	// ErrNotFound is returned if the object doesn't exist, or the folder contains no model.
 	ErrNotFound = errors.New("not found")
-	// ErrUnreachable means that the store did not answer, or refused us.
+	// ErrUnreachable is returned if the store doesn't respond, fails, or denies access.
 	ErrUnreachable = errors.New("store not reachable")
-	// ErrChanged means that the object is another by now than the one listed. To
-	// ask for what there is, and read that, may help.
-	ErrChanged = errors.New("changed while it was read")
-	// ErrDigest means that the object is not the one expected; see DigestError.
-	ErrDigest = errors.New("another digest")
-	// ErrTooLarge means that the object has more bytes than the limit. Nothing of
-	// it was read.
+	// ErrChanged is returned if the object was replaced after it was listed. List again and retry.
+	ErrChanged = errors.New("changed while being read")
+	// ErrDigest is returned if the object doesn't have the expected digest; see DigestError.
+	ErrDigest = errors.New("digest mismatch")
+	// ErrTooLarge is returned if the object exceeds the size limit. None of it was read.
 	ErrTooLarge = errors.New("too large")
 )
 
-// DigestError says that an object is not the one expected. It is an ErrDigest.
+// DigestError reports that an object doesn't have the expected digest. errors.Is matches it with
+// ErrDigest.
 type DigestError struct {
-	// Ref names the object.
+	// Ref is the reference of the object.
 	Ref string
-	// Want and Got are the digests, expected and real: "sha256:" and 64
-	// hexadecimal digits.
+	// Want is the expected digest and Got the actual one: "sha256:" and 64 hexadecimal digits.
 	Want, Got string
 }
 
 func (e *DigestError) Error() string {
-	return fmt.Sprintf("%s: its content has the digest %s, not %s as expected; publish it again, or correct the digest", e.Ref, e.Got, e.Want)
+	return fmt.Sprintf("%s: the digest is %s, expected %s; publish the model again, or correct the expected digest", e.Ref, e.Got, e.Want)
 }
 
-// Is makes the error an ErrDigest.
+// Is reports whether target is ErrDigest.
 func (e *DigestError) Is(target error) bool { return target == ErrDigest }
 
-// failure is an error about the reference ref. Its text is ours: the causes that
-// the stores' libraries report may hold URLs, and with them what is secret.
+// failure is an error about the reference ref. Its text never contains messages of the stores'
+// libraries verbatim: they can contain URLs with secrets.
 type failure struct {
 	ref, text   string
 	kind, cause error // either may be nil
@@ -71,12 +68,12 @@ func (e *failure) Unwrap() []error {
 	return errs
 }
 
-// fail makes an error of the given kind about ref.
+// fail returns an error of the given kind about ref.
 func fail(kind error, ref, format string, args ...any) error {
 	return &failure{ref: ref, text: fmt.Sprintf(format, args...), kind: kind}
 }
 
-// oneLine replaces what would break or colour a line of a terminal or log.
+// oneLine replaces control characters, which could break lines or color a terminal, with spaces.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -86,34 +83,33 @@ func oneLine(text string) string {
 	}, text)
 }
 
-// storeError makes an error of what a store in the cloud answered when it was asked
-// for ref.
+// storeError converts an error that a cloud store returned for ref.
 func storeError(ctx context.Context, at location, ref string, err error) error {
 	f := &failure{ref: ref, kind: ErrUnreachable, cause: err}
 	status, reason := storeReason(err)
 	code := gcerrors.Code(err)
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
-		f.kind, f.text = nil, "gave up: "+context.Canceled.Error()
+		f.kind, f.text = nil, "canceled: "+context.Canceled.Error()
 	case ctx.Err() != nil:
-		f.text = "the store did not answer in time; check that it can be reached from here"
+		f.text = "the store did not respond in time; check that it is reachable from here"
 		if reason != "" {
 			f.text += " (" + reason + ")"
 		}
 	case status == http.StatusForbidden, status == http.StatusUnauthorized, code == gcerrors.PermissionDenied:
-		f.text = "the store denies access; give these credentials the right to list and read it (" + reason + ")"
+		f.text = "access denied by the store; grant these credentials permission to list and read it (" + reason + ")"
 	case code == gcerrors.NotFound:
-		f.kind, f.text = ErrNotFound, "there is no such object or bucket; check the name, or publish a model there"
+		f.kind, f.text = ErrNotFound, "no such object or bucket; check the name, or publish a model there"
 	case code == gcerrors.FailedPrecondition:
-		f.kind, f.text = ErrChanged, "it was replaced while it was read; try again"
+		f.kind, f.text = ErrChanged, "replaced while being read; try again"
 	default:
-		f.text = "the store failed; check that it can be reached from here, and the credentials (" + reason + ")"
+		f.text = "the store failed; check the credentials, and that the store is reachable from here (" + reason + ")"
 	}
 	f.text = at.redact(f.text)
 	return f
 }
 
-// storeReason finds the status and the essence of an error of a store's library.
+// storeReason returns the HTTP status of an error of a store's library, and its essential message.
 func storeReason(err error) (status int, reason string) {
 	var (
 		google *googleapi.Error
@@ -139,12 +135,12 @@ func storeReason(err error) (status int, reason string) {
 			err = inner
 		}
 		reason = err.Error()
-		// What gocloud.dev says itself is known from our own words.
+		// Drop gocloud.dev's own prefix, which our message replaces.
 		if _, rest, ok := strings.Cut(reason, "(code="); ok {
 			_, reason, _ = strings.Cut(rest, ": ")
 		}
 	}
-	if strings.Contains(reason, "get credentials") { // and half a page of where they are not
+	if strings.Contains(reason, "get credentials") { // followed by half a page of places that were searched
 		reason = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 	}
 	if reason = strings.TrimSpace(oneLine(reason)); len(reason) > 200 {

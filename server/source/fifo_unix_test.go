@@ -16,14 +16,14 @@ func mkfifo(t *testing.T, path string) {
 	}
 }
 
-func TestWhatIsNoFileIsRefusedUnopened(t *testing.T) {
+func TestSource_NotARegularFile(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "fifo.onnx")
 	mkfifo(t, fifo)
-	for ref, kind := range map[string]string{fifo: "is a FIFO", "/dev/zero": "is a device", "file:///dev/null": "is a device"} {
+	for ref, kind := range map[string]string{fifo: "a FIFO", "/dev/zero": "a device", "file:///dev/null": "a device"} {
 		_, err := open(t, ref).Current(t.Context())
-		failed(t, err, ErrReference, ref, kind+": name a model file, or a folder of them")
+		checkError(t, err, ErrReference, ref, kind+": use a model file, or a folder of models")
 	}
-	// One that takes the place of a file is refused as well.
+	// A FIFO that replaces a listed file is rejected as well.
 	path := filepath.Join(t.TempDir(), "model.onnx")
 	write(t, path, "model", 1)
 	s := open(t, path)
@@ -32,5 +32,5 @@ func TestWhatIsNoFileIsRefusedUnopened(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := s.Read(t.Context(), o, "")
-	failed(t, err, ErrReference, "is a FIFO")
+	checkError(t, err, ErrReference, "a FIFO")
 }

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// freshness is the age up to which a file may still be being written. Who writes in
-// one go pauses for less.
+// freshness is the age up to which a file may still be being written: a program that writes a file
+// without interruption pauses for less.
 const freshness = 100 * time.Millisecond
 
-// files is a file or folder of this machine. Which of the two it is may change:
-// links are followed, and can be turned.
+// files is a local file or folder. Which of the two can change, because links are followed and can
+// be replaced.
 type files struct {
 	at    location
 	limit int64
@@ -24,10 +24,10 @@ type files struct {
 
 func (f *files) close() error { return nil }
 
-// all finds the models. What vanishes while we look was not there.
+// all returns the models. Files that vanish meanwhile are skipped.
 func (f *files) all(ctx context.Context) ([]Object, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, &failure{ref: f.at.String(), text: "gave up: " + err.Error(), cause: err}
+		return nil, &failure{ref: f.at.String(), text: "canceled: " + err.Error(), cause: err}
 	}
 	info, err := os.Stat(f.at.path)
 	if err != nil {
@@ -56,7 +56,7 @@ func (f *files) all(ctx context.Context) ([]Object, error) {
 		if !model(name) {
 			continue
 		}
-		// Neither what is no file nor what cannot be looked at is a model.
+		// Skip everything that isn't a regular file or isn't accessible.
 		if info, err := os.Stat(filepath.Join(f.at.path, name)); err == nil && info.Mode().IsRegular() {
 			objects = append(objects, object(f.at.child(name), name, info))
 		}
@@ -65,52 +65,52 @@ func (f *files) all(ctx context.Context) ([]Object, error) {
 }
 
 func tooMany(ref string) error {
-	return fail(ErrReference, ref, "the folder has more than %d entries: keep models in a folder of their own", maxEntries)
+	return fail(ErrReference, ref, "the folder has more than %d entries: use a separate folder for models", maxEntries)
 }
 
 func object(at location, name string, info fs.FileInfo) Object {
 	return Object{Ref: at.String(), Version: version(info.ModTime(), info.Size()), Size: info.Size(), ModTime: info.ModTime(), name: name}
 }
 
-// regular refuses what is no file.
+// regular returns an error if info isn't that of a regular file.
 func regular(ref string, info fs.FileInfo) error {
-	kind := "is no regular file"
+	kind := "not a regular file"
 	switch mode := info.Mode(); {
 	case mode.IsRegular():
 		return nil
 	case mode.IsDir():
-		kind = "is a folder by now"
+		kind = "replaced by a folder"
 	case mode&fs.ModeNamedPipe != 0:
-		kind = "is a FIFO"
+		kind = "a FIFO"
 	case mode&fs.ModeDevice != 0:
-		kind = "is a device"
+		kind = "a device"
 	}
-	return fail(ErrReference, ref, "%s: name a model file, or a folder of them", kind)
+	return fail(ErrReference, ref, "%s: use a model file, or a folder of models", kind)
 }
 
-// fileError makes an error of the operating system's.
+// fileError converts an error of the operating system.
 func fileError(ref string, err error) error {
 	f := &failure{ref: ref, kind: ErrUnreachable, cause: err}
 	var reason syscall.Errno
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENAMETOOLONG):
-		f.kind, f.text = ErrNotFound, "there is no such file or folder; check the name, or publish a model there"
+		f.kind, f.text = ErrNotFound, "no such file or directory; check the name, or publish a model there"
 	case errors.Is(err, fs.ErrPermission):
-		f.text = "the operating system denies access; give the user of this program the right to read it"
+		f.text = "permission denied; allow the user of this process to read it"
 	case errors.As(err, &reason):
-		f.text = "cannot be read: " + reason.Error()
+		f.text = "cannot read: " + reason.Error()
 	default:
-		f.text = "cannot be read: " + err.Error()
+		f.text = "cannot read: " + err.Error()
 	}
 	return f
 }
 
 func changed(ref string) error {
-	return fail(ErrChanged, ref, "it was replaced or is still being written; try again")
+	return fail(ErrChanged, ref, "replaced or still being written; try again")
 }
 
 func tooLarge(ref string, size, limit int64) error {
-	return fail(ErrTooLarge, ref, "has %d bytes, and models of up to %d are read; check that it is a model", size, limit)
+	return fail(ErrTooLarge, ref, "%d bytes, but the limit is %d; check that it is a model", size, limit)
 }
 
 func (f *files) read(ctx context.Context, o Object) ([]byte, error) {
@@ -133,16 +133,16 @@ func (f *files) read(ctx context.Context, o Object) ([]byte, error) {
 		}
 		return nil
 	}
-	// Opening is no harmless act for every device.
+	// Check before opening: opening some devices has side effects.
 	if err := check(os.Stat(path)); err != nil {
 		return nil, err
 	}
 	if age := time.Since(o.ModTime); 0 <= age && age < freshness {
 		if err := sleep(ctx, freshness-age); err != nil {
-			return nil, &failure{ref: o.Ref, text: "gave up: " + err.Error(), cause: err}
+			return nil, &failure{ref: o.Ref, text: "canceled: " + err.Error(), cause: err}
 		}
 	}
-	// Should it have become a FIFO meanwhile, this does not wait for a writer.
+	// If the file was replaced by a FIFO meanwhile, O_NONBLOCK keeps open from waiting for a writer.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fileError(o.Ref, err)
@@ -157,8 +157,8 @@ func (f *files) read(ctx context.Context, o Object) ([]byte, error) {
 	} else if err != nil {
 		return nil, fileError(o.Ref, err)
 	}
-	// Replaced by another file it would still be the old one that we have read; but
-	// it may have been written into.
+	// If the path was replaced by another file, the data is that of the old one. Check only whether the
+	// opened file was modified.
 	if err := check(file.Stat()); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,8 @@
-// Package source says where models come from: a local file or folder, or an
-// object or folder in a bucket of Google Cloud Storage or of anything that speaks
-// S3. It lists what there is, reads exactly what it listed, and watches for news.
+// Package source finds and reads model files: a local file or folder, or an object or folder in
+// Google Cloud Storage or any S3-compatible store.
+//
+// [Open] a source with a reference. [Source.Current] and [Source.List] return what is there,
+// [Source.Read] reads exactly the version that was listed, and [Source.Watch] reports new versions.
 //
 // A reference is a path, absolute or relative to the working directory, or a URL:
 //
@@ -10,15 +12,15 @@
 //	gs://bucket/models/new.onnx  an object, gs://bucket/models/ for a folder
 //	s3://bucket/models/new.onnx?region=eu-central-1
 //
-// A URL is percent-encoded, a path is not. A folder in a bucket has a slash at its
-// end. Of a folder count the files *.onnx right in it whose names do not begin with
-// a dot. The query parameters are those of gocloud.dev's gcsblob and s3blob;
-// credentials come from the clouds' usual environment variables and files.
+// URLs are percent-encoded, paths are not. A folder in a bucket ends with a slash. The models of a
+// folder are the files *.onnx directly in it whose names don't begin with a dot. The query
+// parameters are those of gocloud.dev's gcsblob and s3blob. Credentials come from the clouds' usual
+// environment variables and files.
 //
-// Buckets go through gocloud.dev/blob, which makes two stores one. Its fileblob is
-// not used: it lists a link by the link's own time, so that a swapped one (as
-// Kubernetes swaps a mounted ConfigMap) would go unnoticed, waits at a FIFO for
-// ever, and shows some file names changed.
+// Buckets are accessed with gocloud.dev/blob, which has one API for both stores. Its fileblob isn't
+// used for local files: it lists a symbolic link with the link's own time, so it would miss a
+// swapped link (which is how Kubernetes updates a mounted ConfigMap), it blocks on FIFOs, and it
+// changes some file names.
 package source
 
 import (
@@ -32,68 +34,63 @@ import (
 )
 
 const (
-	// DefaultLimit is the size in bytes of the largest model that is read unless
-	// Options say otherwise.
+	// DefaultLimit is the default maximum size of a model, in bytes.
 	DefaultLimit = 512 << 20
-	// DefaultTimeout is how long a store may take to answer unless Options say
-	// otherwise.
+	// DefaultTimeout is how long a store may take to respond by default.
 	DefaultTimeout = 15 * time.Second
 
-	// maxListed is how many objects List returns.
+	// maxListed is the maximum number of objects that List returns.
 	maxListed = 100
-	// maxEntries is how many entries of a folder are looked at. The newest among
-	// more could not be known without looking at all.
+	// maxEntries is the maximum number of entries in a folder. Finding the newest model requires
+	// looking at all of them.
 	maxEntries = 10_000
 )
 
-// Object is a model in a source, as it was when it was listed.
+// Object is a model in a source at the time it was listed.
 type Object struct {
-	// Ref is the path or URL that a user can name it by, in the form in which the
-	// source was named. It has no query, and so nothing secret.
+	// Ref is the object's path or URL, in the same form as the reference of the source. It has no
+	// query and thus no secrets.
 	Ref string
-	// Version changes whenever the content is replaced: the generation in GCS, the
-	// ETag in S3, otherwise time of modification and size. It is for comparing only.
+	// Version changes whenever the content is replaced. It is the generation in GCS, the ETag in
+	// S3, and the modification time and size otherwise. Use it for comparisons only.
 	Version string
 	// Size is in bytes.
 	Size int64
-	// ModTime is when it was modified last.
+	// ModTime is the time of the last modification.
 	ModTime time.Time
 
-	name string // in the source's folder; of a file, that of the file
+	name string // relative to the folder, or the base name of a file
 }
 
-// same tells whether a is what b is.
+// same reports whether a and b are the same version of the same object.
 func (o Object) same(b Object) bool { return o.Ref == b.Ref && o.Version == b.Version }
 
-// Options are how a source is read. The zero value has the defaults.
+// Options configures how a source is read. The zero value uses the defaults.
 type Options struct {
-	// Limit is the size in bytes of the largest model that is read; 0 means
-	// DefaultLimit.
+	// Limit is the maximum size of a model, in bytes; 0 means DefaultLimit.
 	Limit int64
-	// Timeout is how long a store in the cloud may take to answer, its library's
-	// own retries included; 0 means DefaultTimeout. To read an object it gets
-	// another second for each MiB.
+	// Timeout is how long a cloud store may take to respond, including retries of its library; 0
+	// means DefaultTimeout. Reading an object may take one more second per MiB.
 	Timeout time.Duration
 }
 
-// Source is a place that models come from. It is safe for concurrent use.
+// Source is a location of models. It is safe for concurrent use.
 type Source struct {
 	at    location
 	store store
 }
 
-// store is a kind of place.
+// store is the implementation of a source.
 type store interface {
-	// all returns the models, in no order.
+	// all returns the models in any order.
 	all(ctx context.Context) ([]Object, error)
 	// read returns the content of an object that all returned.
 	read(ctx context.Context, o Object) ([]byte, error)
 	close() error
 }
 
-// Open returns the source that a reference names. It looks at the text alone:
-// whether something is there shows when it is asked for. Every error is an
-// ErrReference. The caller closes the source.
+// Open returns the source for a reference. It only parses the reference and doesn't check whether
+// anything exists there. Every error is an ErrReference. The caller must close the source.
 func Open(_ context.Context, ref string, o Options) (*Source, error) {
 	at, err := parse(ref)
 	if err != nil {
@@ -111,14 +108,14 @@ func Open(_ context.Context, ref string, o Options) (*Source, error) {
 	return &Source{at, &bucket{at: at, options: o, open: openers[at.scheme]}}, nil
 }
 
-// Close frees what was opened. Nothing may be asked of the source afterwards.
+// Close releases all resources. The source must not be used afterwards.
 func (s *Source) Close() error { return s.store.close() }
 
-// String is the reference of the source, without its query.
+// String returns the reference of the source, without its query.
 func (s *Source) String() string { return s.at.String() }
 
-// sorted returns all models, the newest first; of those modified at the same time
-// the one whose name is last in the alphabet.
+// sorted returns all models, newest first. Models with the same time are in reverse alphabetical
+// order.
 func (s *Source) sorted(ctx context.Context) ([]Object, error) {
 	objects, err := s.store.all(ctx)
 	slices.SortFunc(objects, func(a, b Object) int {
@@ -130,32 +127,31 @@ func (s *Source) sorted(ctx context.Context) ([]Object, error) {
 	return objects, err
 }
 
-// List returns the models that the source offers, the newest first, up to 100. An
-// empty folder is no error. A folder of more than 10,000 entries is: use one of
-// the models' own.
+// List returns the models of the source, newest first, at most 100. An empty folder is not an
+// error. A folder with more than 10,000 entries is: it returns ErrReference.
 func (s *Source) List(ctx context.Context) ([]Object, error) {
 	objects, err := s.sorted(ctx)
 	return objects[:min(len(objects), maxListed)], err
 }
 
-// Current returns the model that the source stands for: the file, or the newest
-// model of the folder; of several modified at the same time, the one whose name is
-// last in the alphabet. An ErrNotFound says that there is none.
+// Current returns the current model of the source: the file, or the newest model of the folder. Of
+// models with the same time it returns the last one in alphabetical order. It returns ErrNotFound
+// if there is no model.
 func (s *Source) Current(ctx context.Context) (Object, error) {
 	objects, err := s.sorted(ctx)
 	if err != nil {
 		return Object{}, err
 	}
 	if len(objects) == 0 {
-		return Object{}, fail(ErrNotFound, s.String(), "the folder holds no model: publish one there, with a name that ends in .onnx")
+		return Object{}, fail(ErrNotFound, s.String(), "no model in the folder; publish one with a name that ends in .onnx")
 	}
 	return objects[0], nil
 }
 
-// Find returns the model that a request names, if the source offers it. The
-// request's text is compared with the references of the models, as they are listed
-// or in another form that means the same, and becomes no path itself. A query must
-// be the source's, or be missing. An ErrNotFound says that it is none of them.
+// Find returns the model with the given reference. ref, which may come from a request, is only
+// compared with the references of the source's models, in any equivalent form, and never used as a
+// path. If it has a query, that must be the source's. Find returns ErrNotFound if ref isn't one of
+// the source's models.
 func (s *Source) Find(ctx context.Context, ref string) (Object, error) {
 	wanted, err := parse(ref)
 	if err != nil {
@@ -169,7 +165,7 @@ func (s *Source) Find(ctx context.Context, ref string) (Object, error) {
 		return Object{}, err
 	}
 	for _, o := range objects {
-		offered, err := s.place(o).absolute()
+		offered, err := s.location(o).absolute()
 		if err != nil {
 			return Object{}, err
 		}
@@ -180,11 +176,11 @@ func (s *Source) Find(ctx context.Context, ref string) (Object, error) {
 			return o, nil
 		}
 	}
-	return Object{}, fail(ErrNotFound, shown(ref), "%s does not offer it: name one of the models that are listed", s)
+	return Object{}, fail(ErrNotFound, shown(ref), "not in %s; use one of the listed models", s)
 }
 
-// place is the location of an object.
-func (s *Source) place(o Object) location {
+// location returns the location of an object.
+func (s *Source) location(o Object) location {
 	at := s.at
 	if o.Ref != at.String() { // the source is a folder
 		at = at.child(o.name)
@@ -192,22 +188,20 @@ func (s *Source) place(o Object) location {
 	return at
 }
 
-// Read returns the content of an object that Current, List or Find returned. It is
-// the version listed, in whole; an ErrChanged says that there is another by now, or
-// that it is still being written: ask for the current one and read that. For a
-// local file this is known as well as size and time of modification tell; one that
-// was written in the last 100 ms is waited for.
+// Read returns the content of an object that Current, List or Find returned: exactly the listed
+// version, or ErrChanged if it was replaced or is still being written. In that case list again and
+// retry. For local files this relies on size and modification time. Read waits until a local file
+// is at least 100 ms old.
 //
-// digest is what the SHA-256 of the content has to be, as 64 hexadecimal digits
-// with or without "sha256:" before them; empty when any will do. A *DigestError
-// tells of another.
+// digest is the expected SHA-256 of the content, 64 hexadecimal digits with an optional "sha256:"
+// prefix, or empty. Read returns a *DigestError if the digest differs.
 func (s *Source) Read(ctx context.Context, o Object, digest string) ([]byte, error) {
 	want, err := parseDigest(digest)
 	if err != nil {
 		return nil, err
 	}
 	if o.name == "" {
-		return nil, fail(ErrReference, o.Ref, "is no object of %s: read one that it listed", s)
+		return nil, fail(ErrReference, o.Ref, "not an object of %s: use one that it listed", s)
 	}
 	data, err := s.store.read(ctx, o)
 	if err != nil {
@@ -223,22 +217,22 @@ func (s *Source) Read(ctx context.Context, o Object, digest string) ([]byte, err
 
 const digestPrefix = "sha256:"
 
-// parseDigest returns the hexadecimal digits of a digest, in small letters.
+// parseDigest returns the hexadecimal digits of a digest in lower case.
 func parseDigest(text string) (string, error) {
 	digits := strings.ToLower(text)
 	digits = strings.TrimPrefix(digits, digestPrefix)
 	if raw, err := hex.DecodeString(digits); text != "" && (err != nil || len(raw) != sha256.Size) {
-		return "", fail(ErrReference, "the digest "+shown(text), "want sha256: and 64 hexadecimal digits")
+		return "", fail(ErrReference, "the digest "+shown(text), "expected sha256: and 64 hexadecimal digits")
 	}
 	return digits, nil
 }
 
-// model tells whether a file of this name counts as a model.
+// model reports whether the file name is that of a model.
 func model(name string) bool {
 	return strings.HasSuffix(name, ".onnx") && !strings.HasPrefix(name, ".")
 }
 
-// version is that of an object of which no more is known.
+// version returns the version of an object for which the store provides none.
 func version(modTime time.Time, size int64) string {
 	return modTime.UTC().Format("mtime:2006-01-02T15:04:05.000000000Z") + ",size:" + strconv.FormatInt(size, 10)
 }

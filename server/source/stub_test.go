@@ -19,25 +19,25 @@ import (
 	"time"
 )
 
-// cloud is as much of Google Cloud Storage and of S3 as is needed to list, look at
-// and read the objects of one bucket, "models".
+// cloud is a stub of Google Cloud Storage and S3 that can list, stat and read the objects of one
+// bucket, "models".
 type cloud struct {
 	t   *testing.T
 	url string // http://127.0.0.1:…
 
 	mu      sync.Mutex
 	objects map[string]stored
-	puts    int64 // so far; also the generation of the next
+	puts    int64 // number of puts so far; also the generation of the latest object
 
-	fail      func(r *http.Request) int // status to answer with; 0 to answer as usual
-	sending   func(key string)          // called when the first half of an object was sent
-	careless  bool                      // ignores conditions and sends no ETag with content, as some S3 do
-	cutOff    bool                      // sends half of the content, and closes the connection
-	asked     []string                  // method and URL of every request
+	fail      func(r *http.Request) int // returns the status to respond with, or 0 for a normal response
+	sending   func(key string)          // called when half of an object was sent
+	careless  bool                      // ignores conditions and sends no ETag with content, like some S3-compatible stores
+	cutOff    bool                      // sends half of the content and closes the connection
+	requests  []string                  // method and URL of every request
 	intercept func(w http.ResponseWriter, r *http.Request) bool
 }
 
-// stored is an object in the cloud.
+// stored is an object of the stub.
 type stored struct {
 	data       string
 	generation int64
@@ -48,7 +48,7 @@ func (o stored) etag() string { return fmt.Sprintf(`"%x"`, o.generation*7919) }
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// newCloud starts a cloud, and has the libraries find it.
+// newCloud starts a stub and configures the libraries to use it.
 func newCloud(t *testing.T) *cloud {
 	c := &cloud{t: t, objects: map[string]stored{}}
 	server := httptest.NewServer(http.HandlerFunc(c.serve))
@@ -63,7 +63,7 @@ func newCloud(t *testing.T) *cloud {
 	return c
 }
 
-// ref is the reference to a key in the bucket of the cloud.
+// ref returns the reference of a key in the stub's bucket.
 func (c *cloud) ref(scheme, key string) string {
 	ref := scheme + "://models/" + key
 	if scheme == "s3" {
@@ -72,7 +72,7 @@ func (c *cloud) ref(scheme, key string) string {
 	return ref
 }
 
-// put publishes an object. Each is a minute younger than the one before.
+// put stores an object. Each is one minute newer than the previous one.
 func (c *cloud) put(key, data string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,7 +93,7 @@ func (c *cloud) get(key string) (stored, bool) {
 	return o, ok
 }
 
-// list returns the keys that begin with the prefix, and the folders below it.
+// list returns the keys with the prefix, and the folders below it.
 func (c *cloud) list(prefix string) (keys, folders []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,7 +115,7 @@ func (c *cloud) list(prefix string) (keys, folders []string) {
 
 func (c *cloud) serve(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
-	c.asked = append(c.asked, r.Method+" "+r.URL.RequestURI())
+	c.requests = append(c.requests, r.Method+" "+r.URL.RequestURI())
 	c.mu.Unlock()
 	if c.intercept != nil && c.intercept(w, r) {
 		return
@@ -150,7 +150,7 @@ func sendXMLError(w http.ResponseWriter, status int, code string) {
 	_, _ = fmt.Fprintf(w, `<?xml version="1.0"?><Error><Code>%s</Code><Message>the stub says no</Message></Error>`, code)
 }
 
-// serveGoogle answers the JSON API below /storage/v1/b/.
+// serveGoogle serves the JSON API below /storage/v1/b/.
 func (c *cloud) serveGoogle(w http.ResponseWriter, r *http.Request, rest string, status int) {
 	w.Header().Set("Content-Type", "application/json")
 	name, key, one := strings.Cut(rest, "/o/")
@@ -205,7 +205,7 @@ func (c *cloud) listAmazon(w http.ResponseWriter, r *http.Request) {
 	_ = xml.NewEncoder(w).Encode(result)
 }
 
-// send answers for an object: Google's XML API and S3 alike.
+// send serves the content of an object, for Google's XML API and for S3.
 func (c *cloud) send(w http.ResponseWriter, r *http.Request, key string) {
 	o, ok := c.get(key)
 	generation := r.URL.Query().Get("generation")

@@ -7,33 +7,32 @@ import (
 )
 
 const (
-	// settleTime is how long a local file has to stay as it is to count as written.
+	// settleTime is how long a local file must stay unchanged to count as completely written.
 	settleTime = 500 * time.Millisecond
-	// maxBackoff bounds the time between two looks at a store that fails, unless
-	// the user asked for longer.
+	// maxBackoff is the maximum interval between checks of a failing store, unless the configured
+	// interval is longer.
 	maxBackoff = 5 * time.Minute
 )
 
-// Watch looks every so often for the current model of the source, and calls changed
-// when it is another, or another version, than the one seen last; current is what the
-// caller has, or the zero Object for nothing. The first look is one interval from now.
-// A local file has to stay the same for half a second first, so that one that is
-// being written is not taken for whole. What was seen once is not reported again, so
-// that the caller may go back to an earlier model and stay there.
+// Watch checks the current model of the source at every interval, and calls changed if it is
+// another object or version than at the last check. current is the model that the caller already
+// has, or the zero Object. The first check is after one interval. A local file is only reported
+// after it has been unchanged for half a second, so that incomplete files aren't reported. A
+// version is reported only once, so the caller can go back to an earlier model and keep it.
 //
-// When changed returns an error that wraps ErrChanged, ErrNotFound or ErrUnreachable,
-// the model could not be had just now, and is reported again at the next look; any
-// other error is about the model itself, which is not asked for again.
+// If changed returns an error that wraps ErrChanged, ErrNotFound or ErrUnreachable, the model is
+// temporarily unavailable, and is reported again at the next check. Other errors are about the
+// model itself, which is not reported again.
 //
-// failed is called when a look fails. The model seen last stays known, and the time to the
-// next look doubles, up to five minutes or the interval, whichever is longer. A place
-// without a model (ErrNotFound) has answered: the next look is one interval away.
+// Watch calls failed if a check fails. The interval then doubles, up to five minutes or the
+// configured interval, whichever is longer. If there is no model (ErrNotFound), the interval
+// doesn't change, because the store works.
 //
-// Watch returns when ctx is done. Both functions are called by its own goroutine.
-// It panics when every is not positive.
+// Watch returns when ctx is done. It calls both functions from its own goroutine. It panics if
+// every isn't positive.
 func (s *Source) Watch(ctx context.Context, every time.Duration, current Object, changed func(Object) error, failed func(error)) {
 	if every <= 0 {
-		panic("source: to watch takes a positive interval")
+		panic("source: Watch requires a positive interval")
 	}
 	wait := every
 	for sleep(ctx, wait) == nil {
@@ -56,13 +55,13 @@ func (s *Source) Watch(ctx context.Context, every time.Duration, current Object,
 	}
 }
 
-// transient tells whether what failed may succeed at another time.
+// transient reports whether a later attempt may succeed.
 func transient(err error) bool {
 	return errors.Is(err, ErrChanged) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreachable)
 }
 
-// settled returns the current model. A local one that is new it looks at until it
-// has been the same for the given time.
+// settled returns the current model. If it is local and new, settled waits until it has been
+// unchanged for the given time.
 func (s *Source) settled(ctx context.Context, known Object, still time.Duration) (Object, error) {
 	now, err := s.Current(ctx)
 	for err == nil && s.at.local() && !now.same(known) {

@@ -17,7 +17,7 @@ import (
 	"gocloud.dev/blob"
 )
 
-// watched is what a watch has reported, each with the time since it began.
+// watched collects what Watch reports, each with the time since the start.
 type watched struct {
 	t     *testing.T
 	began time.Time
@@ -34,14 +34,14 @@ func (w *watched) add(text string) error {
 	return w.err
 }
 
-// fail has changed return err from now on.
+// fail makes changed return err from now on.
 func (w *watched) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.err = err
 }
 
-// watch watches in a bubble, until the test ends.
+// watch runs Watch in a synctest bubble until the test ends.
 func watch(t *testing.T, s *Source, every time.Duration, current Object) *watched {
 	t.Helper()
 	w := &watched{t: t, began: time.Now()}
@@ -68,7 +68,7 @@ func watch(t *testing.T, s *Source, every time.Duration, current Object) *watche
 	return w
 }
 
-// after waits until so long after the beginning, and compares the news since.
+// after waits until the given time since the start, and compares the reports since the last call.
 func (w *watched) after(d time.Duration, want ...string) {
 	w.t.Helper()
 	time.Sleep(time.Until(w.began.Add(d)))
@@ -81,7 +81,7 @@ func (w *watched) after(d time.Duration, want ...string) {
 	w.news = nil
 }
 
-func TestAWatchReportsEachVersionOnce(t *testing.T) {
+func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := memory(t, "models/")
 		put(t, b, "models/a.onnx", "one")
@@ -99,7 +99,7 @@ func TestAWatchReportsEachVersionOnce(t *testing.T) {
 	})
 }
 
-func TestAWatchFromNothingReportsWhatThereIsAtTheFirstLook(t *testing.T) {
+func TestWatch_ZeroObject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := memory(t, "a.onnx")
 		put(t, b, "a.onnx", "one")
@@ -109,7 +109,7 @@ func TestAWatchFromNothingReportsWhatThereIsAtTheFirstLook(t *testing.T) {
 	})
 }
 
-func TestWatch_first_model_of_an_empty_place(t *testing.T) {
+func TestWatch_FirstModel(t *testing.T) {
 	for _, ref := range []string{"models/", "a.onnx"} {
 		t.Run(ref, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestWatch_first_model_of_an_empty_place(t *testing.T) {
 	}
 }
 
-func TestAWatchOffersAModelAgainOnlyWhenItCouldNotBeHad(t *testing.T) {
+func TestWatch_RetriesTransientErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := memory(t, "a.onnx")
 		put(t, b, "a.onnx", "one")
@@ -135,7 +135,7 @@ func TestAWatchOffersAModelAgainOnlyWhenItCouldNotBeHad(t *testing.T) {
 	})
 }
 
-func TestAWatchOutlastsFailuresOfTheStore(t *testing.T) {
+func TestWatch_StoreFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := memory(t, "a.onnx")
 		put(t, b, "a.onnx", "one")
@@ -148,10 +148,10 @@ func TestAWatchOutlastsFailuresOfTheStore(t *testing.T) {
 			store.open, store.opened = o, nil
 		}
 		opener(func(context.Context, *url.URL) (*blob.Bucket, error) { return nil, errors.New("down") })
-		// One minute, then two, four, and five at most.
+		// The interval grows from one minute to two, four, and at most five.
 		w.after(21*time.Minute, "1m0s "+ErrUnreachable.Error(), "3m0s "+ErrUnreachable.Error(), "7m0s "+ErrUnreachable.Error(), "12m0s "+ErrUnreachable.Error(), "17m0s "+ErrUnreachable.Error())
 		opener(works)
-		w.after(23 * time.Minute) // it is as it was
+		w.after(23 * time.Minute) // unchanged
 		put(t, b, "a.onnx", "two")
 		w.after(24*time.Minute+30*time.Second, "24m0s a.onnx")
 		if err := b.Delete(t.Context(), "a.onnx"); err != nil {
@@ -163,14 +163,14 @@ func TestAWatchOutlastsFailuresOfTheStore(t *testing.T) {
 	})
 }
 
-func TestAWatchWaitsUntilALocalFileIsWritten(t *testing.T) {
+func TestWatch_FileBeingWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.onnx")
 	write(t, path, "one", 1)
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, path)
 		w := watch(t, s, 10*time.Second, current(t, s))
 		w.after(9900 * time.Millisecond)
-		// Somebody writes for two seconds, from just before the look.
+		// The file is written for two seconds, starting just before a check.
 		for i := range 10 {
 			write(t, path, "two"+string(make([]byte, i)), 2)
 			time.Sleep(200 * time.Millisecond)
@@ -185,7 +185,7 @@ func TestAWatchWaitsUntilALocalFileIsWritten(t *testing.T) {
 	})
 }
 
-func TestAWatchNeedsAPositiveInterval(t *testing.T) {
+func TestWatch_InvalidInterval(t *testing.T) {
 	defer func() {
 		if recover() == nil {
 			t.Error("no panic")

@@ -20,20 +20,20 @@ CREATE TABLE predictions (
   contrast        REAL    NOT NULL,
   sharpness       REAL    NOT NULL,
   saturation      REAL    NOT NULL,
-  image_logged    INTEGER NOT NULL,    -- 1: the picture is in images
+  image_logged    INTEGER NOT NULL,    -- 1: the image is in table images
   embedding       BLOB    NOT NULL     -- float32, little-endian
 );
 
--- Pictures, each once however often it was sent.
+-- Deduplicated image files.
 CREATE TABLE images (
   sha256 TEXT PRIMARY KEY,
   data   BLOB NOT NULL
 );
 
--- Costs nothing while pictures are not logged.
+-- Empty while images are not logged.
 CREATE INDEX predictions_image ON predictions (image_sha256) WHERE image_logged;
 
--- A picture goes with the last record that refers to it, whoever deletes that.
+-- Deletes an image with the last record that refers to it.
 -- +goose StatementBegin
 CREATE TRIGGER predictions_delete_image AFTER DELETE ON predictions WHEN old.image_logged
 BEGIN
