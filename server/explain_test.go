@@ -238,11 +238,11 @@ func TestAnExplanationThatCannotBeGivenLeavesNoRecord(t *testing.T) {
 	if err := others.AdmitExplanations(explain.Occlusion, 256); err != nil {
 		t.Fatal(err)
 	}
-	refused("too many verdicts", "explained")
+	refused("too many predictions", "explained")
 	others.Close()
 	predicted(t, m, "?explain=occlusion", picture)
 	close(m.hurry) // as when it has to end
-	refused("stopping")
+	refused("shutting down")
 	id := predicted(t, m, "", picture).ID
 	written(t, m, 2)
 	if page := logPage(t, m, ""); len(page.Records) != 2 || page.Records[0].ID != id {

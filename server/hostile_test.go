@@ -151,7 +151,7 @@ func TestAPictureWaitsForADecoderNoLongerThanItsTime(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- m.Close() }()
 	response, body = receive(t, conn)
-	checkProblem(t, response, body, 503, "stopping")
+	checkProblem(t, response, body, 503, "shutting down")
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}

@@ -167,7 +167,7 @@ func TestAFullQueueRefusesAtOnceAndSaysWhenToComeBack(t *testing.T) {
 	}
 	until(t, "two pictures that wait", func() bool { return m.engine.Waiting() == 2 })
 	response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
-	checkProblem(t, response, answer, 503, "waiting")
+	checkProblem(t, response, answer, 503, "queued")
 	if response.Header.Get("Retry-After") != "1" {
 		t.Errorf("Retry-After: %q", response.Header.Get("Retry-After"))
 	}

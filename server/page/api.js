@@ -1,16 +1,16 @@
-// What the server is asked, and what its refusals mean in words.
+// Requests to the server, error messages, and helpers for the DOM.
 
-// Problem is a failure of a request: the server's problem document (RFC 9457), or
-// status 0 when there was no answer.
+// Problem is a failed request: the server's problem document (RFC 9457), or status 0 if there was no
+// response.
 export class Problem extends Error {
-  constructor(status, detail = '', { after = 0, request = '' } = {}) {
+  constructor(status, detail = '', { retryAfter = 0, requestID = '' } = {}) {
     super(detail || `status ${status}`)
-    Object.assign(this, { status, detail, after, request })
+    Object.assign(this, { status, detail, retryAfter, requestID })
   }
 }
 
-// ask sends a request and returns the JSON of the answer, or throws a Problem.
-export async function ask(path, { method = 'GET', body, type, token, timeout = 30_000 } = {}) {
+// request sends a request and returns the JSON of the response, or throws a Problem.
+export async function request(path, { method = 'GET', body, type, token, timeout = 30_000 } = {}) {
   const headers = {}
   if (type) headers['Content-Type'] = type
   if (token) headers.Authorization = `Bearer ${token}`
@@ -20,68 +20,69 @@ export async function ask(path, { method = 'GET', body, type, token, timeout = 3
     response = await fetch(path, { method, body, headers, cache: 'no-store', signal: AbortSignal.timeout(timeout) })
     text = await response.text()
   } catch (error) {
-    throw new Problem(0, error.name === 'TimeoutError' ? `There was no answer within ${timeout / 1000} seconds.` : '')
+    throw new Problem(0, error.name === 'TimeoutError' ? `No response within ${timeout / 1000} seconds.` : '')
   }
-  let answer
+  let result
   try {
-    answer = JSON.parse(text)
+    result = JSON.parse(text)
   } catch {
-    answer = null
+    result = null
   }
-  if (response.ok && answer !== null) return answer
-  // A proxy before the server answers in words of its own.
-  throw new Problem(response.status, answer?.detail ?? '', {
-    after: Number(response.headers.get('Retry-After')) || 0,
-    request: response.headers.get('X-Request-Id') ?? '',
+  if (response.ok && result !== null) return result
+  // A proxy in front of the server may send errors in another format.
+  throw new Problem(response.status, result?.detail ?? '', {
+    retryAfter: Number(response.headers.get('Retry-After')) || 0,
+    requestID: response.headers.get('X-Request-Id') ?? '',
   })
 }
 
-const meanings = {
-  0: ['The server cannot be reached', 'Nothing is lost: see that the server runs and the network works, then try again.'],
-  400: ['There is nothing to judge', 'Choose another file.'],
-  401: ['This needs the administrator’s token', 'Enter it below, and try again.'],
-  403: ['The server does not allow this', 'Ask who operates it.'],
-  404: ['The server has no such thing', 'It may be turned off; ask who operates the server.'],
-  409: ['Not possible now', 'Look at the state, then try again.'],
-  413: ['The picture is too large', 'Make it smaller: the model looks at 32×32 pixels of it anyway.'],
-  415: ['This is not a picture', 'Choose a JPEG, PNG, GIF, WebP or BMP file.'],
-  422: ['The picture is damaged', 'Open it in another program, save it anew, and try again.'],
-  429: ['Too many requests from you', 'Wait a moment, then try again.'],
-  502: ['The place of the models cannot be reached', 'Try again later, or ask who operates the server.'],
-  503: ['The server is busy', 'Try again in a moment.'],
+const messages = {
+  0: ['Cannot reach the server', 'Check that the server is running and your network works, then try again.'],
+  400: ['Nothing to classify', 'Choose another file.'],
+  401: ['Admin token required', 'Enter it below, then try again.'],
+  403: ['Not allowed', 'Contact the operator of this server.'],
+  404: ['Not found', 'The feature may be turned off. Contact the operator of this server.'],
+  409: ['Not possible right now', 'Check the status, then try again.'],
+  413: ['Image too large', 'Make it smaller: the model uses only 32×32 pixels anyway.'],
+  415: ['Not a supported image', 'Choose a JPEG, PNG, GIF, WebP or BMP file.'],
+  422: ['Damaged image', 'Save it again in another program, then retry.'],
+  429: ['Too many requests', 'Wait a moment, then try again.'],
+  502: ['Cannot reach the model source', 'Try again later, or contact the operator of this server.'],
+  503: ['Server busy', 'Try again in a moment.'],
 }
 
-// noModel reports whether the server waits for its first model.
+// noModel reports whether the error means that the server has no model yet.
 export const noModel = (error) => error.status === 503 && error.detail.startsWith('no model is loaded')
 
-// words says what a failure means, what to do, and the server's own words.
-export function words(error) {
+// describe returns what an error means, what to do about it, and the server's message.
+export function describe(error) {
   if (!(error instanceof Problem)) {
-    reportError(error) // for the console
-    return { title: 'This page failed', advice: 'Load it anew; if it goes on, tell who operates the server.', detail: String(error) }
+    reportError(error) // logs to the console
+    return { title: 'Page error', advice: 'Reload the page. If that does not help, contact the operator of this server.', detail: String(error) }
   }
-  const [title, advice] = (noModel(error) && ['There is no model yet', 'Publish a model, then try again.']) || meanings[error.status] || [
-    'The server failed',
-    `Try again; if it goes on, tell who operates it${error.request ? ` the name of the request, ${error.request}` : ''}.`,
+  const [title, advice] = (noModel(error) && ['No model yet', 'Publish a model, then try again.']) || messages[error.status] || [
+    'Server error',
+    `Try again. If that does not help, contact the operator of this server${error.requestID ? ` (request ID ${error.requestID})` : ''}.`,
   ]
   return { title, advice, detail: error.detail }
 }
 
-// sentence is a failure in one text.
-export function sentence(error) {
-  const { title, advice, detail } = words(error)
+// explain returns the description of an error as one text.
+export function explain(error) {
+  const { title, advice, detail } = describe(error)
   return [`${title}.`, detail && `${capital(detail)}.`.replace(/([.!?])\.$/, '$1'), advice].filter(Boolean).join(' ')
 }
 
-// capital is a text with a large letter at its beginning.
+// capital returns the text with an upper-case first letter.
 export const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1)
 
 export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds))
 
-// short is a digest as people read it.
+// short returns the abbreviated form of a digest.
 export const short = (digest) => digest.replace(/^sha256:/, '').slice(0, 12)
 
-// element makes an element with attributes and children; texts stay texts.
+// element creates an element with attributes, event listeners (on…) and children. Strings are added as
+// text, not as HTML.
 export function element(name, attributes = {}, ...children) {
   const e = document.createElement(name)
   for (const [key, value] of Object.entries(attributes)) {
@@ -92,7 +93,7 @@ export function element(name, attributes = {}, ...children) {
   return e
 }
 
-// definitions is a list of names and values; values that are nothing are left out.
+// definitions creates a list of names and values, without those that have no value.
 export function definitions(pairs) {
   return element('dl', {}, ...pairs.filter(([, value]) => value != null && value !== '').map(([name, value]) =>
     element('div', {}, element('dt', {}, name), element('dd', {}, value))))

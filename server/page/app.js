@@ -1,36 +1,39 @@
-// The page's views, one shown at a time, named by the address's fragment.
+// Shows one view at a time, selected by the fragment of the URL.
 
-import { startJudging, modelChanged } from './judge.js'
+import { initClassify, setModel } from './classify.js'
 import { onModel, showCurrent, showModels } from './models.js'
-import { showState, hideState } from './state.js'
+import { showStatus, hideStatus } from './status.js'
 
-const views = ['judge', 'models', 'state']
-const titles = { judge: 'Fakeart: photograph or AI-generated?', models: 'Fakeart: models', state: 'Fakeart: state' }
+// No element has the name of a view as its ID: the browser would scroll to it, past the navigation.
+const views = ['classify', 'models', 'status']
+const aliases = { judge: 'classify', state: 'status' } // former names
+const titles = { classify: 'Fakeart: photograph or AI-generated?', models: 'Fakeart: models', status: 'Fakeart: status' }
 
 function show() {
-  const wanted = location.hash.slice(1)
-  if (wanted === 'main') return // the link that skips the navigation
-  const view = views.includes(wanted) ? wanted : 'judge'
+  const fragment = location.hash.slice(1)
+  if (fragment === 'main') return // the skip link
+  const name = aliases[fragment] ?? fragment
+  const view = views.includes(name) ? name : 'classify'
   for (const name of views) {
-    document.getElementById(name).hidden = name !== view
+    document.getElementById(`${name}-view`).hidden = name !== view
     const link = document.querySelector(`nav a[href="#${name}"]`)
     if (name === view) link.setAttribute('aria-current', 'page')
     else link.removeAttribute('aria-current')
   }
   document.title = titles[view]
   if (view === 'models') showModels()
-  if (view === 'state') showState()
-  else hideState()
+  if (view === 'status') showStatus()
+  else hideStatus()
 }
 
-onModel(modelChanged)
-startJudging(showCurrent)
+onModel(setModel)
+initClassify(showCurrent)
 addEventListener('hashchange', () => {
   show()
   window.scrollTo(0, 0)
 })
 show()
-if (document.getElementById('models').hidden) showCurrent() // the judging view says what the model was trained on
-// For those who measure, and who test.
+if (document.getElementById('models-view').hidden) showCurrent() // the classify view shows what the model was trained on
+// For benchmarks and tests.
 performance.mark('ready')
 document.documentElement.dataset.ready = 'true'

@@ -25,21 +25,21 @@ import (
 	"fakeart/internal/process"
 )
 
-// root is the checkout.
+// root is the root of the repository.
 const root = "../.."
 
-// patience is how long a test waits for what should be there in an instant: the machine
-// may have much else to do.
+// patience is how long a test waits for something that should happen immediately, in case the
+// machine is busy.
 const patience = 30 * time.Second
 
-// built are the programs that users start, and models that the trainer has made.
+// built contains the path of the server and of two trained models.
 type built struct {
 	server        string
 	models        string // a folder with first.onnx and second.onnx
 	first, second string
 }
 
-// scratch is the folder of all tests, and tools what was built in it.
+// scratch is the temporary folder of all tests. tools returns what was built in it.
 var (
 	scratch string
 	tools   = sync.OnceValues(build)
@@ -77,7 +77,7 @@ func build() (b built, err error) {
 	if err = os.Mkdir(b.models, 0o755); err != nil {
 		return b, err
 	}
-	// With the tags of `make build`, so that what that has built is not built again.
+	// Use the tags of `make build` to share its build cache.
 	run("go", "build", "-tags", "disable_grpc_modules", "-o", scratch+string(filepath.Separator), "./trainer", "./server")
 	suffix := ""
 	if runtime.GOOS == "windows" {
@@ -96,7 +96,7 @@ func build() (b built, err error) {
 	return b, err
 }
 
-// serve starts the server and stops it when the test ends, unless that has been done.
+// serve starts the server. It is stopped when the test ends, or earlier with stop.
 func serve(t testing.TB, args ...string) (url string, stop func()) {
 	t.Helper()
 	b, err := tools()
@@ -121,24 +121,24 @@ func serve(t testing.TB, args ...string) (url string, stop func()) {
 	return server.URL, stop
 }
 
-// browser starts the one browser of all tests.
+// browser starts the browser that all tests share.
 var (
 	browser     = sync.OnceValues(startBrowser)
 	stopBrowser = func() {}
 )
 
 func startBrowser() (context.Context, error) {
-	if err := os.RemoveAll(pictures); err != nil {
+	if err := os.RemoveAll(screenshots); err != nil {
 		return nil, err
 	}
-	// Nothing but the server under test is asked for anything.
+	// Allow requests to the server under test only.
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"))
 	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium refuses to run as root with it
+		options = append(options, chromedp.NoSandbox) // Chromium doesn't run as root with its sandbox
 	}
 	allocator, stopAllocator := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, stop := chromedp.NewContext(allocator)
@@ -148,47 +148,47 @@ func startBrowser() (context.Context, error) {
 	}
 	err := chromedp.Do(ctx)
 	if err != nil {
-		err = fmt.Errorf("no Chromium could be started: %w; on Debian: sudo apt-get install chromium", err)
+		err = fmt.Errorf("cannot start Chromium: %w\nhint: on Debian, run: sudo apt-get install chromium", err)
 	}
 	return ctx, err
 }
 
-// start starts a server, and opens its page.
+// start starts a server and opens its page.
 func start(t *testing.T, s screen, args ...string) (b *tab, url string) {
 	t.Helper()
-	b, url, _ = startStopped(t, s, args...)
+	b, url, _ = startStoppable(t, s, args...)
 	return b, url
 }
 
-// startStopped is start with a function that ends the server earlier than the test.
-func startStopped(t *testing.T, s screen, args ...string) (b *tab, url string, stop func()) {
+// startStoppable is like start, and also returns a function that stops the server.
+func startStoppable(t *testing.T, s screen, args ...string) (b *tab, url string, stop func()) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("in a browser, and trains models; without -short it is run")
+		t.Skip("needs a browser and trains models; run without -short")
 	}
 	url, stop = serve(t, args...)
 	return open(t, url, s), url, stop
 }
 
-// tab is a tab of the browser, with what its console has said.
+// tab is a browser tab. It collects problems that are reported to the console.
 type tab struct {
 	t   testing.TB
 	ctx context.Context
 
 	mu       sync.Mutex
 	problems []string
-	// refusals is whether requests of this test may fail: Chromium reports each. expected
-	// is in what else may be said; empty for nothing.
-	refusals bool
-	expected string
+	// failedRequests is whether requests of this test may fail: Chromium reports each. Problems that
+	// contain expected are ignored, unless it is empty.
+	failedRequests bool
+	expected       string
 }
 
-// screen is a size and a colour scheme.
+// screen is a screen size and a color scheme.
 type screen struct {
-	name          string
-	width, height int64
-	mobile, dark  bool
-	refusals      bool // requests may fail from the start, as after mayRefuse
+	name           string
+	width, height  int64
+	mobile, dark   bool
+	failedRequests bool // requests may fail from the start, as after allowFailedRequests
 }
 
 var (
@@ -202,14 +202,14 @@ func (s screen) inDark() screen {
 	return s
 }
 
-// open opens a page in a tab of its own.
+// open opens a page in a new tab.
 func open(t testing.TB, url string, s screen) *tab {
 	t.Helper()
 	parent, err := browser()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &tab{t: t, refusals: s.refusals}
+	b := &tab{t: t, failedRequests: s.failedRequests}
 	var cancel context.CancelFunc
 	b.ctx, cancel = chromedp.NewContext(parent, chromedp.WithNewBrowserContext(), chromedp.WithListener(b.listen))
 	t.Cleanup(cancel)
@@ -220,7 +220,7 @@ func open(t testing.TB, url string, s screen) *tab {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		for _, p := range b.problems {
-			t.Errorf("the browser's console: %s", p)
+			t.Errorf("browser console: %s", p)
 		}
 	})
 	scheme := "light"
@@ -245,7 +245,7 @@ func open(t testing.TB, url string, s screen) *tab {
 	return b
 }
 
-// listen gathers what a user who looks into the console would be alarmed by.
+// listen collects errors and warnings of the console.
 func (b *tab) listen(event any) {
 	problem := ""
 	b.mu.Lock()
@@ -262,8 +262,8 @@ func (b *tab) listen(event any) {
 			problem = fmt.Sprintf("%s: %s", e.Type, args)
 		}
 	case *log.EventEntryAdded:
-		refused := e.Entry.Source == log.EntrySourceNetwork && b.refusals
-		if !refused && (e.Entry.Level == log.EntryLevelError || e.Entry.Level == log.EntryLevelWarning) {
+		allowed := e.Entry.Source == log.EntrySourceNetwork && b.failedRequests
+		if !allowed && (e.Entry.Level == log.EntryLevelError || e.Entry.Level == log.EntryLevelWarning) {
 			problem = fmt.Sprintf("%s: %s (%s)", e.Entry.Source, e.Entry.Text, e.Entry.URL)
 		}
 	}
@@ -272,8 +272,8 @@ func (b *tab) listen(event any) {
 	}
 }
 
-// slowly has the connection take so many bytes a second, each answer after a while.
-func (b *tab) slowly(bytes float64, latency time.Duration) {
+// throttle limits the connection to the given bytes per second, and adds latency.
+func (b *tab) throttle(bytes float64, latency time.Duration) {
 	b.t.Helper()
 	b.do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
 		_, err := cdp.Call(ctx, target, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{
@@ -283,15 +283,15 @@ func (b *tab) slowly(bytes float64, latency time.Duration) {
 	}))
 }
 
-// mayRefuse says that from now on the server may refuse requests of the page.
-func (b *tab) mayRefuse() {
+// allowFailedRequests allows requests of the page to fail from now on.
+func (b *tab) allowFailedRequests() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.refusals = true
+	b.failedRequests = true
 }
 
-// mayFail says that the page may fail in this way.
-func (b *tab) mayFail(text string) {
+// allowProblem allows problems that contain the text.
+func (b *tab) allowProblem(text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.expected = text
@@ -304,17 +304,17 @@ func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// wait waits until the expression is true.
+// wait waits until the JavaScript expression is true.
 func (b *tab) wait(expression string) {
 	b.t.Helper()
 	_, err := chromedp.Run(b.ctx, chromedp.Poll[bool]("!!("+expression+")", chromedp.WithPollingTimeout(patience), chromedp.WithPollingInterval(20*time.Millisecond)))
 	if err != nil {
 		b.shot("failed")
-		b.t.Fatalf("waiting for %s: %v; the page says:\n%s", expression, err, value[string](b, `document.body.innerText`))
+		b.t.Fatalf("waiting for %s: %v; text of the page:\n%s", expression, err, value[string](b, `document.body.innerText`))
 	}
 }
 
-// value is that of the expression.
+// value evaluates a JavaScript expression.
 func value[T any](b *tab, expression string) T {
 	b.t.Helper()
 	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
@@ -324,19 +324,19 @@ func value[T any](b *tab, expression string) T {
 	return v
 }
 
-// text is that of the first element of the selector.
+// text returns the text of the first element that matches the selector.
 func (b *tab) text(selector string) string {
 	b.t.Helper()
 	return value[string](b, fmt.Sprintf(`(document.querySelector(%q)?.textContent ?? "").trim()`, selector))
 }
 
-// click clicks where a user would: in the middle of the first element of the selector.
+// click clicks in the middle of the first element that matches the selector.
 func (b *tab) click(selector string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	// The click goes to the position that was read before it: wait until the element stays in place, while the page
-	// still lays out what the last step changed.
+	// The click goes to the position that was read before it. Wait until the element stays in place, because the page
+	// may still be laying out the last change.
 	value[bool](b, fmt.Sprintf(`new Promise((done) => {
 		let before
 		const look = () => {
@@ -352,7 +352,7 @@ func (b *tab) click(selector string) {
 	})`, selector))
 	err := chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
 	for err != nil && ctx.Err() == nil && strings.Contains(err.Error(), "Could not find node") {
-		// It was drawn anew in between.
+		// The element was replaced meanwhile.
 		err = chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
 	}
 	if err != nil {
@@ -361,13 +361,13 @@ func (b *tab) click(selector string) {
 	}
 }
 
-// choose chooses files, as in the dialog that the button opens.
+// choose selects files, as in the dialog of the file input.
 func (b *tab) choose(paths ...string) {
 	b.t.Helper()
 	b.do(chromedp.SetUploadFiles(chromedp.CSS("#files"), paths, chromedp.NodeReady))
 }
 
-// drop drags files from elsewhere over the page, and lets them fall.
+// drop drags files onto the page and drops them.
 func (b *tab) drop(paths ...string) {
 	b.t.Helper()
 	data := &input.DragData{Items: []*input.DragDataItem{}, Files: paths, DragOperationsMask: 1}
@@ -379,38 +379,38 @@ func (b *tab) drop(paths ...string) {
 	}
 }
 
-// pictures is the folder that shot writes to.
-var pictures = filepath.Join(root, "build", "browser")
+// screenshots is the folder that shot writes to.
+var screenshots = filepath.Join(root, "build", "browser")
 
-// shot keeps a picture of the whole page as TEST-NAME.png.
+// shot saves a screenshot of the whole page as TEST-NAME.png.
 func (b *tab) shot(name string) {
 	b.t.Helper()
-	// The page has the time to draw what has just changed.
+	// Let the page draw the last change.
 	value[bool](b, `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`)
 	data, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if err := os.MkdirAll(pictures, 0o755); err != nil {
+	if err := os.MkdirAll(screenshots, 0o755); err != nil {
 		b.t.Fatal(err)
 	}
-	path := filepath.Join(pictures, strings.ReplaceAll(strings.TrimPrefix(b.t.Name(), "Test"), "/", "-")+"-"+name+".png")
+	path := filepath.Join(screenshots, strings.ReplaceAll(strings.TrimPrefix(b.t.Name(), "Test"), "/", "-")+"-"+name+".png")
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		b.t.Fatal(err)
 	}
-	b.t.Logf("picture: %s", path)
+	b.t.Logf("screenshot: %s", path)
 }
 
-// axe reads the checker of accessibility, which npm brings.
+// axe returns the source of the accessibility checker axe-core, an npm package.
 var axe = sync.OnceValues(func() (string, error) {
 	data, err := os.ReadFile(filepath.Join(root, "node_modules", "axe-core", "axe.min.js"))
 	if errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("%w; run npm ci --ignore-scripts", err)
+		err = fmt.Errorf("%w\nhint: run npm ci --ignore-scripts", err)
 	}
 	return string(data), err
 })
 
-// accessible has axe-core look at what is shown now.
+// accessible checks the current view with axe-core.
 func (b *tab) accessible() {
 	b.t.Helper()
 	source, err := axe()

@@ -1,12 +1,11 @@
-// Two charts as SVG, drawn anew for the width that there is. Their colours are in the
-// style sheet.
+// Bar and line charts as SVG, redrawn for the available width. The colors are in the style sheet.
 
 const namespace = 'http://www.w3.org/2000/svg'
 const height = 200
 const left = 60
 const bottom = 24
 const top = 12
-const least = 30 // points that there is always room for; new ones come in from the right
+const minSlots = 30 // minimum number of points on the time axis; new points appear at the right
 
 function svg(name, attributes = {}, ...children) {
   const e = document.createElementNS(namespace, name)
@@ -15,23 +14,23 @@ function svg(name, attributes = {}, ...children) {
   return e
 }
 
-// round returns the least of 1, 2, 4, 10, 20, … that is not below the value.
-function round(value) {
+// roundUp returns the smallest of 1, 2, 4, 10, 20, … that is at least the value.
+function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value))
   return [1, 2, 4, 10].map((n) => n * power).find((n) => n >= value * 0.999999)
 }
 
-// frame draws axes and lines for a maximum, and returns the places of values.
-function frame(place, title, points, most, unit) {
-  const width = Math.max(240, place.clientWidth)
-  const slots = Math.max(least, points.length)
+// frame draws axes and grid lines up to max. x and y map an index and a value to coordinates.
+function frame(container, title, points, max, unit) {
+  const width = Math.max(240, container.clientWidth)
+  const slots = Math.max(minSlots, points.length)
   const x = (i) => left + ((width - left) * (slots - points.length + i)) / slots
-  const y = (v) => top + (height - top - bottom) * (1 - v / most)
+  const y = (v) => top + (height - top - bottom) * (1 - v / max)
   const chart = svg('svg', { viewBox: `0 0 ${width} ${height}`, height, role: 'img', 'aria-label': title })
   for (const share of [0, 0.5, 1]) {
     chart.append(
-      svg('line', { x1: left, x2: width, y1: y(share * most), y2: y(share * most), class: 'grid' }),
-      svg('text', { x: left - 8, y: y(share * most) + 4, class: 'tick end' }, unit(share * most)),
+      svg('line', { x1: left, x2: width, y1: y(share * max), y2: y(share * max), class: 'grid' }),
+      svg('text', { x: left - 8, y: y(share * max) + 4, class: 'tick end' }, unit(share * max)),
     )
   }
   const time = (point) => new Date(point.time).toLocaleTimeString()
@@ -48,19 +47,19 @@ function legend(series) {
   list.className = 'legend'
   for (const s of series) {
     const item = document.createElement('li')
-    const sign = document.createElement('i')
-    sign.className = s.class
-    item.append(sign, s.name)
+    const swatch = document.createElement('i')
+    swatch.className = s.class
+    item.append(swatch, s.name)
     list.append(item)
   }
   return list
 }
 
-// bars draws series of points on top of one another.
-export function bars(place, title, points, series, unit) {
+// bars draws stacked bars.
+export function bars(container, title, points, series, unit) {
   const total = (p) => series.reduce((sum, s) => sum + s.value(p), 0)
-  const most = round(Math.max(2, ...points.map(total)))
-  const { chart, x, y } = frame(place, title, points, most, unit)
+  const max = roundUp(Math.max(2, ...points.map(total)))
+  const { chart, x, y } = frame(container, title, points, max, unit)
   points.forEach((p, i) => {
     let sum = 0
     for (const s of series) {
@@ -69,17 +68,17 @@ export function bars(place, title, points, series, unit) {
       sum += v
     }
   })
-  place.replaceChildren(legend(series), chart)
+  container.replaceChildren(legend(series), chart)
 }
 
-// lines draws each series as a line, with gaps where there is no value.
-export function lines(place, title, points, series, unit) {
+// lines draws one line per series, with gaps where there is no value.
+export function lines(container, title, points, series, unit) {
   const values = points.flatMap((p) => series.map((s) => s.value(p))).filter((v) => v != null)
-  const most = round(Math.max(1e-4, ...values))
-  const { chart, x, y } = frame(place, title, points, most, unit)
+  const max = roundUp(Math.max(1e-4, ...values))
+  const { chart, x, y } = frame(container, title, points, max, unit)
   for (const s of series) {
     let path = ''
-    let alone = true
+    let empty = true
     points.forEach((p, i) => {
       const v = s.value(p)
       if (v == null) return
@@ -87,10 +86,10 @@ export function lines(place, title, points, series, unit) {
       const after = i + 1 < points.length && s.value(points[i + 1]) != null
       const at = `${(x(i) + x(i + 1)) / 2} ${y(v)}`
       path += before ? `L${at}` : `M${at}`
-      if (!before && !after) path += 'h4' // a point by itself
-      alone = false
+      if (!before && !after) path += 'h4' // a point without neighbors
+      empty = false
     })
-    if (!alone) chart.append(svg('path', { d: path, class: `line ${s.class}` }))
+    if (!empty) chart.append(svg('path', { d: path, class: `line ${s.class}` }))
   }
-  place.replaceChildren(legend(series), chart)
+  container.replaceChildren(legend(series), chart)
 }

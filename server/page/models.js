@@ -1,17 +1,17 @@
-// The view of models: the one in use, those available, and the change between them.
+// The models view: shows the current and available models, and switches between them.
 
-import { ask, definitions, element, sentence, short } from './api.js'
+import { capital, definitions, element, explain, request, short } from './api.js'
 
 const byId = (id) => document.getElementById(id)
 const listeners = []
 let current = null
 
-// onModel has listener told of the model in use.
+// onModel registers a listener that is called with the current model.
 export function onModel(listener) {
   listeners.push(listener)
 }
 
-// token is the administrator's. It is nowhere but in the field of this tab.
+// token returns the admin token. It is stored only in the input field.
 export const token = () => byId('token').value.trim()
 
 byId('token-form').addEventListener('submit', (event) => event.preventDefault())
@@ -20,32 +20,32 @@ export async function showModels() {
   await Promise.all([showCurrent(), showAvailable()])
 }
 
-const percent = (share) => (share == null ? '' : `${(100 * share).toFixed(2)} %`)
+const percent = (share) => (share == null ? '' : `${(100 * share).toFixed(2)}%`)
 const code = (text) => (text ? element('code', {}, text) : '')
 const moment = (time) => new Date(time).toLocaleString()
 
-// showCurrent asks for the model in use, and tells the listeners.
+// showCurrent loads and shows the current model, and calls the listeners.
 export async function showCurrent() {
   try {
-    current = await ask('models/current')
+    current = await request('models/current')
   } catch (error) {
-    byId('current').replaceChildren(element('h2', {}, 'In use'), element('p', { class: 'notice bad' }, sentence(error)))
+    byId('current').replaceChildren(element('h2', {}, 'Current model'), element('p', { class: 'notice bad' }, explain(error)))
     return
   }
   for (const listener of listeners) listener(current)
   byId('current').replaceChildren(
-    element('h2', {}, `In use: ${current.name || short(current.model)}`),
+    element('h2', {}, `Current model: ${current.name || short(current.model)}`),
     definitions([
       ['Digest', code(current.model)],
       ['Trained on', current.data_source || 'unknown'],
-      ['Data', code(current.data_digest)],
+      ['Dataset digest', code(current.data_digest)],
       ['Validation accuracy', percent(current.val_accuracy)],
       ['Validation loss', current.val_loss?.toFixed(4)],
-      ['FAKE above', `${percent(current.threshold)} probability`],
-      ['Explained by', (current.explanations ?? []).join(', ')],
-      ['From', code(current.ref)],
-      ['Since', moment(current.since)],
-      ['Trainer’s revision', code(current.revision)],
+      ['Threshold for FAKE', percent(current.threshold)],
+      ['Explanations', (current.explanations ?? []).join(', ')],
+      ['Source', code(current.ref)],
+      ['In use since', moment(current.since)],
+      ['Trainer revision', code(current.revision)],
     ]),
   )
 }
@@ -53,26 +53,26 @@ export async function showCurrent() {
 async function showAvailable() {
   let models
   try {
-    models = await ask('models')
+    models = await request('models')
   } catch (error) {
-    byId('available').replaceChildren(element('p', { class: 'notice bad' }, sentence(error)))
+    byId('available').replaceChildren(element('p', { class: 'notice bad' }, explain(error)))
     return
   }
   const row = (name, about, action) => element('li', {}, element('div', {}, element('code', {}, name), element('p', {}, about)), action)
   const use = (ref, text, label) => element('button', { type: 'button', class: 'button', 'aria-label': label, onclick: () => change(ref, label) }, text)
   const rows = models.models.map((m) => row(m.ref, `${(m.size / 1e6).toFixed(1)} MB, published ${moment(m.modified)}`,
-    m.current ? element('span', { class: 'badge' }, 'in use') : use(m.ref, 'Use', `Put ${m.ref} in use`)))
+    m.current ? element('span', { class: 'badge' }, 'current') : use(m.ref, 'Use', `Switch to ${m.ref}`)))
   if (models.previous) {
     const p = models.previous
-    rows.unshift(row(p.ref, `the model before this one: ${p.name || 'without a name'}, ${short(p.model)}`, use('previous', 'Roll back', `Roll back to ${p.ref}`)))
+    rows.unshift(row(p.ref, `Previous model: ${p.name || 'unnamed'}, ${short(p.model)}`, use('previous', 'Roll back', `Roll back to ${p.ref}`)))
   }
-  byId('available').replaceChildren(rows.length ? element('ul', { class: 'rows' }, ...rows) : element('p', {}, 'The source of models offers none.'))
+  byId('available').replaceChildren(rows.length ? element('ul', { class: 'rows' }, ...rows) : element('p', {}, 'The model source contains no models.'))
 }
 
-// change asks whether that is meant, and puts the model in use.
+// change asks for confirmation, and switches to the model.
 async function change(ref, title) {
   const dialog = byId('confirm')
-  byId('confirm-text').textContent = `${title}? It judges all requests from then on, of everybody. Those in flight finish on the model they have.`
+  byId('confirm-text').textContent = `${title}? All new requests will use this model. Requests in flight finish with the current one.`
   const yes = await new Promise((resolve) => {
     byId('confirm-yes').onclick = () => resolve(true)
     byId('confirm-no').onclick = () => resolve(false)
@@ -81,19 +81,19 @@ async function change(ref, title) {
   })
   dialog.close()
   if (!yes) return
-  say('The model is made ready…', '')
+  showMessage('Loading the model…', '')
   try {
-    const now = await ask('models/current', { method: 'PUT', type: 'application/json', body: JSON.stringify({ model: ref }), token: token(), timeout: 120_000 })
-    say(`In use now: ${now.name || 'a model without a name'}, ${short(now.model)}.`, 'good')
+    const now = await request('models/current', { method: 'PUT', type: 'application/json', body: JSON.stringify({ model: ref }), token: token(), timeout: 120_000 })
+    showMessage(`Switched to ${now.name || 'unnamed model'}, ${short(now.model)}.`, 'good')
   } catch (error) {
-    const text = error.status === 422 ? `The model was not taken, and the one in use stays. ${error.detail}.` : sentence(error)
-    say(text, 'bad')
+    const text = error.status === 422 ? `The model was rejected; the current model stays in use. ${capital(error.detail)}.` : explain(error)
+    showMessage(text, 'bad')
     if (error.status === 401) byId('token').focus()
   }
   await showModels()
 }
 
-function say(text, kind) {
+function showMessage(text, kind) {
   const message = byId('models-message')
   message.hidden = false
   message.className = `notice ${kind}`

@@ -1,0 +1,357 @@
+// The classify view: upload images, show predictions.
+
+import { describe, element, noModel, Problem, request, short, sleep } from './api.js'
+
+const byId = (id) => document.getElementById(id)
+const cards = byId('cards')
+const template = byId('card')
+
+const maxRequests = 4 // concurrent requests
+const maxAttempts = 4 // per image, while the server is busy
+const timeout = 120_000 // milliseconds per request; uploads can be slow
+
+const entries = new Set() // all images in the list
+const queue = []
+let running = 0
+let batch = [] // images since the queue was last empty
+let model = null
+let refreshModel = async () => {}
+
+// initClassify sets up the view. loadModel loads the current model, which calls setModel.
+export function initClassify(loadModel) {
+  refreshModel = loadModel
+  for (const id of ['files', 'camera']) {
+    const input = byId(id)
+    input.addEventListener('change', () => {
+      add([...input.files])
+      input.value = '' // so that the same file can be chosen again
+    })
+  }
+  const drop = byId('drop')
+  let inside = 0
+  addEventListener('dragenter', (event) => {
+    event.preventDefault()
+    inside++
+    drop.classList.add('over')
+  })
+  addEventListener('dragleave', () => {
+    inside = Math.max(0, inside - 1)
+    drop.classList.toggle('over', inside > 0)
+  })
+  addEventListener('dragover', (event) => event.preventDefault())
+  addEventListener('drop', (event) => {
+    event.preventDefault() // keep the browser from opening the file
+    inside = 0
+    drop.classList.remove('over')
+    location.hash = 'classify'
+    addOrExplain(event.dataTransfer.files, 'That is not a file. Save the image, then drop the file.')
+  })
+  addEventListener('paste', (event) => {
+    if (event.target.matches?.('input, textarea')) return
+    if (event.clipboardData.files.length) location.hash = 'classify'
+    addOrExplain(event.clipboardData.files, 'The clipboard contains no image. Copy one, or choose a file.')
+  })
+  byId('clear').addEventListener('click', () => {
+    for (const entry of [...entries]) remove(entry)
+    byId('files').focus()
+  })
+  byId('retry-failed').addEventListener('click', () => {
+    for (const entry of entries) if (entry.state === 'failed' && entry.retryable) enqueue(entry)
+  })
+  for (const label of ['real', 'fake']) {
+    for (const n of [1, 2, 3]) {
+      const name = `Sample ${n}, drawn as ${label.toUpperCase()}`
+      const image = element('img', { src: `ui/samples/${label}-${n}.png`, width: 48, height: 48, alt: '' })
+      byId('samples').append(element('li', {}, element('button', { type: 'button', onclick: () => addSample(`ui/samples/${label}-${n}.png`, name, label.toUpperCase()), 'aria-label': `Classify sample ${n} of ${label.toUpperCase()}` },
+        image, element('span', {}, label.toUpperCase()))))
+    }
+  }
+}
+
+// addOrExplain adds the files, or shows the message if there are none.
+function addOrExplain(files, message) {
+  if (files.length) add([...files])
+  else announce(message, true)
+}
+
+// setModel updates the view for the current model.
+export function setModel(current) {
+  model = current
+  const methods = current.explanations ?? []
+  for (const option of byId('method').options) option.disabled = option.value !== '' && !methods.includes(option.value)
+  const method = byId('method')
+  if (method.selectedOptions[0]?.disabled) method.value = methods[0] ?? ''
+  const note = byId('disclaimer')
+  const synthetic = current.data_source.startsWith('synthetic')
+  note.classList.toggle('warn', synthetic)
+  note.textContent = synthetic
+    ? 'The current model is for demonstration only: it was trained on drawn shapes. Its predictions for real images are meaningless.'
+    : `The current model was trained on ${current.data_source || 'an unknown dataset'} and sees only 32×32 pixels. ` +
+      'It can be wrong, especially about images from other generators. Treat predictions as a hint, not as proof.'
+}
+
+async function addSample(url, name, label) {
+  try {
+    const response = await fetch(url)
+    if (!response.ok) throw new Error(response.statusText)
+    add([new File([await response.blob()], name, { type: 'image/png' })], label)
+  } catch {
+    announce(`${describe(new Problem(0)).title}. ${describe(new Problem(0)).advice}`, true)
+  }
+}
+
+// add adds the files to the list and classifies them. label is the known label of a sample.
+function add(files, label = '') {
+  byId('results').hidden = false
+  const added = document.createDocumentFragment()
+  for (const file of files) {
+    const entry = { file, label, url: URL.createObjectURL(file) }
+    const card = template.content.firstElementChild.cloneNode(true)
+    entry.card = card
+    entry.part = (selector) => card.querySelector(selector)
+    entries.add(entry)
+    const original = entry.part('.original')
+    original.addEventListener('load', () => {
+      const [w, h] = storedSize(original)
+      const stack = entry.part('.stack')
+      stack.style.aspectRatio = `${w} / ${h}`
+      stack.classList.toggle('wide', w >= h)
+      if (Math.max(w, h) <= 64) stack.classList.add('pixels')
+    })
+    original.addEventListener('error', () => card.classList.add('no-preview'))
+    original.decoding = 'async'
+    original.alt = file.name
+    original.src = entry.url
+    entry.part('.name').textContent = file.name || 'pasted image'
+    entry.part('.name').title = file.name
+    entry.part('.remove').setAttribute('aria-label', `Remove ${file.name} from the list`)
+    entry.part('.remove').addEventListener('click', () => {
+      const next = card.nextElementSibling ?? card.previousElementSibling
+      remove(entry)
+      ;(next?.querySelector('.remove') ?? byId('files')).focus()
+    })
+    entry.part('.retry').addEventListener('click', () => enqueue(entry))
+    entry.part('.opacity input').addEventListener('input', (event) => {
+      entry.part('.heat').style.opacity = event.target.value / 100
+    })
+    entry.part('.correct').addEventListener('click', () => sendFeedback(entry, entry.result.label))
+    entry.part('.incorrect').addEventListener('click', () => sendFeedback(entry, other(entry.result.label)))
+    entry.part('textarea').addEventListener('change', () => {
+      if (entry.feedback) sendFeedback(entry, entry.feedback)
+    })
+    added.append(card)
+  }
+  cards.prepend(added)
+  cards.firstElementChild?.scrollIntoView({ block: 'nearest' }) // on a phone the list is below the fold
+  for (const entry of [...entries].slice(-files.length)) enqueue(entry)
+}
+
+// storedSize returns an image's width and height without applying its EXIF orientation, which the
+// model ignores. naturalWidth and naturalHeight always apply it, whatever the style says.
+function storedSize(image) {
+  image.style.cssText = 'position: absolute; width: auto; height: auto; max-width: none'
+  const { offsetWidth, offsetHeight } = image
+  image.style.cssText = ''
+  return offsetWidth && offsetHeight ? [offsetWidth, offsetHeight] : [image.naturalWidth, image.naturalHeight]
+}
+
+function remove(entry) {
+  URL.revokeObjectURL(entry.url)
+  URL.revokeObjectURL(entry.input)
+  entry.card.remove()
+  entries.delete(entry)
+  const waiting = queue.indexOf(entry)
+  if (waiting >= 0) queue.splice(waiting, 1)
+  byId('results').hidden = entries.size === 0
+  summarize()
+}
+
+function enqueue(entry) {
+  if (entry.state === 'waiting') return
+  setState(entry, 'waiting')
+  entry.part('.label strong').textContent = ''
+  entry.part('.label span').textContent = 'Waiting…'
+  entry.part('.facts').textContent = entry.part('.detail').textContent = ''
+  entry.part('.retry').hidden = true
+  queue.push(entry)
+  batch.push(entry)
+  summarize()
+  while (running < maxRequests && queue.length) work()
+}
+
+async function work() {
+  running++
+  while (queue.length) {
+    const entry = queue.shift()
+    try {
+      await classify(entry)
+    } catch (error) {
+      fail(entry, error)
+    }
+    summarize()
+  }
+  running--
+  if (running === 0) announceBatch()
+}
+
+// classify sends the image to the server and shows the prediction. It retries while the server is busy.
+async function classify(entry) {
+  entry.part('.label span').textContent = 'Classifying…'
+  for (let attempt = 1; ; attempt++) {
+    const method = byId('method').value
+    const query = new URLSearchParams({ input: 'png', ...(method && { explain: method, explain_format: 'png' }) })
+    const began = performance.now()
+    try {
+      const { file } = entry
+      const type = file.type.startsWith('image/') ? file.type : 'application/octet-stream'
+      entry.result = await request(`predict?${query}`, { method: 'POST', body: file, type, timeout })
+      entry.took = performance.now() - began
+      break
+    } catch (error) {
+      if (error.status === 422 && method) {
+        // Either the image is damaged, or a new model doesn't support the explanation method.
+        await refreshModel()
+        if (byId('method').value !== method) continue
+      }
+      const busy = (error.status === 503 && !noModel(error)) || error.status === 429
+      if (!busy || attempt === maxAttempts || !entries.has(entry)) throw error
+      const wait = Math.min(30, Math.max(1, error.retryAfter) * attempt)
+      entry.part('.label span').textContent = `${describe(error).title}: retrying in ${wait}\u00a0s…`
+      await sleep(wait * 1000)
+    }
+  }
+  if (entry.result.model !== model?.model) await refreshModel()
+  await show(entry)
+}
+
+const other = (label) => (label === 'FAKE' ? 'REAL' : 'FAKE')
+
+function percent(p) {
+  if (p > 0.999 && p < 1) return 'over 99.9%'
+  if (p < 0.001 && p > 0) return 'under 0.1%'
+  return `${(100 * p).toFixed(1)}%`
+}
+
+async function show(entry) {
+  const { result, part } = entry
+  setState(entry, result.isAI ? 'fake' : 'real')
+  part('.label strong').textContent = result.label
+  part('.label span').textContent = result.isAI ? 'probably AI-generated' : 'probably a photograph'
+  const bar = part('.bar')
+  bar.setAttribute('aria-valuenow', (100 * result.probability).toFixed(1))
+  bar.setAttribute('aria-valuetext', `${percent(result.probability)} likely AI-generated`)
+  part('.bar i').style.width = `${100 * result.probability}%`
+  part('.percent').textContent = percent(result.probability)
+  const name = model?.model === result.model ? model.name : ''
+  part('.facts').replaceChildren(
+    `Classified in ${entry.took < 10 ? entry.took.toFixed(1) : Math.round(entry.took)} ms by `,
+    element('code', { title: result.model }, [name, short(result.model)].filter(Boolean).join(' ')),
+  )
+  part('.detail').textContent = entry.label ? `Sample drawn as ${entry.label}: the prediction is ${entry.label === result.label ? 'correct' : 'incorrect'}.` : ''
+  if (result.input) {
+    part('.input').src = objectURL(entry, result.input)
+    part('.input').alt = 'The image as 32×32 pixels, which is the input of the model'
+    part('.input').hidden = false
+  }
+  // Show the prediction even if drawing the heat map fails.
+  if (result.explanation) await drawHeatMap(entry).catch(reportError)
+  part('.correct').textContent = result.isAI ? 'Yes, AI-generated' : 'Yes, a photograph'
+  part('.incorrect').textContent = result.isAI ? 'No, a photograph' : 'No, AI-generated'
+  part('.feedback').hidden = false
+}
+
+const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))
+
+// objectURL returns a URL for a PNG from the server. It replaces the previous one of the entry.
+function objectURL(entry, base64) {
+  URL.revokeObjectURL(entry.input)
+  entry.input = URL.createObjectURL(new Blob([bytes(base64)], { type: 'image/png' }))
+  return entry.input
+}
+
+// drawHeatMap colors the saliency map: from transparent at 0 through yellow to red at 1.
+async function drawHeatMap(entry) {
+  const heat = entry.part('.heat')
+  const context = heat.getContext('2d', { willReadFrequently: true })
+  const map = await createImageBitmap(new Blob([bytes(entry.result.explanation.png)], { type: 'image/png' }))
+  context.drawImage(map, 0, 0)
+  const image = context.getImageData(0, 0, heat.width, heat.height)
+  for (let i = 0; i < image.data.length; i += 4) {
+    const v = image.data[i] / 255
+    image.data.set([255, Math.round(225 * (1 - v) ** 0.8), Math.round(70 * (1 - v)), Math.round(255 * Math.min(1, 1.15 * v))], i)
+  }
+  context.putImageData(image, 0, 0)
+  const opacity = entry.part('.opacity')
+  heat.hidden = opacity.hidden = false
+  heat.style.opacity = opacity.querySelector('input').value / 100
+}
+
+function fail(entry, error) {
+  const { title, advice, detail } = describe(error)
+  const { part } = entry
+  setState(entry, 'failed')
+  entry.retryable = ![400, 413, 415, 422].includes(error.status) // a retry may succeed
+  part('.label strong').textContent = title
+  part('.label span').textContent = ''
+  part('.facts').textContent = advice
+  part('.detail').textContent = detail
+  part('.retry').hidden = !entry.retryable
+}
+
+async function sendFeedback(entry, label) {
+  const { part, result } = entry
+  const status = part('.feedback-status')
+  const comment = part('textarea').value.trim()
+  status.textContent = 'Sending…'
+  try {
+    await request('feedback', { method: 'POST', type: 'application/json', body: JSON.stringify({ id: result.id, label, ...(comment && { comment }) }) })
+  } catch (error) {
+    const { title, advice, detail } = describe(error)
+    status.textContent = error.status === 404 ? `Feedback not saved: ${detail || title}.` : `Feedback not saved: ${title}. ${advice}`
+    return
+  }
+  entry.feedback = label
+  part('.correct').setAttribute('aria-pressed', String(label === result.label))
+  part('.incorrect').setAttribute('aria-pressed', String(label !== result.label))
+  status.textContent = `Feedback saved: ${label}. You can still change it.`
+}
+
+function setState(entry, state) {
+  entry.state = entry.card.dataset.state = state
+}
+
+function count(list) {
+  const counts = { real: 0, fake: 0, failed: 0, waiting: 0 }
+  for (const { state } of list) counts[state]++
+  return counts
+}
+
+function summarize() {
+  const n = count(entries)
+  const parts = [n.fake && `${n.fake} FAKE`, n.real && `${n.real} REAL`, n.failed && `${n.failed} failed`, n.waiting && `${n.waiting} waiting`]
+  byId('summary').textContent = parts.filter(Boolean).join(', ') || 'Predictions'
+  byId('retry-failed').hidden = ![...entries].some((entry) => entry.state === 'failed' && entry.retryable)
+}
+
+// announceBatch announces the results since the queue was last empty.
+function announceBatch() {
+  const done = batch.filter((entry) => entries.has(entry))
+  batch = []
+  if (done.length === 1) {
+    const [{ file, result, state, part }] = done
+    announce(state === 'failed' ? `${file.name}: ${part('.label strong').textContent}. ${part('.facts').textContent}` : `${file.name}: ${result.label}, ${percent(result.probability)} likely AI-generated`)
+  } else if (done.length > 1) {
+    const n = count(done)
+    announce(`${done.length} images: ${n.fake} FAKE, ${n.real} REAL, ${n.failed} failed`)
+  }
+}
+
+let fading
+// announce tells screen readers a message. If visible is set, it also shows the message.
+function announce(text, visible = false) {
+  const note = byId('announce')
+  note.textContent = text
+  note.classList.toggle('hidden', !visible)
+  clearTimeout(fading)
+  if (visible) fading = setTimeout(() => note.classList.add('hidden'), 8000)
+}
