@@ -385,8 +385,8 @@ var screenshots = filepath.Join(root, "build", "browser")
 // shot saves a screenshot of the whole page as TEST-NAME.png.
 func (b *tab) shot(name string) {
 	b.t.Helper()
-	// Let the page draw the last change.
-	value[bool](b, `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`)
+	// Scroll to the top, where the sticky header belongs, and let the page draw the last change.
+	value[bool](b, `scrollTo(0, 0), new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`)
 	data, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
 	if err != nil {
 		b.t.Fatal(err)

@@ -266,7 +266,6 @@ func TestNavigation_StaysVisible(t *testing.T) {
 			if top := value[float64](p, `document.querySelector('nav').getBoundingClientRect().top`); top < 0 {
 				t.Errorf("the navigation is at %g after scrolling down, want it on the screen", top)
 			}
-			p.shot(view)
 		})
 	}
 	b.click("nav a[href='#status']")
