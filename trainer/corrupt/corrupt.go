@@ -1,8 +1,10 @@
-// Package corrupt changes pictures as cameras, editors and the way through the web do,
-// at five severities: what a model has to bear, and what drift is tried on. The
-// constants of noise, blur, JPEG, brightness, contrast and pixelate are those of
-// CIFAR-10-C (Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to
-// Common Corruptions and Perturbations", 2019), which are made for 32×32 pictures.
+// Package corrupt applies common corruptions to images, at five severities: distortions by cameras,
+// by image editors and by processing on the web. They are used to evaluate the robustness of a
+// model and to test drift checks. [Corruptions] lists them.
+//
+// The constants of noise, blur, JPEG, brightness, contrast and pixelate are those of CIFAR-10-C
+// (Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+// Perturbations", 2019), which are for images of 32×32 pixels.
 package corrupt
 
 import (
@@ -19,18 +21,19 @@ import (
 	"fakeart/internal/imaging"
 )
 
-// Severities is the number of severities, which count from 1.
+// Severities is the number of severities. They count from 1.
 const Severities = 5
 
-// A Corruption changes a picture's 32×32×3 levels in place, with an amount whose meaning
-// is its own. What it draws at random it draws from rng.
+// Corruption is a corruption and its severities. Amounts[s-1] is the amount for severity s; its
+// meaning depends on the corruption. Apply changes the 32×32×3 levels of an image in place. rng is
+// its only source of randomness.
 type Corruption struct {
 	Name    string
 	Amounts [Severities]float64
 	Apply   func(pixels []uint8, amount float64, rng *rand.Rand) error
 }
 
-// Corruptions are all there are.
+// Corruptions lists all corruptions.
 var Corruptions = []Corruption{
 	{"noise", [...]float64{0.04, 0.06, 0.08, 0.09, 0.10}, Noise},
 	{"blur", [...]float64{0.4, 0.6, 0.7, 0.8, 1}, Blur},
@@ -48,7 +51,8 @@ const (
 
 func level(v float64) uint8 { return uint8(math.Round(min(max(v, 0), 255))) }
 
-// Noise adds Gaussian noise with a standard deviation of amount, 1 being white.
+// Noise adds Gaussian noise with a standard deviation of amount, where 1 is the range from black to
+// white.
 func Noise(pixels []uint8, amount float64, rng *rand.Rand) error {
 	for i, v := range pixels {
 		pixels[i] = level(float64(v) + 255*amount*rng.NormFloat64())
@@ -56,8 +60,8 @@ func Noise(pixels []uint8, amount float64, rng *rand.Rand) error {
 	return nil
 }
 
-// Blur is a Gaussian one with a standard deviation of amount pixels; the edge's pixels
-// go on beyond it.
+// Blur applies a Gaussian blur with a standard deviation of amount pixels. Pixels at the border are
+// repeated beyond it.
 func Blur(pixels []uint8, amount float64, _ *rand.Rand) error {
 	radius := int(math.Ceil(4 * amount))
 	kernel := make([]float64, 2*radius+1)
@@ -93,20 +97,21 @@ func Blur(pixels []uint8, amount float64, _ *rand.Rand) error {
 	return nil
 }
 
-// JPEG writes the picture as one of a quality of amount, 1 to 100, and reads it again.
+// JPEG compresses the image with a JPEG quality of amount, 1 to 100, and decodes it.
 func JPEG(pixels []uint8, amount float64, _ *rand.Rand) error {
 	var file bytes.Buffer
 	if err := jpeg.Encode(&file, asImage(pixels), &jpeg.Options{Quality: int(amount)}); err != nil {
-		return fmt.Errorf("write as JPEG: %w", err)
+		return fmt.Errorf("encode JPEG: %w", err)
 	}
 	var d imaging.Decoder
 	if _, err := d.Decode(pixels, file.Bytes()); err != nil {
-		return fmt.Errorf("read JPEG again: %w", err)
+		return fmt.Errorf("decode JPEG: %w", err)
 	}
 	return nil
 }
 
-// Brightness adds amount to the value of the color model HSV, 1 being white.
+// Brightness adds amount to the value in the HSV color model, where 1 is the range from black to
+// white.
 func Brightness(pixels []uint8, amount float64, _ *rand.Rand) error {
 	for i := 0; i < len(pixels); i += colors {
 		p := pixels[i:][:colors]
@@ -123,7 +128,7 @@ func Brightness(pixels []uint8, amount float64, _ *rand.Rand) error {
 	return nil
 }
 
-// Contrast brings each channel nearer to its mean, to amount times the distance.
+// Contrast multiplies the distance of each level to the mean of its channel by amount.
 func Contrast(pixels []uint8, amount float64, _ *rand.Rand) error {
 	for c := range colors {
 		mean := 0.0
@@ -137,11 +142,12 @@ func Contrast(pixels []uint8, amount float64, _ *rand.Rand) error {
 	return nil
 }
 
-// Pixelate makes squares of one color each, of 1/amount pixels.
+// Pixelate reduces the image to amount times its width and height by averaging, and enlarges it by
+// repetition.
 func Pixelate(pixels []uint8, amount float64, _ *rand.Rand) error {
 	n := int(size * amount)
 	small := make([]float64, n*n*colors)
-	// How much of pixel i lies in part k of n.
+	// share returns the fraction of part k of n that lies in pixel i.
 	share := func(i, k int) float64 {
 		width := float64(size) / float64(n)
 		return max(0, min(float64(i+1), float64(k+1)*width)-max(float64(i), float64(k)*width)) / width
@@ -169,7 +175,7 @@ func Pixelate(pixels []uint8, amount float64, _ *rand.Rand) error {
 	return nil
 }
 
-// Resize makes the picture amount times as wide and high, and enlarges it again, both
+// Resize reduces the image to amount times its width and height, and enlarges it again, both
 // bilinearly.
 func Resize(pixels []uint8, amount float64, _ *rand.Rand) error {
 	n := int(math.Round(size * amount))

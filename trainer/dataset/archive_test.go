@@ -474,7 +474,7 @@ func TestPrepare_SymbolicLinks(t *testing.T) {
 	}
 }
 
-func TestPrepare_ArchiveCancelled(t *testing.T) {
+func TestPrepare_ArchiveCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	cfg := config.Dataset{Name: "archive", Path: asFolder(t, layout(t)), Dir: filepath.Join(t.TempDir(), "d")}

@@ -705,7 +705,7 @@ func TestHub_RetriesStalledDownload(t *testing.T) {
 	checkHubData(t, cfg.Dir)
 }
 
-func TestHub_Cancelled(t *testing.T) {
+func TestHub_Canceled(t *testing.T) {
 	names := []string{"FAKE", "REAL"}
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &fakeHub{files: hubFiles(t, hubMetadata(names...), names...)}

@@ -9,15 +9,15 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-// The network learns: two epochs of the base experiment on real photographs and
-// what an autoencoder makes of others.
-func TestTheBaseExperimentLearns(t *testing.T) {
+// TestRun_BaseExperimentAccuracy trains two epochs of the base experiment on real photographs and
+// on photographs reconstructed by an autoencoder.
+func TestRun_BaseExperimentAccuracy(t *testing.T) {
 	folder := os.Getenv("FAKEART_DATA")
 	if folder == "" {
-		t.Skip("FAKEART_DATA names no folder with cifake-layout.zip")
+		t.Skip("FAKEART_DATA is not set; set it to the directory that contains cifake-layout.zip")
 	}
 	if testing.Short() || raceDetector {
-		t.Skip("trains for many seconds, and for minutes under the race detector")
+		t.Skip("trains for many seconds, or minutes with the race detector")
 	}
 	data := filepath.Join(t.TempDir(), "data")
 	_, err := dataset.Prepare(t.Context(), config.Dataset{
@@ -38,6 +38,6 @@ func TestTheBaseExperimentLearns(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.Test.Accuracy < 0.9 {
-		t.Errorf("the test accuracy is %v, want 0.9 at least", s.Test.Accuracy)
+		t.Errorf("test accuracy = %v, want at least 0.9", s.Test.Accuracy)
 	}
 }

@@ -10,26 +10,24 @@ import (
 	"fakeart/trainer/net"
 )
 
-// What random numbers are for. Each purpose has a stream of its own for every
-// epoch or step, drawn from the seed alone: a run that goes on after a break
-// draws what it would have drawn without one.
+// Streams of random numbers. Each purpose has its own stream for each epoch or training step,
+// derived only from the seed, so a resumed run draws the same numbers as an uninterrupted one.
 const (
-	forSplit uint64 = iota + 1
-	forOrder
-	forFlip
-	forDropout
+	streamSplit uint64 = iota + 1
+	streamOrder
+	streamFlip
+	streamDropout
 )
 
 func random(seed int64, purpose uint64, n int) *rand.Rand {
 	return rand.New(rand.NewPCG(uint64(seed), purpose<<48|uint64(n)))
 }
 
-// holdOut cuts the validation pictures from the training split: share of each
-// class, drawn by the seed. Both results are indices, in rising order. Of a class
-// with two pictures or more each result has one at least; a class's only picture
-// is learned from.
-func holdOut(labels []uint8, share float64, seed int64) (learn, validate []int) {
-	rng := random(seed, forSplit, 0)
+// holdOut divides the train split into training and validation images: a fraction share of each
+// class is held out, selected by the seed. It returns sorted indices. If a class has at least two
+// images, each result contains at least one of them; a single image is used for training.
+func holdOut(labels []uint8, share float64, seed int64) (train, validation []int) {
+	rng := random(seed, streamSplit, 0)
 	for _, class := range []uint8{dataset.Real, dataset.Fake} {
 		var members []int
 		for i, l := range labels {
@@ -40,40 +38,40 @@ func holdOut(labels []uint8, share float64, seed int64) (learn, validate []int) 
 		rng.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
 		n := max(int(share*float64(len(members))+0.5), 1)
 		n = max(min(n, len(members)-1), 0)
-		validate = append(validate, members[:n]...)
-		learn = append(learn, members[n:]...)
+		validation = append(validation, members[:n]...)
+		train = append(train, members[n:]...)
 	}
-	slices.Sort(learn)
-	slices.Sort(validate)
-	return learn, validate
+	slices.Sort(train)
+	slices.Sort(validation)
+	return train, validation
 }
 
-// feeder prepares batches in the background, in the order in which they are
-// to be learned from, so that a step never waits for its pictures.
+// feeder prepares batches in a background goroutine, in the order of training, so that a training
+// step never waits for its images.
 type feeder struct {
 	trainer *net.Trainer
 	split   *dataset.Split
-	learn   []int
+	indices []int
 	config  *config.Config
 
 	free  map[int]chan *net.Batch // by size
-	ready chan filled
+	ready chan preparedBatch
 	all   []*net.Batch
 }
 
-// filled is a batch ready to be learned from, or the reason why it is not.
-type filled struct {
+// preparedBatch is a batch that is ready for training, or an error.
+type preparedBatch struct {
 	batch *net.Batch
 	size  int
 	err   error
 }
 
-// newFeeder makes the batches; run fills them. The caller closes it.
-func newFeeder(t *net.Trainer, split *dataset.Split, learn []int, cfg *config.Config) (*feeder, error) {
-	f := &feeder{trainer: t, split: split, learn: learn, config: cfg, free: map[int]chan *net.Batch{}, ready: make(chan filled)}
+// newFeeder allocates the batches, which run fills. The caller must close the feeder.
+func newFeeder(t *net.Trainer, split *dataset.Split, indices []int, cfg *config.Config) (*feeder, error) {
+	f := &feeder{trainer: t, split: split, indices: indices, config: cfg, free: map[int]chan *net.Batch{}, ready: make(chan preparedBatch)}
 	for _, size := range f.sizes() {
-		// One is learned from, one waits, one is being filled. The last of an epoch
-		// has a size of its own and comes alone.
+		// One is in use, one is ready and one is being filled. The last batch of an epoch may be
+		// smaller; there is one of that size.
 		n := 3
 		if size < f.size() {
 			n = 1
@@ -92,49 +90,49 @@ func newFeeder(t *net.Trainer, split *dataset.Split, learn []int, cfg *config.Co
 	return f, nil
 }
 
-// size is that of every batch but an epoch's last.
-func (f *feeder) size() int { return min(f.config.Experiment.BatchSize, len(f.learn)) }
+// size returns the size of all batches except the last one of an epoch.
+func (f *feeder) size() int { return min(f.config.Experiment.BatchSize, len(f.indices)) }
 
-// sizes are those of the batches of an epoch, each once, the usual one first.
+// sizes returns the distinct batch sizes of an epoch, the regular one first.
 func (f *feeder) sizes() []int {
 	sizes := []int{f.size()}
-	if rest := len(f.learn) % f.size(); rest > 0 {
+	if rest := len(f.indices) % f.size(); rest > 0 {
 		sizes = append(sizes, rest)
 	}
 	return sizes
 }
 
-// steps is the number of steps of an epoch.
-func (f *feeder) steps() int { return (len(f.learn) + f.size() - 1) / f.size() }
+// steps returns the number of training steps per epoch.
+func (f *feeder) steps() int { return (len(f.indices) + f.size() - 1) / f.size() }
 
-// order is that in which an epoch goes through the pictures: indices into the split.
+// order returns the indices of the training images in the order of an epoch.
 func (f *feeder) order(epoch int) []int {
-	order := slices.Clone(f.learn)
-	random(f.config.Experiment.Seed, forOrder, epoch).Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	order := slices.Clone(f.indices)
+	random(f.config.Experiment.Seed, streamOrder, epoch).Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	return order
 }
 
-// flip draws which pictures of a step are mirrored.
+// flip draws which images of a training step are mirrored.
 func (f *feeder) flip(flips []bool, step int) {
-	rng := random(f.config.Experiment.Seed, forFlip, step)
+	rng := random(f.config.Experiment.Seed, streamFlip, step)
 	for i := range flips {
 		flips[i] = f.config.Experiment.Flip && rng.Uint32()&1 == 1
 	}
 }
 
-// drop gives what decides, asked once for each number, what a step's dropout drops.
+// drop returns a function that draws the dropout mask of a training step, one element per call.
 func (f *feeder) drop(step int) func() bool {
-	rng := random(f.config.Experiment.Seed, forDropout, step)
+	rng := random(f.config.Experiment.Seed, streamDropout, step)
 	below := uint32(f.config.Model.Dropout * (1 << 32))
 	return func() bool { return rng.Uint32() < below }
 }
 
-// run fills batches from the given step on (counted from 0 over the whole run)
-// until the last or until ctx ends.
+// run fills batches from training step from (counted from 0 over the whole run) until the last one
+// or until ctx ends.
 func (f *feeder) run(ctx context.Context, from int) {
 	defer close(f.ready)
 	var order []int
-	pictures, labels, flips := make([][]uint8, f.size()), make([]uint8, f.size()), make([]bool, f.size())
+	images, labels, flips := make([][]uint8, f.size()), make([]uint8, f.size()), make([]bool, f.size())
 	for step := from; step < f.config.Experiment.Epochs*f.steps(); step++ {
 		epoch, place := step/f.steps(), step%f.steps()
 		if order == nil || place == 0 {
@@ -143,16 +141,16 @@ func (f *feeder) run(ctx context.Context, from int) {
 		batch := order[place*f.size() : min((place+1)*f.size(), len(order))]
 		n := len(batch)
 		for i, index := range batch {
-			pictures[i], labels[i] = f.split.Image(index), f.split.Labels[index]
+			images[i], labels[i] = f.split.Image(index), f.split.Labels[index]
 		}
 		f.flip(flips[:n], step)
-		next := filled{size: n}
+		next := preparedBatch{size: n}
 		select {
 		case next.batch = <-f.free[n]:
 		case <-ctx.Done():
 			return
 		}
-		next.err = next.batch.Fill(pictures[:n], labels[:n], flips[:n], 1-f.config.Model.Dropout, f.drop(step))
+		next.err = next.batch.Fill(images[:n], labels[:n], flips[:n], 1-f.config.Model.Dropout, f.drop(step))
 		select {
 		case f.ready <- next:
 		case <-ctx.Done():
@@ -161,7 +159,7 @@ func (f *feeder) run(ctx context.Context, from int) {
 	}
 }
 
-// close frees the batches. run must have ended.
+// close frees the batches. run must have returned.
 func (f *feeder) close() {
 	for _, b := range f.all {
 		_ = b.Close()

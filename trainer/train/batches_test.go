@@ -15,31 +15,31 @@ func TestHoldOut(t *testing.T) {
 	for _, test := range []struct {
 		real, fake int
 		share      float64
-		held       [2]int // of REAL, of FAKE
+		held       [2]int // REAL, FAKE
 	}{
 		{100, 100, 0.1, [2]int{10, 10}},
 		{100, 40, 0.1, [2]int{10, 4}},
-		{15, 4, 0.1, [2]int{2, 1}}, // one at least
+		{15, 4, 0.1, [2]int{2, 1}}, // at least one
 		{2, 2, 0.01, [2]int{1, 1}},
-		{3, 2, 0.5, [2]int{2, 1}}, // one is left to learn from
+		{3, 2, 0.5, [2]int{2, 1}}, // one remains for training
 		{1, 9, 0.5, [2]int{0, 5}},
 		{1, 9, 0.1, [2]int{0, 1}},
 		{1, 1, 0.5, [2]int{0, 0}},
 		{0, 10, 0.2, [2]int{0, 2}},
 		{0, 0, 0.2, [2]int{0, 0}},
 	} {
-		t.Run(fmt.Sprintf("%v of %d and %d", test.share, test.real, test.fake), func(t *testing.T) {
+		t.Run(fmt.Sprintf("share_%v_of_%d_REAL_and_%d_FAKE", test.share, test.real, test.fake), func(t *testing.T) {
 			labels := slices.Concat(slices.Repeat([]uint8{dataset.Fake}, test.fake), slices.Repeat([]uint8{dataset.Real}, test.real))
 			learn, validate := holdOut(labels, test.share, 420)
 			all := slices.Concat(learn, validate)
 			slices.Sort(all)
 			for i, index := range all {
 				if i != index {
-					t.Fatalf("%v and %v are not each picture once", learn, validate)
+					t.Fatalf("%v and %v do not contain each image once", learn, validate)
 				}
 			}
 			if len(all) != len(labels) {
-				t.Errorf("%d of %d pictures are in either part", len(all), len(labels))
+				t.Errorf("%d of %d images are in one of the parts", len(all), len(labels))
 			}
 			if !slices.IsSorted(learn) || !slices.IsSorted(validate) {
 				t.Errorf("%v and %v are not sorted", learn, validate)
@@ -64,24 +64,24 @@ func TestHoldOut(t *testing.T) {
 	}
 }
 
-// feederOf is a feeder of 50 pictures, without batches, for what it draws.
+// feederOf returns a feeder of 50 images without batches, to test its random draws.
 func feederOf(t *testing.T, more ...string) *feeder {
 	t.Helper()
 	f := &feeder{config: configuration(t, "", more...)}
 	for i := range 50 {
-		f.learn = append(f.learn, 3*i) // the validation pictures lie between
+		f.indices = append(f.indices, 3*i) // the validation images are in between
 	}
 	return f
 }
 
-func TestEachEpochHasAnOrderOfItsOwn(t *testing.T) {
+func TestFeeder_Order(t *testing.T) {
 	f := feederOf(t)
-	learn := slices.Clone(f.learn)
+	learn := slices.Clone(f.indices)
 	seen := map[string]int{}
 	for epoch := range 20 {
 		order := f.order(epoch)
 		if !slices.Equal(f.order(epoch), order) {
-			t.Fatalf("epoch %d is drawn differently each time", epoch)
+			t.Fatalf("order(%d) is not deterministic", epoch)
 		}
 		if other, ok := seen[fmt.Sprint(order)]; ok {
 			t.Errorf("epochs %d and %d have the same order", epoch, other)
@@ -89,20 +89,20 @@ func TestEachEpochHasAnOrderOfItsOwn(t *testing.T) {
 		seen[fmt.Sprint(order)] = epoch
 		slices.Sort(order)
 		if !slices.Equal(order, learn) {
-			t.Errorf("epoch %d does not learn from each picture once: %v", epoch, order)
+			t.Errorf("order(%d) does not contain each image once: %v", epoch, order)
 		}
 	}
-	if !slices.Equal(f.learn, learn) {
-		t.Error("drawing an order changed the pictures to learn from")
+	if !slices.Equal(f.indices, learn) {
+		t.Error("order changed the training images")
 	}
 	if other := feederOf(t, "experiment.seed=421"); slices.Equal(other.order(0), f.order(0)) {
 		t.Error("another seed gives the same order")
 	}
 }
 
-// Each step has a random stream of its own, and neighboring ones must not be
-// alike: over steps as well as within one, everything is to be a fair draw.
-func TestFlipsAndDropoutAreFairDraws(t *testing.T) {
+// Each training step has its own random stream. The draws must be unbiased and independent, within
+// a step and across consecutive steps.
+func TestFeeder_FlipAndDropoutFrequencies(t *testing.T) {
 	const steps, n = 400, 64
 	f := feederOf(t, "experiment.flip=true", "experiment.dropout=0.3")
 	flips := make([][]bool, steps)
@@ -133,11 +133,11 @@ func TestFlipsAndDropoutAreFairDraws(t *testing.T) {
 				}
 			}
 		}
-		check := func(what string, count, of int, share float64) {
-			// Six standard deviations: the draws are fixed by the seed, so this fails
-			// always or never.
+		check := func(event string, count, of int, share float64) {
+			// Six standard deviations. The draws are fixed by the seed, so this check is
+			// deterministic.
 			if d := float64(count) - share*float64(of); math.Abs(d) > 6*math.Sqrt(share*(1-share)*float64(of)) {
-				t.Errorf("%s: %s %d of %d, want about %v", test.name, what, count, of, share)
+				t.Errorf("%s: %s %d of %d, want about %v", test.name, event, count, of, share)
 			}
 		}
 		check("drawn", all, steps*n, test.share)
@@ -151,14 +151,14 @@ func TestFlipsAndDropoutAreFairDraws(t *testing.T) {
 	mirrored := slices.Repeat([]bool{true}, n)
 	off.flip(mirrored, 0)
 	if slices.Contains(mirrored, true) {
-		t.Error("pictures are mirrored where experiment.flip is false")
+		t.Error("images are mirrored although experiment.flip is false")
 	}
 }
 
-func TestTheFeederGivesWhatIsLeft(t *testing.T) {
+func TestFeeder_StartStep(t *testing.T) {
 	for _, test := range []struct {
-		pictures, from int
-		want           []int // sizes
+		images, from int
+		want         []int // sizes
 	}{
 		{32, 0, []int{12, 12, 8, 12, 12, 8}},
 		{32, 2, []int{8, 12, 12, 8}},
@@ -169,9 +169,9 @@ func TestTheFeederGivesWhatIsLeft(t *testing.T) {
 		{13, 0, []int{12, 1, 12, 1}},
 		{7, 0, []int{7, 7}},
 	} {
-		t.Run(fmt.Sprintf("%d pictures from step %d", test.pictures, test.from), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d_images_from_step_%d", test.images, test.from), func(t *testing.T) {
 			noGoroutineLeft(t)
-			f := newTestFeeder(t, configuration(t, ""), test.pictures)
+			f := newTestFeeder(t, configuration(t, ""), test.images)
 			go f.run(t.Context(), test.from)
 			var sizes []int
 			for next := range f.ready {
@@ -182,15 +182,15 @@ func TestTheFeederGivesWhatIsLeft(t *testing.T) {
 				f.free[next.size] <- next.batch
 			}
 			if !slices.Equal(sizes, test.want) {
-				t.Errorf("the batches have %v pictures, want %v", sizes, test.want)
+				t.Errorf("batch sizes = %v, want %v", sizes, test.want)
 			}
 		})
 	}
 }
 
-func TestTheFeederStopsWhereverItIs(t *testing.T) {
+func TestFeeder_Cancel(t *testing.T) {
 	for taken := range 8 {
-		t.Run(fmt.Sprintf("after %d batches", taken), func(t *testing.T) {
+		t.Run(fmt.Sprintf("after_%d_batches", taken), func(t *testing.T) {
 			noGoroutineLeft(t)
 			f := newTestFeeder(t, configuration(t, "", "experiment.epochs=100"), 13)
 			ctx, stop := context.WithCancel(t.Context())
@@ -209,8 +209,8 @@ func TestTheFeederStopsWhereverItIs(t *testing.T) {
 	}
 }
 
-// newTestFeeder is a feeder of noise, and a trainer behind it.
-func newTestFeeder(tb testing.TB, cfg *config.Config, pictures int) *feeder {
+// newTestFeeder returns a feeder of random images with a trainer.
+func newTestFeeder(tb testing.TB, cfg *config.Config, images int) *feeder {
 	tb.Helper()
 	n, err := network(cfg)
 	if err != nil {
@@ -225,11 +225,11 @@ func newTestFeeder(tb testing.TB, cfg *config.Config, pictures int) *feeder {
 			tb.Error(err)
 		}
 	})
-	learn := make([]int, pictures)
+	learn := make([]int, images)
 	for i := range learn {
 		learn[i] = i
 	}
-	f, err := newFeeder(trainer, noise(pictures, 1), learn, cfg)
+	f, err := newFeeder(trainer, noise(images, 1), learn, cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -16,34 +16,33 @@ import (
 )
 
 const (
-	benchmarkRounds   = 7
-	benchmarkPictures = 4096
-	benchmarkTime     = 1500 * time.Millisecond // for each measurement
+	benchmarkRounds = 7
+	benchmarkImages = 4096
+	benchmarkTime   = 1500 * time.Millisecond // per measurement
 )
 
-// Speed is what Benchmark measures for one batch size.
+// Speed is the result of a benchmark for one batch size.
 type Speed struct {
 	Batch int
-	// Training and Inference are in images a second, each the median over rounds.
+	// Training and Inference are in images per second, each the median over all rounds.
 	Training, Inference float64
-	// Efficiency is training ÷ (inference ÷ 3), the median over rounds: a training
-	// step does the work of three forward passes, so 1 is what no program exceeds
-	// that computes as fast as inference does.
+	// Efficiency is training ÷ (inference ÷ 3), the median over all rounds. A training step does
+	// the work of three forward passes, so 1 is the maximum for a program that trains at the speed
+	// of inference.
 	Efficiency float64
-	// Layout is the one trained in.
+	// Layout is the layout used for training.
 	Layout string
 }
 
-// Benchmark measures how fast the configured network trains, in the loop that
-// Run uses with the pictures prepared beside it, and how fast ONNX Runtime
-// infers with the same network, batch size and threads. The two take turns, so
-// that a machine whose speed drifts does not favour either. It learns from
-// noise, in memory. A line about each round goes to out.
+// Benchmark measures the training speed of the configured network, in the same loop as Run
+// including the preparation of batches, and the inference speed of ONNX Runtime for the same
+// network, batch size and threads. The two alternate, so that a machine whose speed changes does
+// not favor either. It trains on noise, in memory, and prints a line per round to out.
 func Benchmark(ctx context.Context, cfg *config.Config, batch int, out io.Writer) (*Speed, error) {
 	c := *cfg
 	c.Experiment.BatchSize = batch
-	c.Experiment.Epochs = 1 << 20 // it is stopped long before
-	pictures := noise(max(benchmarkPictures, batch), c.Experiment.Seed)
+	c.Experiment.Epochs = 1 << 20 // the benchmark stops long before
+	images := noise(max(benchmarkImages, batch), c.Experiment.Seed)
 	r := &run{cfg: &c, manifest: &dataset.Manifest{}}
 	var err error
 	if r.net, err = network(&c); err != nil {
@@ -52,7 +51,7 @@ func Benchmark(ctx context.Context, cfg *config.Config, batch int, out io.Writer
 	s := &Speed{Batch: batch}
 	var training, inference, efficiency []float64
 	for round := range benchmarkRounds {
-		t, layout, err := r.benchmarkTraining(ctx, pictures)
+		t, layout, err := r.benchmarkTraining(ctx, images)
 		if err != nil {
 			return nil, err
 		}
@@ -73,7 +72,7 @@ func median(x []float64) float64 {
 	return x[len(x)/2]
 }
 
-// noise is a split of n pictures that show nothing.
+// noise returns a split of n images of random pixels.
 func noise(n int, seed int64) *dataset.Split {
 	s := &dataset.Split{Images: make([]uint8, n*imaging.Channels*imaging.Size*imaging.Size), Labels: make([]uint8, n)}
 	rng := rand.New(rand.NewPCG(uint64(seed), 0))
@@ -86,17 +85,17 @@ func noise(n int, seed int64) *dataset.Split {
 	return s
 }
 
-// benchmarkTraining gives images a second of the training loop.
-func (r *run) benchmarkTraining(ctx context.Context, pictures *dataset.Split) (_ float64, layout string, err error) {
+// benchmarkTraining returns the speed of the training loop in images per second.
+func (r *run) benchmarkTraining(ctx context.Context, images *dataset.Split) (_ float64, layout string, err error) {
 	if r.trainer, err = newTrainer(r.cfg, r.net, ""); err != nil {
 		return 0, "", err
 	}
 	defer func() { err = errors.Join(err, r.trainer.Close()) }()
-	learn := make([]int, pictures.Len()/r.cfg.Experiment.BatchSize*r.cfg.Experiment.BatchSize)
-	for i := range learn {
-		learn[i] = i
+	indices := make([]int, images.Len()/r.cfg.Experiment.BatchSize*r.cfg.Experiment.BatchSize)
+	for i := range indices {
+		indices[i] = i
 	}
-	if r.feeder, err = newFeeder(r.trainer, pictures, learn, r.cfg); err != nil {
+	if r.feeder, err = newFeeder(r.trainer, images, indices, r.cfg); err != nil {
 		return 0, "", err
 	}
 	defer r.feeder.close()
@@ -127,9 +126,9 @@ func (r *run) benchmarkTraining(ctx context.Context, pictures *dataset.Split) (_
 	return rate, r.trainer.Layout(), err
 }
 
-// benchmarkInference gives images a second of the exported network.
+// benchmarkInference returns the speed of the exported network in images per second.
 func (r *run) benchmarkInference(ctx context.Context) (_ float64, err error) {
-	f, _, err := r.file(best{Weights: r.net.Init(r.cfg.Experiment.Seed)})
+	f, _, err := r.export(best{Weights: r.net.Init(r.cfg.Experiment.Seed)})
 	if err != nil {
 		return 0, err
 	}
@@ -147,7 +146,7 @@ func (r *run) benchmarkInference(ctx context.Context) (_ float64, err error) {
 	return rate(ctx, batch, func() error { return s.Run(batch) })
 }
 
-// rate repeats do, which works on n images, and gives images a second.
+// rate calls do repeatedly, each time for n images, and returns the images per second.
 func rate(ctx context.Context, n int, do func() error) (float64, error) {
 	for range 5 {
 		if err := do(); err != nil {

@@ -16,47 +16,47 @@ import (
 	"fakeart/trainer/net"
 )
 
-// A checkpoint file is a line that tells its version, the checkpoint as gob, and
-// the SHA-256 of both. The version grows when an older program would misread the
-// rest; it stands before what only the right program can read.
+// A checkpoint file consists of a line with the format version, the checkpoint as gob, and the
+// SHA-256 of both. Increase the version when an older program would misread the rest; the version
+// comes first, because an older program can read it.
 const (
 	checkpointFile    = "last.ckpt"
 	checkpointMagic   = "fakeart checkpoint "
 	checkpointVersion = 1
 )
 
-// checkpoint is all that a run needs to go on as if it had not stopped.
+// checkpoint is everything a run needs to continue as if it had not stopped. gob matches fields by
+// name, so they must not be renamed.
 type checkpoint struct {
 	ConfigDigest, DataDigest string
-	// State has the weights, the optimizer's vectors and the steps made.
+	// State contains the weights, the optimizer state and the number of training steps.
 	State net.State
-	// Epoch has what the current epoch has summed up so far.
+	// Epoch contains the sums over the current epoch so far.
 	Epoch tally
-	// Best has the weights of the epoch with the lowest validation loss.
+	// Best contains the weights of the epoch with the lowest validation loss.
 	Best best
-	// Since counts the epochs since the best one.
+	// Since is the number of epochs since the best one.
 	Since int
-	// Done says that nothing is left to learn.
+	// Done reports whether training is complete.
 	Done bool
 }
 
-// tally sums up an epoch's steps.
+// tally is the sums over the training steps of an epoch.
 type tally struct {
-	Loss    float64 // sum over pictures
+	Loss    float64 // sum over all images
 	Correct int
 	Seen    int
-	Seconds float64 // spent in training
+	Seconds float64 // of training time
 }
 
-// best is the best epoch so far; its Epoch counts from 1 and is 0 at first.
+// best is the best epoch so far. Its Epoch counts from 1 and is initially 0.
 type best struct {
 	Epoch          int
 	Loss, Accuracy float64
 	Weights        net.Weights
 }
 
-// save writes the checkpoint beside the older one and then puts it in its
-// place: whatever happens, one of the two is there and whole.
+// save replaces the checkpoint atomically: at any time, either the old or the new one is complete.
 func (c *checkpoint) save(dir string) error {
 	path := filepath.Join(dir, checkpointFile)
 	var data bytes.Buffer
@@ -76,7 +76,7 @@ func (c *checkpoint) save(dir string) error {
 	return nil
 }
 
-// loadCheckpoint reads the last checkpoint, or gives nil if there is none.
+// loadCheckpoint returns the last checkpoint, or nil if there is none.
 func loadCheckpoint(dir string) (*checkpoint, error) {
 	path := filepath.Join(dir, checkpointFile)
 	data, err := os.ReadFile(path)
@@ -93,7 +93,7 @@ func loadCheckpoint(dir string) (*checkpoint, error) {
 	return c, nil
 }
 
-var errDamaged = errors.New("the file is damaged; remove it to train from the start, or put a copy of it in its place")
+var errDamaged = errors.New("the file is damaged\nhint: remove it to train from the start, or restore a copy of it")
 
 func parseCheckpoint(data []byte) (*checkpoint, error) {
 	line, _, _ := bytes.Cut(data, []byte("\n"))
@@ -103,7 +103,7 @@ func parseCheckpoint(data []byte) (*checkpoint, error) {
 		return nil, errDamaged
 	}
 	if version > checkpointVersion {
-		return nil, fmt.Errorf("version %d is newer than this program reads (%d); go on with the program that began the run",
+		return nil, fmt.Errorf("version %d is newer than the supported version %d\nhint: resume with the program that started the run",
 			version, checkpointVersion)
 	}
 	end := len(data) - sha256.Size
@@ -112,7 +112,7 @@ func parseCheckpoint(data []byte) (*checkpoint, error) {
 	}
 	var c checkpoint
 	if err := gob.NewDecoder(bytes.NewReader(data[len(line)+1 : end])).Decode(&c); err != nil {
-		return nil, fmt.Errorf("%w; go on with the program that began the run", err)
+		return nil, fmt.Errorf("%w\nhint: resume with the program that started the run", err)
 	}
 	return &c, nil
 }

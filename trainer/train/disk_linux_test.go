@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// smallDisk is a file system of its own that has room for size bytes.
+// smallDisk mounts a file system of size bytes.
 func smallDisk(t *testing.T, size int) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("fakeart-test", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Skipf("a file system to fill up cannot be mounted (root can): %v", err)
+		t.Skipf("mount a small file system (requires root): %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
@@ -25,7 +25,7 @@ func smallDisk(t *testing.T, size int) string {
 	return dir
 }
 
-// fill leaves so many bytes of the disk.
+// fill fills the disk up to the given number of free bytes.
 func fill(t *testing.T, disk string, free int) {
 	t.Helper()
 	var s syscall.Statfs_t
@@ -38,20 +38,20 @@ func fill(t *testing.T, disk string, free int) {
 	}
 }
 
-// Each test continues a run again and again with a little more room each time,
-// so that one file after the other is the one that does not fit.
-func TestAFullDiskLosesNothing(t *testing.T) {
+// Each case resumes a run repeatedly with increasing free space, so that a different file fails to
+// be written each time.
+func TestRun_FullDisk(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		options []string
-		asked   int // how often the run may ask whether to stop, before
-		step    int // of room, in bytes
-		unfit   []string
+		asked   int // calls of stopAfter.Err before the first interruption
+		step    int // increase of the free space, in bytes
+		failed  []string
 	}{
-		{"between epochs", nil, 2, 128 << 10, []string{checkpointFile}},
-		// Steps of one picture, so that an epoch's rows need a block more.
-		{"within an epoch", []string{"experiment.batch_size=1"}, 36, 128 << 10, []string{metricsFile}},
-		{"at the export", nil, 13, 16 << 10, []string{modelFile, evalFile}},
+		{"between_epochs", nil, 2, 128 << 10, []string{checkpointFile}},
+		// Steps of one image, so that the rows of an epoch need another block.
+		{"within_epoch", []string{"experiment.batch_size=1"}, 36, 128 << 10, []string{metricsFile}},
+		{"export", nil, 13, 16 << 10, []string{modelFile, evalFile}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			disk := smallDisk(t, 16<<20)
@@ -59,7 +59,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 			if _, err := Run(newStopAfter(t, test.asked), configuration(t, dir, test.options...), "test", t.Output()); !errors.Is(err, ErrInterrupted) {
 				t.Fatal(err)
 			}
-			unfit := map[string]bool{}
+			failed := map[string]bool{}
 			for free := 0; ; free += test.step {
 				fill(t, disk, free)
 				_, err := Run(t.Context(), configuration(t, dir, append(test.options, "run.resume=true")...), "test", t.Output())
@@ -69,20 +69,20 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 				if err == nil {
 					break
 				}
-				wantError(t, err, "no space left", "make room", "run.dir="+dir+" run.resume=true")
+				wantError(t, err, "no space left", "free disk space", "run.dir="+dir+" run.resume=true")
 				for _, name := range []string{metricsFile, checkpointFile, modelFile, evalFile, reportFile} {
 					if strings.Contains(err.Error(), name) {
-						unfit[name] = true
+						failed[name] = true
 					}
 				}
 				if c, err := loadCheckpoint(filepath.Join(dir, checkpointsDir)); err != nil || c == nil {
-					t.Fatalf("with %d bytes free the checkpoint is gone: %v", free, err)
+					t.Fatalf("with %d bytes free the checkpoint was lost: %v", free, err)
 				}
-				mustHoldNoLitter(t, dir)
+				mustHaveNoTempFiles(t, dir)
 			}
-			for _, name := range test.unfit {
-				if !unfit[name] {
-					t.Errorf("%s always fitted, so this says nothing about it; unfit were %v", name, unfit)
+			for _, name := range test.failed {
+				if !failed[name] {
+					t.Errorf("writing %s never failed; failed: %v", name, failed)
 				}
 			}
 			want := reference(t)
@@ -96,13 +96,13 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 	}
 }
 
-func TestAFullDiskAtTheStartLeavesNoFolder(t *testing.T) {
+func TestRun_FullDiskAtStart(t *testing.T) {
 	disk := smallDisk(t, 1<<20)
 	fill(t, disk, 0)
 	dir := filepath.Join(disk, "run")
 	mustFail(t, dir, nil, "no space left")
 	if _, err := os.Stat(dir); err == nil {
-		t.Errorf("%s was left with %q", dir, list(dir))
+		t.Errorf("%s was left behind with %q", dir, list(dir))
 	}
 	if err := os.Remove(filepath.Join(disk, "ballast")); err != nil {
 		t.Fatal(err)

@@ -21,12 +21,12 @@ import (
 	"fakeart/trainer/runlog"
 )
 
-// maxDeviation is how far the exported model's logits may be from those of the
-// network as it was trained, both absolutely and in parts of the logit.
+// maxDeviation is the largest allowed difference between the logits of the exported model and of
+// the unfused network, both absolute and relative to the logit.
 const maxDeviation = 1e-4
 
-// file makes the model file of the given weights.
-func (r *run) file(b best) (*model.File, []byte, error) {
+// export returns the model file for the given weights, parsed and as bytes.
+func (r *run) export(b best) (*model.File, []byte, error) {
 	graph, err := r.net.Inference(b.Weights)
 	if err != nil {
 		return nil, nil, err
@@ -48,42 +48,42 @@ func (r *run) file(b best) (*model.File, []byte, error) {
 	return f, data, err
 }
 
-// measure evaluates weights on the validation pictures, by the very file that
-// would be exported.
+// measure evaluates weights on the validation images, with the model file that would be exported.
 func (r *run) measure(ctx context.Context, w net.Weights) (loss, accuracy float64, err error) {
-	f, _, err := r.file(best{Weights: w, Loss: math.NaN(), Accuracy: math.NaN()})
+	f, _, err := r.export(best{Weights: w, Loss: math.NaN(), Accuracy: math.NaN()})
 	if err != nil {
 		return 0, 0, err
 	}
-	logits, err := evaluate.Logits(ctx, f, r.validate, r.cfg.Evaluate.BatchSize)
+	logits, err := evaluate.Logits(ctx, f, r.validation, r.cfg.Evaluate.BatchSize)
 	if ctx.Err() != nil {
 		return 0, 0, ctx.Err()
 	}
 	if err != nil || !finite(logits) {
-		// A file of weights out of range looks damaged. The network itself tells.
-		if own, err := r.reference(ctx, w, r.validate); err == nil && !finite(own) {
-			return 0, 0, r.diverged("on the validation pictures the network's results are no numbers any more")
+		// A model file with NaN or infinite weights looks damaged. The unfused network shows the
+		// actual reason.
+		if unfused, err := r.unfusedLogits(ctx, w, r.validation); err == nil && !finite(unfused) {
+			return 0, 0, r.diverged("logits of validation images are NaN or infinite")
 		}
 		if err != nil {
-			return 0, 0, fmt.Errorf("measure on the validation pictures: %w", err)
+			return 0, 0, fmt.Errorf("evaluate on the validation images: %w", err)
 		}
 	}
-	m, err := evaluate.Measure(logits, r.validate.Labels, r.cfg.Model.Threshold)
+	m, err := evaluate.Measure(logits, r.validation.Labels, r.cfg.Model.Threshold)
 	if err != nil {
-		return 0, 0, fmt.Errorf("measure on the validation pictures: %w", err)
+		return 0, 0, fmt.Errorf("evaluate on the validation images: %w", err)
 	}
 	return m.LogLoss, m.Accuracy, nil
 }
 
-// finish exports the best epoch's weights and measures them on the test split,
-// which nothing before has looked at.
+// finish exports the weights of the best epoch and evaluates them on the test split, which is not
+// used before.
 func (r *run) finish(ctx context.Context) (*Summary, error) {
-	f, data, err := r.file(r.state.Best)
+	f, data, err := r.export(r.state.Best)
 	if err != nil {
 		return nil, err
 	}
 	hasTest := r.manifest.Count(dataset.Test) > 0
-	compared := r.validate
+	compared := r.validation
 	var test *dataset.Split
 	if hasTest {
 		var now *dataset.Manifest
@@ -91,8 +91,8 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 			return nil, err
 		}
 		if now.Digest() != r.manifest.Digest() {
-			return nil, fmt.Errorf("evaluate: the data set in %s has been replaced since the training began; put the one of then back (%s) and %s",
-				r.cfg.Dataset.Dir, r.manifest.Digest(), r.goOn())
+			return nil, fmt.Errorf("evaluate: the dataset in %s has been replaced since the start of the training\nhint: restore dataset %s and %s",
+				r.cfg.Dataset.Dir, r.manifest.Digest(), r.resumeHint())
 		}
 		compared = test
 	}
@@ -100,13 +100,13 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Before the model, so that where there is a model there is its reference.
-	if err := r.writeReference(ctx, f); err != nil {
+	// Write it before the model, so that every model has a drift reference.
+	if err := r.writeDriftReference(ctx, f); err != nil {
 		return nil, err
 	}
 	path := r.folder.file(modelFile)
 	if err := atomicwriter.WriteFile(path, data, 0o644); err != nil {
-		return nil, r.unwritten(fmt.Errorf("write %s: %w", path, err))
+		return nil, r.writeError(fmt.Errorf("write %s: %w", path, err))
 	}
 	s := r.summary(f.Digest)
 	r.log.Info("export", "model", path, "digest", f.Digest, "best_epoch", s.BestEpoch, "deviation", fmt.Sprintf("%.1e", deviation))
@@ -118,13 +118,14 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		return nil, err
 	}
 	if err := s.Test.WriteFile(r.folder.file(evalFile)); err != nil {
-		return nil, r.unwritten(err)
+		return nil, r.writeError(err)
 	}
 	rows, err := runlog.Read(r.folder.file(metricsFile))
 	if err != nil {
 		return nil, err
 	}
-	// That of the folder, not of this process, which may merely have continued the run.
+	// Use the configuration in the folder, not that of this process, which may only have resumed
+	// the run.
 	text, err := os.ReadFile(r.folder.file(configFile))
 	if err != nil {
 		return nil, fmt.Errorf("report: %w", err)
@@ -139,13 +140,13 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	})
 	err = errors.Join(err, explainer.Close())
 	if err != nil {
-		return nil, r.unwritten(err)
+		return nil, r.writeError(err)
 	}
 	r.log.Info("evaluate", "split", dataset.Test, "accuracy", rounded(s.Test.Accuracy), "report", r.folder.file(reportFile))
 	return s, nil
 }
 
-// summary is what became of the run, but for the test split's measurement.
+// summary returns the summary of the run without the evaluation on the test split.
 func (r *run) summary(digest string) *Summary {
 	return &Summary{
 		Dir: r.folder.path, Model: r.folder.file(modelFile), Digest: digest,
@@ -153,8 +154,8 @@ func (r *run) summary(digest string) *Summary {
 	}
 }
 
-// finished is the summary of a run all of whose files are there, or nil. Each of
-// them is there whole or not at all, and the report comes last.
+// finished returns the summary of a completed run, or nil. Each file of a run is written
+// atomically, and the report is the last one.
 func (r *run) finished() *Summary {
 	f, err := model.Open(r.folder.file(modelFile))
 	if err != nil {
@@ -174,15 +175,15 @@ func (r *run) finished() *Summary {
 	return s
 }
 
-// parity runs the exported model and the network as it was trained over the
-// same pictures, and gives the largest difference of a logit. One that is too
-// large is an error: the model file would not be what was trained.
-func (r *run) parity(ctx context.Context, f *model.File, pictures *dataset.Split) (worst float64, err error) {
-	exported, err := evaluate.Logits(ctx, f, pictures, r.cfg.Evaluate.BatchSize)
+// parity compares the exported model with the unfused network on images, and returns the largest
+// difference between their logits. It returns an error if the difference is too large, because the
+// model file would not be the trained network.
+func (r *run) parity(ctx context.Context, f *model.File, images *dataset.Split) (worst float64, err error) {
+	exported, err := evaluate.Logits(ctx, f, images, r.cfg.Evaluate.BatchSize)
 	if err != nil {
 		return 0, err
 	}
-	trained, err := r.reference(ctx, r.state.Best.Weights, pictures)
+	trained, err := r.unfusedLogits(ctx, r.state.Best.Weights, images)
 	if err != nil {
 		return 0, err
 	}
@@ -190,15 +191,16 @@ func (r *run) parity(ctx context.Context, f *model.File, pictures *dataset.Split
 		d := math.Abs(float64(want) - float64(exported[i]))
 		worst = max(worst, d)
 		if d > maxDeviation*max(1, math.Abs(float64(want))) || math.IsNaN(d) {
-			return 0, fmt.Errorf("export: on picture %d the model file's logit is %g, the trained network's %g; the file was not written",
+			return 0, fmt.Errorf("export: logit of image %d is %g in the model file and %g in the trained network; the file was not written",
 				i, exported[i], want)
 		}
 	}
 	return worst, nil
 }
 
-// reference gives the logits of the network as it was trained, nothing folded.
-func (r *run) reference(ctx context.Context, w net.Weights, pictures *dataset.Split) (logits []float32, err error) {
+// unfusedLogits returns the logits of images, computed by the network as it is trained, with
+// nothing folded.
+func (r *run) unfusedLogits(ctx context.Context, w net.Weights, images *dataset.Split) (logits []float32, err error) {
 	const batch = 64
 	graph, err := r.net.Unfused(w)
 	if err != nil {
@@ -224,14 +226,14 @@ func (r *run) reference(ctx context.Context, w net.Weights, pictures *dataset.Sp
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	const picture = imaging.Channels * imaging.Size * imaging.Size
-	for first := 0; first < pictures.Len(); first += batch {
+	const image = imaging.Channels * imaging.Size * imaging.Size
+	for first := 0; first < images.Len(); first += batch {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		n := min(batch, pictures.Len()-first)
+		n := min(batch, images.Len()-first)
 		for i := range n {
-			imaging.ToTensor(in.GetData()[i*picture:][:picture], pictures.Image(first+i))
+			imaging.ToTensor(in.GetData()[i*image:][:image], images.Image(first+i))
 		}
 		if err := s.Run(); err != nil {
 			return nil, err

@@ -19,7 +19,7 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-// The files of a run folder.
+// Files of a run folder.
 const (
 	configFile     = "config.yaml"
 	logFile        = "train.log"
@@ -35,36 +35,35 @@ const (
 	onnxProfilePrefix = "onnxruntime" // ONNX Runtime adds the time and .json
 )
 
-// folder is a run folder that this process alone writes to.
+// folder is a run folder that is locked by this process.
 type folder struct {
 	path string
 	log  *os.File
 	lock *flock.Flock
-	// What of the folder is to go again if the run does not get to its first step.
-	madeFolder, madeFiles bool
+	// What this process created and discard removes, until keep is called.
+	createdDir, createdFiles bool
 }
 
 func (f *folder) file(name string) string { return filepath.Join(f.path, name) }
 
-// openFolder makes the run's folder, or with run.resume opens the one that the
-// run began in. A folder that holds another run, or anything else, is refused
-// and left as it is.
+// openFolder creates the run folder or, if run.resume is set, opens the existing one. It returns an
+// error and changes nothing if the folder contains another run or anything else.
 func openFolder(cfg *config.Config, now time.Time) (_ *folder, err error) {
 	f := &folder{}
 	switch {
 	case cfg.Run.Dir != "":
 		f.path = filepath.Clean(cfg.Run.Dir)
-		f.madeFolder, err = makeFolder(f.path)
+		f.createdDir, err = makeDir(f.path)
 	case cfg.Run.Resume:
 		f.path, err = newestRun(cfg)
 	default:
 		f.path, err = newRun(cfg, now)
-		f.madeFolder = true
+		f.createdDir = true
 	}
 	if err != nil {
 		return nil, err
 	}
-	// Before anything is written, and once more when nobody else can be at it.
+	// Check before anything is written, and again in open after locking.
 	_, err = f.check(cfg)
 	if err == nil {
 		err = f.open(cfg)
@@ -76,7 +75,7 @@ func openFolder(cfg *config.Config, now time.Time) (_ *folder, err error) {
 	return f, nil
 }
 
-// open takes the folder for this process and begins it where it is new.
+// open locks the folder and, if it is new, initializes it.
 func (f *folder) open(cfg *config.Config) error {
 	lock := flock.New(f.file(lockFile))
 	locked, err := lock.TryLock()
@@ -84,8 +83,8 @@ func (f *folder) open(cfg *config.Config) error {
 		return fmt.Errorf("lock run folder %s: %w", f.path, err)
 	}
 	if !locked {
-		f.madeFolder = false // somebody has moved in
-		return fmt.Errorf("run folder %s: another training is at work in it; wait for it or choose another run.dir", f.path)
+		f.createdDir = false // another process uses it
+		return fmt.Errorf("run folder %s is in use by another training\nhint: wait until it has finished, or set another run.dir", f.path)
 	}
 	f.lock = lock
 	fresh, err := f.check(cfg)
@@ -94,13 +93,13 @@ func (f *folder) open(cfg *config.Config) error {
 	}
 	f.sweep()
 	if fresh {
-		f.madeFiles = true
+		f.createdFiles = true
 		text, err := cfg.YAML()
 		if err != nil {
 			return err
 		}
 		if err := atomicwriter.WriteFile(f.file(configFile), text, 0o644); err != nil {
-			return fmt.Errorf("begin run: write %s: %w", f.file(configFile), err)
+			return fmt.Errorf("initialize run folder: write %s: %w", f.file(configFile), err)
 		}
 	}
 	if f.log, err = os.OpenFile(f.file(logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
@@ -109,43 +108,44 @@ func (f *folder) open(cfg *config.Config) error {
 	return nil
 }
 
-// check sees that the folder is new, or that of this very run.
+// check returns an error unless the folder is empty or contains the run of cfg. fresh reports
+// whether it is empty.
 func (f *folder) check(cfg *config.Config) (fresh bool, err error) {
 	entries, err := os.ReadDir(f.path)
 	if err != nil {
 		return false, fmt.Errorf("read run folder: %w", err)
 	}
-	// A run that is killed in its first moments leaves these, and no more.
+	// A run that is killed while it starts leaves only these files.
 	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
-		return e.Name() == lockFile || strings.HasPrefix(e.Name(), litterPrefix+configFile)
+		return e.Name() == lockFile || strings.HasPrefix(e.Name(), tempPrefix+configFile)
 	})
 	before, err := config.LoadFile(f.file(configFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && len(entries) == 0:
 		return true, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return false, fmt.Errorf("run folder %s: holds %s, which is no run; choose an empty or new run.dir", f.path, entries[0].Name())
+		return false, fmt.Errorf("run folder %s contains %s, but no run\nhint: set run.dir to an empty or new directory", f.path, entries[0].Name())
 	case err != nil:
 		return false, fmt.Errorf("run folder %s: %w", f.path, err)
 	case !cfg.Run.Resume:
-		return false, fmt.Errorf("run folder %s: holds a run already; choose another run.dir, or add run.resume=true to continue it", f.path)
+		return false, fmt.Errorf("run folder %s already contains a run\nhint: set another run.dir, or add run.resume=true to resume it", f.path)
 	case before.Digest() != cfg.Digest():
-		return false, fmt.Errorf("run folder %s: its run has another configuration (%s); give the same overrides, or choose another run.dir",
-			f.path, strings.Join(deciding(before, cfg), ", "))
+		return false, fmt.Errorf("run folder %s contains a run with another configuration (%s)\nhint: use the same overrides, or set another run.dir",
+			f.path, strings.Join(modelDifferences(before, cfg), ", "))
 	}
 	return false, nil
 }
 
-// deciding lists the differences of two configurations that decide which model
-// comes out: the digest leaves out the others, and a resumed run may have them.
-func deciding(before, now *config.Config) []string {
+// modelDifferences lists the differences between two configurations that affect the model. Other
+// options are not part of the digest and may change when a run is resumed.
+func modelDifferences(before, now *config.Config) []string {
 	b := *before
 	b.Run, b.Profiler, b.Evaluate = now.Run, now.Profiler, now.Evaluate
 	b.Dataset.Path, b.Dataset.Dir, b.Dataset.Strict, b.Dataset.Endpoint = now.Dataset.Path, now.Dataset.Dir, now.Dataset.Strict, now.Dataset.Endpoint
 	return b.Differences(now)
 }
 
-// checkpoint is what the run goes on from, fresh where it has not saved yet.
+// checkpoint returns the last checkpoint, or an initial one if there is none.
 func (f *folder) checkpoint(cfg *config.Config, m *dataset.Manifest) (*checkpoint, error) {
 	c, err := loadCheckpoint(f.file(checkpointsDir))
 	if err != nil {
@@ -155,20 +155,20 @@ func (f *folder) checkpoint(cfg *config.Config, m *dataset.Manifest) (*checkpoin
 		return &checkpoint{ConfigDigest: cfg.Digest(), DataDigest: m.Digest()}, nil
 	}
 	if c.DataDigest != m.Digest() {
-		return nil, fmt.Errorf("continue run %s: it began with another data set (%s) than %s is now (%s); give that one back, or choose another run.dir",
+		return nil, fmt.Errorf("resume run %s: it was started with dataset %s, but %s is now %s\nhint: restore that dataset, or set another run.dir",
 			f.path, c.DataDigest, cfg.Dataset.Dir, m.Digest())
 	}
 	if c.ConfigDigest != cfg.Digest() {
-		return nil, fmt.Errorf("continue run %s: its checkpoint is of another configuration than its %s; choose another run.dir", f.path, configFile)
+		return nil, fmt.Errorf("resume run %s: its checkpoint was saved with another configuration than %s\nhint: set another run.dir", f.path, configFile)
 	}
 	return c, nil
 }
 
-// begun says that the folder is worth keeping from now on.
-func (f *folder) begun() { f.madeFolder, f.madeFiles = false, false }
+// keep marks the folder as worth keeping: discard removes nothing from now on.
+func (f *folder) keep() { f.createdDir, f.createdFiles = false, false }
 
-// close notes in the run's log why the run ended, if with an error, and leaves
-// the folder to others. A run that never began is removed.
+// close logs err, if not nil, to train.log, discards a run that did not start, and releases the
+// folder.
 func (f *folder) close(err error) {
 	if f.log != nil {
 		if err != nil {
@@ -182,9 +182,9 @@ func (f *folder) close(err error) {
 	}
 }
 
-// discard removes what was made for a run that never began, and nothing else.
+// discard removes what was created for a run that did not get to its first step.
 func (f *folder) discard() {
-	if f.madeFiles {
+	if f.createdFiles {
 		for _, name := range []string{configFile, logFile, metricsFile, cpuProfileFile, heapProfileFile} {
 			_ = os.Remove(f.file(name))
 		}
@@ -192,30 +192,30 @@ func (f *folder) discard() {
 			_ = os.Remove(name)
 		}
 	}
-	if f.madeFolder {
+	if f.createdDir {
 		_ = os.Remove(f.file(lockFile))
-		_ = os.Remove(f.path) // fails where it holds anything
+		_ = os.Remove(f.path) // fails if it is not empty
 	}
 }
 
-// litterPrefix begins the names of files that atomicwriter has not finished.
-const litterPrefix = ".tmp-"
+// tempPrefix is the prefix of temporary files of atomicwriter.
+const tempPrefix = ".tmp-"
 
-// sweep removes the half-written files of a run that was killed.
+// sweep removes temporary files that a killed run left.
 func (f *folder) sweep() {
 	for _, name := range []string{configFile, drift.ReferenceFile, modelFile, evalFile, reportFile} {
-		for _, litter := range f.startingWith("", litterPrefix+name) {
-			_ = os.Remove(litter)
+		for _, temp := range f.startingWith("", tempPrefix+name) {
+			_ = os.Remove(temp)
 		}
 	}
-	for _, litter := range f.startingWith(checkpointsDir, litterPrefix+checkpointFile) {
-		_ = os.Remove(litter)
+	for _, temp := range f.startingWith(checkpointsDir, tempPrefix+checkpointFile) {
+		_ = os.Remove(temp)
 	}
 }
 
-// startingWith lists the files of a folder in the run folder by how their names begin.
+// startingWith returns the files in a subdirectory of the run folder whose names start with prefix.
 func (f *folder) startingWith(dir, prefix string) []string {
-	entries, _ := os.ReadDir(f.file(dir)) // none where there is no folder
+	entries, _ := os.ReadDir(f.file(dir)) // empty if the directory does not exist
 	var files []string
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), prefix) && e.Type().IsRegular() {
@@ -225,8 +225,8 @@ func (f *folder) startingWith(dir, prefix string) []string {
 	return files
 }
 
-// makeFolder makes a folder and those that it is in, and says whether it is new.
-func makeFolder(path string) (made bool, err error) {
+// makeDir creates a directory and its parents, and reports whether the directory is new.
+func makeDir(path string) (made bool, err error) {
 	err = os.MkdirAll(filepath.Dir(path), 0o755)
 	if err == nil {
 		err = os.Mkdir(path, 0o755)
@@ -237,17 +237,17 @@ func makeFolder(path string) (made bool, err error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return false, nil
 	}
-	return false, fmt.Errorf("make run folder (run.dir): %w", err)
+	return false, fmt.Errorf("create run folder (run.dir): %w", err)
 }
 
-// timeFormat begins the names of run folders, so that they sort by age.
+// timeFormat is the prefix of the names of run folders. The names sort by age.
 const timeFormat = "20060102-150405"
 
-// newRun makes a folder <root>/<time>-<name> that was not there before. A run
-// that begins in the same second as another is given the next second's name.
+// newRun creates a new directory <run.root>/<time>-<run.name>. If it exists, it uses the next
+// second that is free.
 func newRun(cfg *config.Config, now time.Time) (string, error) {
 	if err := os.MkdirAll(cfg.Run.Root, 0o755); err != nil {
-		return "", fmt.Errorf("make folder of runs (run.root): %w", err)
+		return "", fmt.Errorf("create directory of runs (run.root): %w", err)
 	}
 	for ; ; now = now.Add(time.Second) {
 		path := filepath.Join(cfg.Run.Root, now.Format(timeFormat)+"-"+cfg.Run.Name)
@@ -255,12 +255,12 @@ func newRun(cfg *config.Config, now time.Time) (string, error) {
 		case err == nil:
 			return path, nil
 		case !errors.Is(err, fs.ErrExist):
-			return "", fmt.Errorf("make run folder: %w", err)
+			return "", fmt.Errorf("create run folder: %w", err)
 		}
 	}
 }
 
-// newestRun finds the youngest run of the configuration's name.
+// newestRun returns the newest run folder with the configured name.
 func newestRun(cfg *config.Config) (string, error) {
 	entries, err := os.ReadDir(cfg.Run.Root)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -272,5 +272,5 @@ func newestRun(cfg *config.Config) (string, error) {
 			return filepath.Join(cfg.Run.Root, e.Name()), nil
 		}
 	}
-	return "", fmt.Errorf("run.resume: no run named %s in %s; name its folder with run.dir=", cfg.Run.Name, cfg.Run.Root)
+	return "", fmt.Errorf("run.resume: no run named %s in %s\nhint: set run.dir= to the run folder", cfg.Run.Name, cfg.Run.Root)
 }

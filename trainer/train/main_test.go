@@ -23,7 +23,7 @@ import (
 	"fakeart/trainer/runlog"
 )
 
-// testData is the data set that the tests learn from: small, and drawn once.
+// testData is the directory of a small dataset that all tests use.
 var testData string
 
 func TestMain(m *testing.M) {
@@ -48,7 +48,7 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// draw prepares a synthetic data set with so many pictures of each class.
+// draw prepares a synthetic dataset with the given number of images per class.
 func draw(dir string, train, test int) error {
 	_, err := dataset.Prepare(context.Background(), config.Dataset{
 		Name: "synthetic", Dir: dir, Seed: 7, TrainPerClass: train, TestPerClass: test,
@@ -56,11 +56,11 @@ func draw(dir string, train, test int) error {
 	return err
 }
 
-// childVariable makes the test program train instead, for tests that kill it. It
-// holds the overrides, a line each.
+// childVariable is an environment variable that turns the test binary into a program that trains,
+// for tests that kill it. Its value is the overrides, one per line.
 const childVariable = "FAKEART_TRAIN_CHILD"
 
-// trainAsChild trains and saves after each step, until it ends or is killed.
+// trainAsChild trains and saves a checkpoint after each step, until it is done or killed.
 func trainAsChild(overrides []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -75,8 +75,8 @@ func trainAsChild(overrides []string) int {
 	return 0
 }
 
-// overrides make a run of a second: 32 of 44 pictures to learn from in steps of
-// 12, 12 and 8, for two epochs, with flips and dropout.
+// overrides returns the options of a run of about a second: 32 of 44 images for training in steps
+// of 12, 12 and 8, two epochs, with flips and dropout.
 func overrides(dir string, more ...string) []string {
 	return append([]string{
 		"run.dir=" + dir, "dataset.dir=" + testData,
@@ -95,7 +95,7 @@ func configuration(tb testing.TB, dir string, more ...string) *config.Config {
 	return cfg
 }
 
-// mustTrain trains in dir, to the end.
+// mustTrain trains a complete run in dir.
 func mustTrain(tb testing.TB, dir string, more ...string) *Summary {
 	tb.Helper()
 	s, err := Run(tb.Context(), configuration(tb, dir, more...), "test", tb.Output())
@@ -105,31 +105,34 @@ func mustTrain(tb testing.TB, dir string, more ...string) *Summary {
 	return s
 }
 
-// mustFail trains in dir, which must end in an error that has all the words, and
-// be one line.
+// mustFail trains in dir and expects an error that contains all words.
 func mustFail(t *testing.T, dir string, more []string, words ...string) {
 	t.Helper()
 	_, err := Run(t.Context(), configuration(t, dir, more...), "test", t.Output())
 	wantError(t, err, words...)
 }
 
+// wantError checks that err contains all words, and that it is one line, optionally followed by
+// hints.
 func wantError(t *testing.T, err error, words ...string) {
 	t.Helper()
 	if err == nil {
-		t.Fatalf("no error, want one with %q", words)
+		t.Fatalf("error = nil, want one with %q", words)
 	}
 	for _, w := range words {
 		if !strings.Contains(err.Error(), w) {
-			t.Errorf("the error does not say %q: %v", w, err)
+			t.Errorf("error = %v, want %q in it", err, w)
 		}
 	}
-	if strings.Contains(err.Error(), "\n") {
-		t.Errorf("the error has several lines: %v", err)
+	for _, line := range strings.Split(err.Error(), "\n")[1:] {
+		if !strings.HasPrefix(line, "hint: ") {
+			t.Errorf("error has a line that is not a hint: %q", line)
+		}
 	}
 }
 
-// stopAfter is a context that ends after it was asked n times whether it has:
-// a run asks before each step, and between batches while it measures.
+// stopAfter is a context that is canceled after n calls of Err. A run calls it before each training
+// step, and between batches of an evaluation.
 type stopAfter struct {
 	context.Context
 	left atomic.Int64
@@ -149,7 +152,7 @@ func (s *stopAfter) Err() error {
 	return s.Context.Err()
 }
 
-// outcome is all that a run leaves which has to be the same whenever the run is.
+// outcome is the part of the results of a run that must be reproducible.
 type outcome struct {
 	model, eval, drift []byte
 	metrics            []runlog.Row
@@ -174,7 +177,7 @@ func outcomeOf(tb testing.TB, dir string) outcome {
 	return outcome{read(modelFile), read(evalFile), read(drift.ReferenceFile), rows}
 }
 
-// mustEqual compares what two runs left.
+// mustEqual compares the outcomes of two runs.
 func mustEqual(tb testing.TB, got, want outcome) {
 	tb.Helper()
 	if !bytes.Equal(got.model, want.model) {
@@ -186,7 +189,7 @@ func mustEqual(tb testing.TB, got, want outcome) {
 	if !bytes.Equal(got.drift, want.drift) {
 		tb.Errorf("%s differs", drift.ReferenceFile)
 	}
-	// As texts, so that NaN, which stands for an empty cell, equals NaN.
+	// Compare as text, so that NaN, which represents an empty cell, equals NaN.
 	g, w := fmt.Sprintf("%+v", got.metrics), fmt.Sprintf("%+v", want.metrics)
 	if g != w {
 		tb.Errorf("%s differs:\n%s\nwant\n%s", metricsFile, g, w)
@@ -198,7 +201,7 @@ var (
 	referenceOutcome outcome
 )
 
-// reference is what the run of overrides leaves where nothing interrupts it.
+// reference returns the outcome of an uninterrupted run with the default overrides.
 func reference(tb testing.TB) outcome {
 	tb.Helper()
 	referenceOnce.Do(func() {
@@ -209,7 +212,7 @@ func reference(tb testing.TB) outcome {
 	return referenceOutcome
 }
 
-// snapshot is the content of each file below dir, but for the run's log and lock.
+// snapshot returns the content of each file below dir, except the log and the lock of the run.
 func snapshot(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -227,17 +230,17 @@ func snapshot(t *testing.T, dir string) map[string]string {
 	return files
 }
 
-// mustBeUntouched compares a folder with an earlier snapshot of it.
-func mustBeUntouched(t *testing.T, dir string, before map[string]string) {
+// mustBeUnchanged checks that the files in dir are equal to an earlier snapshot.
+func mustBeUnchanged(t *testing.T, dir string, before map[string]string) {
 	t.Helper()
 	after := snapshot(t, dir)
 	if !maps.Equal(before, after) {
-		t.Errorf("%s was touched: it held %q and holds %q now, or their content differs", dir,
+		t.Errorf("%s was changed: it contained %q and now contains %q, or the content differs", dir,
 			slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
 	}
 }
 
-// list is the names in a folder, empty where there is no folder.
+// list returns the names in a directory, nil if it does not exist.
 func list(dir string) []string {
 	entries, _ := os.ReadDir(dir)
 	var names []string
@@ -247,13 +250,13 @@ func list(dir string) []string {
 	return names
 }
 
-// noGoroutineLeft fails if what follows leaves goroutines behind.
+// noGoroutineLeft fails the test if the code after it leaks goroutines.
 func noGoroutineLeft(t *testing.T) {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
 		var after int
-		for range 200 { // they need a moment to end
+		for range 200 { // goroutines need a moment to stop
 			if after = runtime.NumGoroutine(); after <= before {
 				return
 			}
@@ -264,7 +267,7 @@ func noGoroutineLeft(t *testing.T) {
 	})
 }
 
-// gate is an output that holds a run up at its first line until it is opened.
+// gate is an output that blocks a run at its first line until it is opened.
 type gate struct {
 	reached chan struct{}
 	opened  chan struct{}

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-func TestARunInterruptedAnywhereEndsTheSame(t *testing.T) {
+func TestResume_InterruptedAnywhere(t *testing.T) {
 	want := reference(t)
 	for n := 0; ; n++ {
 		interrupted := true
@@ -35,23 +35,23 @@ func TestARunInterruptedAnywhereEndsTheSame(t *testing.T) {
 			mustEqual(t, outcomeOf(t, dir), want)
 		})
 		if !interrupted {
-			if n < 10 { // six steps, two measurements, the export
-				t.Errorf("the run asked %d times only whether to stop", n)
+			if n < 10 { // six training steps, two validations and the export
+				t.Errorf("the run checked its context %d times, want at least 10", n)
 			}
 			return
 		}
 	}
 }
 
-func TestARunInterruptedAgainAndAgainEndsTheSame(t *testing.T) {
+func TestResume_InterruptedRepeatedly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	for range 100 {
-		// Three: after two steps, or a step and a measurement. The export asks more
-		// often and is begun anew each time.
+		// Three calls: it stops after two training steps, or after one and a validation. The export
+		// checks the context more often and starts from the beginning each time.
 		_, err := Run(newStopAfter(t, 3), configuration(t, dir, "run.resume=true"), "test", t.Output())
 		if errors.Is(err, ErrInterrupted) {
 			if c, err := loadCheckpoint(filepath.Join(dir, checkpointsDir)); err != nil || c == nil {
-				t.Fatalf("after an interruption the checkpoint is %v: %v", c, err)
+				t.Fatalf("loadCheckpoint after an interruption = %v, %v", c, err)
 			} else if c.Done {
 				break
 			}
@@ -63,13 +63,13 @@ func TestARunInterruptedAgainAndAgainEndsTheSame(t *testing.T) {
 	mustEqual(t, outcomeOf(t, dir), reference(t))
 }
 
-func TestAnInterruptedEarlyStoppingEndsTheSame(t *testing.T) {
+func TestResume_EarlyStopping(t *testing.T) {
 	options := []string{"experiment.epochs=80", "experiment.patience=2", "experiment.schedule=constant", "experiment.warmup_epochs=0", "experiment.lr=0.02"}
 	whole := filepath.Join(t.TempDir(), "run")
 	mustTrain(t, whole, options...)
 	steps := len(outcomeOf(t, whole).metrics)
 	dir := filepath.Join(t.TempDir(), "run")
-	// In the epochs that are no better than the best one.
+	// Interrupt the run in the epochs after the best one.
 	if _, err := Run(newStopAfter(t, steps-2), configuration(t, dir, options...), "test", t.Output()); !errors.Is(err, ErrInterrupted) {
 		t.Fatal(err)
 	}
@@ -77,9 +77,9 @@ func TestAnInterruptedEarlyStoppingEndsTheSame(t *testing.T) {
 	mustEqual(t, outcomeOf(t, dir), outcomeOf(t, whole))
 }
 
-func TestAKilledRunEndsTheSame(t *testing.T) {
+func TestResume_Killed(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts a dozen processes")
+		t.Skip("starts about twelve processes")
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -88,8 +88,8 @@ func TestAKilledRunEndsTheSame(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	options := []string{"experiment.epochs=4", "run.resume=true"}
 	kills := 0
-	// Killed ever later after its first line; it saves after each step, so that
-	// most of these moments are in the middle of writing a checkpoint.
+	// Kill the run with an increasing delay after its first line. It saves a checkpoint after each
+	// step, so most kills happen while it writes a checkpoint.
 	for wait := time.Duration(0); ; wait = wait*3/2 + 2*time.Millisecond {
 		child := exec.CommandContext(t.Context(), self)
 		child.Env = append(os.Environ(), childVariable+"="+strings.Join(overrides(dir, options...), "\n"))
@@ -114,7 +114,7 @@ func TestAKilledRunEndsTheSame(t *testing.T) {
 			break
 		}
 		if child.ProcessState.Exited() {
-			t.Fatalf("the run ended by itself: %v; its last line: %s", err, last)
+			t.Fatalf("the run failed: %v; its last line: %s", err, last)
 		}
 		kills++
 		if _, err := loadCheckpoint(filepath.Join(dir, checkpointsDir)); err != nil {
@@ -123,52 +123,52 @@ func TestAKilledRunEndsTheSame(t *testing.T) {
 	}
 	t.Logf("killed %d times", kills)
 	if kills < 3 {
-		t.Errorf("the run was killed %d times only", kills)
+		t.Errorf("the run was killed %d times, want at least 3", kills)
 	}
 	whole := filepath.Join(t.TempDir(), "run")
 	mustTrain(t, whole, options...)
 	mustEqual(t, outcomeOf(t, dir), outcomeOf(t, whole))
 	got, want := list(dir), list(whole)
 	if !slices.Equal(got, want) || !slices.Equal(list(filepath.Join(dir, checkpointsDir)), []string{checkpointFile}) {
-		t.Errorf("the killed run's folder holds %q and %q, the other one's %q", got, list(filepath.Join(dir, checkpointsDir)), want)
+		t.Errorf("folder of the killed run contains %q and %q, want %q", got, list(filepath.Join(dir, checkpointsDir)), want)
 	}
 }
 
-func TestResumingAFinishedRunChangesNothing(t *testing.T) {
+func TestResume_Complete(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	want := mustTrain(t, dir)
 	before := snapshot(t, dir)
 	for _, more := range [][]string{nil, {"profiler=pprof"}, {"profiler=onnxruntime"}, {"evaluate.batch_size=3"}} {
 		got := mustTrain(t, dir, append(more, "run.resume=true")...)
-		mustBeUntouched(t, dir, before)
+		mustBeUnchanged(t, dir, before)
 		if got.Digest != want.Digest || got.BestEpoch != want.BestEpoch || got.ValLoss != want.ValLoss || got.Test.Accuracy != want.Test.Accuracy {
-			t.Errorf("the summary is %+v, was %+v", got, want)
+			t.Errorf("summary = %+v, want %+v", got, want)
 		}
 	}
-	t.Run("by a newer program", func(t *testing.T) {
+	t.Run("newer_program", func(t *testing.T) {
 		if _, err := Run(t.Context(), configuration(t, dir, "run.resume=true"), "newer", t.Output()); err != nil {
 			t.Fatal(err)
 		}
-		mustBeUntouched(t, dir, before)
+		mustBeUnchanged(t, dir, before)
 	})
-	t.Run("makes what was removed", func(t *testing.T) {
+	t.Run("restores_removed_files", func(t *testing.T) {
 		for _, name := range []string{modelFile, evalFile, reportFile} {
 			if err := os.Remove(filepath.Join(dir, name)); err != nil {
 				t.Fatal(err)
 			}
 			mustTrain(t, dir, "run.resume=true")
-			mustBeUntouched(t, dir, before)
+			mustBeUnchanged(t, dir, before)
 		}
 	})
 }
 
-func TestResumeWithoutARunStartsOne(t *testing.T) {
+func TestResume_NoRun(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	mustTrain(t, dir, "run.resume=true")
 	mustEqual(t, outcomeOf(t, dir), reference(t))
 }
 
-// interruptedRun is a run folder of a run that was interrupted after 4 of its 6 steps.
+// interruptedRun returns the folder of a run that was interrupted after 4 of its 6 training steps.
 func interruptedRun(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "run")
@@ -179,17 +179,17 @@ func interruptedRun(t *testing.T) string {
 	return dir
 }
 
-func TestResumeWithAnotherConfigurationIsRefused(t *testing.T) {
+func TestResume_OtherConfiguration(t *testing.T) {
 	dir := interruptedRun(t)
 	before := snapshot(t, dir)
 	_, err := Run(t.Context(), configuration(t, dir, "run.resume=true", "run.name=x", "experiment.epochs=9", "model.dense=[8]"), "test", t.Output())
 	wantError(t, err, "another configuration", "experiment.epochs: 2 → 9", "model.dense: [16,8] → [8]")
 	if err != nil && strings.Contains(err.Error(), "run.name") {
-		t.Errorf("the error names what does not matter: %v", err)
+		t.Errorf("error = %v, want no run.name in it", err)
 	}
-	mustBeUntouched(t, dir, before)
+	mustBeUnchanged(t, dir, before)
 
-	t.Run("as is one whose configuration was edited", func(t *testing.T) {
+	t.Run("edited_configuration", func(t *testing.T) {
 		path := filepath.Join(dir, configFile)
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -201,24 +201,24 @@ func TestResumeWithAnotherConfigurationIsRefused(t *testing.T) {
 		}
 		before := snapshot(t, dir)
 		mustFail(t, dir, []string{"run.resume=true", "experiment.epochs=9"}, "another configuration")
-		mustBeUntouched(t, dir, before)
+		mustBeUnchanged(t, dir, before)
 	})
 }
 
-func TestResumeWithAnotherDataSetIsRefused(t *testing.T) {
+func TestResume_OtherDataset(t *testing.T) {
 	dir := interruptedRun(t)
 	before := snapshot(t, dir)
 	data := filepath.Join(t.TempDir(), "data")
 	if err := draw(data, 23, 10); err != nil {
 		t.Fatal(err)
 	}
-	mustFail(t, dir, []string{"run.resume=true", "dataset.dir=" + data}, "another data set", data)
-	mustBeUntouched(t, dir, before)
+	mustFail(t, dir, []string{"run.resume=true", "dataset.dir=" + data}, "started with dataset", data)
+	mustBeUnchanged(t, dir, before)
 	mustTrain(t, dir, "run.resume=true")
 	mustEqual(t, outcomeOf(t, dir), reference(t))
 }
 
-func TestADataSetThatIsReplacedMeanwhileIsNotMeasured(t *testing.T) {
+func TestRun_DatasetReplacedDuringTraining(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	if err := draw(data, 22, 10); err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func TestADataSetThatIsReplacedMeanwhileIsNotMeasured(t *testing.T) {
 	mustEqual(t, outcomeOf(t, dir), reference(t))
 }
 
-func TestADamagedCheckpointIsRefusedAndKept(t *testing.T) {
+func TestResume_DamagedCheckpoint(t *testing.T) {
 	dir := interruptedRun(t)
 	path := filepath.Join(dir, checkpointsDir, checkpointFile)
 	whole, err := os.ReadFile(path)
@@ -257,15 +257,15 @@ func TestADamagedCheckpointIsRefusedAndKept(t *testing.T) {
 		content []byte
 		words   []string
 	}{
-		"empty":                   {nil, []string{"damaged", "remove it"}},
-		"cut in its first line":   {whole[:5], []string{"damaged", "remove it"}},
-		"cut after its first":     {whole[:len(checkpointMagic)+2], []string{"damaged", "remove it"}},
-		"cut in the middle":       {whole[:len(whole)/2], []string{"damaged", "remove it"}},
-		"cut by a byte":           {whole[:len(whole)-1], []string{"damaged", "remove it"}},
-		"with a flipped bit":      {flipped, []string{"damaged", "remove it"}},
-		"something else":          {[]byte("PK\x03\x04 an archive"), []string{"damaged", "remove it"}},
-		"of a newer version":      {append([]byte("fakeart checkpoint 2\n"), whole[len("fakeart checkpoint 1\n"):]...), []string{"version 2 is newer"}},
-		"of a much newer version": {[]byte("fakeart checkpoint 37\nwho knows"), []string{"version 37 is newer"}},
+		"empty":                      {nil, []string{"damaged", "remove it"}},
+		"truncated_in_first_line":    {whole[:5], []string{"damaged", "remove it"}},
+		"truncated_after_first_line": {whole[:len(checkpointMagic)+2], []string{"damaged", "remove it"}},
+		"truncated_in_middle":        {whole[:len(whole)/2], []string{"damaged", "remove it"}},
+		"truncated_by_one_byte":      {whole[:len(whole)-1], []string{"damaged", "remove it"}},
+		"flipped_bit":                {flipped, []string{"damaged", "remove it"}},
+		"other_file":                 {[]byte("PK\x03\x04 an archive"), []string{"damaged", "remove it"}},
+		"newer_version":              {append([]byte("fakeart checkpoint 2\n"), whole[len("fakeart checkpoint 1\n"):]...), []string{"version 2 is newer"}},
+		"much_newer_version":         {[]byte("fakeart checkpoint 37\nwho knows"), []string{"version 37 is newer"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := os.WriteFile(path, test.content, 0o600); err != nil {
@@ -273,17 +273,17 @@ func TestADamagedCheckpointIsRefusedAndKept(t *testing.T) {
 			}
 			before := snapshot(t, dir)
 			mustFail(t, dir, []string{"run.resume=true"}, append(test.words, path)...)
-			mustBeUntouched(t, dir, before)
+			mustBeUnchanged(t, dir, before)
 		})
 	}
-	t.Run("and put back goes on", func(t *testing.T) {
+	t.Run("restored", func(t *testing.T) {
 		if err := os.WriteFile(path, whole, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		mustTrain(t, dir, "run.resume=true")
 		mustEqual(t, outcomeOf(t, dir), reference(t))
 	})
-	t.Run("and removed starts anew", func(t *testing.T) {
+	t.Run("removed", func(t *testing.T) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}

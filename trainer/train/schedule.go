@@ -6,10 +6,9 @@ import (
 	"fakeart/internal/config"
 )
 
-// learningRate is that of a step, counted from 0 over the whole run: it rises
-// in equal steps over the warm-up epochs, and then stays (constant) or falls
-// to zero along half a cosine (Loshchilov & Hutter, SGDR, 2017, without
-// restarts).
+// learningRate returns the learning rate of a training step, counted from 0 over the whole run. It
+// increases linearly during the warm-up epochs, and is then constant or decreases to zero along
+// half a cosine (Loshchilov & Hutter, SGDR, 2017, without restarts).
 func learningRate(cfg *config.Config, step, stepsPerEpoch int) float64 {
 	e := cfg.Experiment
 	warm := e.WarmupEpochs * float64(stepsPerEpoch)

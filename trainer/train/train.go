@@ -1,10 +1,10 @@
-// Package train makes a model learn: a run reads a prepared data set, trains
-// the network of trainer/net epoch by epoch, keeps the best one, and leaves it
-// with all that is known about it in a run folder.
+// Package train trains models: a run reads a prepared dataset, trains the network of trainer/net
+// epoch by epoch, and writes the best model with its metrics to a run folder.
 //
-// A run is reproducible: the same configuration, data, seed and machine give
-// the same model file, byte for byte, whether or not the run was broken off and
-// continued in between.
+// Call [Run] to train, or to resume an interrupted run. [Benchmark] measures the training speed.
+//
+// Runs are reproducible: the same configuration, data, seed and machine give the same model file,
+// byte for byte, whether or not the run was interrupted and resumed.
 package train
 
 import (
@@ -30,66 +30,66 @@ import (
 	"fakeart/trainer/runlog"
 )
 
-// ErrInterrupted is matched (errors.Is) by the error of a run that was told to
-// stop, did so between two steps, and can be continued.
+// ErrInterrupted is returned (wrapped) by [Run] if its context ended. The run stopped between two
+// training steps and can be resumed.
 var ErrInterrupted = errors.New("interrupted")
 
-// checkpointEvery bounds what a killed run loses, besides that each epoch's end
-// is kept.
+// checkpointEvery is the interval between checkpoints within an epoch. It limits what a killed run
+// loses. A checkpoint is also saved after each epoch.
 const checkpointEvery = 30 * time.Second
 
-// Summary is what became of a run.
+// Summary is the result of a run.
 type Summary struct {
-	// Dir is the run folder, and Model the model file in it.
+	// Dir is the run folder, Model the path of the model file in it.
 	Dir, Model string
-	// Digest is the model file's, "sha256:…".
+	// Digest is the digest of the model file, "sha256:…".
 	Digest string
-	// BestEpoch counts from 1; ValLoss and ValAccuracy are its measurements.
+	// BestEpoch counts from 1. ValLoss and ValAccuracy are its metrics on the validation images.
 	BestEpoch            int
 	ValLoss, ValAccuracy float64
-	// Test is the measurement on the test split; nil if the data set has none.
+	// Test is the evaluation on the test split, or nil if the dataset has none.
 	Test *evaluate.Result
 }
 
-// run is a training run at work.
+// run is the state of a training run.
 type run struct {
 	cfg       *config.Config
 	revision  string
 	out       io.Writer
 	saveEvery time.Duration
 
-	net      *net.Network
-	manifest *dataset.Manifest
-	split    *dataset.Split
-	learn    []int // of split
-	validate *dataset.Split
+	net          *net.Network
+	manifest     *dataset.Manifest
+	split        *dataset.Split
+	trainIndices []int // of split
+	validation   *dataset.Split
 
 	folder *folder
-	log    *slog.Logger // to out and to the run's train.log
+	log    *slog.Logger // to out and to train.log in the run folder
 	state  checkpoint
 
-	// While it learns.
+	// Only set while training.
 	trainer *net.Trainer
 	feeder  *feeder
 	metrics *runlog.Log
 }
 
-// Run trains as the configuration says, from the start or, with run.resume,
-// from the last checkpoint. Lines (and on a terminal a progress bar) go to out
-// and to the run's train.log. When ctx ends the run stops between two steps,
-// saves, and returns ErrInterrupted. revision is the trainer's source revision,
-// noted in the model file.
+// Run trains a model as configured, from the start or, if run.resume is set, from the last
+// checkpoint. It logs to out and to train.log in the run folder, and shows a progress bar if out is
+// a terminal. When ctx ends, the run stops between two training steps, saves a checkpoint and
+// returns ErrInterrupted. revision is the source revision of the trainer, which is stored in the
+// model file.
 //
-// An error leaves what the run folder held. One that comes before the first
-// step leaves no new run folder either. A run that has ended already is not
-// touched again: run.resume gives its summary.
+// An error never damages what the run folder contained. If an error occurs before the first
+// training step, no new run folder is left behind. If the run is already complete, Run returns its
+// summary and changes nothing.
 func Run(ctx context.Context, cfg *config.Config, revision string, out io.Writer) (*Summary, error) {
 	r := &run{cfg: cfg, revision: revision, out: out, saveEvery: checkpointEvery}
 	return r.do(ctx)
 }
 
 func (r *run) do(ctx context.Context) (_ *Summary, err error) {
-	// All that can be wrong without a run folder is found before there is one.
+	// Find all errors that do not depend on a run folder before creating one.
 	if err := r.prepare(); err != nil {
 		return nil, err
 	}
@@ -108,18 +108,18 @@ func (r *run) do(ctx context.Context) (_ *Summary, err error) {
 			return nil, err
 		}
 	} else if s := r.finished(); s != nil {
-		r.log.Info("this run has ended already; nothing was done", "run", r.folder.path)
+		r.log.Info("run is already complete", "run", r.folder.path)
 		return s, nil
 	}
 	s, err := r.finish(ctx)
 	if err != nil && ctx.Err() != nil {
-		return nil, r.interruption()
+		return nil, r.interruptedError()
 	}
 	return s, err
 }
 
-// prepare loads the data, all of it once, so that a broken test split is found
-// now and not after the training.
+// prepare loads all splits of the dataset, so that a damaged test split is found before the
+// training and not after it.
 func (r *run) prepare() (err error) {
 	if r.net, err = network(r.cfg); err != nil {
 		return err
@@ -135,16 +135,16 @@ func (r *run) prepare() (err error) {
 	}
 	learn, validate := holdOut(r.split.Labels, r.cfg.Experiment.ValSplit, r.cfg.Experiment.Seed)
 	if len(learn) == 0 || len(validate) == 0 {
-		return fmt.Errorf("train: %s has %d pictures to learn from, too few to hold some of a class out for validation; prepare more",
+		return fmt.Errorf("train: %s has %d images in the train split, too few to hold out images of each class for validation\nhint: prepare a larger dataset",
 			dir, r.split.Len())
 	}
-	r.learn, r.validate = learn, subset(r.split, validate)
+	r.trainIndices, r.validation = learn, subset(r.split, validate)
 	return ort.Init()
 }
 
-// train makes the steps that are left, from the state on.
+// train makes the remaining training steps, starting from the state of the checkpoint.
 func (r *run) train(ctx context.Context) (err error) {
-	// What fails after something else has is that failure's consequence.
+	// An error while closing after another error is a consequence of that one.
 	defer func() { err = cmp.Or(err, r.close()) }()
 	prefix := ""
 	if r.cfg.Profiler.Name == "onnxruntime" {
@@ -158,7 +158,7 @@ func (r *run) train(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if r.feeder, err = newFeeder(r.trainer, r.split, r.learn, r.cfg); err != nil {
+	if r.feeder, err = newFeeder(r.trainer, r.split, r.trainIndices, r.cfg); err != nil {
 		return err
 	}
 	if r.metrics, err = runlog.Resume(r.folder.file(metricsFile), r.state.State.Step); err != nil {
@@ -169,19 +169,19 @@ func (r *run) train(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = cmp.Or(err, stop()) }()
-	r.log.Info("train", "run", r.folder.path, "data", r.cfg.Dataset.Name, "pictures", len(r.learn), "validation", r.validate.Len(),
+	r.log.Info("start training", "run", r.folder.path, "data", r.cfg.Dataset.Name, "images", len(r.trainIndices), "validation", r.validation.Len(),
 		"steps_per_epoch", r.feeder.steps(), "layout", r.trainer.Layout(), "from_step", r.state.State.Step)
-	r.folder.begun()
+	r.folder.keep()
 	return r.epochs(ctx)
 }
 
-// network is the network that the configuration describes.
+// network returns the network of the configuration.
 func network(cfg *config.Config) (*net.Network, error) {
 	m := cfg.Model
 	return net.New(net.Config{Channels: m.Channels, Dense: m.Dense, Slope: m.Slope, Dropout: m.Dropout})
 }
 
-// newTrainer makes a trainer as the configuration wants it, with fresh weights.
+// newTrainer returns a trainer with the options of the configuration and initial weights.
 func newTrainer(cfg *config.Config, n *net.Network, profilePrefix string) (*net.Trainer, error) {
 	o := cfg.Optimizer
 	return net.NewTrainer(n, n.Init(cfg.Experiment.Seed), net.TrainerOptions{
@@ -193,7 +193,7 @@ func newTrainer(cfg *config.Config, n *net.Network, profilePrefix string) (*net.
 	})
 }
 
-// close ends what train has opened, also half-way.
+// close frees the resources of train, even if only some of them exist.
 func (r *run) close() error {
 	var err error
 	if r.feeder != nil {
@@ -208,7 +208,7 @@ func (r *run) close() error {
 	return err
 }
 
-// profile starts the profilers of Go programs, if asked for.
+// profile starts the CPU profile if profiler is pprof. stop ends it and writes the heap profile.
 func (r *run) profile() (stop func() error, err error) {
 	if r.cfg.Profiler.Name != "pprof" {
 		return func() error { return nil }, nil
@@ -231,12 +231,12 @@ func (r *run) profile() (stop func() error, err error) {
 	}, nil
 }
 
-// epochs learns until the last epoch, or one that stops early.
+// epochs trains until the last epoch or until early stopping.
 func (r *run) epochs(ctx context.Context) error {
-	// The feeder must have ended before the batches are freed, whatever happens.
+	// The feeder must have stopped before its batches are freed, in any case.
 	feeding, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
-	from := r.state.State.Step // read here: the state is this goroutine's
+	from := r.state.State.Step // read here, because only this goroutine may access the state
 	go func() {
 		r.feeder.run(feeding, from)
 		close(ended)
@@ -259,8 +259,8 @@ func (r *run) epochs(ctx context.Context) error {
 	return nil
 }
 
-// epoch is the one that the state is in, counted from 0. A run can have been
-// interrupted between an epoch's last step and its measurement.
+// epoch returns the current epoch, counted from 0. A run may have been interrupted between the last
+// training step of an epoch and its validation.
 func (r *run) epoch() int {
 	step, steps := r.state.State.Step, r.feeder.steps()
 	if step%steps == 0 && r.state.Epoch.Seen > 0 {
@@ -269,11 +269,11 @@ func (r *run) epoch() int {
 	return step / steps
 }
 
-// steps makes the steps that are left of an epoch.
+// steps makes the remaining training steps of an epoch.
 func (r *run) steps(ctx context.Context, epoch int) error {
 	bar := r.bar(epoch)
 	if bar != nil {
-		defer func() { _ = bar.Clear() }() // an error is not to stand behind it
+		defer func() { _ = bar.Clear() }() // so that an error is not printed on the line of the bar
 	}
 	saved := time.Now()
 	end := (epoch + 1) * r.feeder.steps()
@@ -297,7 +297,7 @@ func (r *run) steps(ctx context.Context, epoch int) error {
 	return nil
 }
 
-// bar is an epoch's progress bar, or nil where there is no terminal.
+// bar returns the progress bar of an epoch, or nil if out is not a terminal.
 func (r *run) bar(epoch int) *progressbar.ProgressBar {
 	f, ok := r.out.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -309,7 +309,7 @@ func (r *run) bar(epoch int) *progressbar.ProgressBar {
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionFullWidth(), progressbar.OptionClearOnFinish())
 }
 
-// step learns from the next batch and records how that went.
+// step trains on the next batch and appends a row to metrics.csv.
 func (r *run) step(epoch int) error {
 	begin := time.Now()
 	next := <-r.feeder.ready
@@ -324,7 +324,7 @@ func (r *run) step(epoch int) error {
 	r.feeder.free[next.size] <- next.batch
 	step := r.state.State.Step + 1
 	if math.IsNaN(result.Loss) || math.IsInf(result.Loss, 0) {
-		return r.diverged(fmt.Sprintf("the loss of step %d (epoch %d) is %v", step, epoch+1, result.Loss))
+		return r.diverged(fmt.Sprintf("the loss is %[3]v at step %[1]d (epoch %[2]d)", step, epoch+1, result.Loss))
 	}
 	took := time.Since(begin).Seconds()
 	r.state.State.Step = step
@@ -343,31 +343,31 @@ func (r *run) step(epoch int) error {
 // record appends a row to metrics.csv.
 func (r *run) record(row runlog.Row) error {
 	if err := r.metrics.Append(row); err != nil {
-		return r.unwritten(err)
+		return r.writeError(err)
 	}
 	return nil
 }
 
-// diverged is the error of a training whose numbers have left the range of
-// floating point. To go on with the same configuration would end there again.
-func (r *run) diverged(what string) error {
+// diverged returns the error for a training whose values are NaN or infinite. Resuming it with the
+// same configuration would fail again.
+func (r *run) diverged(reason string) error {
 	rate := "experiment.lr"
 	if r.cfg.Optimizer.LR != r.cfg.Experiment.LR {
 		rate = "optimizer.lr"
 	}
-	return fmt.Errorf("training has diverged: %s; train anew in another run.dir with a smaller %s (it is %g), "+
-		"a longer experiment.warmup_epochs or another optimizer; %s keeps what was saved before",
-		what, rate, r.cfg.Optimizer.LR, r.folder.path)
+	return fmt.Errorf("training has diverged: %s; earlier checkpoints remain in %s\n"+
+		"hint: start again in another run.dir with a %s smaller than %g, a longer experiment.warmup_epochs or another optimizer",
+		reason, r.folder.path, rate, r.cfg.Optimizer.LR)
 }
 
-// endEpoch measures the epoch on the validation pictures, and settles whether it
-// is the best one and whether it is the last.
+// endEpoch evaluates the epoch on the validation images, and decides whether it is the best one and
+// whether to stop.
 func (r *run) endEpoch(ctx context.Context, epoch int) error {
 	t := r.state.Epoch
 	weights := r.trainer.State().Weights
-	// A step whose loss is fine can still have gradients that are not.
+	// Gradients can be NaN or infinite even if the loss is finite.
 	if !finite(weights.Params, weights.Mean, weights.Var) {
-		return r.diverged(fmt.Sprintf("after epoch %d weights are no numbers any more", epoch+1))
+		return r.diverged(fmt.Sprintf("weights are NaN or infinite after epoch %d", epoch+1))
 	}
 	loss, accuracy, err := r.measure(ctx, weights)
 	if ctx.Err() != nil {
@@ -396,7 +396,7 @@ func (r *run) endEpoch(ctx context.Context, epoch int) error {
 	}
 	r.state.Done = row.Epoch >= r.cfg.Experiment.Epochs
 	if patience := r.cfg.Experiment.Patience; patience > 0 && r.state.Since >= patience && !r.state.Done {
-		r.log.Info("stop early", "epochs_without_progress", r.state.Since, "best_epoch", r.state.Best.Epoch)
+		r.log.Info("stop early", "epochs_without_improvement", r.state.Since, "best_epoch", r.state.Best.Epoch)
 		r.state.Done = true
 	}
 	return nil
@@ -404,24 +404,24 @@ func (r *run) endEpoch(ctx context.Context, epoch int) error {
 
 func rounded(x float64) float64 { return math.Round(x*1e4) / 1e4 }
 
-// save writes a checkpoint of this moment.
+// save writes a checkpoint of the current state.
 func (r *run) save() error {
 	state := r.trainer.State()
 	if w := state.Weights; !finite(w.Params, w.Mean, w.Var) {
-		return r.diverged(fmt.Sprintf("after step %d weights are no numbers any more", state.Step))
+		return r.diverged(fmt.Sprintf("weights are NaN or infinite after step %d", state.Step))
 	}
 	r.state.State = state
 	if err := r.state.save(r.folder.file(checkpointsDir)); err != nil {
-		return r.unwritten(err)
+		return r.writeError(err)
 	}
 	return nil
 }
 
-// finite says whether all numbers are neither infinite nor NaN.
+// finite reports whether no value is NaN or infinite.
 func finite(numbers ...[]float32) bool {
 	for _, part := range numbers {
 		for _, x := range part {
-			if x-x != 0 { // then it is NaN
+			if x-x != 0 { // true for NaN and infinities
 				return false
 			}
 		}
@@ -429,30 +429,30 @@ func finite(numbers ...[]float32) bool {
 	return true
 }
 
-// unwritten is the error of a file of the run that could not be written.
-func (r *run) unwritten(err error) error {
-	return fmt.Errorf("%w; what was saved before is still there: mend that (make room on the disk?) and %s", err, r.goOn())
+// writeError returns the error for a file of the run that could not be written.
+func (r *run) writeError(err error) error {
+	return fmt.Errorf("%w; earlier checkpoints are intact\nhint: fix the problem, for example free disk space, and %s", err, r.resumeHint())
 }
 
-// interrupted saves and says how to go on.
+// interrupted saves a checkpoint and returns the error for an interrupted run.
 func (r *run) interrupted() error {
 	if err := r.save(); err != nil {
 		return err
 	}
-	return r.interruption()
+	return r.interruptedError()
 }
 
-// interruption is the error of a run that was told to stop and has saved.
-func (r *run) interruption() error {
-	return fmt.Errorf("%w at step %d, saved in %s: %s", ErrInterrupted, r.state.State.Step, r.folder.path, r.goOn())
+// interruptedError returns the error for an interrupted run whose checkpoint is saved.
+func (r *run) interruptedError() error {
+	return fmt.Errorf("%w at step %d, saved in %s\nhint: %s", ErrInterrupted, r.state.State.Step, r.folder.path, r.resumeHint())
 }
 
-// goOn says how to continue the run.
-func (r *run) goOn() string {
-	return fmt.Sprintf("go on with the same command and run.dir=%s run.resume=true", r.folder.path)
+// resumeHint returns the instruction to resume the run.
+func (r *run) resumeHint() string {
+	return fmt.Sprintf("resume with the same command and run.dir=%s run.resume=true", r.folder.path)
 }
 
-// subset is the pictures with the given indices.
+// subset returns the images with the given indices.
 func subset(s *dataset.Split, indices []int) *dataset.Split {
 	out := dataset.Split{Images: make([]uint8, 0, len(indices)*len(s.Image(0))), Labels: make([]uint8, 0, len(indices))}
 	for _, i := range indices {

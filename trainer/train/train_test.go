@@ -23,10 +23,10 @@ import (
 	"fakeart/trainer/runlog"
 )
 
-func TestTheSameConfigurationGivesTheSameBytes(t *testing.T) {
+func TestRun_Deterministic(t *testing.T) {
 	for _, layout := range []string{net.LayoutStandard, net.LayoutBlocked} {
 		for _, optimizer := range []string{"adam", "sgd"} {
-			t.Run(layout+" "+optimizer, func(t *testing.T) {
+			t.Run(layout+"_"+optimizer, func(t *testing.T) {
 				skipWithout(t, layout)
 				options := []string{"experiment.layout=" + layout, "optimizer=" + optimizer, "experiment.threads=2"}
 				first, second := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
@@ -38,20 +38,20 @@ func TestTheSameConfigurationGivesTheSameBytes(t *testing.T) {
 	}
 }
 
-func TestAnotherSeedOrFlipOrDropoutGivesAnotherModel(t *testing.T) {
+func TestRun_OptionsChangeModel(t *testing.T) {
 	models := map[string]string{string(reference(t).model): "the reference"}
 	for _, option := range []string{"experiment.seed=1", "experiment.flip=false", "experiment.dropout=0.2"} {
 		dir := filepath.Join(t.TempDir(), "run")
 		mustTrain(t, dir, option)
 		m := string(outcomeOf(t, dir).model)
 		if same, ok := models[m]; ok {
-			t.Errorf("%s gives the model of %s", option, same)
+			t.Errorf("%s gives the same model as %s", option, same)
 		}
 		models[m] = option
 	}
 }
 
-// skipWithout skips where the machine has no such layout.
+// skipWithout skips the test if this machine does not support the layout.
 func skipWithout(t *testing.T, layout string) {
 	t.Helper()
 	if layout != net.LayoutBlocked {
@@ -64,14 +64,14 @@ func skipWithout(t *testing.T, layout string) {
 	}
 	trainer, err := newTrainer(cfg, n, "")
 	if err != nil {
-		t.Skipf("this machine has no blocked layout: %v", err)
+		t.Skipf("blocked layout is not supported on this machine: %v", err)
 	}
 	if err := trainer.Close(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
+func TestRun_FolderContents(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	s := mustTrain(t, dir)
 	want := []string{lockFile, checkpointsDir, configFile, drift.ReferenceFile, evalFile, metricsFile, modelFile, reportFile, logFile}
@@ -79,13 +79,13 @@ func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 	slices.Sort(want)
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
-		t.Errorf("the folder holds %q, want %q", got, want)
+		t.Errorf("the folder contains %q, want %q", got, want)
 	}
 	if got := list(filepath.Join(dir, checkpointsDir)); !slices.Equal(got, []string{checkpointFile}) {
-		t.Errorf("the checkpoints are %q", got)
+		t.Errorf("checkpoints = %q, want only %s", got, checkpointFile)
 	}
 	if s.Dir != dir || s.Model != filepath.Join(dir, modelFile) || s.Test == nil || s.Test.Count != 20 {
-		t.Errorf("the summary is %+v", s)
+		t.Errorf("summary = %+v, want the paths and a test result of 20 images", s)
 	}
 
 	f, err := model.Open(s.Model)
@@ -96,7 +96,7 @@ func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 	m := f.Metadata
 	if f.Digest != s.Digest || m.ConfigDigest != cfg.Digest() || m.Seed != cfg.Experiment.Seed || m.Revision != "test" ||
 		m.ValLoss != s.ValLoss || m.ValAccuracy != s.ValAccuracy || m.DataDigest != s.Test.Data {
-		t.Errorf("the model's metadata are %+v, the summary %+v", m, s)
+		t.Errorf("metadata of the model = %+v, want values matching %+v", m, s)
 	}
 	result, _, err := evaluate.Run(t.Context(), f, testData, dataset.Test, 250)
 	if err != nil {
@@ -107,7 +107,7 @@ func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := outcomeOf(t, dir).eval; !bytes.Equal(got, text) {
-		t.Errorf("%s says\n%s\nwant what evaluate says of the model file:\n%s", evalFile, got, text)
+		t.Errorf("%s =\n%s\nwant the result of evaluate.Run:\n%s", evalFile, got, text)
 	}
 
 	reference, err := drift.ReadReference(dir)
@@ -115,11 +115,11 @@ func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	if reference.Model != s.Digest || reference.Data != s.Test.Data || len(reference.Rows) != 12 {
-		t.Errorf("the reference is of model %s, data %s, and has %d rows", reference.Model, reference.Data, len(reference.Rows))
+		t.Errorf("drift reference has model %s, data %s and %d rows; want those of the run and 12", reference.Model, reference.Data, len(reference.Rows))
 	}
 	for _, r := range reference.Rows {
 		if label, _ := m.Label(r.Probability); r.Label != label || r.StdDev == 0 || len(r.Embedding) != f.EmbeddingSize {
-			t.Errorf("a row of the reference is %+v", r)
+			t.Errorf("invalid row in the drift reference: %+v", r)
 		}
 	}
 
@@ -129,12 +129,12 @@ func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 		kinds = append(kinds, string(r.Kind))
 	}
 	if got, want := strings.Join(kinds, " "), "step step step epoch step step step epoch"; got != want {
-		t.Errorf("the rows are %s, want %s", got, want)
+		t.Errorf("kinds of rows = %s, want %s", got, want)
 	}
-	// An epoch's loss is the mean over its pictures, of which the last batch has fewer.
+	// The loss of an epoch is the mean over its images; the last batch has fewer images.
 	mean := (12*rows[0].TrainLoss + 12*rows[1].TrainLoss + 8*rows[2].TrainLoss) / 32
 	if math.Abs(rows[3].TrainLoss-mean) > 1e-12 {
-		t.Errorf("the epoch's loss is %v, the mean over its pictures %v", rows[3].TrainLoss, mean)
+		t.Errorf("loss of the epoch = %v, want the mean over its images, %v", rows[3].TrainLoss, mean)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, reportFile))
 	if err != nil {
@@ -147,14 +147,14 @@ func TestARunFolderHoldsAllThatIsKnownAboutTheRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, word := range []string{"msg=train", "epoch=1/2", "epoch=2/2", "msg=export", s.Digest, "msg=evaluate"} {
+	for _, word := range []string{`msg="start training"`, "epoch=1/2", "epoch=2/2", "msg=export", s.Digest, "msg=evaluate"} {
 		if !strings.Contains(string(log), word) {
-			t.Errorf("%s does not say %q:\n%s", logFile, word, log)
+			t.Errorf("%s does not contain %q:\n%s", logFile, word, log)
 		}
 	}
 }
 
-func TestTheReferenceIsASampleOfEachClass(t *testing.T) {
+func TestSampleByClass(t *testing.T) {
 	labels := make([]uint8, 1000)
 	for i := range 250 {
 		labels[4*i] = dataset.Fake
@@ -165,17 +165,17 @@ func TestTheReferenceIsASampleOfEachClass(t *testing.T) {
 		fakes += int(labels[i])
 	}
 	if len(chosen) != 200 || fakes != 50 || !slices.IsSorted(chosen) || len(slices.Compact(slices.Clone(chosen))) != 200 {
-		t.Errorf("%d pictures are chosen, %d of them FAKE", len(chosen), fakes)
+		t.Errorf("%d images are selected, %d of them FAKE; want 200 and 50, sorted and distinct", len(chosen), fakes)
 	}
 	if again := sampleByClass(labels, 200); !slices.Equal(again, chosen) {
-		t.Error("others are chosen the second time")
+		t.Error("sampleByClass is not deterministic")
 	}
 	if all := sampleByClass(labels, 5000); len(all) != len(labels) {
-		t.Errorf("of fewer than could be taken %d are", len(all))
+		t.Errorf("sampleByClass(5000) selects %d images, want all", len(all))
 	}
 }
 
-func TestADataSetWithoutTestSplitStillGivesAModel(t *testing.T) {
+func TestRun_NoTestSplit(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	if err := draw(data, 12, 0); err != nil {
 		t.Fatal(err)
@@ -186,12 +186,12 @@ func TestADataSetWithoutTestSplitStillGivesAModel(t *testing.T) {
 		t.Error(err)
 	}
 	if s.Test != nil || slices.Contains(list(dir), evalFile) {
-		t.Errorf("a test split was measured where there is none: %+v", s)
+		t.Errorf("a missing test split was evaluated: %+v", s)
 	}
 	mustTrain(t, dir, "dataset.dir="+data, "experiment.epochs=1", "run.resume=true")
 }
 
-func TestEarlyStoppingExportsTheBestEpoch(t *testing.T) {
+func TestRun_EarlyStopping(t *testing.T) {
 	const patience, epochs = 2, 80
 	dir := filepath.Join(t.TempDir(), "run")
 	options := []string{"experiment.epochs=80", "experiment.patience=2", "experiment.schedule=constant", "experiment.warmup_epochs=0", "experiment.lr=0.02"}
@@ -204,7 +204,7 @@ func TestEarlyStoppingExportsTheBestEpoch(t *testing.T) {
 		}
 	}
 	if len(measured) == epochs {
-		t.Fatalf("%d epochs without two in a row that are no better: this test says nothing", epochs)
+		t.Fatalf("no early stopping within %d epochs", epochs)
 	}
 	best := slices.MinFunc(measured, func(a, b runlog.Row) int {
 		if a.ValLoss < b.ValLoss {
@@ -213,13 +213,13 @@ func TestEarlyStoppingExportsTheBestEpoch(t *testing.T) {
 		return 1
 	})
 	if s.BestEpoch != best.Epoch || s.ValLoss != best.ValLoss || s.ValAccuracy != best.ValAccuracy {
-		t.Errorf("exported epoch %d with the loss %v, the best was %d with %v", s.BestEpoch, s.ValLoss, best.Epoch, best.ValLoss)
+		t.Errorf("exported epoch %d with loss %v, want %d with %v", s.BestEpoch, s.ValLoss, best.Epoch, best.ValLoss)
 	}
 	if last := measured[len(measured)-1].Epoch; last != best.Epoch+patience {
-		t.Errorf("the last epoch was %d, the best %d: want %d after it", last, best.Epoch, patience)
+		t.Errorf("last epoch = %d, want the best one, %d, plus %d", last, best.Epoch, patience)
 	}
 
-	// The exported file, on pictures held out anew, is what was measured then.
+	// The exported model gives the same metrics on the validation images, which are selected again.
 	cfg := configuration(t, dir, options...)
 	split, _, err := dataset.Load(testData, dataset.Train)
 	if err != nil {
@@ -230,32 +230,32 @@ func TestEarlyStoppingExportsTheBestEpoch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pictures := subset(split, held)
-	logits, err := evaluate.Logits(t.Context(), f, pictures, cfg.Evaluate.BatchSize)
+	images := subset(split, held)
+	logits, err := evaluate.Logits(t.Context(), f, images, cfg.Evaluate.BatchSize)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := evaluate.Measure(logits, pictures.Labels, cfg.Model.Threshold)
+	m, err := evaluate.Measure(logits, images.Labels, cfg.Model.Threshold)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if m.LogLoss != best.ValLoss || m.LogLoss != f.Metadata.ValLoss || m.Accuracy != f.Metadata.ValAccuracy {
-		t.Errorf("the file's loss is %v, its metadata say %v, metrics.csv says %v", m.LogLoss, f.Metadata.ValLoss, best.ValLoss)
+		t.Errorf("loss of the model file = %v; %v in its metadata, %v in metrics.csv", m.LogLoss, f.Metadata.ValLoss, best.ValLoss)
 	}
 }
 
-func TestADivergedTrainingStopsAndSaysWhatToTry(t *testing.T) {
+func TestRun_Diverged(t *testing.T) {
 	for name, options := range map[string][]string{
-		"a loss that is no number":             {"optimizer=sgd", "experiment.lr=1e30", "experiment.warmup_epochs=0"},
-		"a rate of its own":                    {"optimizer=sgd", "optimizer.lr=1e30", "experiment.warmup_epochs=0"},
-		"weights out of range at an epoch end": {"optimizer=sgd", "experiment.lr=1e38", "optimizer.momentum=0.99", "experiment.warmup_epochs=0", "experiment.batch_size=32"},
+		"NaN_loss":         {"optimizer=sgd", "experiment.lr=1e30", "experiment.warmup_epochs=0"},
+		"optimizer_lr":     {"optimizer=sgd", "optimizer.lr=1e30", "experiment.warmup_epochs=0"},
+		"infinite_weights": {"optimizer=sgd", "experiment.lr=1e38", "optimizer.momentum=0.99", "experiment.warmup_epochs=0", "experiment.batch_size=32"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			noGoroutineLeft(t)
 			dir := filepath.Join(t.TempDir(), "run")
-			want := "smaller experiment.lr"
-			if name == "a rate of its own" {
-				want = "smaller optimizer.lr"
+			want := "experiment.lr smaller than"
+			if name == "optimizer_lr" {
+				want = "optimizer.lr smaller than"
 			}
 			r := &run{cfg: configuration(t, dir, options...), out: t.Output()} // saves after each step
 			_, err := r.do(t.Context())
@@ -268,7 +268,7 @@ func TestADivergedTrainingStopsAndSaysWhatToTry(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c != nil && !finite(c.State.Weights.Params, c.State.Weights.Mean, c.State.Weights.Var) {
-				t.Error("the checkpoint holds weights that are no numbers")
+				t.Error("the checkpoint contains NaN or infinite weights")
 			}
 			before := snapshot(t, dir)
 			delete(before, filepath.Join(dir, metricsFile))
@@ -283,7 +283,7 @@ func TestADivergedTrainingStopsAndSaysWhatToTry(t *testing.T) {
 	}
 }
 
-func TestWeightsThatAreNoNumbersAreNotSaved(t *testing.T) {
+func TestSave_NonFiniteWeights(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	_, err := Run(newStopAfter(t, 2), configuration(t, dir), "test", t.Output())
 	if !errors.Is(err, ErrInterrupted) {
@@ -308,10 +308,10 @@ func TestWeightsThatAreNoNumbersAreNotSaved(t *testing.T) {
 		}
 		wantError(t, r.save(), "diverged")
 	}
-	mustBeUntouched(t, dir, before)
+	mustBeUnchanged(t, dir, before)
 }
 
-func TestProfilersWriteIntoTheRunFolder(t *testing.T) {
+func TestRun_Profiler(t *testing.T) {
 	t.Run("pprof", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "run")
 		mustTrain(t, dir, "profiler=pprof")
@@ -324,7 +324,7 @@ func TestProfilersWriteIntoTheRunFolder(t *testing.T) {
 			defer f.Close()
 			z, err := gzip.NewReader(f)
 			if err != nil {
-				t.Errorf("%s is no profile: %v", name, err)
+				t.Errorf("%s is not a profile: %v", name, err)
 				continue
 			}
 			if data, err := io.ReadAll(z); err != nil || len(data) == 0 {
@@ -337,7 +337,7 @@ func TestProfilersWriteIntoTheRunFolder(t *testing.T) {
 		mustTrain(t, dir, "profiler=onnxruntime")
 		traces, err := filepath.Glob(filepath.Join(dir, onnxProfilePrefix+"*.json"))
 		if err != nil || len(traces) != 1 {
-			t.Fatalf("the traces are %q: %v", traces, err)
+			t.Fatalf("traces = %q, %v; want one", traces, err)
 		}
 		text, err := os.ReadFile(traces[0])
 		if err != nil {
@@ -360,18 +360,19 @@ func TestProfilersWriteIntoTheRunFolder(t *testing.T) {
 				runs++
 			}
 		}
-		// Two epochs of two steps of the usual size; the last ones are smaller.
+		// Two epochs of two steps with the regular batch size. The last step of each is smaller and
+		// not profiled.
 		if nodes == 0 || runs != 4 {
-			t.Errorf("the trace has %d runs and %d nodes of the first block's backward, want 4 runs", runs, nodes)
+			t.Errorf("the trace has %d runs and %d nodes of the backward pass of block1, want 4 runs and some nodes", runs, nodes)
 		}
 	})
 }
 
-func TestTheBenchmarkStopsWhenTold(t *testing.T) {
+func TestBenchmark_Canceled(t *testing.T) {
 	noGoroutineLeft(t)
 	ctx, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer stop()
 	if _, err := Benchmark(ctx, configuration(t, ""), 8, t.Output()); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a benchmark that was told to stop returned %v", err)
+		t.Errorf("Benchmark error = %v, want context.DeadlineExceeded", err)
 	}
 }

@@ -1,23 +1,23 @@
 #!/usr/bin/python3
-"""Writes small.npz and cifake.npz beside this file: what PyTorch makes of the
-network's first training steps, for fixtures_test.go.
+"""Generates small.npz and cifake.npz in this directory: the results of the first
+training steps of the network in PyTorch, for fixtures_test.go.
 
-Needs Debian's python3-torch (1.13) and python3-numpy. Run it as
+Requires Debian's python3-torch (1.13) and python3-numpy. Run it with
 
     /usr/bin/python3 trainer/net/testdata/make_fixtures.py
 
-Weights, images, labels and dropout masks are not stored: they come from a
-small generator of integers that generator_test.go has as well. Everything is
-computed in float64 from float32 weights and images, so that the fixtures are
-exact to float32's last digit on any machine; PyTorch's own float32 results lie
-around them, as this project's do.
+Weights, images, labels and dropout masks are not stored: they come from a small
+integer generator that generator_test.go implements as well. Everything is computed
+in float64 from float32 weights and images, so that the fixtures are exact to the
+last digit of float32 on any machine. The float32 results of PyTorch differ from
+them by rounding, as those of this project do.
 
-A batch that comes close to a tie in a pool, or to the kink of a leaky ReLU, lets
-rounding decide which way a gradient goes, and training then amplifies that:
-after twenty steps PyTorch's own float32 was seen a tenth away from its float64. So
-the seeds are such that no number comes closer to either than rounding reaches
-(ROUNDINGS), in the first steps, and in small.npz in all twenty. The script stops
-where that is not so: take another seed.
+If a batch is close to a tie in a pool, or to the kink of a leaky ReLU, rounding
+decides which way a gradient goes, and training then amplifies the difference: after
+twenty steps, float32 and float64 in PyTorch differed by a tenth. So the seeds are
+such that no value comes closer to either than rounding reaches (ROUNDINGS), in the
+first steps, and in small.npz in all twenty. The script fails if that is not the
+case; use another seed then.
 """
 
 import pathlib
@@ -30,12 +30,12 @@ from torch.nn import functional as F
 SIDE, COLORS = 32, 3
 SLOPE, DROPOUT, KEEP = 0.01, 3 / 10, 0.7
 STEPS = 20
-# Ten times what float32 does to a convolution's result, in standard deviations.
+# Ten times the float32 rounding error of a convolution, in standard deviations.
 ROUNDINGS = 7e-6
 
 
 def draw(stream, n):
-    """n integers of 24 bits: splitmix64 from the state stream * 0xD1B5...ED03."""
+    """n 24-bit integers: splitmix64 with the initial state stream * 0xD1B5...ED03."""
     start = (stream * 0xD1B54A32D192ED03) & (2**64 - 1)
     with np.errstate(over="ignore"):
         z = np.uint64(start) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -50,7 +50,7 @@ def unit(d):
 
 
 class Streams:
-    """The streams of a seed; generator_test.go lists them."""
+    """The streams of a seed, which generator_test.go lists."""
 
     def __init__(self, seed):
         self.seed = seed
@@ -88,7 +88,7 @@ class Network(nn.Module):
         self.double()
 
     def flat(self):
-        """All parameters in the order of the flat vector."""
+        """All parameters in the order of the parameter vector."""
         out = []
         for conv, norm in zip(self.convs, self.norms):
             out += [conv.weight, norm.weight, norm.bias]
@@ -97,7 +97,7 @@ class Network(nn.Module):
         return out
 
     def start(self, streams):
-        """The weights that drawWeights gives."""
+        """Sets the weights that drawWeights returns."""
         norms = {id(norm.weight) for norm in self.norms}, {id(norm.bias) for norm in self.norms}
         fan_in = 0
         with torch.no_grad():
@@ -108,17 +108,17 @@ class Network(nn.Module):
                 elif id(p) in norms[1]:
                     u = 0.2 * (2 * u - 1)
                 else:
-                    # A bias follows its weights, and has their number of inputs.
+                    # A bias follows its weights and has the same number of inputs.
                     fan_in = p[0].numel() if p.dim() > 1 else fan_in
                     u = (2 * u - 1) / np.sqrt(fan_in)
                 p.copy_(torch.from_numpy(u.astype(np.float32).astype(np.float64)).reshape(p.shape))
 
     def statistics(self):
-        """Running means and variances, block after block."""
+        """Running means and variances, concatenated in the order of the blocks."""
         return [np.concatenate([getattr(n, name).numpy() for n in self.norms]) for name in ("running_mean", "running_var")]
 
     def set_statistics(self, streams):
-        """The statistics that drawStats gives."""
+        """Sets the statistics that drawStats returns."""
         total = sum(n.num_features for n in self.norms)
         mean = (0.2 * (2 * unit(streams.draw(200, total)) - 1)).astype(np.float32)
         var = (0.5 + unit(streams.draw(201, total))).astype(np.float32)
@@ -129,7 +129,7 @@ class Network(nn.Module):
             at += n.num_features
 
     def forward(self, x, mask=None, near=None):
-        """near, a list, is given how close to a kink each layer comes."""
+        """Appends the distance of each layer to the nearest kink to the list near."""
         for conv, norm in zip(self.convs, self.norms):
             y = conv(x)
             z = norm(y)
@@ -151,7 +151,7 @@ class Network(nn.Module):
 
     @staticmethod
     def nearest(z, gamma):
-        """The smallest gap to a pool's maximum, and of a maximum to zero, in
+        """The smallest distance to the maximum of a pool, and of a maximum to zero, in
         standard deviations of the channel."""
         z = z / gamma.abs().reshape(1, -1, 1, 1)
         b, c, h, w = z.shape
@@ -167,7 +167,7 @@ OPTIMIZERS = {
 
 
 class Run:
-    """The training of one network from the seed's weights."""
+    """The training of a network from the weights of a seed."""
 
     def __init__(self, seed, channels, dense):
         self.streams = Streams(seed)
@@ -181,7 +181,7 @@ class Run:
         return torch.from_numpy(x.astype(np.float64)), torch.from_numpy(labels.astype(np.float64)).reshape(-1, 1)
 
     def loss(self, first, size, step, near=None):
-        """The loss of the batch, backward done; near as for Network.forward."""
+        """The loss of the batch, after the backward pass; near as in Network.forward."""
         x, labels = self.batch(first, size)
         for p in self.net.parameters():
             p.grad = None
@@ -195,7 +195,7 @@ class Run:
 def clear(near, what):
     print(f"{what}: nearest kink {min(near):.1e}")
     if min(near) < ROUNDINGS:
-        raise SystemExit("too near: take another seed")
+        raise SystemExit("too near: use another seed")
 
 
 def gradients(seed, channels, dense, first, size):
@@ -207,8 +207,8 @@ def gradients(seed, channels, dense, first, size):
 
 
 def losses(seed, channels, dense, optimizer, batches, scale=1.0):
-    """The losses of STEPS steps over the batches (first, size), again and again,
-    and how close they came to a kink."""
+    """The losses of STEPS steps that cycle through the batches (first, size), and
+    the distances to the nearest kinks."""
     run = Run(seed, channels, dense)
     step = OPTIMIZERS[optimizer](run.net.flat(), scale)
     out, near = [], []
@@ -232,8 +232,8 @@ def f32(x):
 
 
 def small():
-    """A small network, every number of its gradients for a whole and a last,
-    smaller batch; and the losses over epochs that end with a smaller batch."""
+    """A small network: all elements of its gradients for a full and a smaller batch,
+    and the losses over epochs that end with a smaller batch."""
     shape = [16, 32, 32], [32, 16]
     seed = 107
     out = {"seed": np.array([seed], np.int64)}
@@ -251,8 +251,8 @@ def small():
 
 
 def cifake():
-    """The network that the project trains: of each gradient its norm, its largest
-    number and 32 samples."""
+    """The network that the project trains: the norm, the largest element and 32
+    samples of each gradient."""
     shape = [32, 64, 128], [256, 128]
     seed = 129
     grads, mean, var = gradients(seed, *shape, 0, 32)
@@ -267,8 +267,8 @@ def cifake():
         "var": f32(var),
     }
     for name in OPTIMIZERS:
-        # At a tenth of the rate, since these steps cannot all stay clear of kinks: so
-        # PyTorch's float32 stays within 1e-3 of its float64, and not within a tenth.
+        # At a tenth of the rate, because not all of these steps can stay clear of kinks.
+        # So float32 and float64 in PyTorch differ by at most 1e-3 instead of a tenth.
         out[f"losses_{name}"], near = losses(seed, *shape, name, [(32 * i, 32) for i in range(4)], 0.1)
         print(f"seed {seed}, {STEPS} steps of {name}: nearest kink {min(near):.1e}")
     logit, embedding = evaluated(seed, *shape, 32)

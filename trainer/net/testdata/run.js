@@ -1,8 +1,8 @@
-// Runs an ONNX model with onnxruntime-node and prints what it is and gives:
+// Runs an ONNX model with onnxruntime-node and prints its inputs and outputs as JSON:
 //
 //	node run.js MODEL.onnx INPUT.f32 BATCH
 //
-// INPUT holds the images as float32, little endian, [BATCH,3,32,32].
+// INPUT contains the images as float32, little endian, [BATCH,3,32,32].
 const fs = require('node:fs');
 const ort = require('onnxruntime-node');
 

@@ -15,15 +15,14 @@ import (
 	"fakeart/trainer/evaluate"
 )
 
-// writeReference leaves beside the model what drift is told from: its answers about the
-// validation pictures. They are of the train split, but the network has not learned
-// them: about those that it has it is surer than about any others, which would look
-// like drift from the first day on.
-func (r *run) writeReference(ctx context.Context, f *model.File) error {
-	pictures := subset(r.validate, sampleByClass(r.validate.Labels, drift.ReferenceRows))
+// writeDriftReference writes the drift reference: the model's predictions for the validation
+// images. They are part of the train split, but the network was not trained on them. On training
+// images it is more confident than on others, which would look like drift from the first day on.
+func (r *run) writeDriftReference(ctx context.Context, f *model.File) error {
+	images := subset(r.validation, sampleByClass(r.validation.Labels, drift.ReferenceRows))
 	reference := drift.Reference{Model: f.Digest, Data: r.manifest.Digest()}
-	err := evaluate.Each(ctx, f, pictures, r.cfg.Evaluate.BatchSize, func(i int, logit float32, embedding []float32) {
-		s := imaging.StatsOf(pictures.Image(i))
+	err := evaluate.Each(ctx, f, images, r.cfg.Evaluate.BatchSize, func(i int, logit float32, embedding []float32) {
+		s := imaging.StatsOf(images.Image(i))
 		p := model.Probability(logit)
 		label, _ := f.Metadata.Label(p)
 		reference.Rows = append(reference.Rows, drift.Row{
@@ -32,7 +31,7 @@ func (r *run) writeReference(ctx context.Context, f *model.File) error {
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("make the reference for drift: %w", err)
+		return fmt.Errorf("compute the drift reference: %w", err)
 	}
 	data, err := reference.Marshal()
 	if err != nil {
@@ -40,15 +39,15 @@ func (r *run) writeReference(ctx context.Context, f *model.File) error {
 	}
 	path := r.folder.file(drift.ReferenceFile)
 	if err := atomicwriter.WriteFile(path, data, 0o644); err != nil {
-		return r.unwritten(fmt.Errorf("write %s: %w", path, err))
+		return r.writeError(fmt.Errorf("write %s: %w", path, err))
 	}
 	return nil
 }
 
-// sampleByClass draws at most so many pictures, of each class in its share. It draws
-// the same ones of the same labels.
-func sampleByClass(labels []uint8, most int) []int {
-	most = min(most, len(labels))
+// sampleByClass selects at limit limit images, with the same class frequencies as labels. It returns
+// sorted indices, which are always the same for the same labels.
+func sampleByClass(labels []uint8, limit int) []int {
+	limit = min(limit, len(labels))
 	byClass := make([][]int, len(dataset.Classes()))
 	for i, label := range labels {
 		byClass[label] = append(byClass[label], i)
@@ -57,7 +56,7 @@ func sampleByClass(labels []uint8, most int) []int {
 	var chosen []int
 	for _, of := range byClass {
 		rng.Shuffle(len(of), func(i, j int) { of[i], of[j] = of[j], of[i] })
-		chosen = append(chosen, of[:len(of)*most/len(labels)]...)
+		chosen = append(chosen, of[:len(of)*limit/len(labels)]...)
 	}
 	slices.Sort(chosen)
 	return chosen
