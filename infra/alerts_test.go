@@ -112,7 +112,7 @@ func TestRunbooks(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := regexp.MustCompile(`(?m)^#+ .+$`).FindAllString(string(text), -1)
-		want := []string{"# " + strings.TrimSuffix(name, ".md"), "## What it means", "## How to look", "## What to do", "## How to know it is over"}
+		want := []string{"# " + strings.TrimSuffix(name, ".md"), "## Symptom", "## Impact", "## Diagnosis", "## Mitigation", "## Verification"}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: headings %q, want %q", name, got, want)
 		}
