@@ -68,7 +68,7 @@ func TestReferenceDagger(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Go's parser leaves the comments of arguments to whom they stand before.
+		// Go's parser doesn't attach comments to parameters. Index them by the line that follows.
 		above := map[int]*ast.CommentGroup{}
 		for _, c := range parsed.Comments {
 			above[set.Position(c.End()).Line+1] = c
@@ -98,7 +98,7 @@ func TestReferenceDagger(t *testing.T) {
 	reference.Page(t, "dagger", "Dagger functions", "ci/*.go", b.String())
 }
 
-// function is what a function's comment says, and a table of its arguments.
+// function returns a function's description and a table of its arguments.
 func function(f *ast.FuncDecl) string {
 	about, pragmas := split(f.Doc)
 	text := reference.Text(about) + "."
@@ -131,7 +131,7 @@ func function(f *ast.FuncDecl) string {
 	return text
 }
 
-// split tells a comment's words from its pragmas, such as +default="/".
+// split separates a comment's words from its pragmas, such as +default="/".
 func split(comment *ast.CommentGroup) (words string, pragmas map[string]string) {
 	pragmas = map[string]string{}
 	var lines []string
