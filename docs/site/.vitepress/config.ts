@@ -34,7 +34,7 @@ const repository = path.resolve(import.meta.dirname, '../../..')
 const github = (process.env.DOCS_REPOSITORY || 'https://github.com/OWNER/REPOSITORY').replace(/\/+$/, '')
 
 // The newest version in the changelog.
-const version = readFileSync(path.join(repository, 'CHANGELOG.md'), 'utf8').match(/^## (\S+)/m)![1].toLowerCase()
+const version = readFileSync(path.join(repository, 'CHANGELOG.md'), 'utf8').match(/^## \[(\d[^\]]*)\]/m)![1]
 
 // The path of the site on its server.
 const base = (process.env.DOCS_BASE || '').replace(/\/*$/, '/')
