@@ -64,7 +64,7 @@ func shuffled(files map[string][]byte, seed uint64) []string {
 	return names
 }
 
-func asFolder(tb testing.TB, files map[string][]byte) string {
+func asDirectory(tb testing.TB, files map[string][]byte) string {
 	tb.Helper()
 	dir := filepath.Join(tb.TempDir(), "source")
 	for name, data := range files {
@@ -173,21 +173,21 @@ func TestTheSamePicturesGiveTheSameFilesWhateverTheyArePackedIn(t *testing.T) {
 	var want map[string][]byte
 	var digest string
 	for _, source := range []struct{ name, path string }{
-		{"directory", asFolder(t, files)},
+		{"directory", asDirectory(t, files)},
 		{"zip", asFile(t, "a.zip", zipped(t, files))},
 		{"tar", asFile(t, "a.tar", tarred(t, files))},
 		{"tar_gz", asFile(t, "a.tar.gz", gzipped(t, tarred(t, files)))},
 		{"zip_named_tar", asFile(t, "b.tar", zipped(t, files))},
 		{"tar_gz_without_extension", asFile(t, "archive", gzipped(t, tarred(t, files)))},
-		{"nested_directory", asFolder(t, renamed(files, func(s string) string { return "more/cifake/" + s }))},
+		{"nested_directory", asDirectory(t, renamed(files, func(s string) string { return "more/cifake/" + s }))},
 		{"zip_nested_directory", asFile(t, "c.zip", zipped(t, renamed(files, func(s string) string { return "cifake/" + s })))},
 		{"tar_of_current_directory", asFile(t, "c.tar", tarred(t, renamed(files, func(s string) string { return "./" + s })))},
-		{"lower_case_class", asFolder(t, renamed(files, strings.ToLower))},
-		{"upper_case_split", asFolder(t, renamed(files, func(s string) string {
+		{"lower_case_class", asDirectory(t, renamed(files, strings.ToLower))},
+		{"upper_case_split", asDirectory(t, renamed(files, func(s string) string {
 			return strings.NewReplacer("train", "TRAIN", "test", "Test").Replace(s)
 		}))},
 		{"zip_backslashes", asFile(t, "d.zip", zipped(t, renamed(files, func(s string) string { return strings.ReplaceAll(s, "/", `\`) })))},
-		{"junk_files", asFolder(t, with(files, map[string][]byte{
+		{"junk_files", asDirectory(t, with(files, map[string][]byte{
 			"__MACOSX/train/REAL/._0000.png": []byte("x"), "train/REAL/.DS_Store": []byte("x"), "train/FAKE/Thumbs.db": []byte("x"),
 		}))},
 	} {
@@ -224,7 +224,7 @@ func TestTheSamePicturesGiveTheSameFilesWhateverTheyArePackedIn(t *testing.T) {
 
 func TestPicturesGetTheLabelOfTheirFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	if _, err := prepareArchive(asFolder(t, layout(t)), dir, true); err != nil {
+	if _, err := prepareArchive(asDirectory(t, layout(t)), dir, true); err != nil {
 		t.Fatal(err)
 	}
 	s, _, err := Load(dir, Train)
@@ -254,7 +254,7 @@ func TestPrepare_ArchiveUnreadableFiles(t *testing.T) {
 		"train/REAL/large.tiff": append([]byte("II*\x00"), make([]byte, 64)...),
 	})
 	for name, path := range map[string]string{
-		"directory": asFolder(t, files),
+		"directory": asDirectory(t, files),
 		"zip":       asFile(t, "a.zip", zipped(t, files)),
 		"tar":       asFile(t, "a.tar", tarred(t, files)),
 	} {
@@ -312,7 +312,7 @@ func TestPrepare_ArchiveErrors(t *testing.T) {
 	}
 	goodZip, goodTar := zipped(t, good), tarred(t, good)
 	goodGz := gzipped(t, goodTar)
-	emptyDirs := asFolder(t, without("test/"))
+	emptyDirs := asDirectory(t, without("test/"))
 	for _, dir := range []string{"test/REAL", "test/FAKE"} {
 		if err := os.MkdirAll(filepath.Join(emptyDirs, dir), 0o755); err != nil {
 			t.Fatal(err)
@@ -329,14 +329,14 @@ func TestPrepare_ArchiveErrors(t *testing.T) {
 		{"empty_file", asFile(t, "e.zip", nil), []string{"e.zip", "empty"}},
 		{"empty_zip", asFile(t, "n.zip", zipped(t, nil)), []string{"contains no images"}},
 		{"empty_directory", t.TempDir(), []string{"contains no images"}},
-		{"misspelled_class_in_train", asFolder(t, move("train/REAL", "train/REALS")), []string{"train/REALS", "(did you mean train/REAL?)"}},
-		{"misspelled_class_in_test", asFolder(t, move("test/FAKE", "test/fakes")), []string{"test/fakes", "(did you mean test/FAKE?)"}},
+		{"misspelled_class_in_train", asDirectory(t, move("train/REAL", "train/REALS")), []string{"train/REALS", "(did you mean train/REAL?)"}},
+		{"misspelled_class_in_test", asDirectory(t, move("test/FAKE", "test/fakes")), []string{"test/fakes", "(did you mean test/FAKE?)"}},
 		{"misspelled_split", asFile(t, "a.zip", zipped(t, move("train/", "trian/"))), []string{"trian", "(did you mean train?)"}},
-		{"path_is_train_directory", filepath.Join(asFolder(t, good), "train"), []string{"not in a directory train or test"}},
-		{"no_test_split", asFolder(t, without("test/")), []string{"no images in test"}},
+		{"path_is_train_directory", filepath.Join(asDirectory(t, good), "train"), []string{"not in a directory train or test"}},
+		{"no_test_split", asDirectory(t, without("test/")), []string{"no images in test"}},
 		{"empty_test_split", emptyDirs, []string{"no images in test"}},
-		{"no_FAKE_in_train", asFolder(t, without("train/FAKE")), []string{"no images in train/FAKE"}},
-		{"class_unreadable", asFolder(t, broken("test/REAL")), []string{"no readable images in test/REAL", "test/REAL/0000.png"}},
+		{"no_FAKE_in_train", asDirectory(t, without("train/FAKE")), []string{"no images in train/FAKE"}},
+		{"class_unreadable", asDirectory(t, broken("test/REAL")), []string{"no readable images in test/REAL", "test/REAL/0000.png"}},
 		{"truncated_zip", asFile(t, "cut.zip", goodZip[:len(goodZip)*2/3]), []string{"cut.zip", "truncated or damaged"}},
 		{"truncated_tar_in_file", asFile(t, "cut.tar", goodTar[:len(goodTar)/2+100]), []string{"cut.tar", "truncated or damaged"}},
 		{"truncated_tar_between_files", asFile(t, "cut2.tar", goodTar[:len(goodTar)-1024]), []string{"cut2.tar", "truncated or damaged"}},
@@ -346,7 +346,7 @@ func TestPrepare_ArchiveErrors(t *testing.T) {
 		{"seven_zip", asFile(t, "a.7z", []byte("7z\xbc\xaf\x27\x1c and more")), []string{"7-Zip", ".tar.gz"}},
 		{"html_named_zip", asFile(t, "page.zip", []byte("<!DOCTYPE html>")), []string{"page.zip"}},
 		{"text_file", asFile(t, "notes.txt", []byte("hello there")), []string{"notes.txt", "hello there"}},
-		{"two_datasets", asFolder(t, with(renamed(good, func(s string) string { return "a/" + s }), renamed(good, func(s string) string { return "b/" + s }))), []string{"two datasets", `"a"`, `"b"`}},
+		{"two_datasets", asDirectory(t, with(renamed(good, func(s string) string { return "a/" + s }), renamed(good, func(s string) string { return "b/" + s }))), []string{"two datasets", `"a"`, `"b"`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
@@ -451,8 +451,8 @@ func TestPrepare_SymbolicLinks(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("symbolic links need a privilege on Windows")
 	}
-	source := asFolder(t, layout(t))
-	elsewhere := asFolder(t, map[string][]byte{"more/9.png": pngOf(t, Real, 60)})
+	source := asDirectory(t, layout(t))
+	elsewhere := asDirectory(t, map[string][]byte{"more/9.png": pngOf(t, Real, 60)})
 	for link, target := range map[string]string{
 		"train/REAL/more":        filepath.Join(elsewhere, "more"), // followed
 		"train/REAL/loop":        filepath.Join(source, "train"),
@@ -477,7 +477,7 @@ func TestPrepare_SymbolicLinks(t *testing.T) {
 func TestPrepare_ArchiveCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	cfg := config.Dataset{Name: "archive", Path: asFolder(t, layout(t)), Dir: filepath.Join(t.TempDir(), "d")}
+	cfg := config.Dataset{Name: "archive", Path: asDirectory(t, layout(t)), Dir: filepath.Join(t.TempDir(), "d")}
 	if _, err := Prepare(ctx, cfg, io.Discard); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v, want context.Canceled", err)
 	}

@@ -42,7 +42,7 @@ type hub struct {
 func newHub(endpoint, token string) (*hub, error) {
 	u, err := url.Parse(strings.TrimRight(endpoint, "/"))
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("invalid hub address %q, want an address like %s\nhint: check dataset.endpoint and HF_ENDPOINT", endpoint, defaultEndpoint)
+		return nil, fmt.Errorf("invalid hub address %q, expected an address like %s\nhint: check dataset.endpoint and HF_ENDPOINT", endpoint, defaultEndpoint)
 	}
 	h := &hub{endpoint: u, token: token, client: retryablehttp.NewClient(), tries: 4, idle: time.Minute}
 	h.client.Logger = nil

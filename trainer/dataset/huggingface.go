@@ -162,7 +162,7 @@ func findShards(files []remoteFile) ([]shard, error) {
 	case len(shards) == 0:
 		return nil, errors.New("has no Parquet files for train or test")
 	case len(groups) > 1:
-		return nil, fmt.Errorf("contains several datasets (in %q), want one", groups)
+		return nil, fmt.Errorf("contains several datasets (in %q), but only one is supported", groups)
 	}
 	slices.SortFunc(shards, func(a, b shard) int { return strings.Compare(a.file.name, b.file.name) })
 	return shards, nil
@@ -220,8 +220,8 @@ func features(raw map[string]json.RawMessage) map[string]feature {
 	return all
 }
 
-// column returns the name of the only column of the given type, or fallback if there is none or
-// more than one.
+// column returns the name of the only column of the given type, or fallback if no column or several
+// columns have it.
 func column(all map[string]feature, kind, fallback string) string {
 	found := ""
 	for name, f := range all {
@@ -240,7 +240,7 @@ func column(all map[string]feature, kind, fallback string) string {
 }
 
 // readCard reads the class names from the YAML header of the repository's README.md (the dataset
-// card). It returns nil if there are none.
+// card). It returns nil if the card has none or the repository has no card.
 func (r *repository) readCard(ctx context.Context) ([]classNameClaim, error) {
 	const card = "README.md"
 	if !slices.ContainsFunc(r.files, func(f remoteFile) bool { return f.name == card }) {

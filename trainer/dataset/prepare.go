@@ -85,7 +85,7 @@ func (c *collection) add(split int, p sample) {
 	c.splits[split] = append(c.splits[split], p)
 }
 
-// reject records a file or row of the source that is not included.
+// reject adds a file or row of the source to the rejections.
 func (c *collection) reject(path, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -148,7 +148,7 @@ func TestPrepare_KeepsForeignDirectory(t *testing.T) {
 		}
 	})
 	t.Run("source", func(t *testing.T) {
-		source := asFolder(t, layout(t))
+		source := asDirectory(t, layout(t))
 		if _, err := prepareArchive(source, source, false); err == nil {
 			t.Error("error = nil")
 		}

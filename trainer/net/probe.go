@@ -68,7 +68,7 @@ func (n *Network) chooseLayout(requested string) (string, int64, error) {
 	if err == nil {
 		for _, l := range n.blocks {
 			if l.out%block != 0 {
-				err = fmt.Errorf("a block has %[2]d channels, want a multiple of %[1]d on this machine", block, l.out)
+				err = fmt.Errorf("a block has %[2]d channels, but they must be a multiple of %[1]d on this machine", block, l.out)
 			}
 		}
 	}

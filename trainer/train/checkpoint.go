@@ -76,7 +76,7 @@ func (c *checkpoint) save(dir string) error {
 	return nil
 }
 
-// loadCheckpoint returns the last checkpoint, or nil if there is none.
+// loadCheckpoint returns the last checkpoint, or nil if the directory has none.
 func loadCheckpoint(dir string) (*checkpoint, error) {
 	path := filepath.Join(dir, checkpointFile)
 	data, err := os.ReadFile(path)

@@ -40,7 +40,7 @@ type folder struct {
 	path string
 	log  *os.File
 	lock *flock.Flock
-	// What this process created and discard removes, until keep is called.
+	// createdDir and createdFiles select what discard removes. keep clears them.
 	createdDir, createdFiles bool
 }
 
@@ -84,7 +84,7 @@ func (f *folder) open(cfg *config.Config) error {
 	}
 	if !locked {
 		f.createdDir = false // another process uses it
-		return fmt.Errorf("run folder %s is in use by another training\nhint: wait until it has finished, or set another run.dir", f.path)
+		return fmt.Errorf("run folder %s is in use by another training run\nhint: wait until it has finished, or set another run.dir", f.path)
 	}
 	f.lock = lock
 	fresh, err := f.check(cfg)
@@ -145,7 +145,7 @@ func modelDifferences(before, now *config.Config) []string {
 	return b.Differences(now)
 }
 
-// checkpoint returns the last checkpoint, or an initial one if there is none.
+// checkpoint returns the last checkpoint, or an initial one if the run has not saved any.
 func (f *folder) checkpoint(cfg *config.Config, m *dataset.Manifest) (*checkpoint, error) {
 	c, err := loadCheckpoint(f.file(checkpointsDir))
 	if err != nil {
