@@ -80,7 +80,7 @@ function show(s) {
       ['Store', log.store],
       ['Written', number(log.written)],
       ['Waiting', number(log.waiting)],
-      ['In the outbox, to be sent later', number(log.spilled)],
+      ['In the outbox', number(log.spilled)],
       ['Lost', number(log.failed)],
     ]),
   )

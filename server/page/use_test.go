@@ -571,7 +571,7 @@ func TestClassify_Paste(t *testing.T) {
 	b.wait(`document.querySelector('nav [aria-current=page]')?.hash === '#models'`)
 	value[bool](b, paste+`(`+string(encoded)+`)`)
 	b.wait(done(1))
-	b.wait(`!document.querySelector('#classify').hidden`)
+	b.wait(`!document.querySelector('#classify-view').hidden`)
 }
 
 func TestClassify_EXIFOrientation(t *testing.T) {
