@@ -1,6 +1,6 @@
 // Command demo walks the whole path from nothing to a verdict with the built
-// programs, as a user would: it prepares pictures, trains, evaluates, starts
-// the server, sends it one photograph-like and one generated picture of the
+// programs, as a user would: it prepares images, trains, evaluates, starts
+// the server, sends it one photograph-like and one generated image of the
 // test split as PNG files, prints the two verdicts and stops the server. Told to keep
 // it, it says where the server's page is, and leaves it running until Ctrl-C.
 //
@@ -35,7 +35,7 @@ func main() {
 	var d demo
 	flag.StringVar(&d.trainer, "trainer", "bin/trainer", "the program that trains")
 	flag.StringVar(&d.server, "server", "bin/server", "the program that serves")
-	flag.StringVar(&d.dir, "dir", "runs/demo", "folder for data, run and pictures; those of an earlier demo are replaced")
+	flag.StringVar(&d.dir, "dir", "runs/demo", "folder for data, run and images; those of an earlier demo are replaced")
 	flag.BoolVar(&d.keep, "keep", false, "leave the server running at the end, until Ctrl-C")
 	flag.Parse()
 	d.out = os.Stdout
@@ -78,7 +78,7 @@ func (d *demo) run(ctx context.Context) error {
 	return d.serve(ctx, model, data)
 }
 
-// serve starts the server on a free port, asks it about a picture of each
+// serve starts the server on a free port, asks it about an image of each
 // class and stops it.
 func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 	test, manifest, err := dataset.Load(data, "test")
@@ -95,7 +95,7 @@ func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 	for label, class := range manifest.Classes {
 		i := slices.Index(test.Labels, uint8(label))
 		if i < 0 {
-			return fmt.Errorf("%s: the test split has no picture of class %s", data, class)
+			return fmt.Errorf("%s: the test split has no image of class %s", data, class)
 		}
 		path := filepath.Join(d.dir, class+".png")
 		if err := os.WriteFile(path, imaging.EncodePNG(imaging.ToImage(test.Image(i), imaging.Size)), 0o644); err != nil {
@@ -132,9 +132,9 @@ func (d *demo) address(ctx context.Context) string {
 	return "127.0.0.1:0"
 }
 
-// ask sends the picture in a form, as a browser would, and checks the verdict.
+// ask sends the image in a form, as a browser would, and checks the verdict.
 func (d *demo) ask(ctx context.Context, url, path, want string) error {
-	picture, err := os.ReadFile(path)
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (d *demo) ask(ctx context.Context, url, path, want string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := part.Write(picture); err != nil {
+	if _, err := part.Write(data); err != nil {
 		return err
 	}
 	if err := form.Close(); err != nil {

@@ -22,22 +22,22 @@ func TestAskChecksTheVerdict(t *testing.T) {
 		{"an answer that is no JSON", `FAKE`, 200, "read verdict"},
 		{"an error", `{"label":"FAKE"}`, 500, "500"},
 	}
-	picture := filepath.Join(t.TempDir(), "FAKE.png")
-	if err := os.WriteFile(picture, []byte("what a picture is, the server says"), 0o644); err != nil {
+	path := filepath.Join(t.TempDir(), "FAKE.png")
+	if err := os.WriteFile(path, []byte("what an image is, the server says"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if _, _, err := r.FormFile("data"); err != nil || r.URL.Path != "/predict" {
-					t.Errorf("%s without a picture: %v", r.URL, err)
+					t.Errorf("%s without an image: %v", r.URL, err)
 				}
 				w.WriteHeader(test.status)
 				_, _ = io.WriteString(w, test.answer)
 			}))
 			defer server.Close()
 			d := demo{out: io.Discard}
-			err := d.ask(t.Context(), server.URL, picture, "FAKE")
+			err := d.ask(t.Context(), server.URL, path, "FAKE")
 			if test.want == "" && err != nil {
 				t.Error(err)
 			}

@@ -1,9 +1,10 @@
-// Package explain tells where in a picture a model found what it based its verdict on.
+// Package explain computes saliency maps, which show the regions of an image that a prediction
+// is based on. Call [Map] with a [Method].
 //
-// A map has one value in [0,1] a pixel, rows from the top: 1 is the place that spoke
-// most for the verdict, whichever that is, and 0 one that did not speak for it. The
-// greatest value is 1, unless nothing spoke for the verdict at all. How sure the model
-// was, a map does not say.
+// A saliency map has one value in [0,1] per pixel, in rows from the top. 1 marks the pixel with
+// the strongest evidence for the predicted class, and 0 a pixel without evidence for it. The
+// maximum is 1, unless no pixel has evidence for the predicted class. Maps are scaled per
+// image, so they don't show how confident the model is.
 package explain
 
 import (
@@ -12,37 +13,38 @@ import (
 	"math"
 )
 
-// Method is a way of making a map.
+// Method is a method of computing a saliency map.
 type Method string
 
 const (
-	// GradCAM weighs what the last convolution found by how much it counts for the
-	// verdict (Selvaraju et al., 2017). It takes one run of a model whose file has it,
-	// and is as fine as that convolution's result.
+	// GradCAM weights the output channels of the last convolution by their influence on the
+	// logit (Selvaraju et al., 2017). It takes a single run, but requires a model file with
+	// Grad-CAM, and has the resolution of that convolution's output.
 	GradCAM Method = "gradcam"
-	// Occlusion covers one part of the picture after the other and sees by how much the
-	// logit changes (Zeiler and Fergus, 2014). It takes many runs of any model.
+	// Occlusion covers the image patch by patch and measures how the logit changes (Zeiler and
+	// Fergus, 2014). It works with any model, but takes many runs.
 	Occlusion Method = "occlusion"
 )
 
-// Methods are all of them.
+// Methods returns all methods.
 func Methods() []Method { return []Method{GradCAM, Occlusion} }
 
-// Session runs the model, as model.Session does: on the first n pictures of Input.
+// Session runs a model. model.Session implements it.
 type Session interface {
 	Input() []float32
-	Run(n int) error
+	Run(n int) error // runs the model on the first n images of Input
 	Logits() []float32
-	GradCAM() []float32 // nil without it
+	GradCAM() []float32 // nil if the model has no Grad-CAM
 }
 
-// ErrNoGradCAM means that the model file has no output for Grad-CAM.
-var ErrNoGradCAM = errors.New("the model has no Grad-CAM, since an older trainer exported it; train it again, or use occlusion")
+// ErrNoGradCAM is returned if the model file has no Grad-CAM output.
+var ErrNoGradCAM = errors.New("the model has no Grad-CAM because an older trainer exported it; train it again, or use occlusion")
 
-// Map fills dst, which has a value for each of the picture's pixels, with the map of a
-// verdict. picture is square, planes of colours one after the other. An error is the
-// session's own, ErrNoGradCAM, or that the model's answers are no finite numbers.
-func Map(dst []float32, m Method, s Session, picture []float32, fake bool) error {
+// Map computes the saliency map for the prediction of an image (FAKE if fake, otherwise REAL)
+// and stores it in dst, which has one value per pixel. The image is square and consists of one
+// plane per colour channel. Map returns the session's error, [ErrNoGradCAM], or an error if the
+// model's outputs aren't finite.
+func Map(dst []float32, m Method, s Session, image []float32, fake bool) error {
 	sign := float32(1)
 	if !fake {
 		sign = -1
@@ -53,7 +55,7 @@ func Map(dst []float32, m Method, s Session, picture []float32, fake bool) error
 		if evidence == nil {
 			return ErrNoGradCAM
 		}
-		copy(s.Input(), picture)
+		copy(s.Input(), image)
 		if err := s.Run(1); err != nil {
 			return err
 		}
@@ -61,21 +63,21 @@ func Map(dst []float32, m Method, s Session, picture []float32, fake bool) error
 			dst[i] = sign * v
 		}
 	case Occlusion:
-		if err := occlude(dst, s, picture, sign, patch, stride); err != nil {
+		if err := occlude(dst, s, image, sign, patch, stride); err != nil {
 			return err
 		}
 	default:
-		return fmt.Errorf("explain: there is no method %q", m)
+		return fmt.Errorf("explain: unknown method %q", m)
 	}
 	return scale(dst)
 }
 
-// scale takes away what spoke against the verdict and makes the greatest value 1.
+// scale sets evidence against the predicted class to 0 and scales the maximum to 1.
 func scale(values []float32) error {
 	greatest := float32(0)
 	for i, v := range values {
 		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
-			return fmt.Errorf("explain: the model's evidence at pixel %d is %g, no finite number; its weights are damaged, export it again", i, v)
+			return fmt.Errorf("explain: the model's output for pixel %d is %g; its weights are corrupt, export the model again", i, v)
 		}
 		values[i] = max(v, 0)
 		greatest = max(greatest, v)
@@ -88,28 +90,29 @@ func scale(values []float32) error {
 	return nil
 }
 
-// The patch that covers a part of the picture, and how far it moves, in pixels.
-// docs/explanation/maps.md has figures of others.
+// Side length of the occluding patch and the step between patches, in pixels.
+// docs/explanation/maps.md compares other values.
 const (
 	patch  = 12
 	stride = 4
 )
 
-// occlude gives each pixel the mean, over the patches that cover it, of how far the
-// logit falls towards the other verdict. A patch has the picture's mean colour, so
-// that what it takes away is the detail, and no edge is sharper than need be.
-func occlude(dst []float32, s Session, picture []float32, sign float32, patch, stride int) error {
+// occlude sets each pixel of dst to the mean drop of the predicted class's logit over all
+// patches that cover the pixel. A patch has the mean colour of the image: that removes the
+// detail while adding as little contrast at its edges as possible.
+func occlude(dst []float32, s Session, image []float32, sign float32, patch, stride int) error {
 	area := len(dst)
 	size := int(math.Sqrt(float64(area)))
-	mean := make([]float32, len(picture)/area)
+	mean := make([]float32, len(image)/area)
 	for c := range mean {
 		sum := 0.0
-		for _, v := range picture[c*area:][:area] {
+		for _, v := range image[c*area:][:area] {
 			sum += float64(v)
 		}
 		mean[c] = float32(sum / float64(area))
 	}
-	each := func(at int, f func(pixel int)) {
+	// eachPixel calls f for all pixels covered by the patch at the given position.
+	eachPixel := func(at int, f func(pixel int)) {
 		across := (size-patch)/stride + 1
 		top, left := at/across*stride, at%across*stride
 		for y := range patch {
@@ -118,19 +121,19 @@ func occlude(dst []float32, s Session, picture []float32, sign float32, patch, s
 			}
 		}
 	}
-	// The picture as it is comes first, then one of it for each place of the patch.
-	places := (size-patch)/stride + 1
-	places *= places
+	// The first input is the original image, followed by one input per patch position.
+	positions := (size-patch)/stride + 1
+	positions *= positions
 	clear(dst)
 	covered := make([]float32, area)
-	var whole float32
-	for first := 0; first <= places; {
-		n := min(len(s.Input())/len(picture), places+1-first)
+	var original float32 // logit of the original image
+	for first := 0; first <= positions; {
+		n := min(len(s.Input())/len(image), positions+1-first)
 		for i := range n {
-			input := s.Input()[i*len(picture):][:len(picture)]
-			copy(input, picture)
+			input := s.Input()[i*len(image):][:len(image)]
+			copy(input, image)
 			if first+i > 0 {
-				each(first+i-1, func(pixel int) {
+				eachPixel(first+i-1, func(pixel int) {
 					for c, v := range mean {
 						input[c*area+pixel] = v
 					}
@@ -142,11 +145,11 @@ func occlude(dst []float32, s Session, picture []float32, sign float32, patch, s
 		}
 		for i, logit := range s.Logits()[:n] {
 			if first+i == 0 {
-				whole = logit
+				original = logit
 				continue
 			}
-			each(first+i-1, func(pixel int) {
-				dst[pixel] += sign * (whole - logit)
+			eachPixel(first+i-1, func(pixel int) {
+				dst[pixel] += sign * (original - logit)
 				covered[pixel]++
 			})
 		}

@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// photo is a JPEG with 4:2:0 chroma, as image/jpeg writes it.
+// photo returns a JPEG with 4:2:0 chroma, written by image/jpeg.
 func photo(tb testing.TB, width, height int) []byte {
 	tb.Helper()
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -46,7 +46,7 @@ func benchmarkTensor(b *testing.B, data []byte) {
 func BenchmarkTensor32x32JPEG(b *testing.B)   { benchmarkTensor(b, photo(b, 32, 32)) }
 func BenchmarkTensor640x480JPEG(b *testing.B) { benchmarkTensor(b, photo(b, 640, 480)) }
 
-// BenchmarkTensorFixtures measures other kinds of small pictures.
+// BenchmarkTensorFixtures measures small images of other formats.
 func BenchmarkTensorFixtures(b *testing.B) {
 	for _, name := range []string{
 		"jpeg-420-32x32.jpg", "jpeg-444-32x32.jpg", "jpeg-progressive-444-32x32.jpg", "png-32x32.png", "webp-lossy-32x32.webp", "bmp-24-32x32.bmp",
@@ -55,23 +55,24 @@ func BenchmarkTensorFixtures(b *testing.B) {
 	}
 }
 
-// BenchmarkTensorCIFAKE measures what the server gets: all test pictures of the archive, one an operation.
+// BenchmarkTensorCIFAKE measures realistic input for the server: the test images of the CIFAKE archive, one per
+// operation.
 func BenchmarkTensorCIFAKE(b *testing.B) {
 	root := os.Getenv("FAKEART_DATA")
 	if root == "" {
-		b.Skip("FAKEART_DATA is not set: no real pictures here")
+		b.Skip("FAKEART_DATA is not set")
 	}
 	archive, err := zip.OpenReader(filepath.Join(root, "cifake-layout.zip"))
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer archive.Close()
-	pictures, err := fs.Glob(archive, "test/*/*.jpg")
-	if err != nil || len(pictures) == 0 {
-		b.Fatalf("%d pictures, %v", len(pictures), err)
+	names, err := fs.Glob(archive, "test/*/*.jpg")
+	if err != nil || len(names) == 0 {
+		b.Fatalf("%d images, %v", len(names), err)
 	}
-	data := make([][]byte, len(pictures))
-	for i, name := range pictures {
+	data := make([][]byte, len(names))
+	for i, name := range names {
 		if data[i], err = fs.ReadFile(archive, name); err != nil {
 			b.Fatal(err)
 		}
@@ -86,7 +87,7 @@ func BenchmarkTensorCIFAKE(b *testing.B) {
 	}
 }
 
-// What image/jpeg alone takes, for comparison.
+// benchmarkStandardLibrary measures image/jpeg alone, for comparison.
 func benchmarkStandardLibrary(b *testing.B, data []byte) {
 	b.ReportAllocs()
 	for b.Loop() {
@@ -102,7 +103,7 @@ func BenchmarkStandardLibrary640x480JPEG(b *testing.B) {
 	benchmarkStandardLibrary(b, photo(b, 640, 480))
 }
 
-// BenchmarkInverseDCT takes blocks that have only a mean, coefficients in a corner, or all of them.
+// BenchmarkInverseDCT measures blocks with only the DC coefficient, with coefficients in a corner, and with all.
 func BenchmarkInverseDCT(b *testing.B) {
 	var samples [64]uint8
 	for _, last := range []int{0, onlyCorner, 63} {

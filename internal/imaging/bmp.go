@@ -2,9 +2,10 @@ package imaging
 
 import "encoding/binary"
 
-// BMP is read here and not by golang.org/x/image/bmp, which refuses 16-bit, run-length encoded and
-// OS/2 files and any gap between header and pixels, all of which Pillow reads.
+// BMP is decoded here because golang.org/x/image/bmp rejects variants that Pillow reads: 16-bit, run-length
+// encoded and OS/2 files, and files with a gap between header and pixels.
 
+// Values of the header's compression field.
 const (
 	bmpRaw       = 0
 	bmpRLE8      = 1
@@ -18,15 +19,15 @@ type bmpHeader struct {
 	bits          int
 	compression   uint32
 	palette       []byte
-	paletteSize   int // bytes an entry
-	pixels        int64
-	unpack        func(r, g, b, row []byte) // of 16, 24 and 32 bits
-	info          Info                      // of openBMP
+	paletteSize   int                       // bytes per entry
+	pixels        int64                     // offset of the pixels
+	unpack        func(r, g, b, row []byte) // splits a row of 16, 24 or 32 bits per pixel
+	info          Info                      // set by openBMP
 }
 
 func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 	cut := func() (bmpHeader, error) {
-		return hdr, broken("BMP", "the data ends after %d bytes, within the header", len(data))
+		return hdr, broken("BMP", "truncated after %d bytes, within the header", len(data))
 	}
 	if len(data) < 18 {
 		return cut()
@@ -72,7 +73,7 @@ func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 		hdr.unpack = unpackBGRX
 	case hdr.compression == bmpBitfields && (hdr.bits == 16 || hdr.bits == 24 || hdr.bits == 32):
 		masks := h[min(40, size):]
-		if len(masks) < 12 { // then they follow the header
+		if len(masks) < 12 { // the masks follow the header
 			if at+12 > int64(len(data)) {
 				return cut()
 			}
@@ -81,10 +82,10 @@ func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 		}
 		hdr.unpack = unpackMasks(hdr.bits, le.Uint32(masks), le.Uint32(masks[4:]), le.Uint32(masks[8:]))
 		if hdr.unpack == nil {
-			return hdr, unsupported("BMP", "unusual bit masks; save it with 24 bits a pixel")
+			return hdr, unsupported("BMP", "unusual bit masks; save it with 24 bits per pixel")
 		}
 	default:
-		return hdr, unsupported("BMP", "%d bits a pixel and compression %d; save it with 24 bits a pixel, uncompressed",
+		return hdr, unsupported("BMP", "%d bits per pixel and compression %d; save it with 24 bits per pixel, uncompressed",
 			hdr.bits, hdr.compression)
 	}
 
@@ -97,7 +98,7 @@ func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 		}
 		end := min(at+colours*int64(hdr.paletteSize), int64(len(data)))
 		hdr.palette = data[at:end]
-		// Some writers give the palette's place for the pixels'.
+		// Some writers store the offset of the palette instead of that of the pixels.
 		if hdr.pixels == 14+size {
 			hdr.pixels += 4 * colours
 		}
@@ -109,7 +110,7 @@ func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 	return hdr, nil
 }
 
-// By the order of the bytes. X is padding or alpha.
+// Unpack functions by byte order. X is padding or alpha.
 var (
 	unpackBGR  = unpackBytes(3, 2, 1, 0)
 	unpackBGRX = unpackBytes(4, 2, 1, 0)
@@ -140,7 +141,7 @@ func unpack565(r, g, b, row []byte) {
 	}
 }
 
-// unpackMasks knows the layouts that Pillow knows; nil means that it is none of them.
+// unpackMasks returns the unpack function for the given bit masks, or nil if Pillow doesn't support them.
 func unpackMasks(bits int, red, green, blue uint32) func(r, g, b, row []byte) {
 	switch [4]uint32{uint32(bits), red, green, blue} {
 	case [4]uint32{16, 0xf800, 0x7e0, 0x1f}:
@@ -159,10 +160,10 @@ func unpackMasks(bits int, red, green, blue uint32) func(r, g, b, row []byte) {
 	return nil
 }
 
-// openBMP reads the header and refuses what cannot or shall not be decoded.
+// openBMP reads the header and rejects images that can't be decoded or are too large.
 func openBMP(data []byte, maxPixels int) (bmpHeader, error) {
 	hdr, err := readBMPHeader(data)
-	if hdr.paletteSize > 0 { // too large is too large, whatever else is wrong
+	if hdr.paletteSize > 0 { // the size was read: ErrTooLarge takes precedence
 		if err := admit("BMP", hdr.width, hdr.height, maxPixels); err != nil {
 			return hdr, err
 		}
@@ -171,7 +172,7 @@ func openBMP(data []byte, maxPixels int) (bmpHeader, error) {
 		return hdr, err
 	}
 	if hdr.pixels > int64(len(data)) {
-		return hdr, broken("BMP", "the pixels begin at byte %d of %d", hdr.pixels, len(data))
+		return hdr, broken("BMP", "pixel offset %d, but the data has only %d bytes", hdr.pixels, len(data))
 	}
 	w, h := int(hdr.width), int(hdr.height)
 	hdr.info = Info{formatBMP, w, h, memory(w, h, 0)}
@@ -186,9 +187,9 @@ func (d *Decoder) decodeBMP(dst []uint8, hdr *bmpHeader, data []byte) error {
 	stride := (w*hdr.bits + 31) / 32 * 4
 	// The last row's padding may be missing.
 	if need := stride*(h-1) + used; !runLength && need > len(data) {
-		return broken("BMP", "%d×%d pixels need %d bytes, %d are there", w, h, need, len(data))
+		return broken("BMP", "truncated: %d×%d pixels need %d bytes, got %d", w, h, need, len(data))
 	}
-	place := func(y int) int {
+	line := func(y int) int {
 		if hdr.topDown {
 			return y
 		}
@@ -206,10 +207,10 @@ func (d *Decoder) decodeBMP(dst []uint8, hdr *bmpHeader, data []byte) error {
 		index := d.rows.get(3, w)
 		for y := range h {
 			if !runs.row(index) {
-				return broken("BMP", "the data ends at row %d of %d", y, h)
+				return broken("BMP", "truncated: the data ends in row %d of %d", y, h)
 			}
 			pal.row(r, g, b, index)
-			d.res.row(place(y), r, g, b)
+			d.res.row(line(y), r, g, b)
 		}
 		d.res.end()
 		return nil
@@ -234,7 +235,7 @@ func (d *Decoder) decodeBMP(dst []uint8, hdr *bmpHeader, data []byte) error {
 		default:
 			hdr.unpack(r, g, b, row)
 		}
-		d.res.row(place(y), r, g, b)
+		d.res.row(line(y), r, g, b)
 	}
 	d.res.end()
 	return nil
@@ -244,21 +245,21 @@ func (d *Decoder) decodeBMP(dst []uint8, hdr *bmpHeader, data []byte) error {
 type bmpRuns struct {
 	data  []byte
 	width int
-	four  bool // two indices a byte
+	four  bool // RLE4: two indices per byte
 
-	at      int // of the next byte in data
+	at      int // offset of the next byte in data
 	pending pendingRun
-	blank   int // pixels of index 0 to come first: what an end of row or a jump skipped
+	blank   int // pixels of index 0 before the pending run, skipped by an end of row or a jump
 }
 
 type pendingRun struct {
-	n       int // pixels still to come
-	literal bool
-	value   byte // of a run
-	odd     bool // the next pixel is the low half
+	n       int  // remaining pixels
+	literal bool // the pixels are in the data; otherwise, value is repeated
+	value   byte
+	odd     bool // RLE4: the next pixel is the low half of a byte
 }
 
-// row fills index with the next row; false means that the data ended before.
+// row fills index with the next row. It returns false if the data ends before.
 func (s *bmpRuns) row(index []uint8) bool {
 	for x := 0; x < s.width; {
 		switch {
@@ -280,7 +281,7 @@ func (s *bmpRuns) row(index []uint8) bool {
 	return true
 }
 
-// next is the next pixel of the run.
+// next returns the next pixel of the pending run. It returns false if the data ends before.
 func (s *bmpRuns) next() (uint8, bool) {
 	p := &s.pending
 	v := p.value
@@ -308,7 +309,7 @@ func (s *bmpRuns) next() (uint8, bool) {
 	return v, true
 }
 
-// code reads the next code, with x pixels of the row done.
+// code reads the next code after x pixels of the row. It returns false at the end of the data.
 func (s *bmpRuns) code(x int) bool {
 	if s.at+2 > len(s.data) {
 		return false

@@ -8,11 +8,11 @@ import (
 	"sync"
 )
 
-// ToImage returns pixels, rows of RGB as Decoder yields them, as an image of the given
-// width. It panics unless they are whole rows.
+// ToImage converts pixels, rows of RGB as Decoder.Decode returns them, to an image of the given width.
+// It panics if len(pixels) isn't a positive multiple of 3·width.
 func ToImage(pixels []uint8, width int) *image.NRGBA {
 	if width < 1 || len(pixels) == 0 || len(pixels)%(width*Channels) != 0 {
-		panic(fmt.Sprintf("imaging: %d bytes are no rows of %d pixels", len(pixels), width))
+		panic(fmt.Sprintf("imaging: %d bytes aren't complete rows of %d pixels", len(pixels), width))
 	}
 	img := image.NewNRGBA(image.Rect(0, 0, width, len(pixels)/(width*Channels)))
 	for i := range len(pixels) / Channels {
@@ -22,18 +22,18 @@ func ToImage(pixels []uint8, width int) *image.NRGBA {
 	return img
 }
 
-// EncodePNG returns the image as a PNG, as small as may be. The same image gives the
-// same bytes. It is safe for concurrent use.
+// EncodePNG encodes the image as PNG with the best compression. The output is deterministic. EncodePNG is
+// safe for concurrent use.
 func EncodePNG(m image.Image) []byte {
 	var data bytes.Buffer
 	encoder := png.Encoder{CompressionLevel: png.BestCompression, BufferPool: &encoderBuffers}
 	if err := encoder.Encode(&data, m); err != nil {
-		panic(err) // an image without pixels, or one that no memory holds
+		panic(err) // the image is empty or too large for PNG
 	}
 	return data.Bytes()
 }
 
-// encoderBuffers keeps what an encoder works in: most of a megabyte, for pictures of 32×32 too.
+// encoderBuffers reuses the working memory of PNG encoders, which is almost 1 MB even for a 32×32 image.
 var encoderBuffers bufferPool
 
 type bufferPool struct{ pool sync.Pool }

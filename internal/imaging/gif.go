@@ -7,13 +7,13 @@ import (
 	"io"
 )
 
-// The container is read here and not by image/gif, which refuses what Pillow reads (a frame larger
-// than the screen, no palette, indices beyond the palette, unknown extensions), and which would hold
-// a whole frame where a row is enough.
+// GIF is decoded here because image/gif rejects files that Pillow reads (a frame larger than the screen, no
+// palette, indices beyond the palette, unknown extensions), and because it holds a whole frame in memory
+// where a row is enough.
 
-// gifHeader is what stands before the pixels of the first frame.
+// gifHeader holds everything before the pixels of the first frame.
 type gifHeader struct {
-	width, height           int // of the screen, widened by the frame
+	width, height           int // of the screen, extended to contain the frame
 	left, top               int
 	frameWidth, frameHeight int
 	interlaced              bool
@@ -21,12 +21,12 @@ type gifHeader struct {
 	background              uint8
 	codeSize                int
 	data                    []byte
-	info                    Info // of openGIF
+	info                    Info // set by openGIF
 }
 
 func readGIFHeader(data []byte) (hdr gifHeader, err error) {
 	cut := func() (gifHeader, error) {
-		return hdr, broken("GIF", "the data ends after %d bytes, before the first frame", len(data))
+		return hdr, broken("GIF", "truncated after %d bytes, before the first frame", len(data))
 	}
 	if len(data) < 13 {
 		return cut()
@@ -50,13 +50,13 @@ func readGIFHeader(data []byte) (hdr gifHeader, err error) {
 		kind := data[at]
 		at++
 		if kind == ';' {
-			return hdr, broken("GIF", "it ends without any frame")
+			return hdr, broken("GIF", "no frame")
 		}
 		if kind == ',' {
 			break
 		}
 		if kind != '!' {
-			continue // Pillow skips what it does not know byte by byte
+			continue // like Pillow, skip unknown bytes
 		}
 		if at >= len(data) {
 			return cut()
@@ -76,7 +76,7 @@ func readGIFHeader(data []byte) (hdr gifHeader, err error) {
 				return cut()
 			}
 			if block := data[at : at+n]; first && label == 0xf9 && n >= 4 && block[0]&1 != 0 {
-				hdr.background = block[3] // what the frame does not cover is transparent
+				hdr.background = block[3] // pixels outside of the frame have the transparent index
 			}
 			at += n
 		}
@@ -88,7 +88,7 @@ func readGIFHeader(data []byte) (hdr gifHeader, err error) {
 	hdr.frameWidth, hdr.frameHeight = int(le.Uint16(data[at+4:])), int(le.Uint16(data[at+6:]))
 	flags := data[at+8]
 	at += 9
-	// As in Pillow, a frame that is larger than the screen widens it.
+	// As in Pillow, a frame that exceeds the screen extends it.
 	hdr.width, hdr.height = max(hdr.width, hdr.left+hdr.frameWidth), max(hdr.height, hdr.top+hdr.frameHeight)
 	hdr.interlaced = flags&0x40 != 0
 	if flags&0x80 != 0 {
@@ -105,15 +105,15 @@ func readGIFHeader(data []byte) (hdr gifHeader, err error) {
 	hdr.codeSize = int(data[at])
 	hdr.data = data[at+1:]
 	if hdr.codeSize < 1 || hdr.codeSize > 8 {
-		return hdr, broken("GIF", "a code size of %d bits", hdr.codeSize)
+		return hdr, broken("GIF", "invalid code size of %d bits", hdr.codeSize)
 	}
 	return hdr, nil
 }
 
-// openGIF reads the header and refuses what cannot or shall not be decoded.
+// openGIF reads the header and rejects images that can't be decoded or are too large.
 func openGIF(data []byte, maxPixels int) (gifHeader, error) {
 	hdr, err := readGIFHeader(data)
-	if err == nil || hdr.width > 0 && hdr.height > 0 { // too large is too large, whatever else is wrong
+	if err == nil || hdr.width > 0 && hdr.height > 0 { // ErrTooLarge takes precedence
 		if err := admit("GIF", int64(hdr.width), int64(hdr.height), maxPixels); err != nil {
 			return hdr, err
 		}
@@ -164,14 +164,14 @@ func (d *Decoder) decodeGIF(dst []uint8, hdr *gifHeader) error {
 	return nil
 }
 
-// subBlocks reads a GIF's data: blocks of up to 255 bytes, each with its length before it, up to one
-// of length zero.
+// subBlocks reads GIF data blocks: each consists of a length byte and up to 255 bytes, and a length of
+// zero ends the data.
 type subBlocks struct {
 	data []byte
-	left int // in the present block
+	left int // bytes left in the current block
 }
 
-// ReadByte implements io.ByteReader, which keeps compress/lzw from adding a buffer.
+// ReadByte implements io.ByteReader, so that compress/lzw doesn't add a buffer.
 func (s *subBlocks) ReadByte() (byte, error) {
 	if s.left == 0 {
 		if len(s.data) == 0 {

@@ -2,30 +2,30 @@ package imaging
 
 import "encoding/binary"
 
-// fastBits is the length in bits of the Huffman codes that a single look into a table decodes.
+// fastBits is the length in bits of the longest Huffman codes that a single table lookup decodes.
 const fastBits = 10
 
-// huffman decodes one of the Huffman codes of a JPEG (ITU-T T.81, annexes C and F).
+// huffman is a decoding table for a Huffman code of a JPEG (ITU-T T.81, annexes C and F).
 type huffman struct {
-	// The counts of codes by length and then the symbols, as the file gives them. Nearly all pictures
-	// have the same ones, for which nothing has to be computed again.
+	// spec holds the number of codes of each length, followed by the symbols, as in the file. Most
+	// images use the same codes: if spec hasn't changed, the tables are reused.
 	spec   [16 + 256]uint8
-	length int // of spec, 0 before the first
+	length int // of spec; 0 if no code is defined
 
-	// fast tells by the next fastBits bits what they begin with. Its lowest byte is the number of bits
-	// to skip, or 0 if the code is longer than fastBits. The upper half is the coefficient, where it
-	// lies within these bits too: then the byte between is the number of zeros that come before it.
-	// Without a coefficient that byte is the symbol.
+	// fast is indexed by the next fastBits bits. The lowest byte of an entry is the number of bits to
+	// skip, or 0 if the code is longer than fastBits. The upper half is the coefficient if that fits
+	// into the bits as well; then byte 1 is the number of zeros before it. Otherwise, the upper half
+	// is 0 and byte 1 is the symbol.
 	fast [1 << fastBits]int32
 
-	// For longer codes: followed by anything up to 16 bits, every code of l bits or fewer is less than
-	// limit[l]; code c of l bits stands for the symbol at offset[l] + c.
+	// Tables for longer codes. Padded with any bits to 16 bits, every code of l bits or fewer is less
+	// than limit[l]. The symbol of code c of l bits is at offset[l] + c.
 	limit  [17]int32
 	offset [17]int32
 }
 
-// define takes the description of a code, coefficients telling whether its symbols are those of AC
-// coefficients. It returns false if there are more codes than the bits allow.
+// define builds the tables for a code. coefficients is true for codes of AC coefficients. define returns
+// false if there are more codes than their lengths allow.
 func (h *huffman) define(counts *[16]uint8, symbols []uint8, coefficients bool) bool {
 	length := len(counts) + len(symbols)
 	if h.length == length && [16]uint8(h.spec[:16]) == *counts && string(h.spec[16:length]) == string(symbols) {
@@ -55,7 +55,7 @@ func (h *huffman) define(counts *[16]uint8, symbols []uint8, coefficients bool) 
 	return true
 }
 
-// enter fills the part of fast that begins with the code of l bits.
+// enter fills the entries of fast whose index starts with the code of l bits.
 func (h *huffman) enter(code int32, l int, symbol uint8, coefficients bool) {
 	rest := fastBits - l
 	size := int(symbol & 15)
@@ -69,7 +69,8 @@ func (h *huffman) enter(code int32, l int, symbol uint8, coefficients bool) {
 	}
 }
 
-// long decodes the code of more than fastBits bits at the top of bits. If there is none, length is 0.
+// long decodes a code of more than fastBits bits at the top of bits. It returns a length of 0 if there is
+// no such code.
 func (h *huffman) long(bits uint64) (symbol, length int) {
 	next := int32(bits >> 48)
 	for l := fastBits + 1; l <= 16; l++ {
@@ -80,23 +81,23 @@ func (h *huffman) long(bits uint64) (symbol, length int) {
 	return 0, 0
 }
 
-// extend is the value of the size bits at the top of bits (RECEIVE and EXTEND of T.81, F.2.2.1): with
-// a first bit of 0 it is negative.
+// extend returns the signed value of the size bits at the top of bits (RECEIVE and EXTEND of T.81,
+// F.2.2.1). It's negative if the first bit is 0.
 func extend(bits uint64, size int) int32 {
 	negative := int32(^int64(bits) >> 63)
 	return int32(bits>>(64-uint(size))) + negative&(1-1<<uint(size))
 }
 
-// bitReader holds a place in entropy-coded data.
+// bitReader reads bits of entropy-coded data.
 type bitReader struct {
 	data []byte
-	at   int    // of the next byte to take
-	bits uint64 // taken and not used yet, from the top; zeros behind
-	n    int    // how many they are; below 0, zeros that are not in the data have been used
+	at   int    // offset of the next byte
+	bits uint64 // bits read from data but not used yet, from the top, followed by zeros
+	n    int    // number of these bits; negative if bits past the end of the data were used
 }
 
-// fill returns a reader's place with 32 or more bits, unless a marker or the end of the data comes
-// before. It takes no reader so that the place stays in registers.
+// fill returns the state of a bitReader with at least 32 bits, unless a marker or the end of the data
+// comes first. It takes the fields instead of a bitReader so that they stay in registers.
 func fill(data []byte, at int, bits uint64, n int) (int, uint64, int) {
 	if at+4 <= len(data) {
 		next := binary.BigEndian.Uint32(data[at:])
@@ -119,7 +120,8 @@ func fill(data []byte, at int, bits uint64, n int) (int, uint64, int) {
 	return at, bits, n
 }
 
-// restart goes on behind the given restart marker. It skips other data before it, but no other marker.
+// restart continues after the given restart marker. It skips data before the marker, and returns false if
+// another marker comes first.
 func (r *bitReader) restart(marker uint8) bool {
 	r.bits, r.n = 0, 0
 	for r.at+1 < len(r.data) {

@@ -2,16 +2,16 @@ package imaging
 
 import "encoding/binary"
 
-// block holds the 64 coefficients of 8×8 samples, dequantised, in rows of eight: the row is the
-// vertical frequency. It is all zero between two blocks.
+// block holds the 64 dequantised coefficients of 8×8 samples in rows of eight. The row index is the
+// vertical frequency. All coefficients are zero before a block is decoded.
 type block [64]int32
 
-// The inverse DCT is the accurate integer one of the Independent JPEG Group (jidctint.c, "islow"),
-// which is libjpeg's default and so Pillow's: the algorithm of Loeffler, Ligtenberg and Moschytz
-// ("Practical Fast 1-D DCT Algorithms with 11 Multiplications", ICASSP 1989), scaled by √8 in each
-// direction, in the variant with 12 multiplications. Constants have 13 bits of fraction, and the
-// columns' results keep 2 bits for the rows. As all before a rounding is integer arithmetic, terms may
-// be regrouped, and left out where they are zero, without any change to the result.
+// The inverse DCT is the accurate integer version of the Independent JPEG Group (jidctint.c, "islow"),
+// which is the default in libjpeg and therefore in Pillow. It implements the algorithm of Loeffler,
+// Ligtenberg and Moschytz ("Practical Fast 1-D DCT Algorithms with 11 Multiplications", ICASSP 1989),
+// scaled by √8 in each direction, in the variant with 12 multiplications. Constants have 13 fraction bits,
+// and the column pass keeps 2 bits for the row pass. Since everything before a rounding is integer
+// arithmetic, regrouping terms and omitting zero terms doesn't change the result.
 const (
 	dctBits  = 13
 	passBits = 2
@@ -29,20 +29,20 @@ const (
 	c2562 = 20995 // 2.562915447
 	c3072 = 25172 // 3.072711026
 
-	// What is shifted away at the end of each pass.
+	// Fraction bits dropped at the end of each pass.
 	columnBits = dctBits - passBits
 	rowBits    = dctBits + passBits + 3
 )
 
-// onlyCorner is the last of the first coefficients, by the file's order, that all lie in the first four
-// rows and columns of a block.
+// onlyCorner is the index, in zigzag order, up to which all coefficients lie in the first four rows and
+// columns of a block.
 const onlyCorner = 9
 
-// inverse transforms b, whose coefficients behind last, by the file's order, are zero, to 8×8 samples:
-// rows of eight at dst[0], dst[stride] and so on. What is out of range is limited to 0…255. It clears b.
+// inverse transforms b to 8×8 samples and writes them to rows of eight at dst[0], dst[stride] and so on. It
+// clamps samples to 0…255 and clears b. Coefficients after index last, in zigzag order, must be zero.
 func (b *block) inverse(last int, dst []uint8, stride int) {
-	// Added before a shift; to the rows, the middle of the samples' range as well. They are variables
-	// because the compiler would spread constants over all results.
+	// Rounding terms, added before the shifts. The one for the rows includes the middle of the samples'
+	// range. They are variables because the compiler would add constants to each result separately.
 	columnRound, rowRound := int32(1<<(columnBits-1)), int32(1<<(rowBits-1)+128<<rowBits)
 	switch {
 	case last == 0:
@@ -62,7 +62,7 @@ func (b *block) inverse(last int, dst []uint8, stride int) {
 	*b = block{}
 }
 
-// columns transforms the columns in place.
+// columns transforms all columns in place.
 func (b *block) columns(round int32) {
 	for x := range 8 {
 		c0, c1, c2, c3 := b[x], b[8+x], b[16+x], b[24+x]
@@ -92,7 +92,7 @@ func (b *block) columns(round int32) {
 	}
 }
 
-// rows transforms the rows to samples.
+// rows transforms all rows to samples.
 func (b *block) rows(round int32, dst []uint8, stride int) {
 	for y := range 8 {
 		c0, c1, c2, c3 := b[8*y], b[8*y+1], b[8*y+2], b[8*y+3]
@@ -122,7 +122,7 @@ func (b *block) rows(round int32, dst []uint8, stride int) {
 	}
 }
 
-// cornerColumns is columns without the coefficients that are zero beyond the corner.
+// cornerColumns is like columns if only the first four rows and columns have coefficients.
 func (b *block) cornerColumns(round int32) {
 	for x := range 4 {
 		c0, c1, c2, c3 := b[x], b[8+x], b[16+x], b[24+x]
@@ -142,7 +142,7 @@ func (b *block) cornerColumns(round int32) {
 	}
 }
 
-// cornerRows is rows without the coefficients that are zero beyond the corner.
+// cornerRows is like rows if only the first four rows and columns have coefficients.
 func (b *block) cornerRows(round int32, dst []uint8, stride int) {
 	for y := range 8 {
 		c0, c1, c2, c3 := b[8*y], b[8*y+1], b[8*y+2], b[8*y+3]

@@ -1,23 +1,25 @@
-// Package imaging turns the bytes of a picture into the network's input.
+// Package imaging decodes images and converts them to the network's input. It reads JPEG, PNG,
+// GIF, WebP and BMP. Use [Decoder.Tensor] to decode an image to a tensor, or [Decoder.Decode] to
+// get its pixels and format. [Inspect] reads only the header.
 //
-// It reproduces, to the level, what the original project's loader did with Pillow 9.4:
+// Trainer and server both use this package, so that the same image gives the same numbers in
+// training and serving. The results are those of the original project's loader with Pillow 9.4:
 //
 //	Image.open(file).convert("RGB").resize((32, 32), Image.BILINEAR)
 //
-// Trainer and server both decode through this package, so that a picture means the same numbers in
-// both. Alpha is dropped and not blended, EXIF rotation and colour profiles are ignored, the first
-// frame of an animation is taken, and a picture that is 32×32 already is not resampled.
+// That means: alpha is dropped, not blended. EXIF rotation and colour profiles are ignored. Only the
+// first frame of an animation is decoded. A 32×32 image isn't resampled.
 //
-// Sequential JPEG is decoded here altogether: by libjpeg's inverse DCT, and without the tables that
-// image/jpeg makes anew for every picture. Otherwise the entropy decoders are those of the standard
-// library and golang.org/x/image. What lies around them is ours, because that is where they and Pillow
-// part: chroma upsampling and colour conversion (as libjpeg-turbo and libwebp do them), palettes, 16-bit
-// samples, the GIF, WebP and BMP containers, and the antialiased resize.
+// The results equal Pillow's exactly, except for progressive JPEG, where the inverse DCT of image/jpeg
+// sometimes rounds differently: in the tests by up to 2 levels, 0.05 on average. Unlike libjpeg, which
+// guesses the missing parts, this package rejects corrupt JPEG data. It also rejects arithmetic coding,
+// unusual sampling factors, and the features of progressive JPEG that image/jpeg doesn't support.
 //
-// All pictures come out exactly as Pillow's but for progressive JPEG, where image/jpeg's inverse DCT
-// rounds to the other side now and then: in the tests by up to 2 levels, 0.05 on average. Damaged JPEG
-// data is refused, where libjpeg guesses at the missing part; so are arithmetic coding, unusual sampling
-// factors, and what the standard library does not read of progressive JPEG.
+// The package has its own decoder for sequential JPEG, with libjpeg's inverse DCT and without the tables
+// that image/jpeg allocates for each image. The entropy decoders for all other formats are those of the
+// standard library and golang.org/x/image. The steps around them, in which these differ from Pillow, are
+// implemented here: chroma upsampling and colour conversion (as in libjpeg-turbo and libwebp), palettes,
+// 16-bit samples, the GIF, WebP and BMP containers, and the antialiased resize.
 package imaging
 
 import (
@@ -31,58 +33,59 @@ const (
 	Size = 32
 	// Channels is the number of colour channels of the network's input: red, green, blue.
 	Channels = 3
-	// PreprocessingID names what this package does to a picture. It is written into model files and
-	// data manifests; it changes whenever the pixels that Decoder yields change.
+	// PreprocessingID identifies the preprocessing that this package implements. Model files and
+	// dataset manifests record it. It must change whenever the decoded pixels change.
 	PreprocessingID = "rgb-32x32-bilinear-aa-v2"
 
-	// DefaultMaxPixels is the largest width × height that a Decoder reads unless told otherwise:
-	// 50 Mi pixels, which admits a 50-megapixel camera's picture (8192×6144). At the 3 to 4 bytes a
-	// pixel that most decoders need, it bounds the memory for one picture to about 200 MiB. Progressive
-	// JPEG, interlaced and 16-bit PNG take 8 to 28 bytes a pixel: Inspect says how much.
+	// DefaultMaxPixels is the default of Decoder.MaxPixels: 50 Mi pixels, enough for the photo of
+	// a 50-megapixel camera (8192×6144). Most formats need 3 to 4 bytes per pixel, so this limits
+	// the memory for one image to about 200 MiB. Progressive JPEG, interlaced PNG and 16-bit PNG
+	// need 8 to 28 bytes per pixel; Info.Memory has the estimate.
 	DefaultMaxPixels = 50 << 20
 
-	// maxSide bounds width and height by themselves: the resize keeps two coefficients a column and
-	// a row, so that a line of 50 million pixels would cost as much as a whole photograph.
+	// maxSide limits width and height. The resize keeps two coefficients per column and per row,
+	// so that a single row of 50 million pixels would need as much memory as a whole photo.
 	maxSide = 1 << 20
 
-	// maxScratch is the size in bytes above which a scratch buffer is not kept for the next picture.
+	// maxScratch is the size in bytes of the largest scratch buffer kept for the next image.
 	maxScratch = 1 << 20
 
 	numPixels = Size * Size * Channels
 )
 
-// The kinds of failure, for errors.Is. The errors that Decoder returns wrap one of them and say what
-// was wrong with which format.
+// Errors of Inspect and Decoder wrap one of these.
 var (
-	// ErrEmpty means that there were no bytes at all.
+	// ErrEmpty is returned if the data is empty.
 	ErrEmpty = errors.New("no image data")
-	// ErrFormat means that the bytes are not of a format, or of a variant of one, that is read here.
+	// ErrFormat is returned if the data has an unsupported format, or a variant of a format that
+	// isn't supported.
 	ErrFormat = errors.New("unsupported image format")
-	// ErrTooLarge means that the header announces more pixels than Decoder.MaxPixels (or a side
-	// longer than 1,048,576). No pixel was decoded.
+	// ErrTooLarge is returned if the size in the header exceeds Decoder.MaxPixels, or a side is
+	// longer than 1,048,576 pixels. No pixel is decoded.
 	ErrTooLarge = errors.New("image too large")
-	// ErrBroken means that the format was recognised but that header or data are damaged or cut off.
+	// ErrBroken is returned if the header or the data of a supported format is corrupt or
+	// truncated.
 	ErrBroken = errors.New("broken image")
 )
 
-// Info is what the header of a picture says.
+// Info describes an image, as its header does.
 type Info struct {
 	// Format is "jpeg", "png", "gif", "webp" or "bmp".
 	Format string
-	// Width and Height are the picture's size in pixels, before it is resized. Those of an animation are
-	// of its canvas.
+	// Width and Height are the size in pixels before resizing. For an animation, they are the size
+	// of the canvas.
 	Width, Height int
-	// Memory is an upper estimate, in bytes, of what decoding the picture takes at any time, beside the
-	// data and what a Decoder keeps anyway. It is made of what the header and the length of the data
-	// allow, and so is far above what is used where a format may hide more in its data than most
-	// pictures do: a lossless WebP may have thousands of Huffman codes.
+	// Memory is an upper bound, in bytes, on the memory that decoding the image needs at any time,
+	// in addition to the data itself and to the buffers of the Decoder. It's computed from the header
+	// and the length of the data. The actual usage can be far below for formats whose decoders may
+	// need much more memory than usual: a lossless WebP can contain thousands of Huffman codes.
 	Memory int64
 }
 
-// Inspect reads the header of the picture in data and none of its pixels: in less than a microsecond
-// for most, and without an allocation for those that are read. It lets a program decide how many
-// pictures it decodes at once. The error is the one that a Decoder with that MaxPixels would return, if
-// the header alone shows it.
+// Inspect reads the header of an image without decoding pixels. It usually takes less than a
+// microsecond, and doesn't allocate for valid headers. Programs can use Info.Memory to limit how many
+// images they decode at once. If the header alone shows that an image can't be decoded, Inspect returns
+// the same error as a Decoder with that MaxPixels.
 func Inspect(data []byte, maxPixels int) (Info, error) {
 	info, err := inspect(data, maxPixels)
 	if err != nil {
@@ -115,12 +118,11 @@ func inspect(data []byte, maxPixels int) (Info, error) {
 	}
 }
 
-// Decoder turns pictures into pixels. Its zero value is ready for use. It keeps tables and scratch
-// buffers from one picture to the next, and so must not be used by two goroutines at once; separate
-// Decoders are independent. The buffers are bounded: those of more than 1 MiB are let go, so that after a
-// 640×480 JPEG they are of half a MiB together, and of 14 MiB at the very most.
+// Decoder decodes images. The zero value is ready for use. A Decoder reuses tables and buffers and isn't
+// safe for concurrent use; use one per goroutine. It releases buffers larger than 1 MiB after each image:
+// it keeps about 0.5 MiB after a 640×480 JPEG, and 14 MiB at most.
 type Decoder struct {
-	// MaxPixels is the largest width × height that is decoded; 0 means DefaultMaxPixels.
+	// MaxPixels limits width × height; 0 means DefaultMaxPixels.
 	MaxPixels int
 
 	jpeg   jpegDecoder
@@ -130,10 +132,10 @@ type Decoder struct {
 	pixels [numPixels]uint8
 }
 
-// Decode decodes the picture in data into dst, which must hold 32·32·3 bytes: rows from the top,
-// pixels from the left, red, green, blue, each 0 to 255. JPEG, PNG, GIF (first frame), WebP and BMP
-// are read. data is not changed and not kept. On error, which wraps one of the package's Err values,
-// the content of dst is undefined. A sequential JPEG of ordinary size is decoded without allocations.
+// Decode decodes the image in data and resizes it to 32×32. It writes the pixels to dst, which must hold
+// 32·32·3 bytes: rows from the top, pixels from the left, with red, green and blue from 0 to 255. Decode
+// doesn't change or keep data. Errors wrap one of the package's Err values, and leave the content of dst
+// undefined. Decoding a sequential JPEG of ordinary size doesn't allocate.
 func (d *Decoder) Decode(dst []uint8, data []byte) (Info, error) {
 	if len(dst) != numPixels {
 		return Info{}, fmt.Errorf("decode image: destination holds %d bytes, need %d", len(dst), numPixels)
@@ -149,13 +151,13 @@ func (d *Decoder) Decode(dst []uint8, data []byte) (Info, error) {
 	return info, nil
 }
 
-// Pixels is Decode for who does not ask what the picture was.
+// Pixels is like Decode but discards the Info.
 func (d *Decoder) Pixels(dst []uint8, data []byte) error {
 	_, err := d.Decode(dst, data)
 	return err
 }
 
-// Tensor decodes the picture in data as Decode does and writes it to dst as ToTensor does: 3·32·32
+// Tensor decodes the image in data like Decode and writes it to dst in the layout of ToTensor: 3·32·32
 // values in [0,1], channels first.
 func (d *Decoder) Tensor(dst []float32, data []byte) error {
 	if len(dst) != numPixels {
@@ -168,7 +170,7 @@ func (d *Decoder) Tensor(dst []float32, data []byte) error {
 	return nil
 }
 
-// unit holds i/255 for each level, rounded once as PyTorch's ToTensor rounds.
+// unit holds level/255 for each level, rounded like PyTorch's ToTensor.
 var unit = func() (t [256]float32) {
 	for i := range t {
 		t[i] = float32(i) / 255
@@ -176,9 +178,8 @@ var unit = func() (t [256]float32) {
 	return t
 }()
 
-// ToTensor rearranges one 32×32 picture from pixels (height, width, channel; 0 to 255) to dst
-// (channel, height, width; [0,1] = level/255). Both must hold at least 3·32·32 elements, or it
-// panics.
+// ToTensor converts a 32×32 image from pixels (height, width, channel; 0 to 255) to dst (channel,
+// height, width; level/255, in [0,1]). It panics if either has fewer than 3·32·32 elements.
 func ToTensor(dst []float32, pixels []uint8) {
 	const plane = Size * Size
 	r, g, b := dst[:plane], dst[plane:2*plane], dst[2*plane:3*plane]
@@ -189,8 +190,8 @@ func ToTensor(dst []float32, pixels []uint8) {
 	}
 }
 
-// FromTensor is ToTensor's inverse, to the next level; what lies outside of [0,1] is
-// cut off. Both must hold at least 3·32·32 elements, or it panics.
+// FromTensor is the inverse of ToTensor. It clamps values to [0,1] and rounds to the nearest level. It
+// panics if either has fewer than 3·32·32 elements.
 func FromTensor(dst []uint8, tensor []float32) {
 	const plane = Size * Size
 	dst = dst[:numPixels]
@@ -240,7 +241,7 @@ func (d *Decoder) decode(dst []uint8, data []byte) (Info, error) {
 	}
 }
 
-// The formats that are read.
+// The supported formats, as in Info.Format.
 const (
 	formatJPEG = "jpeg"
 	formatPNG  = "png"
@@ -249,11 +250,11 @@ const (
 	formatBMP  = "bmp"
 )
 
-// formatOf tells a picture's format by its first bytes.
+// formatOf detects an image's format from its first bytes.
 func formatOf(data []byte) (string, error) {
 	switch {
 	case len(data) == 0:
-		return "", fmt.Errorf("%w: send a JPEG, PNG, GIF, WebP or BMP picture", ErrEmpty)
+		return "", fmt.Errorf("%w: send a JPEG, PNG, GIF, WebP or BMP image", ErrEmpty)
 	case hasPrefix(data, "\xff\xd8\xff"):
 		return formatJPEG, nil
 	case hasPrefix(data, pngSignature):
@@ -266,16 +267,16 @@ func formatOf(data []byte) (string, error) {
 		return formatBMP, nil
 	}
 	if name := otherFormat(data); name != "" {
-		return "", fmt.Errorf("%w %q: send a JPEG, PNG, GIF, WebP or BMP picture", ErrFormat, name)
+		return "", fmt.Errorf("%w %q: send a JPEG, PNG, GIF, WebP or BMP image", ErrFormat, name)
 	}
-	return "", fmt.Errorf("%w: the bytes do not begin like a JPEG, PNG, GIF, WebP or BMP picture", ErrFormat)
+	return "", fmt.Errorf("%w: the data isn't a JPEG, PNG, GIF, WebP or BMP image", ErrFormat)
 }
 
 func hasPrefix(data []byte, prefix string) bool {
 	return len(data) >= len(prefix) && string(data[:len(prefix)]) == prefix
 }
 
-// otherFormat names common formats that are not read, for the error message.
+// otherFormat returns the name of a common unsupported format for the error message, or "".
 func otherFormat(data []byte) string {
 	for _, f := range []struct {
 		at          int
@@ -302,7 +303,7 @@ func otherFormat(data []byte) string {
 	return ""
 }
 
-// admit refuses a picture of the given size before anything is allocated for it.
+// admit rejects an image that is too large, before anything is allocated for it.
 func admit(format string, width, height int64, maxPixels int) error {
 	limit := int64(maxPixels)
 	if limit <= 0 {
@@ -310,46 +311,46 @@ func admit(format string, width, height int64, maxPixels int) error {
 	}
 	switch {
 	case width <= 0 || height <= 0:
-		return broken(format, "its header gives a size of %d×%d", width, height)
+		return broken(format, "invalid size %d×%d in the header", width, height)
 	case width > limit || height > limit || width*height > limit:
-		return fmt.Errorf("%w: the %s picture has %d×%d pixels, at most %d are read; scale it down",
+		return fmt.Errorf("%w: the %s image has %d×%d pixels, the maximum is %d in total; scale it down",
 			ErrTooLarge, format, width, height, limit)
 	case width > maxSide || height > maxSide:
-		return fmt.Errorf("%w: the %s picture has %d×%d pixels, no side may be longer than %d; scale it down",
+		return fmt.Errorf("%w: the %s image has %d×%d pixels, the maximum per side is %d; scale it down",
 			ErrTooLarge, format, width, height, maxSide)
 	}
 	return nil
 }
 
-// broken reports damaged data of a known format.
+// broken returns an ErrBroken for corrupt data of a known format.
 func broken(format, message string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrBroken, format, fmt.Sprintf(message, args...))
 }
 
-// brokenBy reports data of a known format that a library's decoder refused.
+// brokenBy returns an ErrBroken for data that a decoder rejected with the given error.
 func brokenBy(format string, width, height int, cause error) error {
-	return fmt.Errorf("%w: the %s of %d×%d pixels is cut off or damaged, send it whole: %w",
+	return fmt.Errorf("%w: the %s image of %d×%d pixels is truncated or corrupt: %w",
 		ErrBroken, format, width, height, cause)
 }
 
-// unsupported reports a variant of a known format that is not read.
+// unsupported returns an ErrFormat for an unsupported variant of a known format.
 func unsupported(format, message string, args ...any) error {
 	return fmt.Errorf("%w: %s with %s", ErrFormat, format, fmt.Sprintf(message, args...))
 }
 
-// memory is the estimate for a picture of the given size, of which a decoder of ours or of a library
-// holds the given number of bytes. To that come rows, resampling coefficients, and what the libraries
-// use whatever the size; an eighth is what the allocator may round up, and lost tables of compress/flate.
+// memory returns the value of Info.Memory for an image of the given size whose decoder holds the given
+// number of bytes. It adds row buffers, resampling coefficients, and what the libraries use regardless of
+// the size. The additional eighth covers the allocator's rounding and the tables of compress/flate.
 func memory(width, height int, held int64) int64 {
 	const fixed = 128 << 10
 	scratch := 8*int64(width+16) + 8*int64(width+height)
 	return held + held/8 + scratch + scratch/8 + fixed
 }
 
-// rowBuffers is scratch for one row of the picture in several planes.
+// rowBuffers are scratch buffers for one row of the image in several planes.
 type rowBuffers struct{ buf [8][]uint8 }
 
-// get returns the i-th buffer with length n; its content is whatever was there.
+// get returns the i-th buffer with length n. Its content is undefined.
 func (r *rowBuffers) get(i, n int) []uint8 {
 	if cap(r.buf[i]) < n {
 		r.buf[i] = make([]uint8, n)

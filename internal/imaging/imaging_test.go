@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// fixtureNamed is one of the fixtures.
+// fixtureNamed returns the fixture with the given name.
 func fixtureNamed(t testing.TB, name string) fixture {
 	t.Helper()
 	for _, f := range readFixtures(t) {
@@ -27,7 +27,7 @@ func fixtureNamed(t testing.TB, name string) fixture {
 	return fixture{}
 }
 
-// patched is data with the bytes at offset replaced.
+// patched returns a copy of data with the bytes at offset replaced.
 func patched(data []byte, offset int, with ...byte) []byte {
 	data = slices.Clone(data)
 	copy(data[offset:], with)
@@ -46,7 +46,7 @@ func pngChunkOf(kind string, body []byte) []byte {
 	return append(out, be32(int(crc32.ChecksumIEEE(out[4:])))...)
 }
 
-// pngOf is a PNG whose header announces the size and whose data are the given bytes.
+// pngOf returns a PNG with the given size in its header and the given bytes as data.
 func pngOf(width, height int, depth, colour byte, data []byte) []byte {
 	header := slices.Concat(be32(width), be32(height), []byte{depth, colour, 0, 0, 0})
 	return slices.Concat([]byte(pngSignature), pngChunkOf("IHDR", header), pngChunkOf("IDAT", data), pngChunkOf("IEND", nil))
@@ -97,49 +97,49 @@ func bmpOf(width, height, bits, compression int) []byte {
 
 var kinds = []error{ErrEmpty, ErrFormat, ErrTooLarge, ErrBroken}
 
-// checkKind checks that err is of the one kind and of no other.
+// checkKind checks that err wraps the given Err value and no other.
 func checkKind(t *testing.T, err, kind error) {
 	t.Helper()
 	for _, k := range kinds {
 		if wanted := errors.Is(k, kind); errors.Is(err, k) != wanted {
-			t.Errorf("error %q: is it %q? %v", err, k, errors.Is(err, k))
+			t.Errorf("errors.Is(%q, %q) = %v, want %v", err, k, errors.Is(err, k), wanted)
 		}
 	}
 }
 
-func TestHugePicturesAreRefusedByTheirHeader(t *testing.T) {
+func TestDecode_hugeImages(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		data []byte
 		want error
-		says string
+		text string
 	}{
 		{"PNG of 60,000×60,000", pngOf(60000, 60000, 8, 2, nil), ErrTooLarge, "60000×60000"},
-		{"PNG of 1 bit a pixel", pngOf(60000, 60000, 1, 0, nil), ErrTooLarge, "60000×60000"},
-		{"PNG whose sides overflow", pngOf(1<<31-1, 1<<31-1, 16, 6, nil), ErrTooLarge, "2147483647×2147483647"},
-		{"PNG of one endless row", pngOf(50_000_000, 1, 8, 0, nil), ErrTooLarge, "no side"},
-		{"PNG cut off after the header", pngOf(60000, 60000, 8, 2, nil)[:33], ErrTooLarge, "60000×60000"},
-		{"PNG that claims more than its data can hold", pngOf(7000, 7000, 8, 2, make([]byte, 1000)), ErrBroken, "cut off"},
+		{"PNG of 1 bit per pixel", pngOf(60000, 60000, 1, 0, nil), ErrTooLarge, "60000×60000"},
+		{"PNG with overflowing size", pngOf(1<<31-1, 1<<31-1, 16, 6, nil), ErrTooLarge, "2147483647×2147483647"},
+		{"PNG of one long row", pngOf(50_000_000, 1, 8, 0, nil), ErrTooLarge, "per side"},
+		{"PNG truncated after the header", pngOf(60000, 60000, 8, 2, nil)[:33], ErrTooLarge, "60000×60000"},
+		{"PNG with too little data", pngOf(7000, 7000, 8, 2, make([]byte, 1000)), ErrBroken, "truncated"},
 		{"JPEG of 65,000×65,000", jpegOf(0xc0, 65000, 65000, 3), ErrTooLarge, "65000×65000"},
-		{"JPEG cut off after the frame header", jpegOf(0xc0, 65000, 65000, 3)[:21], ErrTooLarge, "65000×65000"},
+		{"JPEG truncated after the frame header", jpegOf(0xc0, 65000, 65000, 3)[:21], ErrTooLarge, "65000×65000"},
 		{"progressive JPEG of 65,000×65,000", jpegOf(0xc2, 65000, 65000, 3), ErrTooLarge, "65000×65000"},
-		{"JPEG that claims more than its data can hold", jpegOf(0xc0, 7000, 7000, 3), ErrBroken, "cut off"},
-		{"progressive JPEG that claims more than its data can hold", jpegOf(0xc2, 7000, 7000, 3), ErrBroken, "cut off"},
+		{"JPEG with too little data", jpegOf(0xc0, 7000, 7000, 3), ErrBroken, "truncated"},
+		{"progressive JPEG with too little data", jpegOf(0xc2, 7000, 7000, 3), ErrBroken, "truncated"},
 		{"GIF of 60,000×60,000", gifOf(60000, 60000, 0, 0, 1, 1), ErrTooLarge, "60000×60000"},
-		{"GIF cut off after the screen descriptor", gifOf(60000, 60000, 0, 0, 1, 1)[:13], ErrTooLarge, "60000×60000"},
-		{"GIF whose frame is larger than its screen", gifOf(1, 1, 0, 0, 60000, 60000), ErrTooLarge, "60000×60000"},
-		{"GIF whose frame begins far outside", gifOf(1, 1, 65000, 65000, 1, 1), ErrTooLarge, "65001×65001"},
+		{"GIF truncated after the screen descriptor", gifOf(60000, 60000, 0, 0, 1, 1)[:13], ErrTooLarge, "60000×60000"},
+		{"GIF frame larger than screen", gifOf(1, 1, 0, 0, 60000, 60000), ErrTooLarge, "60000×60000"},
+		{"GIF frame outside of screen", gifOf(1, 1, 65000, 65000, 1, 1), ErrTooLarge, "65001×65001"},
 		{"WebP with a huge canvas", riffOf(vp8x(1<<24, 1<<24), vp8Of(16, 16)), ErrTooLarge, "16777216×16777216"},
-		{"WebP with a huge canvas and nothing else", riffOf(vp8x(1<<24, 1<<24)), ErrTooLarge, "16777216×16777216"},
-		{"WebP whose frame is larger than its canvas", riffOf(vp8x(16, 16), vp8Of(16383, 16383)), ErrBroken, "16383×16383"},
-		{"WebP whose lossless frame is larger than its canvas", riffOf(vp8x(16, 16), vp8lOf(16384, 16384)), ErrBroken, "16384×16384"},
+		{"WebP with a huge canvas and no frame", riffOf(vp8x(1<<24, 1<<24)), ErrTooLarge, "16777216×16777216"},
+		{"WebP frame larger than canvas", riffOf(vp8x(16, 16), vp8Of(16383, 16383)), ErrBroken, "16383×16383"},
+		{"lossless WebP frame larger than canvas", riffOf(vp8x(16, 16), vp8lOf(16384, 16384)), ErrBroken, "16384×16384"},
 		{"lossy WebP of 16,383×16,383", riffOf(vp8Of(16383, 16383)), ErrTooLarge, "16383×16383"},
 		{"lossless WebP of 16,384×16,384", riffOf(vp8lOf(16384, 16384)), ErrTooLarge, "16384×16384"},
 		{"BMP of 60,000×60,000", bmpOf(60000, 60000, 24, 0), ErrTooLarge, "60000×60000"},
-		{"BMP of 60,000×60,000 from the top", bmpOf(60000, -60000, 24, 0), ErrTooLarge, "60000×60000"},
-		{"BMP of the greatest height", bmpOf(60000, -1<<31, 24, 0), ErrTooLarge, "60000×2147483648"},
+		{"top-down BMP of 60,000×60,000", bmpOf(60000, -60000, 24, 0), ErrTooLarge, "60000×60000"},
+		{"BMP of maximum height", bmpOf(60000, -1<<31, 24, 0), ErrTooLarge, "60000×2147483648"},
 		{"run-length encoded BMP of 60,000×60,000", bmpOf(60000, 60000, 8, 1), ErrTooLarge, "60000×60000"},
-		{"BMP that claims more than its data can hold", bmpOf(7000, 7000, 24, 0), ErrBroken, "147000000 bytes"},
+		{"BMP with too little data", bmpOf(7000, 7000, 24, 0), ErrBroken, "147000000 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var d Decoder
@@ -149,23 +149,23 @@ func TestHugePicturesAreRefusedByTheirHeader(t *testing.T) {
 			err := d.Pixels(dst, c.data)
 			runtime.ReadMemStats(&after)
 			if err == nil {
-				t.Fatal("it was decoded")
+				t.Fatal("no error")
 			}
 			checkKind(t, err, c.want)
-			if !strings.Contains(err.Error(), c.says) {
-				t.Errorf("error %q does not say %q", err, c.says)
+			if !strings.Contains(err.Error(), c.text) {
+				t.Errorf("error %q, want %q", err, c.text)
 			}
 			if used := after.TotalAlloc - before.TotalAlloc; used > 100<<10 {
-				t.Errorf("refusing it allocated %d bytes", used)
+				t.Errorf("allocated %d bytes, want at most 100 KiB", used)
 			}
 			if _, early := Inspect(c.data, 0); early != nil && early.Error() != err.Error() || early == nil && errors.Is(c.want, ErrTooLarge) {
-				t.Errorf("Inspect says %v", early)
+				t.Errorf("Inspect: error %v, want %v", early, err)
 			}
 		})
 	}
 }
 
-func TestMaxPixelsIsTheLargestSizeDecoded(t *testing.T) {
+func TestDecoder_MaxPixels(t *testing.T) {
 	data := fixtureNamed(t, "png-64x64.png").data
 	dst := make([]uint8, numPixels)
 	for _, c := range []struct {
@@ -179,7 +179,7 @@ func TestMaxPixelsIsTheLargestSizeDecoded(t *testing.T) {
 	}
 }
 
-func TestErrorsSayWhatIsWrong(t *testing.T) {
+func TestDecode_errors(t *testing.T) {
 	jpeg := fixtureNamed(t, "jpeg-444-32x32.jpg").data
 	sof := bytes.Index(jpeg, []byte("\xff\xc0"))
 	webp := fixtureNamed(t, "webp-lossy-32x32.webp").data
@@ -187,85 +187,85 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 		name string
 		data []byte
 		want error
-		says string
+		text string
 	}{
-		{"nothing", nil, ErrEmpty, "send a JPEG"},
-		{"no bytes", []byte{}, ErrEmpty, "send a JPEG"},
-		{"text", []byte("hello, world"), ErrFormat, "do not begin like"},
-		{"zeros", make([]byte, 100), ErrFormat, "do not begin like"},
-		{"a TIFF", []byte("II*\x00rest"), ErrFormat, `"tiff"`},
-		{"an AVIF", []byte("\x00\x00\x00\x20ftypavif"), ErrFormat, `"avif"`},
-		{"a PDF", []byte("%PDF-1.7"), ErrFormat, `"pdf"`},
-		{"other data in RIFF", []byte("RIFF\x10\x00\x00\x00WAVEfmt "), ErrFormat, "do not begin like"},
-		{"two bytes of a JPEG", jpeg[:2], ErrFormat, "do not begin like"},
-		{"three bytes of a JPEG", jpeg[:3], ErrBroken, "ends after 3 bytes"},
-		{"a JPEG that ends at once", []byte("\xff\xd8\xff\xd9"), ErrBroken, "without any picture"},
-		{"half a JPEG", jpeg[:len(jpeg)/2], ErrBroken, "32×32"},
-		{"a JPEG without its end marker", jpeg[:len(jpeg)-2], ErrBroken, "32×32"},
-		{"a JPEG of no width", patched(jpeg, sof+7, 0, 0), ErrBroken, "0×32"},
-		{"a JPEG of no height", patched(jpeg, sof+5, 0, 0), ErrBroken, "32×0"},
-		{"an arithmetic-coded JPEG", patched(jpeg, sof+1, 0xc9), ErrFormat, "arithmetic"},
-		{"a progressive arithmetic-coded JPEG", patched(jpeg, sof+1, 0xca), ErrFormat, "arithmetic"},
-		{"a lossless JPEG", patched(jpeg, sof+1, 0xc3), ErrFormat, "lossless"},
-		{"a hierarchical JPEG", patched(jpeg, sof+1, 0xc5), ErrFormat, "hierarchical"},
-		{"a JPEG of 12 bits", patched(jpeg, sof+4, 12), ErrFormat, "12 bits"},
-		{"a JPEG with two components", jpegOf(0xc0, 8, 8, 2), ErrFormat, "2 colour components"},
-		{"a JPEG with odd sampling", patched(jpeg, sof+11, 0x31), ErrFormat, "subsampling"},
-		{"a JPEG without Huffman tables", jpegOf(0xc0, 8, 8, 1), ErrBroken, "8×8"},
-		{"half a PNG", fixtureNamed(t, "png-64x64.png").data[:6000], ErrBroken, "64×64"},
-		{"a PNG without data", pngOf(10, 10, 8, 2, nil), ErrBroken, "cut off"},
-		{"a PNG of no width", pngOf(0, 10, 8, 2, nil), ErrBroken, "0×10"},
-		{"a PNG of garbage", pngOf(10, 10, 8, 2, make([]byte, 50)), ErrBroken, "10×10"},
-		{"a PNG of an unknown colour type", pngOf(10, 10, 8, 5, make([]byte, 50)), ErrBroken, "colour type 5"},
-		{"a PNG of 3 bits", pngOf(10, 10, 3, 0, make([]byte, 50)), ErrBroken, "3 bits"},
-		{"a PNG with a wrong header checksum", patched(pngOf(10, 10, 8, 2, nil), 30, 1), ErrBroken, "checksum"},
-		{"a PNG with one wrong byte in its data", patched(fixtureNamed(t, "png-64x64.png").data, 6000, 1, 2, 3), ErrBroken, "64×64"},
-		{"a PNG signature", []byte(pngSignature), ErrBroken, "within the header"},
-		{"half a GIF", fixtureNamed(t, "gif-256-colours.gif").data[:2000], ErrBroken, "61×50"},
-		{"a GIF without a frame", []byte("GIF89a\x01\x00\x01\x00\x00\x00\x00;"), ErrBroken, "without any frame"},
-		{"a GIF of no size", gifOf(0, 0, 0, 0, 0, 0), ErrBroken, "0×0"},
-		{"a GIF signature", []byte("GIF89a"), ErrBroken, "ends after 6 bytes"},
-		{"half a WebP", webp[:len(webp)/2], ErrBroken, "are there"},
-		{"a WebP signature", []byte("RIFF\x04\x00\x00\x00WEBP"), ErrBroken, "before the first frame"},
-		{"a WebP of no size", riffOf(vp8Of(0, 0)), ErrBroken, "0×0"},
-		{"a WebP of garbage", riffOf(vp8Of(32, 32)), ErrBroken, "32×32"},
-		{"a lossless WebP of garbage", riffOf(vp8lOf(32, 32)), ErrBroken, "32×32"},
-		{"a WebP animation without canvas", riffOf(riffChunk("ANMF", make([]byte, 50))), ErrBroken, "first frame"},
-		{"half a BMP", fixtureNamed(t, "bmp-24.bmp").data[:2000], ErrBroken, "45×37"},
-		{"a BMP of no width", bmpOf(0, 10, 24, 0), ErrBroken, "0×10"},
-		{"a BMP of negative width", bmpOf(-10, 10, 24, 0), ErrBroken, "-10×10"},
-		{"a BMP signature", []byte("BM"), ErrBroken, "within the header"},
-		{"a BMP holding a JPEG", bmpOf(10, 10, 24, 4), ErrFormat, "compression 4"},
-		{"a BMP of 2 bits", bmpOf(10, 10, 2, 0), ErrFormat, "2 bits"},
-		{"a BMP with strange masks", bmpOf(10, 10, 16, 3), ErrFormat, "bit masks"},
-		{"a run-length encoded BMP that ends early", bmpOf(10, 10, 8, 1), ErrBroken, "10"},
+		{"nil", nil, ErrEmpty, "send a JPEG"},
+		{"empty", []byte{}, ErrEmpty, "send a JPEG"},
+		{"text", []byte("hello, world"), ErrFormat, "isn't a JPEG"},
+		{"zeros", make([]byte, 100), ErrFormat, "isn't a JPEG"},
+		{"TIFF", []byte("II*\x00rest"), ErrFormat, `"tiff"`},
+		{"AVIF", []byte("\x00\x00\x00\x20ftypavif"), ErrFormat, `"avif"`},
+		{"PDF", []byte("%PDF-1.7"), ErrFormat, `"pdf"`},
+		{"RIFF without WebP", []byte("RIFF\x10\x00\x00\x00WAVEfmt "), ErrFormat, "isn't a JPEG"},
+		{"2 bytes of a JPEG", jpeg[:2], ErrFormat, "isn't a JPEG"},
+		{"3 bytes of a JPEG", jpeg[:3], ErrBroken, "truncated after 3 bytes"},
+		{"JPEG without segments", []byte("\xff\xd8\xff\xd9"), ErrBroken, "no image data"},
+		{"truncated JPEG", jpeg[:len(jpeg)/2], ErrBroken, "32×32"},
+		{"JPEG without end marker", jpeg[:len(jpeg)-2], ErrBroken, "32×32"},
+		{"JPEG of width 0", patched(jpeg, sof+7, 0, 0), ErrBroken, "0×32"},
+		{"JPEG of height 0", patched(jpeg, sof+5, 0, 0), ErrBroken, "32×0"},
+		{"arithmetic-coded JPEG", patched(jpeg, sof+1, 0xc9), ErrFormat, "arithmetic"},
+		{"progressive arithmetic-coded JPEG", patched(jpeg, sof+1, 0xca), ErrFormat, "arithmetic"},
+		{"lossless JPEG", patched(jpeg, sof+1, 0xc3), ErrFormat, "lossless"},
+		{"hierarchical JPEG", patched(jpeg, sof+1, 0xc5), ErrFormat, "hierarchical"},
+		{"12-bit JPEG", patched(jpeg, sof+4, 12), ErrFormat, "12 bits"},
+		{"JPEG with 2 components", jpegOf(0xc0, 8, 8, 2), ErrFormat, "2 colour components"},
+		{"JPEG with unusual sampling", patched(jpeg, sof+11, 0x31), ErrFormat, "subsampling"},
+		{"JPEG without Huffman tables", jpegOf(0xc0, 8, 8, 1), ErrBroken, "8×8"},
+		{"truncated PNG", fixtureNamed(t, "png-64x64.png").data[:6000], ErrBroken, "64×64"},
+		{"PNG without data", pngOf(10, 10, 8, 2, nil), ErrBroken, "truncated"},
+		{"PNG of width 0", pngOf(0, 10, 8, 2, nil), ErrBroken, "0×10"},
+		{"PNG with garbage data", pngOf(10, 10, 8, 2, make([]byte, 50)), ErrBroken, "10×10"},
+		{"PNG with unknown colour type", pngOf(10, 10, 8, 5, make([]byte, 50)), ErrBroken, "colour type 5"},
+		{"3-bit PNG", pngOf(10, 10, 3, 0, make([]byte, 50)), ErrBroken, "3 bits"},
+		{"PNG with wrong header checksum", patched(pngOf(10, 10, 8, 2, nil), 30, 1), ErrBroken, "checksum"},
+		{"PNG with corrupt data", patched(fixtureNamed(t, "png-64x64.png").data, 6000, 1, 2, 3), ErrBroken, "64×64"},
+		{"PNG signature only", []byte(pngSignature), ErrBroken, "within the header"},
+		{"truncated GIF", fixtureNamed(t, "gif-256-colours.gif").data[:2000], ErrBroken, "61×50"},
+		{"GIF without frame", []byte("GIF89a\x01\x00\x01\x00\x00\x00\x00;"), ErrBroken, "no frame"},
+		{"GIF of size 0", gifOf(0, 0, 0, 0, 0, 0), ErrBroken, "0×0"},
+		{"GIF signature only", []byte("GIF89a"), ErrBroken, "truncated after 6 bytes"},
+		{"truncated WebP", webp[:len(webp)/2], ErrBroken, "truncated: the header announces"},
+		{"WebP signature only", []byte("RIFF\x04\x00\x00\x00WEBP"), ErrBroken, "before the first frame"},
+		{"WebP of size 0", riffOf(vp8Of(0, 0)), ErrBroken, "0×0"},
+		{"WebP with garbage data", riffOf(vp8Of(32, 32)), ErrBroken, "32×32"},
+		{"lossless WebP with garbage data", riffOf(vp8lOf(32, 32)), ErrBroken, "32×32"},
+		{"WebP animation without canvas", riffOf(riffChunk("ANMF", make([]byte, 50))), ErrBroken, "first frame"},
+		{"truncated BMP", fixtureNamed(t, "bmp-24.bmp").data[:2000], ErrBroken, "45×37"},
+		{"BMP of width 0", bmpOf(0, 10, 24, 0), ErrBroken, "0×10"},
+		{"BMP of negative width", bmpOf(-10, 10, 24, 0), ErrBroken, "-10×10"},
+		{"BMP signature only", []byte("BM"), ErrBroken, "within the header"},
+		{"BMP with JPEG compression", bmpOf(10, 10, 24, 4), ErrFormat, "compression 4"},
+		{"2-bit BMP", bmpOf(10, 10, 2, 0), ErrFormat, "2 bits"},
+		{"BMP with unusual masks", bmpOf(10, 10, 16, 3), ErrFormat, "bit masks"},
+		{"truncated run-length encoded BMP", bmpOf(10, 10, 8, 1), ErrBroken, "10"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var d Decoder
 			err := d.Pixels(make([]uint8, numPixels), c.data)
 			if err == nil {
-				t.Fatal("it was decoded")
+				t.Fatal("no error")
 			}
 			checkKind(t, err, c.want)
-			if !strings.HasPrefix(err.Error(), "decode image: ") || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("error %q does not say %q", err, c.says)
+			if !strings.HasPrefix(err.Error(), "decode image: ") || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("error %q, want %q", err, c.text)
 			}
 			if err := d.Tensor(make([]float32, numPixels), c.data); !errors.Is(err, c.want) {
-				t.Errorf("Tensor says %v", err)
+				t.Errorf("Tensor: error %v, want %v", err, c.want)
 			}
 			if _, early := Inspect(c.data, 0); early != nil && early.Error() != err.Error() {
-				t.Errorf("Inspect says %v", early)
+				t.Errorf("Inspect: error %v, want %v", early, err)
 			}
 		})
 	}
 }
 
-func TestEveryTruncationIsRefusedOrChangesNothing(t *testing.T) {
+func TestDecode_truncated(t *testing.T) {
 	var d Decoder
 	got := make([]uint8, numPixels)
 	for _, f := range readFixtures(t) {
 		if len(f.data) > 20_000 {
-			continue // the same kind, only slower
+			continue // slower, but no new cases
 		}
 		want := make([]uint8, numPixels)
 		if err := d.Pixels(want, f.data); err != nil {
@@ -276,35 +276,35 @@ func TestEveryTruncationIsRefusedOrChangesNothing(t *testing.T) {
 			err := d.Pixels(got, f.data[:n])
 			if err == nil {
 				if !bytes.Equal(got, want) {
-					t.Errorf("%s: its first %d of %d bytes give another picture", f.name, n, len(f.data))
+					t.Errorf("%s: the first %d of %d bytes decode to a different image", f.name, n, len(f.data))
 				}
 				continue
 			}
 			if !slices.ContainsFunc(kinds, func(k error) bool { return errors.Is(err, k) }) {
-				t.Errorf("%s, %d bytes: error of no kind: %v", f.name, n, err)
+				t.Errorf("%s, %d bytes: error doesn't wrap an Err value: %v", f.name, n, err)
 			}
 		}
 	}
 }
 
-func TestADestinationOfTheWrongLengthIsRefused(t *testing.T) {
+func TestDecode_wrongDestinationLength(t *testing.T) {
 	data := fixtureNamed(t, "png-32x32.png").data
 	var d Decoder
 	if err := d.Pixels(make([]uint8, numPixels-1), data); err == nil {
-		t.Error("Pixels took a short destination")
+		t.Error("Pixels accepted a short destination")
 	}
 	if err := d.Tensor(make([]float32, numPixels+1), data); err == nil {
-		t.Error("Tensor took a long destination")
+		t.Error("Tensor accepted a long destination")
 	}
 }
 
-func TestAPictureOfTheResultsSizeIsNotResampled(t *testing.T) {
+func TestDecode_32x32(t *testing.T) {
 	img := image.NewNRGBA(image.Rect(0, 0, Size, Size))
 	want := make([]uint8, 0, numPixels)
 	for i := range Size * Size {
 		c := color.NRGBA{uint8(i * 7), uint8(i * 13), uint8(i >> 2), uint8(i)}
 		img.SetNRGBA(i%Size, i/Size, c)
-		want = append(want, c.R, c.G, c.B) // whatever the alpha
+		want = append(want, c.R, c.G, c.B) // regardless of alpha
 	}
 	var buf bytes.Buffer
 	if err := png.Encode(&buf, img); err != nil {
@@ -316,11 +316,11 @@ func TestAPictureOfTheResultsSizeIsNotResampled(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Error("the pixels are not the file's")
+		t.Error("the pixels differ from those of the file")
 	}
 }
 
-func TestTensorIsChannelsFirstAndScaledToOne(t *testing.T) {
+func TestTensor_layout(t *testing.T) {
 	f := fixtureNamed(t, "png-rgb-8.png")
 	var d Decoder
 	got := make([]float32, numPixels)
@@ -339,7 +339,7 @@ func TestTensorIsChannelsFirstAndScaledToOne(t *testing.T) {
 	}
 }
 
-func TestAnUnchangedColourStaysItselfAtEverySize(t *testing.T) {
+func TestResampler_constantColour(t *testing.T) {
 	var r resampler
 	dst := make([]uint8, numPixels)
 	for _, size := range [][2]int{{1, 1}, {2, 3}, {31, 33}, {32, 31}, {33, 32}, {100, 7}, {7, 4000}, {5000, 2}} {
@@ -358,7 +358,7 @@ func TestAnUnchangedColourStaysItselfAtEverySize(t *testing.T) {
 	}
 }
 
-func TestRowsMayComeInAnyOrder(t *testing.T) {
+func TestResampler_rowOrder(t *testing.T) {
 	const w, h = 50, 77
 	rows := make([]byte, w*h)
 	for i := range rows {
@@ -381,7 +381,7 @@ func TestRowsMayComeInAnyOrder(t *testing.T) {
 	}
 }
 
-func TestDecodersAreIndependent(t *testing.T) {
+func TestDecoder_concurrent(t *testing.T) {
 	fixtures := readFixtures(t)
 	var group sync.WaitGroup
 	for worker := range 4 {
@@ -393,7 +393,7 @@ func TestDecodersAreIndependent(t *testing.T) {
 				if err := d.Pixels(got, f.data); err != nil {
 					t.Errorf("%s: %v", f.name, err)
 				} else if dev := deviate(got, f.want); dev.max > tolerance(f.name).max {
-					t.Errorf("%s: deviates by %d levels", f.name, dev.max)
+					t.Errorf("%s: differs from Pillow by %d levels", f.name, dev.max)
 				}
 			}
 		})
@@ -401,7 +401,7 @@ func TestDecodersAreIndependent(t *testing.T) {
 	group.Wait()
 }
 
-func TestAJPEGIsDecodedWithoutAllocations(t *testing.T) {
+func TestTensor_allocations(t *testing.T) {
 	for _, data := range [][]byte{fixtureNamed(t, "jpeg-420-32x32.jpg").data, photo(t, 640, 480)} {
 		var d Decoder
 		dst := make([]float32, numPixels)
@@ -415,7 +415,7 @@ func TestAJPEGIsDecodedWithoutAllocations(t *testing.T) {
 	}
 }
 
-func TestScratchOfAHugePictureIsLetGo(t *testing.T) {
+func TestDecoder_releasesLargeBuffers(t *testing.T) {
 	var wide bytes.Buffer
 	if err := png.Encode(&wide, image.NewGray(image.Rect(0, 0, maxSide, 2))); err != nil {
 		t.Fatal(err)
@@ -433,7 +433,7 @@ func TestScratchOfAHugePictureIsLetGo(t *testing.T) {
 			kept += cap(c.pix)
 		}
 		if kept > 4*maxScratch {
-			t.Errorf("it keeps %d bytes", kept)
+			t.Errorf("the Decoder keeps %d bytes, want at most %d", kept, 4*maxScratch)
 		}
 	}
 }

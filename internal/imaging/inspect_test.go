@@ -18,7 +18,7 @@ import (
 
 var sizeInName = regexp.MustCompile(`(\d+)x(\d+)(-interlaced)?\.\w+$`)
 
-func TestInfoIsWhatThePictureWas(t *testing.T) {
+func TestDecode_info(t *testing.T) {
 	formats := map[string]string{".jpg": "jpeg", ".png": "png", ".gif": "gif", ".webp": "webp", ".bmp": "bmp"}
 	var d Decoder
 	dst := make([]uint8, numPixels)
@@ -36,7 +36,7 @@ func TestInfoIsWhatThePictureWas(t *testing.T) {
 			}
 		}
 		if early, err := Inspect(f.data, 0); err != nil || early != info {
-			t.Errorf("%s: Inspect says %+v and %v, Decode %+v", f.name, early, err, info)
+			t.Errorf("%s: Inspect = %+v, %v, want Decode's %+v", f.name, early, err, info)
 		}
 	}
 	for _, c := range []struct {
@@ -54,18 +54,18 @@ func TestInfoIsWhatThePictureWas(t *testing.T) {
 	}
 }
 
-func TestABrokenPictureHasNoInfo(t *testing.T) {
+func TestDecode_noInfoOnError(t *testing.T) {
 	data := fixtureNamed(t, "jpeg-420-32x32.jpg").data
 	var d Decoder
 	if info, err := d.Decode(make([]uint8, numPixels), data[:len(data)-10]); err == nil || info != (Info{}) {
-		t.Errorf("Decode says %+v, %v", info, err)
+		t.Errorf("Decode = %+v, %v, want a zero Info and an error", info, err)
 	}
 	if info, err := Inspect(data, 100); err == nil || info != (Info{}) {
-		t.Errorf("Inspect says %+v, %v", info, err)
+		t.Errorf("Inspect = %+v, %v, want a zero Info and an error", info, err)
 	}
 }
 
-func TestInspectAllocatesNothing(t *testing.T) {
+func TestInspect_allocations(t *testing.T) {
 	for _, f := range readFixtures(t) {
 		if n := testing.AllocsPerRun(5, func() {
 			if _, err := Inspect(f.data, 0); err != nil {
@@ -77,7 +77,7 @@ func TestInspectAllocatesNothing(t *testing.T) {
 	}
 }
 
-// blankPNG is a picture whose data are all zero.
+// blankPNG returns a PNG whose data are all zero.
 func blankPNG(t *testing.T, width, height int, depth, colour byte, interlaced bool) []byte {
 	t.Helper()
 	channels := map[byte]int{pngGrey: 1, pngRGB: 3, pngPalette: 1, pngGreyAlpha: 2, pngRGBA: 4}[colour]
@@ -106,16 +106,16 @@ func blankPNG(t *testing.T, width, height int, depth, colour byte, interlaced bo
 	return slices.Concat([]byte(pngSignature), pngChunkOf("IHDR", header), pngChunkOf("IDAT", data.Bytes()), pngChunkOf("IEND", nil))
 }
 
-// blankWebP is a lossless picture of one colour, or of indices of two colours.
+// blankWebP returns a lossless WebP of one colour, or with a palette of two colours.
 func blankWebP(width, height int, indexed bool) []byte {
 	var bits []byte
 	put := func(b string) { bits = append(bits, b...) }
-	codes := strings.Repeat("1000", 5) // each of one symbol, 0
+	codes := strings.Repeat("1000", 5) // five codes with the single symbol 0
 	if indexed {
-		put("1" + "11" + "10000000") // a transform, by colours, of which there are two
-		put("0" + codes)             // as a picture without a colour cache
+		put("1" + "11" + "10000000") // colour indexing transform with two colours
+		put("0" + codes)             // the palette, as an image without colour cache
 	}
-	put("0" + "0" + "0" + codes) // no further transform, no colour cache, one group
+	put("0" + "0" + "0" + codes) // no more transforms, no colour cache, one group
 	data := append([]byte{0x2f}, le32(width-1|(height-1)<<14)...)
 	for chunk := range slices.Chunk(bits, 8) {
 		b := byte(0)
@@ -127,17 +127,17 @@ func blankWebP(width, height int, indexed bool) []byte {
 	return riffOf(riffChunk("VP8L", data))
 }
 
-func TestMemoryIsAnUpperEstimate(t *testing.T) {
+func TestInfo_Memory(t *testing.T) {
 	const w, h = 501, 403
-	type picture struct {
+	type testImage struct {
 		name string
 		data []byte
 	}
-	var pictures []picture
+	var images []testImage
 	for _, size := range [][2]int{{w, h}, {5, 9000}, {9000, 5}} {
 		for _, sampling := range []string{"\x11", "\x11\x11\x11", "\x22\x11\x11", "\x42\x11\x11", "\x11\x11\x11\x11", "\x22\x11\x11\x22"} {
 			for marker, kind := range map[byte]string{markerSOF0: "sequential", markerSOF2: "progressive"} {
-				pictures = append(pictures, picture{
+				images = append(images, testImage{
 					fmt.Sprintf("%s JPEG of %v, sampling %x", kind, size, sampling),
 					blankJPEG(marker, size[0], size[1], []byte(sampling)...),
 				})
@@ -145,7 +145,7 @@ func TestMemoryIsAnUpperEstimate(t *testing.T) {
 		}
 		for _, kind := range [][2]byte{{1, pngGrey}, {8, pngGrey}, {16, pngGrey}, {8, pngRGB}, {16, pngRGB}, {4, pngPalette}, {8, pngGreyAlpha}, {16, pngGreyAlpha}, {8, pngRGBA}, {16, pngRGBA}} {
 			for _, interlaced := range []bool{false, true} {
-				pictures = append(pictures, picture{
+				images = append(images, testImage{
 					fmt.Sprintf("PNG of %v, %d bits, colour type %d, interlaced %v", size, kind[0], kind[1], interlaced),
 					blankPNG(t, size[0], size[1], kind[0], kind[1], interlaced),
 				})
@@ -155,20 +155,20 @@ func TestMemoryIsAnUpperEstimate(t *testing.T) {
 		if err := gif.Encode(&encoded, image.NewPaletted(image.Rect(0, 0, size[0], size[1]), colours.Plan9), nil); err != nil {
 			t.Fatal(err)
 		}
-		pictures = append(pictures, picture{fmt.Sprintf("GIF of %v", size), encoded.Bytes()},
-			picture{fmt.Sprintf("BMP of %v", size), append(bmpOf(size[0], size[1], 24, 0), make([]byte, (3*size[0]+3)*size[1])...)})
+		images = append(images, testImage{fmt.Sprintf("GIF of %v", size), encoded.Bytes()},
+			testImage{fmt.Sprintf("BMP of %v", size), append(bmpOf(size[0], size[1], 24, 0), make([]byte, (3*size[0]+3)*size[1])...)})
 	}
-	pictures = append(pictures,
-		picture{"lossy WebP", riffOf(vp8Of(w, h))},
-		picture{"lossy WebP that announces a large partition", patched(riffOf(vp8Of(w, h)), 20, 0xf0, 0xff, 0xff)},
-		picture{"lossless WebP", blankWebP(w, h, false)},
-		picture{"lossless WebP of two colours", blankWebP(w, h, true)},
+	images = append(images,
+		testImage{"lossy WebP", riffOf(vp8Of(w, h))},
+		testImage{"lossy WebP with a large partition size", patched(riffOf(vp8Of(w, h)), 20, 0xf0, 0xff, 0xff)},
+		testImage{"lossless WebP", blankWebP(w, h, false)},
+		testImage{"lossless WebP of two colours", blankWebP(w, h, true)},
 	)
 	for _, f := range readFixtures(t) {
-		pictures = append(pictures, picture{f.name, f.data})
+		images = append(images, testImage{f.name, f.data})
 	}
 	dst := make([]uint8, numPixels)
-	for _, p := range pictures {
+	for _, p := range images {
 		info, err := Inspect(p.data, 0)
 		if err != nil {
 			t.Errorf("%s: %v", p.name, err)
@@ -179,17 +179,17 @@ func TestMemoryIsAnUpperEstimate(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		err = d.Pixels(dst, p.data)
 		runtime.ReadMemStats(&after)
-		if err != nil && !strings.HasPrefix(p.name, "lossy") { // of which only the beginning is there
+		if err != nil && !strings.HasPrefix(p.name, "lossy") { // only the header is valid
 			t.Errorf("%s: %v", p.name, err)
 		}
 		used := int64(after.TotalAlloc - before.TotalAlloc)
 		t.Logf("%-50s used %9d, estimate %9d", p.name, used, info.Memory)
 		if used > info.Memory {
-			t.Errorf("%s: %d bytes were allocated, the estimate is %d", p.name, used, info.Memory)
+			t.Errorf("%s: allocated %d bytes, more than the estimate of %d", p.name, used, info.Memory)
 		}
-		// Of a lossless WebP much more has to be expected.
+		// The estimate for a lossless WebP is much larger.
 		if info.Memory > 2*used+(1<<20) && !strings.Contains(p.name, "lossless") {
-			t.Errorf("%s: only %d bytes were allocated, the estimate is %d", p.name, used, info.Memory)
+			t.Errorf("%s: allocated only %d bytes, far below the estimate of %d", p.name, used, info.Memory)
 		}
 	}
 }

@@ -5,45 +5,45 @@ import (
 	"slices"
 )
 
-// jpegHeader is what stands before a JPEG's first scan.
+// jpegHeader holds everything before the first scan of a JPEG.
 type jpegHeader struct {
 	width, height int
 	components    int
 	ids           [4]uint8
-	h, v          [4]int   // sampling factors; the first component has the greatest
+	h, v          [4]int   // sampling factors; those of the first component are the largest
 	quant         [4]uint8 // numbers of the quantisation tables
 	progressive   bool
-	jfif          bool // a JFIF marker was seen
-	adobe         int  // colour transform of the Adobe marker, -1 without one
+	jfif          bool // there is a JFIF marker
+	adobe         int  // colour transform of the Adobe marker, or -1 without one
 	scan          int  // offset of the first scan's marker
-	info          Info // of openJPEG
+	info          Info // set by openJPEG
 }
 
-// The markers that are told apart (T.81, table B.1).
+// JPEG markers (T.81, table B.1).
 const (
 	markerSOF0  = 0xc0 // frame header, baseline
 	markerSOF1  = 0xc1 // frame header, extended sequential
 	markerSOF2  = 0xc2 // frame header, progressive
 	markerDHT   = 0xc4 // Huffman tables
 	markerRST0  = 0xd0 // the first of eight restart markers
-	markerEOI   = 0xd9 // end of the picture
+	markerEOI   = 0xd9 // end of the image
 	markerSOS   = 0xda // header of a scan
 	markerDQT   = 0xdb // quantisation tables
 	markerDRI   = 0xdd // restart interval
-	markerAPP0  = 0xe0 // the first of sixteen for applications: JFIF
+	markerAPP0  = 0xe0 // the first of sixteen application markers: JFIF
 	markerAPP14 = 0xee // Adobe
 	markerCOM   = 0xfe // comment
 )
 
-// jpegSegment is a marker and what belongs to it.
+// jpegSegment is a marker and its data.
 type jpegSegment struct {
-	marker     uint8 // 0: there is no further one
-	start, end int   // offsets of the marker and of what follows
+	marker     uint8 // 0: no more segments
+	start, end int   // offsets of the marker and of the end of the segment
 	body       []byte
 }
 
-// nextJPEGSegment finds the next segment at or after an offset. As every decoder, it tolerates junk
-// between segments, fill bytes before a marker, and restart markers that are left over.
+// nextJPEGSegment returns the first segment at or after an offset. Like other decoders, it tolerates junk
+// between segments, fill bytes before a marker, and surplus restart markers.
 func nextJPEGSegment(data []byte, at int) (s jpegSegment, err error) {
 	for {
 		for at < len(data) && data[at] != 0xff {
@@ -73,21 +73,21 @@ func nextJPEGSegment(data []byte, at int) (s jpegSegment, err error) {
 	length := int(binary.BigEndian.Uint16(data[at:]))
 	switch m := s.marker; {
 	case length < 2:
-		return s, broken("JPEG", "the segment at byte %d has a length of %d bytes", s.start, length)
+		return s, broken("JPEG", "invalid segment length %d at byte %d", length, s.start)
 	case m < markerSOF0:
-		return s, broken("JPEG", "the segment at byte %d is of the unknown kind %#02x", s.start, m)
-	case m == 0xc8, m == 0xcc, m == 0xd8, m == 0xdc, // reserved, arithmetic coding, a picture within, its height
-		m > markerDRI && m < markerAPP0, m > 0xef && m != markerCOM: // hierarchical coding, and reserved
-		return s, unsupported("JPEG", "a segment of kind %#02x at byte %d; save it as a baseline JPEG", m, s.start)
+		return s, broken("JPEG", "unknown marker %#02x at byte %d", m, s.start)
+	case m == 0xc8, m == 0xcc, m == 0xd8, m == 0xdc, // reserved, arithmetic coding, nested image, image height
+		m > markerDRI && m < markerAPP0, m > 0xef && m != markerCOM: // hierarchical coding, reserved
+		return s, unsupported("JPEG", "marker %#02x at byte %d; save it as a baseline JPEG", m, s.start)
 	case at+length > len(data):
-		return s, broken("JPEG", "the segment at byte %d runs past the end of the data", s.start)
+		return s, broken("JPEG", "truncated: the segment at byte %d exceeds the data", s.start)
 	}
 	s.end = at + length
 	s.body = data[at+2 : s.end]
 	return s, nil
 }
 
-// readJPEGHeader walks the segments up to the first scan.
+// readJPEGHeader reads the segments before the first scan.
 func readJPEGHeader(data []byte) (hdr jpegHeader, err error) {
 	hdr.adobe = -1
 	for at := 2; ; {
@@ -98,12 +98,12 @@ func readJPEGHeader(data []byte) (hdr jpegHeader, err error) {
 		at = s.end
 		switch m := s.marker; {
 		case m == 0:
-			return hdr, broken("JPEG", "the data ends after %d bytes, before the first scan", len(data))
+			return hdr, broken("JPEG", "truncated after %d bytes, before the first scan", len(data))
 		case m == markerEOI:
-			return hdr, broken("JPEG", "it ends without any picture data")
+			return hdr, broken("JPEG", "no image data before the end marker")
 		case m == markerSOS:
 			if hdr.components == 0 {
-				return hdr, broken("JPEG", "a scan comes before the frame header")
+				return hdr, broken("JPEG", "scan before the frame header")
 			}
 			hdr.scan = s.start
 			return hdr, nil
@@ -117,7 +117,7 @@ func readJPEGHeader(data []byte) (hdr jpegHeader, err error) {
 			}
 		case m >= markerSOF0 && m <= 0xcf && m != markerDHT:
 			if hdr.components != 0 {
-				return hdr, broken("JPEG", "it has more than one frame header")
+				return hdr, broken("JPEG", "more than one frame header")
 			}
 			if err := hdr.frame(m, s.body); err != nil {
 				return hdr, err
@@ -138,10 +138,10 @@ func (hdr *jpegHeader) frame(marker uint8, body []byte) error {
 	}
 	hdr.progressive = marker == markerSOF2
 	if len(body) < 6 || len(body) != 6+3*int(body[5]) {
-		return broken("JPEG", "its frame header has the wrong length")
+		return broken("JPEG", "wrong length of the frame header")
 	}
 	if body[0] != 8 {
-		return unsupported("JPEG", "%d bits a sample; save it with 8", body[0])
+		return unsupported("JPEG", "%d bits per sample; save it with 8", body[0])
 	}
 	hdr.height = int(binary.BigEndian.Uint16(body[1:]))
 	hdr.width = int(binary.BigEndian.Uint16(body[3:]))
@@ -154,23 +154,23 @@ func (hdr *jpegHeader) frame(marker uint8, body []byte) error {
 		c := body[6+3*i:]
 		hdr.ids[i], hdr.h[i], hdr.v[i], hdr.quant[i] = c[0], int(c[1]>>4), int(c[1]&15), c[2]
 		if slices.Contains(hdr.ids[:i], c[0]) || c[2] > 3 {
-			return broken("JPEG", "component %d of its frame header is damaged", i)
+			return broken("JPEG", "invalid component %d in the frame header", i)
 		}
 		if hdr.h[i] < 1 || hdr.h[i] > 4 || hdr.v[i] < 1 || hdr.v[i] > 4 {
-			return broken("JPEG", "sampling factors %d×%d of component %d", hdr.h[i], hdr.v[i], i)
+			return broken("JPEG", "invalid sampling factors %d×%d of component %d", hdr.h[i], hdr.v[i], i)
 		}
 	}
 	if !hdr.usual() {
 		return unsupported("JPEG", "unusual subsampling; save it with 4:2:0 or 4:4:4")
 	}
-	if hdr.components == 1 { // its factors mean nothing
+	if hdr.components == 1 { // the factors of a single component have no effect
 		hdr.h[0], hdr.v[0] = 1, 1
 	}
 	return nil
 }
 
-// usual tells whether the sampling factors are those of one of the usual schemes, which are all that
-// image/jpeg reads: in colour, two components of equal factors that divide the first one's.
+// usual reports whether the sampling factors are those of a common scheme, as supported by image/jpeg: in
+// colour, both chroma components have equal factors that divide those of the first component.
 func (hdr *jpegHeader) usual() bool {
 	h, v := &hdr.h, &hdr.v
 	for i := range hdr.components {
@@ -187,15 +187,15 @@ func (hdr *jpegHeader) usual() bool {
 	return true
 }
 
-// units is the number of units, across and down, in which scans of several components are coded: as
-// many blocks of each component as its factors say.
+// units returns the number of coding units (MCUs) across and down in scans of several components. A unit
+// has h·v blocks of each component.
 func (hdr *jpegHeader) units() (wide, high int) {
 	w, h := 8*hdr.h[0], 8*hdr.v[0]
 	return (hdr.width + w - 1) / w, (hdr.height + h - 1) / h
 }
 
-// ycc tells whether the first three components are YCbCr, by the rules of libjpeg's
-// default_decompress_parms.
+// ycc reports whether the first three components are YCbCr, by the rules of default_decompress_parms in
+// libjpeg.
 func (hdr *jpegHeader) ycc() bool {
 	switch {
 	case hdr.components == 4:
@@ -208,9 +208,9 @@ func (hdr *jpegHeader) ycc() bool {
 	return string(hdr.ids[:3]) != "RGB"
 }
 
-// minBytes is the least that the scans of such a picture can take: every block has one code for its
-// DC coefficient and, unless progressive, one for the end of its AC coefficients, each of a bit or
-// more. It keeps a few bytes that claim to be a huge picture from costing memory.
+// minBytes returns the smallest possible size of the scans: each block has at least one bit for its DC
+// coefficient and, unless progressive, one for the end of its AC coefficients. Checking it prevents a few
+// bytes that claim to be a huge image from using much memory.
 func (hdr *jpegHeader) minBytes() int {
 	blocks := 0
 	for i := range hdr.components {
@@ -224,15 +224,15 @@ func (hdr *jpegHeader) minBytes() int {
 	return blocks / 4
 }
 
-// damaged reports what is wrong behind the header.
-func (hdr *jpegHeader) damaged(cause error) error {
+// corrupt returns an error for data after the header that can't be decoded.
+func (hdr *jpegHeader) corrupt(cause error) error {
 	return brokenBy("JPEG", hdr.width, hdr.height, cause)
 }
 
-// openJPEG reads the header and refuses what cannot or shall not be decoded.
+// openJPEG reads the header and rejects images that can't be decoded or are too large.
 func openJPEG(data []byte, maxPixels int) (jpegHeader, error) {
 	hdr, err := readJPEGHeader(data)
-	if hdr.components > 0 { // too large is too large, whatever else is wrong
+	if hdr.components > 0 { // the size was read: ErrTooLarge takes precedence
 		if err := admit("JPEG", int64(hdr.width), int64(hdr.height), maxPixels); err != nil {
 			return hdr, err
 		}
@@ -241,13 +241,13 @@ func openJPEG(data []byte, maxPixels int) (jpegHeader, error) {
 		return hdr, err
 	}
 	if len(data)-hdr.scan < hdr.minBytes() {
-		return hdr, broken("JPEG", "%d bytes cannot hold %d×%d pixels; it is cut off", len(data), hdr.width, hdr.height)
+		return hdr, broken("JPEG", "truncated: %d bytes can't hold %d×%d pixels", len(data), hdr.width, hdr.height)
 	}
 	hdr.info = Info{formatJPEG, hdr.width, hdr.height, memory(hdr.width, hdr.height, hdr.held())}
 	return hdr, nil
 }
 
-// held is how many bytes decoding holds in proportion to the size.
+// held returns the number of bytes for samples and coefficients that decoding holds.
 func (hdr *jpegHeader) held() int64 {
 	unitsWide, unitsHigh := hdr.units()
 	samples := int64(0)
@@ -259,7 +259,7 @@ func (hdr *jpegHeader) held() int64 {
 		return samples
 	case hdr.components < 4:
 		return 5 * samples // image/jpeg keeps all coefficients, each in four bytes
-	default: // it also interleaves the samples, and they are taken apart again
+	default: // image/jpeg also interleaves the samples, and cmykPlanes separates them again
 		return 5*samples + 8*int64(hdr.width)*int64(hdr.height)
 	}
 }
@@ -281,7 +281,8 @@ func (d *Decoder) decodeJPEG(dst []uint8, hdr *jpegHeader, data []byte) error {
 	return nil
 }
 
-// jpegRows upsamples, converts and hands on every row of a picture of one, three or four planes.
+// jpegRows upsamples and converts each row of an image of one, three or four planes, and passes it to the
+// resampler.
 func (d *Decoder) jpegRows(hdr *jpegHeader, planes *[4]plane) {
 	w, ycc := hdr.width, hdr.ycc()
 	r, g, b := d.rows.get(0, w), d.rows.get(1, w), d.rows.get(2, w)
@@ -302,7 +303,7 @@ func (d *Decoder) jpegRows(hdr *jpegHeader, planes *[4]plane) {
 			d.res.row(y, s[0], s[1], s[2])
 		case ycc:
 			yccRow(r, g, b, s[0], s[1], s[2])
-			// libjpeg turns YCCK into CMYK by inverting the RGB: here both inversions cancel.
+			// libjpeg converts YCCK to CMYK by inverting RGB, which cancels the inversion in underInk.
 			for x := range w {
 				k := s[3][x]
 				r[x], g[x], b[x] = underInk(255-r[x], k), underInk(255-g[x], k), underInk(255-b[x], k)
@@ -318,9 +319,8 @@ func (d *Decoder) jpegRows(hdr *jpegHeader, planes *[4]plane) {
 	}
 }
 
-// underInk is Pillow's conversion of a CMYK sample to RGB (cmyk2rgb in Convert.c) for samples as they
-// are in the file: Pillow takes every CMYK JPEG to be inverted, as Adobe writes it, so that 255 is no
-// ink.
+// underInk converts a CMYK sample from the file to RGB like Pillow (cmyk2rgb in Convert.c). Pillow assumes
+// that every CMYK JPEG is inverted, as Adobe writes it: 255 means no ink.
 func underInk(ink, black uint8) uint8 {
 	t := int(255-ink)*int(black) + 128
 	return uint8(max(int(black)-(t>>8+t)>>8, 0))

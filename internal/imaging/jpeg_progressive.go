@@ -8,23 +8,23 @@ import (
 	"io"
 )
 
-// maxScans bounds the scans of a progressive JPEG. Encoders make about ten; a few bytes make another one,
-// for which image/jpeg goes over all of the picture.
+// maxScans limits the number of scans in a progressive JPEG. Encoders write about ten. A further scan takes
+// only a few bytes of data, but image/jpeg processes the whole image for it.
 const maxScans = 100
 
-// progressivePlanes decodes the planes of a picture by image/jpeg: a progressive one, which is too rare
-// and too slow anyway for a decoder of its own.
+// progressivePlanes decodes the planes of a progressive JPEG with image/jpeg. Progressive images are too
+// rare, and too slow to decode anyway, to be worth a decoder in this package.
 func (d *Decoder) progressivePlanes(hdr *jpegHeader, data []byte) (planes [4]plane, err error) {
 	if n := bytes.Count(data, []byte{0xff, markerSOS}); n > maxScans {
-		return planes, unsupported("JPEG", "%d scans, at most %d are read; save it as a baseline JPEG", n, maxScans)
+		return planes, unsupported("JPEG", "%d scans, more than the maximum of %d; save it as a baseline JPEG", n, maxScans)
 	}
 	img, err := jpeg.Decode(d.jpegReader(hdr, data))
 	if err != nil {
 		var feature jpeg.UnsupportedError
 		if errors.As(err, &feature) {
-			return planes, unsupported("JPEG", "a feature that is not read (%v); save it as a baseline JPEG", err)
+			return planes, unsupported("JPEG", "an unsupported feature (%v); save it as a baseline JPEG", err)
 		}
-		return planes, hdr.damaged(err)
+		return planes, hdr.corrupt(err)
 	}
 	switch img := img.(type) {
 	case *image.Gray:
@@ -42,15 +42,14 @@ func (d *Decoder) progressivePlanes(hdr *jpegHeader, data []byte) (planes [4]pla
 	return planes, nil
 }
 
-// Segments that tell image/jpeg to leave the colours alone: with a JFIF marker it hands out the
-// three planes of an RGB picture instead of converting them, and with Adobe's transform 0 the four
-// planes of a YCCK one.
+// Segments that keep image/jpeg from converting colours. With a JFIF marker, it returns the three planes of
+// an RGB image unchanged; with Adobe's transform 0, the four planes of a YCCK image.
 var (
 	jfifSegment  = []byte("\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00")
 	adobeSegment = []byte("\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00")
 )
 
-// jpegReader is the file as image/jpeg shall see it.
+// jpegReader returns the data for image/jpeg, with one of the segments above inserted if necessary.
 func (d *Decoder) jpegReader(hdr *jpegHeader, data []byte) io.Reader {
 	switch {
 	case hdr.components == 3 && !hdr.jfif && (hdr.adobe == 0 || string(hdr.ids[:3]) == "RGB"):
@@ -66,8 +65,8 @@ func withSegment(data []byte, at int, segment []byte) io.Reader {
 	return io.MultiReader(bytes.NewReader(data[:at]), bytes.NewReader(segment), bytes.NewReader(data[at:]))
 }
 
-// cmykPlanes takes the four planes out of the interleaved picture that image/jpeg makes of them by
-// repeating the subsampled ones and inverting all.
+// cmykPlanes extracts the four planes from the interleaved image that image/jpeg returns. It undoes the
+// repetition of subsampled planes and the inversion of all samples.
 func cmykPlanes(hdr *jpegHeader, img *image.CMYK) (planes [4]plane) {
 	for c := range planes {
 		hr, vr := hdr.h[0]/hdr.h[c], hdr.v[0]/hdr.v[c]

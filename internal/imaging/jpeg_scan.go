@@ -6,29 +6,29 @@ import (
 	"slices"
 )
 
-// Sequential JPEG with Huffman codes (ITU-T T.81) is decoded here. image/jpeg, which decodes the
-// progressive ones, computes another inverse DCT than libjpeg, and allocates and computes its tables anew
-// for each picture, which for a small one is much of the work. What it refuses is refused here as well. So
-// are some faults for which it invents something: codes that overlap, tables that are not there, symbols
-// that mean nothing, blocks that do not end, components without data.
+// This file decodes sequential JPEG with Huffman coding (ITU-T T.81). image/jpeg, which is used for
+// progressive JPEG, has a different inverse DCT than libjpeg, and allocates and computes its tables for each
+// image, which takes a large part of the time for a small one. This decoder rejects everything that
+// image/jpeg rejects, and also faults for which image/jpeg makes up data: overlapping codes, missing tables,
+// invalid symbols, blocks without an end, components without data.
 
-// What can be wrong after the header.
+// Errors in the data after the header.
 var (
-	errJPEGNoEnd      = errors.New("the end marker is missing")
-	errJPEGFrames     = errors.New("it has more than one frame header")
-	errJPEGTable      = errors.New("a table is damaged")
-	errJPEGRestarts   = errors.New("the restart interval is damaged")
-	errJPEGScan       = errors.New("a scan's header is damaged")
-	errJPEGNoTable    = errors.New("a scan uses a table that is not there")
-	errJPEGNoScan     = errors.New("a component is in no scan")
-	errJPEGNoRestart  = errors.New("a restart marker is missing")
+	errJPEGNoEnd      = errors.New("missing end marker")
+	errJPEGFrames     = errors.New("more than one frame header")
+	errJPEGTable      = errors.New("invalid table")
+	errJPEGRestarts   = errors.New("invalid restart interval")
+	errJPEGScan       = errors.New("invalid scan header")
+	errJPEGNoTable    = errors.New("a scan refers to a missing table")
+	errJPEGNoScan     = errors.New("a component has no scan")
+	errJPEGNoRestart  = errors.New("missing restart marker")
 	errJPEGShort      = errors.New("the data ends before the last block")
-	errJPEGCode       = errors.New("the data has a Huffman code that does not exist")
-	errJPEGBlock      = errors.New("the data has a block of more than 64 coefficients")
-	errJPEGDifference = errors.New("the data has a DC difference of more than 16 bits")
+	errJPEGCode       = errors.New("invalid Huffman code")
+	errJPEGBlock      = errors.New("a block has more than 64 coefficients")
+	errJPEGDifference = errors.New("a DC difference has more than 16 bits")
 )
 
-// zigzag is the place in a block of each coefficient in the file's order.
+// zigzag maps the index of a coefficient in the file (zigzag order) to its index in a block.
 var zigzag = [64]uint8{
 	0, 1, 8, 16, 9, 2, 3, 10,
 	17, 24, 32, 25, 18, 11, 4, 5,
@@ -40,33 +40,33 @@ var zigzag = [64]uint8{
 	53, 60, 61, 54, 47, 55, 62, 63,
 }
 
-// jpegDecoder decodes sequential pictures into planes of samples. It keeps tables and buffers.
+// jpegDecoder decodes sequential JPEGs into planes of samples. It reuses tables and buffers.
 type jpegDecoder struct {
 	huffman    [2][4]huffman // DC and AC
-	hasHuffman [2][4]bool    // the present picture has defined it
-	quant      [4][64]int32  // in the file's order
+	hasHuffman [2][4]bool    // whether the current image has defined the table
+	quant      [4][64]int32  // in zigzag order
 	hasQuant   [4]bool
-	restart    int // units between two restart markers, 0 = there are none
+	restart    int // units between restart markers; 0: no restart markers
 	components [4]jpegComponent
 	samples    [4][]uint8
 	block      block
 }
 
-// jpegComponent is a component of the picture and what its present scan needs.
+// jpegComponent is a component of the image and the state of its current scan.
 type jpegComponent struct {
 	plane
-	h, v         int // blocks across and down in a unit of several components
+	h, v         int // blocks across and down per unit in scans of several components
 	scanned      bool
-	across, down int // blocks in a unit of the scan
+	across, down int // blocks across and down per unit in the current scan
 	quant        *[64]int32
 	dc, ac       *huffman
-	before       int32 // DC coefficient of the last block
+	before       int32 // DC coefficient of the previous block
 }
 
-// decode decodes the planes of a picture. They are valid until the next one.
+// decode returns the decoded planes of an image. They are valid until the next call.
 func (d *jpegDecoder) decode(hdr *jpegHeader, data []byte) (planes [4]plane, err error) {
 	d.hasHuffman, d.hasQuant, d.restart = [2][4]bool{}, [4]bool{}, 0
-	d.block = block{} // should the last picture have ended in the middle of one
+	d.block = block{} // the previous image may have ended within a block
 	unitsWide, unitsHigh := hdr.units()
 	for i := range hdr.components {
 		h, v := hdr.h[i], hdr.v[i]
@@ -92,13 +92,13 @@ func (d *jpegDecoder) decode(hdr *jpegHeader, data []byte) (planes [4]plane, err
 		case m == markerEOI:
 			for i := range hdr.components {
 				if !d.components[i].scanned {
-					return planes, hdr.damaged(errJPEGNoScan)
+					return planes, hdr.corrupt(errJPEGNoScan)
 				}
 			}
 			return planes, nil
 		case m == markerDHT:
 			err = d.defineHuffman(s.body, baseline)
-		case m >= markerSOF0 && m <= 0xcf: // read already, if it is the first one
+		case m >= markerSOF0 && m <= 0xcf: // readJPEGHeader has read the first one
 			baseline = m == markerSOF0
 			if frames++; frames > 1 {
 				err = errJPEGFrames
@@ -115,15 +115,15 @@ func (d *jpegDecoder) decode(hdr *jpegHeader, data []byte) (planes [4]plane, err
 			at, err = d.scan(hdr, data, s, baseline)
 		}
 		if errors.Is(err, errJPEGDifference) {
-			return planes, unsupported("JPEG", "more than 8 bits a sample: %v", err)
+			return planes, unsupported("JPEG", "more than 8 bits per sample: %v", err)
 		}
 		if err != nil {
-			return planes, hdr.damaged(err)
+			return planes, hdr.corrupt(err)
 		}
 	}
 }
 
-// defineHuffman takes the codes in a DHT segment.
+// defineHuffman reads the Huffman tables in a DHT segment.
 func (d *jpegDecoder) defineHuffman(body []byte, baseline bool) error {
 	for len(body) > 0 {
 		if len(body) < 17 {
@@ -148,7 +148,7 @@ func (d *jpegDecoder) defineHuffman(body []byte, baseline bool) error {
 	return nil
 }
 
-// defineQuant takes the tables in a DQT segment.
+// defineQuant reads the quantisation tables in a DQT segment.
 func (d *jpegDecoder) defineQuant(body []byte) error {
 	for len(body) > 0 {
 		wide, number := body[0]>>4, body[0]&15
@@ -210,7 +210,7 @@ func (d *jpegDecoder) begin(hdr *jpegHeader, body []byte, baseline bool) (scan [
 	return scan, n, nil
 }
 
-// scan decodes the scan whose header is s, and returns where the next marker is to be looked for.
+// scan decodes the scan with header s, and returns the offset from which to search the next marker.
 func (d *jpegDecoder) scan(hdr *jpegHeader, data []byte, s jpegSegment, baseline bool) (end int, err error) {
 	components, n, err := d.begin(hdr, s.body, baseline)
 	if err != nil {
@@ -218,7 +218,7 @@ func (d *jpegDecoder) scan(hdr *jpegHeader, data []byte, s jpegSegment, baseline
 	}
 	scan := components[:n]
 	wide, high := hdr.units()
-	if n == 1 { // then a unit is a block, and there are none that lie outside of the picture
+	if n == 1 { // a unit is a single block, and blocks outside of the image are omitted
 		wide, high = (scan[0].width+7)/8, (scan[0].height+7)/8
 	}
 
@@ -249,8 +249,8 @@ func (d *jpegDecoder) scan(hdr *jpegHeader, data []byte, s jpegSegment, baseline
 	return r.at, nil
 }
 
-// block decodes the next block of the component into b, which is all zero. No coefficient behind last,
-// by the file's order, is other than zero.
+// block decodes the next block of the component into b, which must be all zero. last is the index, in zigzag
+// order, of the last coefficient that isn't zero.
 func (r *bitReader) block(b *block, c *jpegComponent) (last int, err error) {
 	data, at, bits, n := r.data, r.at, r.bits, r.n
 	quant := c.quant
@@ -282,7 +282,7 @@ func (r *bitReader) block(b *block, c *jpegComponent) (last int, err error) {
 			}
 		}
 		e := ac.fast[bits>>(64-fastBits)]
-		if e>>16 == 0 { // no coefficient at once
+		if e>>16 == 0 { // the table entry has no coefficient
 			symbol, length := int(e>>8&255), int(e&255)
 			if length == 0 {
 				if symbol, length = ac.long(bits); length == 0 {
@@ -299,7 +299,7 @@ func (r *bitReader) block(b *block, c *jpegComponent) (last int, err error) {
 				if symbol != 0xf0 {
 					return 0, fault(n, errJPEGCode)
 				}
-				k += 15 // zeros, and one more
+				k += 15 // 16 zeros, with the loop's k++
 				continue
 			}
 			value := extend(bits<<(uint(length)&63), size)
@@ -311,7 +311,7 @@ func (r *bitReader) block(b *block, c *jpegComponent) (last int, err error) {
 		if k > 63 {
 			return 0, errJPEGBlock
 		}
-		// As in libjpeg, products have 16 bits. It matters to damaged data only.
+		// As in libjpeg, products have 16 bits. This only matters for corrupt data.
 		b[zigzag[k]&63] = int32(int16(e >> 16 * quant[k]))
 		last = k
 	}
@@ -322,7 +322,7 @@ func (r *bitReader) block(b *block, c *jpegComponent) (last int, err error) {
 	return last, nil
 }
 
-// fault is err, or that the data is too short if err comes from bits that are not in it.
+// fault returns err, or errJPEGShort if n shows that bits past the end of the data were used.
 func fault(n int, err error) error {
 	if n < 0 {
 		return errJPEGShort
@@ -330,7 +330,7 @@ func fault(n int, err error) error {
 	return err
 }
 
-// trim lets go of what a huge picture left behind.
+// trim releases large buffers.
 func (d *jpegDecoder) trim() {
 	for i := range d.samples {
 		d.components[i] = jpegComponent{}

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// blankJPEG is a picture of the given size in one grey: a bit for each DC coefficient, all zero, and,
-// unless it is progressive, one that ends the block. sampling has the factors of each component.
+// blankJPEG returns a grey JPEG of the given size with one bit per DC coefficient and, unless progressive, one bit
+// for the end of each block. sampling holds the sampling factors of each component.
 func blankJPEG(marker byte, width, height int, sampling ...byte) []byte {
 	segment := func(marker byte, body ...byte) []byte {
 		return slices.Concat([]byte{0xff, marker}, be16(len(body)+2), body)
@@ -32,7 +32,7 @@ func blankJPEG(marker byte, width, height int, sampling ...byte) []byte {
 	if marker == markerSOF2 {
 		bits, spectrum = blocks, []byte{0, 0, 0}
 	}
-	ones := append([]byte{1}, make([]byte, 15)...) // one code, of one bit
+	ones := append([]byte{1}, make([]byte, 15)...) // a single code of one bit
 	return slices.Concat([]byte{0xff, 0xd8},
 		segment(markerDQT, append([]byte{0}, bytes.Repeat([]byte{1}, 64)...)...),
 		segment(marker, frame...),
@@ -41,40 +41,38 @@ func blankJPEG(marker byte, width, height int, sampling ...byte) []byte {
 		make([]byte, (bits+7)/8), []byte{0xff, markerEOI})
 }
 
-// stricter are the faults that image/jpeg lets pass, and makes something of that is not in the data:
-// codes that overlap, tables that are not there, symbols without a meaning, blocks that do not end,
-// components without data.
+// stricter lists the errors for faults that image/jpeg accepts: overlapping codes, missing tables, invalid symbols,
+// blocks without an end, components without data.
 var stricter = []error{errJPEGTable, errJPEGNoTable, errJPEGCode, errJPEGBlock, errJPEGNoScan}
 
-// countsOtherwise tells whether a picture has scans that image/jpeg misreads: of one component of
-// several, where it does not count the blocks of that component, but those of all.
-func countsOtherwise(hdr *jpegHeader, data []byte) bool {
+// misreadByStandardLibrary reports whether an image has scans that image/jpeg misreads: in a scan of one of several
+// components, it counts the blocks of all components instead of those of the scan.
+func misreadByStandardLibrary(hdr *jpegHeader, data []byte) bool {
 	if hdr.components == 1 || slices.Max(hdr.h[:]) == 1 && slices.Max(hdr.v[:]) == 1 {
 		return false
 	}
-	restarts, alone := false, false
+	restarts, single := false, false
 	for at := 2; ; {
 		s, err := nextJPEGSegment(data, at)
 		if err != nil || s.marker == 0 || s.marker == markerEOI {
-			return alone && (restarts || hdr.h[1] > 1 || hdr.v[1] > 1)
+			return single && (restarts || hdr.h[1] > 1 || hdr.v[1] > 1)
 		}
 		restarts = restarts || s.marker == markerDRI
-		alone = alone || s.marker == markerSOS && len(s.body) > 0 && s.body[0] == 1
+		single = single || s.marker == markerSOS && len(s.body) > 0 && s.body[0] == 1
 		at = s.end
 	}
 }
 
-// holdAgainstStandardLibrary decodes a sequential JPEG by image/jpeg too: what it refuses must be refused,
-// what it accepts must be accepted but for the faults above, and samples must be the same within three
-// levels. The inverse DCTs differ where they leave the range, which image/jpeg's wraps around: blocks that
-// touch its ends are left out.
-func holdAgainstStandardLibrary(t *testing.T, ours, theirs *Decoder, data []byte) {
+// compareWithStandardLibrary also decodes a sequential JPEG with image/jpeg. We must reject what image/jpeg rejects,
+// accept what it accepts except for the faults above, and agree within three levels. Blocks with samples at the
+// limits of the range are skipped, because the inverse DCT of image/jpeg wraps around there.
+func compareWithStandardLibrary(t *testing.T, ours, theirs *Decoder, data []byte) {
 	t.Helper()
 	if format, _ := formatOf(data); format != formatJPEG {
 		return
 	}
 	hdr, err := openJPEG(data, 1<<16)
-	if err != nil || hdr.progressive || countsOtherwise(&hdr, data) {
+	if err != nil || hdr.progressive || misreadByStandardLibrary(&hdr, data) {
 		return
 	}
 	got, err := ours.jpeg.decode(&hdr, data)
@@ -82,9 +80,9 @@ func holdAgainstStandardLibrary(t *testing.T, ours, theirs *Decoder, data []byte
 	strict := slices.ContainsFunc(stricter, func(e error) bool { return errors.Is(err, e) })
 	switch {
 	case err == nil && theirErr != nil:
-		t.Fatalf("accepted, but image/jpeg says %v", theirErr)
+		t.Fatalf("no error, want an error like image/jpeg: %v", theirErr)
 	case err != nil && theirErr == nil && !strict:
-		t.Fatalf("image/jpeg accepts it, but we say %v", err)
+		t.Fatalf("error %v, but image/jpeg accepts the data", err)
 	case err != nil:
 		return
 	}
@@ -92,16 +90,16 @@ func holdAgainstStandardLibrary(t *testing.T, ours, theirs *Decoder, data []byte
 		p, q := &got[c], &want[c]
 		for y := 0; y < p.height; y += 8 {
 			for x := 0; x < p.width; x += 8 {
-				if d := deviateBlock(p, q, x, y); d > 3 {
-					t.Fatalf("component %d at column %d, row %d: deviates by %d from image/jpeg", c, x, y, d)
+				if d := blockDeviation(p, q, x, y); d > 3 {
+					t.Fatalf("component %d at column %d, row %d differs by %d from image/jpeg", c, x, y, d)
 				}
 			}
 		}
 	}
 }
 
-// deviateBlock is the greatest deviation in a block, or 0 if it touches the ends of the range.
-func deviateBlock(p, q *plane, left, top int) int {
+// blockDeviation returns the largest difference in a block, or 0 if a sample is at the limits of the range.
+func blockDeviation(p, q *plane, left, top int) int {
 	most := 0
 	for y := top; y < min(top+8, p.height); y++ {
 		a, b := p.line(y), q.line(y)
@@ -123,14 +121,14 @@ func sequentialFixtures(t testing.TB) []fixture {
 	})
 }
 
-func TestSequentialJPEGsAreWhatTheStandardLibraryMakesOfThem(t *testing.T) {
+func TestJPEG_equalsStandardLibrary(t *testing.T) {
 	var ours, theirs Decoder
 	for _, f := range sequentialFixtures(t) {
-		t.Run(f.name, func(t *testing.T) { holdAgainstStandardLibrary(t, &ours, &theirs, f.data) })
+		t.Run(f.name, func(t *testing.T) { compareWithStandardLibrary(t, &ours, &theirs, f.data) })
 	}
 }
 
-func TestDamagedJPEGsAreRefusedIfTheStandardLibraryRefusesThem(t *testing.T) {
+func TestJPEG_corruptLikeStandardLibrary(t *testing.T) {
 	each := 150
 	if testing.Short() {
 		each = 20
@@ -140,14 +138,14 @@ func TestDamagedJPEGsAreRefusedIfTheStandardLibraryRefusesThem(t *testing.T) {
 	for _, f := range sequentialFixtures(t) {
 		t.Run(f.name, func(t *testing.T) {
 			for range each {
-				holdAgainstStandardLibrary(t, &ours, &theirs, damaged(rng, f.data))
+				compareWithStandardLibrary(t, &ours, &theirs, corrupted(rng, f.data))
 			}
 		})
 	}
 }
 
-// damaged is a copy of data with a few bytes changed, repeated, left out, moved, or cut off at the end.
-func damaged(rng *rand.Rand, data []byte) []byte {
+// corrupted returns a copy of data with a few bytes changed, duplicated, removed or moved, or with the end removed.
+func corrupted(rng *rand.Rand, data []byte) []byte {
 	data = slices.Clone(data)
 	for range 1 + rng.IntN(3) {
 		at := rng.IntN(len(data))
@@ -179,7 +177,7 @@ func damaged(rng *rand.Rand, data []byte) []byte {
 	return data
 }
 
-func TestEveryTruncationOfAJPEGIsRefused(t *testing.T) {
+func TestJPEG_truncated(t *testing.T) {
 	var d Decoder
 	dst := make([]uint8, numPixels)
 	for _, f := range sequentialFixtures(t) {
@@ -188,13 +186,13 @@ func TestEveryTruncationOfAJPEGIsRefused(t *testing.T) {
 		}
 		for n := range len(f.data) {
 			if err := d.Pixels(dst, f.data[:n]); err == nil {
-				t.Errorf("%s: its first %d of %d bytes are decoded", f.name, n, len(f.data))
+				t.Errorf("%s: no error for the first %d of %d bytes", f.name, n, len(f.data))
 			}
 		}
 	}
 }
 
-func TestDamageInAJPEGIsNamed(t *testing.T) {
+func TestJPEG_errors(t *testing.T) {
 	f := fixtureNamed(t, "jpeg-restart.jpg").data
 	quant, frame, huffman := bytes.Index(f, []byte{0xff, markerDQT}), bytes.Index(f, []byte{0xff, markerSOF0}), bytes.Index(f, []byte{0xff, markerDHT})
 	interval, scan := bytes.Index(f, []byte{0xff, markerDRI}), bytes.Index(f, []byte{0xff, markerSOS})
@@ -208,31 +206,31 @@ func TestDamageInAJPEGIsNamed(t *testing.T) {
 		data []byte
 		want error
 	}{
-		{"a restart marker out of turn", patched(f, first+1, 0xd3), errJPEGNoRestart},
-		{"a restart marker that is none", patched(f, first, 0x12), errJPEGNoRestart},
+		{"restart marker out of order", patched(f, first+1, 0xd3), errJPEGNoRestart},
+		{"corrupt restart marker", patched(f, first, 0x12), errJPEGNoRestart},
 		{"no restart interval", patched(f, interval+1, markerCOM), nil},
-		{"another restart interval", patched(f, interval+5, 3), nil},
-		{"a restart interval of three bytes", slices.Insert(patched(f, interval+3, 5), interval+4, 0), errJPEGRestarts},
-		{"an end in the middle", patched(f, first+1, markerEOI), errJPEGNoRestart},
-		{"a scan that ends in the middle", slices.Insert(slices.Clone(f), first-5, 0xff, markerEOI), errJPEGShort},
+		{"wrong restart interval", patched(f, interval+5, 3), nil},
+		{"restart interval of 3 bytes", slices.Insert(patched(f, interval+3, 5), interval+4, 0), errJPEGRestarts},
+		{"end marker within a scan", patched(f, first+1, markerEOI), errJPEGNoRestart},
+		{"scan with too little data", slices.Insert(slices.Clone(f), first-5, 0xff, markerEOI), errJPEGShort},
 		{"no quantisation table", patched(f, quant+1, markerCOM), errJPEGNoTable},
 		{"no Huffman table", patched(f, huffman+1, markerCOM), errJPEGNoTable},
-		{"a Huffman table of another number", patched(f, huffman+4, 1), errJPEGNoTable},
-		{"a Huffman table of no number", patched(f, huffman+4, 2), nil},
-		{"a Huffman table with too many codes", patched(f, huffman+5, 3), errJPEGTable},
-		{"a quantisation table that is too short", patched(f, quant+3, 0x42), errJPEGTable},
-		{"a quantisation table of no number", patched(f, quant+4, 7), errJPEGTable},
-		{"a scan of an unknown component", patched(f, scan+5, 9), errJPEGScan},
-		{"a scan with a component twice", patched(f, scan+7, 1), errJPEGScan},
-		{"a scan of four components", patched(f, scan+4, 4), errJPEGScan},
-		{"a scan of no component", slices.Concat(f[:scan+3], []byte{6, 0, 0, 63, 0}, f[scan+14:]), errJPEGScan},
-		{"a scan of too many blocks", patched(f, frame+11, 0x42, 0, 2, 0x42, 0, 3, 0x42), errJPEGScan},
-		{"a second frame header", slices.Insert(slices.Clone(f), len(f)-2, f[frame:huffman]...), errJPEGFrames},
-		{"a component without a scan", slices.Concat(separate[:second], []byte{0xff, markerEOI}), errJPEGNoScan},
-		{"a code that does not exist", patched(blank, len(blank)-3, 0x80), errJPEGCode},
-		{"a symbol without meaning", patched(blank, code+16+18, 0x20), errJPEGCode},
-		{"a DC difference of 17 bits", patched(blank, code+16, 17), errJPEGDifference},
-		{"no end", f[:len(f)-2], errJPEGNoEnd},
+		{"missing Huffman table", patched(f, huffman+4, 1), errJPEGNoTable},
+		{"invalid Huffman table number", patched(f, huffman+4, 2), nil},
+		{"too many Huffman codes", patched(f, huffman+5, 3), errJPEGTable},
+		{"short quantisation table", patched(f, quant+3, 0x42), errJPEGTable},
+		{"invalid quantisation table number", patched(f, quant+4, 7), errJPEGTable},
+		{"scan of an unknown component", patched(f, scan+5, 9), errJPEGScan},
+		{"scan with a duplicate component", patched(f, scan+7, 1), errJPEGScan},
+		{"scan of four components", patched(f, scan+4, 4), errJPEGScan},
+		{"scan without components", slices.Concat(f[:scan+3], []byte{6, 0, 0, 63, 0}, f[scan+14:]), errJPEGScan},
+		{"scan with too many blocks", patched(f, frame+11, 0x42, 0, 2, 0x42, 0, 3, 0x42), errJPEGScan},
+		{"second frame header", slices.Insert(slices.Clone(f), len(f)-2, f[frame:huffman]...), errJPEGFrames},
+		{"component without a scan", slices.Concat(separate[:second], []byte{0xff, markerEOI}), errJPEGNoScan},
+		{"invalid Huffman code", patched(blank, len(blank)-3, 0x80), errJPEGCode},
+		{"invalid symbol", patched(blank, code+16+18, 0x20), errJPEGCode},
+		{"DC difference of 17 bits", patched(blank, code+16, 17), errJPEGDifference},
+		{"no end marker", f[:len(f)-2], errJPEGNoEnd},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var d Decoder
@@ -244,12 +242,12 @@ func TestDamageInAJPEGIsNamed(t *testing.T) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 			var theirs Decoder
-			holdAgainstStandardLibrary(t, &d, &theirs, c.data)
+			compareWithStandardLibrary(t, &d, &theirs, c.data)
 		})
 	}
 }
 
-func TestAProgressiveJPEGHasABoundedNumberOfScans(t *testing.T) {
+func TestJPEG_tooManyScans(t *testing.T) {
 	data := blankJPEG(markerSOF2, 16, 16, 0x11)
 	scan := bytes.Index(data, []byte{0xff, markerSOS})
 	body := data[scan : len(data)-2]
@@ -263,7 +261,7 @@ func TestAProgressiveJPEGHasABoundedNumberOfScans(t *testing.T) {
 	}
 }
 
-func TestTablesOfOnePictureDoNotServeTheNext(t *testing.T) {
+func TestJPEG_tablesNotReused(t *testing.T) {
 	f := fixtureNamed(t, "jpeg-444-32x32.jpg").data
 	var d Decoder
 	dst := make([]uint8, numPixels)
@@ -273,7 +271,7 @@ func TestTablesOfOnePictureDoNotServeTheNext(t *testing.T) {
 	for _, marker := range []byte{markerDQT, markerDHT} {
 		without := patched(f, bytes.Index(f, []byte{0xff, marker})+1, markerCOM)
 		if err := d.Pixels(dst, without); !errors.Is(err, errJPEGNoTable) {
-			t.Errorf("without segment %#x: %v", marker, err)
+			t.Errorf("without segment %#x: error %v, want errJPEGNoTable", marker, err)
 		}
 	}
 	if err := d.Pixels(dst, f); err != nil {
@@ -281,7 +279,7 @@ func TestTablesOfOnePictureDoNotServeTheNext(t *testing.T) {
 	}
 }
 
-// The inverse DCT by its definition.
+// exactInverse computes the inverse DCT by its definition.
 func exactInverse(b *block) (samples [64]float64) {
 	scale := func(k int) float64 {
 		if k == 0 {
@@ -309,7 +307,7 @@ func exactInverse(b *block) (samples [64]float64) {
 	return samples
 }
 
-func TestTheInverseTransformIsExactAndItsShortcutsChangeNothing(t *testing.T) {
+func TestInverseDCT(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	for _, last := range []int{0, 1, 5, 9, 10, 30, 63} {
 		for round := range 200 {
@@ -320,26 +318,26 @@ func TestTheInverseTransformIsExactAndItsShortcutsChangeNothing(t *testing.T) {
 				}
 			}
 			want := exactInverse(&b)
-			whole := b
+			full := b
 			var got, plain [64]uint8
 			b.inverse(last, got[:], 8)
-			whole.inverse(63, plain[:], 8)
+			full.inverse(63, plain[:], 8)
 			if got != plain {
-				t.Fatalf("up to coefficient %d the shortcut gives\n%v, not\n%v", last, got, plain)
+				t.Fatalf("inverse(%d) = \n%v, want as without shortcut\n%v", last, got, plain)
 			}
-			if b != (block{}) || whole != (block{}) {
-				t.Fatal("the block is not cleared")
+			if b != (block{}) || full != (block{}) {
+				t.Fatal("inverse didn't clear the block")
 			}
 			for i, g := range got {
 				if math.Abs(float64(g)-want[i]) > 1 {
-					t.Fatalf("up to coefficient %d: sample %d is %d, not %.2f", last, i, g, want[i])
+					t.Fatalf("inverse(%d): sample %d = %d, want %.2f", last, i, g, want[i])
 				}
 			}
 		}
 	}
 }
 
-func TestHuffmanCodesOfEveryLengthAreDecoded(t *testing.T) {
+func TestHuffman_codeLengths(t *testing.T) {
 	// One code of each length, 0, 10, 110 and so on.
 	counts, symbols := [16]uint8{}, []uint8{}
 	for l := range 16 {
@@ -348,26 +346,26 @@ func TestHuffmanCodesOfEveryLengthAreDecoded(t *testing.T) {
 	}
 	var h huffman
 	if !h.define(&counts, symbols, false) {
-		t.Fatal("refused")
+		t.Fatal("define = false for a valid code")
 	}
 	for l := 1; l <= 16; l++ {
-		bits := ^uint64(0) << (65 - l) // a one less than l, then zeros
+		bits := ^uint64(0) << (65 - l) // l-1 ones, then zeros
 		symbol, length := int(h.fast[bits>>(64-fastBits)]>>8), int(h.fast[bits>>(64-fastBits)]&255)
 		if l > fastBits {
 			if length != 0 {
-				t.Errorf("the code of %d bits is found by the first %d", l, fastBits)
+				t.Errorf("code of %d bits found in the table for %d bits", l, fastBits)
 			}
 			symbol, length = h.long(bits)
 		}
 		if symbol != 0x11*(l-1) || length != l {
-			t.Errorf("the code of %d bits is symbol %#x of %d bits", l, symbol, length)
+			t.Errorf("code of %d bits: symbol %#x of %d bits", l, symbol, length)
 		}
 	}
 	if _, length := h.long(^uint64(0)); length != 0 {
-		t.Error("sixteen ones are a code")
+		t.Error("sixteen ones decode to a symbol")
 	}
 	counts[0] = 3
 	if h.define(&counts, append(symbols, 1, 2), false) {
-		t.Error("three codes of one bit are accepted")
+		t.Error("define = true for three codes of one bit")
 	}
 }

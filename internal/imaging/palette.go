@@ -3,9 +3,9 @@ package imaging
 // palette maps indices to colours.
 type palette struct{ r, g, b [256]uint8 }
 
-// makePalette reads entries of the given size, whose bytes red and blue hold those samples and whose
-// byte 1 holds green. An index without an entry is a grey of that level, as in Pillow, whose palettes
-// start as a grey ramp.
+// makePalette reads palette entries of size bytes each. red and blue are the offsets of these samples in
+// an entry; green is at offset 1. Like Pillow, it maps an index without an entry to the grey of that
+// level.
 func makePalette(entries []byte, size, red, blue int) *palette {
 	p := new(palette)
 	for i := range 256 {

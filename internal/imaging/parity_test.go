@@ -13,7 +13,7 @@ import (
 	"github.com/sbinet/npyio/npz"
 )
 
-// deviation is how far two pictures are apart, in levels.
+// deviation is the difference between two images, in levels.
 type deviation struct {
 	max  int
 	mean float64
@@ -40,14 +40,14 @@ func readFile(t testing.TB, name string) []byte {
 	return data
 }
 
-// fixture is a picture and what Pillow makes of it.
+// fixture is an image and the pixels that Pillow decodes from it.
 type fixture struct {
 	name string
 	data []byte
 	want []uint8
 }
 
-// loadFixtures reads what testdata/make_fixtures.py made.
+// loadFixtures reads the fixtures written by testdata/make_fixtures.py.
 var loadFixtures = sync.OnceValues(func() ([]fixture, error) {
 	names, err := filepath.Glob("testdata/images/*")
 	if err != nil {
@@ -59,7 +59,7 @@ var loadFixtures = sync.OnceValues(func() ([]fixture, error) {
 	}
 	defer expected.Close()
 	if len(names) == 0 || len(names) != len(expected.Keys()) {
-		return nil, fmt.Errorf("%d pictures, %d expectations: run testdata/make_fixtures.py", len(names), len(expected.Keys()))
+		return nil, fmt.Errorf("%d images, but %d expected results; run testdata/make_fixtures.py", len(names), len(expected.Keys()))
 	}
 	fixtures := make([]fixture, len(names))
 	for i, name := range names {
@@ -84,9 +84,8 @@ func readFixtures(t testing.TB) []fixture {
 	return fixtures
 }
 
-// tolerance is what a picture may deviate by: not at all, but for the progressive JPEGs, which image/jpeg
-// decodes. Its inverse DCT and libjpeg's now and then round to different sides, and the conversion of
-// colours can make two levels of one.
+// tolerance returns the allowed deviation: none, except for progressive JPEGs, which image/jpeg decodes. Its
+// inverse DCT sometimes rounds differently than libjpeg's, and the colour conversion can double the difference.
 func tolerance(name string) deviation {
 	if strings.Contains(name, "progressive") {
 		return deviation{max: 2, mean: 0.06}
@@ -99,14 +98,14 @@ func checkPixels(t *testing.T, name string, got, want []uint8) {
 	dev, allowed := deviate(got, want), tolerance(name)
 	t.Logf("deviation: max %d, mean %.4f", dev.max, dev.mean)
 	if dev.max > allowed.max || dev.mean > allowed.mean {
-		t.Errorf("deviates from Pillow by up to %d levels, %.3f on average; allowed are %d and %.3f",
+		t.Errorf("differs from Pillow by up to %d levels, %.3f on average; want at most %d and %.3f",
 			dev.max, dev.mean, allowed.max, allowed.mean)
 	}
 }
 
-func TestPixelsEqualPillow(t *testing.T) {
+func TestPixels_equalPillow(t *testing.T) {
 	fixtures := readFixtures(t)
-	var d Decoder // one for all, so that what one picture leaves behind would show in the next
+	var d Decoder // reused, to detect state that leaks into the next image
 	for _, f := range fixtures {
 		t.Run(f.name, func(t *testing.T) {
 			got := make([]uint8, numPixels)
@@ -118,32 +117,33 @@ func TestPixelsEqualPillow(t *testing.T) {
 	}
 }
 
-// TestPixelsEqualPillowOnTheYardstick compares with pictures that stay outside of the repository.
-func TestPixelsEqualPillowOnTheYardstick(t *testing.T) {
+// TestPixels_equalPillowOnExternalImages compares with images outside of the repository, in
+// $FAKEART_DATA/pillow.
+func TestPixels_equalPillowOnExternalImages(t *testing.T) {
 	root := os.Getenv("FAKEART_DATA")
 	if root == "" {
-		t.Skip("FAKEART_DATA is not set: no yardstick pictures here")
+		t.Skip("FAKEART_DATA is not set")
 	}
 	names, err := filepath.Glob(filepath.Join(root, "pillow", "*.npy"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(names) == 0 {
-		t.Fatalf("no pictures in %s", filepath.Join(root, "pillow"))
+		t.Fatalf("no images in %s", filepath.Join(root, "pillow"))
 	}
 	var d Decoder
 	for _, name := range names {
-		picture := strings.TrimSuffix(name, ".32x32.npy")
-		t.Run(filepath.Base(picture), func(t *testing.T) {
+		path := strings.TrimSuffix(name, ".32x32.npy")
+		t.Run(filepath.Base(path), func(t *testing.T) {
 			got := make([]uint8, numPixels)
-			if err := d.Pixels(got, readFile(t, picture)); err != nil {
+			if err := d.Pixels(got, readFile(t, path)); err != nil {
 				t.Fatal(err)
 			}
 			var want []uint8
 			if err := npyio.Read(bytes.NewReader(readFile(t, name)), &want); err != nil {
 				t.Fatal(err)
 			}
-			checkPixels(t, picture, got, want)
+			checkPixels(t, path, got, want)
 		})
 	}
 }

@@ -10,17 +10,18 @@ import (
 
 const pngSignature = "\x89PNG\r\n\x1a\n"
 
-// pngHeader is what a PNG's chunks say before its data is inflated.
+// pngHeader holds the information in the chunks of a PNG.
 type pngHeader struct {
 	width, height uint32
 	depth, colour uint8
 	interlaced    bool
 	ihdr          []byte // the whole chunk
 	palette       []byte
-	data          []byte // from the first IDAT chunk on
-	info          Info   // of openPNG
+	data          []byte // from the first IDAT chunk
+	info          Info   // set by openPNG
 }
 
+// Colour types.
 const (
 	pngGrey      = 0
 	pngRGB       = 2
@@ -29,21 +30,21 @@ const (
 	pngRGBA      = 6
 )
 
-// readPNGHeader reads the chunk IHDR alone.
+// readPNGHeader reads the IHDR chunk.
 func readPNGHeader(data []byte) (hdr pngHeader, err error) {
 	at := len(pngSignature)
 	if len(data) < at+8+13+4 {
-		return hdr, broken("PNG", "the data ends after %d bytes, within the header", len(data))
+		return hdr, broken("PNG", "truncated after %d bytes, within the header", len(data))
 	}
 	if string(data[at:at+8]) != "\x00\x00\x00\x0dIHDR" {
-		return hdr, broken("PNG", "it does not begin with a header chunk")
+		return hdr, broken("PNG", "the first chunk isn't IHDR")
 	}
 	hdr.ihdr = data[at : at+8+13+4]
 	body := hdr.ihdr[8:]
 	hdr.width, hdr.height = binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])
 	hdr.depth, hdr.colour, hdr.interlaced = body[8], body[9], body[12] != 0
 	if crc32.ChecksumIEEE(hdr.ihdr[4:21]) != binary.BigEndian.Uint32(hdr.ihdr[21:]) {
-		return hdr, broken("PNG", "its header has the wrong checksum")
+		return hdr, broken("PNG", "wrong checksum of the header")
 	}
 	valid := false
 	switch hdr.colour {
@@ -55,7 +56,7 @@ func readPNGHeader(data []byte) (hdr pngHeader, err error) {
 		valid = hdr.depth == 8 || hdr.depth == 16
 	}
 	if !valid {
-		return hdr, broken("PNG", "colour type %d with %d bits a sample does not exist", hdr.colour, hdr.depth)
+		return hdr, broken("PNG", "invalid combination of colour type %d and %d bits per sample", hdr.colour, hdr.depth)
 	}
 	return hdr, nil
 }
@@ -63,13 +64,13 @@ func readPNGHeader(data []byte) (hdr pngHeader, err error) {
 // pngChunk is a chunk of a PNG.
 type pngChunk struct {
 	head []byte // length and kind
-	body []byte // what is there of it
-	crc  []byte // nil if it is cut off
+	body []byte // shorter than announced if truncated
+	crc  []byte // nil if truncated
 }
 
 func (c *pngChunk) is(kind string) bool { return string(c.head[4:8]) == kind }
 
-// nextPNGChunk cuts off the first chunk of data; false means that there is none.
+// nextPNGChunk returns the first chunk of data and the rest. ok is false if there is no chunk.
 func nextPNGChunk(data []byte) (c pngChunk, rest []byte, ok bool) {
 	if len(data) < 8 {
 		return c, nil, false
@@ -84,9 +85,9 @@ func nextPNGChunk(data []byte) (c pngChunk, rest []byte, ok bool) {
 	return c, data[length+4:], true
 }
 
-// readChunks finds the palette and the picture's data, and tells how many bytes of it there are. As
-// Pillow, it checks the checksums of what comes before the data, leaves the data to zlib's own, and does
-// not look beyond.
+// readChunks finds the palette and the image data, and returns the number of data bytes. Like Pillow, it
+// checks the checksums of the chunks before the data, relies on zlib's checksum for the data, and ignores
+// everything after it.
 func (hdr *pngHeader) readChunks(data []byte) (dataBytes int64, err error) {
 	rest := data[len(pngSignature)+len(hdr.ihdr):]
 	for {
@@ -94,15 +95,15 @@ func (hdr *pngHeader) readChunks(data []byte) (dataBytes int64, err error) {
 		switch {
 		case !ok, c.is("IEND"), dataBytes > 0 && !c.is("IDAT"):
 			return dataBytes, nil
-		case c.is("IDAT"): // if it is cut off, what is there may be enough
+		case c.is("IDAT"): // even if truncated, it may be sufficient
 			if dataBytes == 0 {
 				hdr.data = rest
 			}
 			dataBytes += int64(len(c.body))
 		case c.crc == nil:
-			return 0, broken("PNG", "the data ends after %d bytes, within a %q chunk", len(data), c.head[4:])
+			return 0, broken("PNG", "truncated after %d bytes, within a %q chunk", len(data), c.head[4:])
 		case crc32.ChecksumIEEE(rest[4:8+len(c.body)]) != binary.BigEndian.Uint32(c.crc):
-			return 0, broken("PNG", "its %q chunk has the wrong checksum", c.head[4:])
+			return 0, broken("PNG", "wrong checksum of the %q chunk", c.head[4:])
 		case c.is("PLTE"):
 			hdr.palette = c.body
 		}
@@ -110,13 +111,12 @@ func (hdr *pngHeader) readChunks(data []byte) (dataBytes int64, err error) {
 	}
 }
 
-// pngStream is the picture as image/png shall see it: only the chunks that matter, so that damage in
-// the others, which Pillow does not look at, does no harm; without transparency, which is dropped
-// anyway; with a palette of full length, since the indices are looked up here; and with checksums that
-// are right.
+// pngStream is a PNG for image/png that has only the required chunks. Chunks that Pillow ignores are left
+// out, so that they may be corrupt. Transparency is left out because it's dropped anyway. The palette has
+// full length, because this package maps the indices itself. All checksums are correct.
 type pngStream struct {
-	parts [][]byte // to be read next
-	data  []byte   // chunks to come
+	parts [][]byte // parts of the current chunk to be read
+	data  []byte   // remaining chunks
 	ended bool
 }
 
@@ -158,18 +158,18 @@ func (s *pngStream) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// minData is the least that deflate can make of the picture's bytes: it never packs tighter than
-// 1032 to 1. It keeps a few bytes that claim to be a huge picture from costing memory.
+// minData returns the smallest possible size of the compressed data: the ratio of deflate is at most 1032 to
+// 1. Checking it prevents a few bytes that claim to be a huge image from using much memory.
 func (hdr *pngHeader) minData() int64 {
 	samples := map[uint8]int64{pngGrey: 1, pngRGB: 3, pngPalette: 1, pngGreyAlpha: 2, pngRGBA: 4}[hdr.colour]
 	row := (int64(hdr.width)*samples*int64(hdr.depth) + 7) / 8
 	return row * int64(hdr.height) / 1032
 }
 
-// openPNG reads the header and refuses what cannot or shall not be decoded.
+// openPNG reads the header and rejects images that can't be decoded or are too large.
 func openPNG(data []byte, maxPixels int) (pngHeader, error) {
 	hdr, err := readPNGHeader(data)
-	if hdr.ihdr != nil { // too large is too large, whatever else is wrong
+	if hdr.ihdr != nil { // the size was read: ErrTooLarge takes precedence
 		if err := admit("PNG", int64(hdr.width), int64(hdr.height), maxPixels); err != nil {
 			return hdr, err
 		}
@@ -182,8 +182,8 @@ func openPNG(data []byte, maxPixels int) (pngHeader, error) {
 	return hdr, nil
 }
 
-// held is how many bytes image/png holds in proportion to the size: the picture and two rows; of an
-// interlaced picture, the seven that it consists of as well.
+// held returns the number of bytes that image/png holds for pixels: the image and two rows, and for an
+// interlaced image also the seven reduced images.
 func (hdr *pngHeader) held() int64 {
 	pixel := int64(1)
 	switch {
@@ -192,12 +192,12 @@ func (hdr *pngHeader) held() int64 {
 	case hdr.colour != pngPalette:
 		pixel = 4 * int64(hdr.depth) / 8
 	}
-	picture := pixel * int64(hdr.width) * int64(hdr.height)
+	pixels := pixel * int64(hdr.width) * int64(hdr.height)
 	rows := 2 * (pixel*int64(hdr.width) + 1)
 	if hdr.interlaced {
-		return 2*picture + 4*rows
+		return 2*pixels + 4*rows
 	}
-	return picture + rows
+	return pixels + rows
 }
 
 func (d *Decoder) decodePNG(dst []uint8, hdr *pngHeader, data []byte) error {
@@ -207,7 +207,7 @@ func (d *Decoder) decodePNG(dst []uint8, hdr *pngHeader, data []byte) error {
 		return err
 	}
 	if dataBytes == 0 || dataBytes < hdr.minData() {
-		return broken("PNG", "%d bytes of data cannot hold %d×%d pixels; it is cut off", dataBytes, width, height)
+		return broken("PNG", "truncated: %d bytes of data can't hold %d×%d pixels", dataBytes, width, height)
 	}
 	img, err := png.Decode(hdr.stream())
 	if err != nil {
@@ -233,8 +233,8 @@ func (d *Decoder) decodePNG(dst []uint8, hdr *pngHeader, data []byte) error {
 		}
 	case *image.Gray16:
 		// Pillow reads 16-bit grey into 32-bit integers, and its conversion to RGB clips them at 255
-		// instead of scaling: only levels 0 to 255 of 65,535 survive, all else is white. So be it:
-		// the model is trained on what Pillow makes.
+		// instead of scaling: only levels 0 to 255 of 65,535 are kept, all others become white. This
+		// is reproduced because the model is trained on Pillow's results.
 		for y := range height {
 			row := img.Pix[y*img.Stride:][:2*width]
 			for x := range width {
@@ -255,7 +255,7 @@ func (d *Decoder) decodePNG(dst []uint8, hdr *pngHeader, data []byte) error {
 		split(img.Pix, img.Stride, 4, 1, 2)
 	case *image.NRGBA:
 		split(img.Pix, img.Stride, 4, 1, 2)
-	case *image.RGBA64: // the high byte of each sample, as Pillow's RGB;16B
+	case *image.RGBA64: // the high byte of each sample, like RGB;16B in Pillow
 		split(img.Pix, img.Stride, 8, 2, 4)
 	case *image.NRGBA64:
 		split(img.Pix, img.Stride, 8, 2, 4)

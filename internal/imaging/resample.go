@@ -1,29 +1,28 @@
 package imaging
 
 // precision is the number of fraction bits of Pillow's resampling coefficients for 8-bit channels
-// (PRECISION_BITS in Resample.c): 32 bits less 8 for the sample and 2 for overshoot.
+// (PRECISION_BITS in Resample.c): 32 bits minus 8 for the sample and 2 for overshoot.
 const precision = 32 - 8 - 2
 
-// taps are the coefficients that map a side of some length to Size samples.
+// taps holds the coefficients that map a row or column of some length to Size samples.
 //
-// A side that is longer than the result has each of its samples in the windows of no more than two
-// neighbouring results, one that it is about to leave and one that it has entered: exactly, since
-// windows begin and end where another one has its middle. Both coefficients stand in one word and are
-// multiplied at once.
+// If the source is longer than the result, each source sample is in the windows of at most two neighbouring
+// results, because each window starts and ends at the centre of a neighbouring one. The two coefficients are
+// packed into one word, so that a single multiplication computes both products.
 type taps struct {
-	length int           // of the source side; 0 = not computed yet
-	first  [Size + 1]int // first source sample in the window of each result, and the end of the side
+	length int           // of the source; 0: not computed yet
+	first  [Size + 1]int // first source sample in the window of each result, followed by length
 
-	// For the longer side: by source sample x with first[i] <= x < first[i+1], the coefficient for result i
-	// in the upper half, and the one for result i-1 in the lower half.
+	// If the source is longer than the result: for source sample x with first[i] <= x < first[i+1], the
+	// coefficient for result i in the upper half, and that for result i-1 in the lower half.
 	pairs []uint64
 
-	// For others: result i has the coefficients coef[offset[i]:offset[i+1]].
+	// Otherwise: result i has the coefficients coef[offset[i]:offset[i+1]].
 	offset [Size + 1]int
 	coef   []uint32
 }
 
-// window is where the samples of result i begin and end, and its middle, in samples.
+// window returns the range of source samples for result i, and the centre of its window in samples.
 func (t *taps) window(i int) (first, last int, middle float64) {
 	scale := float64(t.length) / Size
 	support := max(scale, 1) // the triangle's own support is 1
@@ -31,10 +30,10 @@ func (t *taps) window(i int) (first, last int, middle float64) {
 	return max(int(middle-support+0.5), 0), min(int(middle+support+0.5), t.length), middle
 }
 
-// compute is precompute_coeffs and normalize_coeffs_8bpc of Pillow's Resample.c for the triangle
-// filter: in double precision, in the same order of operations, so that each coefficient is the
-// same integer. The float64 conversions keep compilers from fusing a multiplication with an
-// addition, which would round differently on some processors.
+// compute computes the coefficients for a source of the given length. It implements precompute_coeffs and
+// normalize_coeffs_8bpc of Pillow's Resample.c for the triangle filter, in double precision and with the
+// same order of operations, so that all coefficients are equal. The float64 conversions keep the compiler
+// from fusing multiplications with additions, which would round differently on some processors.
 func (t *taps) compute(length int) {
 	if t.length == length {
 		return
@@ -75,10 +74,10 @@ func (t *taps) compute(length int) {
 	t.offset[Size] = len(t.coef)
 }
 
-// shrinks tells whether the side is longer than the result, and pairs are used.
+// shrinks reports whether the source is longer than the result, so that pairs are used.
 func (t *taps) shrinks() bool { return t.length > Size }
 
-// apply maps a row of samples to a row of results, rounded to 8 bits.
+// apply maps a row of samples to a row of Size results, rounded to 8 bits.
 func (t *taps) apply(out *[Size]uint32, in []uint8) {
 	const half = 1 << (precision - 1)
 	if t.length == Size {
@@ -99,7 +98,7 @@ func (t *taps) apply(out *[Size]uint32, in []uint8) {
 		}
 		return
 	}
-	entered := uint64(half) // what a result has from the samples before the present ones
+	entered := uint64(half) // sum of a result over the samples before the current ones
 	for i := range out {
 		pairs := t.pairs[t.first[i]:t.first[i+1]]
 		src := in[t.first[i]:][:len(pairs)]
@@ -125,18 +124,18 @@ func triangle(x float64) float64 {
 	return 0
 }
 
-// resampler is Pillow's ImagingResample with the BILINEAR filter for a result of 32×32. Rows are
-// handed to it one by one, in any order, and added into the result at once, so that neither the
-// picture nor the narrowed picture between the passes is ever held.
+// resampler resizes an image to 32×32 like Pillow's ImagingResample with the BILINEAR filter. It takes the
+// rows one by one, in any order, and adds each to the result immediately. So it holds neither the image nor
+// the intermediate result of the horizontal pass.
 type resampler struct {
 	dst        []uint8
-	copying    bool // the picture has the result's size
+	copying    bool // the image has the result's size
 	horizontal taps
 	vertical   taps
-	sum        [Size][Channels * Size]uint32 // by result row: reds, greens, blues
+	sum        [Size][Channels * Size]uint32 // per result row: all red, all green, all blue samples
 }
 
-// begin starts a picture of the given size, whose result goes to dst.
+// begin starts an image of the given size. The result is written to dst.
 func (r *resampler) begin(dst []uint8, width, height int) {
 	r.dst = dst
 	r.copying = width == Size && height == Size
@@ -152,11 +151,11 @@ func (r *resampler) begin(dst []uint8, width, height int) {
 	}
 }
 
-// line is line y of the result. While copying, it may be written there instead of handing over a row.
+// line returns row y of the result. If copying is true, callers may write to it instead of calling row.
 func (r *resampler) line(y int) []uint8 { return r.dst[y*Size*Channels:][:Size*Channels] }
 
-// row takes row y of the picture; each row must come exactly once. The three slices hold the width's
-// samples; they may be one and the same for a grey picture, which then costs a third.
+// row adds row y of the image. It must be called exactly once per row. For a grey image, the three slices
+// can be the same, which takes a third of the time.
 func (r *resampler) row(y int, red, green, blue []uint8) {
 	if r.copying {
 		out := r.line(y)
@@ -198,7 +197,7 @@ func (r *resampler) row(y int, red, green, blue []uint8) {
 	}
 }
 
-// add adds the line, k times, to line i of the result.
+// add adds k times the line to row i of the result.
 func (r *resampler) add(i int, k uint32, line *[Channels * Size]uint32) {
 	sum := &r.sum[i]
 	for j, s := range line {
@@ -206,7 +205,7 @@ func (r *resampler) add(i int, k uint32, line *[Channels * Size]uint32) {
 	}
 }
 
-// end writes the result. It must not be called before every row was given.
+// end writes the result, after all rows have been added.
 func (r *resampler) end() {
 	if !r.copying {
 		for y := range Size {
@@ -222,7 +221,7 @@ func (r *resampler) end() {
 	r.dst = nil
 }
 
-// trim lets go of what a huge picture left behind.
+// trim releases large buffers.
 func (r *resampler) trim() {
 	r.dst = nil
 	for _, t := range []*taps{&r.horizontal, &r.vertical} {

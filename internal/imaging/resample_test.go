@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// plainTaps are Pillow's coefficients for a result: the first sample and the weights.
+// plainTaps returns Pillow's coefficients for result i: the first sample and the weights.
 func plainTaps(length, i int) (first int, weights []int) {
 	scale := float64(length) / Size
 	support := max(scale, 1)
@@ -25,7 +25,7 @@ func plainTaps(length, i int) (first int, weights []int) {
 	return first, weights
 }
 
-// plainResize is Pillow's resize of one channel: horizontally, then vertically.
+// plainResize resizes one channel like Pillow: horizontally, then vertically.
 func plainResize(pixels []uint8, width, height int) []uint8 {
 	pass := func(length, i int, sample func(x int) uint8) uint8 {
 		if length == Size {
@@ -53,7 +53,7 @@ func plainResize(pixels []uint8, width, height int) []uint8 {
 	return out
 }
 
-func TestTheResizeIsPillowsAtEverySize(t *testing.T) {
+func TestResampler_equalsPillow(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 12))
 	var r resampler
 	got := make([]uint8, numPixels)

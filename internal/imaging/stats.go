@@ -2,9 +2,10 @@ package imaging
 
 import "math"
 
-// Stats describes 32×32 pixels by simple figures, from which a change in what users send can be seen.
-// Levels run from 0 to 1 in all of them. Luma is that of ITU-R BT.601: Y = 0.299 R + 0.587 G + 0.114 B.
-// Deviations and variances are those of the whole population: divided by the number of values.
+// Stats holds simple statistics of a 32×32 image. Drift detection uses them to notice changes in the
+// images that users send. Levels are scaled to [0,1]. Luma is that of ITU-R BT.601:
+// Y = 0.299 R + 0.587 G + 0.114 B. Standard deviations and variances are population values, divided by
+// the number of values.
 type Stats struct {
 	// Mean is the average of all 3,072 levels: Σv/3072. 0 to 1.
 	Mean float64
@@ -14,19 +15,19 @@ type Stats struct {
 	Brightness float64
 	// Contrast is the standard deviation of luma, known as RMS contrast: √(Σ(Y−Brightness)²/1024). 0 to 0.5.
 	Contrast float64
-	// Sharpness is the variance of luma's Laplacian, the usual measure of focus: over the 30×30 pixels
-	// that have four neighbours, L = above + below + left + right − 4·Y, and Σ(L−ΣL/900)²/900. 0 to 16;
-	// photographs mostly have less than 0.1.
+	// Sharpness is the variance of luma's Laplacian, a common measure of focus: with
+	// L = above + below + left + right − 4·Y for the 30×30 pixels that have four neighbours, it is
+	// Σ(L−ΣL/900)²/900. 0 to 16; most photographs are below 0.1.
 	Sharpness float64
-	// Saturation is the average saturation of the colour model HSV: of (max−min)/max of a pixel's
-	// three levels, 0 for black. 0 to 1.
+	// Saturation is the average saturation in the HSV colour model: (max−min)/max of a pixel's three
+	// levels, 0 for black. 0 to 1.
 	Saturation float64
 }
 
-// StatsOf computes the figures from pixels as Decode gives them: 32·32·3 bytes, or it panics. It does
-// not allocate.
+// StatsOf computes the statistics of pixels returned by Decoder.Decode. It panics if there are fewer than
+// 32·32·3 bytes. It doesn't allocate.
 func StatsOf(pixels []uint8) Stats {
-	// All sums are of integers, so that their order does not matter and one colour does not deviate at all.
+	// Integer sums don't depend on the order of summation, and a constant image has a variance of exactly 0.
 	const (
 		white    = 1000 * 255 // as luma
 		count    = Size * Size
@@ -71,8 +72,8 @@ func StatsOf(pixels []uint8) Stats {
 	}
 }
 
-// What a level contributes to a pixel's luma, times 1000, stands in the lower half of a word, and its
-// square in the upper one: a sum over a whole picture fits in either.
+// Tables of each level's contribution to a pixel's luma, times 1000, in the lower bits of a word, and of
+// the level's square in the upper bits. Sums over a whole image fit into both parts.
 const (
 	lumaBits = 28
 	lumaMask = 1<<lumaBits - 1
@@ -86,8 +87,10 @@ var ofRed, ofGreen, ofBlue = func() (r, g, b [256]uint64) {
 	return r, g, b
 }()
 
-// inverse holds 1/i with so many bits of fraction, rounded up.
+// inverseBits is the number of fraction bits in inverse.
 const inverseBits = 48
+
+// inverse holds 1/i, rounded up.
 
 var inverse = func() (t [256]uint64) {
 	for i := 1; i < len(t); i++ {
@@ -96,7 +99,7 @@ var inverse = func() (t [256]uint64) {
 	return t
 }()
 
-// variance is that of n integers with the given sum and sum of squares.
+// variance returns the population variance of n integers with the given sum and sum of squares.
 func variance(sum, squares, n int64) float64 {
 	return float64(n*squares-sum*sum) / float64(n*n)
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// filled is a picture of pixels by column and row.
+// filled returns an image with pixels computed from column and row.
 func filled(pixel func(x, y int) [3]uint8) []uint8 {
 	pixels := make([]uint8, 0, numPixels)
 	for i := range Size * Size {
@@ -35,13 +35,13 @@ func checkStats(t *testing.T, got, want Stats, tolerance float64) {
 	}
 }
 
-func TestStatsOfSimplePictures(t *testing.T) {
+func TestStatsOf(t *testing.T) {
 	plain := func(r, g, b uint8) []uint8 { return filled(func(int, int) [3]uint8 { return [3]uint8{r, g, b} }) }
 	checkers := filled(func(x, y int) [3]uint8 {
 		v := uint8(255 * ((x + y) % 2))
 		return [3]uint8{v, v, v}
 	})
-	halves := filled(func(x, _ int) [3]uint8 { // grey of 20 % beside grey of 60 %
+	halves := filled(func(x, _ int) [3]uint8 { // 20 % grey on the left, 60 % grey on the right
 		v := uint8(51 + 102*(x/16))
 		return [3]uint8{v, v, v}
 	})
@@ -65,11 +65,11 @@ func TestStatsOfSimplePictures(t *testing.T) {
 			Mean: 150. / 255, StdDev: math.Sqrt(5000./3) / 255, Brightness: (0.299*200 + 0.587*100 + 0.114*150) / 255, Saturation: 0.5,
 		}},
 		// Every interior pixel has a Laplacian of 4 or -4.
-		{"a checkerboard", checkers, Stats{Mean: 0.5, StdDev: 0.5, Brightness: 0.5, Contrast: 0.5, Sharpness: 16}},
-		// 30 pixels beside the edge have 0.4, as many have -0.4.
-		{"an edge", halves, Stats{Mean: 0.4, StdDev: 0.2, Brightness: 0.4, Contrast: 0.2, Sharpness: 60 * 0.16 / 900}},
-		// A Laplacian of -4 and four of 1 around it, which are 0 on average.
-		{"a white dot", dot, Stats{
+		{"checkerboard", checkers, Stats{Mean: 0.5, StdDev: 0.5, Brightness: 0.5, Contrast: 0.5, Sharpness: 16}},
+		// The Laplacian is 0.4 for 30 pixels beside the edge, and -0.4 for another 30.
+		{"edge", halves, Stats{Mean: 0.4, StdDev: 0.2, Brightness: 0.4, Contrast: 0.2, Sharpness: 60 * 0.16 / 900}},
+		// The Laplacian is -4 at the dot and 1 at its four neighbours, with a mean of 0.
+		{"white dot", dot, Stats{
 			Mean: 1. / 1024, StdDev: math.Sqrt(1023) / 1024, Brightness: 1. / 1024, Contrast: math.Sqrt(1023) / 1024, Sharpness: 20. / 900,
 		}},
 	} {
@@ -77,7 +77,7 @@ func TestStatsOfSimplePictures(t *testing.T) {
 	}
 }
 
-// plainStats is Stats by its documentation, in float64.
+// plainStats computes Stats by its definition, in float64.
 func plainStats(pixels []uint8) (s Stats) {
 	var levels, luma, laplacians []float64
 	for i := 0; i < numPixels; i += 3 {
@@ -110,7 +110,7 @@ func plainStats(pixels []uint8) (s Stats) {
 	return s
 }
 
-func TestStatsFollowTheirDefinition(t *testing.T) {
+func TestStatsOf_definition(t *testing.T) {
 	for _, f := range readFixtures(t) {
 		t.Run(f.name, func(t *testing.T) { checkStats(t, StatsOf(f.want), plainStats(f.want), 1e-9) })
 	}
@@ -124,7 +124,7 @@ func TestStatsFollowTheirDefinition(t *testing.T) {
 	}
 }
 
-func TestStatsAllocateNothing(t *testing.T) {
+func TestStatsOf_allocations(t *testing.T) {
 	pixels := fixtureNamed(t, "png-32x32.png").want
 	if n := testing.AllocsPerRun(20, func() { StatsOf(pixels) }); n > 0 {
 		t.Errorf("%v allocations", n)

@@ -7,10 +7,10 @@ type plane struct {
 	pix           []uint8
 	stride        int
 	width, height int // without the padding to whole blocks
-	hr, vr        int // how many of the picture's columns and rows one sample covers
+	hr, vr        int // number of columns and rows of the image per sample
 }
 
-// newPlane describes the component, subsampled by hr and vr, of a picture of the given size.
+// newPlane returns the plane of a component of an image of the given size, subsampled by hr and vr.
 func newPlane(pix []uint8, stride, width, height, hr, vr int) plane {
 	return plane{pix, stride, (width + hr - 1) / hr, (height + vr - 1) / vr, hr, vr}
 }
@@ -20,18 +20,17 @@ func (p *plane) line(y int) []uint8 {
 	return p.pix[y*p.stride:][:p.width]
 }
 
-// row returns row y of the picture at full width (or wider), in the buffers' i-th if it has to be
-// computed. It chooses the method and rounds as jdsample.c of libjpeg-turbo 2.1 does: a triangle
-// filter where the factors are 2×1, 1×2 and 2×2, repetition otherwise and for planes of no more than
-// two columns.
+// row returns row y of the image at full width (or wider). If it must be computed, it's in the i-th buffer.
+// The method and the rounding are those of jdsample.c in libjpeg-turbo 2.1: a triangle filter for the
+// factors 2×1, 1×2 and 2×2, and repetition for all others and for planes of at most two columns.
 func (p *plane) row(y int, buffers *rowBuffers, i int) []uint8 {
 	if p.hr == 1 && p.vr == 1 {
 		return p.line(y)
 	}
-	// Triangles are computed by fours.
+	// The triangle filters process four samples at a time.
 	out := buffers.get(i, (p.width+3)&^3*p.hr)
 	cur := p.line(y / p.vr)
-	next := cur // the nearer one of the rows above and below
+	next := cur // the closer of the rows above and below
 	if p.vr == 2 {
 		next = p.line(y/2 - 1 + y%2*2)
 	}
@@ -55,14 +54,14 @@ func (p *plane) row(y int, buffers *rowBuffers, i int) []uint8 {
 	return out
 }
 
-// The triangle filters below work on four samples at once, each in 16 bits of a word: everyLane * v is
-// the same v in each, and lowBytes are their lower halves.
+// The triangle filters below process four samples at a time, each in a 16-bit lane of a word. everyLane * v
+// sets all lanes to v, and lowBytes masks the lower byte of each lane.
 const (
 	everyLane = 0x0001000100010001
 	lowBytes  = 0x00ff * everyLane
 )
 
-// fourFrom returns the samples x to x+3 of a row in lanes. Behind its end the last one is repeated.
+// fourFrom returns the samples x to x+3 of a row in lanes. It repeats the last sample after the row's end.
 func fourFrom(row []uint8, x int) uint64 {
 	var four uint64
 	if x+4 <= len(row) {
@@ -76,16 +75,16 @@ func fourFrom(row []uint8, x int) uint64 {
 	return (four | four<<8) & lowBytes
 }
 
-// widen doubles four values to eight samples: three quarters of the nearer value, one of the farther,
-// with roundings that alternate so that none prevails. left holds the value before the four in its
-// lowest lane, right the one behind them.
+// widen upsamples four values to eight samples, each of three quarters of the closer value and one quarter
+// of the farther one. The rounding alternates to avoid a bias. The lowest lanes of left and right hold the
+// values before and after the four.
 func widen(left, four, right, evenBias, oddBias uint64, shift int) uint64 {
 	even := (3*four + (four<<16 | left) + evenBias*everyLane) >> shift & lowBytes
 	odd := (3*four + (four>>16 | right<<48) + oddBias*everyLane) >> shift & lowBytes
 	return even | odd<<8
 }
 
-// triangleAcross is h2v1_fancy_upsample. It writes eight samples for each four, begun or whole.
+// triangleAcross implements h2v1_fancy_upsample. It writes eight samples per four, rounding up.
 func triangleAcross(out, in []uint8) {
 	four := fourFrom(in, 0)
 	left := four & 0xffff
@@ -99,7 +98,7 @@ func triangleAcross(out, in []uint8) {
 	}
 }
 
-// triangleBoth is h2v2_fancy_upsample: the same in both directions at once.
+// triangleBoth implements h2v2_fancy_upsample, the same filter in both directions.
 func triangleBoth(out, cur, next []uint8) {
 	four := 3*fourFrom(cur, 0) + fourFrom(next, 0)
 	left := four & 0xffff
@@ -113,10 +112,10 @@ func triangleBoth(out, cur, next []uint8) {
 	}
 }
 
-// Colours are converted as libjpeg's ycc_rgb_convert does: with 16 bits of fraction, rounded once a
-// channel. One 64-bit sum does it for all three, each with ten bits for -256 to 767 (256 is added, so
-// that there are no borrows) in a lane of its own: red and blue as integers, since what is added to
-// the luma is rounded before, and green, to which both chromas contribute, with its fraction below.
+// The colour conversion equals ycc_rgb_convert in libjpeg: 16 fraction bits, and one rounding per channel.
+// A single 64-bit sum computes all three channels. Each has a lane of ten bits for the values -256 to 767,
+// with 256 added to avoid borrows. The lanes of red and blue hold integers, because the terms added to luma
+// are already rounded. Green, to which both chroma values contribute, has its fraction below the lane.
 const (
 	redLane   = 0
 	blueLane  = 16
@@ -125,7 +124,7 @@ const (
 	lumaLanes = 1<<redLane | 1<<blueLane | 1<<greenLane
 )
 
-// crLanes and cbLanes hold what each level of chroma adds to the sum.
+// crLanes and cbLanes hold the term that each chroma level adds to the sum.
 var crLanes, cbLanes = func() (cr, cb [256]uint64) {
 	const (
 		half      = 1 << 15
@@ -142,7 +141,7 @@ var crLanes, cbLanes = func() (cr, cb [256]uint64) {
 	return cr, cb
 }()
 
-// clamped holds v limited to 0…255 at 256+v.
+// clamped holds v, clamped to 0…255, at index 256+v.
 var clamped = func() (t [1024]uint8) {
 	for i := range t {
 		t[i] = uint8(min(max(i-256, 0), 255))
@@ -150,7 +149,7 @@ var clamped = func() (t [1024]uint8) {
 	return t
 }()
 
-// ycc converts a pixel.
+// ycc converts a pixel from YCbCr to RGB.
 func ycc(luma, cb, cr uint8) (r, g, b uint8) {
 	sum := uint64(luma)*lumaLanes + crLanes[cr] + cbLanes[cb]
 	return clamped[sum>>redLane&1023], clamped[sum>>greenLane], clamped[sum>>blueLane&1023]
@@ -165,7 +164,7 @@ func yccRow(r, g, b, luma, cb, cr []uint8) {
 	}
 }
 
-// yccPixels converts it into pixels of three bytes.
+// yccPixels is like yccRow but writes interleaved pixels of three bytes.
 func yccPixels(out, luma, cb, cr []uint8) {
 	n := len(luma)
 	cb, cr = cb[:n], cr[:n]

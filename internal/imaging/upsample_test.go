@@ -17,8 +17,8 @@ func noise(rng *rand.Rand, n int) []uint8 {
 	return out
 }
 
-// plainTriangle is libjpeg's h2v1_fancy_upsample of the sums 3·near + far of two rows, or, with far nil,
-// of near alone; sample by sample, as jdsample.c has it.
+// plainTriangle implements h2v1_fancy_upsample of jdsample.c sample by sample, for the sums 3·near + far of two
+// rows, or for near alone if far is nil.
 func plainTriangle(near, far []uint8) []uint8 {
 	sum, bias, shift := func(x int) int { return int(near[x]) }, [2]int{1, 2}, 2
 	if far != nil {
@@ -32,23 +32,23 @@ func plainTriangle(near, far []uint8) []uint8 {
 	return out
 }
 
-func TestTrianglesByFoursEqualThoseByOnes(t *testing.T) {
+func TestTriangleFilters(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	for n := 3; n < 60; n++ {
 		near, far := noise(rng, n), noise(rng, n)
 		out := make([]uint8, (n+3)&^3*2)
 		triangleAcross(out, near)
 		if !bytes.Equal(out[:2*n], plainTriangle(near, nil)) {
-			t.Errorf("%d samples: across it is %v, not %v", n, out[:2*n], plainTriangle(near, nil))
+			t.Errorf("triangleAcross of %d samples = %v, want %v", n, out[:2*n], plainTriangle(near, nil))
 		}
 		triangleBoth(out, near, far)
 		if !bytes.Equal(out[:2*n], plainTriangle(near, far)) {
-			t.Errorf("%d samples: in both directions it is %v, not %v", n, out[:2*n], plainTriangle(near, far))
+			t.Errorf("triangleBoth of %d samples = %v, want %v", n, out[:2*n], plainTriangle(near, far))
 		}
 	}
 }
 
-func TestColoursAreConvertedByLibjpegsFormula(t *testing.T) {
+func TestYCC(t *testing.T) {
 	limit := func(v int) uint8 { return uint8(min(max(v, 0), 255)) }
 	step := 3
 	if testing.Short() {

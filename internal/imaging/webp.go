@@ -9,8 +9,8 @@ import (
 	"golang.org/x/image/vp8l"
 )
 
-// The container is read here and not by golang.org/x/image/webp: that refuses animations, of which
-// Pillow shows the first frame, and decodes alpha, which is dropped.
+// The container is read here because golang.org/x/image/webp rejects animations, of which Pillow decodes
+// the first frame, and because it decodes the alpha channel, which is dropped.
 
 // webpFrame is the first frame of a WebP file.
 type webpFrame struct {
@@ -19,14 +19,14 @@ type webpFrame struct {
 	width, height             int
 	lossless                  bool
 	data                      []byte
-	info                      Info // of openWebP
+	info                      Info // set by openWebP
 }
 
 func readWebP(data []byte) (f webpFrame, err error) {
-	cut := func() error { return broken("WebP", "the data ends after %d bytes, before the first frame", len(data)) }
+	cut := func() error { return broken("WebP", "truncated after %d bytes, before the first frame", len(data)) }
 	size := int64(binary.LittleEndian.Uint32(data[4:]))
 	if size < 4 || size+8 > int64(len(data)) {
-		return f, broken("WebP", "its header announces %d bytes, %d are there", size+8, len(data))
+		return f, broken("WebP", "truncated: the header announces %d bytes, got %d", size+8, len(data))
 	}
 	data = data[:8+size]
 	chunks := data[12:]
@@ -42,20 +42,20 @@ func readWebP(data []byte) (f webpFrame, err error) {
 		switch kind {
 		case "VP8X":
 			if len(body) < 10 || extended || animated {
-				return f, broken("WebP", "its extended header is damaged")
+				return f, broken("WebP", "invalid extended header")
 			}
 			extended = true
 			f.canvasWidth, f.canvasHeight = 1+uint24(body[4:]), 1+uint24(body[7:])
 		case "ANMF":
 			if len(body) < 16 || !extended || animated {
-				return f, broken("WebP", "its first frame's header is damaged")
+				return f, broken("WebP", "invalid header of the first frame")
 			}
-			// The chunks of the first frame stand within; they are all that matters.
+			// This chunk contains the chunks of the first frame. All others are ignored.
 			animated = true
 			f.left, f.top = 2*uint24(body), 2*uint24(body[3:])
 			f.width, f.height = 1+uint24(body[6:]), 1+uint24(body[9:])
 			if f.left+f.width > f.canvasWidth || f.top+f.height > f.canvasHeight {
-				return f, broken("WebP", "its first frame lies outside of the canvas")
+				return f, broken("WebP", "the first frame exceeds the canvas")
 			}
 			chunks = body[16:]
 		case "VP8 ", "VP8L":
@@ -72,7 +72,7 @@ func readWebP(data []byte) (f webpFrame, err error) {
 				f.width, f.height = f.canvasWidth, f.canvasHeight
 			}
 			if width != f.width || height != f.height {
-				return f, broken("WebP", "its frame has %d×%d pixels where %d×%d are announced", width, height, f.width, f.height)
+				return f, broken("WebP", "the frame has %d×%d pixels, but the header announces %d×%d", width, height, f.width, f.height)
 			}
 			return f, nil
 		}
@@ -83,23 +83,23 @@ func readWebP(data []byte) (f webpFrame, err error) {
 func webpFrameSize(kind string, body []byte) (width, height int, err error) {
 	if kind == "VP8L" {
 		if len(body) < 5 || body[0] != 0x2f || body[4]>>5 != 0 {
-			return 0, 0, broken("WebP", "its lossless header is damaged")
+			return 0, 0, broken("WebP", "invalid lossless header")
 		}
 		bits := binary.LittleEndian.Uint32(body[1:])
 		return 1 + int(bits&0x3fff), 1 + int(bits>>14&0x3fff), nil
 	}
 	if len(body) < 10 || body[0]&1 != 0 || string(body[3:6]) != "\x9d\x01\x2a" {
-		return 0, 0, broken("WebP", "its lossy header is damaged")
+		return 0, 0, broken("WebP", "invalid lossy header")
 	}
 	return int(binary.LittleEndian.Uint16(body[6:]) & 0x3fff), int(binary.LittleEndian.Uint16(body[8:]) & 0x3fff), nil
 }
 
 func uint24(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
 
-// openWebP reads the headers and refuses what cannot or shall not be decoded.
+// openWebP reads the headers and rejects images that can't be decoded or are too large.
 func openWebP(data []byte, maxPixels int) (webpFrame, error) {
 	f, err := readWebP(data)
-	if f.canvasWidth > 0 { // too large is too large, whatever else is wrong
+	if f.canvasWidth > 0 { // the size was read: ErrTooLarge takes precedence
 		if err := admit("WebP", int64(f.canvasWidth), int64(f.canvasHeight), maxPixels); err != nil {
 			return f, err
 		}
@@ -119,27 +119,27 @@ func openWebP(data []byte, maxPixels int) (webpFrame, error) {
 	return f, nil
 }
 
-// lossyMemory is how many bytes golang.org/x/image/vp8 holds: the planes and a little for each macroblock,
-// the data, and the first partition, of which it believes the announced size.
+// lossyMemory returns the number of bytes that golang.org/x/image/vp8 holds: the planes, a few bytes per
+// macroblock, the data, and the first partition, whose announced size it allocates unchecked.
 func lossyMemory(f *webpFrame) int64 {
 	wide, high := int64(f.width+15)/16, int64(f.height+15)/16
 	return wide*high*(256+2*64+4) + 6*wide + int64(len(f.data)) + int64(uint24(f.data)>>5)
 }
 
-// losslessMemory is how many bytes golang.org/x/image/vp8l holds at most.
+// losslessMemory returns the maximum number of bytes that golang.org/x/image/vp8l holds.
 func losslessMemory(f *webpFrame) int64 {
 	const (
-		maxGroups = 2600                          // of five Huffman codes; of more it reads none
-		perGroup  = 5 * (24 + 128*4)              // the tables for short codes
-		symbols   = 256 + 24 + 1<<11 + 3*256 + 40 // that the codes of a group may have
+		maxGroups = 2600                          // groups of five Huffman codes; vp8l rejects more
+		perGroup  = 5 * (24 + 128*4)              // tables for short codes
+		symbols   = 256 + 24 + 1<<11 + 3*256 + 40 // maximum number of symbols in a group
 		perSymbol = 2 * 8                         // nodes of a tree
-		auxiliary = 4                             // pictures with a group of their own, for the transforms
+		auxiliary = 4                             // images for the transforms, with a group each
 	)
 	bits := 8 * int64(len(f.data))
 	tiles := int64((f.width+3)/4) * int64((f.height+3)/4)
-	groups := min(maxGroups, tiles, bits/20+1) + auxiliary // 20 bits suffice for a group
-	nodes := perSymbol * min(groups*symbols, 3*bits)       // two bits for six symbols
-	// Pixels, where they are indices at first those as well; one of each tile for groups and two transforms.
+	groups := min(maxGroups, tiles, bits/20+1) + auxiliary // a group takes at least 20 bits
+	nodes := perSymbol * min(groups*symbols, 3*bits)       // two bits can encode six symbols
+	// Pixels, and indices for indexed images; plus a pixel per tile for the groups and two transforms.
 	return (4+2)*int64(f.width)*int64(f.height) + 3*4*tiles + groups*perGroup + nodes
 }
 
@@ -200,9 +200,9 @@ func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 	return nil
 }
 
-// webpUpsample is libwebp's fancy upsampling (upsampling.c) for one row and one component: weights
-// 9, 3, 3 and 1 of 16, in its two steps of rounding. near is the chroma row that covers the row, far
-// the next one on its side; both are the same at the top and bottom edge.
+// webpUpsample implements libwebp's fancy upsampling (upsampling.c) for one row of one component, with the
+// weights 9/16, 3/16, 3/16 and 1/16 and the same two rounding steps. near is the chroma row that covers the
+// row, and far the closest other one. Both are the same at the top and bottom edge.
 func webpUpsample(out, near, far []uint8) {
 	n := len(near)
 	far = far[:n]
@@ -218,8 +218,8 @@ func webpUpsample(out, near, far []uint8) {
 	out[2*n-1] = uint8((3*nl + fl + 2) >> 2)
 }
 
-// studioRow converts a row of YCbCr in studio range (16 to 235) as libwebp's yuv.h does. Go's own
-// conversion takes the planes for full range and is wrong for them.
+// studioRow converts a row of YCbCr in studio range (16 to 235) to RGB like yuv.h in libwebp. The conversion
+// in image/color assumes full range, which is wrong for WebP.
 func studioRow(r, g, b, luma, cb, cr []uint8) {
 	n := len(luma)
 	r, g, b, cb, cr = r[:n], g[:n], b[:n], cb[:n], cr[:n]
@@ -231,5 +231,5 @@ func studioRow(r, g, b, luma, cb, cr []uint8) {
 	}
 }
 
-// clip6 drops six bits of fraction and limits to 0…255.
+// clip6 drops six fraction bits and clamps to 0…255.
 func clip6(v int) uint8 { return uint8(min(max(v>>6, 0), 255)) }

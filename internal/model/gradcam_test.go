@@ -55,9 +55,9 @@ func TestAnExplainerAlsoComputesGradCAM(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = plain.Close() }()
-	const picture, area = channels * testSize * testSize, testSize * testSize
+	const imageSize, area = channels * testSize * testSize, testSize * testSize
 	for i := range s.Input() {
-		s.Input()[i] = float32(i%picture) / picture * float32(1+i/picture)
+		s.Input()[i] = float32(i%imageSize) / imageSize * float32(1+i/imageSize)
 	}
 	copy(plain.Input(), s.Input())
 	for n := 2; n > 0; n-- {
@@ -72,10 +72,10 @@ func TestAnExplainerAlsoComputesGradCAM(t *testing.T) {
 			for j := range area {
 				want := 0.0
 				for c := range channels {
-					want += float64(s.Input()[i*picture+c*area+j])
+					want += float64(s.Input()[i*imageSize+c*area+j])
 				}
 				if got := float64(s.GradCAM()[i*area+j]); math.Abs(got-want) > 1e-5 {
-					t.Fatalf("batch %d, picture %d, pixel %d: %g, want %g", n, i, j, got, want)
+					t.Fatalf("batch %d, image %d, pixel %d: %g, want %g", n, i, j, got, want)
 				}
 			}
 		}

@@ -40,11 +40,11 @@ type Metadata struct {
 	Classes []string
 	// Threshold, in (0,1), is the probability of Fake above which the verdict is Fake.
 	Threshold float64
-	// InputSize is the width and height, in pixels, of the input picture.
+	// InputSize is the width and height, in pixels, of the input image.
 	InputSize int
-	// Preprocessing identifies how a picture became the input tensor.
+	// Preprocessing identifies how an image became the input tensor.
 	Preprocessing string
-	// DataSource says in words where the pictures came from that the model was trained
+	// DataSource says in words where the images came from that the model was trained
 	// on; empty when unknown, as in files of before it was written.
 	DataSource string
 	// DataDigest and ConfigDigest identify what the model was trained on and how.

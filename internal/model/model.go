@@ -3,7 +3,7 @@
 // so that a model that the one exports is a model that the other can run.
 //
 // The graph has one input, `input`, float32 [batch,3,size,size], and the outputs
-// `logit`, float32 [batch,1], and `embedding`, float32 [batch,E]. The picture is
+// `logit`, float32 [batch,1], and `embedding`, float32 [batch,E]. The image is
 // Fake when Probability(logit) exceeds the metadata's threshold. It may have the
 // output `gradcam`, float32 [batch,size,size]: the evidence for Fake by place, which
 // is computed by the sessions of NewExplainer alone.
@@ -327,11 +327,11 @@ func valueNames(values []*onnxpb.ValueInfoProto) []string {
 	return names
 }
 
-// Check reports whether the model can judge pictures that were prepared in the
+// Check reports whether the model can judge images that were prepared in the
 // given way and labelled with the given class names, in this order.
 func (f *File) Check(preprocessing string, classes []string) error {
 	if f.Metadata.Preprocessing != preprocessing {
-		return fmt.Errorf("%s: made for pictures prepared as %q, but these are prepared as %q; train it anew or use a release of Fakeart that fits it",
+		return fmt.Errorf("%s: made for images prepared as %q, but these are prepared as %q; train it anew or use a release of Fakeart that fits it",
 			f.title(), f.Metadata.Preprocessing, preprocessing)
 	}
 	if !slices.Equal(f.Metadata.Classes, classes) {
@@ -349,7 +349,7 @@ func (f *File) title() string {
 	return "model " + f.Digest
 }
 
-// Probability turns a logit into the probability that the picture is Fake: the
+// Probability turns a logit into the probability that the image is Fake: the
 // logistic function.
 func Probability(logit float32) float64 { return 1 / (1 + math.Exp(-float64(logit))) }
 
@@ -397,7 +397,7 @@ func (f *File) named(s *Session, err error) (*Session, error) {
 
 func (f *File) newSession(graph []byte, batch int, o ort.Options, gradCAM []float32) (_ *Session, err error) {
 	if batch < 1 {
-		return nil, fmt.Errorf("a batch of %d pictures", batch)
+		return nil, fmt.Errorf("a batch of %d images", batch)
 	}
 	session, err := ort.NewMultiSession(graph, o)
 	if err != nil {
@@ -408,7 +408,7 @@ func (f *File) newSession(graph []byte, batch int, o ort.Options, gradCAM []floa
 	}
 	s := &Session{
 		file: f, session: session, sizes: make([]boundSize, batch+1),
-		input: make([]float32, batch*f.pictureSize()), logit: make([]float32, batch), embedding: make([]float32, batch*f.EmbeddingSize),
+		input: make([]float32, batch*f.imageSize()), logit: make([]float32, batch), embedding: make([]float32, batch*f.EmbeddingSize),
 		gradCAM: gradCAM,
 	}
 	defer func() {
@@ -417,18 +417,18 @@ func (f *File) newSession(graph []byte, batch int, o ort.Options, gradCAM []floa
 		}
 	}()
 	if err := s.Run(batch); err != nil {
-		return nil, fmt.Errorf("the graph fails on a blank picture; if the file is damaged, export it again: %w", err)
+		return nil, fmt.Errorf("the graph fails on a blank image; if the file is damaged, export it again: %w", err)
 	}
 	if l := float64(s.logit[0]); math.IsNaN(l) || math.IsInf(l, 0) {
-		return nil, fmt.Errorf("the graph answers a blank picture with %g: its weights are damaged; export it again", l)
+		return nil, fmt.Errorf("the graph answers a blank image with %g: its weights are damaged; export it again", l)
 	}
 	return s, nil
 }
 
-// pictureSize is the number of values that a picture has in the input.
-func (f *File) pictureSize() int { return channels * f.Metadata.InputSize * f.Metadata.InputSize }
+// imageSize is the number of values that an image has in the input.
+func (f *File) imageSize() int { return channels * f.Metadata.InputSize * f.Metadata.InputSize }
 
-// bind makes the tensors for batches of n pictures.
+// bind makes the tensors for batches of n images.
 func (s *Session) bind(n int) (_ *ort.Bound, err error) {
 	size, b := int64(s.file.Metadata.InputSize), int64(n)
 	var made []*ortgo.Tensor[float32]
@@ -469,11 +469,11 @@ func (s *Session) bind(n int) (_ *ort.Bound, err error) {
 	return bound, nil
 }
 
-// Input is where the next batch of pictures goes: for each picture 3*size*size
+// Input is where the next batch of images goes: for each image 3*size*size
 // values, as planes of red, green and blue in [0,1]. It has room for the largest batch.
 func (s *Session) Input() []float32 { return s.input }
 
-// Run computes Logits and Embeddings from the first n pictures of Input; n is 1 to
+// Run computes Logits and Embeddings from the first n images of Input; n is 1 to
 // the size that the session was made for. The first run of a size makes its
 // tensors and takes longer.
 func (s *Session) Run(n int) error {
@@ -481,7 +481,7 @@ func (s *Session) Run(n int) error {
 		return errors.New("run model: the session is closed")
 	}
 	if n < 1 || n >= len(s.sizes) {
-		return fmt.Errorf("run model: a batch of %d pictures, want 1 to %d", n, len(s.sizes)-1)
+		return fmt.Errorf("run model: a batch of %d images, want 1 to %d", n, len(s.sizes)-1)
 	}
 	bound := s.sizes[n].bound
 	if bound == nil {
@@ -493,15 +493,15 @@ func (s *Session) Run(n int) error {
 	return bound.Run()
 }
 
-// Logits holds one value for each picture of the last run, and what earlier runs
+// Logits holds one value for each image of the last run, and what earlier runs
 // left behind it. The next run overwrites it.
 func (s *Session) Logits() []float32 { return s.logit }
 
-// Embeddings holds EmbeddingSize values for each picture of the last run: the last
+// Embeddings holds EmbeddingSize values for each image of the last run: the last
 // hidden layer. Otherwise it is as Logits.
 func (s *Session) Embeddings() []float32 { return s.embedding }
 
-// GradCAM holds, for each picture of the last run, InputSize rows of InputSize
+// GradCAM holds, for each image of the last run, InputSize rows of InputSize
 // values: what spoke for Fake at each place, and where it is below zero, for Real.
 // It is nil unless the session is an explainer's and the model has it. Otherwise it
 // is as Logits.

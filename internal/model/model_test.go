@@ -31,7 +31,7 @@ func testMetadata() Metadata {
 		Threshold:     0.625,
 		InputSize:     testSize,
 		Preprocessing: "rgb-test-v1",
-		DataSource:    "archive of pictures.zip",
+		DataSource:    "archive of images.zip",
 		DataDigest:    "sha256:d0",
 		ConfigDigest:  "sha256:c0",
 		Seed:          -420,
@@ -41,7 +41,7 @@ func testMetadata() Metadata {
 	}
 }
 
-// testGraph flattens the picture into two embeddings, the mean of all values and
+// testGraph flattens the image into two embeddings, the mean of all values and
 // their sum, and answers with logit = mean*10 - 5.
 func testGraph() *onnxpb.ModelProto {
 	const values = channels * testSize * testSize
@@ -237,7 +237,7 @@ var graphFaults = []struct {
 	}, []string{"[3,4,4]"}},
 	{"input of unknown rank", func(g *onnxpb.GraphProto) { g.Input[0] = value("input", onnxpb.TensorProto_FLOAT) }, []string{"shape []"}},
 	{"no logit", func(g *onnxpb.GraphProto) { g.Output[0].Name = proto.String("score") }, []string{`"score"`, `"logit"`}},
-	{"two logits a picture", func(g *onnxpb.GraphProto) { g.Output[0] = value("logit", onnxpb.TensorProto_FLOAT, "batch", 2) }, []string{"[batch,2]", "[batch,1]"}},
+	{"two logits an image", func(g *onnxpb.GraphProto) { g.Output[0] = value("logit", onnxpb.TensorProto_FLOAT, "batch", 2) }, []string{"[batch,2]", "[batch,1]"}},
 	{"logit of another type", func(g *onnxpb.GraphProto) { g.Output[0] = value("logit", onnxpb.TensorProto_DOUBLE, "batch", 1) }, []string{"DOUBLE"}},
 	{"no embedding", func(g *onnxpb.GraphProto) { g.Output = g.Output[:1] }, []string{`"embedding"`}},
 	{"embedding of unknown width", func(g *onnxpb.GraphProto) {
@@ -366,7 +366,7 @@ func TestParseRefuses(t *testing.T) {
 		{"nothing", nil, "the file is empty"},
 		{"text", []byte("<!DOCTYPE html><title>404</title>"), "not an ONNX model"},
 		{"a pointer to a file kept elsewhere", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea\nsize 2\n"), "not an ONNX model"},
-		{"a picture", []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "not an ONNX model"},
+		{"an image", []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "not an ONNX model"},
 		{"zeros", make([]byte, 1000), "not an ONNX model"},
 		{"half of a model", good[:len(good)/2], "the file is truncated"},
 		{"a model without its last byte", good[:len(good)-1], "the file is truncated"},
@@ -488,20 +488,20 @@ func TestASessionRunsTheGraphOnEveryPictureOfTheBatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const picture, most = channels * testSize * testSize, 3
+	const imageSize, most = channels * testSize * testSize, 3
 	s, err := f.NewSession(most, ort.Options{Threads: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Input()) != most*picture || len(s.Logits()) != most || len(s.Embeddings()) != most*testEmbedding {
+	if len(s.Input()) != most*imageSize || len(s.Logits()) != most || len(s.Embeddings()) != most*testEmbedding {
 		t.Fatalf("%d inputs, %d logits, %d embeddings", len(s.Input()), len(s.Logits()), len(s.Embeddings()))
 	}
 	for _, batch := range []int{3, 1, 2, 3} {
 		clear(s.Logits())
 		clear(s.Embeddings())
 		for i := range batch {
-			for j := range picture {
-				s.Input()[i*picture+j] = float32(i) / 2
+			for j := range imageSize {
+				s.Input()[i*imageSize+j] = float32(i) / 2
 			}
 		}
 		if err := s.Run(batch); err != nil {
@@ -518,16 +518,16 @@ func TestASessionRunsTheGraphOnEveryPictureOfTheBatch(t *testing.T) {
 			}{
 				{"logit", float64(s.Logits()[i]), mean*10 - 5},
 				{"mean", float64(s.Embeddings()[i*testEmbedding]), mean},
-				{"sum", float64(s.Embeddings()[i*testEmbedding+1]), mean * picture},
+				{"sum", float64(s.Embeddings()[i*testEmbedding+1]), mean * imageSize},
 			} {
 				if math.Abs(value.got-value.want) > 1e-4 {
-					t.Errorf("batch %d, picture %d: %s %g, want %g", batch, i, value.name, value.got, value.want)
+					t.Errorf("batch %d, image %d: %s %g, want %g", batch, i, value.name, value.got, value.want)
 				}
 			}
 		}
 	}
 	for _, n := range []int{-1, 0, most + 1} {
-		checkError(t, s.Run(n), fmt.Sprintf("a batch of %d pictures, want 1 to 3", n))
+		checkError(t, s.Run(n), fmt.Sprintf("a batch of %d images, want 1 to 3", n))
 	}
 	for range 2 {
 		if err := s.Close(); err != nil {
@@ -545,7 +545,7 @@ func TestNewSessionFindsDamageInsideTheGraph(t *testing.T) {
 	}{
 		{"an operator that does not exist", func(g *onnxpb.GraphProto) { g.Node[1].OpType = proto.String("Gamm") }, "Gamm"},
 		{"a weight that is gone", func(g *onnxpb.GraphProto) { g.Initializer = g.Initializer[1:] }, "w1"},
-		{"a weight of another shape", func(g *onnxpb.GraphProto) { g.Initializer[0].Dims = []int64{testEmbedding * 2, 24} }, "fails on a blank picture"},
+		{"a weight of another shape", func(g *onnxpb.GraphProto) { g.Initializer[0].Dims = []int64{testEmbedding * 2, 24} }, "fails on a blank image"},
 		{"a weight with bytes missing", func(g *onnxpb.GraphProto) { g.Initializer[0].RawData = g.Initializer[0].RawData[:100] }, "does not accept the graph"},
 		{"an embedding that is wider than it says", func(g *onnxpb.GraphProto) {
 			g.Output[1] = value("embedding", onnxpb.TensorProto_FLOAT, "batch", testEmbedding+1)
@@ -577,7 +577,7 @@ func TestNewSessionFindsDamageInsideTheGraph(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = f.NewSession(0, ort.Options{})
-	checkError(t, err, "a batch of 0 pictures")
+	checkError(t, err, "a batch of 0 images")
 }
 
 func TestLabelSaysFakeAboveTheThresholdOnly(t *testing.T) {

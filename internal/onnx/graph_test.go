@@ -61,7 +61,7 @@ func TestAWrongNodeFailsWhileItIsBuilt(t *testing.T) {
 			"Conv(x float[2,4,6,6], w float[8,4,3,3], row float[4]): the bias should have shape [8]",
 		},
 		{
-			"a kernel larger than the picture", func(g *onnx.Graph, in inputs) { g.Conv(in.x, in.w, onnx.Window{Dilations: [2]int64{3, 1}}) },
+			"a kernel larger than the image", func(g *onnx.Graph, in inputs) { g.Conv(in.x, in.w, onnx.Window{Dilations: [2]int64{3, 1}}) },
 			"Conv(x float[2,4,6,6], w float[8,4,3,3]): gives an empty tensor of shape [2 8 0 4]",
 		},
 		{
@@ -95,7 +95,7 @@ func TestAWrongNodeFailsWhileItIsBuilt(t *testing.T) {
 			"MaxPool(x float[2,4,6,6]): a window of [2 2] with pads [0 0 2 0]",
 		},
 		{
-			"a pool larger than the picture", func(g *onnx.Graph, in inputs) { g.MaxPool(in.x, onnx.Window{Kernel: [2]int64{7, 1}}) },
+			"a pool larger than the image", func(g *onnx.Graph, in inputs) { g.MaxPool(in.x, onnx.Window{Kernel: [2]int64{7, 1}}) },
 			"MaxPool(x float[2,4,6,6]): gives an empty tensor of shape [2 4 0 6]",
 		},
 		{
@@ -299,7 +299,7 @@ func TestAWrongNodeFailsWhileItIsBuilt(t *testing.T) {
 			"Gemm(m float[3,4], m float[3,4], row float[4]): the bias should have shape [3]",
 		},
 		{
-			"a Gemm of pictures", func(g *onnx.Graph, in inputs) { g.Gemm(in.x, in.m, false, true) },
+			"a Gemm of images", func(g *onnx.Graph, in inputs) { g.Gemm(in.x, in.m, false, true) },
 			"Gemm(x float[2,4,6,6], m float[3,4]): x float[2,4,6,6] should have 2 dimensions",
 		},
 		{
@@ -627,7 +627,7 @@ func TestTheSameGraphGivesTheSameBytes(t *testing.T) {
 func TestWhatIsWrittenIsReadBack(t *testing.T) {
 	g := everything()
 	b := g.Blocked(8)
-	x := b.ReorderInput(g.Input("pictures", onnx.Float32, 1, 8, 2, 2))
+	x := b.ReorderInput(g.Input("images", onnx.Float32, 1, 8, 2, 2))
 	x = b.Conv(x, g.Param("kernel", make([]float32, 8), 8, 1, 1, 1), onnx.Window{Group: 8}, onnx.Value{}, x, onnx.ClipActivation(-1, 1))
 	g.Output("blocked", b.Upsample(x, 2, 2))
 	data, err := g.Marshal()

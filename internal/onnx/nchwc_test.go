@@ -59,7 +59,7 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 	c := 2 * b
 	same := onnx.Window{Pads: [4]int64{1, 1, 1, 1}}
 	halves := onnx.Window{Kernel: [2]int64{2, 2}, Strides: [2]int64{2, 2}}
-	picture := []int64{2, c, 6, 4}
+	shape := []int64{2, c, 6, 4}
 	var none onnx.Value
 	for _, tc := range []struct {
 		name  string
@@ -68,21 +68,21 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 	}{
 		{
 			"there and back changes nothing",
-			[]feed{wave("x", picture...)},
+			[]feed{wave("x", shape...)},
 			func(_ *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				return in[0], l.ReorderOutput(l.ReorderInput(in[0]))
 			},
 		},
 		{
 			"channels come out last",
-			[]feed{wave("x", picture...)},
+			[]feed{wave("x", shape...)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				return g.Transpose(in[0], 0, 2, 3, 1), l.ReorderOutputLast(l.ReorderInput(in[0]))
 			},
 		},
 		{
 			"a convolution of blocks",
-			[]feed{wave("x", picture...), wave("w", b, c, 3, 3)},
+			[]feed{wave("x", shape...), wave("w", b, c, 3, 3)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				y := l.Conv(l.ReorderInput(in[0]), ordered(g, in[1], b), same, none, none)
 				return g.Conv(in[0], in[1], same), l.ReorderOutput(y)
@@ -98,7 +98,7 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 		},
 		{
 			"a convolution with a bias, a summand and an activation",
-			[]feed{wave("x", picture...), wave("w", b, c, 1, 1), wave("bias", b), wave("sum", 2, b, 6, 4)},
+			[]feed{wave("x", shape...), wave("w", b, c, 1, 1), wave("bias", b), wave("sum", 2, b, 6, 4)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				y := l.Conv(l.ReorderInput(in[0]), ordered(g, in[1], b), onnx.Window{}, in[2], l.ReorderInput(in[3]), onnx.LeakyReluActivation(0.25))
 				return g.LeakyRelu(g.Add(g.Conv(in[0], in[1], onnx.Window{}, in[2]), in[3]), 0.25), l.ReorderOutput(y)
@@ -106,7 +106,7 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 		},
 		{
 			"a convolution with a summand and no bias",
-			[]feed{wave("x", picture...), wave("w", b, c, 1, 1), wave("sum", 2, b, 6, 4)},
+			[]feed{wave("x", shape...), wave("w", b, c, 1, 1), wave("sum", 2, b, 6, 4)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				y := l.Conv(l.ReorderInput(in[0]), ordered(g, in[1], b), onnx.Window{}, none, l.ReorderInput(in[2]), onnx.ClipActivation(-0.5, 0.25))
 				return g.Clip(g.Add(g.Conv(in[0], in[1], onnx.Window{}), in[2]), -0.5, 0.25), l.ReorderOutput(y)
@@ -114,7 +114,7 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 		},
 		{
 			"a scale for each channel, with a steep hard sigmoid",
-			[]feed{wave("x", picture...), wave("scale", c, 1, 1, 1), wave("shift", c)},
+			[]feed{wave("x", shape...), wave("scale", c, 1, 1, 1), wave("shift", c)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				win := onnx.Window{Group: c}
 				y := l.Conv(l.ReorderInput(in[0]), in[1], win, in[2], none, onnx.HardSigmoidActivation(2, 0.5))
@@ -124,14 +124,14 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 		},
 		{
 			"a maximum of each square",
-			[]feed{wave("x", picture...)},
+			[]feed{wave("x", shape...)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				return g.MaxPool(in[0], halves), l.ReorderOutput(l.MaxPool(l.ReorderInput(in[0]), halves))
 			},
 		},
 		{
 			"a mean of each square",
-			[]feed{wave("x", picture...)},
+			[]feed{wave("x", shape...)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				squares := g.Reshape(in[0], 2*c, 3, 2, 2, 2)
 				return g.Reshape(g.ReduceMean(squares, 2, 4), 2, c, 3, 2), l.ReorderOutput(l.AveragePool(l.ReorderInput(in[0]), halves))
@@ -139,14 +139,14 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 		},
 		{
 			"a mean of each channel",
-			[]feed{wave("x", picture...)},
+			[]feed{wave("x", shape...)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				return g.Reshape(g.ReduceMean(in[0], 2, 3), 2, c, 1, 1), l.ReorderOutput(l.GlobalAveragePool(l.ReorderInput(in[0])))
 			},
 		},
 		{
 			"pixels repeated",
-			[]feed{wave("x", picture...)},
+			[]feed{wave("x", shape...)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				rows := g.Gather(in[0], 2, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5)
 				return g.Gather(rows, 3, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3), l.ReorderOutput(l.Upsample(l.ReorderInput(in[0]), 2, 3))

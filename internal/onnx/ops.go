@@ -2,7 +2,7 @@ package onnx
 
 import "slices"
 
-// Window describes how a kernel moves over a picture: for a convolution or a
+// Window describes how a kernel moves over an image: for a convolution or a
 // pool, each in the order height, width; Pads are top, left, bottom, right.
 // Zero values mean stride 1, dilation 1, no padding, one group.
 type Window struct {
@@ -20,7 +20,7 @@ func (w Window) defaults() Window {
 	return w
 }
 
-// size is the spatial size that the window leaves of a picture's.
+// size is the spatial size that the window leaves of an image's.
 func (w Window) size(in, axis int64) int64 {
 	span := (w.Kernel[axis]-1)*w.Dilations[axis] + 1
 	padded := in + w.Pads[axis] + w.Pads[axis+2]

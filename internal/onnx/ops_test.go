@@ -380,12 +380,12 @@ func TestShapesFollowFromTheInputs(t *testing.T) {
 		{"Transpose moves the batch too", func(g *onnx.Graph, x onnx.Value) onnx.Value { return g.Transpose(x, 1, 0, 3, 2) }, "Transpose:0 float[4,batch,6,6]"},
 		{"Slice cuts another axis than the batch", func(g *onnx.Graph, x onnx.Value) onnx.Value { return g.Slice(x, 1, 0, 2) }, "Slice:0 float[batch,2,6,6]"},
 		{"Gather cuts another axis than the batch", func(g *onnx.Graph, x onnx.Value) onnx.Value { return g.Gather(x, 3, 5) }, "Gather:0 float[batch,4,6,1]"},
-		{"Pad widens pictures, not the batch", func(g *onnx.Graph, x onnx.Value) onnx.Value {
+		{"Pad widens images, not the batch", func(g *onnx.Graph, x onnx.Value) onnx.Value {
 			return g.Pad(x, []int64{0, 0, 1, 1}, []int64{0, 0, 1, 0})
 		}, "Pad:0 float[batch,4,8,7]"},
 		{"Concat adds up channels", func(g *onnx.Graph, x onnx.Value) onnx.Value { return g.Concat(1, x, x, x) }, "Concat:0 float[batch,12,6,6]"},
 		{"a sum over the batch drops it", func(g *onnx.Graph, x onnx.Value) onnx.Value { return g.ReduceSum(x, 0) }, "ReduceSum:0 float[4,6,6]"},
-		{"a mean over pictures keeps the batch", func(g *onnx.Graph, x onnx.Value) onnx.Value { return g.ReduceMean(x, 2, 3) }, "ReduceMean:0 float[batch,4]"},
+		{"a mean over images keeps the batch", func(g *onnx.Graph, x onnx.Value) onnx.Value { return g.ReduceMean(x, 2, 3) }, "ReduceMean:0 float[batch,4]"},
 		{"Gemm multiplies over the batch", func(g *onnx.Graph, x onnx.Value) onnx.Value {
 			return g.Gemm(g.Flatten(x), g.Flatten(x), true, false)
 		}, "Gemm:0 float[144,144]"},
