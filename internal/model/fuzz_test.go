@@ -8,8 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// FuzzParse reads files that anybody may have written: it must not panic, and what it
-// accepts must be what it says.
+// FuzzParse checks that Parse doesn't panic on arbitrary data, and that accepted files are valid.
 func FuzzParse(f *testing.F) {
 	good := testFile(f)
 	f.Add(good)
@@ -20,22 +19,22 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(explaining)
 	f.Add(bytes.Replace(good, []byte("fakeart.classes"), []byte("fakeart.klasses"), 1))
-	f.Add(protowire.AppendTag(nil, 7, protowire.BytesType)) // a graph that is cut off at once
+	f.Add(protowire.AppendTag(nil, 7, protowire.BytesType)) // a truncated graph
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		file, err := Parse(data)
 		if err != nil {
 			if file != nil || strings.Contains(err.Error(), "\n") {
-				t.Errorf("a file and %q", err)
+				t.Errorf("Parse returned both a file and the error %q", err)
 			}
 			return
 		}
 		md := file.Metadata
 		if len(md.Classes) != 2 || !(md.Threshold > 0 && md.Threshold < 1) || md.InputSize < 1 || file.EmbeddingSize < 1 || !strings.HasPrefix(file.Digest, "sha256:") {
-			t.Errorf("accepted %+v", file)
+			t.Errorf("Parse accepted an invalid file: %+v", file)
 		}
 		if label, fake := md.Label(1); label != md.Classes[1] || !fake {
-			t.Errorf("certainly fake is %s", label)
+			t.Errorf("Label(1) = %s", label)
 		}
 	})
 }

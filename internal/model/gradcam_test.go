@@ -11,7 +11,7 @@ import (
 	"fakeart/internal/ort"
 )
 
-// explainingGraph is testGraph with gradcam = three times the mean over the colours.
+// explainingGraph returns testGraph with the output gradcam, three times the mean over the colours.
 func explainingGraph() *onnxpb.ModelProto {
 	m := testGraph()
 	g := m.Graph
@@ -40,10 +40,10 @@ func parsed(t *testing.T, graph *onnxpb.ModelProto) *File {
 	return f
 }
 
-func TestAnExplainerAlsoComputesGradCAM(t *testing.T) {
+func TestNewExplainer(t *testing.T) {
 	f := parsed(t, explainingGraph())
 	if !f.HasGradCAM() {
-		t.Fatal("it has no Grad-CAM")
+		t.Fatal("HasGradCAM() = false")
 	}
 	s, err := f.NewExplainer(2, ort.Options{Threads: 1})
 	if err != nil {
@@ -80,31 +80,31 @@ func TestAnExplainerAlsoComputesGradCAM(t *testing.T) {
 			}
 		}
 		if n == 1 && s.GradCAM()[area] != 0 {
-			t.Error("a batch of one wrote behind its end")
+			t.Error("a batch of one wrote after its end")
 		}
 	}
 	if plain.GradCAM() != nil || !slices.Equal(plain.Logits(), s.Logits()) || !slices.Equal(plain.Embeddings(), s.Embeddings()) {
-		t.Errorf("a session that does not explain answers %v, %v, the explainer %v, %v", plain.Logits(), plain.Embeddings(), s.Logits(), s.Embeddings())
+		t.Errorf("session: logits %v, embeddings %v; explainer: logits %v, embeddings %v; want the same", plain.Logits(), plain.Embeddings(), s.Logits(), s.Embeddings())
 	}
 }
 
-func TestAServingSessionHasNothingOfGradCAM(t *testing.T) {
+func TestNewSession_withoutGradCAMNodes(t *testing.T) {
 	graph := explainingGraph()
-	graph.Graph.Node[4].OpType = proto.String("Mull") // which no runtime could load
+	graph.Graph.Node[4].OpType = proto.String("Mull") // unknown operator
 	f := parsed(t, graph)
 	s, err := f.NewSession(1, ort.Options{Threads: 1})
 	if err != nil {
-		t.Fatalf("the serving session has read it: %v", err)
+		t.Fatalf("NewSession used a node of gradcam: %v", err)
 	}
 	_ = s.Close()
 	_, err = f.NewExplainer(1, ort.Options{Threads: 1})
 	checkError(t, err, f.Digest, "Mull")
 }
 
-func TestAModelWithoutGradCAMIsServedAndExplainsNothing(t *testing.T) {
+func TestNewExplainer_noGradCAM(t *testing.T) {
 	f := parsed(t, testGraph())
 	if f.HasGradCAM() {
-		t.Error("it has Grad-CAM")
+		t.Error("HasGradCAM() = true")
 	}
 	s, err := f.NewExplainer(1, ort.Options{Threads: 1})
 	if err != nil {
@@ -112,12 +112,12 @@ func TestAModelWithoutGradCAMIsServedAndExplainsNothing(t *testing.T) {
 	}
 	defer func() { _ = s.Close() }()
 	if err := s.Run(1); err != nil || s.GradCAM() != nil || s.Logits()[0] != -5 {
-		t.Errorf("%v, %v, logit %g", err, s.GradCAM(), s.Logits()[0])
+		t.Errorf("error %v, GradCAM() = %v, logit %g", err, s.GradCAM(), s.Logits()[0])
 	}
 }
 
-// A file keeps the weights once.
-func TestAFileKeepsOneCopyOfItsBytes(t *testing.T) {
+// The weights must not be held twice.
+func TestFile_memory(t *testing.T) {
 	data, err := Marshal(explainingGraph(), testMetadata())
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +127,6 @@ func TestAFileKeepsOneCopyOfItsBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := len(f.data) + len(f.gradCAM); n > len(data)+16 {
-		t.Errorf("a file of %d bytes is kept as %d", len(data), n)
+		t.Errorf("a file of %d bytes is held as %d bytes", len(data), n)
 	}
 }

@@ -14,50 +14,49 @@ import (
 	"fakeart/internal/onnx/onnxpb"
 )
 
-// FormatVersion is the version of the model file that this package writes, and
-// the newest that it reads. It grows when a reader of the older version would
-// misunderstand the file; a key that may be ignored does not change it.
+// FormatVersion is the version of the model file format that this package writes, and the
+// newest that it reads. It increases with changes that older readers would misinterpret. New
+// keys that older readers can ignore don't increase it.
 const FormatVersion = 1
 
-// The names of the two classes. A label of 0 is Real, a label of 1 is Fake.
+// Names of the two classes. Label 0 is Real, label 1 is Fake.
 const (
 	Real = "REAL"
 	Fake = "FAKE"
 )
 
-// keyPrefix sets our metadata apart from that of other tools.
+// keyPrefix distinguishes our metadata from that of other tools.
 const keyPrefix = "fakeart."
 
-// Metadata is what a model file says about itself: all that is needed to serve
-// it, and where it comes from. It is kept in the ONNX metadata_props, one text
-// per field, under the names in fields.
+// Metadata holds what is needed to serve a model, and its provenance. It's stored in the ONNX
+// metadata_props, with one string per field, under the keys in fields.
 type Metadata struct {
-	// FormatVersion is the version of the file; Marshal writes the current one.
+	// FormatVersion is the version of the file format. Marshal writes the current one.
 	FormatVersion int
-	// Name is the experiment's name; it may be empty.
+	// Name is the name of the experiment, which may be empty.
 	Name string
-	// Classes names the classes by label: [Real, Fake].
+	// Classes holds the names of the classes, indexed by label: [Real, Fake].
 	Classes []string
-	// Threshold, in (0,1), is the probability of Fake above which the verdict is Fake.
+	// Threshold, in (0,1), is the probability above which an image is classified as Fake.
 	Threshold float64
-	// InputSize is the width and height, in pixels, of the input image.
+	// InputSize is the width and height of the input image in pixels.
 	InputSize int
-	// Preprocessing identifies how an image became the input tensor.
+	// Preprocessing identifies how images are converted to the input tensor.
 	Preprocessing string
-	// DataSource says in words where the images came from that the model was trained
-	// on; empty when unknown, as in files of before it was written.
+	// DataSource describes the origin of the training images. It's empty if unknown, as in files
+	// of older versions.
 	DataSource string
-	// DataDigest and ConfigDigest identify what the model was trained on and how.
+	// DataDigest and ConfigDigest identify the training data and the configuration.
 	DataDigest, ConfigDigest string
-	// Seed is the training seed.
+	// Seed is the random seed of the training.
 	Seed int64
-	// ValLoss and ValAccuracy are measured on the validation split; NaN without one.
+	// ValLoss and ValAccuracy are the results on the validation split, or NaN without one.
 	ValLoss, ValAccuracy float64
-	// Revision is the source revision of the trainer; empty when unknown.
+	// Revision is the source revision of the trainer, or empty if unknown.
 	Revision string
 }
 
-// Label returns the verdict for a probability of Fake, and whether it is Fake.
+// Label returns the predicted class for a probability of Fake, and whether it's Fake.
 func (m Metadata) Label(probability float64) (label string, fake bool) {
 	if probability > m.Threshold {
 		return m.Classes[1], true
@@ -65,15 +64,15 @@ func (m Metadata) Label(probability float64) (label string, fake bool) {
 	return m.Classes[0], false
 }
 
-// field is one entry of the metadata: its key, and where its value is.
+// field is one entry of the metadata.
 type field struct {
 	key      string
 	value    any  // *string, *int, *int64, *float64 or *[]string
-	optional bool // files of before it was written are read, too
+	optional bool // missing in files of older versions
 }
 
-// fields states the file's vocabulary once, for writing and for reading. The
-// format version comes first: it decides whether the others can be understood.
+// fields returns all entries, for writing and reading. The format version comes first because
+// it determines whether the others can be read.
 func (m *Metadata) fields() []field {
 	return []field{
 		{key: "format_version", value: &m.FormatVersion},
@@ -92,7 +91,7 @@ func (m *Metadata) fields() []field {
 	}
 }
 
-// text writes the value such that setText reads back exactly the same.
+// text formats the value. setText restores exactly the same value.
 func (f field) text() string {
 	switch v := f.value.(type) {
 	case *string:
@@ -126,28 +125,28 @@ func (f field) setText(text string) (err error) {
 		panic(fmt.Sprintf("metadata %s has the type %T", f.key, f.value))
 	}
 	if err != nil {
-		return fmt.Errorf("metadata %s%s: %q cannot be read; the file is damaged, export it again", keyPrefix, f.key, text)
+		return fmt.Errorf("metadata %s%s: invalid value %q; the file is corrupt, export it again", keyPrefix, f.key, text)
 	}
 	return nil
 }
 
-// check reports the first value that no model can be served with.
+// check returns an error for the first value with which a model can't be served.
 func (m *Metadata) check() error {
 	switch {
 	case len(m.Classes) != 2 || m.Classes[0] == "" || m.Classes[1] == "" || m.Classes[0] == m.Classes[1]:
-		return fmt.Errorf("classes: %q are not two different names", m.Classes)
+		return fmt.Errorf("classes: %q, want two different names", m.Classes)
 	case !(m.Threshold > 0 && m.Threshold < 1):
-		return fmt.Errorf("threshold: %g is not between 0 and 1", m.Threshold)
+		return fmt.Errorf("threshold: %g isn't between 0 and 1", m.Threshold)
 	case m.InputSize < 1 || m.InputSize > 1<<14:
-		return fmt.Errorf("input size: %d pixels", m.InputSize)
+		return fmt.Errorf("input size: %d pixels, want 1 to %d", m.InputSize, 1<<14)
 	case m.Preprocessing == "":
-		return errors.New("preprocessing: no id")
+		return errors.New("preprocessing: empty")
 	}
 	return nil
 }
 
-// props returns m as ONNX metadata, merged with the foreign entries of others and
-// sorted by key, so that the same model is the same bytes.
+// props returns m as ONNX metadata, together with the entries of others that aren't ours. The
+// entries are sorted by key, so that the output is deterministic.
 func (m *Metadata) props(others []*onnxpb.StringStringEntryProto) []*onnxpb.StringStringEntryProto {
 	texts := map[string]string{}
 	for _, e := range others {
@@ -165,7 +164,7 @@ func (m *Metadata) props(others []*onnxpb.StringStringEntryProto) []*onnxpb.Stri
 	return entries
 }
 
-// parseProps reads the metadata back. Keys that this version does not know are ignored.
+// parseProps parses ONNX metadata. It ignores unknown keys.
 func parseProps(entries []*onnxpb.StringStringEntryProto) (Metadata, error) {
 	var m Metadata
 	texts := map[string]string{}
@@ -175,12 +174,12 @@ func parseProps(entries []*onnxpb.StringStringEntryProto) (Metadata, error) {
 			continue
 		}
 		if _, twice := texts[key]; twice {
-			return m, fmt.Errorf("metadata %s%s: stated twice", keyPrefix, key)
+			return m, fmt.Errorf("metadata %s%s: duplicate key", keyPrefix, key)
 		}
 		texts[key] = e.GetValue()
 	}
 	if len(texts) == 0 {
-		return m, errors.New("an ONNX model without Fakeart's metadata; only models that `trainer train` exported can be used")
+		return m, errors.New("an ONNX model without Fakeart's metadata; use a model exported by `trainer train`")
 	}
 	for _, f := range m.fields() {
 		text, ok := texts[f.key]
@@ -194,10 +193,10 @@ func parseProps(entries []*onnxpb.StringStringEntryProto) (Metadata, error) {
 			return m, err
 		}
 		if m.FormatVersion > FormatVersion {
-			return m, fmt.Errorf("format version %d is newer than this program reads (%d); use a newer release of Fakeart", m.FormatVersion, FormatVersion)
+			return m, fmt.Errorf("format version %d is newer than the newest supported one (%d); use a newer release of Fakeart", m.FormatVersion, FormatVersion)
 		}
 		if m.FormatVersion < 1 {
-			return m, fmt.Errorf("metadata %sformat_version: %d is no version", keyPrefix, m.FormatVersion)
+			return m, fmt.Errorf("metadata %sformat_version: invalid version %d", keyPrefix, m.FormatVersion)
 		}
 	}
 	if err := m.check(); err != nil {

@@ -1,12 +1,13 @@
-// Package model reads, checks, writes and runs the model file: an ONNX graph
-// with the metadata that is needed to serve it. Trainer and server both use it,
-// so that a model that the one exports is a model that the other can run.
+// Package model reads, validates, writes and runs model files: ONNX graphs with the metadata
+// needed to serve them. Use [Open] to read a file and [File.NewSession] to run it. The trainer
+// writes files with [Marshal]. Trainer and server share this package, so that the server can run
+// every model that the trainer exports.
 //
-// The graph has one input, `input`, float32 [batch,3,size,size], and the outputs
-// `logit`, float32 [batch,1], and `embedding`, float32 [batch,E]. The image is
-// Fake when Probability(logit) exceeds the metadata's threshold. It may have the
-// output `gradcam`, float32 [batch,size,size]: the evidence for Fake by place, which
-// is computed by the sessions of NewExplainer alone.
+// The graph has the input `input`, float32 [batch,3,size,size], and the outputs `logit`,
+// float32 [batch,1], and `embedding`, float32 [batch,E]. An image is classified as [Fake] if
+// [Probability] of the logit exceeds the threshold in the metadata. The graph may also have the
+// output `gradcam`, float32 [batch,size,size], with the evidence for Fake at each pixel. Only
+// sessions of [File.NewExplainer] compute it.
 package model
 
 import (
@@ -28,7 +29,7 @@ import (
 	"fakeart/internal/ort"
 )
 
-// The names of the graph's input and outputs.
+// Names of the graph's input and outputs.
 const (
 	inputName     = "input"
 	logitName     = "logit"
@@ -36,19 +37,19 @@ const (
 	gradCAMName   = "gradcam"
 )
 
-// channels is the number of colours of the input: red, green, blue.
+// channels is the number of colour channels of the input: red, green, blue.
 const channels = 3
 
-// maxFileSize is the most that a protocol buffer, and so an ONNX file, can hold.
+// maxFileSize is the maximum size of a protocol buffer, and therefore of an ONNX file.
 const maxFileSize = math.MaxInt32
 
-// Marshal returns the model file of the graph and the metadata. The same
-// arguments give the same bytes. graph is left as it is. Metadata that the graph
-// already has is kept, unless it is Fakeart's own. FormatVersion may be left 0.
+// Marshal returns the model file for a graph and its metadata. The output is deterministic.
+// Marshal doesn't change graph. It keeps the graph's existing metadata, except for Fakeart's
+// own. md.FormatVersion may be 0.
 //
-// It refuses what Parse would: a graph whose input or outputs are not the ones
-// above, or metadata no model can be served with. Unlike Parse it also refuses
-// operators outside the ONNX standard, which other readers could not run.
+// Like Parse, Marshal rejects a graph with other inputs or outputs than those described in the
+// package documentation, and invalid metadata. Unlike Parse, it also rejects operators outside
+// of the ONNX standard, which other runtimes can't run.
 func Marshal(graph *onnxpb.ModelProto, md Metadata) ([]byte, error) {
 	if graph == nil {
 		return nil, errors.New("marshal model: no graph")
@@ -67,7 +68,7 @@ func Marshal(graph *onnxpb.ModelProto, md Metadata) ([]byte, error) {
 	}
 	for i, n := range graph.GetGraph().GetNode() {
 		if d := n.GetDomain(); d != "" && d != "ai.onnx" {
-			return nil, fmt.Errorf("marshal model: node %d %q: operator %s of domain %q is not a standard one", i, n.GetName(), n.GetOpType(), d)
+			return nil, fmt.Errorf("marshal model: node %d %q: operator %s of domain %q isn't a standard operator", i, n.GetName(), n.GetOpType(), d)
 		}
 	}
 	m := proto.CloneOf(graph)
@@ -79,31 +80,30 @@ func Marshal(graph *onnxpb.ModelProto, md Metadata) ([]byte, error) {
 	return data, nil
 }
 
-// File is a model file that has been read and checked. It does not change, and
-// is safe for concurrent use.
+// File is a validated model file. It's immutable and safe for concurrent use.
 type File struct {
-	// Metadata is what the file says about itself.
+	// Metadata is the metadata in the file.
 	Metadata Metadata
 	// Digest identifies the file: "sha256:" and the hash of its bytes in hexadecimal.
 	Digest string
 	// EmbeddingSize is the width of the `embedding` output.
 	EmbeddingSize int
 
-	path string // empty when the model did not come from a file
-	// ONNX Runtime computes every output of a graph, so that data is the graph without
-	// `gradcam`, and that output and what leads to it alone are in gradCAM, empty
-	// without one: the bytes of both one behind the other are the whole graph.
+	path string // empty if the model wasn't read from a file
+	// ONNX Runtime computes all outputs of a graph, even unused ones. So data holds the graph
+	// without `gradcam`, and gradCAM holds this output and the nodes that only it needs (empty
+	// if there is none). The concatenation of both is the complete graph: see onnx.Detach.
 	data, gradCAM []byte
 }
 
-// HasGradCAM tells whether the model can say by Grad-CAM where it looked.
+// HasGradCAM reports whether the model has the output for Grad-CAM.
 func (f *File) HasGradCAM() bool { return len(f.gradCAM) > 0 }
 
-// Open reads and checks the model file at path. See Parse.
+// Open reads and validates the model file at path. See [Parse].
 func Open(path string) (*File, error) {
 	data, err := readFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("open model: %w; name the model.onnx in the folder of a training run", err)
+		return nil, fmt.Errorf("open model: %w; give the path of the model.onnx in a run folder", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open model: %w", err)
@@ -116,8 +116,8 @@ func Open(path string) (*File, error) {
 	return f, nil
 }
 
-// readFile reads a file that is no larger than a model can be, so that a wrong
-// path (a device, a disk image) cannot exhaust the memory.
+// readFile reads a regular file of at most maxFileSize, so that a wrong path (a device, a disk
+// image) can't exhaust the memory.
 func readFile(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -132,15 +132,15 @@ func readFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	if info.Size() > maxFileSize {
-		return nil, fmt.Errorf("%s: %d bytes are more than an ONNX model can have", path, info.Size())
+		return nil, fmt.Errorf("%s: %d bytes, more than the maximum size of an ONNX model", path, info.Size())
 	}
 	return io.ReadAll(io.LimitReader(file, maxFileSize))
 }
 
-// Parse reads and checks the bytes of a model file: the ONNX form, the metadata,
-// and the names, types and shapes of input and outputs. It does not need the ONNX
-// Runtime library; whether the graph in between can be run is found out by
-// NewSession. data must not be changed afterwards.
+// Parse validates the bytes of a model file: the ONNX format, the metadata, and the names, types
+// and shapes of inputs and outputs. It doesn't need the ONNX Runtime library and doesn't check
+// whether the graph can be run, which [File.NewSession] does. The caller must not change data
+// afterwards.
 func Parse(data []byte) (*File, error) {
 	f, err := parse(data)
 	if err != nil {
@@ -156,12 +156,12 @@ func parse(data []byte) (*File, error) {
 	var m onnxpb.ModelProto
 	if err := proto.Unmarshal(data, &m); err != nil {
 		if truncated(data) {
-			return nil, fmt.Errorf("the file is truncated: it ends after %d bytes, inside the model; copy or export it again", len(data))
+			return nil, fmt.Errorf("the file is truncated after %d bytes; copy or export it again", len(data))
 		}
-		return nil, errors.New("not an ONNX model; name the model.onnx in the folder of a training run")
+		return nil, errors.New("not an ONNX model; use the model.onnx in a run folder")
 	}
 	if m.GetGraph() == nil {
-		return nil, errors.New("not an ONNX model: it holds no graph")
+		return nil, errors.New("not an ONNX model: it has no graph")
 	}
 	md, err := parseProps(m.GetMetadataProps())
 	if err != nil {
@@ -184,8 +184,8 @@ func parse(data []byte) (*File, error) {
 	return f, nil
 }
 
-// truncated tells whether data begins as an ONNX model does, with its IR version,
-// and has fields that are well-formed but for an end that comes too early.
+// truncated reports whether data starts like an ONNX model, with the IR version, and consists of
+// valid fields that end too early.
 func truncated(data []byte) bool {
 	number, kind, n := protowire.ConsumeTag(data)
 	if n < 0 || number != 1 || kind != protowire.VarintType {
@@ -201,21 +201,21 @@ func truncated(data []byte) bool {
 	return false
 }
 
-// checkGraph checks that the graph takes and gives what a model does, and returns
-// the width of the embedding. More outputs than needed are no harm.
+// checkGraph checks the inputs and outputs of the graph and returns the width of the embedding.
+// It allows additional outputs.
 func checkGraph(g *onnxpb.GraphProto, size int) (embedding int, err error) {
 	if g == nil {
-		return 0, errors.New("not an ONNX model: it holds no graph")
+		return 0, errors.New("not an ONNX model: it has no graph")
 	}
 	initialized := map[string]bool{}
 	for _, t := range g.GetInitializer() {
 		initialized[t.GetName()] = true
-		// The file is the model, and its digest names it: nothing may come from elsewhere.
+		// External weights wouldn't be covered by the digest of the file.
 		if t.GetDataLocation() == onnxpb.TensorProto_EXTERNAL {
-			return 0, fmt.Errorf("weight %q is kept outside the file", t.GetName())
+			return 0, fmt.Errorf("weight %q is stored in another file", t.GetName())
 		}
 	}
-	// Up to IR version 3, ONNX lists the weights among the inputs as well.
+	// Up to IR version 3, ONNX also lists the weights among the inputs.
 	inputs := slices.DeleteFunc(slices.Clone(g.GetInput()), func(v *onnxpb.ValueInfoProto) bool { return initialized[v.GetName()] })
 	if len(inputs) != 1 || inputs[0].GetName() != inputName {
 		return 0, fmt.Errorf("the graph's inputs are %q, want only %q", valueNames(inputs), inputName)
@@ -226,7 +226,7 @@ func checkGraph(g *onnxpb.GraphProto, size int) (embedding int, err error) {
 	output := func(name string) (*onnxpb.ValueInfoProto, error) {
 		i := slices.IndexFunc(g.GetOutput(), func(v *onnxpb.ValueInfoProto) bool { return v.GetName() == name })
 		if i < 0 {
-			return nil, fmt.Errorf("the graph's outputs are %q, want %q among them", valueNames(g.GetOutput()), name)
+			return nil, fmt.Errorf("the graph has no output %q, only %q", name, valueNames(g.GetOutput()))
 		}
 		return g.GetOutput()[i], nil
 	}
@@ -245,7 +245,7 @@ func checkGraph(g *onnxpb.GraphProto, size int) (embedding int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if gradCAM, err := output(gradCAMName); err == nil { // older models have none
+	if gradCAM, err := output(gradCAMName); err == nil { // missing in older models
 		if _, err := checkValue("output", gradCAM, int64(size), int64(size)); err != nil {
 			return 0, err
 		}
@@ -253,15 +253,15 @@ func checkGraph(g *onnxpb.GraphProto, size int) (embedding int, err error) {
 	return int(dims[1]), nil
 }
 
-// anySize stands for a dimension that has some fixed size.
+// anySize is a dimension of any fixed size.
 const anySize = -1
 
-// checkValue checks that v is a float32 tensor of the shape [batch, want...] and
-// returns its dimensions, the batch as 0.
+// checkValue checks that v is a float32 tensor of shape [batch, want...] and returns its
+// dimensions, with 0 for the batch.
 func checkValue(kind string, v *onnxpb.ValueInfoProto, want ...int64) ([]int64, error) {
 	t := v.GetType().GetTensorType()
 	if t == nil || t.GetElemType() != int32(onnxpb.TensorProto_FLOAT) {
-		elem := "no tensor"
+		elem := "not a tensor"
 		if t != nil {
 			elem = "a tensor of " + onnxpb.TensorProto_DataType(t.GetElemType()).String()
 		}
@@ -275,7 +275,7 @@ func checkValue(kind string, v *onnxpb.ValueInfoProto, want ...int64) ([]int64, 
 		switch {
 		case !ok:
 		case i == 0:
-			// A fixed batch would break at any other size.
+			// With a fixed batch size, other batch sizes would fail.
 			_, fixed := d.GetValue().(*onnxpb.TensorShapeProto_Dimension_DimValue)
 			ok = !fixed
 		case want[i-1] == anySize:
@@ -285,7 +285,7 @@ func checkValue(kind string, v *onnxpb.ValueInfoProto, want ...int64) ([]int64, 
 		}
 	}
 	if !ok {
-		return nil, fmt.Errorf("%s %q has the shape %s, want %s", kind, v.GetName(), shapeText(shape), wantText(want))
+		return nil, fmt.Errorf("%s %q has shape %s, want %s", kind, v.GetName(), shapeText(shape), wantText(want))
 	}
 	return dims, nil
 }
@@ -327,21 +327,21 @@ func valueNames(values []*onnxpb.ValueInfoProto) []string {
 	return names
 }
 
-// Check reports whether the model can judge images that were prepared in the
-// given way and labelled with the given class names, in this order.
+// Check returns an error unless the model was trained with the given preprocessing and with the
+// given class names in the same order.
 func (f *File) Check(preprocessing string, classes []string) error {
 	if f.Metadata.Preprocessing != preprocessing {
-		return fmt.Errorf("%s: made for images prepared as %q, but these are prepared as %q; train it anew or use a release of Fakeart that fits it",
+		return fmt.Errorf("%s: trained with preprocessing %q, but the images have %q; train it again or use a matching release of Fakeart",
 			f.title(), f.Metadata.Preprocessing, preprocessing)
 	}
 	if !slices.Equal(f.Metadata.Classes, classes) {
-		return fmt.Errorf("%s: its classes are %q, want %q in this order; use a model that was trained on such data",
+		return fmt.Errorf("%s: its classes are %q, want %q in this order; use a model trained on data with these classes",
 			f.title(), f.Metadata.Classes, classes)
 	}
 	return nil
 }
 
-// title names the file in errors.
+// title returns the name of the file for error messages.
 func (f *File) title() string {
 	if f.path != "" {
 		return "model " + f.path
@@ -349,36 +349,33 @@ func (f *File) title() string {
 	return "model " + f.Digest
 }
 
-// Probability turns a logit into the probability that the image is Fake: the
-// logistic function.
+// Probability returns the probability of Fake for a logit: the logistic function.
 func Probability(logit float32) float64 { return 1 / (1 + math.Exp(-float64(logit))) }
 
-// Session runs a model on batches of up to a fixed size. It is not safe for
-// concurrent use.
+// Session runs a model on batches of up to a maximum size. It isn't safe for concurrent use.
 type Session struct {
 	file    *File
 	session *ort.MultiSession
-	// One buffer each for the largest batch; a smaller one uses the beginning.
-	input, logit, embedding, gradCAM []float32   // gradCAM is nil unless it explains
-	sizes                            []boundSize // by batch size; made when first asked for
+	// Each buffer has room for the largest batch. Smaller batches use its beginning.
+	input, logit, embedding, gradCAM []float32   // gradCAM is nil unless the session computes it
+	sizes                            []boundSize // by batch size; created on first use
 }
 
-// boundSize is the session tied to tensors for one batch size.
+// boundSize is the session bound to tensors of one batch size.
 type boundSize struct {
 	bound   *ort.Bound
 	tensors []*ortgo.Tensor[float32]
 }
 
-// NewSession loads the ONNX Runtime library if need be and prepares the model for
-// batches of up to the given size. It runs the model once, on a blank batch of
-// that size: a graph that is damaged inside is found out here, and the first real
-// run is not slower than the next. The caller closes the session.
+// NewSession creates a session for batches of up to the given size, and loads the ONNX Runtime
+// library if necessary. It runs the model once on a blank batch of that size, which detects
+// corrupt graphs and warms up the session. The caller must close the session.
 func (f *File) NewSession(batch int, o ort.Options) (*Session, error) {
 	return f.named(f.newSession(f.data, batch, o, nil))
 }
 
-// NewExplainer is NewSession for a session that computes GradCAM as well where the
-// model has it, which makes each run a little longer.
+// NewExplainer is like NewSession, but the session also computes GradCAM if the model has it.
+// Each run takes slightly longer.
 func (f *File) NewExplainer(batch int, o ort.Options) (*Session, error) {
 	if !f.HasGradCAM() {
 		return f.NewSession(batch, o)
@@ -387,7 +384,7 @@ func (f *File) NewExplainer(batch int, o ort.Options) (*Session, error) {
 	return f.named(f.newSession(slices.Concat(f.data, f.gradCAM), batch, o, gradCAM))
 }
 
-// named adds the file's name to an error.
+// named adds the name of the file to an error.
 func (f *File) named(s *Session, err error) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.title(), err)
@@ -397,14 +394,14 @@ func (f *File) named(s *Session, err error) (*Session, error) {
 
 func (f *File) newSession(graph []byte, batch int, o ort.Options, gradCAM []float32) (_ *Session, err error) {
 	if batch < 1 {
-		return nil, fmt.Errorf("a batch of %d images", batch)
+		return nil, fmt.Errorf("invalid batch size %d", batch)
 	}
 	session, err := ort.NewMultiSession(graph, o)
 	if err != nil {
-		if ort.Version() == "" { // the library is what is missing
+		if ort.Version() == "" { // the library couldn't be loaded
 			return nil, err
 		}
-		return nil, fmt.Errorf("ONNX Runtime %s does not accept the graph; if the file is damaged, export it again: %w", ort.Version(), err)
+		return nil, fmt.Errorf("ONNX Runtime %s rejects the graph; if the file is corrupt, export it again: %w", ort.Version(), err)
 	}
 	s := &Session{
 		file: f, session: session, sizes: make([]boundSize, batch+1),
@@ -417,18 +414,18 @@ func (f *File) newSession(graph []byte, batch int, o ort.Options, gradCAM []floa
 		}
 	}()
 	if err := s.Run(batch); err != nil {
-		return nil, fmt.Errorf("the graph fails on a blank image; if the file is damaged, export it again: %w", err)
+		return nil, fmt.Errorf("the graph fails on a blank image; if the file is corrupt, export it again: %w", err)
 	}
 	if l := float64(s.logit[0]); math.IsNaN(l) || math.IsInf(l, 0) {
-		return nil, fmt.Errorf("the graph answers a blank image with %g: its weights are damaged; export it again", l)
+		return nil, fmt.Errorf("the logit of a blank image is %g: the weights are corrupt; export the model again", l)
 	}
 	return s, nil
 }
 
-// imageSize is the number of values that an image has in the input.
+// imageSize returns the number of input values per image.
 func (f *File) imageSize() int { return channels * f.Metadata.InputSize * f.Metadata.InputSize }
 
-// bind makes the tensors for batches of n images.
+// bind creates the tensors for batches of n images.
 func (s *Session) bind(n int) (_ *ort.Bound, err error) {
 	size, b := int64(s.file.Metadata.InputSize), int64(n)
 	var made []*ortgo.Tensor[float32]
@@ -456,7 +453,7 @@ func (s *Session) bind(n int) (_ *ort.Bound, err error) {
 	for _, t := range tensors {
 		tensor, err := ortgo.NewTensor(t.shape, t.data)
 		if err != nil {
-			return nil, fmt.Errorf("make a tensor of shape %v: %w", t.shape, err)
+			return nil, fmt.Errorf("create a tensor of shape %v: %w", t.shape, err)
 		}
 		made = append(made, tensor)
 		bindings = append(bindings, ort.Binding{Name: t.name, Value: tensor})
@@ -469,19 +466,19 @@ func (s *Session) bind(n int) (_ *ort.Bound, err error) {
 	return bound, nil
 }
 
-// Input is where the next batch of images goes: for each image 3*size*size
-// values, as planes of red, green and blue in [0,1]. It has room for the largest batch.
+// Input returns the buffer for the next batch of images. Each image has 3*size*size values in
+// [0,1], as planes of red, green and blue. The buffer has room for the largest batch.
 func (s *Session) Input() []float32 { return s.input }
 
-// Run computes Logits and Embeddings from the first n images of Input; n is 1 to
-// the size that the session was made for. The first run of a size makes its
-// tensors and takes longer.
+// Run computes Logits, Embeddings and GradCAM for the first n images of Input. n is between 1
+// and the maximum batch size. The first run of each size takes longer because it creates
+// tensors.
 func (s *Session) Run(n int) error {
 	if s.session == nil {
 		return errors.New("run model: the session is closed")
 	}
 	if n < 1 || n >= len(s.sizes) {
-		return fmt.Errorf("run model: a batch of %d images, want 1 to %d", n, len(s.sizes)-1)
+		return fmt.Errorf("run model: batch of %d images, want 1 to %d", n, len(s.sizes)-1)
 	}
 	bound := s.sizes[n].bound
 	if bound == nil {
@@ -493,22 +490,21 @@ func (s *Session) Run(n int) error {
 	return bound.Run()
 }
 
-// Logits holds one value for each image of the last run, and what earlier runs
-// left behind it. The next run overwrites it.
+// Logits returns a buffer with one value per image of the last run. Values after these are
+// undefined. The next run overwrites the buffer.
 func (s *Session) Logits() []float32 { return s.logit }
 
-// Embeddings holds EmbeddingSize values for each image of the last run: the last
-// hidden layer. Otherwise it is as Logits.
+// Embeddings returns a buffer with EmbeddingSize values per image of the last run: the outputs
+// of the last hidden layer. See Logits for its lifetime.
 func (s *Session) Embeddings() []float32 { return s.embedding }
 
-// GradCAM holds, for each image of the last run, InputSize rows of InputSize
-// values: what spoke for Fake at each place, and where it is below zero, for Real.
-// It is nil unless the session is an explainer's and the model has it. Otherwise it
-// is as Logits.
+// GradCAM returns a buffer with InputSize rows of InputSize values per image of the last run.
+// Positive values are evidence for Fake at that pixel, negative ones for Real. GradCAM returns
+// nil unless the session was created by NewExplainer and the model has Grad-CAM. See Logits for
+// the lifetime of the buffer.
 func (s *Session) GradCAM() []float32 { return s.gradCAM }
 
-// Close frees the session, and writes its profile if one was asked for. A second
-// Close does nothing.
+// Close frees the session, and writes its profile if requested. Further calls do nothing.
 func (s *Session) Close() error {
 	var errs []error
 	if s.session != nil {

@@ -42,7 +42,7 @@ func testMetadata() Metadata {
 }
 
 // testGraph flattens the image into two embeddings, the mean of all values and
-// their sum, and answers with logit = mean*10 - 5.
+// their sum, and computes logit = mean*10 - 5.
 func testGraph() *onnxpb.ModelProto {
 	const values = channels * testSize * testSize
 	weights := make([]float32, testEmbedding*values)
@@ -107,7 +107,7 @@ func value(name string, elem onnxpb.TensorProto_DataType, shape ...any) *onnxpb.
 	}}}
 }
 
-// testFile is the bytes of a good model file.
+// testFile returns the bytes of a valid model file.
 func testFile(t testing.TB) []byte {
 	t.Helper()
 	data, err := Marshal(testGraph(), testMetadata())
@@ -117,15 +117,15 @@ func testFile(t testing.TB) []byte {
 	return data
 }
 
-func TestAModelFileIsReadAsItWasWritten(t *testing.T) {
+func TestParse_roundTrip(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(*Metadata)
 	}{
 		{"all fields set", func(*Metadata) {}},
-		{"no name, revision or digests", func(m *Metadata) { m.Name, m.Revision, m.DataDigest, m.ConfigDigest = "", "", "", "" }},
-		{"the extremes of the seed", func(m *Metadata) { m.Seed = math.MinInt64 }},
-		{"a validation loss that needs every digit", func(m *Metadata) { m.ValLoss = math.Nextafter(0.1, 1) }},
+		{"empty name, revision and digests", func(m *Metadata) { m.Name, m.Revision, m.DataDigest, m.ConfigDigest = "", "", "", "" }},
+		{"smallest seed", func(m *Metadata) { m.Seed = math.MinInt64 }},
+		{"validation loss with all digits", func(m *Metadata) { m.ValLoss = math.Nextafter(0.1, 1) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			want := testMetadata()
@@ -148,7 +148,7 @@ func TestAModelFileIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-func TestAModelWithoutValidationKeepsNaN(t *testing.T) {
+func TestParse_noValidation(t *testing.T) {
 	md := testMetadata()
 	md.ValLoss, md.ValAccuracy = math.NaN(), math.NaN()
 	data, err := Marshal(testGraph(), md)
@@ -164,7 +164,7 @@ func TestAModelWithoutValidationKeepsNaN(t *testing.T) {
 	}
 }
 
-func TestMarshalWritesTheSameBytesAndLeavesTheGraphAlone(t *testing.T) {
+func TestMarshal_deterministic(t *testing.T) {
 	graph := testGraph()
 	md := testMetadata()
 	md.FormatVersion = 0
@@ -184,7 +184,7 @@ func TestMarshalWritesTheSameBytesAndLeavesTheGraphAlone(t *testing.T) {
 			t.Fatal("the bytes differ")
 		}
 	}
-	// What was marshalled and read may be marshalled again.
+	// A parsed graph can be marshalled again.
 	var m onnxpb.ModelProto
 	if err := proto.Unmarshal(first, &m); err != nil {
 		t.Fatal(err)
@@ -209,24 +209,23 @@ func TestMarshalWritesTheSameBytesAndLeavesTheGraphAlone(t *testing.T) {
 	}
 }
 
-// graphFaults are graphs that are not a model's, each with the words that the
-// error must have.
+// graphFaults are changes that make a graph invalid for a model, with parts of the expected error.
 var graphFaults = []struct {
 	name   string
 	change func(*onnxpb.GraphProto)
 	want   []string
 }{
-	{"another input name", func(g *onnxpb.GraphProto) { g.Input[0].Name = proto.String("image") }, []string{`"image"`, `"input"`}},
-	{"a second input", func(g *onnxpb.GraphProto) { g.Input = append(g.Input, value("mask", onnxpb.TensorProto_FLOAT, 1)) }, []string{`"mask"`}},
+	{"wrong input name", func(g *onnxpb.GraphProto) { g.Input[0].Name = proto.String("image") }, []string{`"image"`, `"input"`}},
+	{"second input", func(g *onnxpb.GraphProto) { g.Input = append(g.Input, value("mask", onnxpb.TensorProto_FLOAT, 1)) }, []string{`"mask"`}},
 	{"no input", func(g *onnxpb.GraphProto) { g.Input = nil }, []string{"inputs are []"}},
-	{"input of another type", func(g *onnxpb.GraphProto) {
+	{"wrong input type", func(g *onnxpb.GraphProto) {
 		g.Input[0] = value("input", onnxpb.TensorProto_UINT8, "batch", 3, testSize, testSize)
 	}, []string{`"input"`, "UINT8"}},
-	{"input that is no tensor", func(g *onnxpb.GraphProto) { g.Input[0].Type = nil }, []string{`"input"`, "no tensor"}},
+	{"input not a tensor", func(g *onnxpb.GraphProto) { g.Input[0].Type = nil }, []string{`"input"`, "not a tensor"}},
 	{"input with channels last", func(g *onnxpb.GraphProto) {
 		g.Input[0] = value("input", onnxpb.TensorProto_FLOAT, "batch", testSize, testSize, 3)
 	}, []string{"[batch,4,4,3]", "[batch,3,4,4]"}},
-	{"input of another size", func(g *onnxpb.GraphProto) {
+	{"wrong input size", func(g *onnxpb.GraphProto) {
 		g.Input[0] = value("input", onnxpb.TensorProto_FLOAT, "batch", 3, 5, 5)
 	}, []string{"[batch,3,5,5]"}},
 	{"input with a fixed batch", func(g *onnxpb.GraphProto) {
@@ -237,21 +236,21 @@ var graphFaults = []struct {
 	}, []string{"[3,4,4]"}},
 	{"input of unknown rank", func(g *onnxpb.GraphProto) { g.Input[0] = value("input", onnxpb.TensorProto_FLOAT) }, []string{"shape []"}},
 	{"no logit", func(g *onnxpb.GraphProto) { g.Output[0].Name = proto.String("score") }, []string{`"score"`, `"logit"`}},
-	{"two logits an image", func(g *onnxpb.GraphProto) { g.Output[0] = value("logit", onnxpb.TensorProto_FLOAT, "batch", 2) }, []string{"[batch,2]", "[batch,1]"}},
-	{"logit of another type", func(g *onnxpb.GraphProto) { g.Output[0] = value("logit", onnxpb.TensorProto_DOUBLE, "batch", 1) }, []string{"DOUBLE"}},
+	{"two logits per image", func(g *onnxpb.GraphProto) { g.Output[0] = value("logit", onnxpb.TensorProto_FLOAT, "batch", 2) }, []string{"[batch,2]", "[batch,1]"}},
+	{"wrong logit type", func(g *onnxpb.GraphProto) { g.Output[0] = value("logit", onnxpb.TensorProto_DOUBLE, "batch", 1) }, []string{"DOUBLE"}},
 	{"no embedding", func(g *onnxpb.GraphProto) { g.Output = g.Output[:1] }, []string{`"embedding"`}},
 	{"embedding of unknown width", func(g *onnxpb.GraphProto) {
 		g.Output[1] = value("embedding", onnxpb.TensorProto_FLOAT, "batch", "width")
 	}, []string{"[batch,width]"}},
-	{"embedding of an absurd width", func(g *onnxpb.GraphProto) {
+	{"embedding too wide", func(g *onnxpb.GraphProto) {
 		g.Output[1] = value("embedding", onnxpb.TensorProto_FLOAT, "batch", 1<<40)
 	}, []string{"embedding"}},
-	{"Grad-CAM of another size", func(g *onnxpb.GraphProto) {
+	{"wrong Grad-CAM size", func(g *onnxpb.GraphProto) {
 		g.Output = append(g.Output, value("gradcam", onnxpb.TensorProto_FLOAT, "batch", 2, 2))
 	}, []string{`"gradcam"`, "[batch,2,2]", "[batch,4,4]"}},
-	{"weights in another file", func(g *onnxpb.GraphProto) {
+	{"external weights", func(g *onnxpb.GraphProto) {
 		g.Initializer[0].DataLocation = onnxpb.TensorProto_EXTERNAL.Enum()
-	}, []string{`"w1"`, "outside the file"}},
+	}, []string{`"w1"`, "stored in another file"}},
 }
 
 func checkError(t *testing.T, err error, want ...string) {
@@ -261,7 +260,7 @@ func checkError(t *testing.T, err error, want ...string) {
 	}
 	for _, want := range want {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error %q does not say %q", err, want)
+			t.Errorf("error %q, want %q", err, want)
 		}
 	}
 	if strings.Contains(err.Error(), "\n") {
@@ -269,7 +268,7 @@ func checkError(t *testing.T, err error, want ...string) {
 	}
 }
 
-func TestMarshalAndParseRefuseAGraphThatIsNotAModels(t *testing.T) {
+func TestMarshalParse_invalidGraph(t *testing.T) {
 	for _, test := range graphFaults {
 		t.Run(test.name, func(t *testing.T) {
 			bad := testGraph()
@@ -292,21 +291,21 @@ func TestMarshalAndParseRefuseAGraphThatIsNotAModels(t *testing.T) {
 	}
 }
 
-func TestMarshalRefuses(t *testing.T) {
+func TestMarshal_errors(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(*onnxpb.ModelProto, *Metadata)
 		want   string
 	}{
-		{"an operator that is not in the standard", func(g *onnxpb.ModelProto, _ *Metadata) {
+		{"non-standard operator", func(g *onnxpb.ModelProto, _ *Metadata) {
 			g.Graph.Node[1].Domain = proto.String("com.microsoft.nchwc")
 		}, `operator Gemm of domain "com.microsoft.nchwc"`},
-		{"a graph that is missing", func(g *onnxpb.ModelProto, _ *Metadata) { g.Graph = nil }, "no graph"},
-		{"another format version", func(_ *onnxpb.ModelProto, m *Metadata) { m.FormatVersion = 2 }, "format version 2"},
+		{"no graph", func(g *onnxpb.ModelProto, _ *Metadata) { g.Graph = nil }, "no graph"},
+		{"wrong format version", func(_ *onnxpb.ModelProto, m *Metadata) { m.FormatVersion = 2 }, "format version 2"},
 		{"one class", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes = []string{Fake} }, "classes"},
-		{"the same class twice", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes = []string{Fake, Fake} }, "classes"},
-		{"a threshold of 0", func(_ *onnxpb.ModelProto, m *Metadata) { m.Threshold = 0 }, "threshold"},
-		{"a threshold that is no number", func(_ *onnxpb.ModelProto, m *Metadata) { m.Threshold = math.NaN() }, "threshold"},
+		{"duplicate class", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes = []string{Fake, Fake} }, "classes"},
+		{"threshold 0", func(_ *onnxpb.ModelProto, m *Metadata) { m.Threshold = 0 }, "threshold"},
+		{"threshold NaN", func(_ *onnxpb.ModelProto, m *Metadata) { m.Threshold = math.NaN() }, "threshold"},
 		{"no input size", func(_ *onnxpb.ModelProto, m *Metadata) { m.InputSize = 0 }, "input size"},
 		{"no preprocessing", func(_ *onnxpb.ModelProto, m *Metadata) { m.Preprocessing = "" }, "preprocessing"},
 	} {
@@ -321,7 +320,7 @@ func TestMarshalRefuses(t *testing.T) {
 	checkError(t, err, "no graph")
 }
 
-// withProps returns the good model file with another metadata.
+// withProps returns the valid model file with changed metadata.
 func withProps(t *testing.T, change func(map[string]string)) []byte {
 	t.Helper()
 	var m onnxpb.ModelProto
@@ -344,7 +343,7 @@ func withProps(t *testing.T, change func(map[string]string)) []byte {
 	return data
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParse_errors(t *testing.T) {
 	good := testFile(t)
 	set := func(key, text string) []byte {
 		return withProps(t, func(m map[string]string) { m[key] = text })
@@ -363,31 +362,31 @@ func TestParseRefuses(t *testing.T) {
 		data []byte
 		want string
 	}{
-		{"nothing", nil, "the file is empty"},
+		{"empty", nil, "the file is empty"},
 		{"text", []byte("<!DOCTYPE html><title>404</title>"), "not an ONNX model"},
-		{"a pointer to a file kept elsewhere", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea\nsize 2\n"), "not an ONNX model"},
-		{"an image", []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "not an ONNX model"},
+		{"Git LFS pointer", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea\nsize 2\n"), "not an ONNX model"},
+		{"image", []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "not an ONNX model"},
 		{"zeros", make([]byte, 1000), "not an ONNX model"},
-		{"half of a model", good[:len(good)/2], "the file is truncated"},
-		{"a model without its last byte", good[:len(good)-1], "the file is truncated"},
-		{"a model and another", double, "stated twice"},
+		{"first half", good[:len(good)/2], "the file is truncated"},
+		{"last byte missing", good[:len(good)-1], "the file is truncated"},
+		{"two models", double, "duplicate key"},
 		{"ONNX without a graph", noGraph, "no graph"},
-		{"a graph of others", withProps(t, func(m map[string]string) { clear(m) }), "without Fakeart's metadata"},
-		{"a graph with one key only", plain, "missing"},
-		{"a newer format", set("fakeart.format_version", "2"), "format version 2 is newer than this program reads (1)"},
-		{"a newer format with other fields", withProps(t, func(m map[string]string) {
+		{"foreign graph", withProps(t, func(m map[string]string) { clear(m) }), "without Fakeart's metadata"},
+		{"single key", plain, "missing"},
+		{"newer format version", set("fakeart.format_version", "2"), "format version 2 is newer than the newest supported one (1)"},
+		{"newer format version with other fields", withProps(t, func(m map[string]string) {
 			clear(m)
 			m["fakeart.format_version"] = "7"
 		}), "format version 7 is newer"},
-		{"format version 0", set("fakeart.format_version", "0"), "no version"},
-		{"a format version that is no number", set("fakeart.format_version", "one"), `fakeart.format_version: "one"`},
-		{"classes that are no list", set("fakeart.classes", "REAL,FAKE"), "fakeart.classes"},
+		{"format version 0", set("fakeart.format_version", "0"), "invalid version 0"},
+		{"format version not a number", set("fakeart.format_version", "one"), `fakeart.format_version: invalid value "one"`},
+		{"classes not a list", set("fakeart.classes", "REAL,FAKE"), "fakeart.classes"},
 		{"three classes", set("fakeart.classes", `["a","b","c"]`), "classes"},
-		{"a threshold of 1", set("fakeart.threshold", "1"), "threshold"},
-		{"a threshold that is text", set("fakeart.threshold", "half"), `fakeart.threshold: "half"`},
-		{"a seed that is too large", set("fakeart.seed", "99999999999999999999"), "fakeart.seed"},
-		{"a missing field", withProps(t, func(m map[string]string) { delete(m, "fakeart.threshold") }), "fakeart.threshold: missing"},
-		{"metadata that contradicts the graph", set("fakeart.input_size", "32"), "[batch,3,32,32]"},
+		{"threshold 1", set("fakeart.threshold", "1"), "threshold"},
+		{"threshold not a number", set("fakeart.threshold", "half"), `fakeart.threshold: invalid value "half"`},
+		{"seed too large", set("fakeart.seed", "99999999999999999999"), "fakeart.seed"},
+		{"missing field", withProps(t, func(m map[string]string) { delete(m, "fakeart.threshold") }), "fakeart.threshold: missing"},
+		{"input size differs from the graph", set("fakeart.input_size", "32"), "[batch,3,32,32]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Parse(test.data)
@@ -396,28 +395,28 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-func TestParseNeverTakesAPartOfAModel(t *testing.T) {
-	// Without the entries that nobody would miss at the end of the file, where one of them may
-	// come: the foreign one and the optional one.
+func TestParse_truncated(t *testing.T) {
+	// Leave out the foreign and the optional entry: a file truncated before such an entry at its
+	// end would be valid.
 	good := withProps(t, func(m map[string]string) {
 		delete(m, "zoo")
 		delete(m, "fakeart.data_source")
 	})
 	for n := range good {
 		if _, err := Parse(good[:n]); err == nil {
-			t.Fatalf("took the first %d of %d bytes", n, len(good))
+			t.Fatalf("no error for the first %d of %d bytes", n, len(good))
 		}
 	}
 }
 
-func TestParseIgnoresUnknownMetadataOfItsOwnFormat(t *testing.T) {
+func TestParse_unknownMetadata(t *testing.T) {
 	data := withProps(t, func(m map[string]string) { m["fakeart.mood"] = "sunny" })
 	if _, err := Parse(data); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestParseReadsFilesFromBeforeTheDataSource(t *testing.T) {
+func TestParse_noDataSource(t *testing.T) {
 	file, err := Parse(withProps(t, func(m map[string]string) { delete(m, "fakeart.data_source") }))
 	if err != nil {
 		t.Fatal(err)
@@ -427,7 +426,7 @@ func TestParseReadsFilesFromBeforeTheDataSource(t *testing.T) {
 	}
 }
 
-func TestParseTakesWeightsListedAmongTheInputs(t *testing.T) {
+func TestParse_weightsAmongInputs(t *testing.T) {
 	graph := testGraph()
 	graph.Graph.Input = append(graph.Graph.Input, value("b2", onnxpb.TensorProto_FLOAT, 1))
 	data, err := Marshal(graph, testMetadata())
@@ -439,7 +438,7 @@ func TestParseTakesWeightsListedAmongTheInputs(t *testing.T) {
 	}
 }
 
-func TestOpenNamesTheFileAndItsDigest(t *testing.T) {
+func TestOpen(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "model.onnx")
 	if err := os.WriteFile(path, testFile(t), 0o644); err != nil {
@@ -470,7 +469,7 @@ func TestOpenNamesTheFileAndItsDigest(t *testing.T) {
 	checkError(t, err, "open model", "absent.onnx", "no such file")
 }
 
-func TestCheckComparesPreprocessingAndClasses(t *testing.T) {
+func TestFile_Check(t *testing.T) {
 	f, err := Parse(testFile(t))
 	if err != nil {
 		t.Fatal(err)
@@ -483,7 +482,7 @@ func TestCheckComparesPreprocessingAndClasses(t *testing.T) {
 	checkError(t, f.Check("rgb-test-v1", nil), "classes")
 }
 
-func TestASessionRunsTheGraphOnEveryPictureOfTheBatch(t *testing.T) {
+func TestSession_Run(t *testing.T) {
 	f, err := Parse(testFile(t))
 	if err != nil {
 		t.Fatal(err)
@@ -494,7 +493,7 @@ func TestASessionRunsTheGraphOnEveryPictureOfTheBatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(s.Input()) != most*imageSize || len(s.Logits()) != most || len(s.Embeddings()) != most*testEmbedding {
-		t.Fatalf("%d inputs, %d logits, %d embeddings", len(s.Input()), len(s.Logits()), len(s.Embeddings()))
+		t.Fatalf("buffers for %d inputs, %d logits, %d embeddings", len(s.Input()), len(s.Logits()), len(s.Embeddings()))
 	}
 	for _, batch := range []int{3, 1, 2, 3} {
 		clear(s.Logits())
@@ -508,7 +507,7 @@ func TestASessionRunsTheGraphOnEveryPictureOfTheBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		if batch < most && s.Logits()[batch] != 0 {
-			t.Errorf("a batch of %d wrote a logit %g behind its end", batch, s.Logits()[batch])
+			t.Errorf("a batch of %d wrote the logit %g after its end", batch, s.Logits()[batch])
 		}
 		for i := range batch {
 			mean := float64(i) / 2
@@ -527,7 +526,7 @@ func TestASessionRunsTheGraphOnEveryPictureOfTheBatch(t *testing.T) {
 		}
 	}
 	for _, n := range []int{-1, 0, most + 1} {
-		checkError(t, s.Run(n), fmt.Sprintf("a batch of %d images, want 1 to 3", n))
+		checkError(t, s.Run(n), fmt.Sprintf("batch of %d images, want 1 to 3", n))
 	}
 	for range 2 {
 		if err := s.Close(); err != nil {
@@ -537,20 +536,20 @@ func TestASessionRunsTheGraphOnEveryPictureOfTheBatch(t *testing.T) {
 	checkError(t, s.Run(1), "closed")
 }
 
-func TestNewSessionFindsDamageInsideTheGraph(t *testing.T) {
+func TestNewSession_corruptGraph(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(*onnxpb.GraphProto)
 		want   string
 	}{
-		{"an operator that does not exist", func(g *onnxpb.GraphProto) { g.Node[1].OpType = proto.String("Gamm") }, "Gamm"},
-		{"a weight that is gone", func(g *onnxpb.GraphProto) { g.Initializer = g.Initializer[1:] }, "w1"},
-		{"a weight of another shape", func(g *onnxpb.GraphProto) { g.Initializer[0].Dims = []int64{testEmbedding * 2, 24} }, "fails on a blank image"},
-		{"a weight with bytes missing", func(g *onnxpb.GraphProto) { g.Initializer[0].RawData = g.Initializer[0].RawData[:100] }, "does not accept the graph"},
-		{"an embedding that is wider than it says", func(g *onnxpb.GraphProto) {
+		{"unknown operator", func(g *onnxpb.GraphProto) { g.Node[1].OpType = proto.String("Gamm") }, "Gamm"},
+		{"missing weight", func(g *onnxpb.GraphProto) { g.Initializer = g.Initializer[1:] }, "w1"},
+		{"wrong shape of a weight", func(g *onnxpb.GraphProto) { g.Initializer[0].Dims = []int64{testEmbedding * 2, 24} }, "fails on a blank image"},
+		{"truncated weight", func(g *onnxpb.GraphProto) { g.Initializer[0].RawData = g.Initializer[0].RawData[:100] }, "rejects the graph"},
+		{"embedding wider than declared", func(g *onnxpb.GraphProto) {
 			g.Output[1] = value("embedding", onnxpb.TensorProto_FLOAT, "batch", testEmbedding+1)
 		}, "embedding"},
-		{"weights that are not numbers", func(g *onnxpb.GraphProto) {
+		{"NaN weights", func(g *onnxpb.GraphProto) {
 			g.Initializer[2] = tensor("b2", []float32{float32(math.NaN())}, 1)
 		}, "NaN"},
 	} {
@@ -577,10 +576,10 @@ func TestNewSessionFindsDamageInsideTheGraph(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = f.NewSession(0, ort.Options{})
-	checkError(t, err, "a batch of 0 images")
+	checkError(t, err, "invalid batch size 0")
 }
 
-func TestLabelSaysFakeAboveTheThresholdOnly(t *testing.T) {
+func TestMetadata_Label(t *testing.T) {
 	md := testMetadata()
 	for _, test := range []struct {
 		probability float64
@@ -593,18 +592,18 @@ func TestLabelSaysFakeAboveTheThresholdOnly(t *testing.T) {
 		{1, Fake, true},
 	} {
 		if label, fake := md.Label(test.probability); label != test.label || fake != test.fake {
-			t.Errorf("%g is %s, %t, want %s, %t", test.probability, label, fake, test.label, test.fake)
+			t.Errorf("Label(%g) = %s, %t, want %s, %t", test.probability, label, fake, test.label, test.fake)
 		}
 	}
 }
 
-func TestProbabilityIsTheLogisticFunction(t *testing.T) {
+func TestProbability(t *testing.T) {
 	for _, test := range []struct {
 		logit float32
 		want  float64
 	}{{0, 0.5}, {1, 0.7310585786300049}, {-1, 0.2689414213699951}, {200, 1}, {float32(math.Inf(-1)), 0}} {
 		if got := Probability(test.logit); math.Abs(got-test.want) > 1e-15 {
-			t.Errorf("%g gives %g, want %g", test.logit, got, test.want)
+			t.Errorf("Probability(%g) = %g, want %g", test.logit, got, test.want)
 		}
 	}
 }

@@ -189,7 +189,7 @@ func TestAModelThatDoesNotFitTheDataIsRefused(t *testing.T) {
 		{
 			"another preprocessing",
 			func(md *model.Metadata) { md.Preprocessing = "rgb-32x32-nearest" },
-			[]string{"rgb-32x32-nearest", imaging.PreprocessingID, dir, "train it anew"},
+			[]string{"rgb-32x32-nearest", imaging.PreprocessingID, dir, "train it again"},
 		},
 		{
 			"other class names",
