@@ -1,10 +1,9 @@
-// Command demo walks the whole path from nothing to a verdict with the built
-// programs, as a user would: it prepares images, trains, evaluates, starts
-// the server, sends it one photograph-like and one generated image of the
-// test split as PNG files, prints the two verdicts and stops the server. Told to keep
-// it, it says where the server's page is, and leaves it running until Ctrl-C.
+// Command demo runs the built programs end to end, as a user would. It prepares a synthetic
+// dataset, trains and evaluates a model, starts the server, sends it one REAL and one FAKE image
+// of the test split, prints the predictions and stops the server. With -keep, it prints the URL
+// of the server's page and leaves the server running until Ctrl-C.
 //
-// It ends with an error when a step fails or a verdict is wrong.
+// It exits with an error if a step fails or a prediction is wrong.
 package main
 
 import (
@@ -33,10 +32,10 @@ import (
 
 func main() {
 	var d demo
-	flag.StringVar(&d.trainer, "trainer", "bin/trainer", "the program that trains")
-	flag.StringVar(&d.server, "server", "bin/server", "the program that serves")
-	flag.StringVar(&d.dir, "dir", "runs/demo", "folder for data, run and images; those of an earlier demo are replaced")
-	flag.BoolVar(&d.keep, "keep", false, "leave the server running at the end, until Ctrl-C")
+	flag.StringVar(&d.trainer, "trainer", "bin/trainer", "path of the trainer")
+	flag.StringVar(&d.server, "server", "bin/server", "path of the server")
+	flag.StringVar(&d.dir, "dir", "runs/demo", "folder for the dataset, the run and the images; overwrites those of an earlier demo")
+	flag.BoolVar(&d.keep, "keep", false, "leave the server running until Ctrl-C")
 	flag.Parse()
 	d.out = os.Stdout
 
@@ -49,9 +48,9 @@ func main() {
 	}
 }
 
-// demo is one walk along the path.
+// demo holds the settings of the demo.
 type demo struct {
-	trainer, server string // programs
+	trainer, server string // paths of the programs
 	dir             string
 	keep            bool
 	out             io.Writer
@@ -78,8 +77,7 @@ func (d *demo) run(ctx context.Context) error {
 	return d.serve(ctx, model, data)
 }
 
-// serve starts the server on a free port, asks it about an image of each
-// class and stops it.
+// serve starts the server, classifies an image of each class and stops the server.
 func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 	test, manifest, err := dataset.Load(data, "test")
 	if err != nil {
@@ -95,45 +93,46 @@ func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 	for label, class := range manifest.Classes {
 		i := slices.Index(test.Labels, uint8(label))
 		if i < 0 {
-			return fmt.Errorf("%s: the test split has no image of class %s", data, class)
+			return fmt.Errorf("%s: the test split has no images of class %s", data, class)
 		}
 		path := filepath.Join(d.dir, class+".png")
 		if err := os.WriteFile(path, imaging.EncodePNG(imaging.ToImage(test.Image(i), imaging.Size)), 0o644); err != nil {
 			return err
 		}
-		if err := d.ask(ctx, server.URL, path, class); err != nil {
+		if err := d.classify(ctx, server.URL, path, class); err != nil {
 			return err
 		}
 	}
 	if !d.keep {
 		return nil
 	}
-	fmt.Fprintf(d.out, "\nThe page is at %s/ until Ctrl-C.\n", server.URL)
+	fmt.Fprintf(d.out, "\nOpen %s/ in a browser. Press Ctrl-C to stop the server.\n", server.URL)
 	select {
 	case <-ctx.Done():
 		return nil
 	case <-server.Done():
-		return errors.New("the server ended by itself")
+		return errors.New("the server exited unexpectedly")
 	}
 }
 
-// usualAddress is the server's own when it is not told another.
-const usualAddress = "127.0.0.1:8080"
+// defaultAddress is the server's default address.
+const defaultAddress = "127.0.0.1:8080"
 
-// address is where the server shall listen: a server that is kept at the usual address,
-// if nobody else is there.
+// address returns the address for the server: with keep, the default address if it's free,
+// otherwise any free port.
 func (d *demo) address(ctx context.Context) string {
 	if d.keep {
-		if l, err := new(net.ListenConfig).Listen(ctx, "tcp", usualAddress); err == nil {
+		if l, err := new(net.ListenConfig).Listen(ctx, "tcp", defaultAddress); err == nil {
 			_ = l.Close()
-			return usualAddress
+			return defaultAddress
 		}
 	}
 	return "127.0.0.1:0"
 }
 
-// ask sends the image in a form, as a browser would, and checks the verdict.
-func (d *demo) ask(ctx context.Context, url, path, want string) error {
+// classify sends the image in a form, as a browser would, prints the prediction and returns an
+// error if its class isn't want.
+func (d *demo) classify(ctx context.Context, url, path, want string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -163,24 +162,24 @@ func (d *demo) ask(ctx context.Context, url, path, want string) error {
 		return err
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	text, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	if err != nil {
-		return fmt.Errorf("read answer of %s: %w", url, err)
+		return fmt.Errorf("read response of %s: %w", url, err)
 	}
-	fmt.Fprintf(d.out, "%s\n", bytes.TrimSpace(answer))
+	fmt.Fprintf(d.out, "%s\n", bytes.TrimSpace(text))
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the server answered %s", response.Status)
+		return fmt.Errorf("POST %s/predict: status %s", url, response.Status)
 	}
-	var verdict struct {
+	var prediction struct {
 		Label       string  `json:"label"`
 		Probability float64 `json:"probability"`
 	}
-	if err := json.Unmarshal(answer, &verdict); err != nil {
-		return fmt.Errorf("read verdict: %w", err)
+	if err := json.Unmarshal(text, &prediction); err != nil {
+		return fmt.Errorf("parse prediction: %w", err)
 	}
-	if verdict.Label != want {
-		return fmt.Errorf("%s is %s, but the verdict is %s", path, want, verdict.Label)
+	if prediction.Label != want {
+		return fmt.Errorf("%s is %s, but the prediction is %q", path, want, prediction.Label)
 	}
-	fmt.Fprintf(d.out, "→ %s is %s: right (probability of FAKE %.3f)\n", path, verdict.Label, verdict.Probability)
+	fmt.Fprintf(d.out, "→ %s: %s is correct (probability of FAKE %.3f)\n", path, prediction.Label, prediction.Probability)
 	return nil
 }

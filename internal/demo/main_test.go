@@ -10,20 +10,20 @@ import (
 	"testing"
 )
 
-func TestAskChecksTheVerdict(t *testing.T) {
+func TestClassify(t *testing.T) {
 	tests := []struct {
-		name, answer string
-		status       int
-		want         string // part of the error, empty for none
+		name, response string
+		status         int
+		want           string // part of the error; empty for no error
 	}{
-		{"a right verdict", `{"label":"FAKE","probability":0.9}`, 200, ""},
-		{"a wrong verdict", `{"label":"REAL","probability":0.1}`, 200, "is FAKE, but the verdict is REAL"},
-		{"an answer without a verdict", `{}`, 200, "is FAKE, but the verdict is"},
-		{"an answer that is no JSON", `FAKE`, 200, "read verdict"},
-		{"an error", `{"label":"FAKE"}`, 500, "500"},
+		{"correct prediction", `{"label":"FAKE","probability":0.9}`, 200, ""},
+		{"wrong prediction", `{"label":"REAL","probability":0.1}`, 200, `is FAKE, but the prediction is "REAL"`},
+		{"no prediction", `{}`, 200, `is FAKE, but the prediction is ""`},
+		{"not JSON", `FAKE`, 200, "parse prediction"},
+		{"server error", `{"label":"FAKE"}`, 500, "500"},
 	}
 	path := filepath.Join(t.TempDir(), "FAKE.png")
-	if err := os.WriteFile(path, []byte("what an image is, the server says"), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte("not checked by the demo"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range tests {
@@ -33,11 +33,11 @@ func TestAskChecksTheVerdict(t *testing.T) {
 					t.Errorf("%s without an image: %v", r.URL, err)
 				}
 				w.WriteHeader(test.status)
-				_, _ = io.WriteString(w, test.answer)
+				_, _ = io.WriteString(w, test.response)
 			}))
 			defer server.Close()
 			d := demo{out: io.Discard}
-			err := d.ask(t.Context(), server.URL, path, "FAKE")
+			err := d.classify(t.Context(), server.URL, path, "FAKE")
 			if test.want == "" && err != nil {
 				t.Error(err)
 			}
@@ -48,7 +48,7 @@ func TestAskChecksTheVerdict(t *testing.T) {
 	}
 }
 
-func TestAStepThatFailsEndsTheDemo(t *testing.T) {
+func TestRun_failedStep(t *testing.T) {
 	d := demo{trainer: filepath.Join(t.TempDir(), "none"), dir: t.TempDir(), out: io.Discard}
 	if err := d.run(t.Context()); err == nil || !strings.Contains(err.Error(), "data prepare") {
 		t.Errorf("error %v", err)

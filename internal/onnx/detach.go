@@ -6,11 +6,13 @@ import (
 	"fakeart/internal/onnx/onnxpb"
 )
 
-// Detach takes an output out of the model, with the nodes and the constants that
-// lead to it alone, and returns them: ONNX Runtime computes every output of a graph,
-// whichever are asked for. Marshalled, what is left with what was taken behind it is
-// the whole model again, for that is how protocol buffers are merged. Nothing is
-// taken, and nil returned, when the model has no such output.
+// Detach removes an output from the model, together with the nodes and constants that only this
+// output needs, and returns them. It returns nil and doesn't change the model if there is no such
+// output.
+//
+// Detaching saves time because ONNX Runtime computes all outputs of a graph, even unused ones.
+// The marshalled model followed by the marshalled result is the complete model again, because
+// concatenating protocol buffers merges them.
 func Detach(m *onnxpb.ModelProto, output string) *onnxpb.ModelProto {
 	g := m.GetGraph()
 	at := slices.IndexFunc(g.GetOutput(), func(v *onnxpb.ValueInfoProto) bool { return v.GetName() == output })
@@ -21,10 +23,10 @@ func Detach(m *onnxpb.ModelProto, output string) *onnxpb.ModelProto {
 	g.Output = slices.Delete(g.Output, at, at+1)
 
 	needed := map[string]bool{}
-	for _, v := range slices.Concat(g.Output, g.Input) { // old files list constants among the inputs
+	for _, v := range slices.Concat(g.Output, g.Input) { // old files also list constants as inputs
 		needed[v.GetName()] = true
 	}
-	// Nodes stand behind those that they read from.
+	// Nodes are in topological order: each one comes after those whose outputs it reads.
 	kept := make([]*onnxpb.NodeProto, 0, len(g.Node))
 	for _, n := range slices.Backward(g.Node) {
 		if !slices.ContainsFunc(n.GetOutput(), func(name string) bool { return needed[name] }) {
@@ -47,7 +49,7 @@ func Detach(m *onnxpb.ModelProto, output string) *onnxpb.ModelProto {
 	return &onnxpb.ModelProto{Graph: taken}
 }
 
-// need marks what the node reads, and what the graphs inside it may read.
+// need marks the values that the node and its subgraphs read.
 func need(needed map[string]bool, n *onnxpb.NodeProto) {
 	for _, name := range n.GetInput() {
 		needed[name] = true

@@ -13,8 +13,7 @@ import (
 	"fakeart/internal/ort"
 )
 
-// withExtra is a graph y = 2·x, and if asked for an output z = 3·x+2·x of a batch
-// reshaped and back.
+// withExtra returns a graph with the output y = 2·x and, if extra, the output z = 3·x+2·x, reshaped twice.
 func withExtra(t *testing.T, extra bool) *onnxpb.ModelProto {
 	t.Helper()
 	g := onnx.NewGraph("test")
@@ -43,18 +42,18 @@ func marshal(t *testing.T, m *onnxpb.ModelProto) []byte {
 	return data
 }
 
-func TestDetachLeavesTheModelWithoutTheOutput(t *testing.T) {
+func TestDetach(t *testing.T) {
 	m := withExtra(t, true)
 	taken := onnx.Detach(m, "z")
 	if taken == nil {
-		t.Fatal("nothing was taken")
+		t.Fatal("Detach = nil")
 	}
 	left := marshal(t, m)
 	if !bytes.Equal(left, marshal(t, withExtra(t, false))) {
-		t.Errorf("what is left is not the model without the output: %v", m)
+		t.Errorf("after Detach: %v, want the model without the output", m)
 	}
-	// Behind one another, both parts are a model that has both outputs again.
-	whole := slices.Concat(left, marshal(t, taken))
+	// The concatenation of both parts is the complete model.
+	complete := slices.Concat(left, marshal(t, taken))
 	in, z := []float32{1, 2, 3, 4, 5, 6}, make([]float32, 6)
 	bind := func(name string, data []float32, shape ...int64) ort.Binding {
 		if err := ort.Init(); err != nil {
@@ -67,7 +66,7 @@ func TestDetachLeavesTheModelWithoutTheOutput(t *testing.T) {
 		t.Cleanup(func() { _ = v.Destroy() })
 		return ort.Binding{Name: name, Value: v}
 	}
-	s, err := ort.NewSession(whole, []ort.Binding{bind("x", in, 1, 2, 3)}, []ort.Binding{bind("z", z, 1, 3, 2)}, ort.Options{Threads: 1})
+	s, err := ort.NewSession(complete, []ort.Binding{bind("x", in, 1, 2, 3)}, []ort.Binding{bind("z", z, 1, 3, 2)}, ort.Options{Threads: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,20 +79,20 @@ func TestDetachLeavesTheModelWithoutTheOutput(t *testing.T) {
 	}
 }
 
-func TestDetachTakesNothingThatIsNotThere(t *testing.T) {
+func TestDetach_unknownOutput(t *testing.T) {
 	m := withExtra(t, true)
 	before := proto.CloneOf(m)
 	if taken := onnx.Detach(m, "w"); taken != nil || !proto.Equal(m, before) {
-		t.Errorf("took %v", taken)
+		t.Errorf("Detach = %v, want nil and an unchanged model", taken)
 	}
 	if taken := onnx.Detach(&onnxpb.ModelProto{}, "z"); taken != nil {
-		t.Errorf("took %v of a model without a graph", taken)
+		t.Errorf("Detach from a model without a graph = %v, want nil", taken)
 	}
 }
 
-func TestDetachKeepsWhatAGraphInsideANodeReads(t *testing.T) {
+func TestDetach_subgraph(t *testing.T) {
 	m := withExtra(t, true)
-	// A node that stays reads, from a graph inside it, what only z led to.
+	// The subgraph of a remaining node reads a value that otherwise only z needs.
 	inner := m.Graph.Node[1].Output[0]
 	m.Graph.Node = append(m.Graph.Node, &onnxpb.NodeProto{
 		OpType: proto.String("If"), Output: []string{"w"},
@@ -102,6 +101,6 @@ func TestDetachKeepsWhatAGraphInsideANodeReads(t *testing.T) {
 	m.Graph.Output = append(m.Graph.Output, &onnxpb.ValueInfoProto{Name: proto.String("w")})
 	onnx.Detach(m, "z")
 	if !slices.ContainsFunc(m.Graph.Node, func(n *onnxpb.NodeProto) bool { return slices.Contains(n.Output, inner) }) {
-		t.Errorf("%q was taken", inner)
+		t.Errorf("Detach removed %q", inner)
 	}
 }

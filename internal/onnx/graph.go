@@ -1,10 +1,12 @@
-// Package onnx builds ONNX graphs. Every operator is a method that knows the
-// shapes and the element types that it accepts and gives, so that a wrong
-// graph fails while it is being built and the error names the wrong node; what
-// is built is an ONNX protocol buffer, ready for ONNX Runtime.
+// Package onnx builds ONNX graphs. Start with [NewGraph], declare inputs with [Graph.Input], combine
+// values with the operator methods, such as [Graph.Conv], declare outputs with [Graph.Output], and
+// get the file with [Graph.Marshal].
 //
-// Operator semantics are those of the ONNX operator set given by OpsetVersion.
-// The methods in nchwc.go name operators that are internal to ONNX Runtime.
+// Each operator method checks the shapes and element types of its operands. So an invalid graph
+// fails while it's being built, and the error names the invalid node.
+//
+// The operators have the semantics of the ONNX operator set [OpsetVersion]. The methods of
+// [Blocked] use operators that are internal to ONNX Runtime.
 package onnx
 
 import (
@@ -19,11 +21,11 @@ import (
 )
 
 const (
-	// OpsetVersion is the version of the default operator set that graphs use.
+	// OpsetVersion is the version of the ONNX operator set used by graphs.
 	OpsetVersion = 17
-	// IRVersion is the version of the ONNX file format that graphs are written in.
+	// IRVersion is the version of the ONNX file format.
 	IRVersion = 8
-	// Batch stands for the one dimension that is known only when a graph runs.
+	// Batch is the batch dimension in shapes, whose size is only known when a graph runs.
 	Batch int64 = -1
 
 	batchName = "batch"
@@ -32,7 +34,7 @@ const (
 // DType is the element type of a tensor.
 type DType int32
 
-// The element types that graphs here use.
+// Supported element types.
 const (
 	Float32 = DType(onnxpb.TensorProto_FLOAT)
 	Int64   = DType(onnxpb.TensorProto_INT64)
@@ -43,23 +45,23 @@ func (t DType) String() string {
 	return strings.ToLower(onnxpb.TensorProto_DataType(t).String())
 }
 
-// Value is a tensor in a graph: a name, an element type and a shape. The zero
-// Value is what a method returns after the graph has failed.
+// Value is a tensor in a graph, with a name, an element type and a shape. Methods return the zero
+// Value after an error.
 type Value struct {
 	name  string
 	dtype DType
 	shape []int64
-	graph *Graph // whose tensor it is
+	graph *Graph // the graph that the tensor belongs to
 }
 
-// Name is the tensor's name, unique in its graph.
+// Name returns the tensor's name, which is unique in its graph.
 func (v Value) Name() string { return v.name }
 
-// Shape is a copy of the tensor's shape; Batch stands for the batch dimension.
+// Shape returns a copy of the tensor's shape. The batch dimension is [Batch].
 func (v Value) Shape() []int64 { return slices.Clone(v.shape) }
 
-// Dim is the size of dimension i, counted from the end when negative; 0 where
-// there is no such dimension, as in the zero Value of a failed graph.
+// Dim returns the size of dimension i. A negative i counts from the end. Dim returns 0 if there is
+// no such dimension, as in the zero Value.
 func (v Value) Dim(i int) int64 {
 	if i < 0 {
 		i += len(v.shape)
@@ -70,10 +72,10 @@ func (v Value) Dim(i int) int64 {
 	return v.shape[i]
 }
 
-// DType is the tensor's element type.
+// DType returns the tensor's element type.
 func (v Value) DType() DType { return v.dtype }
 
-// Size is the number of elements; a batch dimension counts as one.
+// Size returns the number of elements. The batch dimension counts as one.
 func (v Value) Size() int64 {
 	n := int64(1)
 	for _, d := range v.shape {
@@ -95,21 +97,21 @@ func (v Value) String() string {
 	return fmt.Sprintf("%s %s[%s]", v.name, v.dtype, strings.Join(dims, ","))
 }
 
-// Graph is an ONNX graph under construction. The first mistake is kept, makes
-// every later call a no-op, and is returned by Model, so that a network can be
-// written as plain expressions. Not safe for concurrent use.
+// Graph is an ONNX graph under construction. It keeps the first error, which Err and Model return.
+// All later calls do nothing, so that networks can be written as expressions without checking
+// errors at each step. A Graph isn't safe for concurrent use.
 type Graph struct {
 	pb     *onnxpb.GraphProto
 	names  map[string]bool
 	scope  []string
 	consts map[string]Value
-	// Values handed out before Output gave their tensors other names.
+	// Old name → new name of tensors that Output has renamed. Values may still have the old name.
 	renamed map[string]string
 	nchwc   bool
 	err     error
 }
 
-// NewGraph starts an empty graph with the given name.
+// NewGraph returns an empty graph with the given name.
 func NewGraph(name string) *Graph {
 	return &Graph{
 		pb:      &onnxpb.GraphProto{Name: proto.String(name)},
@@ -119,19 +121,19 @@ func NewGraph(name string) *Graph {
 	}
 }
 
-// Err is the first mistake made while building, or nil.
+// Err returns the first error that occurred while building the graph, or nil.
 func (g *Graph) Err() error { return g.err }
 
-// In runs f with name added to the names of all nodes that f makes, so that an
-// error or a profile says to which layer a node belongs.
+// In calls f and prefixes the names of all nodes that f adds with "name/", so that errors and
+// profiles show which layer a node belongs to. Calls can be nested.
 func (g *Graph) In(name string, f func()) {
 	g.scope = append(g.scope, name)
 	defer func() { g.scope = g.scope[:len(g.scope)-1] }()
 	f()
 }
 
-// Fail records a mistake that the caller has found in what it was given,
-// together with the current scope. Only the first is kept.
+// Fail records an error detected by the caller, together with the current scope. It does nothing if
+// the graph already has an error.
 func (g *Graph) Fail(format string, args ...any) {
 	if g.err != nil {
 		return
@@ -143,7 +145,7 @@ func (g *Graph) Fail(format string, args ...any) {
 	g.err = fmt.Errorf("build graph %s: at %s: %w", g.pb.GetName(), at, fmt.Errorf(format, args...))
 }
 
-// unique makes a name from the scope and base that no tensor or node has yet.
+// unique returns an unused name that consists of the scope, base and, if necessary, a number.
 func (g *Graph) unique(base string) string {
 	prefix := strings.Join(append(slices.Clone(g.scope), base), "/")
 	name := prefix
@@ -154,10 +156,10 @@ func (g *Graph) unique(base string) string {
 	return name
 }
 
-// claim takes a name as it is, for inputs, outputs and parameters.
+// claim reserves the exact name for an input, output or parameter.
 func (g *Graph) claim(name string) string {
 	if name == "" || g.names[name] {
-		g.Fail("the name %q is empty or taken", name)
+		g.Fail("the name %q is empty or already used", name)
 	}
 	g.names[name] = true
 	return name
@@ -186,7 +188,7 @@ func (g *Graph) Output(name string, v Value) {
 		g.pb.Output = append(g.pb.Output, out.info())
 		return
 	}
-	// v is an input, a constant or an output already: it keeps its name.
+	// v is an input, a constant or already an output, and keeps its name. Add a copy.
 	g.pb.Node = append(g.pb.Node, &onnxpb.NodeProto{
 		OpType: proto.String("Identity"), Name: proto.String(g.unique("Identity")),
 		Input: []string{v.name}, Output: []string{name},
@@ -194,7 +196,7 @@ func (g *Graph) Output(name string, v Value) {
 	g.pb.Output = append(g.pb.Output, out.info())
 }
 
-// current is the name that a tensor goes by now.
+// current returns the current name of a tensor.
 func (g *Graph) current(name string) string {
 	if to, ok := g.renamed[name]; ok {
 		return to
@@ -202,10 +204,10 @@ func (g *Graph) current(name string) string {
 	return name
 }
 
-// rename gives a node's result another name, where it is made and wherever it
-// is read, which spares a node that copies it.
+// rename renames the output of a node, so that no node for copying it is needed. It returns false
+// if no node computes the tensor, or if it's already an output of the graph.
 func (g *Graph) rename(from, to string) bool {
-	made := false
+	found := false
 	for _, o := range g.pb.Output {
 		if o.GetName() == from {
 			return false
@@ -214,10 +216,10 @@ func (g *Graph) rename(from, to string) bool {
 	for _, n := range g.pb.Node {
 		if i := slices.Index(n.Output, from); i >= 0 {
 			n.Output[i] = to
-			made = true
+			found = true
 		}
 	}
-	if !made {
+	if !found {
 		return false
 	}
 	for _, n := range g.pb.Node {
@@ -231,23 +233,23 @@ func (g *Graph) rename(from, to string) bool {
 	return true
 }
 
-// Param adds a named tensor of constants, as trained weights are kept.
-// The number of data must be the product of shape.
+// Param adds a named constant tensor, such as trained weights. len(data) must be the product of the
+// dimensions.
 func (g *Graph) Param(name string, data []float32, shape ...int64) Value {
 	v := Value{g.claim(name), Float32, slices.Clone(shape), g}
 	g.initializer(v, len(data), &onnxpb.TensorProto{FloatData: data})
 	return v
 }
 
-// Const is an unnamed tensor of constants; equal small ones are shared.
+// Const adds an unnamed constant tensor. Small tensors with the same values are shared.
 func (g *Graph) Const(data []float32, shape ...int64) Value {
 	return shared(g, Float32, data, shape, &onnxpb.TensorProto{FloatData: data})
 }
 
-// Scalar is a constant of shape [1], which broadcasts over anything.
+// Scalar returns a constant of shape [1], which broadcasts to any shape.
 func (g *Graph) Scalar(x float64) Value { return g.Const([]float32{float32(x)}, 1) }
 
-// Ints is a vector of int64 constants, as shapes and axes are given.
+// Ints returns a constant int64 vector, as used for shapes and axes.
 func (g *Graph) Ints(data ...int64) Value {
 	return shared(g, Int64, data, []int64{int64(len(data))}, &onnxpb.TensorProto{Int64Data: data})
 }
@@ -260,7 +262,7 @@ func shared[T any](g *Graph, t DType, data []T, shape []int64, pb *onnxpb.Tensor
 			return v
 		}
 	}
-	// Constants are shared by layers, so their names carry no scope.
+	// Layers share constants, so their names have no scope.
 	scope := g.scope
 	g.scope = nil
 	v := Value{g.unique("const"), t, slices.Clone(shape), g}
@@ -274,14 +276,14 @@ func shared[T any](g *Graph, t DType, data []T, shape []int64, pb *onnxpb.Tensor
 
 func (g *Graph) initializer(v Value, n int, pb *onnxpb.TensorProto) {
 	if v.Size() != int64(n) || slices.Contains(v.shape, Batch) {
-		g.Fail("constant %s was given %d numbers", v, n)
+		g.Fail("constant %s has %d values", v, n)
 		return
 	}
 	pb.Name = proto.String(v.name)
 	pb.DataType = proto.Int32(int32(v.dtype))
 	pb.Dims = v.shape
 	if pb.FloatData != nil {
-		// Raw bytes, little endian, are what other writers use and readers load fastest.
+		// Little-endian raw data is what other writers use, and the fastest to load.
 		pb.RawData = littleEndian(pb.FloatData)
 		pb.FloatData = nil
 	}
@@ -305,8 +307,7 @@ func (v Value) info() *onnxpb.ValueInfoProto {
 	}
 }
 
-// Model closes the graph and returns it as a model, or the first mistake that
-// was made while building it.
+// Model returns the finished graph as a model, or the first error that occurred while building it.
 func (g *Graph) Model() (*onnxpb.ModelProto, error) {
 	if g.err == nil && len(g.pb.Output) == 0 {
 		g.Fail("%w", errors.New("the graph has no output"))
@@ -327,8 +328,7 @@ func (g *Graph) Model() (*onnxpb.ModelProto, error) {
 	return m, nil
 }
 
-// Marshal is Model, as the bytes that ONNX Runtime reads. The same graph gives
-// the same bytes.
+// Marshal is like Model but returns the bytes of an ONNX file. The output is deterministic.
 func (g *Graph) Marshal() ([]byte, error) {
 	m, err := g.Model()
 	if err != nil {

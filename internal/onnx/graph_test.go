@@ -17,14 +17,14 @@ import (
 	"fakeart/internal/onnx/onnxpb"
 )
 
-// inputs are what the wrong graphs below are made of.
+// inputs holds values for building invalid graphs.
 type inputs struct {
 	x, y    onnx.Value // [2,4,6,6] and [batch,4,6,6]
 	w       onnx.Value // [8,4,3,3]
 	m, row  onnx.Value // [3,4] and [4]
 	truth   onnx.Value // bool [3,4]
 	numbers onnx.Value // int64 [2]
-	foreign onnx.Value // of another graph, which has the same names
+	foreign onnx.Value // belongs to another graph with the same names
 }
 
 func newInputs(g *onnx.Graph) inputs {
@@ -39,364 +39,364 @@ func newInputs(g *onnx.Graph) inputs {
 	return in
 }
 
-func TestAWrongNodeFailsWhileItIsBuilt(t *testing.T) {
+func TestGraph_errors(t *testing.T) {
 	square := onnx.Window{Kernel: [2]int64{2, 2}, Strides: [2]int64{2, 2}}
 	for _, c := range []struct {
 		name  string
 		build func(g *onnx.Graph, in inputs)
-		want  string // all that follows the place
+		want  string // error text after the scope
 	}{
 		{
-			"channels that do not fit the weights", func(g *onnx.Graph, in inputs) { g.Conv(g.Slice(in.x, 1, 0, 3), in.w, onnx.Window{}) },
-			"Conv(layer/Slice:0 float[2,3,6,6], w float[8,4,3,3]): 3 channels do not fit weights for 4 in 1 groups",
+			"Conv with wrong channels", func(g *onnx.Graph, in inputs) { g.Conv(g.Slice(in.x, 1, 0, 3), in.w, onnx.Window{}) },
+			"Conv(layer/Slice:0 float[2,3,6,6], w float[8,4,3,3]): 3 channels don't match weights for 4 channels in 1 groups",
 		},
 		{
-			"results that do not fit the groups", func(g *onnx.Graph, in inputs) {
+			"Conv with wrong groups", func(g *onnx.Graph, in inputs) {
 				g.Conv(in.x, g.Const(make([]float32, 3*2*9), 3, 2, 3, 3), onnx.Window{Group: 2})
 			},
-			"Conv(x float[2,4,6,6], const_2 float[3,2,3,3]): 3 results do not fit 2 groups",
+			"Conv(x float[2,4,6,6], const_2 float[3,2,3,3]): 3 output channels aren't a multiple of 2 groups",
 		},
 		{
-			"a bias of another length", func(g *onnx.Graph, in inputs) { g.Conv(in.x, in.w, onnx.Window{}, in.row) },
-			"Conv(x float[2,4,6,6], w float[8,4,3,3], row float[4]): the bias should have shape [8]",
+			"Conv with wrong bias", func(g *onnx.Graph, in inputs) { g.Conv(in.x, in.w, onnx.Window{}, in.row) },
+			"Conv(x float[2,4,6,6], w float[8,4,3,3], row float[4]): the bias must have shape [8]",
 		},
 		{
-			"a kernel larger than the image", func(g *onnx.Graph, in inputs) { g.Conv(in.x, in.w, onnx.Window{Dilations: [2]int64{3, 1}}) },
-			"Conv(x float[2,4,6,6], w float[8,4,3,3]): gives an empty tensor of shape [2 8 0 4]",
+			"Conv kernel larger than the image", func(g *onnx.Graph, in inputs) { g.Conv(in.x, in.w, onnx.Window{Dilations: [2]int64{3, 1}}) },
+			"Conv(x float[2,4,6,6], w float[8,4,3,3]): the result has the empty shape [2 8 0 4]",
 		},
 		{
-			"a convolution of a matrix", func(g *onnx.Graph, in inputs) { g.Conv(in.m, in.w, onnx.Window{}) },
-			"Conv(m float[3,4], w float[8,4,3,3]): m float[3,4] should have 4 dimensions",
+			"Conv of a matrix", func(g *onnx.Graph, in inputs) { g.Conv(in.m, in.w, onnx.Window{}) },
+			"Conv(m float[3,4], w float[8,4,3,3]): m float[3,4] must have rank 4",
 		},
 		{
-			"a convolution with flat weights", func(g *onnx.Graph, in inputs) { g.Conv(in.x, in.m, onnx.Window{}) },
-			"Conv(x float[2,4,6,6], m float[3,4]): m float[3,4] should have 4 dimensions",
+			"Conv with a weight matrix", func(g *onnx.Graph, in inputs) { g.Conv(in.x, in.m, onnx.Window{}) },
+			"Conv(x float[2,4,6,6], m float[3,4]): m float[3,4] must have rank 4",
 		},
 		{
-			"negative padding", func(g *onnx.Graph, in inputs) { g.Conv(in.x, in.w, onnx.Window{Pads: [4]int64{0, -1, 0, 0}}) },
+			"Conv with negative padding", func(g *onnx.Graph, in inputs) { g.Conv(in.x, in.w, onnx.Window{Pads: [4]int64{0, -1, 0, 0}}) },
 			"Conv(x float[2,4,6,6], w float[8,4,3,3]): pads [0 -1 0 0] are negative",
 		},
 		{
-			"a convolution over the batch", func(g *onnx.Graph, in inputs) { g.Conv(g.Transpose(in.y, 2, 1, 0, 3), in.w, onnx.Window{}) },
+			"Conv over the batch", func(g *onnx.Graph, in inputs) { g.Conv(g.Transpose(in.y, 2, 1, 0, 3), in.w, onnx.Window{}) },
 			"Conv(layer/Transpose:0 float[6,4,batch,6], w float[8,4,3,3]): the batch must be the first dimension",
 		},
 		{
-			"a pool of a matrix", func(g *onnx.Graph, in inputs) { g.MaxPool(in.m, square) },
-			"MaxPool(m float[3,4]): m float[3,4] should have 4 dimensions",
+			"MaxPool of a matrix", func(g *onnx.Graph, in inputs) { g.MaxPool(in.m, square) },
+			"MaxPool(m float[3,4]): m float[3,4] must have rank 4",
 		},
 		{
-			"a pool without a kernel", func(g *onnx.Graph, in inputs) { g.MaxPool(in.x, onnx.Window{}) },
-			"MaxPool(x float[2,4,6,6]): a window of [0 0] with pads [0 0 0 0]",
+			"MaxPool without kernel", func(g *onnx.Graph, in inputs) { g.MaxPool(in.x, onnx.Window{}) },
+			"MaxPool(x float[2,4,6,6]): invalid window [0 0] with pads [0 0 0 0]",
 		},
 		{
-			"a pool that sees nothing but padding", func(g *onnx.Graph, in inputs) {
+			"MaxPool of padding only", func(g *onnx.Graph, in inputs) {
 				g.MaxPool(in.x, onnx.Window{Kernel: [2]int64{2, 2}, Pads: [4]int64{0, 0, 2, 0}})
 			},
-			"MaxPool(x float[2,4,6,6]): a window of [2 2] with pads [0 0 2 0]",
+			"MaxPool(x float[2,4,6,6]): invalid window [2 2] with pads [0 0 2 0]",
 		},
 		{
-			"a pool larger than the image", func(g *onnx.Graph, in inputs) { g.MaxPool(in.x, onnx.Window{Kernel: [2]int64{7, 1}}) },
-			"MaxPool(x float[2,4,6,6]): gives an empty tensor of shape [2 4 0 6]",
+			"MaxPool kernel larger than the image", func(g *onnx.Graph, in inputs) { g.MaxPool(in.x, onnx.Window{Kernel: [2]int64{7, 1}}) },
+			"MaxPool(x float[2,4,6,6]): the result has the empty shape [2 4 0 6]",
 		},
 		{
-			"shapes that do not broadcast", func(g *onnx.Graph, in inputs) { g.Add(in.m, g.Const([]float32{1, 2, 3}, 3)) },
-			"Add(m float[3,4], const_2 float[3]): the shapes do not broadcast",
+			"Add of incompatible shapes", func(g *onnx.Graph, in inputs) { g.Add(in.m, g.Const([]float32{1, 2, 3}, 3)) },
+			"Add(m float[3,4], const_2 float[3]): the shapes can't be broadcast",
 		},
 		{
-			"arithmetic with integers", func(g *onnx.Graph, in inputs) { g.Mul(in.m, in.numbers) },
-			"Mul(m float[3,4], const int64[2]): const int64[2] is not float",
+			"Mul of integers", func(g *onnx.Graph, in inputs) { g.Mul(in.m, in.numbers) },
+			"Mul(m float[3,4], const int64[2]): const int64[2] isn't float",
 		},
 		{
-			"a root of truth values", func(g *onnx.Graph, in inputs) { g.Sqrt(in.truth) },
-			"Sqrt(truth bool[3,4]): truth bool[3,4] is not float",
+			"Sqrt of booleans", func(g *onnx.Graph, in inputs) { g.Sqrt(in.truth) },
+			"Sqrt(truth bool[3,4]): truth bool[3,4] isn't float",
 		},
 		{
-			"limits for integers", func(g *onnx.Graph, in inputs) { g.Clip(in.numbers, 0, 1) },
-			"Clip(const int64[2], const_2 float[], const_3 float[]): const int64[2] is not float",
+			"Clip of integers", func(g *onnx.Graph, in inputs) { g.Clip(in.numbers, 0, 1) },
+			"Clip(const int64[2], const_2 float[], const_3 float[]): const int64[2] isn't float",
 		},
 		{
-			"Float of a number", func(g *onnx.Graph, in inputs) { g.Float(in.m) },
-			"Cast(m float[3,4]): m float[3,4] is not bool",
+			"Float of a float", func(g *onnx.Graph, in inputs) { g.Float(in.m) },
+			"Cast(m float[3,4]): m float[3,4] isn't bool",
 		},
 		{
-			"a condition that is a number", func(g *onnx.Graph, in inputs) { g.Where(in.m, in.m, in.m) },
-			"Where(m float[3,4], m float[3,4], m float[3,4]): the condition is not bool",
+			"Where with float condition", func(g *onnx.Graph, in inputs) { g.Where(in.m, in.m, in.m) },
+			"Where(m float[3,4], m float[3,4], m float[3,4]): the condition isn't bool",
 		},
 		{
-			"a choice between integers", func(g *onnx.Graph, in inputs) { g.Where(in.truth, in.numbers, in.m) },
-			"Where(truth bool[3,4], const int64[2], m float[3,4]): const int64[2] is not float",
+			"Where of integers", func(g *onnx.Graph, in inputs) { g.Where(in.truth, in.numbers, in.m) },
+			"Where(truth bool[3,4], const int64[2], m float[3,4]): const int64[2] isn't float",
 		},
 		{
-			"a choice of another shape", func(g *onnx.Graph, in inputs) { g.Where(in.truth, in.m, in.row) },
-			"Where(truth bool[3,4], m float[3,4], row float[4]): row float[4] should have the condition's shape",
+			"Where of another shape", func(g *onnx.Graph, in inputs) { g.Where(in.truth, in.m, in.row) },
+			"Where(truth bool[3,4], m float[3,4], row float[4]): row float[4] must have the shape of the condition",
 		},
 		{
-			"a shape of other size", func(g *onnx.Graph, in inputs) { g.Reshape(in.m, 5, 2) },
-			"Reshape(m float[3,4], const_2 int64[2]): cannot become [5 2]",
+			"Reshape to another size", func(g *onnx.Graph, in inputs) { g.Reshape(in.m, 5, 2) },
+			"Reshape(m float[3,4], const_2 int64[2]): can't be reshaped to [5 2]",
 		},
 		{
-			"a shape with the batch elsewhere", func(g *onnx.Graph, in inputs) { g.Reshape(in.y, 144, onnx.Batch) },
-			"Reshape(y float[batch,4,6,6], const_2 int64[2]): cannot become [144 -1]",
+			"Reshape that moves the batch", func(g *onnx.Graph, in inputs) { g.Reshape(in.y, 144, onnx.Batch) },
+			"Reshape(y float[batch,4,6,6], const_2 int64[2]): can't be reshaped to [144 -1]",
 		},
 		{
-			"a shape that makes the batch another", func(g *onnx.Graph, in inputs) { g.Reshape(in.y, onnx.Batch, 72) },
-			"Reshape(y float[batch,4,6,6], const_2 int64[2]): cannot become [-1 72]",
+			"Reshape that changes the batch size", func(g *onnx.Graph, in inputs) { g.Reshape(in.y, onnx.Batch, 72) },
+			"Reshape(y float[batch,4,6,6], const_2 int64[2]): can't be reshaped to [-1 72]",
 		},
 		{
-			"enlarging to no multiple", func(g *onnx.Graph, in inputs) { g.Resize(in.y, 12, 9) },
-			"Resize(y float[batch,4,6,6], const_2 float[4]): cannot be enlarged to 12×9",
+			"Resize by a fraction", func(g *onnx.Graph, in inputs) { g.Resize(in.y, 12, 9) },
+			"Resize(y float[batch,4,6,6], const_2 float[4]): can't be enlarged to 12×9",
 		},
 		{
-			"enlarging a matrix", func(g *onnx.Graph, in inputs) { g.Resize(in.m, 12, 12) },
-			"Resize(m float[3,4], const_2 float[4]): m float[3,4] should have 4 dimensions",
+			"Resize of a matrix", func(g *onnx.Graph, in inputs) { g.Resize(in.m, 12, 12) },
+			"Resize(m float[3,4], const_2 float[4]): m float[3,4] must have rank 4",
 		},
 		{
-			"a shape with negative sides", func(g *onnx.Graph, in inputs) { g.Reshape(in.m, -2, -6) },
-			"Reshape(m float[3,4], const_2 int64[2]): gives an empty tensor of shape [-2 -6]",
+			"Reshape to negative dimensions", func(g *onnx.Graph, in inputs) { g.Reshape(in.m, -2, -6) },
+			"Reshape(m float[3,4], const_2 int64[2]): the result has the empty shape [-2 -6]",
 		},
 		{
-			"a flat vector made flat", func(g *onnx.Graph, in inputs) { g.Flatten(in.row) },
-			"Flatten(row float[4]): needs two dimensions at least",
+			"Flatten of a vector", func(g *onnx.Graph, in inputs) { g.Flatten(in.row) },
+			"Flatten(row float[4]): must have at least rank 2",
 		},
 		{
-			"a batch that would be made flat", func(g *onnx.Graph, in inputs) { g.Flatten(g.Transpose(in.y, 1, 0, 2, 3)) },
+			"Flatten of the batch", func(g *onnx.Graph, in inputs) { g.Flatten(g.Transpose(in.y, 1, 0, 2, 3)) },
 			"Flatten(layer/Transpose:0 float[4,batch,6,6]): the batch must be the first dimension",
 		},
 		{
-			"an order with a dimension missing", func(g *onnx.Graph, in inputs) { g.Transpose(in.m, 0) },
-			"Transpose(m float[3,4]): [0] is no order of its dimensions",
+			"Transpose with missing dimension", func(g *onnx.Graph, in inputs) { g.Transpose(in.m, 0) },
+			"Transpose(m float[3,4]): [0] isn't a permutation of its dimensions",
 		},
 		{
-			"an order with a dimension twice", func(g *onnx.Graph, in inputs) { g.Transpose(in.m, 0, 0) },
-			"Transpose(m float[3,4]): [0 0] is no order of its dimensions",
+			"Transpose with duplicate dimension", func(g *onnx.Graph, in inputs) { g.Transpose(in.m, 0, 0) },
+			"Transpose(m float[3,4]): [0 0] isn't a permutation of its dimensions",
 		},
 		{
-			"an order with a dimension that is not there", func(g *onnx.Graph, in inputs) { g.Transpose(in.m, 0, 2) },
-			"Transpose(m float[3,4]): [0 2] is no order of its dimensions",
+			"Transpose with unknown dimension", func(g *onnx.Graph, in inputs) { g.Transpose(in.m, 0, 2) },
+			"Transpose(m float[3,4]): [0 2] isn't a permutation of its dimensions",
 		},
 		{
-			"nothing to join", func(g *onnx.Graph, _ inputs) { g.Concat(0) },
+			"Concat of nothing", func(g *onnx.Graph, _ inputs) { g.Concat(0) },
 			"Concat(): has no axis 0",
 		},
 		{
-			"an axis to join along that is not there", func(g *onnx.Graph, in inputs) { g.Concat(2, in.m, in.m) },
+			"Concat along unknown axis", func(g *onnx.Graph, in inputs) { g.Concat(2, in.m, in.m) },
 			"Concat(m float[3,4], m float[3,4]): has no axis 2",
 		},
 		{
-			"pieces of different width joined in height", func(g *onnx.Graph, in inputs) { g.Concat(0, in.m, g.Slice(in.m, 1, 0, 2)) },
+			"Concat of different widths", func(g *onnx.Graph, in inputs) { g.Concat(0, in.m, g.Slice(in.m, 1, 0, 2)) },
 			"Concat(m float[3,4], layer/Slice:0 float[3,2]): layer/Slice:0 float[3,2] differs in dimension 1",
 		},
 		{
-			"pieces of different type joined", func(g *onnx.Graph, in inputs) { g.Concat(0, in.m, in.truth) },
-			"Concat(m float[3,4], truth bool[3,4]): truth bool[3,4] differs in kind",
+			"Concat of different types", func(g *onnx.Graph, in inputs) { g.Concat(0, in.m, in.truth) },
+			"Concat(m float[3,4], truth bool[3,4]): truth bool[3,4] differs in element type or rank",
 		},
 		{
-			"batches joined", func(g *onnx.Graph, in inputs) { g.Concat(0, in.x, in.y) },
-			"Concat(x float[2,4,6,6], y float[batch,4,6,6]): cannot join along the batch",
+			"Concat of batches", func(g *onnx.Graph, in inputs) { g.Concat(0, in.x, in.y) },
+			"Concat(x float[2,4,6,6], y float[batch,4,6,6]): can't concatenate along the batch",
 		},
 		{
-			"pieces that are not the whole", func(g *onnx.Graph, in inputs) { g.Split(in.row, 1, 2) },
-			"Split(row float[4], const int64[2]): the pieces have 3 elements",
+			"Split with wrong total length", func(g *onnx.Graph, in inputs) { g.Split(in.row, 1, 2) },
+			"Split(row float[4], const int64[2]): the parts have 3 elements in total",
 		},
 		{
-			"a piece of negative length", func(g *onnx.Graph, in inputs) { g.Split(in.row, 5, -1) },
-			"Split(row float[4], const_2 int64[2]): a piece has -1 elements",
+			"Split with negative length", func(g *onnx.Graph, in inputs) { g.Split(in.row, 5, -1) },
+			"Split(row float[4], const_2 int64[2]): a part has -1 elements",
 		},
 		{
-			"a matrix cut as a vector", func(g *onnx.Graph, in inputs) { g.Split(in.m, 1, 2) },
-			"Split(m float[3,4], const int64[2]): m float[3,4] should have 1 dimensions",
+			"Split of a matrix", func(g *onnx.Graph, in inputs) { g.Split(in.m, 1, 2) },
+			"Split(m float[3,4], const int64[2]): m float[3,4] must have rank 1",
 		},
 		{
-			"a slice past the end", func(g *onnx.Graph, in inputs) { g.Slice(in.m, 1, 2, 5) },
+			"Slice past the end", func(g *onnx.Graph, in inputs) { g.Slice(in.m, 1, 2, 5) },
 			"Slice(m float[3,4], const_2 int64[1], const_3 int64[1], const_4 int64[1]): has no elements 2 to 5 in dimension 1",
 		},
 		{
-			"an empty slice", func(g *onnx.Graph, in inputs) { g.Slice(in.m, 0, 1, 1) },
+			"empty Slice", func(g *onnx.Graph, in inputs) { g.Slice(in.m, 0, 1, 1) },
 			"Slice(m float[3,4], const_2 int64[1], const_2 int64[1], const_3 int64[1]): has no elements 1 to 1 in dimension 0",
 		},
 		{
-			"a slice of an axis that is not there", func(g *onnx.Graph, in inputs) { g.Slice(in.m, 2, 0, 1) },
+			"Slice along unknown axis", func(g *onnx.Graph, in inputs) { g.Slice(in.m, 2, 0, 1) },
 			"Slice(m float[3,4], const_2 int64[1], const_3 int64[1], const_4 int64[1]): has no axis 2",
 		},
 		{
-			"a slice of the batch", func(g *onnx.Graph, in inputs) { g.Slice(in.y, 0, 0, 1) },
+			"Slice of the batch", func(g *onnx.Graph, in inputs) { g.Slice(in.y, 0, 0, 1) },
 			"Slice(y float[batch,4,6,6], const_2 int64[1], const_3 int64[1], const_2 int64[1]): has no elements 0 to 1 in dimension 0",
 		},
 		{
-			"an element that is not there", func(g *onnx.Graph, in inputs) { g.Gather(in.m, 1, 0, 4) },
+			"Gather of unknown element", func(g *onnx.Graph, in inputs) { g.Gather(in.m, 1, 0, 4) },
 			"Gather(m float[3,4], const_2 int64[2]): has no element 4 in dimension 1",
 		},
 		{
-			"no elements at all", func(g *onnx.Graph, in inputs) { g.Gather(in.m, 1) },
-			"Gather(m float[3,4], const_2 int64[0]): gives an empty tensor of shape [3 0]",
+			"Gather without indices", func(g *onnx.Graph, in inputs) { g.Gather(in.m, 1) },
+			"Gather(m float[3,4], const_2 int64[0]): the result has the empty shape [3 0]",
 		},
 		{
-			"elements along an axis that is not there", func(g *onnx.Graph, in inputs) { g.Gather(in.m, -1, 0) },
+			"Gather along unknown axis", func(g *onnx.Graph, in inputs) { g.Gather(in.m, -1, 0) },
 			"Gather(m float[3,4], const_2 int64[1]): has no axis -1",
 		},
 		{
-			"padding for too few dimensions", func(g *onnx.Graph, in inputs) { g.Pad(in.m, []int64{1}, []int64{1}) },
-			"Pad(m float[3,4], const_2 int64[2]): needs one padding a dimension",
+			"Pad with too few dimensions", func(g *onnx.Graph, in inputs) { g.Pad(in.m, []int64{1}, []int64{1}) },
+			"Pad(m float[3,4], const_2 int64[2]): needs one padding per dimension",
 		},
 		{
-			"padding that cuts", func(g *onnx.Graph, in inputs) { g.Pad(in.m, []int64{0, -1}, []int64{0, 0}) },
-			"Pad(m float[3,4], const_2 int64[4]): cannot pad by a negative number",
+			"Pad by negative number", func(g *onnx.Graph, in inputs) { g.Pad(in.m, []int64{0, -1}, []int64{0, 0}) },
+			"Pad(m float[3,4], const_2 int64[4]): can't pad by a negative number",
 		},
 		{
-			"a padded batch", func(g *onnx.Graph, in inputs) { g.Pad(in.y, []int64{1, 0, 0, 0}, []int64{2, 0, 0, 0}) },
-			"Pad(y float[batch,4,6,6], const_2 int64[8]): cannot pad the batch",
+			"Pad of the batch", func(g *onnx.Graph, in inputs) { g.Pad(in.y, []int64{1, 0, 0, 0}, []int64{2, 0, 0, 0}) },
+			"Pad(y float[batch,4,6,6], const_2 int64[8]): can't pad the batch",
 		},
 		{
-			"a sum over an axis that is not there", func(g *onnx.Graph, in inputs) { g.ReduceSum(in.m, 2) },
+			"ReduceSum over unknown axis", func(g *onnx.Graph, in inputs) { g.ReduceSum(in.m, 2) },
 			"ReduceSum(m float[3,4], const_2 int64[1]): has no axes [2]",
 		},
 		{
-			"a sum over an axis counted from the end", func(g *onnx.Graph, in inputs) { g.ReduceSum(in.m, -1) },
+			"ReduceSum over negative axis", func(g *onnx.Graph, in inputs) { g.ReduceSum(in.m, -1) },
 			"ReduceSum(m float[3,4], const_2 int64[1]): has no axes [-1]",
 		},
 		{
-			"a sum over everything", func(g *onnx.Graph, in inputs) { g.ReduceSum(in.m, 0, 1) },
-			"ReduceSum(m float[3,4], const_2 int64[2]): nothing would be left: keep one dimension",
+			"ReduceSum over all axes", func(g *onnx.Graph, in inputs) { g.ReduceSum(in.m, 0, 1) },
+			"ReduceSum(m float[3,4], const_2 int64[2]): can't reduce all dimensions; keep at least one",
 		},
 		{
-			"a sum over nothing, which ONNX takes for everything", func(g *onnx.Graph, in inputs) { g.ReduceSum(in.m) },
+			"ReduceSum without axes", func(g *onnx.Graph, in inputs) { g.ReduceSum(in.m) },
 			"ReduceSum(m float[3,4], const_2 int64[0]): has no axes []",
 		},
 		{
-			"a sum of truth values", func(g *onnx.Graph, in inputs) { g.ReduceSum(in.truth, 0) },
-			"ReduceSum(truth bool[3,4], const_2 int64[1]): truth bool[3,4] cannot be summed",
+			"ReduceSum of booleans", func(g *onnx.Graph, in inputs) { g.ReduceSum(in.truth, 0) },
+			"ReduceSum(truth bool[3,4], const_2 int64[1]): truth bool[3,4] can't be summed",
 		},
 		{
-			"a mean over the same axis twice", func(g *onnx.Graph, in inputs) { g.ReduceMean(in.m, 1, 1) },
+			"ReduceMean over duplicate axis", func(g *onnx.Graph, in inputs) { g.ReduceMean(in.m, 1, 1) },
 			"ReduceMean(m float[3,4]): has no axes [1 1]",
 		},
 		{
-			"a mean of integers", func(g *onnx.Graph, in inputs) { g.ReduceMean(in.numbers, 0) },
-			"ReduceMean(const int64[2]): const int64[2] is not float",
+			"ReduceMean of integers", func(g *onnx.Graph, in inputs) { g.ReduceMean(in.numbers, 0) },
+			"ReduceMean(const int64[2]): const int64[2] isn't float",
 		},
 		{
-			"matrices whose inner sides differ", func(g *onnx.Graph, in inputs) { g.MatMul(in.m, in.m) },
+			"MatMul with different inner dimensions", func(g *onnx.Graph, in inputs) { g.MatMul(in.m, in.m) },
 			"MatMul(m float[3,4], m float[3,4]): the inner dimensions differ",
 		},
 		{
-			"a matrix times a vector", func(g *onnx.Graph, in inputs) { g.MatMul(in.m, in.row) },
-			"MatMul(m float[3,4], row float[4]): both need the same number of dimensions, two or more",
+			"MatMul of matrix and vector", func(g *onnx.Graph, in inputs) { g.MatMul(in.m, in.row) },
+			"MatMul(m float[3,4], row float[4]): both must have the same rank, at least 2",
 		},
 		{
-			"batches of matrices that differ", func(g *onnx.Graph, in inputs) { g.MatMul(in.x, in.y) },
+			"MatMul of different batches", func(g *onnx.Graph, in inputs) { g.MatMul(in.x, in.y) },
 			"MatMul(x float[2,4,6,6], y float[batch,4,6,6]): the leading dimensions differ",
 		},
 		{
-			"a Gemm whose inner sides differ", func(g *onnx.Graph, in inputs) { g.Gemm(in.m, in.m, false, false) },
+			"Gemm with different inner dimensions", func(g *onnx.Graph, in inputs) { g.Gemm(in.m, in.m, false, false) },
 			"Gemm(m float[3,4], m float[3,4]): the inner dimensions 4 and 3 differ",
 		},
 		{
-			"a Gemm that transposes what fitted", func(g *onnx.Graph, in inputs) { g.Gemm(in.m, g.Transpose(in.m, 1, 0), true, false) },
+			"Gemm with wrong transposition", func(g *onnx.Graph, in inputs) { g.Gemm(in.m, g.Transpose(in.m, 1, 0), true, false) },
 			"Gemm(m float[3,4], layer/Transpose:0 float[4,3]): the inner dimensions 3 and 4 differ",
 		},
 		{
-			"a Gemm with a bias for other columns", func(g *onnx.Graph, in inputs) { g.Gemm(in.m, in.m, false, true, in.row) },
-			"Gemm(m float[3,4], m float[3,4], row float[4]): the bias should have shape [3]",
+			"Gemm with wrong bias", func(g *onnx.Graph, in inputs) { g.Gemm(in.m, in.m, false, true, in.row) },
+			"Gemm(m float[3,4], m float[3,4], row float[4]): the bias must have shape [3]",
 		},
 		{
-			"a Gemm of images", func(g *onnx.Graph, in inputs) { g.Gemm(in.x, in.m, false, true) },
-			"Gemm(x float[2,4,6,6], m float[3,4]): x float[2,4,6,6] should have 2 dimensions",
+			"Gemm of images", func(g *onnx.Graph, in inputs) { g.Gemm(in.x, in.m, false, true) },
+			"Gemm(x float[2,4,6,6], m float[3,4]): x float[2,4,6,6] must have rank 2",
 		},
 		{
-			"a tensor that was never made", func(g *onnx.Graph, in inputs) { g.Add(in.m, onnx.Value{}) },
+			"zero Value as input", func(g *onnx.Graph, in inputs) { g.Add(in.m, onnx.Value{}) },
 			"Add(m float[3,4],  undefined[]): an input is missing",
 		},
 		{
-			"a tensor of another graph", func(g *onnx.Graph, in inputs) { g.Neg(in.foreign) },
-			"Neg(m float[3,4]): m float[3,4] is of another graph",
+			"input of another graph", func(g *onnx.Graph, in inputs) { g.Neg(in.foreign) },
+			"Neg(m float[3,4]): m float[3,4] belongs to another graph",
 		},
 		{
-			"an output of another graph", func(g *onnx.Graph, in inputs) { g.Output("out", in.foreign) },
-			"m float[3,4] is of another graph",
+			"output of another graph", func(g *onnx.Graph, in inputs) { g.Output("out", in.foreign) },
+			"m float[3,4] belongs to another graph",
 		},
 		{
-			"an output that was never made", func(g *onnx.Graph, _ inputs) { g.Output("out", onnx.Value{}) },
-			"a missing tensor was used",
+			"zero Value as output", func(g *onnx.Graph, _ inputs) { g.Output("out", onnx.Value{}) },
+			"the output is missing",
 		},
 		{
-			"an output under a name that is taken", func(g *onnx.Graph, in inputs) { g.Output("x", g.Neg(in.m)) },
-			`the name "x" is empty or taken`,
+			"duplicate output name", func(g *onnx.Graph, in inputs) { g.Output("x", g.Neg(in.m)) },
+			`the name "x" is empty or already used`,
 		},
 		{
-			"two inputs of one name", func(g *onnx.Graph, _ inputs) { g.Input("x", onnx.Float32, 1) },
-			`the name "x" is empty or taken`,
+			"duplicate input name", func(g *onnx.Graph, _ inputs) { g.Input("x", onnx.Float32, 1) },
+			`the name "x" is empty or already used`,
 		},
 		{
-			"a parameter without a name", func(g *onnx.Graph, _ inputs) { g.Param("", []float32{1}, 1) },
-			`the name "" is empty or taken`,
+			"Param without name", func(g *onnx.Graph, _ inputs) { g.Param("", []float32{1}, 1) },
+			`the name "" is empty or already used`,
 		},
 		{
-			"an input without room", func(g *onnx.Graph, _ inputs) { g.Input("z", onnx.Float32, 3, 0) },
+			"Input with dimension 0", func(g *onnx.Graph, _ inputs) { g.Input("z", onnx.Float32, 3, 0) },
 			"input z float[3,0] has a dimension of size 0",
 		},
 		{
-			"a parameter with too few numbers", func(g *onnx.Graph, _ inputs) { g.Param("p", []float32{1, 2, 3}, 2, 2) },
-			"constant p float[2,2] was given 3 numbers",
+			"Param with too few values", func(g *onnx.Graph, _ inputs) { g.Param("p", []float32{1, 2, 3}, 2, 2) },
+			"constant p float[2,2] has 3 values",
 		},
 		{
-			"a constant with the batch in its shape", func(g *onnx.Graph, _ inputs) { g.Const([]float32{1, 2}, onnx.Batch, 2) },
-			"constant const_2 float[batch,2] was given 2 numbers",
+			"Const with batch dimension", func(g *onnx.Graph, _ inputs) { g.Const([]float32{1, 2}, onnx.Batch, 2) },
+			"constant const_2 float[batch,2] has 2 values",
 		},
 		{
-			"blocks of no channels", func(g *onnx.Graph, _ inputs) { g.Blocked(0) },
-			"blocks of 0 channels",
+			"Blocked with block size 0", func(g *onnx.Graph, _ inputs) { g.Blocked(0) },
+			"invalid block size 0",
 		},
 		{
-			"a blocked convolution to part of a block", func(g *onnx.Graph, in inputs) {
+			"blocked Conv with wrong output channels", func(g *onnx.Graph, in inputs) {
 				g.Blocked(16).Conv(in.x, in.w, onnx.Window{}, onnx.Value{}, onnx.Value{})
 			},
-			"Conv(x float[2,4,6,6], w float[8,4,3,3]): 8 channels are not whole blocks of 16",
+			"Conv(x float[2,4,6,6], w float[8,4,3,3]): 8 channels aren't a multiple of the block size 16",
 		},
 		{
 			"a blocked convolution from a block and a half", func(g *onnx.Graph, in inputs) {
 				g.Blocked(8).Conv(g.Concat(1, in.x, in.x, in.x), g.Const(make([]float32, 8*12), 8, 12, 1, 1), onnx.Window{}, onnx.Value{}, onnx.Value{})
 			},
-			"Conv(layer/Concat:0 float[2,12,6,6], const_2 float[8,12,1,1]): 12 channels are not whole blocks of 8",
+			"Conv(layer/Concat:0 float[2,12,6,6], const_2 float[8,12,1,1]): 12 channels aren't a multiple of the block size 8",
 		},
 		{
 			"a blocked convolution added to another shape", func(g *onnx.Graph, in inputs) {
 				g.Blocked(8).Conv(in.x, in.w, onnx.Window{}, onnx.Value{}, in.x)
 			},
-			"Conv(x float[2,4,6,6], w float[8,4,3,3]): x float[2,4,6,6] cannot be added to [2 8 4 4]",
+			"Conv(x float[2,4,6,6], w float[8,4,3,3]): x float[2,4,6,6] can't be added to shape [2 8 4 4]",
 		},
 		{
 			"a blocked convolution with a bias of another length", func(g *onnx.Graph, in inputs) {
 				g.Blocked(8).Conv(in.x, in.w, onnx.Window{}, in.row, onnx.Value{})
 			},
-			"Conv(x float[2,4,6,6], w float[8,4,3,3], row float[4]): the bias should have shape [8]",
+			"Conv(x float[2,4,6,6], w float[8,4,3,3], row float[4]): the bias must have shape [8]",
 		},
 		{
-			"a blocked pool of part of a block", func(g *onnx.Graph, in inputs) { g.Blocked(8).MaxPool(in.x, square) },
-			"MaxPool(x float[2,4,6,6]): 4 channels are not whole blocks of 8",
+			"blocked MaxPool with wrong channels", func(g *onnx.Graph, in inputs) { g.Blocked(8).MaxPool(in.x, square) },
+			"MaxPool(x float[2,4,6,6]): 4 channels aren't a multiple of the block size 8",
 		},
 		{
-			"a blocked mean of part of a block", func(g *onnx.Graph, in inputs) { g.Blocked(8).AveragePool(in.x, square) },
-			"AveragePool(x float[2,4,6,6]): 4 channels are not whole blocks of 8",
+			"blocked AveragePool with wrong channels", func(g *onnx.Graph, in inputs) { g.Blocked(8).AveragePool(in.x, square) },
+			"AveragePool(x float[2,4,6,6]): 4 channels aren't a multiple of the block size 8",
 		},
 		{
-			"blocked means of part of a block", func(g *onnx.Graph, in inputs) { g.Blocked(8).GlobalAveragePool(in.x) },
-			"GlobalAveragePool(x float[2,4,6,6]): 4 channels are not whole blocks of 8",
+			"blocked GlobalAveragePool with wrong channels", func(g *onnx.Graph, in inputs) { g.Blocked(8).GlobalAveragePool(in.x) },
+			"GlobalAveragePool(x float[2,4,6,6]): 4 channels aren't a multiple of the block size 8",
 		},
 		{
-			"blocked pixels repeated no times", func(g *onnx.Graph, in inputs) { g.Blocked(4).Upsample(in.x, 0, 2) },
-			"Upsample(x float[2,4,6,6]): gives an empty tensor of shape [2 4 0 12]",
+			"blocked Upsample by 0", func(g *onnx.Graph, in inputs) { g.Blocked(4).Upsample(in.x, 0, 2) },
+			"Upsample(x float[2,4,6,6]): the result has the empty shape [2 4 0 12]",
 		},
 		{
-			"part of a block taken into the layout", func(g *onnx.Graph, in inputs) { g.Blocked(8).ReorderInput(in.x) },
-			"ReorderInput(x float[2,4,6,6]): 4 channels are not whole blocks of 8",
+			"ReorderInput with wrong channels", func(g *onnx.Graph, in inputs) { g.Blocked(8).ReorderInput(in.x) },
+			"ReorderInput(x float[2,4,6,6]): 4 channels aren't a multiple of the block size 8",
 		},
 		{
-			"part of a block taken out of the layout", func(g *onnx.Graph, in inputs) { g.Blocked(8).ReorderOutput(in.x) },
-			"ReorderOutput(x float[2,4,6,6]): 4 channels are not whole blocks of 8",
+			"ReorderOutput with wrong channels", func(g *onnx.Graph, in inputs) { g.Blocked(8).ReorderOutput(in.x) },
+			"ReorderOutput(x float[2,4,6,6]): 4 channels aren't a multiple of the block size 8",
 		},
 		{
-			"a matrix taken into the layout", func(g *onnx.Graph, in inputs) { g.Blocked(4).ReorderInput(in.m) },
-			"ReorderInput(m float[3,4]): m float[3,4] should have 4 dimensions",
+			"ReorderInput of a matrix", func(g *onnx.Graph, in inputs) { g.Blocked(4).ReorderInput(in.m) },
+			"ReorderInput(m float[3,4]): m float[3,4] must have rank 4",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -411,16 +411,16 @@ func TestAWrongNodeFailsWhileItIsBuilt(t *testing.T) {
 				t.Fatalf("error\n%v, want\n%s", err, want)
 			}
 			if m, err := g.Model(); m != nil || err == nil || err.Error() != want {
-				t.Errorf("Model gives %v, %v", m, err)
+				t.Errorf("Model() = %v, %v, want the same error", m, err)
 			}
 			if data, err := g.Marshal(); data != nil || err == nil || err.Error() != want {
-				t.Errorf("Marshal gives %d bytes, %v", len(data), err)
+				t.Errorf("Marshal() = %d bytes, %v, want the same error", len(data), err)
 			}
 		})
 	}
 }
 
-func TestAnErrorNamesTheWholeScopeOrTheGraph(t *testing.T) {
+func TestGraph_Fail(t *testing.T) {
 	g := onnx.NewGraph("network")
 	g.In("block2", func() { g.In("pool", func() { g.Fail("%d is odd", 3) }) })
 	if want := "build graph network: at block2/pool: 3 is odd"; g.Err().Error() != want {
@@ -433,7 +433,7 @@ func TestAnErrorNamesTheWholeScopeOrTheGraph(t *testing.T) {
 	}
 }
 
-func TestTheFirstMistakeIsKeptAndTheRestDoesNothing(t *testing.T) {
+func TestGraph_keepsFirstError(t *testing.T) {
 	g := onnx.NewGraph("network")
 	x := g.Input("x", onnx.Float32, 2, 4)
 	var wrong onnx.Value
@@ -443,10 +443,9 @@ func TestTheFirstMistakeIsKeptAndTheRestDoesNothing(t *testing.T) {
 		t.Fatal("no error")
 	}
 	if wrong.Name() != "" || wrong.Dim(0) != 0 || wrong.Dim(-1) != 0 || len(wrong.Shape()) != 0 {
-		t.Errorf("the failed node gives %v, want the zero value", wrong)
+		t.Errorf("MatMul = %v after an error, want the zero Value", wrong)
 	}
-	// Everything that a network may go on to do with a missing tensor, or with one
-	// that is there: none of it may panic, give a tensor or replace the error.
+	// No operation on a zero or a valid Value may panic, return a tensor or replace the error.
 	b := g.Blocked(8)
 	win := onnx.Window{Kernel: [2]int64{2, 2}}
 	for _, v := range []onnx.Value{wrong, x} {
@@ -461,18 +460,18 @@ func TestTheFirstMistakeIsKeptAndTheRestDoesNothing(t *testing.T) {
 		results = append(results, g.Split(v, 1, 1)...)
 		for i, r := range results {
 			if r.Name() != "" {
-				t.Errorf("call %d gives %s after the mistake", i, r)
+				t.Errorf("call %d returned %s after an error", i, r)
 			}
 		}
 		g.Output("out", v)
 	}
-	g.Fail("another mistake")
+	g.Fail("another error")
 	if !errors.Is(g.Err(), first) {
-		t.Errorf("the error became %v, was %v", g.Err(), first)
+		t.Errorf("Err() = %v, want the first error: %v", g.Err(), first)
 	}
 }
 
-func TestAGraphWithoutOutputIsRefused(t *testing.T) {
+func TestGraph_Model_noOutput(t *testing.T) {
 	g := onnx.NewGraph("network")
 	g.Neg(g.Input("x", onnx.Float32, 1))
 	if _, err := g.Model(); err == nil || err.Error() != "build graph network: at network: the graph has no output" {
@@ -489,7 +488,7 @@ func model(t *testing.T, g *onnx.Graph) *onnxpb.ModelProto {
 	return m
 }
 
-func TestNamesAreUniqueAndSayTheLayer(t *testing.T) {
+func TestGraph_nodeNames(t *testing.T) {
 	g := onnx.NewGraph("network")
 	x := g.Input("x", onnx.Float32, 2)
 	for range 2 {
@@ -499,7 +498,7 @@ func TestNamesAreUniqueAndSayTheLayer(t *testing.T) {
 		})
 	}
 	g.Input("const_2", onnx.Float32, 1)
-	x = g.Add(x, g.Const([]float32{3, 4}, 2)) // its first choice of a name is taken
+	x = g.Add(x, g.Const([]float32{3, 4}, 2)) // const_2 is already used
 	g.Output("y", x)
 	var nodes []string
 	seen := map[string]bool{}
@@ -507,7 +506,7 @@ func TestNamesAreUniqueAndSayTheLayer(t *testing.T) {
 		nodes = append(nodes, n.GetName())
 		for _, o := range n.GetOutput() {
 			if seen[o] {
-				t.Errorf("two tensors are named %s", o)
+				t.Errorf("duplicate tensor name %s", o)
 			}
 			seen[o] = true
 		}
@@ -519,7 +518,7 @@ func TestNamesAreUniqueAndSayTheLayer(t *testing.T) {
 	near(t, "y", run(t, g, []feed{counting("x", 2), counting("const_2", 1)}, result{"y", []int64{2}})[0], []float32{5, 7})
 }
 
-func TestEqualConstantsAreSharedAndUnequalOnesAreNot(t *testing.T) {
+func TestGraph_Const_sharing(t *testing.T) {
 	g := onnx.NewGraph("network")
 	same := [][2]onnx.Value{
 		{g.Scalar(1), g.Const([]float32{1}, 1)},
@@ -528,7 +527,7 @@ func TestEqualConstantsAreSharedAndUnequalOnesAreNot(t *testing.T) {
 	g.In("layer", func() { same = append(same, [2]onnx.Value{g.Scalar(1), same[0][0]}) })
 	for _, c := range same {
 		if c[0].Name() != c[1].Name() {
-			t.Errorf("%s and %s are equal but two", c[0], c[1])
+			t.Errorf("equal constants %s and %s aren't shared", c[0], c[1])
 		}
 	}
 	long := make([]float32, 17)
@@ -539,7 +538,7 @@ func TestEqualConstantsAreSharedAndUnequalOnesAreNot(t *testing.T) {
 	names := map[string]bool{}
 	for _, v := range differ {
 		if names[v.Name()] {
-			t.Errorf("%s stands for two constants", v)
+			t.Errorf("%s is shared by different constants", v)
 		}
 		names[v.Name()] = true
 	}
@@ -548,7 +547,7 @@ func TestEqualConstantsAreSharedAndUnequalOnesAreNot(t *testing.T) {
 	}
 }
 
-func TestAConstantIsACopy(t *testing.T) {
+func TestGraph_Const_copiesData(t *testing.T) {
 	g := onnx.NewGraph("network")
 	data, long := []float32{1, 2}, make([]float32, 20)
 	p, c := g.Param("p", data, 2), g.Const(long, 20)
@@ -561,15 +560,15 @@ func TestAConstantIsACopy(t *testing.T) {
 	near(t, "c", got[1], make([]float32, 20))
 }
 
-func TestAnOutputTakesItsNameWithoutACopy(t *testing.T) {
+func TestGraph_Output(t *testing.T) {
 	g := onnx.NewGraph("network")
 	x := g.Input("x", onnx.Float32, 2)
 	a := g.Neg(x)
-	b := g.Neg(a)                     // reads a before it has its name
-	g.Output("a", a)                  // in the middle of the graph
-	g.Output("c", g.Add(a, g.Neg(b))) // reads a after that
-	g.Output("b", b)                  // at its end
-	g.Output("a_again", a)            // one tensor under two names
+	b := g.Neg(a)                     // reads a before it's renamed
+	g.Output("a", a)                  // an inner node
+	g.Output("c", g.Add(a, g.Neg(b))) // reads a after it's renamed
+	g.Output("b", b)                  // the last node
+	g.Output("a_again", a)            // the same tensor under a second name
 	g.Output("x_out", x)              // an input
 	g.Output("k", g.Scalar(5))        // a constant
 	identities := 0
@@ -589,7 +588,7 @@ func TestAnOutputTakesItsNameWithoutACopy(t *testing.T) {
 	}
 }
 
-// everything is a graph with all operators of the ONNX operator set.
+// everything returns a graph with all standard operators.
 func everything() *onnx.Graph {
 	g := onnx.NewGraph("everything")
 	for i, c := range operators {
@@ -608,7 +607,7 @@ func everything() *onnx.Graph {
 	return g
 }
 
-func TestTheSameGraphGivesTheSameBytes(t *testing.T) {
+func TestGraph_Marshal_deterministic(t *testing.T) {
 	first, err := everything().Marshal()
 	if err != nil {
 		t.Fatal(err)
@@ -624,7 +623,7 @@ func TestTheSameGraphGivesTheSameBytes(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrittenIsReadBack(t *testing.T) {
+func TestGraph_Marshal_roundTrip(t *testing.T) {
 	g := everything()
 	b := g.Blocked(8)
 	x := b.ReorderInput(g.Input("images", onnx.Float32, 1, 8, 2, 2))
@@ -639,16 +638,16 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !proto.Equal(&read, model(t, g)) {
-		t.Error("the model read back differs from the one written")
+		t.Error("the parsed model differs from the original")
 	}
 	if len(read.ProtoReflect().GetUnknown()) > 0 || len(read.GetGraph().ProtoReflect().GetUnknown()) > 0 {
-		t.Error("the model has fields that the types do not know")
+		t.Error("the model has unknown fields")
 	}
 	if got := read.GetOpsetImport(); len(got) != 2 || got[0].GetVersion() != onnx.OpsetVersion || got[1].GetDomain() != "com.microsoft.nchwc" {
 		t.Errorf("operator sets %v", got)
 	}
 	if plain := model(t, everything()).GetOpsetImport(); len(plain) != 1 {
-		t.Errorf("a graph of standard operators asks for %v", plain)
+		t.Errorf("operator sets of a graph with standard operators: %v", plain)
 	}
 	var conv *onnxpb.NodeProto
 	for _, n := range read.GetGraph().GetNode() {
@@ -657,7 +656,7 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 		}
 	}
 	if want := []string{"ReorderInput:0", "kernel", "", "ReorderInput:0"}; !slices.Equal(conv.GetInput(), want) {
-		t.Errorf("the blocked convolution reads %q, want %q", conv.GetInput(), want)
+		t.Errorf("inputs of the blocked convolution: %q, want %q", conv.GetInput(), want)
 	}
 	var attributes []string
 	for _, a := range conv.GetAttribute() {
@@ -671,7 +670,7 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 	}
 }
 
-// python is a Python that has the onnx package, or "".
+// python returns a Python that has the onnx package, or "".
 func python() string {
 	for _, name := range []string{"python3", "/usr/bin/python3"} {
 		if exec.Command(name, "-c", "import onnx").Run() == nil {
@@ -681,10 +680,10 @@ func python() string {
 	return ""
 }
 
-func TestThePythonPackageAcceptsEveryOperator(t *testing.T) {
+func TestGraph_Marshal_pythonChecker(t *testing.T) {
 	name := python()
 	if name == "" {
-		t.Skip("no Python with the onnx package here (Debian: python3-onnx)")
+		t.Skip("no Python with the onnx package (Debian: python3-onnx)")
 	}
 	data, err := everything().Marshal()
 	if err != nil {
@@ -701,7 +700,7 @@ inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
 print(len(model.graph.node), len(model.graph.output))`
 	out, err := exec.Command(name, "-c", script, file).CombinedOutput()
 	if err != nil {
-		t.Fatalf("the checker refuses the model: %v\n%s", err, out)
+		t.Fatalf("the checker rejects the model: %v\n%s", err, out)
 	}
 	t.Logf("nodes and outputs: %s", out)
 }

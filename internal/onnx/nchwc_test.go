@@ -7,8 +7,8 @@ import (
 	"fakeart/internal/onnx"
 )
 
-// blockSize asks ONNX Runtime how many channels it puts side by side here, by
-// where the second channel of a counting tensor goes.
+// blockSize determines ONNX Runtime's block size on this machine from the position of the second channel
+// of a counting tensor.
 func blockSize(t *testing.T) int64 {
 	t.Helper()
 	g := onnx.NewGraph("probe")
@@ -26,8 +26,7 @@ func blockSize(t *testing.T) int64 {
 	return 0
 }
 
-// wave is an input without regularity, so that no two elements can be mistaken
-// for one another.
+// wave returns an input with pseudo-random values, so that mixed-up elements are detected.
 func wave(name string, shape ...int64) feed {
 	f := counting(name, shape...)
 	state := uint32(12345)
@@ -41,8 +40,7 @@ func wave(name string, shape ...int64) feed {
 	return f
 }
 
-// ordered takes weights [M,C,kh,kw] to the order in which blocked convolutions
-// read them.
+// ordered converts weights [M,C,kh,kw] to the order of blocked convolutions.
 func ordered(g *onnx.Graph, w onnx.Value, b int64) onnx.Value {
 	m, c, kh, kw := w.Dim(0), w.Dim(1), w.Dim(2), w.Dim(3)
 	k := g.Reshape(w, m/b, b, c*kh*kw)
@@ -53,8 +51,8 @@ func ordered(g *onnx.Graph, w onnx.Value, b int64) onnx.Value {
 	return g.Reshape(g.Transpose(k, 0, 2, 4, 3, 1), m, c, kh, kw)
 }
 
-// Each blocked operator is held against the standard one, in one graph.
-func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
+// TestBlocked compares each blocked operator with the standard one in the same graph.
+func TestBlocked(t *testing.T) {
 	b := blockSize(t)
 	c := 2 * b
 	same := onnx.Window{Pads: [4]int64{1, 1, 1, 1}}
@@ -67,21 +65,21 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 		build func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (plain, blocked onnx.Value)
 	}{
 		{
-			"there and back changes nothing",
+			"ReorderInput and ReorderOutput",
 			[]feed{wave("x", shape...)},
 			func(_ *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				return in[0], l.ReorderOutput(l.ReorderInput(in[0]))
 			},
 		},
 		{
-			"channels come out last",
+			"ReorderOutputLast",
 			[]feed{wave("x", shape...)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				return g.Transpose(in[0], 0, 2, 3, 1), l.ReorderOutputLast(l.ReorderInput(in[0]))
 			},
 		},
 		{
-			"a convolution of blocks",
+			"Conv",
 			[]feed{wave("x", shape...), wave("w", b, c, 3, 3)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				y := l.Conv(l.ReorderInput(in[0]), ordered(g, in[1], b), same, none, none)
@@ -89,7 +87,7 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 			},
 		},
 		{
-			"a convolution of fewer channels than a block",
+			"Conv with fewer channels than a block",
 			[]feed{wave("x", 2, 3, 6, 4), wave("w", c, 3, 3, 3)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				y := l.Conv(in[0], ordered(g, in[1], b), same, none, none)
@@ -97,7 +95,7 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 			},
 		},
 		{
-			"a convolution with a bias, a summand and an activation",
+			"Conv with bias, sum and activation",
 			[]feed{wave("x", shape...), wave("w", b, c, 1, 1), wave("bias", b), wave("sum", 2, b, 6, 4)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				y := l.Conv(l.ReorderInput(in[0]), ordered(g, in[1], b), onnx.Window{}, in[2], l.ReorderInput(in[3]), onnx.LeakyReluActivation(0.25))
@@ -105,7 +103,7 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 			},
 		},
 		{
-			"a convolution with a summand and no bias",
+			"Conv with sum and without bias",
 			[]feed{wave("x", shape...), wave("w", b, c, 1, 1), wave("sum", 2, b, 6, 4)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				y := l.Conv(l.ReorderInput(in[0]), ordered(g, in[1], b), onnx.Window{}, none, l.ReorderInput(in[2]), onnx.ClipActivation(-0.5, 0.25))
@@ -113,7 +111,7 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 			},
 		},
 		{
-			"a scale for each channel, with a steep hard sigmoid",
+			"Conv with group per channel and hard sigmoid",
 			[]feed{wave("x", shape...), wave("scale", c, 1, 1, 1), wave("shift", c)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				win := onnx.Window{Group: c}
@@ -123,14 +121,14 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 			},
 		},
 		{
-			"a maximum of each square",
+			"MaxPool",
 			[]feed{wave("x", shape...)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				return g.MaxPool(in[0], halves), l.ReorderOutput(l.MaxPool(l.ReorderInput(in[0]), halves))
 			},
 		},
 		{
-			"a mean of each square",
+			"AveragePool",
 			[]feed{wave("x", shape...)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				squares := g.Reshape(in[0], 2*c, 3, 2, 2, 2)
@@ -138,14 +136,14 @@ func TestBlockedOperatorsGiveWhatTheStandardOnesGive(t *testing.T) {
 			},
 		},
 		{
-			"a mean of each channel",
+			"GlobalAveragePool",
 			[]feed{wave("x", shape...)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				return g.Reshape(g.ReduceMean(in[0], 2, 3), 2, c, 1, 1), l.ReorderOutput(l.GlobalAveragePool(l.ReorderInput(in[0])))
 			},
 		},
 		{
-			"pixels repeated",
+			"Upsample",
 			[]feed{wave("x", shape...)},
 			func(g *onnx.Graph, l onnx.Blocked, in []onnx.Value) (onnx.Value, onnx.Value) {
 				rows := g.Gather(in[0], 2, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5)

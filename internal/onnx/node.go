@@ -12,11 +12,11 @@ import (
 	"fakeart/internal/onnx/onnxpb"
 )
 
-// attrs are a node's attributes: int64, []int64, float32, []float32 or string values.
+// attrs holds a node's attributes: int64, []int64, float32, []float32 or string values.
 type attrs map[string]any
 
-// node is an operator about to be added. Methods of operators fill it in; its
-// own methods check what was given and name the operator when that is wrong.
+// node is an operator to be added to the graph. Its methods check the inputs and report errors with
+// the operator's name.
 type node struct {
 	g      *Graph
 	op     string
@@ -31,12 +31,12 @@ func (g *Graph) node(op string, inputs ...Value) *node {
 		if v.name == "" {
 			n.failf("an input is missing")
 		}
-		n.check(v.graph == nil || v.graph == g, "%s is of another graph", v)
+		n.check(v.graph == nil || v.graph == g, "%s belongs to another graph", v)
 	}
 	return n
 }
 
-// failf records that the node is wrong, with its inputs.
+// failf records an error for the node, with its inputs.
 func (n *node) failf(format string, args ...any) {
 	if n.failed {
 		return
@@ -55,20 +55,20 @@ func (n *node) check(ok bool, format string, args ...any) {
 	}
 }
 
-// dtype holds every input to one element type.
+// dtype checks that all inputs have the element type.
 func (n *node) dtype(t DType) {
 	for _, v := range n.inputs {
-		n.check(v.dtype == t, "%s is not %s", v, t)
+		n.check(v.dtype == t, "%s isn't %s", v, t)
 	}
 }
 
 func (n *node) rank(i, rank int) {
 	if !n.failed {
-		n.check(len(n.inputs[i].shape) == rank, "%s should have %d dimensions", n.inputs[i], rank)
+		n.check(len(n.inputs[i].shape) == rank, "%s must have rank %d", n.inputs[i], rank)
 	}
 }
 
-// out adds the node and returns its only result.
+// out adds the node and returns its single result.
 func (n *node) out(t DType, shape []int64, a attrs) Value {
 	vs := n.outs(a, Value{dtype: t, shape: shape})
 	return vs[0]
@@ -89,7 +89,7 @@ func (n *node) outs(a attrs, results ...Value) []Value {
 	for i := range results {
 		for _, d := range results[i].shape {
 			if d < 1 && d != Batch {
-				n.failf("gives an empty tensor of shape %v", results[i].shape)
+				n.failf("the result has the empty shape %v", results[i].shape)
 				return make([]Value, len(results))
 			}
 		}
@@ -107,9 +107,9 @@ func (n *node) outs(a attrs, results ...Value) []Value {
 func (g *Graph) ok(vs ...Value) bool {
 	for _, v := range vs {
 		if v.name == "" {
-			g.Fail("a missing tensor was used")
+			g.Fail("the output is missing")
 		} else if v.graph != g {
-			g.Fail("%s is of another graph", v)
+			g.Fail("%s belongs to another graph", v)
 		}
 	}
 	return g.err == nil
@@ -138,7 +138,7 @@ func attribute(name string, value any) *onnxpb.AttributeProto {
 	case string:
 		pb.Type, pb.S = onnxpb.AttributeProto_STRING.Enum(), []byte(v)
 	default:
-		panic(fmt.Sprintf("onnx: attribute %s has the unknown type %T", name, value))
+		panic(fmt.Sprintf("onnx: unsupported type %T of attribute %s", value, name))
 	}
 	return pb
 }

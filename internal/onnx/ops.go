@@ -2,9 +2,9 @@ package onnx
 
 import "slices"
 
-// Window describes how a kernel moves over an image: for a convolution or a
-// pool, each in the order height, width; Pads are top, left, bottom, right.
-// Zero values mean stride 1, dilation 1, no padding, one group.
+// Window describes how the kernel of a convolution or a pool moves over an image. Kernel, Strides
+// and Dilations are in the order height, width. Pads are in the order top, left, bottom, right. The
+// zero values mean stride 1, dilation 1, no padding and one group.
 type Window struct {
 	Kernel, Strides, Dilations [2]int64
 	Pads                       [4]int64
@@ -20,7 +20,7 @@ func (w Window) defaults() Window {
 	return w
 }
 
-// size is the spatial size that the window leaves of an image's.
+// size returns the output size along an axis (0: height, 1: width) for the given input size.
 func (w Window) size(in, axis int64) int64 {
 	span := (w.Kernel[axis]-1)*w.Dilations[axis] + 1
 	padded := in + w.Pads[axis] + w.Pads[axis+2]
@@ -37,8 +37,8 @@ func (w Window) attrs() attrs {
 	}
 }
 
-// Conv is the convolution of x [N,C,H,W] with w [M,C/group,kh,kw] and, when
-// given, a bias [M]. The kernel's size is taken from w.
+// Conv returns the convolution of x [N,C,H,W] with w [M,C/group,kh,kw], plus an optional bias [M].
+// The size of the kernel is that of w.
 func (g *Graph) Conv(x, w Value, win Window, bias ...Value) Value {
 	n := g.node("Conv", append([]Value{x, w}, bias...)...)
 	n.dtype(Float32)
@@ -48,7 +48,7 @@ func (g *Graph) Conv(x, w Value, win Window, bias ...Value) Value {
 	return n.out(Float32, shape, a)
 }
 
-// convShape checks a convolution's inputs and gives its result's shape.
+// convShape checks the inputs of a convolution and returns the shape of its result.
 func (n *node) convShape(win *Window) []int64 {
 	n.rank(0, 4)
 	n.rank(1, 4)
@@ -59,15 +59,15 @@ func (n *node) convShape(win *Window) []int64 {
 	win.Kernel = [2]int64{w[2], w[3]}
 	*win = win.defaults()
 	n.spatial(x, *win)
-	n.check(x[1] == w[1]*win.Group, "%d channels do not fit weights for %d in %d groups", x[1], w[1], win.Group)
-	n.check(w[0]%win.Group == 0, "%d results do not fit %d groups", w[0], win.Group)
+	n.check(x[1] == w[1]*win.Group, "%d channels don't match weights for %d channels in %d groups", x[1], w[1], win.Group)
+	n.check(w[0]%win.Group == 0, "%d output channels aren't a multiple of %d groups", w[0], win.Group)
 	if len(n.inputs) > 2 {
-		n.check(slices.Equal(n.inputs[2].shape, w[:1]), "the bias should have shape [%d]", w[0])
+		n.check(slices.Equal(n.inputs[2].shape, w[:1]), "the bias must have shape [%d]", w[0])
 	}
 	return []int64{x[0], w[0], win.size(x[2], 0), win.size(x[3], 1)}
 }
 
-// MaxPool takes the maximum in each window of x [N,C,H,W].
+// MaxPool returns the maximum of each window of x [N,C,H,W].
 func (g *Graph) MaxPool(x Value, win Window) Value {
 	n := g.node("MaxPool", x)
 	n.dtype(Float32)
@@ -75,7 +75,7 @@ func (g *Graph) MaxPool(x Value, win Window) Value {
 	return n.out(Float32, shape, win.attrs())
 }
 
-// poolShape checks a pool's input and window and gives its result's shape.
+// poolShape checks the input and the window of a pool and returns the shape of its result.
 func (n *node) poolShape(win *Window) []int64 {
 	n.rank(0, 4)
 	if n.failed {
@@ -84,21 +84,20 @@ func (n *node) poolShape(win *Window) []int64 {
 	*win = win.defaults()
 	for i := range 2 {
 		n.check(win.Kernel[i] > 0 && win.Pads[i] < win.Kernel[i] && win.Pads[i+2] < win.Kernel[i],
-			"a window of %v with pads %v", win.Kernel, win.Pads)
+			"invalid window %v with pads %v", win.Kernel, win.Pads)
 	}
 	x := n.inputs[0].shape
 	n.spatial(x, *win)
 	return []int64{x[0], x[1], win.size(x[2], 0), win.size(x[3], 1)}
 }
 
-// spatial checks what a window moves over.
+// spatial checks the shape that a window moves over.
 func (n *node) spatial(x []int64, win Window) {
 	n.check(x[2] != Batch && x[3] != Batch, "the batch must be the first dimension")
 	n.check(min(win.Pads[0], win.Pads[1], win.Pads[2], win.Pads[3]) >= 0, "pads %v are negative", win.Pads)
 }
 
-// broadcast is the shape of an elementwise operation on two tensors, by
-// NumPy's rule.
+// broadcast returns the shape of an elementwise operation on both inputs, by NumPy's rules.
 func (n *node) broadcast() []int64 {
 	if n.failed {
 		return nil
@@ -115,7 +114,7 @@ func (n *node) broadcast() []int64 {
 		case a[j] == 1:
 			out[j] = b[i]
 		default:
-			n.failf("the shapes do not broadcast")
+			n.failf("the shapes can't be broadcast")
 		}
 	}
 	return out
@@ -127,22 +126,22 @@ func (g *Graph) binary(op string, a, b Value, result DType) Value {
 	return n.out(result, n.broadcast(), nil)
 }
 
-// Add is a + b, broadcasting.
+// Add returns a + b, with broadcasting.
 func (g *Graph) Add(a, b Value) Value { return g.binary("Add", a, b, Float32) }
 
-// Sub is a - b, broadcasting.
+// Sub returns a - b, with broadcasting.
 func (g *Graph) Sub(a, b Value) Value { return g.binary("Sub", a, b, Float32) }
 
-// Mul is a * b, broadcasting.
+// Mul returns a * b, with broadcasting.
 func (g *Graph) Mul(a, b Value) Value { return g.binary("Mul", a, b, Float32) }
 
-// Div is a / b, broadcasting.
+// Div returns a / b, with broadcasting.
 func (g *Graph) Div(a, b Value) Value { return g.binary("Div", a, b, Float32) }
 
-// Equal tells where a = b, broadcasting.
+// Equal returns the booleans a = b, with broadcasting.
 func (g *Graph) Equal(a, b Value) Value { return g.binary("Equal", a, b, Bool) }
 
-// Less tells where a < b, broadcasting.
+// Less returns the booleans a < b, with broadcasting.
 func (g *Graph) Less(a, b Value) Value { return g.binary("Less", a, b, Bool) }
 
 func (g *Graph) unary(op string, x Value, a attrs) Value {
@@ -151,95 +150,95 @@ func (g *Graph) unary(op string, x Value, a attrs) Value {
 	return n.out(Float32, x.shape, a)
 }
 
-// Abs is |x|.
+// Abs returns |x|.
 func (g *Graph) Abs(x Value) Value { return g.unary("Abs", x, nil) }
 
-// Neg is -x.
+// Neg returns -x.
 func (g *Graph) Neg(x Value) Value { return g.unary("Neg", x, nil) }
 
-// Sqrt is the square root of x.
+// Sqrt returns the square root of x.
 func (g *Graph) Sqrt(x Value) Value { return g.unary("Sqrt", x, nil) }
 
-// Reciprocal is 1/x.
+// Reciprocal returns 1/x.
 func (g *Graph) Reciprocal(x Value) Value { return g.unary("Reciprocal", x, nil) }
 
-// Sigmoid is 1/(1+exp(-x)).
+// Sigmoid returns 1/(1+exp(-x)).
 func (g *Graph) Sigmoid(x Value) Value { return g.unary("Sigmoid", x, nil) }
 
-// Softplus is log(1+exp(x)).
+// Softplus returns log(1+exp(x)).
 func (g *Graph) Softplus(x Value) Value { return g.unary("Softplus", x, nil) }
 
-// LeakyRelu is x where x > 0 and slope*x elsewhere.
+// LeakyRelu returns x where x > 0, and slope*x elsewhere.
 func (g *Graph) LeakyRelu(x Value, slope float64) Value {
 	return g.unary("LeakyRelu", x, attrs{"alpha": float32(slope)})
 }
 
-// Clip limits x to [low, high].
+// Clip clamps x to [low, high].
 func (g *Graph) Clip(x Value, low, high float64) Value {
-	// Clip wants scalars without dimensions, unlike every other constant here.
+	// Clip requires scalars of rank 0, unlike all other operators here.
 	bound := func(b float64) Value { return g.Const([]float32{float32(b)}) }
 	n := g.node("Clip", x, bound(low), bound(high))
 	n.dtype(Float32)
 	return n.out(Float32, x.shape, nil)
 }
 
-// Float turns truth values into 1 and 0.
+// Float converts booleans to 1 and 0.
 func (g *Graph) Float(x Value) Value {
 	n := g.node("Cast", x)
 	n.dtype(Bool)
 	return n.out(Float32, x.shape, attrs{"to": int64(Float32)})
 }
 
-// Where is a where cond holds and b elsewhere, all of one shape or [1].
+// Where returns a where cond is true, and b elsewhere. a and b have the shape of cond or [1].
 func (g *Graph) Where(cond, a, b Value) Value {
 	n := g.node("Where", cond, a, b)
 	for _, v := range []Value{a, b} {
-		n.check(v.dtype == Float32, "%s is not float", v)
-		n.check(slices.Equal(v.shape, cond.shape) || slices.Equal(v.shape, []int64{1}), "%s should have the condition's shape", v)
+		n.check(v.dtype == Float32, "%s isn't float", v)
+		n.check(slices.Equal(v.shape, cond.shape) || slices.Equal(v.shape, []int64{1}), "%s must have the shape of the condition", v)
 	}
-	n.check(cond.dtype == Bool, "the condition is not bool")
+	n.check(cond.dtype == Bool, "the condition isn't bool")
 	return n.out(Float32, cond.shape, nil)
 }
 
-// Reshape gives x another shape of as many elements; no data move. A batch stays
-// the first dimension.
+// Reshape returns x with another shape of the same size, without moving data. A batch dimension must
+// stay the first dimension.
 func (g *Graph) Reshape(x Value, shape ...int64) Value {
 	to := Value{shape: shape}
 	if x.name != "" && slices.Equal(x.shape, shape) {
 		return x
 	}
-	// ONNX reads Batch, -1, as the size that is left for that dimension.
+	// In ONNX, -1 (Batch) is a dimension inferred from the others.
 	n := g.node("Reshape", x, g.Ints(shape...))
 	n.check(to.Size() == x.Size() && slices.Index(shape, Batch) == slices.Index(x.shape, Batch) && slices.Index(shape, Batch) <= 0,
-		"cannot become %v", shape)
+		"can't be reshaped to %v", shape)
 	return n.out(x.dtype, shape, nil)
 }
 
-// Resize enlarges each plane of x [N,C,H,W] to height×width, both multiples of what
-// they were, linearly between the centres of the pixels.
+// Resize enlarges each plane of x [N,C,H,W] to height×width, which must be multiples of H and W, by
+// linear interpolation between the centres of pixels.
 func (g *Graph) Resize(x Value, height, width int64) Value {
 	h, w := x.Dim(2), x.Dim(3)
 	scale := func(to, from int64) float32 { return float32(to) / float32(max(from, 1)) }
 	n := g.node("Resize", x, g.Const([]float32{1, 1, scale(height, h), scale(width, w)}, 4))
-	n.check(x.dtype == Float32, "%s is not %s", x, Float32)
+	n.check(x.dtype == Float32, "%s isn't %s", x, Float32)
 	n.rank(0, 4)
-	n.check(n.failed || height >= h && width >= w && height%h == 0 && width%w == 0, "cannot be enlarged to %d×%d", height, width)
+	n.check(n.failed || height >= h && width >= w && height%h == 0 && width%w == 0, "can't be enlarged to %d×%d", height, width)
 	if n.failed {
 		return Value{}
 	}
 	v := n.out(Float32, []int64{x.shape[0], x.shape[1], height, width}, attrs{"mode": "linear", "coordinate_transformation_mode": "half_pixel"})
 	if g.err == nil {
-		// Between the two inputs ONNX has a third, which linear enlarging has no use for.
+		// Omit the optional second input of ONNX's operator (roi), which linear resizing ignores.
 		last := g.pb.Node[len(g.pb.Node)-1]
 		last.Input = slices.Insert(last.Input, 1, "")
 	}
 	return v
 }
 
-// Flatten makes x [N,...] a matrix [N, the rest].
+// Flatten reshapes x [N,...] to a matrix with N rows.
 func (g *Graph) Flatten(x Value) Value {
 	n := g.node("Flatten", x)
-	n.check(len(x.shape) > 1, "needs two dimensions at least")
+	n.check(len(x.shape) > 1, "must have at least rank 2")
 	if n.failed {
 		return Value{}
 	}
@@ -248,15 +247,15 @@ func (g *Graph) Flatten(x Value) Value {
 	return n.out(x.dtype, []int64{x.shape[0], rest.Size()}, attrs{"axis": int64(1)})
 }
 
-// Transpose orders the dimensions of x as perm says.
+// Transpose permutes the dimensions of x: dimension i of the result is dimension perm[i] of x.
 func (g *Graph) Transpose(x Value, perm ...int64) Value {
 	n := g.node("Transpose", x)
 	seen := make([]bool, len(x.shape))
 	shape := make([]int64, 0, len(perm))
-	n.check(len(perm) == len(x.shape), "%v is no order of its dimensions", perm)
+	n.check(len(perm) == len(x.shape), "%v isn't a permutation of its dimensions", perm)
 	for _, p := range perm {
 		if n.failed || p < 0 || p >= int64(len(seen)) || seen[p] {
-			n.failf("%v is no order of its dimensions", perm)
+			n.failf("%v isn't a permutation of its dimensions", perm)
 			return Value{}
 		}
 		seen[p] = true
@@ -265,7 +264,7 @@ func (g *Graph) Transpose(x Value, perm ...int64) Value {
 	return n.out(x.dtype, shape, attrs{"perm": perm})
 }
 
-// Concat joins tensors along an axis.
+// Concat concatenates tensors along an axis.
 func (g *Graph) Concat(axis int, xs ...Value) Value {
 	n := g.node("Concat", xs...)
 	n.check(len(xs) > 0 && axis >= 0 && axis < len(xs[0].shape), "has no axis %d", axis)
@@ -273,10 +272,10 @@ func (g *Graph) Concat(axis int, xs ...Value) Value {
 		return Value{}
 	}
 	shape := slices.Clone(xs[0].shape)
-	n.check(shape[axis] != Batch || len(xs) == 1, "cannot join along the batch")
+	n.check(shape[axis] != Batch || len(xs) == 1, "can't concatenate along the batch")
 	for _, x := range xs[1:] {
-		n.check(x.dtype == xs[0].dtype && len(x.shape) == len(shape), "%s differs in kind", x)
-		n.check(n.failed || x.shape[axis] != Batch, "cannot join along the batch")
+		n.check(x.dtype == xs[0].dtype && len(x.shape) == len(shape), "%s differs in element type or rank", x)
+		n.check(n.failed || x.shape[axis] != Batch, "can't concatenate along the batch")
 		for i := range shape {
 			n.check(n.failed || i == axis || x.shape[i] == shape[i], "%s differs in dimension %d", x, i)
 		}
@@ -287,22 +286,22 @@ func (g *Graph) Concat(axis int, xs ...Value) Value {
 	return n.out(xs[0].dtype, shape, attrs{"axis": int64(axis)})
 }
 
-// Split cuts a vector into pieces of the given lengths.
+// Split splits a vector into parts of the given lengths.
 func (g *Graph) Split(x Value, lengths ...int64) []Value {
 	n := g.node("Split", x, g.Ints(lengths...))
 	n.rank(0, 1)
 	var sum int64
 	results := make([]Value, len(lengths))
 	for i, l := range lengths {
-		n.check(l > 0, "a piece has %d elements", l)
+		n.check(l > 0, "a part has %d elements", l)
 		sum += l
 		results[i] = Value{dtype: x.dtype, shape: []int64{l}}
 	}
-	n.check(n.failed || sum == x.shape[0], "the pieces have %d elements", sum)
+	n.check(n.failed || sum == x.shape[0], "the parts have %d elements in total", sum)
 	return n.outs(attrs{"axis": int64(0)}, results...)
 }
 
-// Slice takes the elements start ≤ i < end along one axis.
+// Slice returns the elements start ≤ i < end along one axis.
 func (g *Graph) Slice(x Value, axis int, start, end int64) Value {
 	n := g.node("Slice", x, g.Ints(start), g.Ints(end), g.Ints(int64(axis)))
 	n.check(axis >= 0 && axis < len(x.shape), "has no axis %d", axis)
@@ -315,7 +314,7 @@ func (g *Graph) Slice(x Value, axis int, start, end int64) Value {
 	return n.out(x.dtype, shape, nil)
 }
 
-// Gather takes the elements with the given indices along one axis.
+// Gather returns the elements with the given indices along one axis.
 func (g *Graph) Gather(x Value, axis int, indices ...int64) Value {
 	n := g.node("Gather", x, g.Ints(indices...))
 	n.check(axis >= 0 && axis < len(x.shape), "has no axis %d", axis)
@@ -330,30 +329,30 @@ func (g *Graph) Gather(x Value, axis int, indices ...int64) Value {
 	return n.out(x.dtype, shape, attrs{"axis": int64(axis)})
 }
 
-// Pad puts zeros around x: before[i] and after[i] of them along dimension i.
+// Pad pads x with zeros: before[i] and after[i] elements along dimension i.
 func (g *Graph) Pad(x Value, before, after []int64) Value {
 	n := g.node("Pad", x, g.Ints(append(slices.Clone(before), after...)...))
-	n.check(len(before) == len(x.shape) && len(after) == len(x.shape), "needs one padding a dimension")
+	n.check(len(before) == len(x.shape) && len(after) == len(x.shape), "needs one padding per dimension")
 	if n.failed {
 		return Value{}
 	}
 	shape := slices.Clone(x.shape)
 	for i := range shape {
-		n.check(before[i] >= 0 && after[i] >= 0, "cannot pad by a negative number")
-		n.check(shape[i] != Batch || before[i]+after[i] == 0, "cannot pad the batch")
+		n.check(before[i] >= 0 && after[i] >= 0, "can't pad by a negative number")
+		n.check(shape[i] != Batch || before[i]+after[i] == 0, "can't pad the batch")
 		shape[i] += before[i] + after[i]
 	}
 	return n.out(x.dtype, shape, attrs{"mode": "constant"})
 }
 
-// ReduceSum sums over the given axes, which disappear.
+// ReduceSum returns the sum over the given axes, and removes them.
 func (g *Graph) ReduceSum(x Value, axes ...int64) Value {
 	n := g.node("ReduceSum", x, g.Ints(axes...))
-	n.check(x.dtype != Bool, "%s cannot be summed", x)
+	n.check(x.dtype != Bool, "%s can't be summed", x)
 	return n.out(x.dtype, n.without(axes), attrs{"keepdims": int64(0)})
 }
 
-// ReduceMean takes the mean over the given axes, which disappear.
+// ReduceMean returns the mean over the given axes, and removes them.
 func (g *Graph) ReduceMean(x Value, axes ...int64) Value {
 	n := g.node("ReduceMean", x)
 	n.dtype(Float32)
@@ -367,19 +366,19 @@ func (n *node) without(axes []int64) []int64 {
 			shape = append(shape, d)
 		}
 	}
-	// ONNX takes no axes for all of them.
+	// In ONNX, an empty list means all axes.
 	n.check(len(axes) > 0 && len(shape)+len(axes) == len(n.inputs[0].shape), "has no axes %v", axes)
-	n.check(len(shape) > 0, "nothing would be left: keep one dimension")
+	n.check(len(shape) > 0, "can't reduce all dimensions; keep at least one")
 	return shape
 }
 
-// MatMul is the product of matrices, batched over leading dimensions that
-// must agree; a may be a single matrix for all of b's.
+// MatMul returns the product of two matrices. Leading dimensions are batch dimensions and must be
+// equal, but a can be a single matrix for all matrices of b.
 func (g *Graph) MatMul(a, b Value) Value {
 	n := g.node("MatMul", a, b)
 	n.dtype(Float32)
 	r := len(b.shape)
-	n.check(r > 1 && (len(a.shape) == r || len(a.shape) == 2), "both need the same number of dimensions, two or more")
+	n.check(r > 1 && (len(a.shape) == r || len(a.shape) == 2), "both must have the same rank, at least 2")
 	if n.failed {
 		return Value{}
 	}
@@ -388,8 +387,8 @@ func (g *Graph) MatMul(a, b Value) Value {
 	return n.out(Float32, append(slices.Clone(b.shape[:r-2]), a.Dim(-2), b.Dim(-1)), nil)
 }
 
-// Gemm is the product of two matrices, each transposed first when asked, plus
-// c (shape [columns]) when given.
+// Gemm returns the product of two matrices, each optionally transposed, plus an optional c with
+// shape [columns].
 func (g *Graph) Gemm(a, b Value, transA, transB bool, c ...Value) Value {
 	n := g.node("Gemm", append([]Value{a, b}, c...)...)
 	n.dtype(Float32)
@@ -408,7 +407,7 @@ func (g *Graph) Gemm(a, b Value, transA, transB bool, c ...Value) Value {
 	}
 	n.check(inner == inner2, "the inner dimensions %d and %d differ", inner, inner2)
 	if len(c) > 0 {
-		n.check(slices.Equal(c[0].shape, []int64{cols}), "the bias should have shape [%d]", cols)
+		n.check(slices.Equal(c[0].shape, []int64{cols}), "the bias must have shape [%d]", cols)
 	}
 	return n.out(Float32, []int64{rows, cols}, at)
 }

@@ -12,14 +12,14 @@ import (
 	"fakeart/internal/ort"
 )
 
-// feed is what an input holds when a graph is run.
+// feed is an input of a graph and its data.
 type feed struct {
 	name  string
 	shape []int64
 	data  []float32
 }
 
-// counting is an input that holds 0, 1, 2, …
+// counting returns an input with the data 0, 1, 2, …
 func counting(name string, shape ...int64) feed {
 	f := feed{name, shape, make([]float32, size(shape))}
 	for i := range f.data {
@@ -36,15 +36,14 @@ func size(shape []int64) int64 {
 	return n
 }
 
-// result is an output that a graph should give.
+// result is the name and the shape of an output.
 type result struct {
 	name  string
 	shape []int64
 }
 
-// run lets ONNX Runtime compute the graph. It writes into tensors of the shapes
-// asked for, and refuses when its own shapes are others: so every run also holds
-// the builder's rules against the library's.
+// run runs the graph with ONNX Runtime and returns the outputs. ONNX Runtime fails if the outputs don't have
+// the given shapes, so each run also checks the shapes computed by this package.
 func run(t *testing.T, g *onnx.Graph, in []feed, out ...result) [][]float32 {
 	t.Helper()
 	got, err := tryRun(t, g, in, out...)
@@ -79,7 +78,7 @@ func tryRun(t *testing.T, g *onnx.Graph, in []feed, out ...result) ([][]float32,
 			return nil, fmt.Errorf("output %s: %w", r.name, err)
 		}
 		defer func() { _ = v.Destroy() }()
-		// A number that no test expects: what is not written is seen.
+		// Detect values that aren't written.
 		for j := range v.GetData() {
 			v.GetData()[j] = -987654
 		}
@@ -100,16 +99,16 @@ func tryRun(t *testing.T, g *onnx.Graph, in []feed, out ...result) ([][]float32,
 	return results, nil
 }
 
-// near compares numbers to a relative or absolute 1e-5.
+// near compares values with a relative or absolute tolerance of 1e-5.
 func near(t *testing.T, what string, got, want []float32) {
 	t.Helper()
 	if len(got) != len(want) {
-		t.Fatalf("%s: %d numbers %v, want %d: %v", what, len(got), got, len(want), want)
+		t.Fatalf("%s: %d values %v, want %d: %v", what, len(got), got, len(want), want)
 	}
 	for i := range got {
 		g, w := float64(got[i]), float64(want[i])
 		if !(math.Abs(g-w) <= 1e-5*max(1, math.Abs(w))) { // also catches NaN
-			t.Fatalf("%s: number %d is %v, want %v\ngot  %v\nwant %v", what, i, g, w, got, want)
+			t.Fatalf("%s: value %d is %v, want %v\ngot  %v\nwant %v", what, i, g, w, got, want)
 		}
 	}
 }

@@ -10,30 +10,32 @@ import (
 	"strings"
 )
 
-// LibraryPathVariable is the environment variable that names the ONNX Runtime
-// library. When it is set, no other place is looked at.
+// LibraryPathVariable is the environment variable with the path of the ONNX Runtime library. If
+// it's set, no other location is searched.
 const LibraryPathVariable = "ONNXRUNTIME_SHARED_LIBRARY_PATH"
 
-// installCommand brings the library that package-lock.json pins.
+// installCommand installs the version of the library that package-lock.json pins.
 const installCommand = "npm ci --ignore-scripts"
 
-// ErrNotFound is matched (errors.Is) by the error of Find and Init when there
-// is no ONNX Runtime library in any of the places looked at.
+// ErrNotFound is returned by Find and Init if none of the searched locations has an ONNX Runtime
+// library. Test for it with [errors.Is].
 var ErrNotFound = errors.New("ONNX Runtime library not found")
 
-// Find returns the absolute path of the ONNX Runtime library. It looks, in this
-// order, at the file that ONNXRUNTIME_SHARED_LIBRARY_PATH names, beside the
-// executable, and in the npm package onnxruntime-node in node_modules of the
-// executable's folder, the working directory, and the folders above them.
+// Find returns the absolute path of the ONNX Runtime library. It uses the first of these:
 //
-// A variable that is set but names no file is an error, never a reason to take
-// another library than the one asked for. The error of a failed search lists
-// every file looked for and the command that brings the library.
+//  1. the file in ONNXRUNTIME_SHARED_LIBRARY_PATH
+//  2. the library in the executable's directory
+//  3. the npm package onnxruntime-node in node_modules of the executable's directory, the
+//     working directory, or a parent directory of either
+//
+// If the variable is set but the file doesn't exist, Find returns an error rather than using
+// another library. If no library is found, the error lists all searched files and the command
+// that installs the library.
 func Find() (string, error) {
 	p := places{goos: runtime.GOOS, goarch: runtime.GOARCH, variable: os.Getenv(LibraryPathVariable)}
-	// Neither folder is essential: without one there are fewer places to look at.
+	// Both directories are optional. An error only means that there are fewer locations.
 	if exe, err := os.Executable(); err == nil {
-		// bin/trainer may be a link from elsewhere; the library lies beside the real file.
+		// The executable may be a symbolic link. The library is in the directory of its target.
 		if real, err := filepath.EvalSymlinks(exe); err == nil {
 			exe = real
 		}
@@ -43,12 +45,12 @@ func Find() (string, error) {
 	return p.find()
 }
 
-// places is everything that decides where the library is looked for.
+// places holds everything that determines where to search the library.
 type places struct {
 	goos, goarch string
 	variable     string // value of LibraryPathVariable
-	executable   string // empty when unknown
-	workDir      string // empty when unknown
+	executable   string // empty if unknown
+	workDir      string // empty if unknown
 }
 
 func (p places) find() (string, error) {
@@ -58,7 +60,7 @@ func (p places) find() (string, error) {
 			return "", fmt.Errorf("find ONNX Runtime library: %s=%q: %w", LibraryPathVariable, p.variable, err)
 		}
 		if err := checkFile(path); err != nil {
-			return "", fmt.Errorf("find ONNX Runtime library: %s=%q: %w; set it to a %s, or unset it to use the one that `%s` brings",
+			return "", fmt.Errorf("find ONNX Runtime library: %s=%q: %w; set it to the path of %s, or unset it to use the library installed by `%s`",
 				LibraryPathVariable, p.variable, err, libraryNames(p.goos)[0], installCommand)
 		}
 		return path, nil
@@ -71,13 +73,13 @@ func (p places) find() (string, error) {
 	}
 	advice := fmt.Sprintf("run `%s` in %s", installCommand, p.checkout())
 	if npmFolder(p.goos, p.goarch) == "" {
-		advice = fmt.Sprintf("the npm package has none for %s/%s", p.goos, p.goarch)
+		advice = fmt.Sprintf("the npm package has no library for %s/%s", p.goos, p.goarch)
 	}
-	return "", fmt.Errorf("%w: looked for %s (%s is not set); %s, or set the variable to a %s of version 1.%d or newer",
+	return "", fmt.Errorf("%w: searched %s (%s is not set); %s, or set the variable to the path of %s, version 1.%d or newer",
 		ErrNotFound, strings.Join(candidates, ", "), LibraryPathVariable, advice, libraryNames(p.goos)[0], minAPIVersion)
 }
 
-// candidates lists the files that may be the library, best first.
+// candidates returns the paths to search, in order of preference.
 func (p places) candidates() []string {
 	var files []string
 	add := func(path string) {
@@ -98,8 +100,8 @@ func (p places) candidates() []string {
 	return files
 }
 
-// folders lists the executable's folder and the working directory, each
-// followed by the folders above it.
+// folders returns the executable's directory and the working directory, each followed by its
+// parent directories.
 func (p places) folders() []string {
 	var starts, dirs []string
 	if p.executable != "" {
@@ -121,7 +123,7 @@ func (p places) folders() []string {
 	return dirs
 }
 
-// checkout names the folder in which the install command is to be run.
+// checkout returns the directory in which to run the install command.
 func (p places) checkout() string {
 	for _, dir := range p.folders() {
 		if checkFile(filepath.Join(dir, "package-lock.json")) == nil {
@@ -131,7 +133,7 @@ func (p places) checkout() string {
 	return "the checkout of fakeart"
 }
 
-// libraryNames gives the names the library goes by; the npm package uses the first.
+// libraryNames returns the possible file names of the library. The npm package uses the first.
 func libraryNames(goos string) []string {
 	switch goos {
 	case "windows":
@@ -143,8 +145,8 @@ func libraryNames(goos string) []string {
 	}
 }
 
-// npmFolder is the folder of the library inside onnxruntime-node, which names
-// systems and processors as Node does; empty where the package has no library.
+// npmFolder returns the library's directory in the package onnxruntime-node, which uses Node's
+// names of platforms. It returns "" if the package has no library for the platform.
 func npmFolder(goos, goarch string) string {
 	switch goos + "/" + goarch {
 	case "linux/amd64":
@@ -161,22 +163,22 @@ func npmFolder(goos, goarch string) string {
 	return ""
 }
 
-// checkFile says why path is not a regular file.
+// checkFile returns an error unless path is a regular file.
 func checkFile(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return errors.New("there is no such file")
+		return errors.New("file not found")
 	case err != nil:
-		// The caller names the path, os.PathError would name it once more.
+		// The caller adds the path, so remove it from the error.
 		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
 			return pathErr.Err
 		}
 		return err
 	case info.IsDir():
-		return errors.New("it is a folder, not a library")
+		return errors.New("is a directory, not a library")
 	case !info.Mode().IsRegular():
-		return errors.New("it is not a regular file")
+		return errors.New("isn't a regular file")
 	}
 	return nil
 }

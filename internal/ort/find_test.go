@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// touch makes an empty file below root and returns its path.
+// touch creates an empty file below root and returns its path.
 func touch(t *testing.T, root string, elem ...string) string {
 	t.Helper()
 	path := filepath.Join(append([]string{root}, elem...)...)
@@ -21,7 +21,7 @@ func touch(t *testing.T, root string, elem ...string) string {
 	return path
 }
 
-func TestFindTakesTheFirstPlaceThatHasTheLibrary(t *testing.T) {
+func TestFind(t *testing.T) {
 	root := t.TempDir()
 	var (
 		bin      = filepath.Join(root, "checkout", "bin")
@@ -42,14 +42,14 @@ func TestFindTakesTheFirstPlaceThatHasTheLibrary(t *testing.T) {
 		places places
 		want   string
 	}{
-		{"the variable wins over everything", linux(named, filepath.Join(root, "ship", "server"), deep), named},
-		{"a library beside the executable wins over the package", linux("", filepath.Join(root, "ship", "server"), deep), shipped},
-		{"a library beside the executable may go by the unversioned name", linux("", filepath.Join(root, "plain", "server"), deep), plain},
-		{"the package in the checkout that holds the executable", linux("", exe, root), packaged},
-		{"the executable's checkout wins over that of the working directory", linux("", exe, deep), packaged},
-		{"the package above the working directory", linux("", otherExe, deep), above},
-		{"the executable's place is unknown", linux("", "", deep), above},
-		{"the working directory is unknown", linux("", exe, ""), packaged},
+		{"environment variable", linux(named, filepath.Join(root, "ship", "server"), deep), named},
+		{"directory of the executable", linux("", filepath.Join(root, "ship", "server"), deep), shipped},
+		{"unversioned file name", linux("", filepath.Join(root, "plain", "server"), deep), plain},
+		{"package above the executable", linux("", exe, root), packaged},
+		{"executable before working directory", linux("", exe, deep), packaged},
+		{"package above the working directory", linux("", otherExe, deep), above},
+		{"unknown executable", linux("", "", deep), above},
+		{"unknown working directory", linux("", exe, ""), packaged},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := test.places.find()
@@ -63,8 +63,8 @@ func TestFindTakesTheFirstPlaceThatHasTheLibrary(t *testing.T) {
 	}
 }
 
-func TestFindMakesTheVariableAbsolute(t *testing.T) {
-	// dlopen looks a bare name up in the system's folders, not in the working directory.
+func TestFind_relativeVariable(t *testing.T) {
+	// dlopen searches a file name without a path in the system's directories, not in the working directory.
 	dir := t.TempDir()
 	t.Chdir(dir)
 	touch(t, dir, "mine.so")
@@ -77,7 +77,7 @@ func TestFindMakesTheVariableAbsolute(t *testing.T) {
 	}
 }
 
-func TestFindKnowsEveryPlatformOfThePackage(t *testing.T) {
+func TestFind_platforms(t *testing.T) {
 	for _, test := range []struct{ goos, goarch, want string }{
 		{"linux", "amd64", "bin/napi-v6/linux/x64/libonnxruntime.so.1"},
 		{"linux", "arm64", "bin/napi-v6/linux/arm64/libonnxruntime.so.1"},
@@ -95,7 +95,7 @@ func TestFindKnowsEveryPlatformOfThePackage(t *testing.T) {
 			if got != want {
 				t.Errorf("found %s, want %s", got, want)
 			}
-			// The names above are the package's own: see that it has not renamed them.
+			// Check that the installed package has this file.
 			installed := filepath.Join("..", "..", "node_modules", "onnxruntime-node")
 			if _, err := os.Stat(installed); err != nil {
 				t.Skipf("npm package not installed (%s): run `%s`", err, installCommand)
@@ -107,14 +107,14 @@ func TestFindKnowsEveryPlatformOfThePackage(t *testing.T) {
 	}
 }
 
-func TestAVariableThatNamesNoLibraryIsAnErrorNotASkip(t *testing.T) {
+func TestFind_invalidVariable(t *testing.T) {
 	root := t.TempDir()
 	touch(t, root, "node_modules", "onnxruntime-node", "bin", "napi-v6", "linux", "x64", "libonnxruntime.so.1")
 	missing := filepath.Join(root, "nowhere.so")
 	for _, test := range []struct{ name, variable, want string }{
-		{"a missing file", missing, "there is no such file"},
-		{"a folder", root, "it is a folder, not a library"},
-		{"a path through a file", filepath.Join(touch(t, root, "file"), "x.so"), "not a directory"},
+		{"missing file", missing, "file not found"},
+		{"directory", root, "is a directory, not a library"},
+		{"path through a file", filepath.Join(touch(t, root, "file"), "x.so"), "not a directory"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path, err := places{goos: "linux", goarch: "amd64", variable: test.variable, workDir: root}.find()
@@ -123,14 +123,14 @@ func TestAVariableThatNamesNoLibraryIsAnErrorNotASkip(t *testing.T) {
 			}
 			for _, want := range []string{LibraryPathVariable, test.variable, test.want, installCommand} {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("error %q does not say %q", err, want)
+					t.Errorf("error %q, want %q", err, want)
 				}
 			}
 		})
 	}
 }
 
-func TestAFailedSearchListsTheFilesAndTheCommand(t *testing.T) {
+func TestFind_notFound(t *testing.T) {
 	root := t.TempDir()
 	touch(t, root, "checkout", "package-lock.json")
 	exe := filepath.Join(root, "checkout", "bin", "trainer")
@@ -145,25 +145,25 @@ func TestAFailedSearchListsTheFilesAndTheCommand(t *testing.T) {
 		LibraryPathVariable + " is not set",
 	} {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error %q does not say %q", err, want)
+			t.Errorf("error %q, want %q", err, want)
 		}
 	}
 	if strings.Contains(err.Error(), "\n") {
-		t.Errorf("error %q is more than one line", err)
+		t.Errorf("error %q has more than one line", err)
 	}
-	// The checkout is above both starts: its package is one candidate, not two.
+	// Both the executable and the working directory are in the checkout, which must be listed once.
 	packaged := filepath.Join(root, "checkout", "node_modules")
 	if n := strings.Count(err.Error(), packaged); n != 1 {
 		t.Errorf("error names %s %d times: %q", packaged, n, err)
 	}
 }
 
-func TestAPlatformThePackageLacksIsNotSentToNpm(t *testing.T) {
+func TestFind_unsupportedPlatform(t *testing.T) {
 	_, err := places{goos: "darwin", goarch: "amd64", executable: filepath.Join(t.TempDir(), "server")}.find()
 	if !errors.Is(err, ErrNotFound) {
 		t.Fatalf("error %v, want ErrNotFound", err)
 	}
 	if strings.Contains(err.Error(), installCommand) || !strings.Contains(err.Error(), "darwin/amd64") {
-		t.Errorf("error %q should say that the package has none for darwin/amd64, and not to install it", err)
+		t.Errorf("error %q, want one about darwin/amd64 without %q", err, installCommand)
 	}
 }

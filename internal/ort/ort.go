@@ -1,6 +1,10 @@
-// Package ort finds and loads the ONNX Runtime library and opens sessions on it.
-// Trainer and server both go through it, so that where the library comes from,
-// how old it may be and how a session is set up are each decided in one place.
+// Package ort finds and loads the ONNX Runtime library and creates sessions. Trainer and server
+// both use it, so that they agree on the library's location, its minimum version and the session
+// options.
+//
+// Use [NewSession] to run a graph on a fixed set of tensors, [NewMultiSession] for several sets
+// of tensors that share the weights, and [NewProgram] for other tensors on each run. All of them
+// call [Init].
 package ort
 
 import (
@@ -16,20 +20,20 @@ import (
 	ortgo "github.com/yalue/onnxruntime_go"
 )
 
-// minAPIVersion is the ORT_API_VERSION of the C header that the Go binding is
-// compiled against; ONNX Runtime 1.N offers the API versions 1 to N.
+// minAPIVersion is the ORT_API_VERSION in the C header that the Go binding is compiled against.
+// ONNX Runtime 1.N supports the API versions 1 to N.
 const minAPIVersion = 24
 
-// The library belongs to the process, whoever asks for it.
+// The library is loaded once per process.
 var (
 	initMu      sync.Mutex
 	initialized bool
 )
 
-// Init finds and loads the ONNX Runtime library. Calls after a successful one do
-// nothing; after a failed one the next call tries again. It is safe for
-// concurrent use. The error names the file that was looked for or is unfit, and
-// the command that brings the right one.
+// Init finds and loads the ONNX Runtime library. It does nothing if the library is already
+// loaded. After an error, it can be called again. The error contains the path of the missing or
+// incompatible file and the command that installs the right one. Init is safe for concurrent
+// use.
 func Init() error {
 	initMu.Lock()
 	defer initMu.Unlock()
@@ -40,25 +44,25 @@ func Init() error {
 	if err != nil {
 		return err
 	}
-	// The binding would load an unfit library too, and then fail with a bare
-	// number, or on a version string that is no longer there: check first.
+	// Check first: the binding also loads an incompatible library, and then returns an error
+	// code without explanation, or reads a version string that no longer exists.
 	if err := check(path); err != nil {
 		return err
 	}
 	ortgo.SetSharedLibraryPath(path)
-	// ONNX Runtime logs a failure that it also returns. The caller reports it, once.
+	// ONNX Runtime logs the errors that it returns. The log level prevents duplicate reports.
 	if err := ortgo.InitializeEnvironment(ortgo.WithLogLevelFatal()); err != nil {
 		return fmt.Errorf("load ONNX Runtime library %s: %w", path, err)
 	}
 	if err := ortgo.DisableTelemetry(); err != nil {
-		return fmt.Errorf("load ONNX Runtime library %s: turn telemetry off: %w", path, err)
+		return fmt.Errorf("load ONNX Runtime library %s: disable telemetry: %w", path, err)
 	}
 	initialized = true
 	return nil
 }
 
-// Version returns the version of the loaded library, such as "1.27.0", and the
-// empty string before the first successful Init.
+// Version returns the version of the loaded library, such as "1.27.0", or "" before the first
+// successful Init.
 func Version() string {
 	initMu.Lock()
 	defer initMu.Unlock()
@@ -68,36 +72,37 @@ func Version() string {
 	return ortgo.GetVersion()
 }
 
-// check loads the library at path and reports whether this program can use it.
-// A library that it can use stays loaded.
+// check loads the library at path and returns an error if it's incompatible. A compatible
+// library stays loaded.
 func check(path string) error {
 	lib, err := load(path)
 	if err != nil {
 		return fmt.Errorf("load ONNX Runtime library %s: %w; %s", path, err, replacement())
 	}
-	// The version first: asked for an API it has not, the library also prints a
-	// line of its own. A build with another numbering has to be asked.
+	// Check the version string first, because the library prints a message if it's asked for an
+	// unsupported API version. Only a build with another version scheme must be asked.
 	api, known := apiVersion(lib.version)
 	if known && api >= minAPIVersion || !known && lib.offersAPI(minAPIVersion) {
 		return nil
 	}
 	version := lib.version
 	lib.unload()
-	return fmt.Errorf("load ONNX Runtime library %s: version %q is too old, 1.%d or newer is needed; %s",
+	return fmt.Errorf("load ONNX Runtime library %s: version %q is too old, 1.%d or newer is required; %s",
 		path, version, minAPIVersion, replacement())
 }
 
-// replacement says how to get another library in place of an unfit one.
+// replacement returns advice on how to replace an incompatible library.
 func replacement() string {
 	if os.Getenv(LibraryPathVariable) != "" {
-		return fmt.Sprintf("%s names it: set that to another, or unset it and run `%s` in the checkout of fakeart", LibraryPathVariable, installCommand)
+		return fmt.Sprintf("set %s to another library, or unset it and run `%s` in the checkout of fakeart", LibraryPathVariable, installCommand)
 	}
-	return fmt.Sprintf("run `%s` in the checkout of fakeart, or set %s to another", installCommand, LibraryPathVariable)
+	return fmt.Sprintf("run `%s` in the checkout of fakeart, or set %s to another library", installCommand, LibraryPathVariable)
 }
 
 var releaseNumber = regexp.MustCompile(`^1\.(\d{1,6})(\.|$)`)
 
-// apiVersion tells the newest API version of ONNX Runtime 1.N.x, which is N.
+// apiVersion returns the newest API version that a release supports, which is N for version
+// 1.N.x. It returns false for other version schemes.
 func apiVersion(version string) (int, bool) {
 	m := releaseNumber.FindStringSubmatch(version)
 	if m == nil {
@@ -107,42 +112,39 @@ func apiVersion(version string) (int, bool) {
 	return n, err == nil
 }
 
-// Options says how a session runs. The zero value is a session on all cores
-// whose threads sleep while there is no work.
+// Options configures a session. With the zero value, a session uses all cores, and its threads
+// sleep while idle.
 type Options struct {
-	// Threads is the number of threads that share the work of one operator,
-	// the calling one included; 0 means as many as Go may use (GOMAXPROCS, which
-	// heeds a container's limit).
+	// Threads is the number of threads per operator, including the calling thread. 0 means
+	// GOMAXPROCS, which respects the CPU limit of a container.
 	Threads int
-	// Spin lets threads wait actively for the next operator: faster for a process
-	// that has the cores to itself, wasteful for any other.
+	// Spin makes idle threads busy-wait for the next operator. This is faster if the process has
+	// the cores to itself, and wastes CPU time otherwise.
 	Spin bool
-	// DenormalsAsZero treats numbers below 1.2e-38 as zero, in the session's
-	// threads and in the calling one: arithmetic on them is many times slower.
+	// DenormalsAsZero treats numbers below 1.2e-38 as zero, in the session's threads and in the
+	// calling thread. Arithmetic with such numbers is many times slower.
 	DenormalsAsZero bool
-	// ProfilePrefix, when not empty, asks for a profile in Chrome's trace format,
-	// written to <prefix>_<time>.json by Close.
+	// ProfilePrefix, if not empty, enables profiling. Close writes the profile to
+	// <prefix>_<time>.json in Chrome's trace format.
 	ProfilePrefix string
 }
 
-// Binding ties a tensor to the graph's input or output of that name. The tensor
-// stays the caller's: it must live as long as the session, and is the caller's
-// to destroy.
+// Binding binds a tensor to the graph input or output with the given name. The caller owns the
+// tensor: it must outlive the session, and the caller destroys it.
 type Binding struct {
 	Name  string
 	Value ortgo.Value
 }
 
-// Session is a graph ready to run on the tensors it was made with. Run and Close
-// must not be called at the same time.
+// Session runs a graph on a fixed set of tensors. Run and Close must not be called concurrently.
 type Session struct {
 	session *ortgo.AdvancedSession
-	// The binding hands ONNX Runtime bare pointers; these keep what they point to.
+	// Keeps the tensors alive, to which the library has only raw pointers.
 	in, out []Binding
 }
 
-// prepare loads the library if need be and makes the options of a session on the
-// model; the caller destroys them.
+// prepare loads the library if necessary and returns options for a session on the model. The
+// caller destroys them.
 func prepare(model []byte, o Options) (*ortgo.SessionOptions, error) {
 	if err := Init(); err != nil {
 		return nil, err
@@ -157,12 +159,11 @@ func prepare(model []byte, o Options) (*ortgo.SessionOptions, error) {
 	return options, nil
 }
 
-// NewSession loads the library if need be and prepares the ONNX model for
-// repeated runs on the given tensors. model may be changed afterwards. The caller
-// closes the session.
+// NewSession creates a session for repeated runs of an ONNX model on the given tensors. It loads
+// the library if necessary, and doesn't keep model. The caller must close the session.
 func NewSession(model []byte, in, out []Binding, o Options) (*Session, error) {
 	if len(in) == 0 || len(out) == 0 {
-		return nil, fmt.Errorf("open ONNX session: %d inputs and %d outputs bound, need at least one each", len(in), len(out))
+		return nil, fmt.Errorf("open ONNX session: %d inputs and %d outputs bound, want at least one each", len(in), len(out))
 	}
 	options, err := prepare(model, o)
 	if err != nil {
@@ -178,10 +179,10 @@ func NewSession(model []byte, in, out []Binding, o Options) (*Session, error) {
 	return &Session{session: s, in: in, out: out}, nil
 }
 
-// Run computes the outputs from what the input tensors hold now.
+// Run computes the output tensors from the current content of the input tensors.
 func (s *Session) Run() error {
 	if s.session == nil {
-		return errors.New("run ONNX session: it is closed")
+		return errors.New("run ONNX session: the session is closed")
 	}
 	if err := s.session.Run(); err != nil {
 		return fmt.Errorf("run ONNX session: %w", err)
@@ -189,8 +190,8 @@ func (s *Session) Run() error {
 	return nil
 }
 
-// Close frees the session and writes the profile if one was asked for. The bound
-// tensors are left alone. A second Close does nothing.
+// Close frees the session and writes the profile if requested. It doesn't destroy the tensors.
+// Further calls do nothing.
 func (s *Session) Close() error {
 	if s.session == nil {
 		return nil
@@ -203,23 +204,22 @@ func (s *Session) Close() error {
 	return nil
 }
 
-// MultiSession is a graph ready to run on any of several sets of tensors: batches
-// of several sizes with one copy of the weights. It is not safe for concurrent use.
+// MultiSession runs a graph on several sets of tensors, such as batches of different sizes, with
+// a single copy of the weights. It isn't safe for concurrent use.
 type MultiSession struct {
 	session *ortgo.DynamicAdvancedSession
 	bounds  []*Bound
 }
 
-// NewMultiSession loads the library if need be and prepares the ONNX model, to be
-// run on the tensors of Bind. model may be changed afterwards. The caller closes
-// the session.
+// NewMultiSession creates a session for an ONNX model. Use Bind to run it. NewMultiSession loads
+// the library if necessary, and doesn't keep model. The caller must close the session.
 func NewMultiSession(model []byte, o Options) (*MultiSession, error) {
 	options, err := prepare(model, o)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = options.Destroy() }()
-	// The names of inputs and outputs come with each Bind.
+	// Bind sets the names of inputs and outputs.
 	s, err := ortgo.NewDynamicAdvancedSessionWithONNXData(model, nil, nil, options)
 	if err != nil {
 		return nil, fmt.Errorf("open ONNX session: %w", err)
@@ -227,18 +227,18 @@ func NewMultiSession(model []byte, o Options) (*MultiSession, error) {
 	return &MultiSession{session: s}, nil
 }
 
-// Bound is a session tied to one set of tensors.
+// Bound is a MultiSession bound to one set of tensors.
 type Bound struct {
 	session *MultiSession
 	binding *ortgo.IoBinding
-	in, out []Binding // what the binding's bare pointers point to
+	in, out []Binding // keeps the tensors alive, to which binding has only raw pointers
 }
 
-// Bind ties the session to the tensors of some graph inputs and outputs, for any
-// number of runs. The tensors stay the caller's, and must live as long as the session.
+// Bind binds the session to tensors for some of the graph's inputs and outputs. The result can be
+// run repeatedly. The caller owns the tensors, which must outlive the session.
 func (s *MultiSession) Bind(in, out []Binding) (*Bound, error) {
 	if s.session == nil {
-		return nil, errors.New("bind ONNX session: it is closed")
+		return nil, errors.New("bind ONNX session: the session is closed")
 	}
 	binding, err := s.session.CreateIoBinding()
 	if err != nil {
@@ -259,10 +259,10 @@ func (s *MultiSession) Bind(in, out []Binding) (*Bound, error) {
 	return bound, nil
 }
 
-// Run computes the outputs from what the input tensors hold now.
+// Run computes the output tensors from the current content of the input tensors.
 func (b *Bound) Run() error {
 	if b.session.session == nil {
-		return errors.New("run ONNX session: it is closed")
+		return errors.New("run ONNX session: the session is closed")
 	}
 	if err := b.session.session.RunWithBinding(b.binding); err != nil {
 		return fmt.Errorf("run ONNX session: %w", err)
@@ -270,8 +270,8 @@ func (b *Bound) Run() error {
 	return nil
 }
 
-// Close frees the session and what it was bound to, and writes the profile if one
-// was asked for. The tensors are left alone. A second Close does nothing.
+// Close frees the session and its bindings, and writes the profile if requested. It doesn't
+// destroy the tensors. Further calls do nothing.
 func (s *MultiSession) Close() error {
 	if s.session == nil {
 		return nil
@@ -296,7 +296,7 @@ func split(bindings []Binding) (names []string, values []ortgo.Value) {
 	return names, values
 }
 
-// sessionOptions translates o; the caller destroys the result.
+// sessionOptions converts o to the library's options. The caller destroys the result.
 func (o Options) sessionOptions() (*ortgo.SessionOptions, error) {
 	if o.Threads < 0 {
 		return nil, fmt.Errorf("threads: %d is negative", o.Threads)
@@ -317,7 +317,7 @@ func (o Options) sessionOptions() (*ortgo.SessionOptions, error) {
 	}
 	err = errors.Join(
 		options.SetIntraOpNumThreads(threads),
-		// Our graphs are chains: operators side by side would only share the cores.
+		// Our graphs are chains, so that running operators in parallel has no benefit.
 		options.SetExecutionMode(ortgo.ExecutionModeSequential),
 		options.SetInterOpNumThreads(1),
 		options.SetGraphOptimizationLevel(ortgo.GraphOptimizationLevelEnableAll),

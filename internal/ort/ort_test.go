@@ -18,9 +18,8 @@ import (
 	"fakeart/internal/onnx/onnxpb"
 )
 
-// initVariable makes the test binary call Init and print the error instead of
-// running tests: what Init does with another library needs a process that has
-// none loaded.
+// initVariable makes the test binary call Init and print the error instead of running tests. Testing Init
+// with other libraries requires a process that hasn't loaded one.
 const initVariable = "FAKEART_TEST_INIT"
 
 func TestMain(m *testing.M) {
@@ -35,8 +34,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// initElsewhere runs Init in another process with the given library and returns
-// all it printed.
+// initElsewhere runs Init in another process with the given library and returns its output.
 func initElsewhere(t *testing.T, library string) (output string, ok bool) {
 	t.Helper()
 	exe, err := os.Executable()
@@ -49,55 +47,55 @@ func initElsewhere(t *testing.T, library string) (output string, ok bool) {
 	return strings.TrimSpace(string(out)), err == nil
 }
 
-func TestInitLoadsTheLibraryOnce(t *testing.T) {
+func TestInit(t *testing.T) {
 	for range 2 {
 		if err := Init(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if api, known := apiVersion(Version()); !known || api < minAPIVersion {
-		t.Errorf("version %q of the loaded library is not 1.%d or newer", Version(), minAPIVersion)
+		t.Errorf("version %q of the loaded library, want 1.%d or newer", Version(), minAPIVersion)
 	}
 }
 
-func TestInitRefusesAnUnfitLibraryInOneLine(t *testing.T) {
+func TestInit_incompatibleLibrary(t *testing.T) {
 	garbage := filepath.Join(t.TempDir(), "garbage.so")
 	if err := os.WriteFile(garbage, []byte(strings.Repeat("not a library\n", 100)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	empty := touch(t, t.TempDir(), "empty.so")
 	for _, test := range []struct{ name, library, want string }{
-		{"a library that is too old", compile(t, fakeORT("1.23.2", 23)), `version "1.23.2" is too old, 1.24 or newer is needed`},
-		{"an old library of unknown numbering", compile(t, fakeORT("trunk", 23)), `version "trunk" is too old`},
-		{"a library that states no version", compile(t, fakeORT("", 3)), `version "" is too old`},
-		{"another library", compile(t, "int answer(void) { return 42; }"), "it is not ONNX Runtime"},
-		{"a library with an empty base", compile(t, "void *OrtGetApiBase(void) { return 0; }"), "it is not ONNX Runtime"},
-		{"a library that needs a missing one", compile(t, "int absent(void); int present(void) { return absent(); }"), "absent"},
-		{"a file that is no library", garbage, garbage},
-		{"an empty file", empty, empty},
+		{"old version", compile(t, fakeORT("1.23.2", 23)), `version "1.23.2" is too old, 1.24 or newer is required`},
+		{"old version with unknown scheme", compile(t, fakeORT("trunk", 23)), `version "trunk" is too old`},
+		{"empty version", compile(t, fakeORT("", 3)), `version "" is too old`},
+		{"other library", compile(t, "int answer(void) { return 42; }"), "not an ONNX Runtime library"},
+		{"API base is NULL", compile(t, "void *OrtGetApiBase(void) { return 0; }"), "not an ONNX Runtime library"},
+		{"unresolved symbol", compile(t, "int absent(void); int present(void) { return absent(); }"), "absent"},
+		{"garbage", garbage, garbage},
+		{"empty file", empty, empty},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			output, ok := initElsewhere(t, test.library)
 			if ok {
-				t.Fatalf("Init took it: %s", output)
+				t.Fatalf("Init succeeded: %s", output)
 			}
 			for _, want := range []string{test.want, test.library, LibraryPathVariable, installCommand} {
 				if !strings.Contains(output, want) {
-					t.Errorf("output %q does not say %q", output, want)
+					t.Errorf("output %q, want %q", output, want)
 				}
 			}
 			if strings.Contains(output, "\n") {
-				t.Errorf("output is more than one line: %q", output)
+				t.Errorf("output has more than one line: %q", output)
 			}
 		})
 	}
 }
 
-func TestCheckTakesALibraryThatIsNewEnough(t *testing.T) {
+func TestCheck(t *testing.T) {
 	for _, test := range []struct{ name, source string }{
-		{"the oldest release that will do", fakeORT("1.24.0", 24)},
-		{"a far newer release", fakeORT("1.105.3", 105)},
-		{"a build of another numbering that offers the API", fakeORT("main-7f3c", 30)},
+		{"minimum version", fakeORT("1.24.0", 24)},
+		{"newer version", fakeORT("1.105.3", 105)},
+		{"unknown version scheme", fakeORT("main-7f3c", 30)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := check(compile(t, test.source)); err != nil {
@@ -107,8 +105,8 @@ func TestCheckTakesALibraryThatIsNewEnough(t *testing.T) {
 	}
 }
 
-// fakeORT is the C source of a library that says it is ONNX Runtime of the given
-// version and, as the real one, prints a line when asked for an API beyond newest.
+// fakeORT returns the C source of a library that pretends to be ONNX Runtime of the given version. Like the
+// real one, it prints a message when asked for an API version above newest.
 func fakeORT(version string, newest int) string {
 	return fmt.Sprintf(`
 #include <stdint.h>
@@ -125,11 +123,11 @@ const void *OrtGetApiBase(void) { return &base; }
 `, newest, version, version)
 }
 
-// compile makes a shared library from C source.
+// compile builds a shared library from C source and returns its path.
 func compile(t *testing.T, source string) string {
 	t.Helper()
 	if runtime.GOOS == "windows" {
-		t.Skip("makes its library with a Unix C compiler")
+		t.Skip("requires a Unix C compiler")
 	}
 	cc := os.Getenv("CC")
 	if cc == "" {
@@ -154,7 +152,7 @@ func compile(t *testing.T, source string) string {
 	return library
 }
 
-func TestMinimumIsWhatTheBindingWasCompiledAgainst(t *testing.T) {
+func TestMinAPIVersion(t *testing.T) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/yalue/onnxruntime_go").Output()
 	if err != nil {
 		t.Skipf("go list: %s", err)
@@ -165,11 +163,11 @@ func TestMinimumIsWhatTheBindingWasCompiledAgainst(t *testing.T) {
 	}
 	m := regexp.MustCompile(`(?m)^#define ORT_API_VERSION (\d+)`).FindSubmatch(header)
 	if m == nil || string(m[1]) != strconv.Itoa(minAPIVersion) {
-		t.Errorf("the binding's header says %q, minAPIVersion is %d", m, minAPIVersion)
+		t.Errorf("minAPIVersion doesn't match the binding's header: %q, %d", m, minAPIVersion)
 	}
 }
 
-// doubling is a model with the input x and the output y = x + x, both [rows,3].
+// doubling returns a model with the input x and the output y = x + x, both [rows,3].
 func doubling(t *testing.T) []byte {
 	t.Helper()
 	value := func(name string) *onnxpb.ValueInfoProto {
@@ -198,7 +196,7 @@ func doubling(t *testing.T) []byte {
 	return data
 }
 
-// tensors returns a bound input and output for doubling.
+// tensors returns an input and an output tensor for doubling.
 func tensors(t *testing.T) (x, y *ortgo.Tensor[float32]) {
 	t.Helper()
 	if err := Init(); err != nil {
@@ -217,7 +215,7 @@ func tensors(t *testing.T) (x, y *ortgo.Tensor[float32]) {
 	return x, y
 }
 
-func TestASessionComputesWithEveryOption(t *testing.T) {
+func TestSession_options(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		options Options
@@ -249,7 +247,7 @@ func TestASessionComputesWithEveryOption(t *testing.T) {
 	}
 }
 
-func TestAClosedSessionIsAnErrorNotACrash(t *testing.T) {
+func TestSession_Run_closed(t *testing.T) {
 	x, y := tensors(t)
 	s, err := NewSession(doubling(t), []Binding{{"x", x}}, []Binding{{"y", y}}, Options{})
 	if err != nil {
@@ -261,11 +259,11 @@ func TestAClosedSessionIsAnErrorNotACrash(t *testing.T) {
 		}
 	}
 	if err := s.Run(); err == nil {
-		t.Error("a closed session ran")
+		t.Error("no error from Run on a closed session")
 	}
 }
 
-func TestOneSessionRunsOnSeveralSetsOfTensors(t *testing.T) {
+func TestMultiSession(t *testing.T) {
 	s, err := NewMultiSession(doubling(t), Options{Threads: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -306,7 +304,7 @@ func TestOneSessionRunsOnSeveralSetsOfTensors(t *testing.T) {
 	}
 	x, y := tensors(t)
 	if _, err := s.Bind([]Binding{{"z", x}}, []Binding{{"y", y}}); err == nil || !strings.Contains(err.Error(), `"z"`) {
-		t.Errorf("an input that the graph has not: %v", err)
+		t.Errorf("Bind with an unknown input: error %v", err)
 	}
 	for range 2 {
 		if err := s.Close(); err != nil {
@@ -314,14 +312,14 @@ func TestOneSessionRunsOnSeveralSetsOfTensors(t *testing.T) {
 		}
 	}
 	if err := one.Run(); err == nil {
-		t.Error("a closed session ran")
+		t.Error("no error from Run on a closed session")
 	}
 	if _, err := s.Bind(nil, nil); err == nil {
-		t.Error("a closed session was bound")
+		t.Error("no error from Bind on a closed session")
 	}
 }
 
-func TestCloseWritesTheProfile(t *testing.T) {
+func TestSession_Close_profile(t *testing.T) {
 	x, y := tensors(t)
 	prefix := filepath.Join(t.TempDir(), "profile")
 	s, err := NewSession(doubling(t), []Binding{{"x", x}}, []Binding{{"y", y}}, Options{ProfilePrefix: prefix})
@@ -343,11 +341,11 @@ func TestCloseWritesTheProfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(profile), `"Add"`) {
-		t.Errorf("the profile does not speak of the node: %.300s", profile)
+		t.Errorf("the profile doesn't contain the node: %.300s", profile)
 	}
 }
 
-func TestNewSessionRefuses(t *testing.T) {
+func TestNewSession_errors(t *testing.T) {
 	x, y := tensors(t)
 	in, out := []Binding{{"x", x}}, []Binding{{"y", y}}
 	for _, test := range []struct {
@@ -357,8 +355,8 @@ func TestNewSessionRefuses(t *testing.T) {
 		options Options
 		want    string
 	}{
-		{"an empty model", nil, in, out, Options{}, "the model is empty"},
-		{"a model that is no ONNX", []byte("once upon a time"), in, out, Options{}, "open ONNX session: "},
+		{"empty model", nil, in, out, Options{}, "the model is empty"},
+		{"not an ONNX model", []byte("once upon a time"), in, out, Options{}, "open ONNX session: "},
 		{"no inputs", doubling(t), nil, out, Options{}, "0 inputs"},
 		{"no outputs", doubling(t), in, nil, Options{}, "0 outputs"},
 		{"negative threads", doubling(t), in, out, Options{Threads: -1}, "threads: -1 is negative"},
@@ -376,7 +374,7 @@ func TestNewSessionRefuses(t *testing.T) {
 				return
 			}
 			if _, err := NewMultiSession(test.model, test.options); err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("for several sets of tensors: error %v does not say %q", err, test.want)
+				t.Errorf("NewMultiSession: error %v, want %q", err, test.want)
 			}
 		})
 	}

@@ -10,16 +10,16 @@ package ort
 #include <stdlib.h>
 #include <string.h>
 
-// The head of ONNX Runtime's C interface, which is the same in every release:
+// The first fields of ONNX Runtime's C API, which are the same in all releases:
 // https://onnxruntime.ai/docs/api/c/struct_ort_api_base.html
 typedef struct {
 	const void *(*GetApi)(uint32_t version);
 	const char *(*GetVersionString)(void);
 } apiBase;
 
-// probeLibrary loads the library and hands out its handle, its API base and its
-// version. dlerror is per thread, so loading and asking for the reason have to
-// be one call from Go. The reason, when there is one, is the caller's to free.
+// probeLibrary loads the library and returns its handle, API base and version. If it fails, it
+// returns NULL and sets reason, which the caller frees. dlopen and dlerror must be called in the
+// same call from Go, because dlerror is per thread.
 static void *probeLibrary(const char *path, apiBase **base, const char **version, char **reason) {
 	void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (!handle) {
@@ -30,7 +30,7 @@ static void *probeLibrary(const char *path, apiBase **base, const char **version
 	apiBase *(*get)(void) = (apiBase *(*)(void))dlsym(handle, "OrtGetApiBase");
 	*base = get ? get() : NULL;
 	if (!*base || !(*base)->GetVersionString) {
-		*reason = strdup("it is not ONNX Runtime (no usable OrtGetApiBase)");
+		*reason = strdup("not an ONNX Runtime library (no usable OrtGetApiBase)");
 		dlclose(handle);
 		return NULL;
 	}
@@ -47,15 +47,15 @@ import (
 	"unsafe"
 )
 
-// library is a loaded ONNX Runtime, seen through what never changes in it.
+// library is a loaded ONNX Runtime library of any version.
 type library struct {
 	version string
 	base    *C.apiBase
 	handle  unsafe.Pointer
 }
 
-// load loads the library at path. The handle is kept by a successful caller: the
-// binding opens the same file again, and a second load of it is then free.
+// load loads the library at path. Callers that use the library should keep the handle, which makes
+// it free for the binding to open the same file again.
 func load(path string) (*library, error) {
 	cPath := C.CString(path)
 	defer C.free(unsafe.Pointer(cPath))
@@ -76,8 +76,8 @@ func load(path string) (*library, error) {
 	return lib, nil
 }
 
-// offersAPI asks the library itself. One that is too old also prints a line of
-// its own to stderr.
+// offersAPI reports whether the library supports the API version. If not, the library prints a
+// message to stderr.
 func (l *library) offersAPI(version int) bool {
 	return C.offersAPI(l.base, C.uint32_t(version)) != 0
 }

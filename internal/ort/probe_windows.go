@@ -6,22 +6,22 @@ import (
 	"unsafe"
 )
 
-// apiBase is the head of ONNX Runtime's C interface, which is the same in every
-// release: https://onnxruntime.ai/docs/api/c/struct_ort_api_base.html
+// apiBase holds the first fields of ONNX Runtime's C API, which are the same in all releases:
+// https://onnxruntime.ai/docs/api/c/struct_ort_api_base.html
 type apiBase struct {
 	getAPI           uintptr // func(uint32) *OrtApi
 	getVersionString uintptr // func() *char
 }
 
-// library is a loaded ONNX Runtime, seen through what never changes in it.
+// library is a loaded ONNX Runtime library of any version.
 type library struct {
 	version string
 	base    *apiBase
 	handle  syscall.Handle
 }
 
-// load loads the library at path. The handle is kept by a successful caller: the
-// binding opens the same file again, and a second load of it is then free.
+// load loads the library at path. Callers that use the library should keep the handle, which makes
+// it free for the binding to open the same file again.
 func load(path string) (*library, error) {
 	handle, err := syscall.LoadLibrary(path)
 	if err != nil {
@@ -29,7 +29,7 @@ func load(path string) (*library, error) {
 	}
 	notORT := func() (*library, error) {
 		_ = syscall.FreeLibrary(handle)
-		return nil, errors.New("it is not ONNX Runtime (no usable OrtGetApiBase)")
+		return nil, errors.New("not an ONNX Runtime library (no usable OrtGetApiBase)")
 	}
 	get, err := syscall.GetProcAddress(handle, "OrtGetApiBase")
 	if err != nil {
@@ -44,7 +44,7 @@ func load(path string) (*library, error) {
 	return &library{version: cString(address), base: base, handle: handle}, nil
 }
 
-// cString reads the zero-terminated text at address, which belongs to the library.
+// cString returns a copy of the zero-terminated string at address, which the library owns.
 func cString(address uintptr) string {
 	p := *(**byte)(unsafe.Pointer(&address))
 	var text []byte
@@ -55,8 +55,8 @@ func cString(address uintptr) string {
 	return string(text)
 }
 
-// offersAPI asks the library itself. One that is too old also prints a line of
-// its own to stderr.
+// offersAPI reports whether the library supports the API version. If not, the library prints a
+// message to stderr.
 func (l *library) offersAPI(version int) bool {
 	api, _, _ := syscall.SyscallN(l.base.getAPI, uintptr(version))
 	return api != 0

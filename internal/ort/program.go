@@ -7,15 +7,15 @@ import (
 	ortgo "github.com/yalue/onnxruntime_go"
 )
 
-// Program is a graph ready to run on tensors that are handed in anew each time:
-// a training step reads one set of buffers, writes the other, and then the two
-// change places. Run and Close must not be called at the same time.
+// Program runs a graph on tensors that are passed to each run. A training step, for example,
+// reads one set of buffers and writes another, and the next step swaps them. Run and Close must
+// not be called concurrently.
 type Program struct {
 	session *ortgo.DynamicAdvancedSession
 }
 
-// NewProgram loads the library if need be and prepares the ONNX model. inputs and
-// outputs name the graph's tensors in the order in which Run takes them.
+// NewProgram creates a program for an ONNX model, and loads the library if necessary. inputs and
+// outputs are the names of the graph's tensors, in the order of the arguments of Run.
 func NewProgram(model []byte, inputs, outputs []string, o Options) (*Program, error) {
 	if err := Init(); err != nil {
 		return nil, err
@@ -35,10 +35,10 @@ func NewProgram(model []byte, inputs, outputs []string, o Options) (*Program, er
 	return &Program{session: s}, nil
 }
 
-// Run computes out from in. All outputs must be given; they are written in place.
+// Run computes the tensors in out, in place, from those in in.
 func (p *Program) Run(in, out []ortgo.Value) error {
 	if p.session == nil {
-		return errors.New("run ONNX program: it is closed")
+		return errors.New("run ONNX program: the program is closed")
 	}
 	if err := p.session.Run(in, out); err != nil {
 		return fmt.Errorf("run ONNX program: %w", err)
@@ -46,8 +46,7 @@ func (p *Program) Run(in, out []ortgo.Value) error {
 	return nil
 }
 
-// Close frees the program and writes the profile if one was asked for. A second
-// Close does nothing.
+// Close frees the program and writes the profile if requested. Further calls do nothing.
 func (p *Program) Close() error {
 	if p.session == nil {
 		return nil

@@ -12,9 +12,8 @@ import (
 	"strings"
 )
 
-// Without returns the variables of environ that OpenTelemetry doesn't define. It drops
-// OTEL_* and the variables that carry a trace to a child process: TRACEPARENT,
-// TRACESTATE and BAGGAGE. It doesn't change environ.
+// Without returns a copy of environ without OpenTelemetry's variables: OTEL_*, and those that
+// carry a trace to a child process (TRACEPARENT, TRACESTATE and BAGGAGE).
 func Without(environ []string) []string {
 	return slices.DeleteFunc(slices.Clone(environ), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
@@ -22,7 +21,7 @@ func Without(environ []string) []string {
 	})
 }
 
-// Clear removes the same variables from the environment of this process.
+// Clear removes OpenTelemetry's variables, as Without does, from the environment of this process.
 func Clear() error {
 	for _, variable := range os.Environ() {
 		name, _, _ := strings.Cut(variable, "=")

@@ -1,4 +1,5 @@
-// Package process runs the built programs for those that show them and try them.
+// Package process starts and stops the built programs, for the demo and for tools that test them.
+// [Command] creates a command, and [Start] runs a server and waits until it's listening.
 package process
 
 import (
@@ -30,25 +31,24 @@ func Command(ctx context.Context, out io.Writer, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Server is a server that listens.
+// Server is a running server process.
 type Server struct {
-	// URL is where, without a slash at its end.
+	// URL is the base URL of the server, without a trailing slash.
 	URL string
 
-	cmd    *exec.Cmd
-	told   <-chan struct{} // closed when its context has ended
-	logged chan struct{}   // closed when it has said its last word
+	cmd     *exec.Cmd
+	ctxDone <-chan struct{} // closed when the context of Start is done
+	logged  chan struct{}   // closed at the end of the server's standard error
 }
 
-// courtesy is how long a server has to end by itself when its context has ended.
-const courtesy = 3 * time.Second
+// gracePeriod is how long Stop waits for the server to exit after the context is done.
+const gracePeriod = 3 * time.Second
 
-// listening is the word of the server, or of Prometheus, that it takes requests, and
-// where.
+// listening matches the log message of our server, or of Prometheus, that it's listening.
 var listening = regexp.MustCompile(`(?:listening on http://|msg="Listening on" .*address=)([0-9.]+:[0-9]+)`)
 
-// Start starts the server that cmd is, and waits until it listens. Its messages are
-// passed on to log. It has to be stopped.
+// Start starts cmd, which must be our server or Prometheus, and waits until it's listening. It
+// copies the server's standard error to log. The caller must call Stop.
 func Start(ctx context.Context, cmd *exec.Cmd, log io.Writer) (*Server, error) {
 	messages, err := cmd.StderrPipe()
 	if err != nil {
@@ -57,7 +57,7 @@ func Start(ctx context.Context, cmd *exec.Cmd, log io.Writer) (*Server, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
-	s := &Server{cmd: cmd, told: ctx.Done(), logged: make(chan struct{})}
+	s := &Server{cmd: cmd, ctxDone: ctx.Done(), logged: make(chan struct{})}
 	address := make(chan string, 1)
 	go func() {
 		defer close(s.logged)
@@ -73,29 +73,30 @@ func Start(ctx context.Context, cmd *exec.Cmd, log io.Writer) (*Server, error) {
 	case s.URL = <-address:
 		return s, nil
 	case <-s.logged:
-		return nil, errors.Join(errors.New("the server ended before it listened"), s.Stop())
+		return nil, errors.Join(errors.New("the server exited before it was listening"), s.Stop())
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), s.Stop())
 	}
 }
 
-// Done is closed when the server has ended by itself, or closed its standard error.
+// Done returns a channel that is closed when the server exits or closes its standard error.
 func (s *Server) Done() <-chan struct{} { return s.logged }
 
-// Stop ends the server as an operator would, and returns why it did not end well.
+// Stop shuts the server down with SIGTERM and waits until it has exited. It returns an error if
+// the server exits with a failure. On Windows, it kills the server.
 func (s *Server) Stop() error {
 	select {
-	case <-s.told:
-		// By Ctrl-C, which the terminal has sent to the server, too: a second signal would
-		// cut it short.
+	case <-s.ctxDone:
+		// The context was probably cancelled by Ctrl-C, which the terminal also sends to the
+		// server. A second signal would interrupt its graceful shutdown.
 		select {
 		case <-s.logged:
-		case <-time.After(courtesy):
+		case <-time.After(gracePeriod):
 		}
 	default:
 	}
-	// Ended already when the context is: then the signal finds no process.
-	// Windows has none to send.
+	// The server may have exited already; the error of Signal doesn't matter then. Windows
+	// doesn't support SIGTERM.
 	killed := errors.Is(s.cmd.Process.Signal(syscall.SIGTERM), errors.ErrUnsupported)
 	if killed {
 		_ = s.cmd.Process.Kill()
@@ -103,7 +104,7 @@ func (s *Server) Stop() error {
 	<-s.logged
 	err := s.cmd.Wait()
 	if errors.Is(err, context.Canceled) && s.cmd.ProcessState.Success() {
-		return nil // told by Ctrl-C, as we were, and it has ended well
+		return nil // graceful shutdown after Ctrl-C
 	}
 	if err != nil && !killed {
 		return fmt.Errorf("%s: %w", s.cmd.Path, err)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// shell is a server written in the shell's language.
+// shell starts a shell script as a server and returns its log.
 func shell(ctx context.Context, t *testing.T, script string) (*Server, string, error) {
 	t.Helper()
 	var log strings.Builder
@@ -17,10 +17,10 @@ func shell(ctx context.Context, t *testing.T, script string) (*Server, string, e
 	return s, log.String(), err
 }
 
-// listen says where it listens, and waits.
+// listen is a script that logs the listening message and then waits.
 const listen = `; echo begin >&2; echo "msg=\"listening on http://127.0.0.1:4567\" model=x" >&2; while :; do sleep 0.01; done`
 
-func TestAServerIsKnownByItsAddressAndStops(t *testing.T) {
+func TestStart(t *testing.T) {
 	s, _, err := shell(t.Context(), t, `trap 'exit 0' TERM`+listen)
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ func TestAServerIsKnownByItsAddressAndStops(t *testing.T) {
 	}
 }
 
-func TestAServerThatEndsWellWithItsContextIsNoError(t *testing.T) {
+func TestStop_contextCancelled(t *testing.T) {
 	for script, want := range map[string]string{`trap 'exit 0' TERM`: "", `trap 'exit 3' TERM`: "exit status 3"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		s, _, err := shell(ctx, t, script+listen)
@@ -47,8 +47,8 @@ func TestAServerThatEndsWellWithItsContextIsNoError(t *testing.T) {
 	}
 }
 
-// A terminal sends Ctrl-C to all of its processes.
-func TestAServerThatCtrlCHasReachedIsNotToldTwice(t *testing.T) {
+// On Ctrl-C, a terminal signals all of its processes. Stop must not send a second signal.
+func TestStop_afterCtrlC(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s, _, err := shell(ctx, t, `trap 'trap "exit 4" TERM; sleep 0.3; exit 0' TERM`+listen)
 	if err != nil {
@@ -63,7 +63,7 @@ func TestAServerThatCtrlCHasReachedIsNotToldTwice(t *testing.T) {
 	}
 }
 
-func TestPrometheusIsKnownByItsAddressToo(t *testing.T) {
+func TestStart_Prometheus(t *testing.T) {
 	for _, line := range []string{
 		`ts=2026-01-01T00:00:00Z caller=tls_config.go:232 level=info component=web msg="Listening on" address=127.0.0.1:4567`,
 		`time=2026-01-01T00:00:00Z level=INFO source=tls_config.go:347 msg="Listening on" component=web address=127.0.0.1:4567`,
@@ -80,7 +80,7 @@ func TestPrometheusIsKnownByItsAddressToo(t *testing.T) {
 	}
 }
 
-func TestAServerThatDoesNotEndWellIsAnError(t *testing.T) {
+func TestStop_exitStatus(t *testing.T) {
 	s, _, err := shell(t.Context(), t, `trap 'exit 3' TERM`+listen)
 	if err != nil {
 		t.Fatal(err)
@@ -90,10 +90,10 @@ func TestAServerThatDoesNotEndWellIsAnError(t *testing.T) {
 	}
 }
 
-func TestAServerThatDoesNotListenIsAnError(t *testing.T) {
+func TestStart_exitsEarly(t *testing.T) {
 	_, log, err := shell(t.Context(), t, `echo "there is no model" >&2; exit 1`)
-	if err == nil || !strings.Contains(err.Error(), "ended before it listened") || !strings.Contains(log, "there is no model") {
-		t.Errorf("error %v, log %q", err, log)
+	if err == nil || !strings.Contains(err.Error(), "exited before it was listening") || !strings.Contains(log, "there is no model") {
+		t.Errorf("Start: error %v, log %q", err, log)
 	}
 	if _, err := Start(t.Context(), Command(t.Context(), io.Discard, t.TempDir()+"/none"), io.Discard); err == nil || !strings.Contains(err.Error(), "start server") {
 		t.Errorf("error %v", err)

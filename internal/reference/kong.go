@@ -7,8 +7,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// Flags returns a table of a command's flags, or of a group's: their names, variables,
-// defaults and what they mean.
+// Flags returns a Markdown table of flags with their environment variables, defaults and help
+// texts.
 func Flags(flags []*kong.Flag) string {
 	var rows [][]string
 	variables := false
@@ -45,8 +45,8 @@ func Flags(flags []*kong.Flag) string {
 	return Table([]string{"flag", "default", ""}, rows)
 }
 
-// Commands returns a section for each command that is not hidden: what it does, and the
-// flags that it has beside the program's own.
+// Commands returns a Markdown section for each command that isn't hidden, with its help text,
+// arguments and flags. It leaves out the program's global flags.
 func Commands(app *kong.Application) string {
 	var b strings.Builder
 	for _, command := range app.Leaves(true) {
@@ -69,5 +69,6 @@ func Commands(app *kong.Application) string {
 	return b.String()
 }
 
-// listed tells whether a page has the flag: --help is everywhere.
+// listed reports whether to list the flag: it isn't hidden and isn't --help, which all commands
+// have.
 func listed(f *kong.Flag) bool { return !f.Hidden && f.Name != "help" }

@@ -1,7 +1,7 @@
-// Package reference writes the pages of docs/reference that are made from the code, and
-// holds them to it. It is for tests: those that begin with TestReference write the pages
-// anew with the flag -update, as `make reference` gives it, and otherwise fail when a
-// page is not what the code says.
+// Package reference generates the pages of docs/reference from the code, and checks that they are
+// up to date. It's for tests named TestReference…, which call [Page], [File] or [Block]. With the
+// flag -update, which `make reference` passes, they write the pages. Without it, they fail if a
+// page differs from the generated text.
 package reference
 
 import (
@@ -16,10 +16,10 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the generated files of the documentation anew")
+var update = flag.Bool("update", false, "update the generated files of the documentation")
 
-// Page checks or writes docs/reference/<name>.md: the title, what the page is and what it
-// is made from, and the text.
+// Page checks or writes docs/reference/<name>.md, which consists of the title, a note that the
+// page is generated from the given source, and the text.
 func Page(t *testing.T, name, title, from, text string) {
 	t.Helper()
 	File(t, "docs/reference/"+name+".md", fmt.Appendf(nil, `# %s
@@ -31,7 +31,7 @@ func Page(t *testing.T, name, title, from, text string) {
 `, title, from, "`"+from+"`", strings.TrimSpace(text)))
 }
 
-// File checks or writes one file, whose path is that from the root of the repository.
+// File checks or writes one file. path is relative to the root of the repository.
 func File(t *testing.T, path string, want []byte) {
 	t.Helper()
 	file := filepath.Join(root(t), filepath.FromSlash(path))
@@ -46,12 +46,12 @@ func File(t *testing.T, path string, want []byte) {
 		t.Fatalf("%v; run: make reference", err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not what the code says; run: make reference\n%s", path, difference(string(got), string(want)))
+		t.Errorf("%s is out of date; run: make reference\n%s", path, difference(string(got), string(want)))
 	}
 }
 
-// Block checks or writes a part of a page that people have written: what is between the
-// lines <!-- generated: NAME --> and <!-- end -->.
+// Block checks or writes the generated part of a handwritten page: the lines between
+// <!-- generated: NAME --> and <!-- end -->.
 func Block(t *testing.T, path, name, text string) {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join(root(t), filepath.FromSlash(path)))
@@ -65,18 +65,18 @@ func Block(t *testing.T, path, name, text string) {
 	File(t, path, []byte(want))
 }
 
-// replaced is the page with another text in its block.
+// replaced returns the page with the text of the named block replaced.
 func replaced(page, name, text string) (string, error) {
 	begin := "<!-- generated: " + name + " -->\n"
 	before, rest, ok := strings.Cut(page, begin)
 	_, after, ended := strings.Cut(rest, "<!-- end -->\n")
 	if !ok || !ended {
-		return "", fmt.Errorf("has no lines %q and \"<!-- end -->\"", strings.TrimSpace(begin))
+		return "", fmt.Errorf("the lines %q and \"<!-- end -->\" are missing", strings.TrimSpace(begin))
 	}
 	return before + begin + "\n" + strings.TrimSpace(text) + "\n\n<!-- end -->\n" + after, nil
 }
 
-// root is the folder with go.mod above the test's own.
+// root returns the directory with go.mod above the test's directory.
 func root(t *testing.T) string {
 	t.Helper()
 	for dir := "."; ; dir = filepath.Join("..", dir) {
@@ -84,40 +84,40 @@ func root(t *testing.T) string {
 			return dir
 		}
 		if len(dir) > 100 {
-			t.Fatal("there is no go.mod above the test's folder")
+			t.Fatal("no go.mod above the test's directory")
 		}
 	}
 }
 
-// difference is the first line that differs.
+// difference describes the first line that differs.
 func difference(got, want string) string {
-	old, anew := strings.Split(got, "\n"), strings.Split(want, "\n")
+	gotLines, wantLines := strings.Split(got, "\n"), strings.Split(want, "\n")
 	for i := 0; ; i++ {
 		switch {
-		case i == len(old):
-			return fmt.Sprintf("line %d is missing: %s", i+1, anew[i])
-		case i == len(anew):
-			return fmt.Sprintf("line %d is too much: %s", i+1, old[i])
-		case old[i] != anew[i]:
-			return fmt.Sprintf("line %d is   %s\nshould be %s", i+1, old[i], anew[i])
+		case i == len(gotLines):
+			return fmt.Sprintf("line %d is missing: %s", i+1, wantLines[i])
+		case i == len(wantLines):
+			return fmt.Sprintf("line %d is extra: %s", i+1, gotLines[i])
+		case gotLines[i] != wantLines[i]:
+			return fmt.Sprintf("line %d is   %s\nshould be %s", i+1, gotLines[i], wantLines[i])
 		}
 	}
 }
 
-// Table returns a table of Markdown. Its cells are Markdown: see Text and Code. A column
-// of which nothing is said is left out.
+// Table returns a Markdown table. The cells are Markdown: see [Text] and [Code]. Columns that are
+// empty, including the heading, are left out.
 func Table(head []string, rows [][]string) string {
-	said := slices.Clone(head)
+	content := slices.Clone(head) // concatenated cells of each column
 	for _, row := range rows {
 		for i, cell := range row {
-			said[i] += cell
+			content[i] += cell
 		}
 	}
 	var b strings.Builder
 	line := func(cells []string) {
 		b.WriteString("|")
 		for i, cell := range cells {
-			if said[i] == "" {
+			if content[i] == "" {
 				continue
 			}
 			b.WriteString(strings.TrimRight(" "+strings.ReplaceAll(cell, "|", `\|`), " ") + " |")
@@ -125,7 +125,7 @@ func Table(head []string, rows [][]string) string {
 		b.WriteString("\n")
 	}
 	line(head)
-	columns := len(slices.DeleteFunc(slices.Clone(said), func(s string) bool { return s == "" }))
+	columns := len(slices.DeleteFunc(slices.Clone(content), func(s string) bool { return s == "" }))
 	b.WriteString(strings.Repeat("|---", columns) + "|\n")
 	for _, row := range rows {
 		line(row)
@@ -133,13 +133,12 @@ func Table(head []string, rows [][]string) string {
 	return b.String() + "\n"
 }
 
-// address is one in a text, which a page would make a link of.
+// address matches URLs, which Markdown would turn into links.
 var address = regexp.MustCompile(`[a-z0-9]+://[^\s,;]*[^\s,;.)]|[a-z0-9]+://`)
 
-// Text returns a text so that Markdown shows it as it is, on one line; addresses in it
-// are code.
+// Text escapes plain text for Markdown and joins it to one line. It formats URLs as code.
 func Text(text string) string {
-	// A page of the site is a Vue template as well, in which {{ }} is code.
+	// The site's pages are also Vue templates, in which {{ }} is an expression.
 	escape := strings.NewReplacer("<", `\<`, "*", `\*`, "{{", `{\{`, "\n", " ").Replace
 	var b strings.Builder
 	text = strings.TrimSpace(text)
@@ -151,7 +150,7 @@ func Text(text string) string {
 	return b.String() + escape(text[end:])
 }
 
-// Code returns a text as code, or nothing for nothing.
+// Code formats a text as inline code. It returns "" for an empty text.
 func Code(text string) string {
 	if text == "" {
 		return ""

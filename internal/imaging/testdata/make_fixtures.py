@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Makes the pictures in testdata/images and testdata/expected.npz, what Pillow 9.4 makes of them.
+"""Writes the images in testdata/images, and the pixels that Pillow 9.4 decodes to testdata/expected.npz.
 
     python3 make_fixtures.py        # Debian 12: python3-pil 9.4, python3-numpy
 
-Run it in this folder. The result is the same on every run with the same versions. Pillow and the
-libraries under it cannot write many of the kinds that they read (4:4:0 JPEG, interlaced PNG, 16-bit
-BMP ...), so small writers for those stand below.
+Run it in this folder. The output is deterministic for the same versions. Pillow and its libraries
+can't write many of the variants that they read (4:4:0 JPEG, interlaced PNG, 16-bit BMP ...), so this
+file has small writers for them.
 """
 
 import io
@@ -18,14 +18,14 @@ import numpy as np
 import PIL
 from PIL import Image
 
-assert PIL.__version__.startswith("9.4."), "the yardstick is Pillow 9.4, not " + PIL.__version__
+assert PIL.__version__.startswith("9.4."), "requires Pillow 9.4, not " + PIL.__version__
 warnings.simplefilter("ignore")  # Pillow warns about palettes with several alphas
 OUT = "images"
 files = {}
 
 
-def picture(width, height, seed, channels=3):
-    """Gradients, edges and noise in strong colours, so that a wrong chroma filter shows."""
+def test_image(width, height, seed, channels=3):
+    """Gradients, edges and noise in strong colours, to detect wrong chroma filters."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     out = np.empty((height, width, channels))
@@ -45,7 +45,7 @@ def save(name, image, **options):
 
 
 def rgb(width, height, seed):
-    return Image.fromarray(picture(width, height, seed))
+    return Image.fromarray(test_image(width, height, seed))
 
 
 # ---------------------------------------------------------------------------------------- JPEG
@@ -157,12 +157,12 @@ def jpeg(width, height, planes, sampling, markers=JFIF, ids=(1, 2, 3, 4), scans=
 
 
 def ycc(width, height, seed):
-    a = np.asarray(Image.fromarray(picture(width, height, seed)).convert("YCbCr"))
+    a = np.asarray(Image.fromarray(test_image(width, height, seed)).convert("YCbCr"))
     return [a[:, :, c] for c in range(3)]
 
 
 def four(width, height, seed):
-    a = picture(width, height, seed, 4)
+    a = test_image(width, height, seed, 4)
     return [a[:, :, c] for c in range(4)]
 
 
@@ -186,9 +186,9 @@ def make_jpegs():
     save("jpeg-progressive-420.jpg", rgb(61, 47, 134), format="JPEG", quality=85, progressive=True)
     save("jpeg-progressive-444-32x32.jpg", rgb(32, 32, 135), format="JPEG", quality=85, progressive=True, subsampling=0)
     save("jpeg-progressive-grey.jpg", rgb(40, 44, 136).convert("L"), format="JPEG", quality=85, progressive=True)
-    save("jpeg-progressive-cmyk.jpg", Image.fromarray(picture(35, 36, 137, 4), "CMYK"), format="JPEG", quality=85, progressive=True)
+    save("jpeg-progressive-cmyk.jpg", Image.fromarray(test_image(35, 36, 137, 4), "CMYK"), format="JPEG", quality=85, progressive=True)
     save("jpeg-grey.jpg", rgb(47, 29, 138).convert("L"), format="JPEG", quality=85)
-    save("jpeg-cmyk.jpg", Image.fromarray(picture(43, 39, 139, 4), "CMYK"), format="JPEG", quality=90)
+    save("jpeg-cmyk.jpg", Image.fromarray(test_image(43, 39, 139, 4), "CMYK"), format="JPEG", quality=90)
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated by 90 degrees, which is not applied
     save("jpeg-exif-rotated.jpg", rgb(48, 24, 140), format="JPEG", quality=90, exif=exif)
@@ -202,7 +202,7 @@ def make_jpegs():
     w, h = 39, 35
     grey = ycc(w, h, 151)[:1]
     files["jpeg-grey-sampling-2x2.jpg"] = jpeg(w, h, grey, [(2, 2)])
-    colours = [picture(w, h, 152)[:, :, c] for c in range(3)]
+    colours = [test_image(w, h, 152)[:, :, c] for c in range(3)]
     same = [(1, 1)] * 3
     files["jpeg-rgb-adobe-0.jpg"] = jpeg(w, h, colours, same, adobe(0))
     files["jpeg-rgb-by-ids.jpg"] = jpeg(w, h, colours, same, b"", b"RGB")
@@ -328,7 +328,7 @@ def make_pngs():
     files["png-7x32.png"] = png(samples(3, 8, (32, 7)), 8, 2)
     files["png-31x33.png"] = png(samples(3, 8, (33, 31)), 8, 2)
     files["png-64x64.png"] = png(samples(3, 8, (64, 64)), 8, 2)
-    # A large shrink of a picture that deflates to little: cells of 25×25 pixels.
+    # A large shrink of an image that deflates to little: cells of 25×25 pixels.
     cells = samples(3, 8, (60, 80))
     files["png-2000x1500.png"] = png(np.repeat(np.repeat(cells, 25, 0), 25, 1), 8, 2)
     files["png-white-9999x3.png"] = png(np.full((3, 9999, 1), 255), 8, 0)
@@ -443,7 +443,7 @@ def make_webps():
     save("webp-lossless.webp", rgb(45, 37, 403), format="WEBP", lossless=True)
     save("webp-lossless-1x1.webp", rgb(1, 1, 404), format="WEBP", lossless=True)
     save("webp-lossless-few-colours.webp", rgb(45, 37, 405).quantize(9).convert("RGB"), format="WEBP", lossless=True)
-    rgba = Image.fromarray(picture(45, 37, 406, 4), "RGBA")
+    rgba = Image.fromarray(test_image(45, 37, 406, 4), "RGBA")
     save("webp-lossless-alpha.webp", rgba, format="WEBP", lossless=True, exact=True)
     save("webp-lossy-alpha.webp", rgba, format="WEBP", quality=80, exact=True)
     save("webp-lossy-metadata.webp", rgb(45, 37, 407), format="WEBP", quality=80, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0", icc_profile=b"profile")
@@ -508,7 +508,7 @@ def make_bmps():
     save("bmp-pillow-grey.bmp", rgb(w, h, 502).convert("L"), format="BMP")
     save("bmp-pillow-palette.bmp", rgb(w, h, 503).quantize(50), format="BMP")
     save("bmp-pillow-rgb.bmp", rgb(w, h, 504), format="BMP")
-    save("bmp-pillow-rgba.bmp", Image.fromarray(picture(w, h, 505, 4), "RGBA"), format="BMP")
+    save("bmp-pillow-rgba.bmp", Image.fromarray(test_image(w, h, 505, 4), "RGBA"), format="BMP")
 
     words = rng.integers(0, 65536, (h, w)).astype("<u2")
     files["bmp-16.bmp"] = bmp(w, h, 16, lines(words, 16))
@@ -574,7 +574,7 @@ def main():
         except Exception as e:
             raise SystemExit(f"Pillow does not read {name}: {e!r}")
     np.savez_compressed("expected.npz", **expected)
-    print(len(files), "pictures,", sum(map(len, files.values())), "bytes")
+    print(len(files), "images,", sum(map(len, files.values())), "bytes")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-// Package onnxpb holds the protocol buffer types of the ONNX format, generated
-// from the official onnx.proto as Debian 12 packages it (libonnx-dev).
-// generate.sh beside this file makes onnx.pb.go anew.
+// Package onnxpb holds the protocol buffer types of the ONNX format. generate.sh generates
+// onnx.pb.go from the official onnx.proto in Debian 12's package libonnx-dev.
 package onnxpb
 
 //go:generate ./generate.sh
