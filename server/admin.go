@@ -11,49 +11,50 @@ import (
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
+
+	"fakeart/internal/cli"
 )
 
-// admins decides who may use the administrator's routes.
+// admins authorizes requests to the admin routes.
 type admins struct {
 	tokens []string
-	file   string // with more of them; empty without one
+	file   string // file with additional tokens, or empty
 }
 
-// minToken is the length below which a token is called short at the start.
+// minToken is the length below which a token gets a warning at startup.
 const minToken = 16
 
-// newAdmins reads the tokens once, so that a file that cannot be read is known at
-// the start.
+// newAdmins reads the token file once, so that an unreadable or empty file fails at startup.
 func newAdmins(tokens []string, file string) (*admins, error) {
 	a := &admins{tokens, file}
-	all, err := a.all()
+	all, err := a.current()
 	if err != nil {
 		return nil, err
 	}
 	if file != "" && len(all) == len(tokens) {
-		return nil, fmt.Errorf("administrators' tokens: %s holds none; write one a line", file)
+		return nil, fmt.Errorf("admin token file %s is empty\n"+cli.HintPrefix+"write one token per line", file)
 	}
 	return a, nil
 }
 
-// all are the tokens of this moment.
-func (a *admins) all() ([]string, error) {
+// current returns the tokens that are valid now. It reads the token file on each call.
+func (a *admins) current() ([]string, error) {
 	if a.file == "" {
 		return a.tokens, nil
 	}
 	text, err := os.ReadFile(a.file)
 	if err != nil {
-		return nil, fmt.Errorf("administrators' tokens: %w", err)
+		return nil, fmt.Errorf("read admin tokens: %w", err)
 	}
 	return append(strings.Fields(string(text)), a.tokens...), nil
 }
 
-// configured tells whether there is any token.
+// configured reports whether access requires a token.
 func (a *admins) configured() bool { return len(a.tokens) > 0 || a.file != "" }
 
-// short tells whether a token can be guessed.
-func (a *admins) short() bool {
-	all, _ := a.all()
+// hasShortToken reports whether a token is short enough to be guessed.
+func (a *admins) hasShortToken() bool {
+	all, _ := a.current()
 	for _, t := range all {
 		if len(t) < minToken {
 			return true
@@ -62,25 +63,27 @@ func (a *admins) short() bool {
 	return false
 }
 
-// check lets a request of an administrator pass. With tokens it must carry one
-// (RFC 6750); without any, it must come from this machine itself.
+// check returns nil if the request may use the admin routes, and otherwise an error with the HTTP
+// status. If tokens are configured, the request must carry one (RFC 6750). Otherwise it must come
+// from this machine.
 func (a *admins) check(c *fiber.Ctx) error {
 	if !a.configured() {
-		if local(c) {
+		if isLocal(c) {
 			return nil
 		}
-		return fiber.NewError(fiber.StatusForbidden, "the administrator's routes are open on the loopback interface alone as long as no token is configured; set FAKEART_ADMIN_TOKEN")
+		return fiber.NewError(fiber.StatusForbidden, "without an admin token, admin routes accept only requests from the loopback interface; set FAKEART_ADMIN_TOKEN")
 	}
 	scheme, token, _ := strings.Cut(c.Get(fiber.HeaderAuthorization), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		c.Set(fiber.HeaderWWWAuthenticate, `Bearer realm="fakeart"`)
-		return fiber.NewError(fiber.StatusUnauthorized, "this route is the administrator's; send the header Authorization: Bearer TOKEN")
+		return fiber.NewError(fiber.StatusUnauthorized, "this route requires an admin token; send the header Authorization: Bearer TOKEN")
 	}
-	all, err := a.all()
+	all, err := a.current()
 	if err != nil {
 		return err
 	}
-	// Digests have one length, so that the comparison does not tell that of a token.
+	// Digests all have the same length, so the time of the comparison doesn't reveal the length
+	// of a token.
 	given, match := sha256.Sum256([]byte(strings.TrimSpace(token))), 0
 	for _, t := range all {
 		known := sha256.Sum256([]byte(t))
@@ -88,15 +91,15 @@ func (a *admins) check(c *fiber.Ctx) error {
 	}
 	if match == 0 {
 		c.Set(fiber.HeaderWWWAuthenticate, `Bearer realm="fakeart", error="invalid_token"`)
-		return fiber.NewError(fiber.StatusUnauthorized, "the token is not valid (any more)")
+		return fiber.NewError(fiber.StatusUnauthorized, "the admin token is invalid or has been revoked")
 	}
 	return nil
 }
 
-// local tells whether the request comes from this machine and from no further: not
-// through a proxy on it, and not from a web page whose host name was made to point
-// here.
-func local(c *fiber.Ctx) bool {
+// isLocal reports whether the request originates on this machine. It rejects requests forwarded
+// by a local proxy, and requests from a web page whose host name was made to resolve to this
+// machine (DNS rebinding).
+func isLocal(c *fiber.Ctx) bool {
 	for _, addr := range []net.Addr{c.Context().RemoteAddr(), c.Context().LocalAddr()} {
 		ip, err := netip.ParseAddrPort(addr.String())
 		if err != nil || !ip.Addr().Unmap().IsLoopback() {
@@ -108,7 +111,7 @@ func local(c *fiber.Ctx) bool {
 			return false
 		}
 	}
-	// Nor from a page of another origin, which CORS may let read the API.
+	// CORS may allow a page of another origin to use the API, but not to administer it.
 	for _, origin := range c.Request().Header.PeekAll(fiber.HeaderOrigin) {
 		if string(origin) != "http://"+string(c.Request().Header.Host()) {
 			return false
@@ -125,13 +128,13 @@ func local(c *fiber.Ctx) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// clients tells requests' clients apart.
+// clients identifies the client of a request, for rate limits and logs.
 type clients struct{ proxies []netip.Prefix }
 
 func newClients(proxies []string) *clients {
 	c := &clients{}
 	for _, p := range proxies {
-		c.proxies = append(c.proxies, netip.MustParsePrefix(p)) // Config.Validate has seen it
+		c.proxies = append(c.proxies, netip.MustParsePrefix(p)) // valid: checked by Config.Validate
 	}
 	return c
 }
@@ -145,16 +148,16 @@ func (s *clients) trusted(ip netip.Addr) bool {
 	return false
 }
 
-// of returns the address of the request's client: that of the connection, or, when
-// it is a trusted proxy's, the last one in X-Forwarded-For that is none. What a
-// client itself writes there stands before that, and is not believed.
-func (s *clients) of(c *fiber.Ctx) netip.Addr {
+// addr returns the address of the request's client: the peer of the connection or, if that is a
+// trusted proxy, the last address in X-Forwarded-For that isn't a trusted proxy. Addresses before
+// that one are ignored, because a client can send any value.
+func (s *clients) addr(c *fiber.Ctx) netip.Addr {
 	peer, _ := netip.ParseAddrPort(c.Context().RemoteAddr().String())
 	ip := peer.Addr().Unmap()
 	if len(s.proxies) == 0 || !s.trusted(ip) {
 		return ip
 	}
-	// Several lines of it are one list (RFC 9110, section 5.3).
+	// Several header lines form one list (RFC 9110, section 5.3).
 	hops := strings.Split(string(bytes.Join(c.Request().Header.PeekAll(fiber.HeaderXForwardedFor), []byte(","))), ",")
 	for i := len(hops) - 1; i >= 0; i-- {
 		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
@@ -169,9 +172,10 @@ func (s *clients) of(c *fiber.Ctx) netip.Addr {
 	return ip
 }
 
-// key names the client for a limit: an IPv6 client has a whole network of 64 bits.
+// key returns the client's key for rate limits. IPv6 clients are identified by their /64 network,
+// because a single client usually controls all of it.
 func (s *clients) key(c *fiber.Ctx) string {
-	ip := s.of(c)
+	ip := s.addr(c)
 	if ip.Is6() {
 		if p, err := ip.Prefix(64); err == nil {
 			return p.String()

@@ -10,7 +10,7 @@ import (
 	"fakeart/internal/model"
 )
 
-// adminRoutes are those that only an administrator may use.
+// adminRoutes are the routes that require admin access.
 var adminRoutes = []struct{ method, path, body string }{
 	{"GET", "/log", ""},
 	{"GET", "/log/export", ""},
@@ -18,7 +18,7 @@ var adminRoutes = []struct{ method, path, body string }{
 	{"PUT", "/models/current", `{"model":"previous"}`},
 }
 
-func askAs(t *testing.T, method, url, body string, header map[string]string) (*http.Response, []byte) {
+func requestWithHeader(t *testing.T, method, url, body string, header map[string]string) (*http.Response, []byte) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
@@ -34,7 +34,7 @@ func askAs(t *testing.T, method, url, body string, header map[string]string) (*h
 	return send(t, request)
 }
 
-func TestAdministratorsNeedAToken(t *testing.T) {
+func TestAdmin_Token(t *testing.T) {
 	file := writeFile(t, "tokens", []byte("old-token-in-the-file\n\nnew-token-in-the-file\n"))
 	m := start(t, func(c *Config) { c.AdminToken, c.AdminTokenFile = []string{"first-token-here,second-token-here"}, file })
 	for _, route := range adminRoutes {
@@ -43,22 +43,22 @@ func TestAdministratorsNeedAToken(t *testing.T) {
 			status              int
 			challenge           string
 		}{
-			{"none", "", 401, `Bearer realm="fakeart"`},
-			{"another scheme", "Basic Zmlyc3Q6dG9rZW4=", 401, `Bearer realm="fakeart"`},
-			{"no token", "Bearer ", 401, `Bearer realm="fakeart"`},
-			{"a wrong token", "Bearer first-token-herE", 401, "invalid_token"},
-			{"a part of a token", "Bearer first", 401, "invalid_token"},
-			{"all of them", "Bearer first-token-here,second-token-here", 401, "invalid_token"},
-			{"the first", "Bearer first-token-here", 0, ""},
-			{"the second", "bearer second-token-here", 0, ""},
-			{"one of the file", "Bearer new-token-in-the-file", 0, ""},
+			{"no_header", "", 401, `Bearer realm="fakeart"`},
+			{"other_scheme", "Basic Zmlyc3Q6dG9rZW4=", 401, `Bearer realm="fakeart"`},
+			{"empty_token", "Bearer ", 401, `Bearer realm="fakeart"`},
+			{"wrong_token", "Bearer first-token-herE", 401, "invalid_token"},
+			{"token_prefix", "Bearer first", 401, "invalid_token"},
+			{"all_tokens", "Bearer first-token-here,second-token-here", 401, "invalid_token"},
+			{"first_token", "Bearer first-token-here", 0, ""},
+			{"second_token", "bearer second-token-here", 0, ""},
+			{"token_from_file", "Bearer new-token-in-the-file", 0, ""},
 		} {
 			t.Run(route.method+route.path+" "+test.name, func(t *testing.T) {
 				header := map[string]string{}
 				if test.authorization != "" {
 					header["Authorization"] = test.authorization
 				}
-				response, body := askAs(t, route.method, m.URL()+route.path, route.body, header)
+				response, body := requestWithHeader(t, route.method, m.URL()+route.path, route.body, header)
 				if test.status == 0 {
 					if response.StatusCode == 401 || response.StatusCode == 403 {
 						t.Errorf("status %d: %s", response.StatusCode, body)
@@ -77,13 +77,13 @@ func TestAdministratorsNeedAToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	for token, want := range map[string]int{"old-token-in-the-file": 401, "newest-token": 200} {
-		if response, body := askAs(t, "GET", m.URL()+"/log", "", map[string]string{"Authorization": "Bearer " + token}); response.StatusCode != want {
+		if response, body := requestWithHeader(t, "GET", m.URL()+"/log", "", map[string]string{"Authorization": "Bearer " + token}); response.StatusCode != want {
 			t.Errorf("%s: status %d, want %d: %s", token, response.StatusCode, want, body)
 		}
 	}
 }
 
-func TestWithoutTokensAdministrationIsLocal(t *testing.T) {
+func TestAdmin_LoopbackWithoutToken(t *testing.T) {
 	m := start(t)
 	for _, route := range adminRoutes {
 		for _, test := range []struct {
@@ -91,17 +91,17 @@ func TestWithoutTokensAdministrationIsLocal(t *testing.T) {
 			header map[string]string
 			local  bool
 		}{
-			{"from this machine", nil, true},
-			{"by its name", map[string]string{"Host": "localhost:1234"}, true},
-			{"through a proxy", map[string]string{"X-Forwarded-For": "127.0.0.1"}, false},
-			{"through a proxy that says so otherwise", map[string]string{"Forwarded": "for=192.0.2.1"}, false},
-			{"from a page whose name was bent", map[string]string{"Host": "evil.example"}, false},
+			{"loopback", nil, true},
+			{"localhost", map[string]string{"Host": "localhost:1234"}, true},
+			{"X-Forwarded-For", map[string]string{"X-Forwarded-For": "127.0.0.1"}, false},
+			{"Forwarded", map[string]string{"Forwarded": "for=192.0.2.1"}, false},
+			{"dns_rebinding", map[string]string{"Host": "evil.example"}, false},
 		} {
 			t.Run(route.path+" "+test.name, func(t *testing.T) {
-				response, body := askAs(t, route.method, m.URL()+route.path, route.body, test.header)
+				response, body := requestWithHeader(t, route.method, m.URL()+route.path, route.body, test.header)
 				if test.local {
 					if response.StatusCode == 403 {
-						t.Errorf("refused: %s", body)
+						t.Errorf("rejected: %s", body)
 					}
 					return
 				}
@@ -111,9 +111,9 @@ func TestWithoutTokensAdministrationIsLocal(t *testing.T) {
 	}
 }
 
-func TestProfilesAreOnTheAdministratorsAddressAlone(t *testing.T) {
+func TestAdminAddr_Profiles(t *testing.T) {
 	m := start(t, func(c *Config) { c.AdminAddr = "127.0.0.1:0" })
-	admin := "http://" + m.fronts[1].listener.Addr().String()
+	admin := "http://" + m.endpoints[1].listener.Addr().String()
 	response, body := do(t, "GET", m.URL()+"/debug/pprof/", "", nil)
 	checkProblem(t, response, body, 404)
 	for path, word := range map[string]string{
@@ -125,8 +125,8 @@ func TestProfilesAreOnTheAdministratorsAddressAlone(t *testing.T) {
 			t.Errorf("%s: status %d: %.100q", path, response.StatusCode, body)
 		}
 	}
-	response, body = askAs(t, "GET", admin+"/debug/pprof/", "", map[string]string{"X-Forwarded-For": "192.0.2.1"})
+	response, body = requestWithHeader(t, "GET", admin+"/debug/pprof/", "", map[string]string{"X-Forwarded-For": "192.0.2.1"})
 	checkProblem(t, response, body, 403)
-	response, body = do(t, "POST", admin+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	response, body = do(t, "POST", admin+"/predict", "", pngOf(t, solid(red, 32, 32)))
 	checkPrediction(t, m, response, body, model.Fake)
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
@@ -19,7 +21,7 @@ import (
 	"fakeart/server/predlog"
 )
 
-// What the document's operations are sorted under.
+// Tags that group the operations in the OpenAPI document.
 const (
 	tagPredict  = "Predictions"
 	tagProtocol = "Open Inference Protocol"
@@ -28,28 +30,28 @@ const (
 	tagState    = "State"
 )
 
-const apiDescription = `Tells photographs from AI-generated pictures.
+const apiDescription = `Classifies images as photographs or AI-generated.
 
-Every answer has the header X-Request-Id: that of the request, or a new name. The W3C header traceparent is heeded.
-Errors are problem documents (RFC 9457), below /v2 the protocol's own objects. An answer of 503 or 429 may be tried
-again after the seconds in Retry-After. Operations with a lock are the administrator's: they need a bearer token or,
-when the server has none, a request from the machine itself.`
+Every response has the header X-Request-Id: the request's value or a new ID. The W3C header traceparent is supported.
+Errors are problem documents (RFC 9457), except under /v2, where they are the protocol's error objects. Requests
+rejected with 503 or 429 can be retried after the seconds in Retry-After. Operations with a lock require an admin token
+or, if no token is configured, a request from the machine itself.`
 
-// register gives the application its routes, and makes the document that describes
-// all of them.
+// register adds all routes to the application and builds the OpenAPI document that describes
+// them.
 func (m *Main) register(app *fiber.App) {
 	config := huma.DefaultConfig("Fakeart", versionText())
 	config.Info.Description = apiDescription
 	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
-	for _, tag := range []string{tagPredict, tagProtocol, tagModels, tagLog, tagState} { // in this order on the page
+	for _, tag := range []string{tagPredict, tagProtocol, tagModels, tagLog, tagState} { // in the order of the page
 		config.Tags = append(config.Tags, &huma.Tag{Name: tag})
 	}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
-	// The document and its page have handlers of ours; schemas have no addresses.
+	// The document and its page have handlers of their own, and schemas have no URLs.
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", "", nil
-	// curl -d says that it sends a form, whatever it sends.
+	// curl -d sends the content type of a form, whatever the data is.
 	config.Formats = map[string]huma.Format{
-		fiber.MIMEApplicationJSON: huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat, fiber.MIMEApplicationForm: huma.DefaultJSONFormat,
+		fiber.MIMEApplicationJSON: jsonFormat, "json": jsonFormat, fiber.MIMEApplicationForm: jsonFormat,
 	}
 	router := withHead{app}
 	api := humafiber.NewWithGroup(app, router, config)
@@ -64,24 +66,35 @@ func (m *Main) register(app *fiber.App) {
 		router.Add(o.Method, strings.NewReplacer("{", ":", "}", "").Replace(o.Path), o.handlers...)
 		document.AddOperation(&o.Operation)
 	}
-	router.Add(http.MethodGet, "/docs/*", m.handleDocs) // the files of that page
+	router.Add(http.MethodGet, "/docs/*", m.handleDocs) // static files of that page
 	if m.config.UI {
 		m.registerPage(router)
 	}
 	describeFailures(document)
 	text, err := json.Marshal(document)
 	if err != nil {
-		panic(err) // it is the program's own
+		panic(err) // can't fail: the document doesn't depend on input
 	}
-	m.document = text
-	m.plain = map[[2]string]fiber.Route{}
+	m.document = append(text, '\n')
+	m.literalRoutes = map[[2]string]fiber.Route{}
 	for _, r := range app.GetRoutes(true) {
-		m.plain[[2]string{r.Method, r.Path}] = r
+		m.literalRoutes[[2]string{r.Method, r.Path}] = r
 	}
 }
 
-// describeFailures puts one answer for all statuses that an operation does not list
-// in the place of huma's 500.
+// jsonFormat is huma's JSON format with the error messages of jsonMessage.
+var jsonFormat = huma.Format{
+	Marshal: huma.DefaultJSONFormat.Marshal,
+	Unmarshal: func(data []byte, v any) error {
+		if err := huma.DefaultJSONFormat.Unmarshal(data, v); err != nil {
+			return fmt.Errorf("invalid JSON: %s", jsonMessage(err))
+		}
+		return nil
+	},
+}
+
+// describeFailures replaces huma's 500 response of each operation with one response for all
+// statuses that the operation doesn't list.
 func describeFailures(document *huma.OpenAPI) {
 	schema := document.Components.Schemas.Schema(reflect.TypeFor[problem](), true, "")
 	for _, item := range document.Paths {
@@ -97,12 +110,12 @@ func describeFailures(document *huma.OpenAPI) {
 	}
 }
 
-const otherFailure = "Any other failure"
+const otherFailure = "Any other error"
 
-// withHead adds with each route for GET one for HEAD, whose answer is the header alone.
+// withHead registers a HEAD route with each GET route. Its response consists of the header only.
 type withHead struct{ *fiber.App }
 
-// Add is that of the application.
+// Add registers the handlers for a route.
 func (w withHead) Add(method, path string, handlers ...fiber.Handler) fiber.Router {
 	if method == fiber.MethodGet {
 		w.App.Add(fiber.MethodHead, path, handlers...)
@@ -110,14 +123,14 @@ func (w withHead) Add(method, path string, handlers ...fiber.Handler) fiber.Rout
 	return w.App.Add(method, path, handlers...)
 }
 
-// operation is a route whose handlers are not huma's: the way of each prediction, and
-// what is not one JSON document.
+// operation is a route with handlers that bypass huma: predictions, for speed, and responses
+// other than a single JSON document.
 type operation struct {
 	huma.Operation
 	handlers []fiber.Handler
 }
 
-// media describes a body of one type.
+// media maps the media types of a body to their schemas.
 type media map[string]*huma.Schema
 
 func (m media) content() map[string]*huma.MediaType {
@@ -128,16 +141,16 @@ func (m media) content() map[string]*huma.MediaType {
 	return content
 }
 
-// operations are the routes with handlers of their own.
+// operations returns the routes with handlers of their own.
 func (m *Main) operations(schemas huma.Registry) []operation {
 	schema := func(v any) *huma.Schema { return schemas.Schema(reflect.TypeOf(v), true, "") }
 	binary := &huma.Schema{Type: huma.TypeString, Format: "binary"}
 	text := &huma.Schema{Type: huma.TypeString}
 
-	// answers adds to an operation what it answers with.
-	answers := func(o operation, answer media, failure string, v any, statuses ...int) operation {
+	// withResponses documents the responses and the path parameters of an operation.
+	withResponses := func(o operation, response media, failure string, v any, statuses ...int) operation {
 		o.Responses = map[string]*huma.Response{
-			"200":     {Description: "OK", Content: answer.content()},
+			"200":     {Description: "OK", Content: response.content()},
 			"default": {Description: otherFailure, Content: media{failure: schema(v)}.content()},
 		}
 		for _, status := range statuses {
@@ -154,56 +167,56 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 	predict := func(path, id, summary string) operation {
 		o := operation{huma.Operation{
 			Method: http.MethodPost, Path: path, OperationID: id, Tags: []string{tagPredict}, Summary: summary,
-			Description: "One picture, as the form's field `data` or as the body itself, is answered with one prediction. " +
-				"Several such fields, or a JSON object with instances, are answered with a list in their order, all by one model; " +
-				"a picture that cannot be judged has its error in its place.",
+			Description: "Send one image as the form field `data` or as the request body to get one prediction. " +
+				"Send several such fields, or a JSON object with instances, to get a list of predictions in the same order, all from the same model. " +
+				"If an image can't be classified, the list contains its error instead.",
 			Parameters: []*huma.Param{{
 				Name: "embedding", In: "query", Description: "Add the model's last hidden layer.",
 				Schema: &huma.Schema{Type: huma.TypeBoolean, Default: false},
 			}, {
-				Name: "input", In: "query", Description: "Add what the model saw.",
+				Name: "input", In: "query", Description: "Add the model's input as an image.",
 				Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"png"}},
 			}, {
-				Name: "explain", In: "query", Description: "Add where in the picture the model found what it judged by: " +
-					"by Grad-CAM on its last convolution, or by occlusion, which takes some forty times as long.",
+				Name: "explain", In: "query", Description: "Add a saliency map that shows which parts of the image determined the prediction: " +
+					"computed by Grad-CAM on the last convolution, or by occlusion, which takes about forty times as long.",
 				Schema: &huma.Schema{Type: huma.TypeString, Enum: enum(explain.Methods()...)},
 			}, {
-				Name: "explain_format", In: "query", Description: "The form of that map.",
+				Name: "explain_format", In: "query", Description: "Format of the saliency map.",
 				Schema: &huma.Schema{Type: huma.TypeString, Enum: enum(explanationFormats()...), Default: string(explainArray)},
 			}},
 			RequestBody: &huma.RequestBody{Required: true, Content: media{
 				fiber.MIMEMultipartForm: {Type: huma.TypeObject, Required: []string{formField}, Properties: map[string]*huma.Schema{
-					formField: {Type: huma.TypeArray, Items: binary, Description: "The pictures: JPEG, PNG, GIF, WebP or BMP."},
+					formField: {Type: huma.TypeArray, Items: binary, Description: "Images in JPEG, PNG, GIF, WebP or BMP format."},
 				}},
 				"image/*":                 binary,
 				fiber.MIMEApplicationJSON: schema(Instances{}),
 			}.content()},
 		}, []fiber.Handler{m.handlePredict}}
-		return answers(o, media{fiber.MIMEApplicationJSON: {OneOf: []*huma.Schema{schema(Prediction{}), schema(Predictions{})}}},
+		return withResponses(o, media{fiber.MIMEApplicationJSON: {OneOf: []*huma.Schema{schema(Prediction{}), schema(Predictions{})}}},
 			problemType, problem{}, 400, 413, 415, 422, 429, 503)
 	}
 
-	v2 := func(path, id, summary string, handler fiber.Handler, answer any, statuses ...int) operation {
+	v2 := func(path, id, summary string, handler fiber.Handler, response any, statuses ...int) operation {
 		o := operation{huma.Operation{Method: http.MethodGet, Path: path, OperationID: id, Tags: []string{tagProtocol}, Summary: summary}, []fiber.Handler{handler}}
-		return answers(o, media{oip.TypeJSON: schema(answer)}, oip.TypeJSON, oip.ErrorObject{}, statuses...)
+		return withResponses(o, media{oip.TypeJSON: schema(response)}, oip.TypeJSON, oip.ErrorObject{}, statuses...)
 	}
-	// What is not ready says so with the document that also says that it is.
-	readiness := func(o operation, answer any) operation {
-		o.Responses["503"] = &huma.Response{Description: "Not ready", Content: media{oip.TypeJSON: schema(answer)}.content()}
+	// A server or model that isn't ready returns the same document with status 503.
+	readiness := func(o operation, response any) operation {
+		o.Responses["503"] = &huma.Response{Description: "Not ready", Content: media{oip.TypeJSON: schema(response)}.content()}
 		return o
 	}
 	infer := func(path, id, summary string) operation {
 		o := operation{huma.Operation{
 			Method: http.MethodPost, Path: path, OperationID: id, Tags: []string{tagProtocol}, Summary: summary,
-			Description: "Tensors `input` → `logit`, `embedding`, in JSON or with the binary tensor data extension: then " +
-				"the header " + oip.LengthHeader + " is the length of the JSON, which the values follow.",
+			Description: "Maps the tensor `input` to the tensors `logit` and `embedding`, in JSON or with the binary tensor data extension. With the extension, " +
+				"the header " + oip.LengthHeader + " is the length of the JSON, and the values follow it.",
 			Parameters: []*huma.Param{{Name: oip.LengthHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeInteger}}},
 			RequestBody: &huma.RequestBody{
 				Required: true,
 				Content:  media{oip.TypeJSON: schema(oip.InferRequest{}), oip.TypeBinary: binary}.content(),
 			},
 		}, []fiber.Handler{m.handleV2Infer}}
-		return answers(o, media{oip.TypeJSON: schema(oip.InferResponse{}), oip.TypeBinary: binary},
+		return withResponses(o, media{oip.TypeJSON: schema(oip.InferResponse{}), oip.TypeBinary: binary},
 			oip.TypeJSON, oip.ErrorObject{}, 400, 404, 413, 415, 429, 503)
 	}
 
@@ -216,26 +229,26 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 	}
 	state := func(path, id, summary, mediaType string, handler fiber.Handler) operation {
 		o := operation{huma.Operation{Method: http.MethodGet, Path: path, OperationID: id, Tags: []string{tagState}, Summary: summary}, []fiber.Handler{handler}}
-		return answers(o, media{mediaType: text}, problemType, problem{})
+		return withResponses(o, media{mediaType: text}, problemType, problem{})
 	}
 
 	const model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 	return []operation{
-		predict("/predict", "predict", "Judge pictures"),
-		predict("/model/", "model", "Judge pictures (the original project's route)"),
-		v2("/v2", "v2-server", "About the server", m.handleV2Server, oip.ServerMetadata{}),
-		v2("/v2/health/live", "v2-live", "Whether the server takes requests", m.handleV2Live, oip.Live{}),
-		readiness(v2("/v2/health/ready", "v2-ready", "Whether the server can judge pictures", m.handleV2Ready, oip.Ready{}), oip.Ready{}),
-		v2(model, "v2-model", "About the model", m.handleV2Model, oip.ModelMetadata{}, 404, 503),
-		v2(version, "v2-version", "About a version of the model", m.handleV2Model, oip.ModelMetadata{}, 404, 503),
-		readiness(v2(model+"/ready", "v2-model-ready", "Whether the model can be asked", m.handleV2ModelReady, oip.ModelReady{}, 404), oip.ModelReady{}),
-		readiness(v2(version+"/ready", "v2-version-ready", "Whether the version can be asked", m.handleV2ModelReady, oip.ModelReady{}, 404), oip.ModelReady{}),
+		predict("/predict", "predict", "Classify images"),
+		predict("/model/", "model", "Classify images (the original project's route)"),
+		v2("/v2", "v2-server", "Server metadata", m.handleV2Server, oip.ServerMetadata{}),
+		v2("/v2/health/live", "v2-live", "Server liveness", m.handleV2Live, oip.Live{}),
+		readiness(v2("/v2/health/ready", "v2-ready", "Server readiness", m.handleV2Ready, oip.Ready{}), oip.Ready{}),
+		v2(model, "v2-model", "Model metadata", m.handleV2Model, oip.ModelMetadata{}, 404, 503),
+		v2(version, "v2-version", "Metadata of a model version", m.handleV2Model, oip.ModelMetadata{}, 404, 503),
+		readiness(v2(model+"/ready", "v2-model-ready", "Model readiness", m.handleV2ModelReady, oip.ModelReady{}, 404), oip.ModelReady{}),
+		readiness(v2(version+"/ready", "v2-version-ready", "Readiness of a model version", m.handleV2ModelReady, oip.ModelReady{}, 404), oip.ModelReady{}),
 		infer(model+"/infer", "v2-infer", "Run the model on tensors"),
 		infer(version+"/infer", "v2-version-infer", "Run a version of the model on tensors"),
-		answers(operation{huma.Operation{
+		withResponses(operation{huma.Operation{
 			Method: http.MethodGet, Path: "/log/export", OperationID: "export-log", Tags: []string{tagLog},
-			Summary: "Take the whole log", Security: adminSecurity,
-			Description: "All records of one moment, oldest first, while others are written. An answer that breaks off is not whole.",
+			Summary: "Export the prediction log", Security: adminSecurity,
+			Description: "Returns a snapshot of all records, oldest first. Writing to the log continues meanwhile. If the response is cut off, the export is incomplete.",
 			Parameters: []*huma.Param{{Name: "format", In: "query", Schema: &huma.Schema{
 				Type: huma.TypeString, Enum: formats, Default: string(predlog.NDJSON),
 			}}},
@@ -246,7 +259,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 	}
 }
 
-// enum lists the values of a parameter.
+// enum returns the allowed values of a parameter.
 func enum[T ~string](values ...T) (list []any) {
 	for _, v := range values {
 		list = append(list, string(v))
@@ -260,10 +273,10 @@ func (m *Main) handleDocument(c *fiber.Ctx) error {
 	return c.Send(m.document)
 }
 
-// adminSecurity marks an operation as the administrator's.
+// adminSecurity snapshots an operation as an admin operation.
 var adminSecurity = []map[string][]string{{"token": {}}}
 
-// adminOnly lets only an administrator's requests pass.
+// adminOnly is a middleware that rejects requests without admin access.
 func (m *Main) adminOnly(c *fiber.Ctx) error {
 	if err := m.admins.check(c); err != nil {
 		return err
@@ -271,36 +284,45 @@ func (m *Main) adminOnly(c *fiber.Ctx) error {
 	return c.Next()
 }
 
-// guarded is adminOnly for huma's operations, and reads the body for them.
-func (m *Main) guarded(ctx huma.Context, next func(huma.Context)) {
+// humaAdminOnly is adminOnly for huma's operations. It also reads the body, like humaReadBody.
+func (m *Main) humaAdminOnly(ctx huma.Context, next func(huma.Context)) {
 	c := humafiber.Unwrap(ctx)
 	if err := m.admins.check(c); err != nil {
-		_ = m.handleError(c, err) // which always answers
+		_ = m.handleError(c, err) // always writes a response and returns nil
 		return
 	}
-	m.bodied(ctx, next)
+	m.humaReadBody(ctx, next)
 }
 
-// bodied reads the body for huma's operations, within the limits that hold for all.
-func (m *Main) bodied(ctx huma.Context, next func(huma.Context)) {
+// humaReadBody is a middleware for huma's operations that reads the body within the configured
+// limits.
+func (m *Main) humaReadBody(ctx huma.Context, next func(huma.Context)) {
 	c := humafiber.Unwrap(ctx)
 	var b body
 	defer m.bodies.free(&b)
 	if err := m.bodies.read(c, &b); err != nil {
-		_ = m.handleError(c, err) // which always answers
+		_ = m.handleError(c, err) // always writes a response and returns nil
 		return
 	}
 	c.Request().SetBodyStream(bytes.NewReader(b.bytes), len(b.bytes))
 	next(ctx)
 }
 
-// The problem is also what huma answers with when a request does not fit an operation.
+// Errors that huma itself returns are problem documents as well.
 func init() {
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
+		separator := ": "
 		for _, err := range errs {
-			if err != nil {
-				message += "; " + err.Error()
+			text := ""
+			if e, ok := errors.AsType[*huma.ErrorDetail](err); ok {
+				text = e.Location + ": " + e.Message
+			} else if err != nil {
+				text = err.Error()
+			} else {
+				continue
 			}
+			message += separator + text
+			separator = "; "
 		}
 		return newProblem(status, message)
 	}
@@ -308,11 +330,11 @@ func init() {
 
 const problemType = "application/problem+json"
 
-// Error is the problem in words.
+// Error returns the detail.
 func (p *problem) Error() string { return p.Detail }
 
-// GetStatus is the status to answer with.
+// GetStatus returns the HTTP status.
 func (p *problem) GetStatus() int { return p.Status }
 
-// ContentType is the media type of the problem, whatever the client would accept.
+// ContentType returns the media type of problem documents, regardless of what the client accepts.
 func (p *problem) ContentType(string) string { return problemType }

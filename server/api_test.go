@@ -22,7 +22,7 @@ import (
 	"fakeart/server/source"
 )
 
-// document is the OpenAPI document that the program serves.
+// document returns the OpenAPI document of the server.
 func document(t *testing.T, m *Main) map[string]any {
 	t.Helper()
 	response, body := do(t, "GET", m.URL()+"/openapi.json", "", nil)
@@ -47,7 +47,7 @@ func member(v any, path ...string) any {
 	return v
 }
 
-func TestTheDocumentDescribesEveryRouteAndNoOther(t *testing.T) {
+func TestOpenAPI_Routes(t *testing.T) {
 	m := start(t)
 	d := document(t, m)
 	if version := d["openapi"]; version != "3.1.0" {
@@ -60,14 +60,14 @@ func TestTheDocumentDescribesEveryRouteAndNoOther(t *testing.T) {
 		}
 	}
 	parameter := regexp.MustCompile(`:(\w+)`)
-	for _, r := range m.fronts[0].app.GetRoutes(true) {
+	for _, r := range m.endpoints[0].app.GetRoutes(true) {
 		if r.Method != "HEAD" {
 			routes = append(routes, r.Method+" "+parameter.ReplaceAllString(r.Path, "{$1}"))
 		}
 	}
 	slices.Sort(described)
 	slices.Sort(routes)
-	// Pages, and the files that they are made of, are no part of the API.
+	// Pages and their files aren't part of the API.
 	routes = slices.DeleteFunc(routes, func(r string) bool { return slices.Contains([]string{"GET /docs/*", "GET /", "GET /ui/*"}, r) })
 	if !slices.Equal(described, routes) {
 		t.Errorf("described:\n%s\nroutes:\n%s", strings.Join(described, "\n"), strings.Join(routes, "\n"))
@@ -75,29 +75,28 @@ func TestTheDocumentDescribesEveryRouteAndNoOther(t *testing.T) {
 	for path, item := range d["paths"].(map[string]any) {
 		for method, op := range item.(map[string]any) {
 			if member(op, "summary") == nil || member(op, "operationId") == nil || member(op, "tags") == nil {
-				t.Errorf("%s %s: lacks a summary, an id or a tag", method, path)
+				t.Errorf("%s %s: no summary, ID or tag", method, path)
 			}
 		}
 	}
 }
 
-// The document's promises, one by one: each documented answer of each operation is
-// brought about on a running program, and held against its schema.
-func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
-	t.Setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:1") // where nobody listens
+// This test provokes each documented response of each operation and validates it against its schema.
+func TestOpenAPI_Responses(t *testing.T) {
+	t.Setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:1") // where nothing listens
 	open := start(t)
 	tokens := start(t, func(c *Config) { c.AdminToken = []string{"secret-secret-secret"} })
 	limited := start(t, func(c *Config) { c.RateLimit = 1 })
-	explaining := startSeeing(t)
+	explainable := startExplainable(t)
 	unlogged := start(t, func(c *Config) { c.LogStore = "none" })
-	held, _ := startHeld(t, func(c *Config) { c.Queue, c.MaxImages, c.RequestTimeout = 1, 1, 50*time.Millisecond })
+	held, _ := startBlocked(t, func(c *Config) { c.Queue, c.MaxImages, c.RequestTimeout = 1, 1, 50*time.Millisecond })
 	quiet := start(t, func(c *Config) { c.FeedbackLimit = 1 })
 	failing := startWithFeedback(t)
 	failing.store.fails.Store(true)
 	unwritable := failing.Main
 	unready := start(t)
 	unready.draining.Store(true)
-	empty := startWaiting(t, t.TempDir())
+	empty := startWithoutModel(t, t.TempDir())
 	vanished := start(t)
 	if err := os.Remove(vanished.config.Model); err != nil {
 		t.Fatal(err)
@@ -109,21 +108,21 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	}
 	unreachable.models.source, unreachable.models.options = bucket, source.Options{Timeout: time.Second}
 	small := start(t)
-	undecided, drifting := watched(t), watched(t)
-	judged(t, drifting, 120, 100)
-	looked(t, drifting)
+	undecided, drifting := startDriftMonitored(t), startDriftMonitored(t)
+	predictRed(t, drifting, 120, 100)
+	awaitDrift(t, drifting)
 	small.models.options = source.Options{Limit: 10}
 
-	picture := pngOf(t, plain(red, 32, 32))
-	formType, form := formOf(t, field{"data", "a.png", picture}, field{"data", "b.png", picture})
-	noneType, none := formOf(t, field{"x", "a.png", picture})
+	img := pngOf(t, solid(red, 32, 32))
+	formType, form := newForm(t, field{"data", "a.png", img}, field{"data", "b.png", img})
+	noneType, none := newForm(t, field{"x", "a.png", img})
 	tensor := func(n int) []byte {
 		values := strings.TrimSuffix(strings.Repeat("0.5,", n*3*32*32), ",")
 		return fmt.Appendf(nil, `{"id":"7","inputs":[{"name":"input","shape":[%d,3,32,32],"datatype":"FP32","data":[%s]}]}`, n, values)
 	}
 	good := writeFile(t, "new.onnx", modelBytes(t, detector(t, 2)))
 	bad := writeFile(t, "bad.onnx", []byte("no model"))
-	said := func(id string) []byte { return fmt.Appendf(nil, `{"id":%q,"label":"REAL"}`, id) }
+	feedbackBody := func(id string) []byte { return fmt.Appendf(nil, `{"id":%q,"label":"REAL"}`, id) }
 	put := func(ref string) []byte { return fmt.Appendf(nil, `{"model":%q}`, ref) }
 
 	type call struct {
@@ -131,7 +130,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		query   string
 		header  map[string]string
 		body    []byte
-		times   int // before the answer that counts
+		times   int // number of identical requests before the one to check
 		name    string
 		version string
 	}
@@ -155,10 +154,10 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 			"404": {m: unlogged}, "422": {m: open, query: "?limit=0"},
 		},
 		"feedback": {
-			"200": {m: open, body: said(predict(t, open)), header: asJSON}, "400": {m: open, body: []byte("x"), header: asJSON},
-			"404": {m: open, body: said("00000000-0000-7000-8000-000000000000"), header: asJSON}, "413": {m: open, body: big, header: asJSON},
-			"415": {m: open, body: said("x"), header: gzip}, "422": {m: open, body: said("x"), header: asJSON},
-			"429": {m: quiet, body: said("x"), header: asJSON, times: 2}, "503": {m: unwritable, body: said("00000000-0000-7000-8000-000000000000"), header: asJSON},
+			"200": {m: open, body: feedbackBody(predict(t, open)), header: asJSON}, "400": {m: open, body: []byte("x"), header: asJSON},
+			"404": {m: open, body: feedbackBody("00000000-0000-7000-8000-000000000000"), header: asJSON}, "413": {m: open, body: big, header: asJSON},
+			"415": {m: open, body: feedbackBody("x"), header: gzip}, "422": {m: open, body: feedbackBody("x"), header: asJSON},
+			"429": {m: quiet, body: feedbackBody("x"), header: asJSON, times: 2}, "503": {m: unwritable, body: feedbackBody("00000000-0000-7000-8000-000000000000"), header: asJSON},
 		},
 		"drift": {
 			"200": {m: drifting}, "401": {m: tokens}, "403": {m: open, header: proxied}, "404": {m: open}, "409": {m: undecided},
@@ -177,9 +176,9 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 	}
 	for _, id := range []string{"predict", "model"} {
 		answers[id] = map[string]call{
-			"200": {m: open, body: picture}, "400": {m: open, body: none, header: map[string]string{"Content-Type": noneType}},
-			"413": {m: open, body: big}, "415": {m: open, body: []byte("hello")}, "422": {m: open, body: picture[:60]},
-			"429": {m: limited, body: picture, times: 2}, "503": {m: held, body: picture},
+			"200": {m: open, body: img}, "400": {m: open, body: none, header: map[string]string{"Content-Type": noneType}},
+			"413": {m: open, body: big}, "415": {m: open, body: []byte("hello")}, "422": {m: open, body: img[:60]},
+			"429": {m: limited, body: img, times: 2}, "503": {m: held, body: img},
 		}
 	}
 	for _, prefix := range []string{"v2-model", "v2-version"} {
@@ -194,13 +193,13 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 			"429": {m: limited, body: tensor(1), times: 2}, "503": {m: held, body: tensor(1)},
 		}
 	}
-	// Beside the documented forms of a request.
+	// More forms of the requests.
 	more := map[string][]call{"predict": {
 		{m: open, body: form, header: asForm},
 		{m: open, body: []byte(`{"instances":[{"b64":""},{"b64":"!"}]}`), header: asJSON},
-		{m: open, body: picture, query: "?embedding=true&input=png"},
-		{m: explaining, body: picture, query: "?explain=gradcam"},
-		{m: explaining, body: form, header: asForm, query: "?explain=occlusion&explain_format=png"},
+		{m: open, body: img, query: "?embedding=true&input=png"},
+		{m: explainable, body: img, query: "?explain=gradcam"},
+		{m: explainable, body: form, header: asForm, query: "?explain=occlusion&explain_format=png"},
 	}}
 
 	d := document(t, open)
@@ -233,7 +232,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 				mediaType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
 				content, _ := member(responses[status], "content").(map[string]any)
 				if content[mediaType] == nil {
-					t.Fatalf("content type %s is not documented, only %v", mediaType, content)
+					t.Fatalf("undocumented content type %s, want one of %v", mediaType, content)
 				}
 				if !strings.HasSuffix(mediaType, "json") || id == "export-log" || id == "openapi" {
 					return
@@ -254,18 +253,18 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 			for status := range responses {
 				t.Run(id+" "+status, func(t *testing.T) {
 					if status == "default" {
-						return // every status that is not listed
+						return // all statuses that aren't listed
 					}
 					c, ok := answers[id][status]
 					if !ok {
-						t.Fatalf("%s %s documents %s, which this test does not bring about", method, path, status)
+						t.Fatalf("%s %s documents status %s, which this test doesn't provoke", method, path, status)
 					}
 					check(t, status, c)
 				})
 			}
 			for status := range answers[id] {
 				if responses[status] == nil {
-					t.Errorf("%s answers with %s, which is not documented", id, status)
+					t.Errorf("%s returns status %s, which isn't documented", id, status)
 				}
 			}
 			for i, c := range more[id] {
@@ -275,7 +274,7 @@ func TestEveryDocumentedAnswerIsGiven(t *testing.T) {
 		}
 	}
 	for id := range answers {
-		t.Errorf("%s is no operation", id)
+		t.Errorf("unknown operation %s", id)
 	}
 }
 
@@ -283,7 +282,7 @@ func escape(pointer string) string {
 	return strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D").Replace(pointer)
 }
 
-func TestThePageOfTheDocumentLoadsNothingFromElsewhere(t *testing.T) {
+func TestDocs_SelfContained(t *testing.T) {
 	m := start(t)
 	response, page := do(t, "GET", m.URL()+"/docs", "", nil)
 	if response.StatusCode != 200 || !strings.HasPrefix(response.Header.Get("Content-Type"), "text/html") {
@@ -300,7 +299,7 @@ func TestThePageOfTheDocumentLoadsNothingFromElsewhere(t *testing.T) {
 	for _, link := range links {
 		path := string(link[1])
 		if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
-			t.Errorf("%s is elsewhere", path)
+			t.Errorf("%s is on another host", path)
 			continue
 		}
 		if response, body := do(t, "GET", m.URL()+path, "", nil); response.StatusCode != 200 || len(body) == 0 {
@@ -308,9 +307,9 @@ func TestThePageOfTheDocumentLoadsNothingFromElsewhere(t *testing.T) {
 		}
 	}
 	if !bytes.Contains(page, []byte("/openapi.json")) {
-		t.Error("the page does not show the document")
+		t.Error("the page doesn't refer to the document")
 	}
-	// What is not in the program is not on the disk either.
+	// Only embedded files are served, not files on disk.
 	for _, path := range []string{"/docs/../main.go", "/docs/%2e%2e/%2e%2e/etc/passwd", "/docs//etc/passwd", "/docs/nothing.js"} {
 		if response, body := do(t, "GET", m.URL()+path, "", nil); response.StatusCode != 404 {
 			t.Errorf("%s: status %d: %.100s", path, response.StatusCode, body)
@@ -318,14 +317,14 @@ func TestThePageOfTheDocumentLoadsNothingFromElsewhere(t *testing.T) {
 	}
 }
 
-func TestTheProtocolTakesAndGivesBinaryTensors(t *testing.T) {
+func TestV2Infer_BinaryTensors(t *testing.T) {
 	m := start(t)
 	const n, size = 3, 3 * 32 * 32
 	binaryInput := make([]byte, 0, 4*n*size)
 	for i := range n {
 		for j := range size {
 			v := float32(0)
-			if j < 32*32 { // the plane of red
+			if j < 32*32 { // plane of red
 				v = float32(i) / 2
 			}
 			binaryInput = binary.LittleEndian.AppendUint32(binaryInput, math.Float32bits(v))
@@ -345,8 +344,8 @@ func TestTheProtocolTakesAndGivesBinaryTensors(t *testing.T) {
 	if _, err := fmt.Sscan(response.Header.Get(oip.LengthHeader), &length); err != nil || len(body)-length != 4*n {
 		t.Fatalf("header %q for %d bytes: %v", response.Header.Get(oip.LengthHeader), len(body), err)
 	}
-	var answer oip.InferResponse
-	if err := json.Unmarshal(body[:length], &answer); err != nil || answer.ModelVersion != inUse(m) || len(answer.Outputs) != 2 || len(answer.Outputs[1].Data) != 3*n {
+	var respBody oip.InferResponse
+	if err := json.Unmarshal(body[:length], &respBody); err != nil || respBody.ModelVersion != inUse(m) || len(respBody.Outputs) != 2 || len(respBody.Outputs[1].Data) != 3*n {
 		t.Fatalf("%s: %v", body[:length], err)
 	}
 	for i := range n {
@@ -354,19 +353,19 @@ func TestTheProtocolTakesAndGivesBinaryTensors(t *testing.T) {
 		if got := math.Float32frombits(binary.LittleEndian.Uint32(body[length+4*i:])); math.Abs(float64(got-want)) > 1e-5 {
 			t.Errorf("logit %d is %g, want %g", i, got, want)
 		}
-		if got := answer.Outputs[1].Data[3*i]; got != float32(i)/2 {
+		if got := respBody.Outputs[1].Data[3*i]; got != float32(i)/2 {
 			t.Errorf("embedding %d begins with %g", i, got)
 		}
 	}
-	// Each picture has left a record.
-	until(t, "the records", func() bool { return metric(t, m, `fakeart_log_records_total{result="written"}`) == n })
+	// Each image has a record.
+	waitFor(t, "the records", func() bool { return metric(t, m, `fakeart_log_records_total{result="written"}`) == n })
 	page := logPage(t, m, "")
 	if len(page.Records) != n || page.Records[0].ImageFormat != tensorFormat || page.Records[0].Width != 32 || page.Records[n-1].Label != "REAL" || page.Records[0].Label != "FAKE" {
 		t.Errorf("records %+v", page.Records)
 	}
 }
 
-func TestATensorFarOutOfRangeIsTheClientsFault(t *testing.T) {
+func TestV2Infer_InputOutOfRange(t *testing.T) {
 	m := start(t)
 	values := strings.TrimSuffix(strings.Repeat("3e38,", 3*32*32), ",")
 	response, body := do(t, "POST", m.URL()+"/v2/models/fakeart/infer", "application/json",
@@ -376,12 +375,12 @@ func TestATensorFarOutOfRangeIsTheClientsFault(t *testing.T) {
 	}
 }
 
-func TestAClientOfTheProtocolMaySayHowLongItWaits(t *testing.T) {
-	m, _ := startHeld(t)
+func TestV2Infer_Timeout(t *testing.T) {
+	m, _ := startBlocked(t)
 	values := strings.TrimSuffix(strings.Repeat("0,", 3*32*32), ",")
 	response, body := do(t, "POST", m.URL()+"/v2/models/fakeart/infer", "application/json",
 		fmt.Appendf(nil, `{"parameters":{"timeout":30000},"inputs":[{"name":"input","shape":[1,3,32,32],"datatype":"FP32","data":[%s]}]}`, values))
-	if response.StatusCode != 503 || !bytes.Contains(body, []byte(`{"error":"the request was not answered in time"`)) {
+	if response.StatusCode != 503 || !bytes.Contains(body, []byte(`{"error":"the request timed out"`)) {
 		t.Errorf("status %d: %s", response.StatusCode, body)
 	}
 }

@@ -9,28 +9,27 @@ import (
 	"fakeart/server/load"
 )
 
-// BenchmarkPredict is the way of a picture through the whole program but for the
-// network, in whose place a model stands that costs next to nothing. Allocations are
-// those of the program and of the load generator together.
+// BenchmarkPredict measures prediction requests with a model that takes next to no time. The
+// allocations are those of the server and of the load generator together.
 func BenchmarkPredict(b *testing.B) {
 	for _, store := range []string{"none", "sqlite"} {
 		b.Run(store, func(b *testing.B) {
 			m := start(b, func(c *Config) { c.LogStore = store })
-			addr, request := m.fronts[0].listener.Addr().String(), pictureRequest("/predict", 32, 32)
+			addr, request := m.endpoints[0].listener.Addr().String(), imageRequest("/predict", 32, 32)
 			b.ReportAllocs()
 			b.ResetTimer()
 			if _, err := load.ClosedLoop(b.Context(), addr, request, 16, load.Limit{Requests: b.N}); err != nil {
 				b.Fatal(err)
 			}
-			b.StopTimer() // closing takes its time
+			b.StopTimer() // exclude closing
 		})
 	}
 }
 
-func BenchmarkAnswer(b *testing.B) {
+func BenchmarkAppendPrediction(b *testing.B) {
 	m := start(b)
 	x := &exchange{served: m.models.current.Load()}
-	p := &picture{id: uuid.Must(uuid.NewV7()), label: "FAKE", fake: true, probability: 0.9632632158245119, job: &infer.Job{Embedding: make([]float32, 128)}}
+	p := &inputImage{id: uuid.Must(uuid.NewV7()), label: "FAKE", fake: true, probability: 0.9632632158245119, job: &infer.Job{Embedding: make([]float32, 128)}}
 	for i := range p.job.Embedding {
 		p.job.Embedding[i] = 1 / float32(i+1)
 	}
@@ -41,7 +40,7 @@ func BenchmarkAnswer(b *testing.B) {
 		b.Run(test.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				x.answer = x.appendPrediction(x.answer[:0], p, test.embedding)
+				x.response = x.appendPrediction(x.response[:0], p, test.embedding)
 			}
 		})
 	}

@@ -35,55 +35,55 @@ import (
 	"fakeart/server/load"
 )
 
-// benchmarkCommand is `server benchmark`. It measures the program as it is, started
-// anew for each figure, with a load generator on the same cores. A shared machine's
-// speed drifts: what is compared is measured in turns, and the medians of the ratios
-// are what counts.
+// benchmarkCommand is `server benchmark`. It starts the server once per measurement, with a load
+// generator on the same cores. The speed of a shared machine drifts, so compared configurations
+// are measured in turns, and the result is the median of their ratios.
 type benchmarkCommand struct {
-	Connections int           `help:"Connections that send at once." default:"16"`
-	Rounds      int           `help:"How often the rates are measured in turns." default:"5"`
-	Time        time.Duration `help:"How long each rate is measured." default:"3s"`
-	Users       time.Duration `help:"How long 100 users who wait 1 to 4 seconds are simulated; 0 leaves them out." default:"30s"`
-	Requests    int           `help:"Requests after which memory is measured the second time; 0 leaves it out." default:"200000"`
-	Write       string        `help:"Also write the table into this file, between the lines ${bench_begin} and ${bench_end}." placeholder:"FILE"`
+	Connections int           `help:"Number of concurrent connections." default:"16"`
+	Rounds      int           `help:"Number of measurements of each rate." default:"5"`
+	Time        time.Duration `help:"Duration of each measurement." default:"3s"`
+	Users       time.Duration `help:"Duration of the simulation of 100 users who wait 1 to 4 seconds between requests; 0 skips it." default:"30s"`
+	Requests    int           `help:"Number of requests before the second measurement of memory; 0 skips it." default:"200000"`
+	Write       string        `help:"Also write the table to this file, between the lines ${bench_begin} and ${bench_end}." placeholder:"FILE"`
 }
 
-// The lines between which a file has the table.
+// Lines in a file that enclose the table.
 const (
 	benchBegin = "<!-- bench-serve begin: written by make bench-serve WRITE=1 -->"
 	benchEnd   = "<!-- bench-serve end -->"
 )
 
-// warmRequests is the number of requests before memory is measured the first time.
+// warmRequests is the number of requests before the first measurement of memory.
 const warmRequests = 10_000
 
-// bench is a benchmark on its way.
+// bench is a running benchmark.
 type bench struct {
 	benchmarkCommand
 	config Config
-	dir    string // for logs of predictions
+	dir    string // directory for prediction logs
 	out    io.Writer
-	small  []byte // requests
+	small  []byte // requests with a small and a large image
 	large  []byte
 }
 
-// explaining is the number of connections that ask for explanations beside (k) and (l).
-const explaining = 4
+// explainConnections is the number of background connections that request explanations during (k)
+// and (l).
+const explainConnections = 4
 
-// setup is a way of starting the program that is measured.
+// setup is a configuration of the server to measure.
 type setup struct {
-	name    string
-	args    []string // flags, after a command if there is one
-	request []byte   // the small picture's if it is left out
-	beside  []byte   // what others ask for meanwhile, and is not counted
+	name       string
+	args       []string // flags, after a command if any
+	request    []byte   // defaults to bench.small
+	background []byte   // request of the background connections, which aren't measured
 }
 
 func (b benchmarkCommand) Run(c *Config, std streams) (err error) {
 	if c.Model == "" {
-		return usageError{errors.New("--model is missing: name the model file to serve")}
+		return usageError{errNoModelFlag}
 	}
 	if b.Connections < 1 || b.Rounds < 1 || b.Time <= 0 {
-		return usageError{errors.New("--connections, --rounds and --time: need at least one of each")}
+		return usageError{errors.New("--connections, --rounds and --time must be positive")}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -92,7 +92,7 @@ func (b benchmarkCommand) Run(c *Config, std streams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(run.dir)) }()
-	run.small, run.large = pictureRequest("/predict", 32, 32), pictureRequest("/predict", 640, 480)
+	run.small, run.large = imageRequest("/predict", 32, 32), imageRequest("/predict", 640, 480)
 	text, err := run.all(ctx)
 	if err != nil {
 		return err
@@ -103,9 +103,9 @@ func (b benchmarkCommand) Run(c *Config, std streams) (err error) {
 	return replaceBetween(b.Write, benchBegin, benchEnd, text)
 }
 
-// pictureRequest is a prediction request with a JPEG picture in a form. Like a
-// photograph's, its colours are smooth and not without noise.
-func pictureRequest(target string, width, height int) []byte {
+// imageRequest returns a prediction request with a JPEG in a form. Like those of a photograph,
+// its colours are smooth but noisy.
+func imageRequest(target string, width, height int) []byte {
 	rng := rand.New(rand.NewPCG(1, 2))
 	img := image.NewRGBA(image.Rect(0, 0, width, height))
 	for y := range height {
@@ -114,20 +114,20 @@ func pictureRequest(target string, width, height int) []byte {
 			img.SetRGBA(x, y, color.RGBA{uint8(x*160/width + noise), uint8(y*160/height + noise), uint8((x+y)*80/width + noise), 255})
 		}
 	}
-	var picture, form bytes.Buffer
-	// Neither can fail on a buffer.
-	_ = jpeg.Encode(&picture, img, &jpeg.Options{Quality: 75})
+	var jpegData, form bytes.Buffer
+	// Writing to a buffer can't fail.
+	_ = jpeg.Encode(&jpegData, img, &jpeg.Options{Quality: 75})
 	w := multipart.NewWriter(&form)
-	part, _ := w.CreateFormFile(formField, "picture.jpg")
-	_, _ = part.Write(picture.Bytes())
+	part, _ := w.CreateFormFile(formField, "photo.jpg")
+	_, _ = part.Write(jpegData.Bytes())
 	_ = w.Close()
 	return load.Request(target, w.FormDataContentType(), form.Bytes())
 }
 
-// all measures everything and returns the table.
+// all runs all measurements and returns the table.
 func (b *bench) all(ctx context.Context) (string, error) {
 	db := func(name string) string { return "--log-path=" + filepath.Join(b.dir, name) }
-	occlusion := pictureRequest("/predict?explain=occlusion", 32, 32)
+	occlusion := imageRequest("/predict?explain=occlusion", 32, 32)
 	setups := []setup{
 		{name: "h", args: []string{"constant"}},
 		{name: "a", args: []string{"--log-store=none"}},
@@ -135,25 +135,25 @@ func (b *bench) all(ctx context.Context) (string, error) {
 		{name: "c", args: []string{db("c.db"), "--log-durable"}},
 		{name: "c full", args: []string{db("cfull.db"), "--log-durable", "--log-synchronous=full"}},
 		{name: "d", args: []string{"--log-store=none"}, request: b.large},
-		{name: "i", args: []string{"--log-store=none"}, request: pictureRequest("/predict?explain=gradcam", 32, 32)},
+		{name: "i", args: []string{"--log-store=none"}, request: imageRequest("/predict?explain=gradcam", 32, 32)},
 		{name: "j", args: []string{"--log-store=none"}, request: occlusion},
-		{name: "k", args: []string{"--log-store=none"}, beside: occlusion},
+		{name: "k", args: []string{"--log-store=none"}, background: occlusion},
 	}
 	rates := map[string][]float64{}
 	latency := map[string]*load.Run{}
 	for round := range b.Rounds {
-		r, batch, err := b.runtimeAlone(ctx)
+		r, batch, err := b.measureRuntime(ctx)
 		if err != nil {
 			return "", err
 		}
-		b.say("round %d of %d: r %.0f images/s at batch %d", round+1, b.Rounds, r, batch)
+		b.logf("round %d of %d: r %.0f images/s at batch %d", round+1, b.Rounds, r, batch)
 		rates["r"] = append(rates["r"], r)
 		for _, s := range setups {
 			run, err := b.rate(ctx, s)
 			if err != nil {
 				return "", fmt.Errorf("(%s): %w", s.name, err)
 			}
-			b.say("round %d of %d: (%s) %.0f requests/s", round+1, b.Rounds, s.name, run.Rate())
+			b.logf("round %d of %d: (%s) %.0f requests/s", round+1, b.Rounds, s.name, run.Rate())
 			rates[s.name] = append(rates[s.name], run.Rate())
 			latency[s.name] = run
 		}
@@ -161,24 +161,24 @@ func (b *bench) all(ctx context.Context) (string, error) {
 		rates["L"] = append(rates["L"], 1/(1/h+1/r))
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%d cores, %d rounds of %s, %d connections, ONNX Runtime %s; medians, lowest to highest in brackets.\n\n", runtime.NumCPU(), b.Rounds, b.Time, b.Connections, ort.Version())
+	fmt.Fprintf(&text, "%d cores, %d rounds of %s, %d connections, ONNX Runtime %s; medians, with minimum and maximum in brackets.\n\n", runtime.NumCPU(), b.Rounds, b.Time, b.Connections, ort.Version())
 	t := tabwriter.NewWriter(&text, 0, 0, 1, ' ', 0)
 	row := func(cells ...string) { fmt.Fprintf(t, "| %s\t|\n", strings.Join(cells, "\t| ")) }
 	row("", "requests/s", "ratio", "p50 / p99 ms")
 	row("---", "---", "---", "---")
-	rate := func(name, what, over string) {
+	rate := func(name, label, baseline string) {
 		ratio, quantiles := "", ""
-		if over != "" {
+		if baseline != "" {
 			ratios := make([]float64, b.Rounds)
 			for i := range ratios {
-				ratios[i] = rates[name][i] / rates[over][i]
+				ratios[i] = rates[name][i] / rates[baseline][i]
 			}
-			ratio = spread(ratios, "%.2f") + " of " + strings.TrimPrefix(over, "c ")
+			ratio = spread(ratios, "%.2f") + " of " + strings.TrimPrefix(baseline, "c ")
 		}
 		if run := latency[name]; run != nil {
 			quantiles = fmt.Sprintf("%s / %s", milliseconds(run.Quantile(0.5)), milliseconds(run.Quantile(0.99)))
 		}
-		row(what, spread(rates[name], "%.0f"), ratio, quantiles)
+		row(label, spread(rates[name], "%.0f"), ratio, quantiles)
 	}
 	rate("r", "(r) ONNX Runtime alone, images/s", "")
 	rate("h", "(h) HTTP alone", "")
@@ -188,18 +188,18 @@ func (b *bench) all(ctx context.Context) (string, error) {
 	rate("c", "(c) durable, synchronous=normal", "b")
 	rate("c full", "(c) durable, synchronous=full", "b")
 	rate("d", "(d) 640×480 JPEG, no log", "a")
-	users := func(what string, beside []byte) error {
+	users := func(label string, background []byte) error {
 		if b.Users <= 0 {
 			return nil
 		}
-		run, err := b.with(ctx, setups[2], func(c *child) (*load.Run, error) {
-			defer b.beside(ctx, c, beside)()
+		run, err := b.withServer(ctx, setups[2], func(c *child) (*load.Run, error) {
+			defer b.background(ctx, c, background)()
 			return load.Users(ctx, c.addr, b.small, 100, time.Second, 4*time.Second, load.Limit{Time: b.Users})
 		})
 		if err != nil {
-			return fmt.Errorf("%.3s: %w", what, err)
+			return fmt.Errorf("%.3s: %w", label, err)
 		}
-		row(what, fmt.Sprintf("%.0f", run.Rate()), "",
+		row(label, fmt.Sprintf("%.0f", run.Rate()), "",
 			fmt.Sprintf("%s / %s (p95 %s)", milliseconds(run.Quantile(0.5)), milliseconds(run.Quantile(0.99)), milliseconds(run.Quantile(0.95))))
 		return nil
 	}
@@ -214,7 +214,7 @@ func (b *bench) all(ctx context.Context) (string, error) {
 		}
 		starts = append(starts, float64(took.Microseconds())/1000)
 	}
-	row("(f) start to first right answer, SQLite log", spread(starts, "%.0f")+" ms", "", "")
+	row("(f) start to first successful response, SQLite log", spread(starts, "%.0f")+" ms", "", "")
 	if b.Requests > 0 {
 		first, last, err := b.memory(ctx, setups[2])
 		if err != nil {
@@ -222,10 +222,10 @@ func (b *bench) all(ctx context.Context) (string, error) {
 		}
 		row("(g) RSS, SQLite log", fmt.Sprintf("%.0f MB after %d requests, %.0f MB after %d", first, warmRequests, last, b.Requests), fmt.Sprintf("%.2f", last/first), "")
 	}
-	rate("i", "(i) explained by Grad-CAM, no log", "a")
-	rate("j", "(j) explained by occlusion, no log", "a")
-	rate("k", fmt.Sprintf("(k) as (a), while %d more connections do (j)", explaining), "a")
-	if err := users(fmt.Sprintf("(l) as (e), while %d more connections do (j)", explaining), occlusion); err != nil {
+	rate("i", "(i) with Grad-CAM explanations, no log", "a")
+	rate("j", "(j) with occlusion explanations, no log", "a")
+	rate("k", fmt.Sprintf("(k) as (a), with %d background connections doing (j)", explainConnections), "a")
+	if err := users(fmt.Sprintf("(l) as (e), with %d background connections doing (j)", explainConnections), occlusion); err != nil {
 		return "", err
 	}
 	if err := t.Flush(); err != nil {
@@ -234,11 +234,11 @@ func (b *bench) all(ctx context.Context) (string, error) {
 	return text.String(), nil
 }
 
-func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.out, format+"\n", args...) }
+func (b *bench) logf(format string, args ...any) { fmt.Fprintf(b.out, format+"\n", args...) }
 
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }
 
-// spread is the median, and between brackets the lowest and the highest value.
+// spread formats the median of the values, followed by their minimum and maximum in brackets.
 func spread(values []float64, format string) string {
 	v := slices.Sorted(slices.Values(values))
 	median := v[len(v)/2]
@@ -251,9 +251,9 @@ func spread(values []float64, format string) string {
 	return fmt.Sprintf(format+" ("+format+"–"+format+")", median, v[0], v[len(v)-1])
 }
 
-// runtimeAlone runs the model on all cores at once, each with a session of one
-// thread, and returns the rate at the batch size that gives most.
-func (b *bench) runtimeAlone(ctx context.Context) (best float64, at int, err error) {
+// measureRuntime runs the model without HTTP on all cores, in one single-threaded session per
+// core. It returns the rate in images per second at the fastest batch size, and that size.
+func (b *bench) measureRuntime(ctx context.Context) (best float64, at int, err error) {
 	file, err := model.Open(b.config.Model)
 	if err != nil {
 		return 0, 0, err
@@ -295,19 +295,19 @@ func (b *bench) runtimeAlone(ctx context.Context) (best float64, at int, err err
 			best, at = rate, batch
 		}
 	}
-	// The best of several short looks is luck in part.
+	// The best of several short measurements is partly luck.
 	best, err = measure(at, b.Time)
 	return best, at, err
 }
 
-// rate measures answers a second.
+// rate measures the requests per second.
 func (b *bench) rate(ctx context.Context, s setup) (*load.Run, error) {
-	return b.with(ctx, s, func(c *child) (*load.Run, error) {
+	return b.withServer(ctx, s, func(c *child) (*load.Run, error) {
 		request := s.request
 		if request == nil {
 			request = b.small
 		}
-		defer b.beside(ctx, c, s.beside)()
+		defer b.background(ctx, c, s.background)()
 		if _, err := load.ClosedLoop(ctx, c.addr, request, b.Connections, load.Limit{Time: b.Time / 3}); err != nil {
 			return nil, err
 		}
@@ -315,13 +315,14 @@ func (b *bench) rate(ctx context.Context, s setup) (*load.Run, error) {
 	})
 }
 
-// beside has others ask for something, if there is anything, until it is ended.
-func (b *bench) beside(ctx context.Context, c *child, request []byte) (end func()) {
+// background sends a request repeatedly on other connections until end is called. It does nothing
+// if request is nil.
+func (b *bench) background(ctx context.Context, c *child, request []byte) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	if request != nil {
-		// What they get counts nowhere: under full load many of them are refused.
-		group.Go(func() { _, _ = load.ClosedLoop(ctx, c.addr, request, explaining, load.Limit{Time: time.Hour}) })
+		// The results don't count: under full load many of these requests are rejected.
+		group.Go(func() { _, _ = load.ClosedLoop(ctx, c.addr, request, explainConnections, load.Limit{Time: time.Hour}) })
 	}
 	return func() {
 		cancel()
@@ -329,8 +330,8 @@ func (b *bench) beside(ctx context.Context, c *child, request []byte) (end func(
 	}
 }
 
-// with starts the program, measures, and stops it.
-func (b *bench) with(ctx context.Context, s setup, measure func(*child) (*load.Run, error)) (run *load.Run, err error) {
+// withServer starts the server, measures and stops the server.
+func (b *bench) withServer(ctx context.Context, s setup, measure func(*child) (*load.Run, error)) (run *load.Run, err error) {
 	c, err := b.start(ctx, s)
 	if err != nil {
 		return nil, err
@@ -339,10 +340,10 @@ func (b *bench) with(ctx context.Context, s setup, measure func(*child) (*load.R
 	return measure(c)
 }
 
-// coldStart is the time from starting the program to its first right answer.
+// coldStart returns the time from starting the server to its first successful response.
 func (b *bench) coldStart(ctx context.Context, s setup) (took time.Duration, err error) {
 	began := time.Now()
-	_, err = b.with(ctx, s, func(c *child) (*load.Run, error) {
+	_, err = b.withServer(ctx, s, func(c *child) (*load.Run, error) {
 		run, err := load.ClosedLoop(ctx, c.addr, b.small, 1, load.Limit{Requests: 1})
 		took = time.Since(began)
 		return run, err
@@ -350,9 +351,9 @@ func (b *bench) coldStart(ctx context.Context, s setup) (took time.Duration, err
 	return took, err
 }
 
-// memory is the resident memory in MB (10⁶ bytes) after few and after many requests.
+// memory returns the resident memory in MB (10⁶ bytes) after few and after many requests.
 func (b *bench) memory(ctx context.Context, s setup) (first, last float64, err error) {
-	_, err = b.with(ctx, s, func(c *child) (*load.Run, error) {
+	_, err = b.withServer(ctx, s, func(c *child) (*load.Run, error) {
 		if _, err := load.ClosedLoop(ctx, c.addr, b.small, b.Connections, load.Limit{Requests: warmRequests}); err != nil {
 			return nil, err
 		}
@@ -368,16 +369,16 @@ func (b *bench) memory(ctx context.Context, s setup) (first, last float64, err e
 	return first, last, err
 }
 
-// child is the program under measurement.
+// child is the server process under measurement.
 type child struct {
-	cmd  *exec.Cmd
-	addr string
-	rest chan string // what it says after its address
+	cmd    *exec.Cmd
+	addr   string
+	output chan string // the last lines that it logged
 }
 
 var listeningLine = regexp.MustCompile(`listening on http://([^ "]+)`)
 
-// start starts this very program as the setup has it and waits until it listens.
+// start starts this program's executable as the setup specifies and waits until it listens.
 func (b *bench) start(ctx context.Context, s setup) (*child, error) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -387,7 +388,7 @@ func (b *bench) start(ctx context.Context, s setup) (*child, error) {
 		"--model="+b.config.Model, "--addr=127.0.0.1:0",
 		"--workers="+strconv.Itoa(b.config.Workers), "--max-batch="+strconv.Itoa(b.config.MaxBatch), "--queue="+strconv.Itoa(b.config.Queue))
 	cmd := exec.CommandContext(ctx, exe, args...)
-	cmd.Env = otelenv.Without(os.Environ()) // tracing would be measured as well
+	cmd.Env = otelenv.Without(os.Environ()) // don't measure tracing
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 15 * time.Second
 	log, err := cmd.StderrPipe()
@@ -397,43 +398,43 @@ func (b *bench) start(ctx context.Context, s setup) (*child, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	c := &child{cmd: cmd, rest: make(chan string, 1)}
+	c := &child{cmd: cmd, output: make(chan string, 1)}
 	lines := bufio.NewScanner(log)
-	var said []string
+	var logged []string
 	for lines.Scan() {
-		said = append(said, lines.Text())
+		logged = append(logged, lines.Text())
 		if m := listeningLine.FindStringSubmatch(lines.Text()); m != nil {
 			c.addr = m[1]
 			break
 		}
 	}
 	if c.addr == "" {
-		return nil, errors.Join(fmt.Errorf("the server did not start: %s", strings.Join(said, "; ")), cmd.Wait())
+		return nil, errors.Join(fmt.Errorf("the server did not start: %s", strings.Join(logged, "; ")), cmd.Wait())
 	}
 	go func() {
-		for lines.Scan() { // or it would wait for a reader
-			said = append(said, lines.Text())
+		for lines.Scan() { // keep reading, or the child would block
+			logged = append(logged, lines.Text())
 		}
-		c.rest <- strings.Join(said[max(0, len(said)-3):], "; ")
+		c.output <- strings.Join(logged[max(0, len(logged)-3):], "; ")
 	}()
 	return c, nil
 }
 
-// stop ends the program as an operator would.
+// stop terminates the server as an operator would.
 func (c *child) stop() error {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
-	said := <-c.rest
+	logged := <-c.output
 	if err := c.cmd.Wait(); err != nil {
-		return fmt.Errorf("the server ended with %w: %s", err, said)
+		return fmt.Errorf("the server failed: %w: %s", err, logged)
 	}
 	return nil
 }
 
-// resident is the memory of the program in MB.
+// resident returns the resident memory of the server in MB.
 func (c *child) resident() (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
 	if err != nil {
-		return 0, fmt.Errorf("resident memory: %w (it is known on Linux alone; leave it out with --requests=0)", err)
+		return 0, fmt.Errorf("read resident memory: %w\nhint: this works only on Linux; skip it with --requests=0", err)
 	}
 	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
@@ -441,11 +442,11 @@ func (c *child) resident() (float64, error) {
 			return float64(kib) * 1024 / 1e6, err
 		}
 	}
-	return 0, errors.New("resident memory: the system does not tell")
+	return 0, errors.New("read resident memory: no VmRSS in /proc")
 }
 
-// constantCommand serves the yardstick (h): the same HTTP server, with a handler that
-// reads the body and answers a constant.
+// constantCommand serves the baseline (h): the same HTTP server, with a handler that reads the
+// body and returns a constant.
 type constantCommand struct{}
 
 func (constantCommand) Run(c *Config, std streams) error {
@@ -453,7 +454,7 @@ func (constantCommand) Run(c *Config, std streams) error {
 	defer stop()
 	scheduleAsBatch()
 	m := NewMain(*c, newLogger(c, std.err))
-	m.bodies = newBodies(c.MaxBody, c.MaxMemory)
+	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory))
 	err := m.listen(ctx, c.Addr, "--addr", func() *fiber.App {
 		app := m.newFiber()
 		app.Post("/predict", func(c *fiber.Ctx) error {
@@ -463,7 +464,7 @@ func (constantCommand) Run(c *Config, std streams) error {
 				return err
 			}
 			c.Response().Header.SetContentType(fiber.MIMEApplicationJSON)
-			return c.SendString(`{"id":"01932d5e-8c6b-7f3a-9b1e-0c2d4e6f8a1b","label":"REAL","isAI":false,"probability":0.0313582349850234,"model":"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}`)
+			return c.SendString(`{"id":"01932d5e-8c6b-7f3a-9b1e-0c2d4e6f8a1b","label":"REAL","isAI":false,"probability":0.0313582349850234,"model":"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}` + "\n")
 		})
 		m.serveWith(app)
 		return app
@@ -471,13 +472,13 @@ func (constantCommand) Run(c *Config, std streams) error {
 	if err != nil {
 		return err
 	}
-	m.fronts[0].serve()
+	m.endpoints[0].serve()
 	m.log.Info("listening on " + m.URL())
 	<-ctx.Done()
 	return m.Close()
 }
 
-// replaceBetween writes text into the file between two lines that it has.
+// replaceBetween replaces the text between two lines of a file.
 func replaceBetween(path, begin, end, text string) error {
 	old, err := os.ReadFile(path)
 	if err != nil {
@@ -486,7 +487,7 @@ func replaceBetween(path, begin, end, text string) error {
 	head, rest, found := strings.Cut(string(old), begin+"\n")
 	_, tail, closed := strings.Cut(rest, end)
 	if !found || !closed {
-		return fmt.Errorf("write %s: it lacks the lines %q and %q", path, begin, end)
+		return fmt.Errorf("write %s: the file doesn't contain the lines %q and %q", path, begin, end)
 	}
 	return os.WriteFile(path, []byte(head+begin+"\n\n"+text+"\n"+end+tail), 0o644)
 }

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// smallBody is the size in bytes up to which a body costs no more than its
-// connection does: it is read into a buffer that is kept, and not counted.
+// smallBody is the size in bytes up to which a body isn't counted against the memory limit. Small
+// bodies are read into a buffer that is reused for later requests.
 const smallBody = 64 << 10
 
-// bodies reads the bodies of requests. The memory of all large ones together is
-// bounded: fasthttp by itself would set aside what each client announces.
+// bodies reads request bodies and bounds the memory that large ones take together. fasthttp
+// itself would allocate as much as each client announces.
 type bodies struct {
 	limit  int
 	memory *semaphore.Weighted
-	room   int64 // of memory, in bytes
+	room   int64 // size of memory in bytes
 }
 
 func newBodies(limit, memory int) *bodies {
@@ -28,19 +28,19 @@ func newBodies(limit, memory int) *bodies {
 	return &bodies{limit: limit, memory: semaphore.NewWeighted(room), room: room}
 }
 
-// body is the content of a request, and what it holds of the memory for bodies.
+// body is the content of a request and its share of the memory for bodies.
 type body struct {
 	bytes []byte
-	held  int64
+	held  int64 // bytes acquired from bodies.memory
 }
 
-// read reads the whole body of the request into b, whose buffer it uses again. The
-// caller gives the memory back with free.
+// read reads the whole request body into b and reuses b's buffer. The caller must release the
+// memory with free.
 func (s *bodies) read(c *fiber.Ctx, b *body) error {
 	b.bytes = b.bytes[:0]
-	// A compressed body could unpack to any size.
+	// A compressed body could expand to any size.
 	if encoding := c.Get(fiber.HeaderContentEncoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return fiber.NewError(fiber.StatusUnsupportedMediaType, fmt.Sprintf("the content encoding %.40q is not read; send the body as it is", encoding))
+		return fiber.NewError(fiber.StatusUnsupportedMediaType, fmt.Sprintf("content encoding %.40q isn't supported; send the body uncompressed", encoding))
 	}
 	length := c.Request().Header.ContentLength()
 	stream := c.Context().RequestBodyStream()
@@ -50,16 +50,16 @@ func (s *bodies) read(c *fiber.Ctx, b *body) error {
 	if length > s.limit {
 		return fiber.ErrRequestEntityTooLarge
 	}
-	want := min(max(length, 0), smallBody)
+	size := min(max(length, 0), smallBody)
 	if length > smallBody {
-		want = length
+		size = length
 	}
-	if err := s.grow(b, want); err != nil {
+	if err := s.grow(b, size); err != nil {
 		return err
 	}
 	for {
 		if len(b.bytes) == cap(b.bytes) {
-			// Only a body of unknown length comes here before its end.
+			// Only a body of unknown length gets here before its end.
 			if err := s.grow(b, min(max(2*cap(b.bytes), 4096), s.limit+1)); err != nil {
 				return err
 			}
@@ -76,17 +76,18 @@ func (s *bodies) read(c *fiber.Ctx, b *body) error {
 			if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
 				return fiber.ErrRequestTimeout
 			}
-			return fiber.NewError(fiber.StatusBadRequest, "the request's body breaks off or is not well-formed")
+			return fiber.NewError(fiber.StatusBadRequest, "the request body is incomplete or malformed")
 		}
 	}
 	state(c).bodyRead = true
 	if length >= 0 && len(b.bytes) != length {
-		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("the body ends after %d of %d bytes", len(b.bytes), length))
+		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("the request body ends after %d of %d bytes", len(b.bytes), length))
 	}
 	return nil
 }
 
-// grow makes room for n bytes in all, if there is memory for it.
+// grow extends the buffer to a capacity of n bytes. It returns a 503 error if the memory limit is
+// reached.
 func (s *bodies) grow(b *body, n int) error {
 	if n <= cap(b.bytes) {
 		return nil
@@ -94,7 +95,7 @@ func (s *bodies) grow(b *body, n int) error {
 	if n > smallBody {
 		more := int64(n) - b.held
 		if !s.memory.TryAcquire(more) {
-			return busy(fmt.Sprintf("too many large requests are being received; at most %d bytes are taken at once", s.room))
+			return busy(fmt.Sprintf("too many large requests at once: their bodies may take %d bytes together", s.room))
 		}
 		b.held += more
 	}
@@ -104,7 +105,7 @@ func (s *bodies) grow(b *body, n int) error {
 	return nil
 }
 
-// free gives the memory back. The buffer of a small body is kept for the next.
+// free releases the memory. The buffer of a small body is kept for the next request.
 func (s *bodies) free(b *body) {
 	if b.held > 0 {
 		s.memory.Release(b.held)

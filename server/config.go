@@ -19,81 +19,82 @@ import (
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 
+	"fakeart/internal/cli"
 	"fakeart/internal/imaging"
 )
 
-// Config is what a user decides, with flags, FAKEART_… variables or a YAML file, in
-// that order of precedence. A key of the file is the name of a flag.
+// Config is the configuration of the server. It is set by flags, FAKEART_… variables and a YAML file,
+// in this order of precedence. A key of the file is the name of a flag.
 type Config struct {
-	Model       string   `help:"Model to serve: a file that the trainer exported, a folder (its newest *.onnx), or a URL: file:///…, gs://bucket/key, s3://bucket/key?region=…; one that ends in / is a folder." placeholder:"REF" group:"Model"`
-	ModelSHA256 string   `name:"model-sha256" env:"FAKEART_MODEL_SHA256" help:"Digest that the model must have, sha256:… or hexadecimal." placeholder:"DIGEST" group:"Model"`
-	ModelWatch  interval `help:"Interval at which to check for a newly published model and deploy it; 10s if no time is given. The server then also starts without a model and waits for the first." placeholder:"TIME" group:"Model"`
-	ModelSource []string `help:"Folder or URL prefix from which PUT /models/current may load; repeatable. Without any, from every file, and every bucket that needs no parameters." placeholder:"PREFIX" group:"Model"`
+	Model       string   `help:"Model to serve: a file exported by the trainer, a folder (its newest *.onnx), or a URL: file:///…, gs://bucket/key, s3://bucket/key?region=…. A URL that ends in / is a folder." placeholder:"REF" group:"Model"`
+	ModelSHA256 string   `name:"model-sha256" env:"FAKEART_MODEL_SHA256" help:"Expected digest of the model: sha256:… or hexadecimal." placeholder:"DIGEST" group:"Model"`
+	ModelWatch  interval `help:"Interval at which to check for a newly published model and deploy it; 10s if no time is given. The server then also starts without a model and waits for the first one." placeholder:"TIME" group:"Model"`
+	ModelSource []string `help:"Folder or URL prefix that PUT /models/current may load models from; repeatable. By default, all files and all buckets that need no parameters are allowed." placeholder:"PREFIX" group:"Model"`
 
-	Addr      string `help:"Address to listen on; port 0 takes a free one. Unless it is given, the variable PORT means :PORT." default:"127.0.0.1:8080" group:"Listening"`
-	AdminAddr string `help:"Second address, for the administrator: all routes that are, /metrics, and profiles at /debug/pprof/." placeholder:"ADDR" group:"Listening"`
+	Addr      string `help:"Address to listen on; port 0 picks a free port. If neither this flag nor its variable is set, the variable PORT sets the address to :PORT." default:"127.0.0.1:8080" group:"Listening"`
+	AdminAddr string `help:"Additional address for administration: all routes of --addr, and profiles at /debug/pprof/." placeholder:"ADDR" group:"Listening"`
 
-	AdminToken     []string `help:"Bearer tokens of administrators, for rotation several. Better as a variable or a file: a command line is seen by others." placeholder:"TOKEN" group:"Administration"`
-	AdminTokenFile string   `help:"File with such tokens, one a line; it is read at each use, so that it can be replaced." placeholder:"FILE" group:"Administration"`
+	AdminToken     []string `help:"Admin tokens, sent as bearer tokens; several allow rotation. Prefer the variable or a file, because other users can see a command line." placeholder:"TOKEN" group:"Administration"`
+	AdminTokenFile string   `help:"File with admin tokens, one per line. It is read at each use, so it can be replaced while the server runs." placeholder:"FILE" group:"Administration"`
 
-	MaxBody         int           `help:"Largest request body in bytes." default:"10485760" group:"Limits"`
-	MaxHeader       int           `help:"Largest request header in bytes." default:"8192" group:"Limits"`
-	MaxImages       int           `help:"Most pictures in a request." default:"128" group:"Limits"`
-	MaxPixels       int           `help:"Largest picture in pixels, width times height." default:"${max_pixels}" group:"Limits"`
-	MaxMemory       int           `help:"Most bytes that large bodies, and as many again that large pictures, may take at once; what does not fit is refused." default:"268435456" group:"Limits"`
-	MaxConnections  int           `help:"Most connections at once." default:"4096" group:"Limits"`
-	MaxRequests     int           `help:"Most requests worked on at once." default:"2048" group:"Limits"`
-	RateLimit       int           `help:"Requests a second that one client may make; 0 does not limit." default:"0" group:"Limits"`
-	FeedbackLimit   int           `help:"Feedbacks a minute that one client may give; 0 does not limit." default:"60" group:"Limits"`
-	TrustedProxy    []string      `help:"Networks (CIDR) of proxies whose X-Forwarded-For says who the client is; repeatable." placeholder:"CIDR" group:"Limits"`
-	ReadTimeout     time.Duration `help:"How long a client may take to send a request." default:"30s" group:"Limits"`
-	WriteTimeout    time.Duration `help:"How long a client may take to receive an answer, or the next part of a long one." default:"30s" group:"Limits"`
-	IdleTimeout     time.Duration `help:"How long a connection may stay without a request." default:"2m" group:"Limits"`
-	RequestTimeout  time.Duration `help:"How long a request may take once it has been received." default:"10s" group:"Limits"`
-	ShutdownTimeout time.Duration `help:"How long to wait, when told to stop, for requests that have begun and for the log." default:"8s" group:"Limits"`
+	MaxBody         byteSize      `help:"Maximum size of a request body." default:"10MiB" group:"Limits"`
+	MaxHeader       byteSize      `help:"Maximum size of a request header." default:"8KiB" group:"Limits"`
+	MaxImages       int           `help:"Maximum number of images per request." default:"128" group:"Limits"`
+	MaxPixels       int           `help:"Maximum size of an image in pixels, width times height." default:"${max_pixels}" group:"Limits"`
+	MaxMemory       byteSize      `help:"Maximum memory for large request bodies in progress, and as much again for decoding large images. Requests that exceed it are rejected." default:"256MiB" group:"Limits"`
+	MaxConnections  int           `help:"Maximum number of concurrent connections." default:"4096" group:"Limits"`
+	MaxRequests     int           `help:"Maximum number of concurrent requests." default:"2048" group:"Limits"`
+	RateLimit       int           `help:"Maximum number of requests per second and client; 0 disables the limit." default:"0" group:"Limits"`
+	FeedbackLimit   int           `help:"Maximum number of feedback requests per minute and client; 0 disables the limit." default:"60" group:"Limits"`
+	TrustedProxy    []string      `help:"Networks (CIDR) of proxies whose X-Forwarded-For header identifies the client; repeatable." placeholder:"CIDR" group:"Limits"`
+	ReadTimeout     time.Duration `help:"Maximum time to receive a request." default:"30s" group:"Limits"`
+	WriteTimeout    time.Duration `help:"Maximum time to send a response, or the next part of a streamed one." default:"30s" group:"Limits"`
+	IdleTimeout     time.Duration `help:"Maximum time that a connection stays open without a request." default:"2m" group:"Limits"`
+	RequestTimeout  time.Duration `help:"Maximum time to process a request after it was received." default:"10s" group:"Limits"`
+	ShutdownTimeout time.Duration `help:"Maximum time to wait, during shutdown, for requests in progress and for writing the prediction log." default:"8s" group:"Limits"`
 
-	Workers  int `help:"Inference sessions, each on one thread; 0 takes one a core." default:"0" group:"Inference"`
-	MaxBatch int `help:"Most pictures that a session judges at once." default:"8" group:"Inference"`
-	Queue    int `help:"Most pictures that may wait for a session; beyond it requests get 503." default:"1024" group:"Inference"`
+	Workers  int `help:"Number of inference sessions, each with one thread; 0 means one per core." default:"0" group:"Inference"`
+	MaxBatch int `help:"Maximum number of images that a session classifies at once." default:"8" group:"Inference"`
+	Queue    int `help:"Maximum number of images that wait for a session. Requests beyond it are rejected with 503." default:"1024" group:"Inference"`
 
-	LogStore       string        `help:"Where predictions are logged: ${enum}." enum:"sqlite,pubsub,none" default:"sqlite" group:"Prediction log"`
-	LogPath        string        `help:"SQLite file of the log; with pubsub, where records wait that could not be sent." default:"predictions.db" group:"Prediction log"`
-	LogTopic       string        `help:"Topic of the log with pubsub, such as gcppubsub://projects/P/topics/T." placeholder:"URL" group:"Prediction log"`
-	FeedbackTopic  string        `help:"Topic of feedback with pubsub; without one none is kept." placeholder:"URL" group:"Prediction log"`
-	LogDurable     bool          `help:"Answer a request only once its records are stored, and with 503 when they cannot be. Otherwise they are stored within a tenth of a second." default:"false" negatable:"" group:"Prediction log"`
-	LogSynchronous string        `help:"What stored means with sqlite: normal survives a killed process, full a power cut as well." enum:"normal,full" default:"normal" group:"Prediction log"`
-	LogRequired    bool          `help:"Answer predictions with 503 while the log cannot be written." default:"false" negatable:"" group:"Prediction log"`
-	LogImages      bool          `help:"Log the pictures themselves, too." default:"false" negatable:"" group:"Prediction log"`
-	LogMaxAge      time.Duration `help:"Delete records that are older; 0 keeps them." default:"0" group:"Prediction log"`
-	LogMaxRows     int64         `help:"Delete the oldest records beyond so many; 0 keeps them." default:"1000000" group:"Prediction log"`
+	LogStore       string        `help:"Where to log predictions: ${enum}." enum:"sqlite,pubsub,none" default:"sqlite" group:"Prediction log"`
+	LogPath        string        `help:"SQLite file of the prediction log. With pubsub, the file for records that couldn't be sent yet." default:"predictions.db" group:"Prediction log"`
+	LogTopic       string        `help:"Topic of the prediction log with pubsub, such as gcppubsub://projects/P/topics/T." placeholder:"URL" group:"Prediction log"`
+	FeedbackTopic  string        `help:"Topic of feedback with pubsub. Without it, feedback is disabled." placeholder:"URL" group:"Prediction log"`
+	LogDurable     bool          `help:"Respond to a request only after its records are stored, or with 503 if they can't be. Otherwise records are stored within a tenth of a second." default:"false" negatable:"" group:"Prediction log"`
+	LogSynchronous string        `help:"Durability of stored records with sqlite: normal survives a killed process, full also a power failure." enum:"normal,full" default:"normal" group:"Prediction log"`
+	LogRequired    bool          `help:"Respond to predictions with 503 while the prediction log isn't writable." default:"false" negatable:"" group:"Prediction log"`
+	LogImages      bool          `help:"Include the images in the prediction log." default:"false" negatable:"" group:"Prediction log"`
+	LogMaxAge      time.Duration `help:"Delete records that are older, such as 30d; 0 keeps all." default:"0" group:"Prediction log"`
+	LogMaxRows     int64         `help:"Maximum number of records; the oldest ones beyond it are deleted. 0 keeps all." default:"1000000" group:"Prediction log"`
 
-	DriftReference string        `help:"reference.parquet of the model, or the run folder with it: look for drift of the log from it. It is read anew each time, so that it can be replaced with the model." placeholder:"PATH" group:"Drift"`
-	DriftEvery     time.Duration `help:"How often to look for drift." default:"10m" group:"Drift"`
-	DriftWindow    time.Duration `help:"How far back to look." default:"24h" group:"Drift"`
+	DriftReference string        `help:"Enable drift checks of the prediction log against this file: reference.parquet of the model, or the run folder that contains it. It is read at each check, so it can be replaced together with the model." placeholder:"PATH" group:"Drift"`
+	DriftEvery     time.Duration `help:"Interval between drift checks; the first one runs at startup." default:"10m" group:"Drift"`
+	DriftWindow    time.Duration `help:"Age of the oldest records that a drift check includes." default:"24h" group:"Drift"`
 
-	LogLevel   string   `help:"What the program says on standard error: ${enum}. At debug each request has a line, at info a sample." enum:"debug,info,warn,error" default:"info" group:"Messages"`
-	LogFormat  string   `help:"How it says it: ${enum}. JSON is in Cloud Logging's shape; auto is text on a terminal, JSON elsewhere." enum:"auto,json,text" default:"auto" group:"Messages"`
-	UI         bool     `name:"ui" help:"Answer at / with a web page." default:"true" negatable:"" group:"Listening"`
-	CORSOrigin []string `name:"cors-origin" help:"Origin whose web pages may use the API; repeatable; * is every one. Administration stays closed to them." placeholder:"ORIGIN" group:"Listening"`
+	LogLevel   string   `help:"Minimum level of messages on standard error: ${enum}. At debug every request is logged, at info a sample." enum:"debug,info,warn,error" default:"info" group:"Messages"`
+	LogFormat  string   `help:"Format of messages on standard error: ${enum}. JSON uses the field names of Cloud Logging; auto means text on a terminal and JSON elsewhere." enum:"auto,json,text" default:"auto" group:"Messages"`
+	UI         bool     `name:"ui" help:"Serve the web page at /." default:"true" negatable:"" group:"Listening"`
+	CORSOrigin []string `name:"cors-origin" help:"Origin whose web pages may use the API; repeatable; * allows every origin. It never allows admin routes." placeholder:"ORIGIN" group:"Listening"`
 }
 
-// interval is a time that may be left out: --model-watch alone means every 10 seconds.
+// interval is a duration that may be omitted: --model-watch alone means every 10 seconds.
 type interval time.Duration
 
 const defaultInterval = interval(10 * time.Second)
 
-// Decode reads the flag's value, if the next argument is one.
+// Decode implements kong.MapperValue. It consumes the next argument only if that is a duration.
 func (i *interval) Decode(ctx *kong.DecodeContext) error {
 	token := ctx.Scan.Peek()
 	text := fmt.Sprint(token.Value)
-	own := token.Type == kong.FlagValueToken // given with =, by a variable, or by the file
-	d, err := time.ParseDuration(text)
+	explicit := token.Type == kong.FlagValueToken // given with =, by a variable or by the file
+	d, err := cli.ParseDuration(text)
 	switch {
 	case err == nil:
 		ctx.Scan.Pop()
 		*i = interval(d)
-	case !own || text == "true":
-		if own {
+	case !explicit || text == "true":
+		if explicit {
 			ctx.Scan.Pop()
 		}
 		*i = defaultInterval
@@ -101,22 +102,66 @@ func (i *interval) Decode(ctx *kong.DecodeContext) error {
 		ctx.Scan.Pop()
 		*i = 0
 	default:
-		return fmt.Errorf("%q is no time such as 10s", text)
+		return err
 	}
 	return nil
 }
 
 func (i interval) String() string { return time.Duration(i).String() }
 
-// Validate reports everything that is wrong with the values, and how to mend it.
-// kong calls it once they are read.
+// byteSize is a size in bytes, which can be set with a unit: 10MB or 10MiB.
+type byteSize int
+
+// Decode implements kong.MapperValue.
+func (s *byteSize) Decode(ctx *kong.DecodeContext) error {
+	token, err := ctx.Scan.PopValue("size")
+	if err != nil {
+		return err
+	}
+	n, err := cli.ParseSize(fmt.Sprint(token.Value))
+	if err == nil && n != int64(int(n)) {
+		err = fmt.Errorf("size %v is too large", token.Value)
+	}
+	*s = byteSize(n)
+	return err
+}
+
+// decodeDuration is a kong.Mapper for durations.
+func decodeDuration(ctx *kong.DecodeContext, target reflect.Value) error {
+	token, err := ctx.Scan.PopValue("duration")
+	if err != nil {
+		return err
+	}
+	d, err := cli.ParseDuration(fmt.Sprint(token.Value))
+	target.SetInt(int64(d))
+	return err
+}
+
+// decodeInteger is a kong.Mapper for integers.
+func decodeInteger(ctx *kong.DecodeContext, target reflect.Value) error {
+	token, err := ctx.Scan.PopValue("number")
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseInt(fmt.Sprint(token.Value), 10, target.Type().Bits())
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return fmt.Errorf("number %v is out of range", token.Value)
+	case err != nil:
+		return fmt.Errorf("invalid number %q\n"+cli.HintPrefix+"use a whole number, such as 8", fmt.Sprint(token.Value))
+	}
+	target.SetInt(n)
+	return nil
+}
+
+// Validate returns an error that lists all invalid values. kong calls it after parsing.
 func (c *Config) Validate() error {
 	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	invalid := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for _, n := range []struct {
-		flag  string
-		value int64
-		least int64
+		flag    string
+		value   int64
+		minimum int64
 	}{
 		{"max-body", int64(c.MaxBody), 1},
 		{"max-header", int64(c.MaxHeader), 1024},
@@ -132,20 +177,20 @@ func (c *Config) Validate() error {
 		{"queue", int64(c.Queue), 1},
 		{"log-max-rows", c.LogMaxRows, 0},
 	} {
-		if n.value < n.least {
-			bad("--%s=%d: need at least %d", n.flag, n.value, n.least)
+		if n.value < n.minimum {
+			invalid("--%s=%d: must be at least %d", n.flag, n.value, n.minimum)
 		}
 	}
 	if c.MaxBatch > maxMaxBatch {
-		bad("--max-batch=%d: at most %d; more than 8 only makes answers later", c.MaxBatch, maxMaxBatch)
+		invalid("--max-batch=%d: must be at most %d\n"+cli.HintPrefix+"values above 8 only increase latency", c.MaxBatch, maxMaxBatch)
 	}
 	if c.Workers > maxWorkers {
-		bad("--workers=%d: at most %d", c.Workers, maxWorkers)
+		invalid("--workers=%d: must be at most %d", c.Workers, maxWorkers)
 	}
 	for _, d := range []struct {
-		flag  string
-		value time.Duration
-		least time.Duration
+		flag    string
+		value   time.Duration
+		minimum time.Duration
 	}{
 		{"model-watch", time.Duration(c.ModelWatch), 0},
 		{"read-timeout", c.ReadTimeout, time.Millisecond},
@@ -157,48 +202,48 @@ func (c *Config) Validate() error {
 		{"drift-every", c.DriftEvery, time.Second},
 		{"drift-window", c.DriftWindow, time.Second},
 	} {
-		if d.value < d.least {
-			bad("--%s=%s: need at least %s", d.flag, d.value, d.least)
+		if d.value < d.minimum {
+			invalid("--%s=%s: must be at least %s", d.flag, d.value, d.minimum)
 		}
 	}
 	if c.MaxImages > c.Queue {
-		bad("--max-images=%d: is more than fit into the queue (--queue=%d)", c.MaxImages, c.Queue)
+		invalid("--max-images=%d: must not exceed the size of the queue (--queue=%d)", c.MaxImages, c.Queue)
 	}
 	if c.ModelWatch > 0 && c.ModelSHA256 != "" {
-		bad("--model-watch with --model-sha256: no newer model can have that digest; leave one of them out")
+		invalid("--model-watch can't be used with --model-sha256, because a newer model has another digest\n" + cli.HintPrefix + "remove one of the two flags")
 	}
 	for _, cidr := range c.TrustedProxy {
 		if _, err := netip.ParsePrefix(cidr); err != nil {
-			bad("--trusted-proxy=%s: is no network such as 10.0.0.0/8", cidr)
+			invalid("--trusted-proxy=%s: invalid network\n"+cli.HintPrefix+"use CIDR notation, such as 10.0.0.0/8", cidr)
 		}
 	}
 	for _, origin := range c.CORSOrigin {
 		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "") {
-			bad("--cors-origin=%s: is no origin such as https://example.org", origin)
+			invalid("--cors-origin=%s: invalid origin\n"+cli.HintPrefix+"use a scheme and a host, such as https://example.org", origin)
 		}
 	}
 	for _, token := range c.tokens() {
 		if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			bad("--admin-token: a token has characters that no HTTP header can carry")
+			invalid("--admin-token: a token contains characters that are invalid in an HTTP header\n" + cli.HintPrefix + "use only visible ASCII characters")
 		}
 	}
 	if c.LogStore == "pubsub" && c.LogTopic == "" {
-		bad("--log-store=pubsub: needs the topic's URL in --log-topic")
+		invalid("--log-store=pubsub requires --log-topic\n" + cli.HintPrefix + "set it to the URL of the topic, such as gcppubsub://projects/P/topics/T")
 	}
 	if c.LogStore != "pubsub" && c.LogTopic != "" {
-		bad("--log-topic: goes with --log-store=pubsub, not %s", c.LogStore)
+		invalid("--log-topic requires --log-store=pubsub, not %s", c.LogStore)
 	}
 	if c.LogStore != "pubsub" && c.FeedbackTopic != "" {
-		bad("--feedback-topic: goes with --log-store=pubsub, not %s", c.LogStore)
+		invalid("--feedback-topic requires --log-store=pubsub, not %s", c.LogStore)
 	}
 	if c.LogStore != "none" && c.LogPath == "" {
-		bad("--log-path: is empty; name a file, or turn the log off with --log-store=none")
+		invalid("--log-path is empty\n" + cli.HintPrefix + "set it to a file, or disable the prediction log with --log-store=none")
 	}
 	if c.LogStore != "sqlite" && c.DriftReference != "" {
-		bad("--drift-reference: the log is looked at, which can only be read with --log-store=sqlite, not %s", c.LogStore)
+		invalid("--drift-reference requires --log-store=sqlite, not %s, because drift checks read the prediction log", c.LogStore)
 	}
 	if c.LogStore == "none" && (c.LogDurable || c.LogRequired) {
-		bad("--log-store=none: stores nothing, which --log-durable and --log-required ask for")
+		invalid("--log-store=none can't be used with --log-durable or --log-required")
 	}
 	return errors.Join(errs...)
 }
@@ -208,11 +253,11 @@ const (
 	maxWorkers  = 1024
 )
 
-// workers is the number of inference sessions.
+// workers returns the number of inference sessions.
 func (c *Config) workers() int { return cmp.Or(c.Workers, runtime.GOMAXPROCS(0)) }
 
-// tokens are the administrators' tokens that were given as such. In a variable
-// they are separated by commas or white space.
+// tokens returns the tokens of --admin-token. In a variable they are separated by commas or white
+// space.
 func (c *Config) tokens() []string {
 	var tokens []string
 	for _, t := range c.AdminToken {
@@ -221,25 +266,25 @@ func (c *Config) tokens() []string {
 	return tokens
 }
 
-// applyPort heeds the variable PORT, with which Cloud Run and others say where to
-// listen, unless the address was given by flag or variable. A file's address gives
-// way: what an environment says goes before what was written down.
-func (c *Config) applyPort(given bool) error {
+// applyPort sets the address to the variable PORT, with which platforms such as Cloud Run specify the
+// port, unless the address was set by flag or variable. PORT takes precedence over the address in a
+// file, as all variables do.
+func (c *Config) applyPort(addrSet bool) error {
 	port := os.Getenv("PORT")
-	if given || port == "" {
+	if addrSet || port == "" {
 		return nil
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Errorf("the variable PORT=%q is no port", port)
+		return fmt.Errorf("invalid port in the variable PORT=%q\n"+cli.HintPrefix+"set it to a number from 0 to 65535, or unset it", port)
 	}
 	c.Addr = ":" + port
 	return nil
 }
 
-// fileResolver takes values from a YAML file whose keys are names of flags.
+// fileResolver is a kong.Resolver for a YAML file whose keys are names of flags.
 type fileResolver struct {
 	path   string
-	values map[string]yaml.Node // as they are written: 1e10 may be a token
+	values map[string]yaml.Node // unparsed, because 1e10 may be a token
 }
 
 // newFileResolver reads the file.
@@ -250,12 +295,20 @@ func newFileResolver(path string) (*fileResolver, error) {
 	}
 	r := &fileResolver{path: path}
 	if err := yaml.Unmarshal(text, &r.values); err != nil {
-		return nil, fmt.Errorf("read configuration %s: %w; write lines such as `addr: 127.0.0.1:8080`", path, err)
+		return nil, fmt.Errorf("read configuration %s: invalid YAML: %s\n"+cli.HintPrefix+"write one flag per line, as in addr: 127.0.0.1:8080", path, yamlMessage(err))
 	}
 	return r, nil
 }
 
-// Validate refuses keys that are no flags, with the nearest one that is.
+// yamlMessage returns the message of an error of package yaml in terms of the file.
+func yamlMessage(err error) string {
+	if errors.As(err, new(*yaml.TypeError)) {
+		return "it isn't a map of flags to values"
+	}
+	return strings.TrimPrefix(err.Error(), "yaml: ")
+}
+
+// Validate returns an error for a key that isn't a flag, with the most similar flag as a hint.
 func (r *fileResolver) Validate(app *kong.Application) error {
 	known := map[string]bool{}
 	for _, group := range app.AllFlags(true) {
@@ -278,12 +331,13 @@ func (r *fileResolver) Validate(app *kong.Application) error {
 		nearest := slices.MinFunc(slices.Sorted(maps.Keys(known)), func(a, b string) int {
 			return cmp.Compare(levenshtein.ComputeDistance(key, a), levenshtein.ComputeDistance(key, b))
 		})
-		return fmt.Errorf("configuration %s: unknown key %q; did you mean %s?", r.path, key, nearest)
+		return fmt.Errorf("configuration %s: unknown key %q\n"+cli.HintPrefix+"did you mean %s?", r.path, key, nearest)
 	}
 	return nil
 }
 
-// Resolve gives the file's value of a flag, or nil. A variable goes before it.
+// Resolve returns the file's value of a flag, or nil if the file doesn't set it or a variable
+// overrides it.
 func (r *fileResolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	node, ok := r.values[flag.Name]
 	if !ok || node.Tag == "!!null" {
@@ -304,10 +358,10 @@ func (r *fileResolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (
 		}
 		return strings.Join(texts, ","), nil
 	}
-	return nil, fmt.Errorf("configuration %s: %s: want a value, not a map", r.path, flag.Name)
+	return nil, fmt.Errorf("configuration %s: %s must be a value or a list, not a map", r.path, flag.Name)
 }
 
-// print writes the values in force as such a file, secrets masked.
+// print returns the configuration as a file for --config, with secrets masked.
 func (c *Config) print() (string, error) {
 	masked := *c
 	masked.AdminToken = nil
@@ -335,7 +389,7 @@ func (c *Config) print() (string, error) {
 	return string(text), err
 }
 
-// flagName is the name of the flag of a field of Config, as kong derives it.
+// flagName returns the name of the flag for a field of Config, as kong derives it.
 func flagName(f reflect.StructField) string {
 	if name := f.Tag.Get("name"); name != "" {
 		return name
@@ -350,7 +404,7 @@ func flagName(f reflect.StructField) string {
 	return strings.ToLower(name.String())
 }
 
-// redacted leaves out what a URL may carry as a secret.
+// redacted masks the user and the secret parameters of a URL. Other text is returned unchanged.
 func redacted(ref string) string {
 	u, err := url.Parse(ref)
 	if err != nil || u.Scheme == "" {

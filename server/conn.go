@@ -9,28 +9,28 @@ import (
 	"time"
 )
 
-// lingerTime is how long what a refused client still sends is taken and thrown away.
+// lingerTime is how long the server discards what a rejected client still sends.
 const lingerTime = 5 * time.Second
 
-// listener hands out connections that know two things that fasthttp does not:
-// whether the client has said anything yet, and how to close without losing an
-// answer. It closes without resetting who has just been connected.
+// listener accepts connections that track two things fasthttp doesn't: whether the client has
+// sent anything yet, and whether to close without losing the response. Close doesn't reset
+// connections that the operating system has already accepted.
 type listener struct {
 	*net.TCPListener
 	closing atomic.Bool
-	last    []net.Conn // taken when it was closed; owned by the one goroutine that accepts
+	backlog []net.Conn // connections accepted on Close; owned by the goroutine that calls Accept
 
 	mu    sync.Mutex
-	conns map[*conn]bool // those that are open
+	conns map[*conn]bool // open connections
 }
 
 func newListener(l *net.TCPListener) *listener {
 	return &listener{TCPListener: l, conns: map[*conn]bool{}}
 }
 
-// Close makes Accept hand out the connections that the system has already made,
-// which would otherwise be reset, and then close the port. It does not wait for
-// that. A second Close does nothing.
+// Close makes Accept return the connections that the operating system has already accepted, which
+// would otherwise be reset, and then close the port. Close doesn't wait for that. A second Close
+// does nothing.
 func (l *listener) Close() error {
 	if l.closing.Swap(true) {
 		return nil
@@ -39,7 +39,7 @@ func (l *listener) Close() error {
 }
 
 func (l *listener) Accept() (net.Conn, error) {
-	if len(l.last) == 0 {
+	if len(l.backlog) == 0 {
 		inner, err := l.TCPListener.Accept()
 		if err == nil {
 			return l.opened(inner), nil
@@ -47,14 +47,14 @@ func (l *listener) Accept() (net.Conn, error) {
 		if !l.closing.Load() {
 			return nil, err
 		}
-		l.last = takeRest(l.TCPListener)
+		l.backlog = drainBacklog(l.TCPListener)
 		_ = l.TCPListener.Close()
-		if len(l.last) == 0 {
+		if len(l.backlog) == 0 {
 			return nil, net.ErrClosed
 		}
 	}
-	inner := l.last[0]
-	l.last = l.last[1:]
+	inner := l.backlog[0]
+	l.backlog = l.backlog[1:]
 	return l.opened(inner), nil
 }
 
@@ -66,15 +66,14 @@ func (l *listener) opened(inner net.Conn) *conn {
 	return c
 }
 
-// closeSilent closes the connections that were opened in advance, as browsers and
-// HTTP libraries do, and never used. To fasthttp they look like a request that is
-// coming in.
-func (l *listener) closeSilent() { l.closeThose(func(c *conn) bool { return !c.heard.Load() }) }
+// closeUnused closes connections on which nothing was received: browsers and HTTP libraries open
+// connections in advance. fasthttp would wait for a request on them.
+func (l *listener) closeUnused() { l.closeMatching(func(c *conn) bool { return !c.received.Load() }) }
 
 // closeAll closes every connection.
-func (l *listener) closeAll() { l.closeThose(func(*conn) bool { return true }) }
+func (l *listener) closeAll() { l.closeMatching(func(*conn) bool { return true }) }
 
-func (l *listener) closeThose(chosen func(*conn) bool) {
+func (l *listener) closeMatching(chosen func(*conn) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {
@@ -84,36 +83,37 @@ func (l *listener) closeThose(chosen func(*conn) bool) {
 	}
 }
 
-func (l *listener) forget(c *conn) {
+func (l *listener) remove(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.conns, c)
 }
 
+// conn is a connection returned by listener.Accept.
 type conn struct {
 	net.Conn
 	listener *listener
-	heard    atomic.Bool // whether any byte has come in
+	received atomic.Bool // whether any byte was received
 	linger   atomic.Bool
-	// renew, unless 0, gives each Write so much time, instead of the whole answer:
-	// an answer of any length then reaches a client that keeps taking it.
+	// renew, unless 0, is the time allowed for each Write instead of for the whole response. A
+	// response of any length then reaches a client that keeps reading.
 	renew atomic.Int64
 
-	// What belongs to the request that is worked on, owned by the goroutine that does.
+	// request is the state of the current request, owned by the goroutine that handles it.
 	request requestState
 }
 
-// requestState is what is known of a request besides what it says itself.
+// requestState is what the server tracks about a request besides its content.
 type requestState struct {
-	id       string          // the client's name for it, or one of ours
-	traceID  string          // of the trace that it belongs to; empty without one
-	ctx      context.Context // with its span; nil when it is not traced
-	excess   bool            // whether it is more than are worked on at once
-	bodyRead bool            // whether all of its body has been read
-	canceled bool            // whether the client did not wait for the answer
+	id        string          // X-Request-Id: the client's value or a new UUID
+	traceID   string          // hexadecimal ID of the request's trace; empty without one
+	ctx       context.Context // carries the request's span; nil if the request isn't traced
+	overLimit bool            // whether the request exceeds Config.MaxRequests
+	bodyRead  bool            // whether the whole body was read
+	canceled  bool            // whether the client closed the connection before the response
 }
 
-// Write sends b.
+// Write sends b, and extends the write deadline if renew is set.
 func (c *conn) Write(b []byte) (int, error) {
 	if d := c.renew.Load(); d > 0 {
 		if err := c.SetWriteDeadline(time.Now().Add(time.Duration(d))); err != nil {
@@ -125,18 +125,19 @@ func (c *conn) Write(b []byte) (int, error) {
 
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n > 0 && !c.heard.Load() {
-		c.heard.Store(true)
+	if n > 0 && !c.received.Load() {
+		c.received.Store(true)
 	}
 	return n, err
 }
 
-// Close closes the connection, at once unless linger is set. When a request is
-// refused before all of it was received, closing at once makes the system reset
-// the connection, and the client, still sending, loses the answer that says why.
-// Lingering ends our side and takes in the rest first (RFC 9112, section 9.6).
+// Close closes the connection: immediately or, if linger is set, after discarding for up to
+// lingerTime what the client still sends. Closing immediately after rejecting a request that
+// wasn't fully received makes the operating system reset the connection, and a client that is
+// still sending loses the response. Lingering closes the sending side first and reads the rest
+// (RFC 9112, section 9.6).
 func (c *conn) Close() error {
-	c.listener.forget(c)
+	c.listener.remove(c)
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger.Load() && half.CloseWrite() == nil {
 		if c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
 			_, _ = io.Copy(io.Discard, c.Conn)

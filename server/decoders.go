@@ -9,24 +9,23 @@ import (
 	"fakeart/server/infer"
 )
 
-// smallPicture is the memory in bytes up to which decoding a picture is not counted:
-// as much as the decoders that may be at work together can take without harm.
-const smallPicture = 2 << 20
+// smallImage is the memory in bytes up to which decoding an image isn't counted against the
+// memory limit. All decoders together can use that much without harm.
+const smallImage = 2 << 20
 
-// decoders turn pictures into the model's input, a bounded number at once. The
-// memory of large ones is bounded besides: what a picture's header announces decides
-// before anything is allocated.
+// decoders decode images into model input, a bounded number at a time. The memory of large images
+// is bounded as well. It is estimated from the image's header before anything is allocated.
 type decoders struct {
 	free   chan *decoder
 	memory *semaphore.Weighted
-	room   int64 // of memory, in bytes
-	limit  int   // pixels
+	room   int64 // size of memory in bytes
+	limit  int   // maximum number of pixels per image
 }
 
-// decoder turns one picture at a time into pixels.
+// decoder decodes one image at a time.
 type decoder struct {
 	imaging.Decoder
-	// pixels is for those of the last picture.
+	// pixels holds the pixels of the last image.
 	pixels [imaging.Size * imaging.Size * imaging.Channels]uint8
 }
 
@@ -38,29 +37,30 @@ func newDecoders(n, maxPixels, memory int) *decoders {
 	return d
 }
 
-// admit waits until there is memory for decoding the picture, or the request's time
-// is up. The caller gives it back with release. An error about the picture wraps one
-// of the package imaging's.
+// admit reserves the memory for decoding the image. It waits for memory until the request's
+// deadline. The caller must call release after decoding. An error caused by the image itself
+// wraps an error of package imaging.
 func (d *decoders) admit(x *exchange, data []byte) (release func(), err error) {
 	header, err := imaging.Inspect(data, d.limit)
 	if err != nil {
 		return nil, err
 	}
-	if header.Memory <= smallPicture {
+	if header.Memory <= smallImage {
 		return func() {}, nil
 	}
 	if header.Memory > d.room {
-		return nil, fmt.Errorf("%w: decoding the %s picture of %d×%d pixels takes up to %d bytes of memory, at most %d are given; scale it down or save it in another format",
+		return nil, fmt.Errorf("%w: decoding the %s image of %d×%d pixels takes up to %d bytes of memory, more than the limit of %d; scale it down or save it in another format",
 			imaging.ErrTooLarge, header.Format, header.Width, header.Height, header.Memory, d.room)
 	}
 	if err := d.memory.Acquire(x, header.Memory); err != nil {
-		return nil, busy("too many large pictures are being decoded")
+		return nil, busy("too many large images are being decoded")
 	}
 	return func() { d.memory.Release(header.Memory) }, nil
 }
 
-// take returns a decoder, or waits for one until the request's time is up, or the server
-// is about to end. Decoding itself does not end early, so it does not begin late.
+// take returns a decoder. If all are in use, it waits for one until the request's deadline or
+// until the server rejects waiting requests during shutdown. Decoding can't be interrupted, so it
+// must not start late.
 func (d *decoders) take(x *exchange) (*decoder, error) {
 	select {
 	case one := <-d.free:
@@ -72,9 +72,10 @@ func (d *decoders) take(x *exchange) (*decoder, error) {
 		return one, nil
 	case <-x.Done():
 		return nil, x.Err()
-	case <-x.m.hurry:
+	case <-x.m.rejectWaiting:
 		return nil, infer.ErrClosed
 	}
 }
 
-func (d *decoders) give(one *decoder) { d.free <- one }
+// put returns a decoder obtained from take.
+func (d *decoders) put(one *decoder) { d.free <- one }

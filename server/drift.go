@@ -15,52 +15,53 @@ import (
 	"fakeart/internal/drift"
 )
 
-// Drift is what the last look for drift has found.
+// Drift is the result of the last drift check.
 type Drift struct {
-	Time    time.Time `json:"time" doc:"When it was looked."`
-	Since   time.Time `json:"since" doc:"From when on the records of the log are."`
-	Records int64     `json:"records" doc:"How many there are since then, about, of all models."`
+	Time    time.Time `json:"time" doc:"When the check ran."`
+	Since   time.Time `json:"since" doc:"Start of the window of log records."`
+	Records int64     `json:"records" doc:"Approximate number of records in the window, for all models."`
 	drift.Result
 }
 
-// driftWatch looks for drift of the prediction log now and then.
-type driftWatch struct {
+// driftMonitor checks the prediction log for drift periodically.
+type driftMonitor struct {
 	m    *Main
-	last atomic.Pointer[driftLook]
+	last atomic.Pointer[driftCheck]
 }
 
-// driftRows is how many records one look compares at most: as many as a reference has.
+// driftRows is the maximum number of log records per check: as many as a reference has.
 const driftRows = drift.ReferenceRows
 
-// driftLook is what one look has found, or why it could not tell.
-type driftLook struct {
+// driftCheck is the result of one check, or the reason why it failed.
+type driftCheck struct {
 	found *Drift
 	err   error
 }
 
-// newDriftWatch returns a watch that hasn't looked yet. An unreadable reference is an
-// error, unless the server still waits for its first model: the reference comes with that.
-func newDriftWatch(m *Main) (*driftWatch, error) {
-	w := &driftWatch{m: m}
+// newDriftMonitor returns a monitor that hasn't run a check yet. An unreadable reference is an
+// error, unless the server is still waiting for its first model: the reference is published with
+// the model.
+func newDriftMonitor(m *Main) (*driftMonitor, error) {
+	w := &driftMonitor{m: m}
 	if _, err := drift.ReadReference(m.config.DriftReference); err != nil && m.models.current.Load() != nil {
 		return nil, fmt.Errorf("--drift-reference: %w", err)
 	}
-	w.last.Store(&driftLook{err: errors.New("it has not been looked for drift yet; ask again in a moment")})
+	w.last.Store(&driftCheck{err: errors.New("the first drift check has not finished; try again in a moment")})
 	return w, nil
 }
 
-// A look for drift takes a tenth of a core: after it has worked for driftWork or longer
-// it sleeps nine times as long.
+// A drift check uses at most a tenth of a core: after working for driftWork or longer, it sleeps
+// driftSleep times as long.
 const (
 	driftWork  = time.Millisecond
 	driftSleep = 9
 )
 
-// resting returns a function that sleeps when it has been a while since it last did. Once
-// ctx has ended it does not any more, so that what is left is done at once. The operating
-// system's priorities would not do: a thread that does not get its turn would hold up Go's
-// runtime, and with it the requests.
-func resting(ctx context.Context) func() {
+// throttle returns a function to call regularly during a check. The function sleeps if the check
+// has worked for driftWork since the last sleep. After ctx is done it no longer sleeps, so that
+// the rest finishes immediately. Thread priorities of the operating system wouldn't work instead:
+// a thread that isn't scheduled would block Go's runtime, and with it the requests.
+func throttle(ctx context.Context) func() {
 	awake := time.Now()
 	return func() {
 		if worked := time.Since(awake); worked >= driftWork && ctx.Err() == nil {
@@ -70,12 +71,12 @@ func resting(ctx context.Context) func() {
 	}
 }
 
-// watch looks at once, and then every so often, until ctx ends.
-func (w *driftWatch) watch(ctx context.Context, every time.Duration) {
+// run checks for drift immediately and then at each interval, until ctx is done.
+func (w *driftMonitor) run(ctx context.Context, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
-		w.look(ctx)
+		w.check(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -84,8 +85,8 @@ func (w *driftWatch) watch(ctx context.Context, every time.Duration) {
 	}
 }
 
-// look compares the window that ends now.
-func (w *driftWatch) look(ctx context.Context) {
+// check runs one drift check over the window that ends now.
+func (w *driftMonitor) check(ctx context.Context) {
 	now := time.Now().UTC()
 	found := &Drift{Time: now, Since: now.Add(-w.m.config.DriftWindow)}
 	err := w.compare(ctx, found)
@@ -93,27 +94,27 @@ func (w *driftWatch) look(ctx context.Context) {
 		return
 	}
 	before := w.last.Load()
-	w.m.log.Debug("looked for drift", "took", time.Since(now).String(), "records", found.Records)
+	w.m.log.Debug("drift check finished", "took", time.Since(now).String(), "records", found.Records)
 	if err != nil {
 		w.m.metrics.DriftUnknown(found.Records)
-		w.last.Store(&driftLook{err: err}) // after the metrics, as below
+		w.last.Store(&driftCheck{err: err}) // after the metrics, as below
 		if before.err == nil || before.err.Error() != err.Error() {
-			w.m.log.Info("drift unknown", "reason", err)
+			w.m.log.Info("drift check failed", "reason", err)
 		}
 		return
 	}
 	w.m.metrics.Drift(&found.Result, found.Records, now)
-	w.last.Store(&driftLook{found: found}) // last: whoever reads it finds the metrics that go with it
+	w.last.Store(&driftCheck{found: found}) // last, so that readers of the result find matching metrics
 	switch had := before.found != nil && before.found.Drift; {
 	case found.Drift && !had:
-		w.m.log.Warn("drift", "columns", strings.Join(found.Drifted(), ", "), "records", found.Records)
+		w.m.log.Warn("drift detected", "columns", strings.Join(found.Drifted(), ", "), "records", found.Records)
 	case had && !found.Drift:
-		w.m.log.Info("no drift any more", "records", found.Records)
+		w.m.log.Info("drift no longer detected", "records", found.Records)
 	}
 }
 
-// compare completes found.
-func (w *driftWatch) compare(ctx context.Context, found *Drift) error {
+// compare fills in found.
+func (w *driftMonitor) compare(ctx context.Context, found *Drift) error {
 	use, err := w.m.models.inUse()
 	if err != nil {
 		return err
@@ -123,7 +124,7 @@ func (w *driftWatch) compare(ctx context.Context, found *Drift) error {
 		return err
 	}
 	if use.file.Digest != reference.Model {
-		return fmt.Errorf("the reference %s is of the model %s, but %s is in use; replace it by the one of that model's run", w.m.config.DriftReference, reference.Model, use.file.Digest)
+		return fmt.Errorf("the drift reference %s belongs to model %s, but model %s is in use; replace it with the reference from that model's run", w.m.config.DriftReference, reference.Model, use.file.Digest)
 	}
 	records, of, err := w.m.reader.Sample(ctx, found.Since, driftRows)
 	if err != nil {
@@ -145,26 +146,26 @@ func (w *driftWatch) compare(ctx context.Context, found *Drift) error {
 			current = append(current, row)
 		}
 	}
-	result, err := drift.CompareYielding(reference.Rows, current, resting(ctx))
+	result, err := drift.CompareYielding(reference.Rows, current, throttle(ctx))
 	if err == nil {
 		found.Result = *result
 	}
 	return err
 }
 
-// registerDrift gives the route by which the last look is read.
+// registerDrift adds the route that returns the result of the last drift check.
 func (m *Main) registerDrift(api huma.API) {
 	huma.Register(api, huma.Operation{
-		Method: http.MethodGet, Path: "/drift", OperationID: "drift", Tags: []string{tagLog}, Summary: "Whether the log has drifted from the model's reference",
-		Description: "What the last look has found; 409 when it could not tell, with the reason, and 404 when it is not looked for drift.",
-		Security:    adminSecurity, Middlewares: huma.Middlewares{m.guarded}, Errors: []int{401, 403, 404, 409},
+		Method: http.MethodGet, Path: "/drift", OperationID: "drift", Tags: []string{tagLog}, Summary: "Drift of the prediction log from the model's reference",
+		Description: "Returns the result of the last drift check. The status is 409 if the check failed, with the reason, and 404 if drift checks are disabled.",
+		Security:    adminSecurity, Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{401, 403, 404, 409},
 	}, func(context.Context, *struct{}) (*struct{ Body Drift }, error) {
 		if m.drift == nil {
-			return nil, newProblem(fiber.StatusNotFound, "this server does not look for drift (--drift-reference)")
+			return nil, newProblem(fiber.StatusNotFound, "drift checks are disabled on this server; enable them with --drift-reference")
 		}
 		last := m.drift.last.Load()
 		if last.err != nil {
-			return nil, newProblem(fiber.StatusConflict, "drift unknown: "+last.err.Error())
+			return nil, newProblem(fiber.StatusConflict, "drift check failed: "+last.err.Error())
 		}
 		return &struct{ Body Drift }{*last.found}, nil
 	})

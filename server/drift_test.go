@@ -20,9 +20,8 @@ import (
 	"fakeart/server/load"
 )
 
-// referenceOf writes the reference of a model that has been asked about n red pictures
-// of various brightness.
-func referenceOf(t testing.TB, digest string, n int) string {
+// writeReference writes a drift reference for n red images of various brightness.
+func writeReference(t testing.TB, digest string, n int) string {
 	t.Helper()
 	r := drift.Reference{Model: digest}
 	rng := rand.New(rand.NewPCG(1, 1))
@@ -42,24 +41,24 @@ func referenceOf(t testing.TB, digest string, n int) string {
 	return writeFile(t, drift.ReferenceFile, data)
 }
 
-// judged has the server judge n red pictures whose levels are spread over 100 from least on.
-func judged(t *testing.T, m *Main, n int, least int) {
+// predictRed sends n red images whose levels are distributed over 100 values from least on.
+func predictRed(t *testing.T, m *Main, n int, least int) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(2, 1))
 	for range n {
-		picture := pngOf(t, plain(color.NRGBA{R: uint8(least + rng.IntN(100)), A: 255}, 32, 32))
-		if response, body := do(t, "POST", m.URL()+"/predict", "", picture); response.StatusCode != http.StatusOK {
+		img := pngOf(t, solid(color.NRGBA{R: uint8(least + rng.IntN(100)), A: 255}, 32, 32))
+		if response, body := do(t, "POST", m.URL()+"/predict", "", img); response.StatusCode != http.StatusOK {
 			t.Fatalf("status %d: %s", response.StatusCode, body)
 		}
 	}
-	written(t, m, float64(n))
+	waitForRecords(t, m, float64(n))
 }
 
-// looked waits for an answer of the route.
-func looked(t *testing.T, m *Main) Drift {
+// awaitDrift waits for a successful drift check and returns its result.
+func awaitDrift(t *testing.T, m *Main) Drift {
 	t.Helper()
 	var d Drift
-	until(t, "a look for drift", func() bool {
+	waitFor(t, "a drift check", func() bool {
 		response, body := do(t, "GET", m.URL()+"/drift", "", nil)
 		if response.StatusCode == http.StatusConflict {
 			return false
@@ -72,8 +71,8 @@ func looked(t *testing.T, m *Main) Drift {
 	return d
 }
 
-// watched is a server that looks for drift from a reference of 300 rows.
-func watched(t *testing.T) *Main {
+// startDriftMonitored starts a server that checks for drift against a reference of 300 rows.
+func startDriftMonitored(t *testing.T) *Main {
 	t.Helper()
 	path := writeModel(t, redDetector(t), metadata())
 	f, err := model.Open(path)
@@ -81,20 +80,20 @@ func watched(t *testing.T) *Main {
 		t.Fatal(err)
 	}
 	config := testConfig(t, path)
-	config.DriftReference, config.DriftEvery, config.DriftWindow = referenceOf(t, f.Digest, 300), time.Second, time.Hour
+	config.DriftReference, config.DriftEvery, config.DriftWindow = writeReference(t, f.Digest, 300), time.Second, time.Hour
 	return startMain(t, NewMain(config, slog.New(slog.DiscardHandler)))
 }
 
-func TestDriftOfTheLogIsFound(t *testing.T) {
+func TestDrift(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		least int
 		drift bool
-	}{{"the same pictures", 155, false}, {"darker pictures", 100, true}} {
+	}{{"same_distribution", 155, false}, {"darker_images", 100, true}} {
 		t.Run(test.name, func(t *testing.T) {
-			m := watched(t)
-			judged(t, m, 150, test.least)
-			d := looked(t, m)
+			m := startDriftMonitored(t)
+			predictRed(t, m, 150, test.least)
+			d := awaitDrift(t, m)
 			if d.Drift != test.drift || d.Model != inUse(m) || d.Records < 100 || len(d.Columns) != 12 {
 				t.Errorf("%+v", d)
 			}
@@ -112,16 +111,16 @@ func TestDriftOfTheLogIsFound(t *testing.T) {
 				t.Errorf("the score is %g", got)
 			}
 			if at := metric(t, m, "fakeart_drift_timestamp_seconds"); time.Since(time.UnixMilli(int64(1000*at))) > time.Minute {
-				t.Errorf("looked at %g", at)
+				t.Errorf("checked at %g", at)
 			}
 		})
 	}
 }
 
-func TestWhatCannotBeToldIsNoAnswer(t *testing.T) {
-	m := watched(t)
-	judged(t, m, 10, 155)
-	until(t, "a look for drift", func() bool {
+func TestDrift_CheckFails(t *testing.T) {
+	m := startDriftMonitored(t)
+	predictRed(t, m, 10, 155)
+	waitFor(t, "a drift check", func() bool {
 		response, body := do(t, "GET", m.URL()+"/drift", "", nil)
 		if response.StatusCode != http.StatusConflict {
 			t.Fatalf("status %d: %s", response.StatusCode, body)
@@ -131,34 +130,34 @@ func TestWhatCannotBeToldIsNoAnswer(t *testing.T) {
 	_, body := do(t, "GET", m.URL()+"/metrics", "", nil)
 	for _, name := range []string{"fakeart_drift_detected", "fakeart_drift_score"} {
 		if strings.Contains(string(body), "\n"+name) {
-			t.Errorf("there is %s", name)
+			t.Errorf("%s exists", name)
 		}
 	}
 	if !strings.Contains(string(body), "\nfakeart_drift_window_rows 10\n") {
-		t.Error("the rows of the window are not told")
+		t.Error("no metric for the rows of the window")
 	}
 
-	// A reference of another model is put in the place of the first.
-	data, err := os.ReadFile(referenceOf(t, "sha256:other", 300))
+	// Replace the reference with one for another model.
+	data, err := os.ReadFile(writeReference(t, "sha256:other", 300))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(m.config.DriftReference, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "a word about the other model", func() bool {
+	waitFor(t, "an error about the other model", func() bool {
 		_, body := do(t, "GET", m.URL()+"/drift", "", nil)
 		return strings.Contains(string(body), "sha256:other")
 	})
 }
 
-func TestWithoutAReferenceThereIsNoDrift(t *testing.T) {
+func TestDrift_Disabled(t *testing.T) {
 	m := start(t)
 	response, body := do(t, "GET", m.URL()+"/drift", "", nil)
 	checkProblem(t, response, body, http.StatusNotFound, "--drift-reference")
 }
 
-func TestAReferenceThatCannotBeReadEndsTheStart(t *testing.T) {
+func TestDrift_UnreadableReference(t *testing.T) {
 	config := testConfig(t, writeModel(t, redDetector(t), metadata()))
 	config.DriftReference = filepath.Join(t.TempDir(), "none")
 	m := NewMain(config, slog.New(slog.DiscardHandler))
@@ -171,24 +170,24 @@ func TestAReferenceThatCannotBeReadEndsTheStart(t *testing.T) {
 	}
 }
 
-// BenchmarkPredictBesideDrift is BenchmarkPredict with a log, while the server looks for
-// drift without a pause between two looks, beside one that does not look.
-func BenchmarkPredictBesideDrift(b *testing.B) {
+// BenchmarkPredict_DriftChecks is BenchmarkPredict with a prediction log, with and without continuous
+// drift checks.
+func BenchmarkPredict_DriftChecks(b *testing.B) {
 	path := writeModel(b, redDetector(b), metadata())
 	f, err := model.Open(path)
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, looking := range []bool{false, true} {
-		b.Run(fmt.Sprintf("looking=%v", looking), func(b *testing.B) {
+	for _, enabled := range []bool{false, true} {
+		b.Run(fmt.Sprintf("checks=%v", enabled), func(b *testing.B) {
 			config := testConfig(b, path)
-			if looking {
-				config.DriftReference, config.DriftEvery = referenceOf(b, f.Digest, drift.ReferenceRows), time.Millisecond
+			if enabled {
+				config.DriftReference, config.DriftEvery = writeReference(b, f.Digest, drift.ReferenceRows), time.Millisecond
 			}
 			m := startMain(b, NewMain(config, slog.New(slog.DiscardHandler)))
-			addr, request := m.fronts[0].listener.Addr().String(), pictureRequest("/predict", 32, 32)
+			addr, request := m.endpoints[0].listener.Addr().String(), imageRequest("/predict", 32, 32)
 			if _, err := load.ClosedLoop(b.Context(), addr, request, 16, load.Limit{Requests: 2 * driftRows}); err != nil {
-				b.Fatal(err) // more records than one look compares
+				b.Fatal(err) // more records than one check compares
 			}
 			b.ResetTimer()
 			if _, err := load.ClosedLoop(b.Context(), addr, request, 16, load.Limit{Requests: b.N}); err != nil {

@@ -18,18 +18,18 @@ import (
 	"fakeart/server/infer"
 )
 
-// Explanation tells where in the picture the model found what it judged by. It has
-// one of the two forms of the map.
+// Explanation shows which parts of an image determined the prediction. It contains the saliency
+// map in one of two formats.
 type Explanation struct {
-	// Method is how the map was made.
-	Method explain.Method `json:"method" enum:"gradcam,occlusion" doc:"How the map was made."`
-	// Map has a row for each of the 32 rows of pixels, from the top.
-	Map [][]float32 `json:"map,omitempty" doc:"32 rows of 32 values in [0,1], from the top: 1 is the place that spoke most for the verdict; all are 0 when none did."`
-	// PNG is the map as a picture.
-	PNG []byte `json:"png,omitempty" contentEncoding:"base64" doc:"The same as a PNG of 32×32 grey pixels, 255 for 1, with ?explain_format=png."`
+	// Method is the explanation method.
+	Method explain.Method `json:"method" enum:"gradcam,occlusion" doc:"Explanation method."`
+	// Map has one row per row of input pixels, from the top.
+	Map [][]float32 `json:"map,omitempty" doc:"Saliency map: 32 rows of 32 values in [0,1], from the top. 1 snapshots the area that contributed most to the predicted class; all values are 0 if no area did."`
+	// PNG is the saliency map as a grayscale image.
+	PNG []byte `json:"png,omitempty" contentEncoding:"base64" doc:"Saliency map as a grayscale PNG of 32×32 pixels, where 255 stands for 1, with ?explain_format=png."`
 }
 
-// explanationFormat is a form of the map.
+// explanationFormat is a representation of the saliency map.
 type explanationFormat string
 
 const (
@@ -39,14 +39,14 @@ const (
 
 func explanationFormats() []explanationFormat { return []explanationFormat{explainArray, explainPNG} }
 
-// explanationRequest is what a request asks for; without a method, nothing.
+// explanationRequest is the explanation that a request asks for. An empty method means none.
 type explanationRequest struct {
 	method explain.Method
 	format explanationFormat
 }
 
-// readExplanationRequest reads the query.
-func readExplanationRequest(c *fiber.Ctx) (r explanationRequest, err error) {
+// parseExplanationRequest reads the query parameters explain and explain_format.
+func parseExplanationRequest(c *fiber.Ctx) (r explanationRequest, err error) {
 	r.format = explainArray
 	if text := c.Query("explain"); text != "" {
 		if r.method, err = oneOf("explain", text, explain.Methods()); err != nil {
@@ -59,9 +59,10 @@ func readExplanationRequest(c *fiber.Ctx) (r explanationRequest, err error) {
 	return r, err
 }
 
-// oneOf is the allowed value that the parameter's text names.
+// oneOf returns the element of allowed that equals text, or a 400 error that lists the allowed
+// values of the parameter.
 func oneOf[T ~string](parameter, text string, allowed []T) (T, error) {
-	// The text is the request's, and gone with it.
+	// text is only valid during the request, so return the constant instead.
 	if i := slices.Index(allowed, T(text)); i >= 0 {
 		return allowed[i], nil
 	}
@@ -69,14 +70,14 @@ func oneOf[T ~string](parameter, text string, allowed []T) (T, error) {
 	for _, a := range allowed {
 		names = append(names, string(a))
 	}
-	return "", fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("%s=%.80q is none of %s", parameter, text, strings.Join(names, ", ")))
+	return "", fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("invalid %s=%.80q; use one of %s", parameter, text, strings.Join(names, ", ")))
 }
 
-// explainAll makes the map of each verdict, one after the other: between two of them
-// it is the turn of other requests.
+// explainAll computes the saliency map of each prediction, one after the other. Between two of
+// them the engine serves other requests.
 func (x *exchange) explainAll(call *infer.Call) error {
-	for i := range x.pictures {
-		p := &x.pictures[i]
+	for i := range x.images {
+		p := &x.images[i]
 		if p.job == nil {
 			continue
 		}
@@ -87,7 +88,7 @@ func (x *exchange) explainAll(call *infer.Call) error {
 			x.span("explain", began, time.Now(), attribute.String("method", string(x.explain.method)))
 		}
 		if errors.Is(err, infer.ErrDeadline) {
-			return busy("the verdicts could not be explained in time; send fewer pictures, or ask again later")
+			return busy("the explanations could not be computed in time; send fewer images, or try again later")
 		}
 		if err != nil {
 			return err
@@ -96,7 +97,7 @@ func (x *exchange) explainAll(call *infer.Call) error {
 	return nil
 }
 
-// append appends the field of a Prediction.
+// append appends the field "explanation" of a Prediction.
 func (r explanationRequest) append(b []byte, values []float32) []byte {
 	b = append(b, `,"explanation":{"method":"`...)
 	b = append(b, r.method...)
@@ -120,7 +121,7 @@ func (r explanationRequest) append(b []byte, values []float32) []byte {
 	return append(b, `]]}`...)
 }
 
-// mapPNG is the map as a picture, 255 for 1.
+// mapPNG returns the saliency map as a grayscale PNG in which 255 stands for 1.
 func mapPNG(values []float32) []byte {
 	grey := image.NewGray(image.Rect(0, 0, imaging.Size, imaging.Size))
 	for i, v := range values {

@@ -23,11 +23,12 @@ import (
 	"fakeart/internal/model"
 	"fakeart/internal/onnx"
 	"fakeart/internal/onnx/onnxpb"
+	"fakeart/server/infer"
 )
 
-// seeing is detector with Grad-CAM: its evidence at a pixel is how much of the colour
-// is there beyond the half.
-func seeing(t testing.TB, colour int64) *onnxpb.ModelProto {
+// explainableDetector is like detector with Grad-CAM: its saliency at a pixel is the amount of the
+// colour above one half.
+func explainableDetector(t testing.TB, colour int64) *onnxpb.ModelProto {
 	t.Helper()
 	weights := []float32{0, 0, 0}
 	weights[colour] = 8
@@ -44,14 +45,14 @@ func seeing(t testing.TB, colour int64) *onnxpb.ModelProto {
 	return graph
 }
 
-// startSeeing starts the program with seeing's model.
-func startSeeing(t *testing.T, change ...func(*Config)) *Main {
+// startExplainable starts a server with the model of explainableDetector.
+func startExplainable(t *testing.T, change ...func(*Config)) *Main {
 	t.Helper()
-	path := writeModel(t, seeing(t, 0), metadata())
+	path := writeModel(t, explainableDetector(t, 0), metadata())
 	return start(t, append([]func(*Config){func(c *Config) { c.Model = path }}, change...)...)
 }
 
-// leftRed is a picture whose left columns are red, so many of them.
+// leftRed returns an image whose first columns are red and the others black.
 func leftRed(t *testing.T, columns int) []byte {
 	m := image.NewRGBA(image.Rect(0, 0, 32, 32))
 	for y := range 32 {
@@ -65,10 +66,10 @@ func leftRed(t *testing.T, columns int) []byte {
 	return pngOf(t, m)
 }
 
-// predicted asks for one picture.
-func predicted(t *testing.T, m *Main, query string, picture []byte) Prediction {
+// predictOne sends one image.
+func predictOne(t *testing.T, m *Main, query string, img []byte) Prediction {
 	t.Helper()
-	response, body := do(t, "POST", m.URL()+"/predict"+query, "", picture)
+	response, body := do(t, "POST", m.URL()+"/predict"+query, "", img)
 	var p Prediction
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()
@@ -78,7 +79,7 @@ func predicted(t *testing.T, m *Main, query string, picture []byte) Prediction {
 	return p
 }
 
-// sides are the means of the map's columns left and right of a column.
+// sides returns the means of the saliency map left and right of a column.
 func sides(t *testing.T, e *Explanation, column int) (left, right float32) {
 	t.Helper()
 	if e == nil || len(e.Map) != 32 {
@@ -102,36 +103,36 @@ func sides(t *testing.T, e *Explanation, column int) (left, right float32) {
 	return left, right
 }
 
-func TestPredictExplainsTheVerdictWhenAsked(t *testing.T) {
-	m := startSeeing(t)
+func TestPredict_Explain(t *testing.T) {
+	m := startExplainable(t)
 	for _, c := range []struct {
 		columns int
 		label   string
 	}{{20, model.Fake}, {12, model.Real}} {
-		picture := leftRed(t, c.columns)
-		plain := predicted(t, m, "", picture)
+		img := leftRed(t, c.columns)
+		plain := predictOne(t, m, "", img)
 		if plain.Explanation != nil {
-			t.Error("an explanation that nobody asked for")
+			t.Error("explanation without ?explain")
 		}
 		for _, method := range explain.Methods() {
-			p := predicted(t, m, "?explain="+string(method)+"&embedding=true", picture)
+			p := predictOne(t, m, "?explain="+string(method)+"&embedding=true", img)
 			if p.Explanation == nil || p.Explanation.Method != method || p.Explanation.PNG != nil || len(p.Embedding) != 3 {
 				t.Fatalf("%+v", p)
 			}
 			left, right := sides(t, p.Explanation, c.columns)
-			if c.label == model.Real { // what is not red speaks for it
+			if c.label == model.Real { // black areas contribute to REAL
 				left, right = right, left
 			}
 			if p.Label != c.label || left < 0.5 || right > 0.3 || method == explain.GradCAM && (left < 0.999 || right != 0) {
-				t.Errorf("%s of %s: %g on what speaks for it, %g beside", method, p.Label, left, right)
+				t.Errorf("%s of %s: mean %g in the contributing area, %g outside", method, p.Label, left, right)
 			}
 			if diff := cmp.Diff(plain, p, cmpopts.IgnoreFields(Prediction{}, "ID", "Explanation", "Embedding")); diff != "" {
-				t.Errorf("with an explanation the verdict is another: %s", diff)
+				t.Errorf("the explanation changed the prediction: %s", diff)
 			}
-			// As a picture it is the same.
-			drawn := predicted(t, m, "?explain_format=png&explain="+string(method), picture).Explanation
+			// The PNG contains the same map.
+			drawn := predictOne(t, m, "?explain_format=png&explain="+string(method), img).Explanation
 			if drawn.Map != nil {
-				t.Error("both forms at once")
+				t.Error("both formats at once")
 			}
 			decoded, err := png.Decode(bytes.NewReader(drawn.PNG))
 			if err != nil {
@@ -156,14 +157,14 @@ func TestPredictExplainsTheVerdictWhenAsked(t *testing.T) {
 	}
 }
 
-func TestEachPictureOfARequestHasItsOwnExplanation(t *testing.T) {
-	m := startSeeing(t)
+func TestPredict_ExplainBatch(t *testing.T) {
+	m := startExplainable(t)
 	var fields []field
 	for i := range 128 {
 		fields = append(fields, field{"data", fmt.Sprint(i), leftRed(t, i%33)})
 	}
 	fields[7].content = []byte("hello")
-	contentType, form := formOf(t, fields...)
+	contentType, form := newForm(t, fields...)
 	for _, method := range explain.Methods() {
 		response, body := do(t, "POST", m.URL()+"/model/?explain="+string(method), contentType, form)
 		items := predictions(t, response, body)
@@ -176,20 +177,20 @@ func TestEachPictureOfARequestHasItsOwnExplanation(t *testing.T) {
 			}
 			columns := i % 33
 			if columns < 4 || columns > 28 {
-				continue // one colour, or all but
+				continue // almost one colour
 			}
 			left, right := sides(t, item.Explanation, columns)
 			if (left > right) != (item.Label == model.Fake) {
-				t.Errorf("%s of picture %d, %s: %g on the red, %g beside", method, i, item.Label, left, right)
+				t.Errorf("%s of image %d, %s: mean %g on red, %g outside", method, i, item.Label, left, right)
 			}
 		}
 	}
-	written(t, m, 2*127)
+	waitForRecords(t, m, 2*127)
 }
 
-func TestPredictRefusesWhatItCannotExplain(t *testing.T) {
-	m, old := startSeeing(t), start(t)
-	picture := leftRed(t, 20)
+func TestPredict_ExplainInvalid(t *testing.T) {
+	m, old := startExplainable(t), start(t)
+	img := leftRed(t, 20)
 	for _, c := range []struct {
 		m      *Main
 		query  string
@@ -203,29 +204,29 @@ func TestPredictRefusesWhatItCannotExplain(t *testing.T) {
 		{m, "explain=" + strings.Repeat("x", 1000), 400, []string{"gradcam, occlusion"}},
 		{old, "explain=gradcam", 422, []string{"older trainer", "occlusion"}},
 	} {
-		response, body := do(t, "POST", c.m.URL()+"/predict?"+c.query, "", picture)
+		response, body := do(t, "POST", c.m.URL()+"/predict?"+c.query, "", img)
 		checkProblem(t, response, body, c.status, c.words...)
 	}
-	// Nothing of this was judged.
+	// No image was classified.
 	if got := metric(t, m, "fakeart_probability_count"); got != 0 {
-		t.Errorf("%g pictures were judged", got)
+		t.Errorf("%g images were classified", got)
 	}
 	for _, query := range []string{"?explain=", "?explain_format=png", "?explain=&explain_format="} {
-		if p := predicted(t, m, query, picture); p.Explanation != nil {
+		if p := predictOne(t, m, query, img); p.Explanation != nil {
 			t.Errorf("%s: %+v", query, p)
 		}
 	}
-	if left, right := sides(t, predicted(t, old, "?explain=occlusion", picture).Explanation, 20); left < 3*right {
-		t.Errorf("an older model's occlusion: %g on the red, %g beside", left, right)
+	if left, right := sides(t, predictOne(t, old, "?explain=occlusion", img).Explanation, 20); left < 3*right {
+		t.Errorf("occlusion of an older model: mean %g on red, %g outside", left, right)
 	}
 }
 
-func TestAnExplanationThatCannotBeGivenLeavesNoRecord(t *testing.T) {
-	m := startSeeing(t)
-	picture := leftRed(t, 20)
-	refused := func(words ...string) {
+func TestPredict_ExplainRejectedNotLogged(t *testing.T) {
+	m := startExplainable(t)
+	img := leftRed(t, 20)
+	rejected := func(words ...string) {
 		t.Helper()
-		response, body := do(t, "POST", m.URL()+"/predict?explain=occlusion", "", picture)
+		response, body := do(t, "POST", m.URL()+"/predict?explain=occlusion", "", img)
 		checkProblem(t, response, body, 503, words...)
 		if response.Header.Get("Retry-After") == "" {
 			t.Error("no Retry-After")
@@ -238,24 +239,25 @@ func TestAnExplanationThatCannotBeGivenLeavesNoRecord(t *testing.T) {
 	if err := others.AdmitExplanations(explain.Occlusion, 256); err != nil {
 		t.Fatal(err)
 	}
-	refused("too many predictions", "explained")
+	rejected(infer.ErrTooManyExplanations.Error())
 	others.Close()
-	predicted(t, m, "?explain=occlusion", picture)
-	close(m.hurry) // as when it has to end
-	refused("shutting down")
-	id := predicted(t, m, "", picture).ID
-	written(t, m, 2)
+	predictOne(t, m, "?explain=occlusion", img)
+	close(m.rejectWaiting) // as during shutdown
+	rejected(infer.ErrClosed.Error())
+	id := predictOne(t, m, "", img).ID
+	waitForRecords(t, m, 2)
 	if page := logPage(t, m, ""); len(page.Records) != 2 || page.Records[0].ID != id {
-		t.Errorf("records %+v, want those of the answers alone, the last one %s", page.Records, id)
+		t.Errorf("records %+v, want only those of successful responses, the last one %s", page.Records, id)
 	}
 }
 
-// Each explanation is of the model that gave the verdict, whatever is in use by then.
-func TestModelsAreChangedWhileTheyExplain(t *testing.T) {
+// Each explanation must be computed by the model that made the prediction, even if another model is in
+// use by then.
+func TestPredict_ExplainDuringModelChange(t *testing.T) {
 	m, dir, _ := startFolder(t)
 	files := map[string][]byte{ // in the order of their names
-		"a.onnx": modelBytes(t, seeing(t, 0)),
-		"b.onnx": modelBytes(t, seeing(t, 2)),
+		"a.onnx": modelBytes(t, explainableDetector(t, 0)),
+		"b.onnx": modelBytes(t, explainableDetector(t, 2)),
 		"c.onnx": modelBytes(t, detector(t, 1)), // without Grad-CAM
 	}
 	var refs []string
@@ -264,7 +266,7 @@ func TestModelsAreChangedWhileTheyExplain(t *testing.T) {
 	}
 	mustChange(t, m, refs[0], "")
 	sees := map[string]bool{digestOf(files["a.onnx"]): true, digestOf(files["b.onnx"]): true}
-	picture := leftRed(t, 20)
+	img := leftRed(t, 20)
 	var stop atomic.Bool
 	var maps [2]atomic.Int64
 	var group sync.WaitGroup
@@ -272,7 +274,7 @@ func TestModelsAreChangedWhileTheyExplain(t *testing.T) {
 		group.Go(func() {
 			method := explain.Methods()[i%2]
 			for !stop.Load() {
-				response, body := do(t, "POST", m.URL()+"/predict?explain="+string(method), "", picture)
+				response, body := do(t, "POST", m.URL()+"/predict?explain="+string(method), "", img)
 				if response.StatusCode == 422 && method == explain.GradCAM {
 					continue // it is c's turn
 				}
@@ -284,11 +286,11 @@ func TestModelsAreChangedWhileTheyExplain(t *testing.T) {
 				left, right := sides(t, p.Explanation, 20)
 				switch {
 				case method == explain.GradCAM && !sees[p.Model]:
-					t.Errorf("%s has no Grad-CAM, but explains", p.Model)
+					t.Errorf("%s explains by Grad-CAM without supporting it", p.Model)
 				case p.Label == model.Fake && left < 2*right:
-					t.Errorf("%s: %g on the red, %g beside", method, left, right)
+					t.Errorf("%s: mean %g on red, %g outside", method, left, right)
 				case method == explain.GradCAM && p.Label == model.Real && (left < 0.99 || right < 0.99):
-					t.Errorf("no blue anywhere, but %g and %g speak for REAL", left, right)
+					t.Errorf("mean %g and %g for REAL of an image without blue, want about 1", left, right)
 				}
 				maps[i%2].Add(1)
 			}
@@ -297,7 +299,7 @@ func TestModelsAreChangedWhileTheyExplain(t *testing.T) {
 	for i := range 30 {
 		before := [2]int64{maps[0].Load(), maps[1].Load()}
 		mustChange(t, m, refs[i%3], "")
-		until(t, "explanations between two changes", func() bool {
+		waitFor(t, "explanations between two model changes", func() bool {
 			return maps[1].Load() > before[1] && (i%3 == 2 || maps[0].Load() > before[0])
 		})
 	}
@@ -306,8 +308,8 @@ func TestModelsAreChangedWhileTheyExplain(t *testing.T) {
 	t.Logf("%d maps by Grad-CAM and %d by occlusion during 30 changes", maps[0].Load(), maps[1].Load())
 }
 
-func TestTheWebPagesOfOthersMayAskForExplanations(t *testing.T) {
-	m := startSeeing(t, func(c *Config) { c.CORSOrigin = []string{"https://example.org"} })
+func TestPredict_ExplainCORS(t *testing.T) {
+	m := startExplainable(t, func(c *Config) { c.CORSOrigin = []string{"https://example.org"} })
 	request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict?explain=gradcam", bytes.NewReader(leftRed(t, 20)))
 	if err != nil {
 		t.Fatal(err)
@@ -318,7 +320,7 @@ func TestTheWebPagesOfOthersMayAskForExplanations(t *testing.T) {
 	}
 }
 
-func TestTheTextOfAMapIsWhatEncodingJSONWrites(t *testing.T) {
+func TestExplanation_JSON(t *testing.T) {
 	values := make([]float32, 32*32)
 	for i := range values {
 		values[i] = float32(i) / 1023

@@ -16,33 +16,33 @@ import (
 	"fakeart/server/predlog"
 )
 
-// FeedbackRequest says what the picture of a prediction really is.
+// FeedbackRequest is a user's label for the image of an earlier prediction.
 type FeedbackRequest struct {
-	ID      string `json:"id" format:"uuid" minLength:"36" maxLength:"36" doc:"Name of the prediction, from its answer."`
-	Label   string `json:"label" enum:"REAL,FAKE" doc:"What the picture is."`
-	Comment string `json:"comment,omitempty" maxLength:"1000" doc:"The user's own words."`
+	ID      string `json:"id" format:"uuid" minLength:"36" maxLength:"36" doc:"ID of the prediction, from its response."`
+	Label   string `json:"label" enum:"REAL,FAKE" doc:"Correct label of the image."`
+	Comment string `json:"comment,omitempty" maxLength:"1000" doc:"The user's comment."`
 }
 
-// Feedback is what was stored of it.
+// Feedback is the stored feedback.
 type Feedback struct {
-	ID      string    `json:"id" format:"uuid" doc:"Name of the prediction."`
-	Label   string    `json:"label" enum:"REAL,FAKE" doc:"What the picture is, as the user says."`
-	Comment string    `json:"comment" doc:"The user's own words; may be empty."`
-	Time    time.Time `json:"time" doc:"When it was said; of the same said again, when it was said first."`
-	Verdict string    `json:"verdict,omitempty" enum:"REAL,FAKE" doc:"What the prediction was; absent when this server cannot know."`
-	Correct *bool     `json:"correct,omitempty" doc:"Whether the prediction was right, as the user says; absent like the verdict."`
+	ID      string    `json:"id" format:"uuid" doc:"ID of the prediction."`
+	Label   string    `json:"label" enum:"REAL,FAKE" doc:"Correct label of the image according to the user."`
+	Comment string    `json:"comment" doc:"The user's comment; may be empty."`
+	Time    time.Time `json:"time" doc:"When the feedback was received. Repeating the same feedback doesn't change it."`
+	Verdict string    `json:"verdict,omitempty" enum:"REAL,FAKE" doc:"Predicted class; absent if this server doesn't know it."`
+	Correct *bool     `json:"correct,omitempty" doc:"Whether the prediction was correct according to the user; absent if verdict is."`
 }
 
-// registerFeedback gives the route by which users say whether a prediction was right.
+// registerFeedback adds the route for feedback on predictions.
 func (m *Main) registerFeedback(api huma.API) {
 	huma.Register(api, huma.Operation{
-		Method: http.MethodPost, Path: "/feedback", OperationID: "feedback", Tags: []string{tagPredict}, Summary: "Say what a picture really is",
-		Description: "Whoever has a prediction's id may say so. The last one on a prediction counts, those before it are kept as its history; the same " +
-			"once more changes nothing. One client may say so as often a minute as --feedback-limit allows.",
+		Method: http.MethodPost, Path: "/feedback", OperationID: "feedback", Tags: []string{tagPredict}, Summary: "Send the correct label of an image",
+		Description: "Anyone who has a prediction's ID can send feedback on it. The last feedback on a prediction counts; earlier ones are kept as its history. " +
+			"Repeating the same feedback changes nothing. --feedback-limit bounds how many feedback requests per minute one client can send.",
 		DefaultStatus: http.StatusOK,
-		Middlewares:   huma.Middlewares{m.bodied}, Errors: []int{400, 404, 413, 415, 422, 429, 503},
+		Middlewares:   huma.Middlewares{m.humaReadBody}, Errors: []int{400, 404, 413, 415, 422, 429, 503},
 	}, func(ctx context.Context, in *struct{ Body FeedbackRequest }) (*struct{ Body Feedback }, error) {
-		f, err := m.hear(ctx, in.Body)
+		f, err := m.storeFeedback(ctx, in.Body)
 		if err != nil {
 			return nil, err
 		}
@@ -50,24 +50,24 @@ func (m *Main) registerFeedback(api huma.API) {
 	})
 }
 
-// hear stores the feedback and counts it.
-func (m *Main) hear(ctx context.Context, r FeedbackRequest) (*Feedback, error) {
+// storeFeedback stores the feedback and counts it.
+func (m *Main) storeFeedback(ctx context.Context, r FeedbackRequest) (*Feedback, error) {
 	if !m.logs() {
-		return nil, newProblem(fiber.StatusNotFound, "this server keeps no log of predictions, and so no feedback on them (--log-store=none)")
+		return nil, newProblem(fiber.StatusNotFound, "feedback is disabled on this server, because predictions aren't logged (--log-store=none)")
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.config.RequestTimeout)
 	defer cancel()
 	h, err := m.predictions.Feedback(ctx, predlog.Feedback{ID: r.ID, Time: time.Now(), Label: r.Label, Comment: r.Comment})
 	switch {
 	case errors.Is(err, predlog.ErrUnknownPrediction):
-		return nil, newProblem(fiber.StatusNotFound, fmt.Sprintf("there is no prediction %s in the log (any more)", r.ID))
+		return nil, newProblem(fiber.StatusNotFound, fmt.Sprintf("prediction %s isn't in the prediction log; it may have been deleted", r.ID))
 	case errors.Is(err, predlog.ErrNoFeedback):
-		return nil, newProblem(fiber.StatusNotFound, "this server keeps no feedback (--feedback-topic)")
+		return nil, newProblem(fiber.StatusNotFound, "feedback is disabled on this server; enable it with --feedback-topic")
 	case errors.Is(err, predlog.ErrInvalid):
 		return nil, newProblem(fiber.StatusUnprocessableEntity, err.Error())
 	case err != nil:
 		m.log.Error("feedback not stored", "id", r.ID, "error", err)
-		return nil, huma.ErrorWithHeaders(newProblem(fiber.StatusServiceUnavailable, "the feedback cannot be stored now: the prediction log cannot be written; try again"),
+		return nil, huma.ErrorWithHeaders(newProblem(fiber.StatusServiceUnavailable, "the feedback can't be stored now because the prediction log isn't writable; try again"),
 			http.Header{fiber.HeaderRetryAfter: {"1"}})
 	}
 	f := &Feedback{ID: h.ID, Label: h.Label, Comment: h.Comment, Time: h.Time, Verdict: h.PredictedLabel}
@@ -83,7 +83,7 @@ func (m *Main) hear(ctx context.Context, r FeedbackRequest) (*Feedback, error) {
 	return f, nil
 }
 
-// limitFeedback holds up a client that says too much.
+// limitFeedback returns a middleware that limits the feedback requests per client and minute.
 func (m *Main) limitFeedback() fiber.Handler {
 	return limiter.New(limiter.Config{
 		Max:               m.config.FeedbackLimit,
@@ -91,39 +91,40 @@ func (m *Main) limitFeedback() fiber.Handler {
 		LimiterMiddleware: limiter.SlidingWindow{},
 		KeyGenerator:      m.clients.key,
 		LimitReached: func(*fiber.Ctx) error {
-			return fiber.NewError(fiber.StatusTooManyRequests, fmt.Sprintf("more than %d feedbacks a minute from one client", m.config.FeedbackLimit))
+			return fiber.NewError(fiber.StatusTooManyRequests, fmt.Sprintf("more than %d feedback requests per minute from one client", m.config.FeedbackLimit))
 		},
 	})
 }
 
-// accuracyAge is how long a figure of the accuracy is good for without new feedback:
-// /metrics is open to all, and must not cost a query each time.
+// accuracyAge is how long a computed accuracy is valid without new feedback. It keeps requests to
+// /metrics, which is open to everyone, from causing a database query each.
 const accuracyAge = time.Minute
 
-// accuracy is the share of right verdicts among those that users spoke of.
+// accuracy caches the share of correct predictions among those with feedback.
 type accuracy struct {
-	stale atomic.Bool // there is new feedback
+	stale atomic.Bool // set when new feedback arrives
 
 	mu sync.Mutex
 
-	model string // what the rest is of
+	model string // digest of the model that the other fields refer to
 	asked time.Time
 	share float64
 	known bool
 }
 
-// rightVerdicts is the share of right verdicts of the model in use among those that users
-// spoke of, and whether there is any.
-func (m *Main) rightVerdicts() (share float64, known bool) {
+// currentAccuracy returns the share of correct predictions of the model in use among those with
+// feedback. known is false if there is no feedback or it can't be read.
+func (m *Main) currentAccuracy() (share float64, known bool) {
 	use := m.models.current.Load()
 	if m.reader == nil || use == nil {
 		return 0, false
 	}
-	return m.accuracy.of(m.reader, use.file.Digest)
+	return m.accuracy.forModel(m.reader, use.file.Digest)
 }
 
-// of returns the share for the model, and whether there is any.
-func (a *accuracy) of(log predlog.Reader, model string) (share float64, known bool) {
+// forModel is like currentAccuracy for the given model digest. It reads the log only if the
+// cached value is outdated.
+func (a *accuracy) forModel(log predlog.Reader, model string) (share float64, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.stale.Swap(false) && a.model == model && time.Since(a.asked) < accuracyAge {

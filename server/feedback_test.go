@@ -20,10 +20,10 @@ import (
 	"fakeart/server/predlog"
 )
 
-// predict has a red picture judged, which is FAKE, and returns the prediction's id.
+// predict sends a red image, which is classified as FAKE, and returns the prediction's ID.
 func predict(t *testing.T, m *Main) string {
 	t.Helper()
-	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
 	checkPrediction(t, m, response, body, model.Fake)
 	var p Prediction
 	if err := json.Unmarshal(body, &p); err != nil {
@@ -32,8 +32,8 @@ func predict(t *testing.T, m *Main) string {
 	return p.ID
 }
 
-// say gives feedback.
-func say(t *testing.T, m *Main, id, label, comment string) (*http.Response, []byte) {
+// sendFeedback sends feedback.
+func sendFeedback(t *testing.T, m *Main, id, label, comment string) (*http.Response, []byte) {
 	t.Helper()
 	body, err := json.Marshal(FeedbackRequest{id, label, comment})
 	if err != nil {
@@ -42,10 +42,10 @@ func say(t *testing.T, m *Main, id, label, comment string) (*http.Response, []by
 	return do(t, "POST", m.URL()+"/feedback", "application/json", body)
 }
 
-// heard gives feedback that is to be taken.
-func heard(t *testing.T, m *Main, id, label, comment string) Feedback {
+// mustSendFeedback sends feedback and checks that it is accepted.
+func mustSendFeedback(t *testing.T, m *Main, id, label, comment string) Feedback {
 	t.Helper()
-	response, body := say(t, m, id, label, comment)
+	response, body := sendFeedback(t, m, id, label, comment)
 	var f Feedback
 	if err := json.Unmarshal(body, &f); err != nil || response.StatusCode != 200 || f.ID != id || f.Label != label || f.Comment != comment {
 		t.Fatalf("status %d: %s (%v)", response.StatusCode, body, err)
@@ -53,23 +53,23 @@ func heard(t *testing.T, m *Main, id, label, comment string) Feedback {
 	return f
 }
 
-func TestFeedbackRightAfterTheAnswerIsTakenAndCounted(t *testing.T) {
+func TestFeedback(t *testing.T) {
 	m := start(t)
 	id := predict(t, m)
 	if _, body := do(t, "GET", m.URL()+"/metrics", "", nil); bytes.Contains(body, []byte("fakeart_feedback_accuracy_ratio")) {
-		t.Error("there is an accuracy without feedback")
+		t.Error("the accuracy is defined without feedback")
 	}
-	// The record is in memory still.
-	f := heard(t, m, id, "REAL", "my own photograph: „gestern“ <b>")
+	// The record is still in memory.
+	f := mustSendFeedback(t, m, id, "REAL", "my own photograph: „gestern“ <b>")
 	if f.Verdict != "FAKE" || f.Correct == nil || *f.Correct || time.Since(f.Time) > time.Minute {
-		t.Errorf("answered %+v", f)
+		t.Errorf("response %+v", f)
 	}
-	// The same again changes nothing.
-	if again := heard(t, m, id, "REAL", "my own photograph: „gestern“ <b>"); !again.Time.Equal(f.Time) || *again.Correct {
-		t.Errorf("said again: %+v, first %+v", again, f)
+	// Repeating the feedback changes nothing.
+	if again := mustSendFeedback(t, m, id, "REAL", "my own photograph: „gestern“ <b>"); !again.Time.Equal(f.Time) || *again.Correct {
+		t.Errorf("repeated: %+v, first: %+v", again, f)
 	}
-	if f := heard(t, m, predict(t, m), "FAKE", ""); f.Correct == nil || !*f.Correct {
-		t.Errorf("answered %+v", f)
+	if f := mustSendFeedback(t, m, predict(t, m), "FAKE", ""); f.Correct == nil || !*f.Correct {
+		t.Errorf("response %+v", f)
 	}
 	for series, want := range map[string]float64{
 		`fakeart_feedback_total{correct="false",label="REAL"}`: 1, `fakeart_feedback_total{correct="true",label="FAKE"}`: 1,
@@ -83,19 +83,19 @@ func TestFeedbackRightAfterTheAnswerIsTakenAndCounted(t *testing.T) {
 	if len(page.Records) != 2 || page.Records[1].FeedbackLabel != "REAL" || page.Records[1].FeedbackComment != "my own photograph: „gestern“ <b>" || !page.Records[1].FeedbackTime.Equal(f.Time) {
 		t.Errorf("the log's page has %+v", page.Records)
 	}
-	// A changed mind counts.
-	if f := heard(t, m, id, "FAKE", "I was wrong"); !*f.Correct {
-		t.Errorf("answered %+v", f)
+	// The last feedback counts.
+	if f := mustSendFeedback(t, m, id, "FAKE", "I was wrong"); !*f.Correct {
+		t.Errorf("response %+v", f)
 	}
 	if page := logPage(t, m, ""); page.Records[1].FeedbackLabel != "FAKE" || page.Records[1].FeedbackComment != "I was wrong" {
 		t.Errorf("the log's page has %+v", page.Records[1])
 	}
 	if got := metric(t, m, "fakeart_feedback_accuracy_ratio"); got != 1 {
-		t.Errorf("then the accuracy is %g", got)
+		t.Errorf("accuracy %g after the change, want 1", got)
 	}
 }
 
-func TestFeedbackThatIsWrongIsRefused(t *testing.T) {
+func TestFeedback_Invalid(t *testing.T) {
 	m := start(t, func(c *Config) { c.FeedbackLimit = 0 })
 	id := predict(t, m)
 	for _, test := range []struct {
@@ -103,37 +103,37 @@ func TestFeedbackThatIsWrongIsRefused(t *testing.T) {
 		status     int
 		words      string
 	}{
-		{"an unknown id", `{"id":"` + uuid.NewString() + `","label":"REAL"}`, 404, "no prediction"},
-		{"a malformed id", `{"id":"42","label":"REAL"}`, 422, "body.id"},
-		{"an id that is none", `{"id":"zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz","label":"REAL"}`, 422, "body.id"},
-		{"no id", `{"label":"REAL"}`, 422, "id"},
-		{"an unknown label", `{"id":"` + id + `","label":"MAYBE"}`, 422, "body.label"},
-		{"no label", `{"id":"` + id + `"}`, 422, "label"},
-		{"a comment that is too long", `{"id":"` + id + `","label":"REAL","comment":"` + strings.Repeat("ä", 1001) + `"}`, 422, "body.comment"},
-		{"a comment that is no text", `{"id":"` + id + `","label":"REAL","comment":7}`, 422, "body.comment"},
-		{"something else", `{"id":"` + id + `","label":"REAL","score":1}`, 422, "score"},
-		{"no JSON", `hello`, 400, ""},
-		{"nothing", ``, 400, ""},
-		{"too much", `{"id":"` + strings.Repeat("x", m.config.MaxBody) + `"}`, 413, "larger"},
+		{"unknown_id", `{"id":"` + uuid.NewString() + `","label":"REAL"}`, 404, "isn't in the prediction log"},
+		{"short_id", `{"id":"42","label":"REAL"}`, 422, "body.id"},
+		{"invalid_id", `{"id":"zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz","label":"REAL"}`, 422, "body.id"},
+		{"missing_id", `{"label":"REAL"}`, 422, "id"},
+		{"unknown_label", `{"id":"` + id + `","label":"MAYBE"}`, 422, "body.label"},
+		{"missing_label", `{"id":"` + id + `"}`, 422, "label"},
+		{"long_comment", `{"id":"` + id + `","label":"REAL","comment":"` + strings.Repeat("ä", 1001) + `"}`, 422, "body.comment"},
+		{"numeric_comment", `{"id":"` + id + `","label":"REAL","comment":7}`, 422, "body.comment"},
+		{"unknown_field", `{"id":"` + id + `","label":"REAL","score":1}`, 422, "score"},
+		{"not_JSON", `hello`, 400, ""},
+		{"empty_body", ``, 400, ""},
+		{"large_body", `{"id":"` + strings.Repeat("x", int(m.config.MaxBody)) + `"}`, 413, "larger"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			response, body := do(t, "POST", m.URL()+"/feedback", "application/json", []byte(test.body))
 			checkProblem(t, response, body, test.status, test.words)
 		})
 	}
-	heard(t, m, id, "REAL", strings.Repeat("ä", 1000))
+	mustSendFeedback(t, m, id, "REAL", strings.Repeat("ä", 1000))
 	if got := logPage(t, m, "").Records[0].FeedbackComment; got != strings.Repeat("ä", predlog.MaxComment) {
 		t.Errorf("the comment became %q", got)
 	}
-	// An id may be written in capitals.
+	// IDs aren't case-sensitive.
 	upper := strings.ToUpper(id)
-	response, body := say(t, m, upper, "FAKE", "")
+	response, body := sendFeedback(t, m, upper, "FAKE", "")
 	if response.StatusCode != 200 || !bytes.Contains(body, []byte(id)) {
 		t.Errorf("status %d: %s", response.StatusCode, body)
 	}
 }
 
-func TestAClientThatSaysTooMuchIsHeldUp(t *testing.T) {
+func TestFeedback_RateLimit(t *testing.T) {
 	m := start(t, func(c *Config) { c.FeedbackLimit, c.TrustedProxy = 3, []string{"127.0.0.0/8"} })
 	id := predict(t, m)
 	ask := func(client string, i int) *http.Response {
@@ -145,7 +145,7 @@ func TestAClientThatSaysTooMuchIsHeldUp(t *testing.T) {
 		request.Header.Set("X-Forwarded-For", client)
 		response, body := send(t, request)
 		if response.StatusCode == 429 {
-			checkProblem(t, response, body, 429, "3 feedbacks a minute")
+			checkProblem(t, response, body, 429, "3 feedback requests per minute")
 			if response.Header.Get("Retry-After") == "" {
 				t.Error("no Retry-After")
 			}
@@ -160,43 +160,43 @@ func TestAClientThatSaysTooMuchIsHeldUp(t *testing.T) {
 		t.Errorf("statuses %v", statuses)
 	}
 	if status := ask("192.0.2.2", 10).StatusCode; status != 200 {
-		t.Errorf("another client gets %d", status)
+		t.Errorf("other client: status %d", status)
 	}
 	if got := metric(t, m, `fakeart_requests_total{code="429",method="POST",route="/feedback"}`); got != 7 {
-		t.Errorf("%g refusals counted", got)
+		t.Errorf("%g rejected requests counted", got)
 	}
-	predict(t, m) // is another matter
+	predict(t, m) // not limited
 }
 
-func TestFeedbackNeedsALogThatCanBeWritten(t *testing.T) {
+func TestFeedback_LogNotWritable(t *testing.T) {
 	m := start(t, func(c *Config) { c.LogStore = "none" })
-	response, body := say(t, m, uuid.NewString(), "REAL", "")
-	checkProblem(t, response, body, 404, "no log", "--log-store=none")
+	response, body := sendFeedback(t, m, uuid.NewString(), "REAL", "")
+	checkProblem(t, response, body, 404, "aren't logged", "--log-store=none")
 
 	failing := startWithFeedback(t)
 	id := predict(t, failing.Main)
 	failing.store.fails.Store(true)
-	response, body = say(t, failing.Main, id, "REAL", "")
+	response, body = sendFeedback(t, failing.Main, id, "REAL", "")
 	checkProblem(t, response, body, 503, "log")
 	if response.Header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
 	if strings.Contains(string(body), "no space") {
-		t.Errorf("it tells everybody what is wrong with the disk: %s", body)
+		t.Errorf("the response reveals internal details: %s", body)
 	}
 	failing.store.fails.Store(false)
-	heard(t, failing.Main, id, "REAL", "")
+	mustSendFeedback(t, failing.Main, id, "REAL", "")
 }
 
-func TestFeedbackFromManyAtOnceIsAllKept(t *testing.T) {
+func TestFeedback_Concurrent(t *testing.T) {
 	m := start(t, func(c *Config) { c.FeedbackLimit = 0 })
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
 			for range 10 {
 				id := predict(t, m)
-				heard(t, m, id, "REAL", "first")
-				heard(t, m, id, "FAKE", "then "+id)
+				mustSendFeedback(t, m, id, "REAL", "first")
+				mustSendFeedback(t, m, id, "FAKE", "then "+id)
 			}
 		})
 	}
@@ -212,14 +212,14 @@ func TestFeedbackFromManyAtOnceIsAllKept(t *testing.T) {
 	}
 }
 
-func TestFeedbackThatWasAnsweredSurvivesAKill(t *testing.T) {
+func TestKill_Feedback(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.db")
 	modelPath := writeModel(t, redDetector(t), metadata())
 	for range times(t, 2, 20) {
 		p, stop := startProcess(t, 1, "--model", modelPath, "--log-path", path)
-		until(t, "answers", func() bool { return p.answers() >= 5 })
+		waitFor(t, "answers", func() bool { return p.answers() >= 5 })
 		p.mu.Lock()
-		id := p.answered[len(p.answered)-1]
+		id := p.predicted[len(p.predicted)-1]
 		p.mu.Unlock()
 		response, body := do(t, "POST", "http://"+p.addr+"/feedback", "application/json", []byte(`{"id":"`+id+`","label":"REAL","comment":"still here"}`))
 		if response.StatusCode != 200 {
@@ -249,7 +249,7 @@ func TestFeedbackThatWasAnsweredSurvivesAKill(t *testing.T) {
 	}
 }
 
-func TestFeedbackIsPublished(t *testing.T) {
+func TestFeedback_PubSub(t *testing.T) {
 	ctx := t.Context()
 	names := map[string]string{}
 	subscriptions := map[string]*pubsub.Subscription{}
@@ -269,17 +269,17 @@ func TestFeedbackIsPublished(t *testing.T) {
 		c.LogStore, c.LogTopic, c.FeedbackTopic = "pubsub", names["predictions"], names["feedback"]
 	})
 	id := predict(t, m)
-	if f := heard(t, m, id, "REAL", "no"); f.Verdict != "FAKE" || *f.Correct {
-		t.Errorf("answered %+v", f)
+	if f := mustSendFeedback(t, m, id, "REAL", "no"); f.Verdict != "FAKE" || *f.Correct {
+		t.Errorf("response %+v", f)
 	}
-	heard(t, m, id, "REAL", "no") // is not sent again
-	// That of another instance, or of long ago.
+	mustSendFeedback(t, m, id, "REAL", "no") // isn't published again
+	// The prediction of another instance, or an old one.
 	other := uuid.Must(uuid.NewV7()).String()
-	if f := heard(t, m, other, "FAKE", ""); f.Verdict != "" || f.Correct != nil {
-		t.Errorf("answered %+v", f)
+	if f := mustSendFeedback(t, m, other, "FAKE", ""); f.Verdict != "" || f.Correct != nil {
+		t.Errorf("response %+v", f)
 	}
 	published := map[string]string{}
-	for range 2 { // in any order: a topic promises none
+	for range 2 { // topics don't guarantee an order
 		message, err := subscriptions["feedback"].Receive(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -297,21 +297,21 @@ func TestFeedbackIsPublished(t *testing.T) {
 	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
 	if message, err := subscriptions["feedback"].Receive(short); err == nil {
-		t.Errorf("published besides: %s", message.Body)
+		t.Errorf("unexpectedly published: %s", message.Body)
 	}
 	if got := metric(t, m, `fakeart_feedback_total{correct="unknown",label="FAKE"}`); got != 1 {
-		t.Errorf("%g unknown ones counted", got)
+		t.Errorf("%g with unknown correctness counted", got)
 	}
 
 	without := start(t, func(c *Config) { c.LogStore, c.LogTopic = "pubsub", "mem://"+uuid.NewString() })
-	response, body := say(t, without, id, "REAL", "")
+	response, body := sendFeedback(t, without, id, "REAL", "")
 	checkProblem(t, response, body, 404, "--feedback-topic")
 }
 
-func TestOtherPagesMayGiveFeedbackWhereTheyMayPredict(t *testing.T) {
+func TestFeedback_CORS(t *testing.T) {
 	m := start(t, func(c *Config) { c.CORSOrigin, c.FeedbackLimit = []string{"https://good.example"}, 1 })
 	id := predict(t, m)
-	for range 3 { // to ask whether it may is no feedback
+	for range 3 { // preflight requests don't count as feedback
 		request, err := http.NewRequestWithContext(t.Context(), "OPTIONS", m.URL()+"/feedback", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -324,10 +324,10 @@ func TestOtherPagesMayGiveFeedbackWhereTheyMayPredict(t *testing.T) {
 			t.Errorf("allowed: %v", response.Header)
 		}
 	}
-	heard(t, m, id, "REAL", "")
+	mustSendFeedback(t, m, id, "REAL", "")
 }
 
-// withFeedback is the program with a log whose store can be made to fail.
+// withFeedback is a server with a log store that can be made to fail.
 type withFeedback struct {
 	*Main
 	store *failingFeedback

@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"fakeart/internal/model"
+	"fakeart/server/infer"
 )
 
-// raw sends bytes as they are, and returns the first answer.
+// raw sends bytes unchanged and returns the first response.
 func raw(t *testing.T, m *Main, request string) (*http.Response, []byte) {
 	t.Helper()
 	conn := dial(t, m)
@@ -24,16 +25,16 @@ func raw(t *testing.T, m *Main, request string) (*http.Response, []byte) {
 	return receive(t, conn)
 }
 
-func TestHeadersThatMeanTwoThingsAreRefused(t *testing.T) {
+func TestAmbiguousHeaders(t *testing.T) {
 	m := start(t)
 	const inner = "GET /v2/health/live HTTP/1.1\r\nHost: smuggled\r\n\r\n"
 	for name, header := range map[string]string{
-		"white space before a colon":          "Host: a\r\nTransfer-Encoding : chunked\r\n",
-		"white space before a length's colon": fmt.Sprintf("Host: a\r\nContent-Length : %d\r\n", len(inner)),
-		"a folded line":                       "Host: a\r\nX: y\r\n z: 1\r\n",
-		"two hosts":                           "Host: a\r\nHost: localhost\r\n",
-		"a length and an encoding":            "Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-		"two encodings":                       "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+		"space_before_colon":           "Host: a\r\nTransfer-Encoding : chunked\r\n",
+		"space_before_colon_of_length": fmt.Sprintf("Host: a\r\nContent-Length : %d\r\n", len(inner)),
+		"folded_line":                  "Host: a\r\nX: y\r\n z: 1\r\n",
+		"two_hosts":                    "Host: a\r\nHost: localhost\r\n",
+		"length_and_encoding":          "Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+		"two_encodings":                "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn := dial(t, m)
@@ -42,32 +43,32 @@ func TestHeadersThatMeanTwoThingsAreRefused(t *testing.T) {
 			}
 			all, err := io.ReadAll(conn)
 			if bytes.Count(all, []byte("HTTP/1.1 ")) != 1 || !bytes.HasPrefix(all, []byte("HTTP/1.1 400 ")) {
-				t.Errorf("answered %q (%v), want one answer with 400", all, err)
+				t.Errorf("received %q (%v), want one response with status 400", all, err)
 			}
 		})
 	}
 }
 
-func TestAdministrationIsClosedToWhatComesFromElsewhere(t *testing.T) {
+func TestAdmin_RemoteRequests(t *testing.T) {
 	m := start(t, func(c *Config) { c.CORSOrigin = []string{"https://x.example"} })
 	for name, header := range map[string]string{
-		"an empty line before a proxy's": "X-Forwarded-For:\r\nX-Forwarded-For: 6.6.6.6\r\n",
-		"an empty line alone":            "X-Forwarded-For:\r\n",
-		"a page of another origin":       "Origin: https://x.example\r\n",
-		"a page of this machine":         "Origin: http://localhost:3000\r\n",
+		"empty X-Forwarded-For before a proxy's": "X-Forwarded-For:\r\nX-Forwarded-For: 6.6.6.6\r\n",
+		"empty X-Forwarded-For":                  "X-Forwarded-For:\r\n",
+		"page of another origin":                 "Origin: https://x.example\r\n",
+		"page of another port":                   "Origin: http://localhost:3000\r\n",
 	} {
 		response, body := raw(t, m, "GET /log HTTP/1.1\r\nHost: localhost\r\n"+header+"\r\n")
 		if response.StatusCode != 403 {
 			t.Errorf("%s: status %d: %s", name, response.StatusCode, body)
 		}
 	}
-	host := m.fronts[0].listener.Addr().String()
+	host := m.endpoints[0].listener.Addr().String()
 	if response, body := raw(t, m, "GET /log HTTP/1.1\r\nHost: "+host+"\r\nOrigin: http://"+host+"\r\n\r\n"); response.StatusCode != 200 {
-		t.Errorf("its own page: status %d: %s", response.StatusCode, body)
+		t.Errorf("page of the server itself: status %d: %s", response.StatusCode, body)
 	}
 }
 
-func TestSeveralLinesOfForwardedForAreOneList(t *testing.T) {
+func TestRateLimit_SeveralForwardedForLines(t *testing.T) {
 	m := start(t, func(c *Config) { c.RateLimit, c.TrustedProxy = 2, []string{"127.0.0.0/8"} })
 	limited := 0
 	for i := range 10 {
@@ -77,14 +78,14 @@ func TestSeveralLinesOfForwardedForAreOneList(t *testing.T) {
 		}
 	}
 	if limited < 4 {
-		t.Errorf("%d of 10 requests were refused: whoever writes the first line is believed", limited)
+		t.Errorf("%d of 10 requests were limited, want at least 4: the first X-Forwarded-For line must be ignored", limited)
 	}
 }
 
-func TestAPathThatNobodyCanReadIsNotOurFault(t *testing.T) {
+func TestMalformedPath(t *testing.T) {
 	m := start(t, func(c *Config) { c.AdminAddr = "127.0.0.1:0" })
 	for i, path := range []string{"/docs/%zz", "/debug/pprof/%zz"} {
-		conn := dialAddr(t, m.fronts[i].listener.Addr().String())
+		conn := dialAddr(t, m.endpoints[i].listener.Addr().String())
 		if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +95,7 @@ func TestAPathThatNobodyCanReadIsNotOurFault(t *testing.T) {
 	}
 }
 
-func TestTheHeaderOfAnExportIsNothingMore(t *testing.T) {
+func TestExport_HEAD(t *testing.T) {
 	m := start(t)
 	conn := dial(t, m)
 	if _, err := io.WriteString(conn, "HEAD /log/export HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); err != nil {
@@ -106,24 +107,24 @@ func TestTheHeaderOfAnExportIsNothingMore(t *testing.T) {
 	}
 	_, rest, _ := bytes.Cut(all, []byte("\r\n\r\n"))
 	if !bytes.HasPrefix(all, []byte("HTTP/1.1 200 ")) || !bytes.HasPrefix(rest, []byte("HTTP/1.1 200 ")) {
-		t.Errorf("answered %q", all)
+		t.Errorf("received %q", all)
 	}
 }
 
-func TestOddInstancesAreRefused(t *testing.T) {
+func TestPredict_InvalidInstances(t *testing.T) {
 	m := start(t)
 	for name, test := range map[string]struct {
 		body   string
 		status int
 		word   string
 	}{
-		"two lists":             {`{"instances":[{"b64":""}],"instances":[{}]}`, 400, "two lists"},
-		"a million":             {`{"instances":[` + strings.Repeat("{},", 300_000) + `{}]}`, 413, "more than 128"},
-		"no object":             {`[]`, 400, "want {"},
-		"no list":               {`{"instances":{}}`, 400, "want ["},
-		"something behind":      {`{"instances":[{"b64":""}]}x`, 400, "behind"},
-		"another key, and none": {`{"other":[[[{}]]]}`, 400, "at least one"},
-		"null":                  {`{"instances":[null]}`, 400, "b64"},
+		"duplicate_instances": {`{"instances":[{"b64":""}],"instances":[{}]}`, 400, "duplicate key"},
+		"too_many_instances":  {`{"instances":[` + strings.Repeat("{},", 300_000) + `{}]}`, 413, "more than 128"},
+		"array":               {`[]`, 400, "expected {"},
+		"instances_not_array": {`{"instances":{}}`, 400, "expected ["},
+		"trailing_data":       {`{"instances":[{"b64":""}]}x`, 400, "unexpected data after"},
+		"no_instances":        {`{"other":[[[{}]]]}`, 400, "at least one"},
+		"null":                {`{"instances":[null]}`, 400, "b64"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			response, body := do(t, "POST", m.URL()+"/predict", "application/json", []byte(test.body))
@@ -132,35 +133,35 @@ func TestOddInstancesAreRefused(t *testing.T) {
 	}
 }
 
-func TestAPictureWaitsForADecoderNoLongerThanItsTime(t *testing.T) {
+func TestPredict_DecoderTimeout(t *testing.T) {
 	m := start(t, func(c *Config) { c.RequestTimeout, c.ShutdownTimeout = 50*time.Millisecond, time.Second })
 	held := []*decoder{}
 	for len(m.decoders.free) > 0 {
 		held = append(held, <-m.decoders.free)
 	}
-	picture := pngOf(t, plain(red, 32, 32))
-	response, body := do(t, "POST", m.URL()+"/predict", "", picture)
-	checkProblem(t, response, body, 503, "in time")
-	// When the server is to end, it does not wait for its time either.
+	img := pngOf(t, solid(red, 32, 32))
+	response, body := do(t, "POST", m.URL()+"/predict", "", img)
+	checkProblem(t, response, body, 503, "timed out")
+	// During shutdown, waiting requests are rejected before their timeout.
 	m.config.RequestTimeout = time.Hour
 	conn := dial(t, m)
-	if _, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(picture), picture); err != nil {
+	if _, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(img), img); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the request", func() bool { return m.pending.Load() > 0 })
+	waitFor(t, "the request", func() bool { return m.pending.Load() > 0 })
 	closed := make(chan error, 1)
 	go func() { closed <- m.Close() }()
 	response, body = receive(t, conn)
-	checkProblem(t, response, body, 503, "shutting down")
+	checkProblem(t, response, body, 503, infer.ErrClosed.Error())
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
 	for _, d := range held {
-		m.decoders.give(d)
+		m.decoders.put(d)
 	}
 }
 
-func TestAFilesValuesAreTakenAsTheyAreWritten(t *testing.T) {
+func TestConfig_FileValuesVerbatim(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.yaml")
 	if err := os.WriteFile(path, []byte("model: m\nadmin-token: [1e10, 0x10]\nmax-images: 7\nmodel-sha256:\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -171,11 +172,11 @@ func TestAFilesValuesAreTakenAsTheyAreWritten(t *testing.T) {
 	}
 }
 
-func TestAnEmptyPartIsOne(t *testing.T) {
+func TestPredict_EmptyFormPart(t *testing.T) {
 	m := start(t)
-	body := "--b\r\nContent-Disposition: form-data; name=\"data\"\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"data\"\r\n\r\n" + string(pngOf(t, plain(red, 32, 32))) + "\r\n--b--\r\n"
-	response, answer := do(t, "POST", m.URL()+"/predict", "multipart/form-data; boundary=b", []byte(body))
-	if response.StatusCode != 200 || !bytes.Contains(answer, []byte(`"error"`)) || !bytes.Contains(answer, []byte(model.Fake)) {
-		t.Errorf("status %d: %s, want an error and a verdict", response.StatusCode, answer)
+	body := "--b\r\nContent-Disposition: form-data; name=\"data\"\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"data\"\r\n\r\n" + string(pngOf(t, solid(red, 32, 32))) + "\r\n--b--\r\n"
+	response, respBody := do(t, "POST", m.URL()+"/predict", "multipart/form-data; boundary=b", []byte(body))
+	if response.StatusCode != 200 || !bytes.Contains(respBody, []byte(`"error"`)) || !bytes.Contains(respBody, []byte(model.Fake)) {
+		t.Errorf("status %d: %s, want an error and a prediction", response.StatusCode, respBody)
 	}
 }

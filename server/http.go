@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,41 +27,47 @@ import (
 	"fakeart/server/telemetry"
 )
 
-// statusGone is the status under which a request is counted whose client did not
-// wait for the answer. It is never sent; the number is nginx's.
-const statusGone = 499
+// statusClientClosed is the status in metrics and logs of requests whose client closed the connection
+// before the response. It is never sent. The number is the one that nginx uses.
+const statusClientClosed = 499
 
-// errGone ends the work on such a request.
-var errGone = fiber.NewError(statusGone, "the client is gone")
+// errClientClosed stops the processing of such a request.
+var errClientClosed = fiber.NewError(statusClientClosed, "the client closed the connection")
 
-// openPaths are the routes that no rate limit holds up: those who watch the server
-// must not be taken for those who use it. Nor are the page's files, of which a browser
-// asks for several at once.
-var openPaths = []string{"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+// unlimitedPaths are exempt from the rate limit, because monitoring must work while a client
+// exceeds it. So are the files of the web page, of which a browser requests several at once.
+var unlimitedPaths = []string{"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
 
-// newFiber makes an application without routes.
+// newFiber returns an application without routes.
 func (m *Main) newFiber() *fiber.App {
 	return fiber.New(fiber.Config{
 		AppName:        "Fakeart",
-		BodyLimit:      m.config.MaxBody,
-		ReadBufferSize: m.config.MaxHeader,
+		BodyLimit:      int(m.config.MaxBody),
+		ReadBufferSize: int(m.config.MaxHeader),
 		ReadTimeout:    m.config.ReadTimeout,
 		WriteTimeout:   m.config.WriteTimeout,
 		IdleTimeout:    m.config.IdleTimeout,
 		Concurrency:    m.config.MaxConnections,
-		ErrorHandler:   m.handleUnread,
+		ErrorHandler:   m.handleMalformed,
 		CaseSensitive:  true,
 		UnescapePath:   true,
-		// The handlers read bodies themselves, so that they bound what these take.
+		JSONEncoder:    encodeJSONLine,
+		// The handlers read bodies themselves to bound their memory.
 		StreamRequestBody:     true,
 		DisableStartupMessage: true,
-		// Fiber would take forms apart before we see them, and put them together again.
+		// Fiber would parse forms before the handlers and then encode them again.
 		DisablePreParseMultipartForm: true,
 	})
 }
 
-// newApp lays out the HTTP interface: what everybody may use, and the
-// administrator's routes behind their guard.
+// encodeJSONLine returns the JSON encoding of v, followed by a newline.
+func encodeJSONLine(v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	return append(text, '\n'), err
+}
+
+// newApp returns the application for the main address: the public API, and the admin routes,
+// which require admin access.
 func (m *Main) newApp() *fiber.App {
 	app := m.newFiber()
 	app.Use(m.observe)
@@ -80,10 +87,10 @@ func (m *Main) newApp() *fiber.App {
 			LimiterMiddleware: limiter.SlidingWindow{},
 			KeyGenerator:      m.clients.key,
 			Next: func(c *fiber.Ctx) bool {
-				return slices.Contains(openPaths, c.Path()) || m.config.UI && (c.Path() == "/" || strings.HasPrefix(c.Path(), pageFolder))
+				return slices.Contains(unlimitedPaths, c.Path()) || m.config.UI && (c.Path() == "/" || strings.HasPrefix(c.Path(), pagePrefix))
 			},
 			LimitReached: func(*fiber.Ctx) error {
-				return fiber.NewError(fiber.StatusTooManyRequests, fmt.Sprintf("more than %d requests a second from one client", m.config.RateLimit))
+				return fiber.NewError(fiber.StatusTooManyRequests, fmt.Sprintf("more than %d requests per second from one client", m.config.RateLimit))
 			},
 		}))
 	}
@@ -95,8 +102,8 @@ func (m *Main) newApp() *fiber.App {
 	return app
 }
 
-// newAdminApp lays out the second, administrator's address: all that the first one
-// has, and profiles of the running program.
+// newAdminApp returns the application for the admin address: all routes of the main address, and
+// profiles of the running program.
 func (m *Main) newAdminApp() *fiber.App {
 	app := m.newFiber()
 	app.Use(m.observe)
@@ -106,7 +113,7 @@ func (m *Main) newAdminApp() *fiber.App {
 	return app
 }
 
-// handleProfile serves Go's profiles. One of CPU takes as long as it is asked to.
+// handleProfile serves Go's profiles. A CPU profile takes as long as the request specifies.
 func (m *Main) handleProfile(c *fiber.Ctx) error {
 	if !adaptable(c) {
 		return fiber.ErrNotFound
@@ -128,7 +135,7 @@ func (m *Main) handleProfile(c *fiber.Ctx) error {
 	return adaptor.HTTPHandlerFunc(handler)(c)
 }
 
-// serveWith puts around the application what has to happen before and after Fiber.
+// serveWith wraps the application's handler with what has to happen before and after Fiber.
 func (m *Main) serveWith(app *fiber.App) {
 	handle := app.Handler()
 	app.Server().Handler = func(c *fasthttp.RequestCtx) {
@@ -136,34 +143,35 @@ func (m *Main) serveWith(app *fiber.App) {
 		defer m.pending.Add(-1)
 		s := stateOf(c)
 		*s = requestState{}
-		s.excess = pending > int64(m.config.MaxRequests)
+		s.overLimit = pending > int64(m.config.MaxRequests)
 		if wrong := ambiguous(&c.Request.Header); wrong != "" {
-			writeProblem(&c.Response, fiber.StatusBadRequest, "the header is not well-formed: "+wrong)
+			writeProblem(&c.Response, fiber.StatusBadRequest, "malformed request header: "+wrong)
 			c.Response.SetConnectionClose()
 			m.metrics.Route(unmatched, otherMethod).Observe(fiber.StatusBadRequest, time.Since(c.Time()))
 		} else if slices.Contains(fiber.DefaultMethods, string(c.Method())) {
 			handle(c)
 		} else {
-			// Fiber itself answers a method that it does not know in plain text, and nobody counts it.
-			writeProblem(&c.Response, fiber.StatusNotImplemented, fmt.Sprintf("the method %.20q is not known", c.Method()))
+			// Fiber itself would respond in plain text to an unknown method, without counting the
+			// request.
+			writeProblem(&c.Response, fiber.StatusNotImplemented, fmt.Sprintf("unknown method %.20q", c.Method()))
 			m.metrics.Route(unmatched, otherMethod).Observe(fiber.StatusNotImplemented, time.Since(c.Time()))
 		}
 		if c.RequestBodyStream() != nil && !s.bodyRead && c.Request.Header.ContentLength() != 0 {
-			// What was not read would be taken for the next request.
+			// Otherwise the unread body would be parsed as the next request.
 			c.Response.SetConnectionClose()
 			if conn, ok := c.Conn().(*conn); ok {
 				conn.linger.Store(true)
 			}
 		}
-		if m.parting.Load() {
+		if m.portClosed.Load() {
 			c.Response.SetConnectionClose()
 		}
 	}
 }
 
-// ambiguous says why the header could mean one thing here and another to a proxy before
-// us, which then takes a body for a request, or the other way round (RFC 9112, sections
-// 5 and 6). fasthttp lets these pass.
+// ambiguous returns why the header could be interpreted differently by this server and by a proxy
+// in front of it, or "". Such a header enables request smuggling (RFC 9112, sections 5 and 6).
+// fasthttp accepts these headers.
 func ambiguous(h *fasthttp.RequestHeader) string {
 	var lengths, encodings, hosts int
 	for rest := h.RawHeaders(); len(rest) > 0; {
@@ -178,7 +186,7 @@ func ambiguous(h *fasthttp.RequestHeader) string {
 		}
 		colon := bytes.IndexByte(line, ':')
 		if line[0] == ' ' || line[0] == '\t' || colon <= 0 || line[colon-1] == ' ' || line[colon-1] == '\t' {
-			return "white space before a name, or before its colon"
+			return "white space before a field name or its colon"
 		}
 		switch name := line[:colon]; len(name) {
 		case len("Host"):
@@ -197,9 +205,9 @@ func ambiguous(h *fasthttp.RequestHeader) string {
 	}
 	switch {
 	case hosts > 1:
-		return "it names two hosts"
+		return "more than one Host field"
 	case encodings > 1 || encodings == 1 && (lengths > 0 || !h.IsHTTP11()):
-		return "its body has two lengths"
+		return "conflicting lengths of the body"
 	}
 	return ""
 }
@@ -211,11 +219,11 @@ func stateOf(c *fasthttp.RequestCtx) *requestState {
 	return new(requestState)
 }
 
-// state is what is known of the request besides what it says itself.
+// state returns the state that the server tracks for the request.
 func state(c *fiber.Ctx) *requestState { return stateOf(c.Context()) }
 
-// observe is around every request: it names it, measures it, turns errors into
-// answers and survives panics.
+// observe is the middleware around every request. It assigns the request ID, measures the
+// request, turns errors into responses and recovers from panics.
 func (m *Main) observe(c *fiber.Ctx) (err error) {
 	began := c.Context().Time()
 	s := state(c)
@@ -227,8 +235,8 @@ func (m *Main) observe(c *fiber.Ctx) (err error) {
 	h.Set(fiber.HeaderContentSecurityPolicy, contentSecurityPolicy)
 	span := m.beginTrace(c, s)
 
-	if s.excess {
-		err = busy(fmt.Sprintf("more than %d requests at once", m.config.MaxRequests))
+	if s.overLimit {
+		err = busy(fmt.Sprintf("more than %d concurrent requests", m.config.MaxRequests))
 	} else {
 		err = m.next(c)
 	}
@@ -237,7 +245,7 @@ func (m *Main) observe(c *fiber.Ctx) (err error) {
 	}
 	status := c.Response().StatusCode()
 	if s.canceled {
-		status = statusGone
+		status = statusClientClosed
 	}
 	took := time.Since(began)
 	route := m.route(c)
@@ -249,10 +257,10 @@ func (m *Main) observe(c *fiber.Ctx) (err error) {
 	return err
 }
 
-// contentSecurityPolicy lets nothing that is sent here act as a page.
+// contentSecurityPolicy keeps browsers from treating a response as an active page.
 const contentSecurityPolicy = "default-src 'none'; frame-ancestors 'none'"
 
-// next calls the request's handler, and makes an error of a panic.
+// next calls the request's handler and converts a panic to an error.
 func (m *Main) next(c *fiber.Ctx) (err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
@@ -264,13 +272,13 @@ func (m *Main) next(c *fiber.Ctx) (err error) {
 	return c.Next()
 }
 
-// errPanic stands for a panic that has been logged.
-var errPanic = fiber.NewError(fiber.StatusInternalServerError, "the server failed to answer; its log says why")
+// errPanic is returned after a panic, which has been logged already.
+var errPanic = fiber.NewError(fiber.StatusInternalServerError, internalDetail)
 
-// maxRequestID is the length up to which a client's name for its request is kept.
+// maxRequestID is the maximum length of a request ID that a client can set.
 const maxRequestID = 128
 
-// requestID is the client's name for the request, from X-Request-Id, or a new UUIDv7.
+// requestID returns the value of the header X-Request-Id if it is valid, or else a new UUIDv7.
 func requestID(c *fiber.Ctx) string {
 	given := c.Request().Header.Peek("X-Request-Id")
 	if n := len(given); n == 0 || n > maxRequestID || slices.ContainsFunc(given, func(b byte) bool { return b <= ' ' || b > '~' }) {
@@ -280,26 +288,26 @@ func requestID(c *fiber.Ctx) string {
 	return string(given)
 }
 
-// The labels of requests that reached no route, and of methods that nobody knows.
+// Labels of requests that match no route, and of unknown methods.
 const (
 	unmatched   = "unmatched"
 	otherMethod = "_OTHER"
 )
 
-// route are the counters of the request's route. A path without one shares them
-// with all others of its kind.
+// route returns the counters of the request's route. All paths without a route share their
+// counters.
 func (m *Main) route(c *fiber.Ctx) *telemetry.Route {
 	r := c.Route()
 	if known, ok := m.routes.Load(r); ok {
 		return known.(*telemetry.Route)
 	}
 	if len(r.Handlers) == 0 || r.Path == "/" {
-		// There is none, or the request was refused before it came there: an objective
-		// on the route has to see that.
-		if r, ok := m.plain[[2]string{c.Method(), c.Path()}]; ok {
+		// No route matched, or a middleware rejected the request before the router. The SLOs
+		// count rejected requests by route, so look the route up.
+		if r, ok := m.literalRoutes[[2]string{c.Method(), c.Path()}]; ok {
 			return m.metrics.Route(r.Path, r.Method)
 		}
-		// Fiber's text of the method is good for this request alone.
+		// Fiber's string of the method is only valid during the request.
 		method := fiber.DefaultMethods[slices.Index(fiber.DefaultMethods, c.Method())]
 		return m.metrics.Route(unmatched, method)
 	}
@@ -308,8 +316,8 @@ func (m *Main) route(c *fiber.Ctx) *telemetry.Route {
 	return counters
 }
 
-// logRequest says what became of a request: each at debug, failures of our own as
-// errors, and one a second of the others.
+// logRequest logs the request: all requests at level debug, server errors at warn or error, and
+// one per second of the others at info.
 func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.Duration) {
 	level := slog.LevelDebug
 	if status >= 500 {
@@ -330,7 +338,7 @@ func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.D
 			slog.String("requestUrl", c.OriginalURL()),
 			slog.Int("status", status),
 			slog.String("userAgent", c.Get(fiber.HeaderUserAgent)),
-			slog.String("remoteIp", m.clients.of(c).String()),
+			slog.String("remoteIp", m.clients.addr(c).String()),
 			slog.String("latency", strconv.FormatFloat(took.Seconds(), 'f', 6, 64)+"s"),
 		),
 		slog.String("request_id", s.id),
@@ -341,8 +349,8 @@ func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.D
 	m.log.LogAttrs(context.Background(), level, "request", attrs...)
 }
 
-// refusal is what a client is told when its pictures were not judged.
-func (m *Main) refusal(err error) error {
+// requestError converts an error of the engine to the error to return to the client.
+func (m *Main) requestError(err error) error {
 	switch {
 	case errors.Is(err, infer.ErrNoModel):
 		return m.models.missing()
@@ -351,40 +359,40 @@ func (m *Main) refusal(err error) error {
 	case errors.Is(err, explain.ErrNoGradCAM):
 		return fiber.NewError(fiber.StatusUnprocessableEntity, err.Error())
 	case errors.Is(err, infer.ErrDeadline), errors.Is(err, context.DeadlineExceeded):
-		return busy("the request was not answered in time")
+		return busy("the request timed out")
 	case errors.Is(err, infer.ErrDisconnected):
-		return errGone
+		return errClientClosed
 	}
 	return err
 }
 
-// handleUnread answers, and counts, what fasthttp could not make a request of.
-func (m *Main) handleUnread(c *fiber.Ctx, err error) error {
+// handleMalformed responds to, and counts, data that fasthttp couldn't parse as a request.
+func (m *Main) handleMalformed(c *fiber.Ctx, err error) error {
 	err = m.handleError(c, err)
 	m.metrics.Route(unmatched, otherMethod).Observe(c.Response().StatusCode(), 0)
 	return err
 }
 
-// handleError answers for every error: those of handlers, of the router, and those
-// that fasthttp meets before any handler.
+// handleError writes the response for an error: of a handler, of the router, or one that fasthttp
+// encounters before any handler runs.
 func (m *Main) handleError(c *fiber.Ctx, err error) error {
-	status, detail, told := problemOf(err)
-	if !told {
+	status, detail, public := problemOf(err)
+	if !public {
 		m.log.Error("request failed", "method", c.Method(), "path", c.Path(), "error", err)
 	}
 	switch {
-	case errors.Is(err, errGone):
+	case errors.Is(err, errClientClosed):
 		state(c).canceled = true
 		c.Response().SetConnectionClose()
 		return nil
 	case errors.Is(err, fiber.ErrRequestEntityTooLarge):
-		detail = fmt.Sprintf("the body is larger than %d bytes", m.config.MaxBody)
+		detail = fmt.Sprintf("the request body is larger than %d bytes", m.config.MaxBody)
 	case errors.Is(err, fiber.ErrRequestTimeout):
 		detail = fmt.Sprintf("the request was not received within %s", m.config.ReadTimeout)
 	case errors.Is(err, fiber.ErrMethodNotAllowed):
-		detail = fmt.Sprintf("%.200s does not take %s", c.Path(), c.Method())
+		detail = fmt.Sprintf("%.200s doesn't support %s", c.Path(), c.Method())
 	case errors.Is(err, fiber.ErrRequestHeaderFieldsTooLarge):
-		detail = fmt.Sprintf("the header is larger than %d bytes", m.config.MaxHeader)
+		detail = fmt.Sprintf("the request header is larger than %d bytes", m.config.MaxHeader)
 	}
 	if e, ok := errors.AsType[*unavailable](err); ok {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(e.after))

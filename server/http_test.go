@@ -22,7 +22,7 @@ import (
 
 var pngEncode = png.Encode
 
-// gradient is a picture of many colours.
+// gradient returns an image with many colours.
 func gradient(width, height int) image.Image {
 	m := image.NewNRGBA(image.Rect(0, 0, width, height))
 	for y := range height {
@@ -33,7 +33,7 @@ func gradient(width, height int) image.Image {
 	return m
 }
 
-// metric is the value of one series of the server's metrics; 0 when it is not there.
+// metric returns the value of one series of the server's metrics, or 0 if it doesn't exist.
 func metric(t *testing.T, m *Main, series string) float64 {
 	t.Helper()
 	recorder := httptest.NewRecorder()
@@ -50,14 +50,14 @@ func metric(t *testing.T, m *Main, series string) float64 {
 	return 0
 }
 
-func TestEveryAnswerHasItsNameAndKeepsBrowsersFromMischief(t *testing.T) {
+func TestResponseHeaders(t *testing.T) {
 	m := start(t)
 	for _, test := range []struct{ name, given, want string }{
-		{"none given", "", ""},
-		{"a name given", "abc-123", "abc-123"},
-		{"too long a name", strings.Repeat("x", 129), ""},
-		{"a name with a space", "a b", ""},
-		{"a name with more than ASCII", "ä", ""},
+		{"none", "", ""},
+		{"valid", "abc-123", "abc-123"},
+		{"too_long", strings.Repeat("x", 129), ""},
+		{"space", "a b", ""},
+		{"not_ASCII", "ä", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for _, path := range []string{"/healthz", "/nowhere", "/predict", "/log"} {
@@ -83,7 +83,7 @@ func TestEveryAnswerHasItsNameAndKeepsBrowsersFromMischief(t *testing.T) {
 	}
 }
 
-func TestWebPagesMayUseTheAPIOnlyWhenAllowed(t *testing.T) {
+func TestCORS(t *testing.T) {
 	m := start(t, func(c *Config) { c.CORSOrigin = []string{"https://good.example"} })
 	for origin, want := range map[string]string{"https://good.example": "https://good.example", "https://bad.example": ""} {
 		request, err := http.NewRequestWithContext(t.Context(), "OPTIONS", m.URL()+"/predict", nil)
@@ -97,22 +97,22 @@ func TestWebPagesMayUseTheAPIOnlyWhenAllowed(t *testing.T) {
 			t.Errorf("%s: allowed origin %q, want %q", origin, got, want)
 		}
 		if methods := response.Header.Get("Access-Control-Allow-Methods"); strings.Contains(methods, "PUT") {
-			t.Errorf("%s: may use %s", origin, methods)
+			t.Errorf("%s: allowed methods %s", origin, methods)
 		}
 	}
 }
 
-func TestSlowClientsDoNotHoldTheServer(t *testing.T) {
+func TestSlowClients(t *testing.T) {
 	m := start(t, func(c *Config) {
 		c.ReadTimeout, c.IdleTimeout, c.MaxConnections = 300*time.Millisecond, 300*time.Millisecond, 64
 	})
-	picture := pngOf(t, plain(red, 32, 32))
+	img := pngOf(t, solid(red, 32, 32))
 	beginnings := map[string]string{
-		"nothing":        "",
-		"half a header":  "POST /predict HTTP/1.1\r\nHost: te",
-		"half a body":    "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf",
-		"half a chunk":   "POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nhalf",
-		"half a request": "POST /v2/models/fakeart/infer HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\n{",
+		"nothing":         "",
+		"partial header":  "POST /predict HTTP/1.1\r\nHost: te",
+		"partial body":    "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf",
+		"partial chunk":   "POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nhalf",
+		"partial v2 body": "POST /v2/models/fakeart/infer HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\n{",
 	}
 	var conns []io.Reader
 	for _, beginning := range beginnings {
@@ -124,25 +124,25 @@ func TestSlowClientsDoNotHoldTheServer(t *testing.T) {
 			conns = append(conns, conn)
 		}
 	}
-	// Whoever sends a whole request is served meanwhile.
-	response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
-	checkPrediction(t, m, response, answer, model.Fake)
-	// They all end: refused, or just closed where nothing had been said.
+	// Complete requests are served meanwhile.
+	response, respBody := do(t, "POST", m.URL()+"/predict", "", img)
+	checkPrediction(t, m, response, respBody, model.Fake)
+	// The slow connections are all closed: with status 408, or without a response if nothing was sent.
 	for _, conn := range conns {
-		answer, err := io.ReadAll(conn)
+		respBody, err := io.ReadAll(conn)
 		if err != nil {
-			t.Fatalf("%q, %v", answer, err)
+			t.Fatalf("%q, %v", respBody, err)
 		}
-		if len(answer) > 0 && !bytes.HasPrefix(answer, []byte("HTTP/1.1 408")) {
-			t.Errorf("answered %.100q, want 408", answer)
+		if len(respBody) > 0 && !bytes.HasPrefix(respBody, []byte("HTTP/1.1 408")) {
+			t.Errorf("received %.100q, want status 408", respBody)
 		}
 	}
-	http.DefaultClient.CloseIdleConnections() // the server is closing them just now
-	response, answer = do(t, "POST", m.URL()+"/predict", "", picture)
-	checkPrediction(t, m, response, answer, model.Fake)
+	http.DefaultClient.CloseIdleConnections() // the server is closing idle connections
+	response, respBody = do(t, "POST", m.URL()+"/predict", "", img)
+	checkPrediction(t, m, response, respBody, model.Fake)
 }
 
-func TestMoreConnectionsThanAllowedAreRefused(t *testing.T) {
+func TestMaxConnections(t *testing.T) {
 	m := start(t, func(c *Config) { c.MaxConnections = 2 })
 	for range 2 {
 		conn := dial(t, m)
@@ -160,8 +160,8 @@ func TestMoreConnectionsThanAllowedAreRefused(t *testing.T) {
 	}
 }
 
-// What is left of a body that no handler wanted must not be taken for a request.
-func TestAnUnreadBodyIsNoRequest(t *testing.T) {
+// The rest of a body that no handler read must not be parsed as a request.
+func TestUnreadBody(t *testing.T) {
 	m := start(t)
 	smuggled := "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
 	for _, path := range []string{"/nowhere", "/healthz", "/predict/nothing"} {
@@ -175,18 +175,18 @@ func TestAnUnreadBodyIsNoRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := bytes.Count(all, []byte("HTTP/1.1 ")); n != 1 || bytes.Contains(all, []byte(`"ok"`)) {
-			t.Errorf("%s: %d answers: %q", path, n, all)
+			t.Errorf("%s: %d responses: %q", path, n, all)
 		}
 	}
 }
 
-func TestRequestsOnOneConnectionAreAnsweredOneByOne(t *testing.T) {
+func TestPipelinedRequests(t *testing.T) {
 	m := start(t)
 	conn := dial(t, m)
-	picture := pngOf(t, plain(red, 32, 32))
+	img := pngOf(t, solid(red, 32, 32))
 	var pipelined bytes.Buffer
 	for i := range 20 {
-		fmt.Fprintf(&pipelined, "POST /predict HTTP/1.1\r\nHost: test\r\nX-Request-Id: %d\r\nContent-Length: %d\r\n\r\n%s", i, len(picture), picture)
+		fmt.Fprintf(&pipelined, "POST /predict HTTP/1.1\r\nHost: test\r\nX-Request-Id: %d\r\nContent-Length: %d\r\n\r\n%s", i, len(img), img)
 	}
 	if _, err := conn.Write(pipelined.Bytes()); err != nil {
 		t.Fatal(err)
@@ -203,23 +203,92 @@ func TestRequestsOnOneConnectionAreAnsweredOneByOne(t *testing.T) {
 		}
 		checkPrediction(t, m, response, body, model.Fake)
 		if got := response.Header.Get("X-Request-Id"); got != fmt.Sprint(i) {
-			t.Errorf("answer %d is to request %s", i, got)
+			t.Errorf("response %d is for request %s", i, got)
 		}
 	}
 }
 
-func TestAPanicIsAnsweredAndCounted(t *testing.T) {
+func TestPanic(t *testing.T) {
 	m := start(t)
-	before := m.models.current.Swap(&served{}) // without a file, which no handler expects
-	response, answer := do(t, "GET", m.URL()+"/v2/models/fakeart", "", nil)
+	before := m.models.current.Swap(&served{}) // without a file, which makes handlers panic
+	response, respBody := do(t, "GET", m.URL()+"/v2/models/fakeart", "", nil)
 	m.models.current.Store(before)
-	if response.StatusCode != 500 || bytes.Contains(answer, []byte("nil pointer")) {
-		t.Errorf("status %d: %s", response.StatusCode, answer)
+	if response.StatusCode != 500 || bytes.Contains(respBody, []byte("nil pointer")) {
+		t.Errorf("status %d: %s", response.StatusCode, respBody)
 	}
 	if got := metric(t, m, "fakeart_panics_total"); got != 1 {
 		t.Errorf("%g panics counted", got)
 	}
 	if response, _ := do(t, "GET", m.URL()+"/healthz", "", nil); response.StatusCode != 200 {
-		t.Errorf("status %d after it", response.StatusCode)
+		t.Errorf("status %d after the panic", response.StatusCode)
+	}
+}
+
+// TestJSONResponses_Newline checks that terminals show the prompt on a new line after each response.
+func TestJSONResponses_Newline(t *testing.T) {
+	m := start(t)
+	img := pngOf(t, solid(red, 32, 32))
+	formType, form := newForm(t, field{"data", "a.png", img}, field{"data", "b.png", img})
+	tensor := []byte(`{"inputs":[{"name":"input","shape":[1,3,32,32],"datatype":"FP32","data":[` + strings.TrimSuffix(strings.Repeat("0,", 3072), ",") + `]}]}`)
+	for _, test := range []struct {
+		method, path, contentType string
+		body                      []byte
+		status                    int
+	}{
+		{"GET", "/healthz", "", nil, 200},
+		{"GET", "/readyz", "", nil, 200},
+		{"GET", "/stats", "", nil, 200},
+		{"GET", "/models", "", nil, 200},
+		{"GET", "/models/current", "", nil, 200},
+		{"GET", "/log", "", nil, 200},
+		{"GET", "/drift", "", nil, 404},
+		{"GET", "/nowhere", "", nil, 404},
+		{"GET", "/openapi.json", "", nil, 200},
+		{"POST", "/predict", "", img, 200},
+		{"POST", "/predict?explain=occlusion", "", img, 200},
+		{"POST", "/predict", formType, form, 200},
+		{"POST", "/predict", "", []byte("hello"), 415},
+		{"POST", "/feedback", "application/json", []byte("{}"), 422},
+		{"GET", "/v2", "", nil, 200},
+		{"GET", "/v2/health/live", "", nil, 200},
+		{"GET", "/v2/health/ready", "", nil, 200},
+		{"GET", "/v2/models/fakeart", "", nil, 200},
+		{"GET", "/v2/models/fakeart/ready", "", nil, 200},
+		{"GET", "/v2/models/other", "", nil, 404},
+		{"POST", "/v2/models/fakeart/infer", "application/json", tensor, 200},
+		{"POST", "/v2/models/fakeart/infer", "application/json", []byte("{}"), 400},
+	} {
+		response, body := do(t, test.method, m.URL()+test.path, test.contentType, test.body)
+		if response.StatusCode != test.status || !bytes.HasSuffix(body, []byte("}\n")) || bytes.HasSuffix(body, []byte("\n\n")) {
+			t.Errorf("%s %s: status %d, want %d and one newline after %q", test.method, test.path, response.StatusCode, test.status, body[max(0, len(body)-100):])
+		}
+	}
+}
+
+// TestProblems_Wording checks that details don't contain the wording of Go's libraries.
+func TestProblems_Wording(t *testing.T) {
+	m := start(t)
+	for _, test := range []struct{ method, path, body string }{
+		{"POST", "/predict", `{"instances":[{"b64":7}]}`},
+		{"POST", "/predict", `{"instances":[{"b64":"!"},{"b64`},
+		{"POST", "/predict", `{"instances":[}`},
+		{"POST", "/predict", `nonsense`},
+		{"POST", "/predict", `{"instances":[{"b64":"!"}]}`},
+		{"POST", "/feedback", `nonsense`},
+		{"POST", "/feedback", `{"id":7}`},
+		{"PUT", "/models/current", `{"model":7}`},
+		{"PUT", "/models/current", `nonsense`},
+		{"GET", "/log?limit=many", ``},
+		{"GET", "/log?limit=99999999999999999999", ``},
+		{"GET", "/log?cursor=!", ``},
+		{"GET", "/log/export?format=xls", ``},
+	} {
+		_, body := do(t, test.method, m.URL()+test.path, "application/json", []byte(test.body))
+		t.Logf("%s %s %s: %s", test.method, test.path, test.body, body)
+		for _, word := range []string{"strconv", "json:", "Go value", "Go struct", "invalid character", "looking for beginning", "illegal base64", "EOF", "unmarshal"} {
+			if bytes.Contains(body, []byte(word)) {
+				t.Errorf("%s %s %s: response contains %q: %s", test.method, test.path, test.body, word, body)
+			}
+		}
 	}
 }

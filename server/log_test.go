@@ -30,7 +30,7 @@ import (
 	"fakeart/server/predlog"
 )
 
-// logPage reads a page of the log.
+// logPage requests a page of the log.
 func logPage(t *testing.T, m *Main, query string) LogPage {
 	t.Helper()
 	response, body := do(t, "GET", m.URL()+"/log"+query, "", nil)
@@ -41,15 +41,15 @@ func logPage(t *testing.T, m *Main, query string) LogPage {
 	return page
 }
 
-func written(t *testing.T, m *Main, n float64) {
+func waitForRecords(t *testing.T, m *Main, n float64) {
 	t.Helper()
-	until(t, fmt.Sprintf("%g records", n), func() bool { return metric(t, m, `fakeart_log_records_total{result="written"}`) == n })
+	waitFor(t, fmt.Sprintf("%g records", n), func() bool { return metric(t, m, `fakeart_log_records_total{result="written"}`) == n })
 }
 
-func TestARecordSaysWhatThePredictionWasMadeOf(t *testing.T) {
+func TestLog_Record(t *testing.T) {
 	m := start(t)
-	picture := pngOf(t, plain(red, 40, 20))
-	request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict", bytes.NewReader(picture))
+	img := pngOf(t, solid(red, 40, 20))
+	request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict", bytes.NewReader(img))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,13 +62,13 @@ func TestARecordSaysWhatThePredictionWasMadeOf(t *testing.T) {
 	if err := json.Unmarshal(body, &p); err != nil {
 		t.Fatal(err)
 	}
-	written(t, m, 1)
+	waitForRecords(t, m, 1)
 	page := logPage(t, m, "")
 	if page.Total != 1 || len(page.Records) != 1 || page.Next != "" {
 		t.Fatalf("page %+v", page)
 	}
 	r := page.Records[0]
-	sum := sha256.Sum256(picture)
+	sum := sha256.Sum256(img)
 	for _, v := range []struct{ name, got, want any }{
 		{"id", r.ID, p.ID},
 		{"request id", r.RequestID, "my-request"},
@@ -78,7 +78,7 @@ func TestARecordSaysWhatThePredictionWasMadeOf(t *testing.T) {
 		{"probability", r.Probability, p.Probability},
 		{"digest", r.ImageSHA256, hex.EncodeToString(sum[:])},
 		{"format", r.ImageFormat, "png"},
-		{"bytes", r.ImageBytes, int64(len(picture))},
+		{"bytes", r.ImageBytes, int64(len(img))},
 		{"width", r.Width, int64(40)},
 		{"height", r.Height, int64(20)},
 		{"image", len(r.Image), 0},
@@ -93,23 +93,23 @@ func TestARecordSaysWhatThePredictionWasMadeOf(t *testing.T) {
 		t.Errorf("time %v, latency %g", r.Time, r.LatencySeconds)
 	}
 	if math.Abs(r.Mean-1.0/3) > 1e-6 || math.Abs(r.Brightness-0.299) > 0.01 || r.Contrast != 0 || r.Sharpness != 0 {
-		t.Errorf("statistics of a red picture: %+v", r)
+		t.Errorf("statistics of a red image: %+v", r)
 	}
 }
 
-func TestThePagesOfTheLogGoThroughAllOfIt(t *testing.T) {
+func TestLog_Pagination(t *testing.T) {
 	m := start(t, func(c *Config) { c.LogImages = true })
-	picture := pngOf(t, plain(red, 32, 32))
+	img := pngOf(t, solid(red, 32, 32))
 	var ids []string
 	for range 25 {
-		_, body := do(t, "POST", m.URL()+"/predict", "", picture)
+		_, body := do(t, "POST", m.URL()+"/predict", "", img)
 		var p Prediction
 		if err := json.Unmarshal(body, &p); err != nil {
 			t.Fatal(err)
 		}
 		ids = append([]string{p.ID}, ids...) // newest first
 	}
-	written(t, m, 25)
+	waitForRecords(t, m, 25)
 	var got []string
 	for query := "?limit=10"; ; {
 		page := logPage(t, m, query)
@@ -122,29 +122,29 @@ func TestThePagesOfTheLogGoThroughAllOfIt(t *testing.T) {
 		query = "?limit=10&cursor=" + page.Next
 	}
 	if strings.Join(got, " ") != strings.Join(ids, " ") {
-		t.Errorf("pages give %v, want %v", got, ids)
+		t.Errorf("pages contain %v, want %v", got, ids)
 	}
-	// Pictures are in the export.
+	// Images are included in exports.
 	_, body := do(t, "GET", m.URL()+"/log/export", "", nil)
 	var row predlog.Row
-	if err := json.Unmarshal(bytes.SplitN(body, []byte("\n"), 2)[0], &row); err != nil || !bytes.Equal(row.Image, picture) {
-		t.Errorf("a logged picture has %d bytes, want %d (%v)", len(row.Image), len(picture), err)
+	if err := json.Unmarshal(bytes.SplitN(body, []byte("\n"), 2)[0], &row); err != nil || !bytes.Equal(row.Image, img) {
+		t.Errorf("logged image has %d bytes, want %d (%v)", len(row.Image), len(img), err)
 	}
 }
 
-func TestTheLogIsExportedInEveryFormatWhileItIsWritten(t *testing.T) {
+func TestExport_Formats(t *testing.T) {
 	m := start(t)
-	picture := pngOf(t, plain(red, 32, 32))
+	img := pngOf(t, solid(red, 32, 32))
 	const before = 50
 	for range before {
-		do(t, "POST", m.URL()+"/predict", "", picture)
+		do(t, "POST", m.URL()+"/predict", "", img)
 	}
-	written(t, m, before)
+	waitForRecords(t, m, before)
 	var stop atomic.Bool
 	var group sync.WaitGroup
 	group.Go(func() {
 		for !stop.Load() {
-			do(t, "POST", m.URL()+"/predict", "", picture)
+			do(t, "POST", m.URL()+"/predict", "", img)
 		}
 	})
 	defer group.Wait()
@@ -194,24 +194,24 @@ func TestTheLogIsExportedInEveryFormatWhileItIsWritten(t *testing.T) {
 	}
 }
 
-func TestAnExportEndsWhenTheClientGoesAway(t *testing.T) {
+func TestExport_ClientDisconnects(t *testing.T) {
 	m := start(t)
 	for range 3 {
-		do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+		do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
 	}
-	written(t, m, 3)
+	waitForRecords(t, m, 3)
 	conn := dial(t, m)
 	if _, err := io.WriteString(conn, "GET /log/export?format=parquet HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	_ = conn.Close()
-	until(t, "the end of the request", func() bool { return m.pending.Load() == 0 })
+	waitFor(t, "the request to finish", func() bool { return m.pending.Load() == 0 })
 	if page := logPage(t, m, ""); page.Total != 3 {
 		t.Errorf("%d records", page.Total)
 	}
 }
 
-// failingStore is a store that can be made to fail.
+// failingStore is a log store that can be made to fail.
 type failingStore struct {
 	fails   atomic.Bool
 	records atomic.Int64
@@ -227,7 +227,7 @@ func (s *failingStore) Write(_ context.Context, records []predlog.Record) error 
 
 func (s *failingStore) Close(context.Context) error { return nil }
 
-// startWithStore starts the program with a log on the store.
+// startWithStore starts a server that logs predictions to the store.
 func startWithStore(t *testing.T, store predlog.Store, options predlog.Options, change ...func(*Config)) *Main {
 	t.Helper()
 	m := start(t, append(change, func(c *Config) { c.LogStore = "none" })...)
@@ -236,26 +236,26 @@ func startWithStore(t *testing.T, store predlog.Store, options predlog.Options, 
 	return m
 }
 
-func TestPredictionsGoOnWhileTheLogFails(t *testing.T) {
+func TestPredict_LogFails(t *testing.T) {
 	store := &failingStore{}
 	m := startWithStore(t, store, predlog.Options{MaxRecords: 10})
-	picture := pngOf(t, plain(red, 32, 32))
+	img := pngOf(t, solid(red, 32, 32))
 	store.fails.Store(true)
 	for range 30 {
-		response, body := do(t, "POST", m.URL()+"/predict", "", picture)
+		response, body := do(t, "POST", m.URL()+"/predict", "", img)
 		checkPrediction(t, m, response, body, model.Fake)
 	}
-	until(t, "a server that is not ready", func() bool {
+	waitFor(t, "the server not to be ready", func() bool {
 		response, _ := do(t, "GET", m.URL()+"/readyz", "", nil)
 		return response.StatusCode == 503
 	})
 	response, body := do(t, "GET", m.URL()+"/readyz", "", nil)
 	checkProblem(t, response, body, 503, "log", "no space left")
 	if metric(t, m, "fakeart_log_writable") != 0 {
-		t.Error("the metrics say that the log can be written")
+		t.Error("fakeart_log_writable is not 0")
 	}
-	for range 30 { // more than there is room for
-		response, body := do(t, "POST", m.URL()+"/predict", "", picture)
+	for range 30 { // more than the log buffers
+		response, body := do(t, "POST", m.URL()+"/predict", "", img)
 		checkPrediction(t, m, response, body, model.Fake)
 	}
 	lost := metric(t, m, `fakeart_log_records_total{result="failed"}`)
@@ -263,14 +263,14 @@ func TestPredictionsGoOnWhileTheLogFails(t *testing.T) {
 		t.Error("no record counted as lost")
 	}
 	store.fails.Store(false)
-	until(t, "a server that is ready again", func() bool {
+	waitFor(t, "the server to be ready", func() bool {
 		response, _ := do(t, "GET", m.URL()+"/readyz", "", nil)
 		return response.StatusCode == 200
 	})
-	until(t, "what was kept", func() bool { return float64(store.records.Load()) == 60-lost })
+	waitFor(t, "the buffered records", func() bool { return float64(store.records.Load()) == 60-lost })
 }
 
-func TestAnAnswerThatMustBeLoggedIsNotGivenWithout(t *testing.T) {
+func TestPredict_LogRequired(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(*Config)
@@ -282,12 +282,12 @@ func TestAnAnswerThatMustBeLoggedIsNotGivenWithout(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			store := &failingStore{}
 			m := startWithStore(t, store, test.log, test.change)
-			picture := pngOf(t, plain(red, 32, 32))
-			response, body := do(t, "POST", m.URL()+"/predict", "", picture)
+			img := pngOf(t, solid(red, 32, 32))
+			response, body := do(t, "POST", m.URL()+"/predict", "", img)
 			checkPrediction(t, m, response, body, model.Fake)
 			store.fails.Store(true)
-			until(t, "a refusal", func() bool {
-				response, body = do(t, "POST", m.URL()+"/predict", "", picture)
+			waitFor(t, "a rejected request", func() bool {
+				response, body = do(t, "POST", m.URL()+"/predict", "", img)
 				return response.StatusCode != 200
 			})
 			checkProblem(t, response, body, 503, "logged", "no space left")
@@ -295,15 +295,15 @@ func TestAnAnswerThatMustBeLoggedIsNotGivenWithout(t *testing.T) {
 				t.Error("no Retry-After")
 			}
 			store.fails.Store(false)
-			until(t, "an answer", func() bool {
-				response, _ := do(t, "POST", m.URL()+"/predict", "", picture)
+			waitFor(t, "a response", func() bool {
+				response, _ := do(t, "POST", m.URL()+"/predict", "", img)
 				return response.StatusCode == 200
 			})
 		})
 	}
 }
 
-func TestADamagedLogIsSetAsideAndANewOneBegun(t *testing.T) {
+func TestLog_CorruptDatabase(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log.db")
 	if err := os.WriteFile(path, bytes.Repeat([]byte("garbage "), 1000), 0o644); err != nil {
@@ -311,21 +311,21 @@ func TestADamagedLogIsSetAsideAndANewOneBegun(t *testing.T) {
 	}
 	config := testConfig(t, writeModel(t, redDetector(t), metadata()))
 	config.LogPath = path
-	var said bytes.Buffer
-	m := startMain(t, NewMain(config, slog.New(slog.NewTextHandler(&said, nil))))
-	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	var logs bytes.Buffer
+	m := startMain(t, NewMain(config, slog.New(slog.NewTextHandler(&logs, nil))))
+	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
 	checkPrediction(t, m, response, body, model.Fake)
-	written(t, m, 1)
+	waitForRecords(t, m, 1)
 	aside, err := filepath.Glob(path + ".corrupt-*")
-	if err != nil || len(aside) != 1 || !strings.Contains(said.String(), aside[0]) {
-		t.Errorf("set aside: %v, %v; said %s", aside, err, &said)
+	if err != nil || len(aside) != 1 || !strings.Contains(logs.String(), aside[0]) {
+		t.Errorf("moved files: %v, %v; logged: %s", aside, err, &logs)
 	}
 }
 
-func TestPredictionsArePublished(t *testing.T) {
+func TestLog_PubSub(t *testing.T) {
 	ctx := t.Context()
-	name := "mem://" + uuid.NewString() // topics are shared, and this one is shut down
-	// A subscription in memory needs its topic, which the program opens again and closes.
+	name := "mem://" + uuid.NewString() // topics are shared, and this test shuts its topic down
+	// An in-memory subscription needs the topic to exist. The server opens it again and closes it.
 	topic, err := pubsub.OpenTopic(ctx, name)
 	if err != nil {
 		t.Fatal(err)
@@ -336,7 +336,7 @@ func TestPredictionsArePublished(t *testing.T) {
 	}
 	defer func() { _ = subscription.Shutdown(context.WithoutCancel(ctx)) }()
 	m := start(t, func(c *Config) { c.LogStore, c.LogTopic = "pubsub", name })
-	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
 	checkPrediction(t, m, response, body, model.Fake)
 	message, err := subscription.Receive(ctx)
 	if err != nil {
@@ -354,13 +354,13 @@ func TestPredictionsArePublished(t *testing.T) {
 	response, body = do(t, "GET", m.URL()+"/log", "", nil)
 	checkProblem(t, response, body, 404, "pubsub")
 
-	// Whom the topic does not answer any more it still owes the record.
+	// Records that can't be published are kept in the outbox.
 	if err := topic.Shutdown(ctx); err != nil {
 		t.Fatal(err)
 	}
-	response, body = do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	response, body = do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
 	checkPrediction(t, m, response, body, model.Fake)
-	until(t, "a record in the outbox", func() bool { return metric(t, m, "fakeart_log_outbox_records") == 1 })
+	waitFor(t, "a record in the outbox", func() bool { return metric(t, m, "fakeart_log_outbox_records") == 1 })
 	if err := m.Close(); err == nil || !strings.Contains(err.Error(), "Shutdown") {
 		t.Errorf("closed with %v", err)
 	}

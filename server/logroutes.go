@@ -17,31 +17,31 @@ import (
 	"fakeart/server/predlog"
 )
 
-// LogPage is a part of the prediction log.
+// LogPage is one page of the prediction log.
 type LogPage struct {
-	Records []predlog.Entry `json:"records" doc:"Newest first, without pictures."`
-	Next    string          `json:"next,omitempty" doc:"Cursor of the page that follows; absent on the last one."`
+	Records []predlog.Entry `json:"records" doc:"Records, newest first, without their images."`
+	Next    string          `json:"next,omitempty" doc:"Cursor of the next page; absent on the last page."`
 	Total   int64           `json:"total" doc:"Number of records in the log."`
 }
 
 type logQuery struct {
-	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Most records to send."`
-	Cursor string `query:"cursor" doc:"Where to go on: the field next of the page before."`
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Maximum number of records."`
+	Cursor string `query:"cursor" doc:"Where to continue: the field next of the previous page."`
 }
 
-// errUnreadableLog means that this server keeps no log that it could show.
+// errUnreadableLog returns the error for requests to read the log of a server that can't read it.
 func (m *Main) errUnreadableLog() error {
-	return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("the prediction log is not kept where this server can read it (--log-store=%s)", m.config.LogStore))
+	return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("this server can't read the prediction log (--log-store=%s)", m.config.LogStore))
 }
 
-// registerLog gives the routes by which the log is read.
+// registerLog adds the routes that read the log.
 func (m *Main) registerLog(api huma.API) {
 	huma.Register(api, huma.Operation{
 		Method: http.MethodGet, Path: "/log", OperationID: "log", Tags: []string{tagLog}, Summary: "Read the prediction log",
-		Security: adminSecurity, Middlewares: huma.Middlewares{m.guarded}, Errors: []int{400, 401, 403, 404, 422},
+		Security: adminSecurity, Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404, 422},
 	}, func(ctx context.Context, q *logQuery) (*struct{ Body LogPage }, error) {
 		if m.reader == nil {
-			return nil, told(m.errUnreadableLog())
+			return nil, humaError(m.errUnreadableLog())
 		}
 		rows, next, err := m.reader.Page(ctx, q.Cursor, q.Limit)
 		if errors.Is(err, predlog.ErrCursor) {
@@ -52,8 +52,8 @@ func (m *Main) registerLog(api huma.API) {
 			total, err = m.reader.Count(ctx)
 		}
 		if err != nil {
-			m.log.Error("prediction log not read", "error", err)
-			return nil, told(err)
+			m.log.Error("read prediction log", "error", err)
+			return nil, humaError(err)
 		}
 		if rows == nil {
 			rows = []predlog.Entry{}
@@ -62,8 +62,8 @@ func (m *Main) registerLog(api huma.API) {
 	})
 }
 
-// told is the error as huma's operations answer with it.
-func told(err error) error {
+// humaError converts an error to one that huma's operations can return.
+func humaError(err error) error {
 	status, detail, _ := problemOf(err)
 	if e, ok := errors.AsType[*unavailable](err); ok {
 		return huma.ErrorWithHeaders(newProblem(status, detail), http.Header{fiber.HeaderRetryAfter: {strconv.Itoa(e.after)}})
@@ -71,7 +71,7 @@ func told(err error) error {
 	return newProblem(status, detail)
 }
 
-// handleExport sends the whole log as a file.
+// handleExport streams the whole log as a file.
 func (m *Main) handleExport(c *fiber.Ctx) error {
 	format, err := predlog.ParseFormat(utils.CopyString(c.Query("format", string(predlog.NDJSON))))
 	if err != nil {
@@ -89,13 +89,13 @@ func (m *Main) handleExport(c *fiber.Ctx) error {
 	go func() {
 		err := m.reader.Export(ctx, to, format)
 		if err != nil && ctx.Err() == nil {
-			m.log.Error("prediction log not exported", "format", format, "error", err)
+			m.log.Error("export prediction log", "format", format, "error", err)
 		}
-		// An error ends the answer before its end, so that the client knows.
+		// An error truncates the response, which tells the client that the export is incomplete.
 		_ = to.CloseWithError(err)
 	}()
 	stream := &exportStream{Reader: bufio.NewReaderSize(from, 64<<10), pipe: from, cancel: cancel}
-	// What fails before the first byte still has a status.
+	// An error before the first byte still gets a status.
 	if _, err := stream.Peek(1); err != nil && !errors.Is(err, io.EOF) {
 		_ = stream.Close()
 		return err
@@ -109,14 +109,14 @@ func (m *Main) handleExport(c *fiber.Ctx) error {
 	return nil
 }
 
-// exportStream is an export on its way. Closing it ends the export.
+// exportStream is the body of an export in progress. Closing it stops the export.
 type exportStream struct {
 	*bufio.Reader
 	pipe   *io.PipeReader
 	cancel context.CancelFunc
 }
 
-// Close is called by fasthttp when the answer is sent, or cannot be.
+// Close is called by fasthttp when the response has been sent or can't be sent.
 func (s *exportStream) Close() error {
 	s.cancel()
 	return s.pipe.Close()

@@ -1,10 +1,10 @@
-// Server answers over HTTP whether a picture is a photograph or AI-generated.
+// Server classifies images as photographs or AI-generated, over HTTP.
 //
 //	server --model runs/demo/run/model.onnx --addr 127.0.0.1:8080
-//	curl -F data=@picture.jpg 127.0.0.1:8080/predict
+//	curl -F data=@photo.jpg 127.0.0.1:8080/predict
 //
-// The exit code is 0 when it was told to stop, 1 on failure, and 2 when the command
-// line or the configuration is wrong and nothing was started.
+// The exit code is 0 after a shutdown by SIGTERM or Ctrl-C, 1 after a failure, and 2 if the command
+// line or the configuration is invalid and nothing was started.
 package main
 
 import (
@@ -15,15 +15,19 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"go.opentelemetry.io/otel"
 	"golang.org/x/term"
 
+	"fakeart/internal/cli"
 	"fakeart/server/telemetry"
 )
 
@@ -41,32 +45,54 @@ type commands struct {
 	Config `embed:""`
 
 	ConfigFile string           `name:"config" help:"YAML file whose keys are the names of these flags." placeholder:"FILE"`
-	Version    kong.VersionFlag `help:"Print the version and exit." env:"-"`
+	Version    kong.VersionFlag `short:"v" help:"Print the version and exit." env:"-"`
 
-	Serve     serveCommand     `cmd:"" default:"1" help:"Serve a model; this is what is done without a command."`
-	Print     printCommand     `cmd:"" name:"config" help:"Print the configuration in force, secrets masked."`
-	Benchmark benchmarkCommand `cmd:"" help:"Measure how fast this machine serves the model, beside how fast it could."`
-	Constant  constantCommand  `cmd:"" hidden:""`
+	Serve        serveCommand     `cmd:"" default:"1" help:"Serve a model. This is the default command."`
+	Print        printCommand     `cmd:"" name:"config" help:"Print the effective configuration, with secrets masked."`
+	Benchmark    benchmarkCommand `cmd:"" help:"Measure serving speed on this machine against the theoretical maximum."`
+	Help         helpCommand      `cmd:"" help:"Print help for the program or a command."`
+	PrintVersion versionCommand   `cmd:"" name:"version" help:"Print the version."`
+	Constant     constantCommand  `cmd:"" hidden:""`
 }
 
-const description = `Answers over HTTP whether a picture is a photograph or AI-generated.
+const description = `Classifies images as photographs or AI-generated, over HTTP.
 
-A flag can also be given as the variable beside it, or in the file of --config; flags go before variables, and both before the file. SIGTERM and Ctrl-C end it once it has answered what it has accepted. A running server describes its API at /docs.`
+Each flag can also be set by the environment variable next to it, or in the file given by --config. Flags take precedence over variables, and variables over the file. On SIGTERM or Ctrl-C the server finishes the requests that it has accepted and exits.`
+
+// examples ends the help of the program.
+const examples = `
+Examples:
+  Serve a model file:
+    server --model runs/demo/run/model.onnx
+
+  Classify an image:
+    curl -F data=@photo.jpg http://127.0.0.1:8080/predict
+
+  Serve the newest model of a bucket, and deploy newer ones as they are published:
+    server --model gs://bucket/models/ --model-watch 30s --addr :8080
+
+  Print the effective configuration as a file for --config:
+    server config > server.yaml
+
+Documentation: docs/how-to/operate.md, all flags: docs/reference/server.md.
+A running server has a web page at / and its API documentation at /docs.
+`
 
 func main() { os.Exit(run(os.Args[1:], streams{os.Stdout, os.Stderr})) }
 
-// streams is where a command writes: results to out, everything else to err.
+// streams are the outputs of a command: results go to out, everything else to err.
 type streams struct{ out, err io.Writer }
 
-// usageError is an error in what the user wrote, found before anything was started.
+// usageError is an error in the command line or the configuration, found before anything was
+// started.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// exit is panicked with when kong has answered --help or --version itself.
+// exit is the value of the panic that unwinds the stack after kong has handled --help or --version.
 type exit int
 
-// run is the whole program but for the process around it.
+// run runs the program and returns its exit code.
 func run(args []string, std streams) (code int) {
 	defer func() {
 		switch e := recover().(type) {
@@ -81,7 +107,7 @@ func run(args []string, std streams) (code int) {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(std.err, "server: %v\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	cli.PrintError(std.err, err)
 	if errors.As(err, new(usageError)) {
 		return exitUsage
 	}
@@ -89,14 +115,42 @@ func run(args []string, std streams) (code int) {
 }
 
 func parseAndRun(args []string, std streams) error {
+	switch {
+	case len(args) == 0 && !configuredByEnvironment():
+		args = []string{"--help"}
+	case len(args) > 0 && args[0] == "help":
+		args = append(slices.Clone(args[1:]), "--help")
+	case len(args) > 0 && args[0] == "version":
+		args = []string{"--version"}
+	}
 	_, command, err := parse(args, std)
 	if err != nil {
-		return usageError{err}
+		return usageError{withHint(err)}
 	}
 	return command.Run()
 }
 
-// parse reads the command line, the variables and the file.
+// configuredByEnvironment reports whether any FAKEART_… variable is set, as where a server runs in a
+// container. Such a server must start, or fail, without arguments.
+func configuredByEnvironment() bool {
+	return slices.ContainsFunc(os.Environ(), func(variable string) bool {
+		name, value, _ := strings.Cut(variable, "=")
+		return strings.HasPrefix(name, envPrefix+"_") && value != ""
+	})
+}
+
+// withHint adds a hint to an error of kong's.
+func withHint(err error) error {
+	if text, suggestion, ok := strings.Cut(err.Error(), ", did you mean "); ok {
+		return fmt.Errorf("%s\n"+cli.HintPrefix+"did you mean %s", text, suggestion)
+	}
+	if strings.HasPrefix(err.Error(), "unknown ") || strings.HasPrefix(err.Error(), "unexpected ") {
+		return fmt.Errorf("%w\n"+cli.HintPrefix+"run server --help for all commands and flags", err)
+	}
+	return err
+}
+
+// parse reads the command line, the environment variables and the file of --config.
 func parse(args []string, std streams) (*Config, *kong.Context, error) {
 	var c commands
 	var options []kong.Option
@@ -111,12 +165,15 @@ func parse(args []string, std streams) (*Config, *kong.Context, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	given := os.Getenv("FAKEART_ADDR") != ""
+	addrSet := os.Getenv("FAKEART_ADDR") != ""
 	for _, p := range command.Path {
-		given = given || p.Flag != nil && p.Flag.Name == "addr" && !p.Resolved
+		addrSet = addrSet || p.Flag != nil && p.Flag.Name == "addr" && !p.Resolved
 	}
-	return &c.Config, command, c.applyPort(given)
+	return &c.Config, command, c.applyPort(addrSet)
 }
+
+// envPrefix is the prefix of the variables that set flags.
+const envPrefix = "FAKEART"
 
 // newParser returns the parser of the command line.
 func newParser(c *commands, std streams, more ...kong.Option) *kong.Kong {
@@ -124,19 +181,32 @@ func newParser(c *commands, std streams, more ...kong.Option) *kong.Kong {
 		kong.Name("server"),
 		kong.Description(description),
 		kong.Vars{"version": versionText(), "max_pixels": strconv.Itoa(maxPixels), "bench_begin": benchBegin, "bench_end": benchEnd},
-		kong.DefaultEnvars("FAKEART"),
+		kong.DefaultEnvars(envPrefix),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(decodeDuration)),
+		kong.KindMapper(reflect.Int, kong.MapperFunc(decodeInteger)),
+		kong.KindMapper(reflect.Int64, kong.MapperFunc(decodeInteger)),
+		kong.Help(printHelp),
 		kong.Writers(std.out, std.err),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
 		kong.Bind(std, &c.Config),
 	)...)
 	if err != nil {
-		panic(err) // the struct above is wrong, whatever the arguments are
+		panic(err) // a bug in the declaration of commands
 	}
 	return parser
 }
 
-// configPath is the file of --config, which has to be known before the other flags are.
+// printHelp prints kong's help, followed by the examples if it is the help of the whole program.
+func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
+	err := kong.DefaultHelpPrinter(options, ctx)
+	if err == nil && (ctx.Selected() == nil || ctx.Selected().Name == "serve") {
+		_, err = io.WriteString(ctx.Stdout, examples)
+	}
+	return err
+}
+
+// configPath returns the file of --config, which must be known before the other flags are parsed.
 func configPath(args []string) string {
 	for i, a := range args {
 		if a == "--config" && i+1 < len(args) {
@@ -149,6 +219,8 @@ func configPath(args []string) string {
 	return os.Getenv("FAKEART_CONFIG")
 }
 
+// versionText returns the version of the program: the release or, in builds without one, the version
+// that Go recorded.
 func versionText() string {
 	if version != "" {
 		return version
@@ -172,14 +244,26 @@ func (printCommand) Run(c *Config, std streams) error {
 	return err
 }
 
-// serveCommand is the server itself.
+// helpCommand is `server help [COMMAND]`, which parseAndRun handles.
+type helpCommand struct {
+	Command []string `arg:"" optional:"" help:"Command to print the help of."`
+}
+
+func (helpCommand) Run() error { return nil }
+
+// versionCommand is `server version`, which parseAndRun handles.
+type versionCommand struct{}
+
+func (versionCommand) Run() error { return nil }
+
+// serveCommand is the default command, which serves a model.
 type serveCommand struct{}
 
 func (serveCommand) Run(c *Config, std streams) error {
 	if c.Model == "" {
-		return usageError{errors.New("--model is missing: name a model file, or a folder or URL with one")}
+		return usageError{errNoModelFlag}
 	}
-	// After the first signal the handlers are gone: a second one ends the program at once.
+	// stop restores the default behaviour, so that a second signal kills the program.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	scheduleAsBatch()
@@ -192,11 +276,14 @@ func (serveCommand) Run(c *Config, std streams) error {
 	return errors.Join(err, m.Close())
 }
 
-// newLogger returns the program's logger for standard error.
+// errNoModelFlag is returned by commands that need --model if it isn't set.
+var errNoModelFlag = errors.New("--model is required\n" + cli.HintPrefix + "set it to a model file, a folder or a URL, as in server --model runs/demo/run/model.onnx")
+
+// newLogger returns the program's logger, which writes to standard error.
 func newLogger(c *Config, w io.Writer) *slog.Logger {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		panic(err) // kong has let only good ones pass
+		panic(err) // kong accepts only valid levels
 	}
 	asJSON := c.LogFormat == "json"
 	if c.LogFormat == "auto" {

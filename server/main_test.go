@@ -31,6 +31,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"fakeart/internal/cli"
 	"fakeart/internal/imaging"
 	"fakeart/internal/model"
 	"fakeart/internal/onnx"
@@ -39,8 +40,8 @@ import (
 	"fakeart/internal/otelenv"
 )
 
-// programVariable makes the test binary be the server: tests of signals and exit
-// codes start it as a process of its own.
+// programVariable makes the test binary run the server instead of the tests. Tests of signals and exit
+// codes start it as a separate process.
 const programVariable = "FAKEART_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -54,8 +55,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// redDetector is a graph that takes red for a sign of forgery:
-// logit = 8·mean(red) - 4.
+// redDetector returns a graph that classifies red images as FAKE: logit = 8·mean(red) - 4.
 func redDetector(t testing.TB) *onnxpb.ModelProto {
 	t.Helper()
 	g := onnx.NewGraph("red detector")
@@ -96,8 +96,8 @@ func writeFile(t testing.TB, name string, data []byte) string {
 	return path
 }
 
-// testConfig is what a user gets who names the model, but for limits that tests can
-// reach, and a log of its own.
+// testConfig returns the default configuration with the given model, except for lower limits and a
+// prediction log in a temporary directory.
 func testConfig(t testing.TB, modelPath string) Config {
 	t.Helper()
 	c, _, err := parse([]string{
@@ -110,7 +110,7 @@ func testConfig(t testing.TB, modelPath string) Config {
 	return *c
 }
 
-// start starts the program and closes it when the test ends.
+// start starts a server and closes it when the test ends.
 func start(t testing.TB, change ...func(*Config)) *Main {
 	t.Helper()
 	config := testConfig(t, writeModel(t, redDetector(t), metadata()))
@@ -134,9 +134,9 @@ func startMain(t testing.TB, m *Main) *Main {
 	return m
 }
 
-// startHeld starts the program with one worker, which has judged one picture and is
-// held up before the next until it is released.
-func startHeld(t *testing.T, change ...func(*Config)) (m *Main, release func()) {
+// startBlocked starts a server with one worker, which has classified one image and blocks before the
+// next one until release is called.
+func startBlocked(t *testing.T, change ...func(*Config)) (m *Main, release func()) {
 	t.Helper()
 	config := testConfig(t, writeModel(t, redDetector(t), metadata()))
 	config.Workers, config.MaxBatch = 1, 1
@@ -148,18 +148,18 @@ func startHeld(t *testing.T, change ...func(*Config)) (m *Main, release func()) 
 	release = sync.OnceFunc(func() { close(gate) })
 	m.afterBatch = func(int, time.Duration) { <-gate }
 	startMain(t, m)
-	t.Cleanup(release) // before the program is closed
-	response, answer := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
-	checkPrediction(t, m, response, answer, model.Fake)
+	t.Cleanup(release) // before the server is closed
+	response, respBody := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
+	checkPrediction(t, m, response, respBody, model.Fake)
 	return m, release
 }
 
-// until waits for something that another goroutine brings about.
-func until(t *testing.T, what string, condition func() bool) {
+// waitFor waits until the condition holds, or fails the test after three minutes.
+func waitFor(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(3 * time.Minute); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
@@ -169,7 +169,7 @@ var (
 	blue = color.RGBA{B: 255, A: 255}
 )
 
-func plain(c color.Color, width, height int) image.Image {
+func solid(c color.Color, width, height int) image.Image {
 	return image.NewPaletted(image.Rect(0, 0, width, height), color.Palette{c})
 }
 
@@ -187,7 +187,7 @@ func encode(t *testing.T, m image.Image, to func(io.Writer, image.Image) error) 
 	return b.Bytes()
 }
 
-// withPNGSize changes the size that a PNG announces, and the checksum of its header.
+// withPNGSize changes the size in a PNG's header, and the header's checksum.
 func withPNGSize(data []byte, width, height uint32) []byte {
 	data = bytes.Clone(data)
 	binary.BigEndian.PutUint32(data[16:], width)
@@ -196,14 +196,14 @@ func withPNGSize(data []byte, width, height uint32) []byte {
 	return data
 }
 
-// field is one field of a form.
+// field is a field of a form.
 type field struct {
 	name, file string
 	content    []byte
 }
 
-// form is the content type and the body of a form.
-func formOf(t *testing.T, fields ...field) (string, []byte) {
+// newForm returns the content type and the body of a form.
+func newForm(t *testing.T, fields ...field) (string, []byte) {
 	t.Helper()
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
@@ -226,7 +226,7 @@ func formOf(t *testing.T, fields ...field) (string, []byte) {
 	return w.FormDataContentType(), b.Bytes()
 }
 
-// do sends a request and returns the answer with its whole body.
+// do sends a request and returns the response with its whole body.
 func do(t *testing.T, method, url, contentType string, body []byte) (*http.Response, []byte) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))
@@ -246,14 +246,15 @@ func send(t *testing.T, request *http.Request) (*http.Response, []byte) {
 		t.Fatal(err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	answer, err := io.ReadAll(response.Body)
+	respBody, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response, answer
+	return response, respBody
 }
 
-// checkProblem checks that the answer is a problem of that status which says the words.
+// checkProblem checks that the response is a problem document with the status, whose detail contains
+// the words.
 func checkProblem(t *testing.T, response *http.Response, body []byte, status int, words ...string) {
 	t.Helper()
 	if response.StatusCode != status {
@@ -273,12 +274,12 @@ func checkProblem(t *testing.T, response *http.Response, body []byte, status int
 	}
 	for _, w := range words {
 		if !strings.Contains(p.Detail, w) {
-			t.Errorf("detail %q does not say %q", p.Detail, w)
+			t.Errorf("detail %q doesn't contain %q", p.Detail, w)
 		}
 	}
 }
 
-// checkPrediction checks the answer for a picture.
+// checkPrediction checks that the response is a prediction of the class want.
 func checkPrediction(t *testing.T, m *Main, response *http.Response, body []byte, want string) {
 	t.Helper()
 	if response.StatusCode != http.StatusOK {
@@ -294,7 +295,7 @@ func checkPrediction(t *testing.T, m *Main, response *http.Response, body []byte
 		t.Fatalf("%s: %v", body, err)
 	}
 	if id, err := uuid.Parse(p.ID); err != nil || id.Version() != 7 {
-		t.Errorf("id %q is no UUIDv7: %v", p.ID, err)
+		t.Errorf("id %q, want a UUIDv7: %v", p.ID, err)
 	}
 	if p.Label != want || p.IsAI != (want == model.Fake) || p.Model != inUse(m) {
 		t.Errorf("got %+v, want %s by %s", p, want, inUse(m))
@@ -309,75 +310,75 @@ func checkPrediction(t *testing.T, m *Main, response *http.Response, body []byte
 	}
 }
 
-func TestPredictJudgesAPicture(t *testing.T) {
+func TestPredict_Formats(t *testing.T) {
 	m := start(t)
 	asJPEG := func(w io.Writer, m image.Image) error { return jpeg.Encode(w, m, nil) }
 	asGIF := func(w io.Writer, m image.Image) error { return gif.Encode(w, m, nil) }
 	for _, test := range []struct {
-		name    string
-		picture []byte
-		want    string
+		name string
+		img  []byte
+		want string
 	}{
-		{"a PNG", pngOf(t, plain(red, 32, 32)), model.Fake},
-		{"a PNG of the other class", pngOf(t, plain(blue, 32, 32)), model.Real},
-		{"a JPEG", encode(t, plain(red, 32, 32), asJPEG), model.Fake},
-		{"a large GIF", encode(t, plain(red, 640, 480), asGIF), model.Fake},
-		{"a picture of one pixel", pngOf(t, plain(blue, 1, 1)), model.Real},
+		{"PNG", pngOf(t, solid(red, 32, 32)), model.Fake},
+		{"PNG_real", pngOf(t, solid(blue, 32, 32)), model.Real},
+		{"JPEG", encode(t, solid(red, 32, 32), asJPEG), model.Fake},
+		{"large_GIF", encode(t, solid(red, 640, 480), asGIF), model.Fake},
+		{"one_pixel", pngOf(t, solid(blue, 1, 1)), model.Real},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			contentType, body := formOf(t, field{"data", "picture", test.picture})
-			response, answer := do(t, "POST", m.URL()+"/predict", contentType, body)
-			checkPrediction(t, m, response, answer, test.want)
-			// What a raw body claims to be does not matter; curl claims a form.
+			contentType, body := newForm(t, field{"data", "picture", test.img})
+			response, respBody := do(t, "POST", m.URL()+"/predict", contentType, body)
+			checkPrediction(t, m, response, respBody, test.want)
+			// The content type of a raw body doesn't matter; curl sends that of a form.
 			for _, contentType := range []string{"", "image/png", "application/octet-stream", "application/x-www-form-urlencoded", "nonsense;;"} {
-				response, answer = do(t, "POST", m.URL()+"/predict", contentType, test.picture)
-				checkPrediction(t, m, response, answer, test.want)
+				response, respBody = do(t, "POST", m.URL()+"/predict", contentType, test.img)
+				checkPrediction(t, m, response, respBody, test.want)
 			}
 		})
 	}
 }
 
-func TestPredictTakesAFormAsItComes(t *testing.T) {
+func TestPredict_Form(t *testing.T) {
 	m := start(t)
-	picture := pngOf(t, plain(red, 32, 32))
+	img := pngOf(t, solid(red, 32, 32))
 	for _, test := range []struct {
 		name   string
 		fields []field
 	}{
-		{"among other fields", []field{{"comment", "", []byte("hi")}, {"data", "a.png", picture}, {"more", "b.png", []byte("x")}}},
-		{"without a file name", []field{{"data", "", picture}}},
-		{"with a file name that misleads", []field{{"data", "../../etc/passwd", picture}}},
+		{"other_fields", []field{{"comment", "", []byte("hi")}, {"data", "a.png", img}, {"more", "b.png", []byte("x")}}},
+		{"no_file_name", []field{{"data", "", img}}},
+		{"path_in_file_name", []field{{"data", "../../etc/passwd", img}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			contentType, body := formOf(t, test.fields...)
-			response, answer := do(t, "POST", m.URL()+"/predict", contentType, body)
-			checkPrediction(t, m, response, answer, model.Fake)
+			contentType, body := newForm(t, test.fields...)
+			response, respBody := do(t, "POST", m.URL()+"/predict", contentType, body)
+			checkPrediction(t, m, response, respBody, model.Fake)
 		})
 	}
 }
 
-func TestPredictTakesABodyInChunks(t *testing.T) {
+func TestPredict_ChunkedBody(t *testing.T) {
 	m := start(t)
 	// A reader of unknown length makes the client send chunks.
-	body := struct{ io.Reader }{bytes.NewReader(pngOf(t, plain(red, 32, 32)))}
+	body := struct{ io.Reader }{bytes.NewReader(pngOf(t, solid(red, 32, 32)))}
 	request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict", body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, answer := send(t, request)
-	checkPrediction(t, m, response, answer, model.Fake)
+	response, respBody := send(t, request)
+	checkPrediction(t, m, response, respBody, model.Fake)
 }
 
-func TestPredictAnswersManyAtOnceEachItsOwn(t *testing.T) {
+func TestPredict_Concurrent(t *testing.T) {
 	m := start(t)
-	pictures := map[string][]byte{model.Fake: pngOf(t, plain(red, 32, 32)), model.Real: pngOf(t, plain(blue, 32, 32))}
+	images := map[string][]byte{model.Fake: pngOf(t, solid(red, 32, 32)), model.Real: pngOf(t, solid(blue, 32, 32))}
 	var wg sync.WaitGroup
 	for range 8 {
-		for want, picture := range pictures {
+		for want, img := range images {
 			wg.Go(func() {
 				for range 10 {
-					response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
-					checkPrediction(t, m, response, answer, want)
+					response, respBody := do(t, "POST", m.URL()+"/predict", "", img)
+					checkPrediction(t, m, response, respBody, want)
 				}
 			})
 		}
@@ -385,17 +386,17 @@ func TestPredictAnswersManyAtOnceEachItsOwn(t *testing.T) {
 	wg.Wait()
 }
 
-func TestPredictRefuses(t *testing.T) {
+func TestPredict_InvalidRequests(t *testing.T) {
 	m := start(t)
-	good := pngOf(t, plain(red, 32, 32))
-	goodType, goodForm := formOf(t, field{"data", "a.png", good})
-	noneType, noneForm := formOf(t, field{"file", "a.png", good}, field{"x", "", nil})
-	emptyType, emptyForm := formOf(t, field{"data", "a.png", nil})
-	textType, textForm := formOf(t, field{"data", "a.png", []byte("hello")})
-	brokenType, brokenForm := formOf(t, field{"data", "a.png", good[:len(good)-20]})
-	lateType, lateForm := formOf(t, field{"data", "a.png", good}, field{"x", "", bytes.Repeat([]byte("x"), 100)})
-	wide := pngOf(t, plain(red, 32, 32))
-	// The header announces 60,000 × 60,000 pixels; its checksum is made to fit.
+	good := pngOf(t, solid(red, 32, 32))
+	goodType, goodForm := newForm(t, field{"data", "a.png", good})
+	noneType, noneForm := newForm(t, field{"file", "a.png", good}, field{"x", "", nil})
+	emptyType, emptyForm := newForm(t, field{"data", "a.png", nil})
+	textType, textForm := newForm(t, field{"data", "a.png", []byte("hello")})
+	brokenType, brokenForm := newForm(t, field{"data", "a.png", good[:len(good)-20]})
+	lateType, lateForm := newForm(t, field{"data", "a.png", good}, field{"x", "", bytes.Repeat([]byte("x"), 100)})
+	wide := pngOf(t, solid(red, 32, 32))
+	// The header specifies 60,000 × 60,000 pixels, with a valid checksum.
 	wide = withPNGSize(wide, 60000, 60000)
 	for _, test := range []struct {
 		name, contentType string
@@ -403,81 +404,81 @@ func TestPredictRefuses(t *testing.T) {
 		status            int
 		words             []string
 	}{
-		{"nothing", "", nil, 400, []string{"no image", `"data"`}},
-		{"nothing, said to be a picture", "image/png", nil, 400, []string{"no image"}},
-		{"a form without the field", noneType, noneForm, 400, []string{"no image", `"data"`, `"file"`}},
-		{"a form whose field is empty", emptyType, emptyForm, 400, []string{"no image"}},
-		{"a form without content", goodType, nil, 400, []string{"malformed form"}},
-		{"a form that breaks off before the picture", goodType, goodForm[:100], 400, []string{"malformed form"}},
-		{"a form that breaks off in the picture", goodType, goodForm[:bytes.Index(goodForm, []byte("IDAT"))], 400, []string{"malformed form"}},
-		{"a form that breaks off after the picture", lateType, lateForm[:len(lateForm)-100], 400, []string{"malformed form"}},
-		{"a form of another boundary", "multipart/form-data; boundary=other", goodForm, 400, []string{"malformed form"}},
-		{"a form without a boundary", "multipart/form-data", goodForm, 400, []string{"malformed form", "boundary"}},
-		{"a form with a type that cannot be read", `multipart/form-data; boundary="`, goodForm, 400, []string{"malformed form"}},
-		{"several parts that are no form", strings.Replace(goodType, "form-data", "mixed", 1), goodForm, 415, []string{"multipart/mixed"}},
-		{"text in a form", textType, textForm, 415, []string{"image"}},
+		{"empty_body", "", nil, 400, []string{"no image", `"data"`}},
+		{"empty_body_image_type", "image/png", nil, 400, []string{"no image"}},
+		{"form_without_field", noneType, noneForm, 400, []string{"no image", `"data"`, `"file"`}},
+		{"form_with_empty_field", emptyType, emptyForm, 400, []string{"no image"}},
+		{"empty_form", goodType, nil, 400, []string{"malformed form"}},
+		{"form_truncated_before_image", goodType, goodForm[:100], 400, []string{"malformed form"}},
+		{"form_truncated_in_image", goodType, goodForm[:bytes.Index(goodForm, []byte("IDAT"))], 400, []string{"malformed form"}},
+		{"form_truncated_after_image", lateType, lateForm[:len(lateForm)-100], 400, []string{"malformed form"}},
+		{"form_with_wrong_boundary", "multipart/form-data; boundary=other", goodForm, 400, []string{"malformed form"}},
+		{"form_without_boundary", "multipart/form-data", goodForm, 400, []string{"malformed form", "boundary"}},
+		{"form_with_invalid_type", `multipart/form-data; boundary="`, goodForm, 400, []string{"malformed form"}},
+		{"multipart_mixed", strings.Replace(goodType, "form-data", "mixed", 1), goodForm, 415, []string{"multipart/mixed"}},
+		{"text_in_form", textType, textForm, 415, []string{"image"}},
 		{"text", "image/png", []byte("hello"), 415, []string{"image"}},
-		{"JSON without instances", "application/json", []byte(`{"data":"aGVsbG8="}`), 400, []string{"instances"}},
-		{"JSON that is none", "application/json; charset=utf-8", []byte(`{"instances":[`), 400, []string{"instances"}},
-		{"JSON with an instance that is none", "application/json", []byte(`{"instances":[{"b64":"aGVsbG8="},{}]}`), 400, []string{"instance 1", "b64"}},
-		{"a TIFF", "image/tiff", []byte("II*\x00\x08\x00\x00\x00"), 415, nil},
-		{"a picture that breaks off", "", good[:len(good)-20], 422, nil},
-		{"a picture that breaks off, in a form", brokenType, brokenForm, 422, nil},
-		{"a picture of too many pixels", "", wide, 413, nil},
-		{"a body that is too large", "", make([]byte, 1<<20+1), 413, []string{"1048576 bytes"}},
+		{"JSON_without_instances", "application/json", []byte(`{"data":"aGVsbG8="}`), 400, []string{"instances"}},
+		{"truncated_JSON", "application/json; charset=utf-8", []byte(`{"instances":[`), 400, []string{"instances"}},
+		{"instance_without_b64", "application/json", []byte(`{"instances":[{"b64":"aGVsbG8="},{}]}`), 400, []string{"instance 1", "b64"}},
+		{"TIFF", "image/tiff", []byte("II*\x00\x08\x00\x00\x00"), 415, nil},
+		{"truncated_image", "", good[:len(good)-20], 422, nil},
+		{"truncated_image_in_form", brokenType, brokenForm, 422, nil},
+		{"too_many_pixels", "", wide, 413, nil},
+		{"large_body", "", make([]byte, 1<<20+1), 413, []string{"1048576 bytes"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			response, answer := do(t, "POST", m.URL()+"/predict", test.contentType, test.body)
-			checkProblem(t, response, answer, test.status, test.words...)
-			response, answer = do(t, "POST", m.URL()+"/predict", "", good)
-			checkPrediction(t, m, response, answer, model.Fake)
+			response, respBody := do(t, "POST", m.URL()+"/predict", test.contentType, test.body)
+			checkProblem(t, response, respBody, test.status, test.words...)
+			response, respBody = do(t, "POST", m.URL()+"/predict", "", good)
+			checkPrediction(t, m, response, respBody, model.Fake)
 		})
 	}
 }
 
-func TestPredictDoesNotUnpackABody(t *testing.T) {
+func TestPredict_CompressedBody(t *testing.T) {
 	m := start(t)
 	request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict", bytes.NewReader([]byte("\x1f\x8b")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Encoding", "gzip")
-	response, answer := send(t, request)
-	checkProblem(t, response, answer, 415, "gzip")
+	response, respBody := send(t, request)
+	checkProblem(t, response, respBody, 415, "gzip")
 }
 
-// A client that is still sending when it is refused must get the answer, and not
-// a reset connection: the body here is far larger than what the sockets buffer.
-func TestAClientThatSendsFarTooMuchGetsTheAnswer(t *testing.T) {
+// A client that is still sending when its request is rejected must get the response instead of a reset
+// connection. The body is far larger than the buffers of the sockets.
+func TestPredict_HugeBodyGetsResponse(t *testing.T) {
 	m := start(t)
 	for range 3 {
-		response, answer := do(t, "POST", m.URL()+"/predict", "", make([]byte, 64<<20))
-		checkProblem(t, response, answer, 413, "1048576 bytes")
+		response, respBody := do(t, "POST", m.URL()+"/predict", "", make([]byte, 64<<20))
+		checkProblem(t, response, respBody, 413, "1048576 bytes")
 		request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict", struct{ io.Reader }{bytes.NewReader(make([]byte, 64<<20))})
 		if err != nil {
 			t.Fatal(err)
 		}
-		response, answer = send(t, request)
-		checkProblem(t, response, answer, 413, "1048576 bytes")
+		response, respBody = send(t, request)
+		checkProblem(t, response, respBody, 413, "1048576 bytes")
 	}
 }
 
-func TestTheLimitsAreTheLargestThatPass(t *testing.T) {
-	picture := pngOf(t, plain(red, 20, 10))
-	m := start(t, func(c *Config) { c.MaxBody, c.MaxPixels = len(picture), 200 })
-	response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
-	checkPrediction(t, m, response, answer, model.Fake)
-	response, answer = do(t, "POST", m.URL()+"/predict", "", append(picture, 0))
-	checkProblem(t, response, answer, 413)
-	tall := pngOf(t, plain(red, 3, 67))
-	if len(tall) > len(picture) {
-		t.Fatal("the picture with too many pixels has too many bytes as well")
+func TestPredict_LimitsInclusive(t *testing.T) {
+	img := pngOf(t, solid(red, 20, 10))
+	m := start(t, func(c *Config) { c.MaxBody, c.MaxPixels = byteSize(len(img)), 200 })
+	response, respBody := do(t, "POST", m.URL()+"/predict", "", img)
+	checkPrediction(t, m, response, respBody, model.Fake)
+	response, respBody = do(t, "POST", m.URL()+"/predict", "", append(img, 0))
+	checkProblem(t, response, respBody, 413)
+	tall := pngOf(t, solid(red, 3, 67))
+	if len(tall) > len(img) {
+		t.Fatal("the image with too many pixels is also too large in bytes")
 	}
-	response, answer = do(t, "POST", m.URL()+"/predict", "", tall)
-	checkProblem(t, response, answer, 413)
+	response, respBody = do(t, "POST", m.URL()+"/predict", "", tall)
+	checkProblem(t, response, respBody, 413)
 }
 
-func TestOtherRequests(t *testing.T) {
+func TestUnmatchedRequests(t *testing.T) {
 	m := start(t)
 	for _, test := range []struct {
 		name, method, path string
@@ -485,37 +486,37 @@ func TestOtherRequests(t *testing.T) {
 		words              []string
 		allow              string
 	}{
-		{"an unknown path", "GET", "/nowhere", 404, []string{"/nowhere"}, ""},
-		{"a file that the page does not have", "GET", "/ui/nowhere.js", 404, nil, ""},
-		{"a path with markup", "GET", "/%3Cscript%3E", 404, nil, ""},
-		{"the wrong method for predict", "GET", "/predict", 405, []string{"/predict", "GET"}, "POST"},
-		{"another wrong method for predict", "PUT", "/predict", 405, []string{"PUT"}, "POST"},
-		{"the wrong method for healthz", "POST", "/healthz", 405, nil, "GET"},
-		{"a method that does not exist", "BREW", "/predict", 501, []string{"BREW"}, ""},
+		{"unknown_path", "GET", "/nowhere", 404, []string{"/nowhere"}, ""},
+		{"unknown_page_file", "GET", "/ui/nowhere.js", 404, nil, ""},
+		{"markup_in_path", "GET", "/%3Cscript%3E", 404, nil, ""},
+		{"GET_predict", "GET", "/predict", 405, []string{"/predict", "GET"}, "POST"},
+		{"PUT_predict", "PUT", "/predict", 405, []string{"PUT"}, "POST"},
+		{"POST_healthz", "POST", "/healthz", 405, nil, "GET"},
+		{"unknown_method", "BREW", "/predict", 501, []string{"BREW"}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			response, answer := do(t, test.method, m.URL()+test.path, "", nil)
-			checkProblem(t, response, answer, test.status, test.words...)
+			response, respBody := do(t, test.method, m.URL()+test.path, "", nil)
+			checkProblem(t, response, respBody, test.status, test.words...)
 			if !strings.Contains(response.Header.Get("Allow"), test.allow) {
 				t.Errorf("Allow: %q, want %q", response.Header.Get("Allow"), test.allow)
 			}
 		})
 	}
-	t.Run("a greeting that is TLS, not HTTP", func(t *testing.T) {
+	t.Run("TLS_handshake", func(t *testing.T) {
 		conn := dial(t, m)
 		if _, err := io.WriteString(conn, "\x16\x03\x01\x02\x00\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
-		response, answer := receive(t, conn)
-		checkProblem(t, response, answer, 400)
+		response, respBody := receive(t, conn)
+		checkProblem(t, response, respBody, 400)
 	})
-	t.Run("headers that never end", func(t *testing.T) {
+	t.Run("endless_header", func(t *testing.T) {
 		conn := dial(t, m)
 		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", 10000)); err != nil {
 			t.Fatal(err)
 		}
-		response, answer := receive(t, conn)
-		checkProblem(t, response, answer, 431)
+		response, respBody := receive(t, conn)
+		checkProblem(t, response, respBody, 431)
 	})
 	for series, want := range map[string]float64{
 		`fakeart_requests_total{code="404",method="GET",route="unmatched"}`:    2,
@@ -540,14 +541,13 @@ func TestHealthAndReadiness(t *testing.T) {
 		}
 	}
 	m.draining.Store(true)
-	response, answer := do(t, "GET", m.URL()+"/readyz", "", nil)
-	checkProblem(t, response, answer, 503)
+	response, respBody := do(t, "GET", m.URL()+"/readyz", "", nil)
+	checkProblem(t, response, respBody, 503)
 	if response, _ := do(t, "GET", m.URL()+"/healthz", "", nil); response.StatusCode != 200 {
-		t.Errorf("healthz of a server that is stopping: status %d", response.StatusCode)
+		t.Errorf("healthz during shutdown: status %d", response.StatusCode)
 	}
 }
 
-// inUse is the digest of the model in use.
 // inUse returns the digest of the model in use, or "none".
 func inUse(m *Main) string {
 	use := m.models.current.Load()
@@ -559,7 +559,7 @@ func inUse(m *Main) string {
 
 func dial(t *testing.T, m *Main) net.Conn {
 	t.Helper()
-	return dialAddr(t, m.fronts[0].listener.Addr().String())
+	return dialAddr(t, m.endpoints[0].listener.Addr().String())
 }
 
 func dialAddr(t *testing.T, addr string) net.Conn {
@@ -579,16 +579,16 @@ func receive(t *testing.T, conn net.Conn) (*http.Response, []byte) {
 		t.Fatal(err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	answer, err := io.ReadAll(response.Body)
+	respBody, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response, answer
+	return response, respBody
 }
 
-// begin sends a request but for the last byte of its body, and returns once the
-// server has answered that it may be sent.
-func begin(t *testing.T, addr string, body []byte) net.Conn {
+// beginRequest sends a request except for the last byte of its body. It sends the body after the
+// server has responded with 100 Continue.
+func beginRequest(t *testing.T, addr string, body []byte) net.Conn {
 	t.Helper()
 	conn := dialAddr(t, addr)
 	_, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", len(body))
@@ -599,23 +599,23 @@ func begin(t *testing.T, addr string, body []byte) net.Conn {
 	if err != nil || !strings.Contains(line, "100") {
 		t.Fatalf("%q, %v, want 100 Continue", line, err)
 	}
-	// The blank line after it; the reader above has read no more than it had to,
-	// or all of it, for the server has nothing else to say yet.
+	// The blank line that follows may still be unread. The server sends nothing else before the body
+	// is complete.
 	if _, err := conn.Write(body[:len(body)-1]); err != nil {
 		t.Fatal(err)
 	}
 	return conn
 }
 
-// finish sends the last byte and returns the answer.
-func finish(t *testing.T, conn net.Conn, body []byte) (*http.Response, []byte) {
+// finishRequest sends the last byte and returns the response.
+func finishRequest(t *testing.T, conn net.Conn, body []byte) (*http.Response, []byte) {
 	t.Helper()
 	if _, err := conn.Write(body[len(body)-1:]); err != nil {
 		t.Fatal(err)
 	}
 	reader := bufio.NewReader(conn)
 	for {
-		// What is left of "100 Continue".
+		// Skip the rest of "100 Continue".
 		b, err := reader.Peek(1)
 		if err != nil {
 			t.Fatal(err)
@@ -630,15 +630,15 @@ func finish(t *testing.T, conn net.Conn, body []byte) (*http.Response, []byte) {
 		t.Fatal(err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	answer, err := io.ReadAll(response.Body)
+	respBody, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response, answer
+	return response, respBody
 }
 
-// untilClosed returns when no new connection is taken at addr.
-func untilClosed(t *testing.T, addr string) {
+// waitUntilClosed waits until addr accepts no more connections.
+func waitUntilClosed(t *testing.T, addr string) {
 	t.Helper()
 	for {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
@@ -650,13 +650,13 @@ func untilClosed(t *testing.T, addr string) {
 	}
 }
 
-func TestCloseAnswersWhatHasBegun(t *testing.T) {
+func TestClose_FinishesRequests(t *testing.T) {
 	m := start(t)
-	addr := m.fronts[0].listener.Addr().String()
-	picture := pngOf(t, plain(red, 32, 32))
+	addr := m.endpoints[0].listener.Addr().String()
+	img := pngOf(t, solid(red, 32, 32))
 	var conns []net.Conn
 	for range 5 {
-		conns = append(conns, begin(t, addr, picture))
+		conns = append(conns, beginRequest(t, addr, img))
 	}
 	idle := dial(t, m)
 	if _, err := io.WriteString(idle, "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
@@ -668,46 +668,46 @@ func TestCloseAnswersWhatHasBegun(t *testing.T) {
 	digest := inUse(m)
 	closed := make(chan error, 1)
 	go func() { closed <- m.Close() }()
-	untilClosed(t, addr)
+	waitUntilClosed(t, addr)
 	for _, conn := range conns {
 		select {
 		case err := <-closed:
-			t.Fatalf("closed before everything was answered: %v", err)
+			t.Fatalf("Close returned before all requests were finished: %v", err)
 		default:
 		}
-		response, answer := finish(t, conn, picture)
-		if response.StatusCode != 200 || !bytes.Contains(answer, []byte(digest)) {
-			t.Errorf("status %d: %s", response.StatusCode, answer)
+		response, respBody := finishRequest(t, conn, img)
+		if response.StatusCode != 200 || !bytes.Contains(respBody, []byte(digest)) {
+			t.Errorf("status %d: %s", response.StatusCode, respBody)
 		}
 		if !response.Close {
-			t.Error("the answer does not tell the client to connect elsewhere")
+			t.Error("the response lacks Connection: close")
 		}
 	}
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
-	// The connection that had nothing to say was closed, too.
+	// The idle connection was closed.
 	if n, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("read %d, %v from an idle connection, want EOF", n, err)
 	}
 	if err := m.Close(); err != nil {
-		t.Errorf("the second Close: %v", err)
+		t.Errorf("second Close: %v", err)
 	}
 }
 
-func TestCloseDoesNotWaitForeverForAClientThatDoesNotSend(t *testing.T) {
+func TestClose_StalledClient(t *testing.T) {
 	m := start(t, func(c *Config) { c.ShutdownTimeout = 10 * time.Millisecond })
-	begin(t, m.fronts[0].listener.Addr().String(), []byte("never sent"))
+	beginRequest(t, m.endpoints[0].listener.Addr().String(), []byte("never sent"))
 	if err := m.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-// Browsers and HTTP libraries open connections in advance.
-func TestCloseDoesNotWaitForAConnectionThatWasNeverUsed(t *testing.T) {
+// Browsers and HTTP libraries open connections in advance, and may never use them.
+func TestClose_UnusedConnection(t *testing.T) {
 	m := start(t, func(c *Config) { c.ShutdownTimeout = 24 * time.Hour })
 	conn := dial(t, m)
-	// Taken after it, so that it has been taken as well.
+	// This connection is accepted after the unused one, which must have been accepted by then.
 	do(t, "GET", m.URL()+"/healthz", "", nil)
 	if err := m.Close(); err != nil {
 		t.Error(err)
@@ -717,22 +717,22 @@ func TestCloseDoesNotWaitForAConnectionThatWasNeverUsed(t *testing.T) {
 	}
 }
 
-func TestShutdownSaysWhenARequestStaysUnanswered(t *testing.T) {
-	m, release := startHeld(t, func(c *Config) { c.ShutdownTimeout = 10 * time.Millisecond })
+func TestClose_RequestUnfinished(t *testing.T) {
+	m, release := startBlocked(t, func(c *Config) { c.ShutdownTimeout = 10 * time.Millisecond })
 	conn := dial(t, m)
-	picture := pngOf(t, plain(red, 32, 32))
-	if _, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%s", len(picture), picture); err != nil {
+	img := pngOf(t, solid(red, 32, 32))
+	if _, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%s", len(img), img); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the request", func() bool { return m.pending.Load() > 0 })
-	if err := m.Close(); err == nil || !strings.Contains(err.Error(), "1 requests unanswered") {
+	waitFor(t, "the request", func() bool { return m.pending.Load() > 0 })
+	if err := m.Close(); err == nil || !strings.Contains(err.Error(), "1 requests without a response") {
 		t.Errorf("error %v", err)
 	}
 	release()
-	until(t, "the answer", func() bool { return m.pending.Load() == 0 })
+	waitFor(t, "the response", func() bool { return m.pending.Load() == 0 })
 }
 
-func TestRunRefuses(t *testing.T) {
+func TestRun_Invalid(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -752,15 +752,15 @@ func TestRunRefuses(t *testing.T) {
 		name, model, addr string
 		words             []string
 	}{
-		{"a model that is missing", filepath.Join(t.TempDir(), "absent.onnx"), "127.0.0.1:0", []string{"absent.onnx", "no such file"}},
-		{"a folder without a model", t.TempDir(), "127.0.0.1:0", []string{"no model", ".onnx"}},
-		{"a model that is no model", writeFile(t, "picture.onnx", pngOf(t, plain(red, 1, 1))), "127.0.0.1:0", []string{"picture.onnx", "not an ONNX model"}},
-		{"half a model", writeFile(t, "half.onnx", data[:len(data)/2]), "127.0.0.1:0", []string{"half.onnx", "truncated"}},
-		{"a model of another preprocessing", writeModel(t, redDetector(t), otherPreprocessing), "127.0.0.1:0", []string{"bgr-v0", imaging.PreprocessingID}},
-		{"a model with its classes the other way round", writeModel(t, redDetector(t), otherClasses), "127.0.0.1:0", []string{`["FAKE" "REAL"]`}},
-		{"a model that does not run", writeModel(t, damaged, metadata()), "127.0.0.1:0", []string{"ReduceMeen"}},
-		{"a port that is taken", good, taken.Addr().String(), []string{taken.Addr().String(), "in use", "--addr"}},
-		{"an address that is none", good, "nonsense", []string{"nonsense"}},
+		{"missing_model", filepath.Join(t.TempDir(), "absent.onnx"), "127.0.0.1:0", []string{"absent.onnx", "no such file"}},
+		{"empty_folder", t.TempDir(), "127.0.0.1:0", []string{"no model", ".onnx"}},
+		{"PNG_as_model", writeFile(t, "picture.onnx", pngOf(t, solid(red, 1, 1))), "127.0.0.1:0", []string{"picture.onnx", "not an ONNX model"}},
+		{"truncated_model", writeFile(t, "half.onnx", data[:len(data)/2]), "127.0.0.1:0", []string{"half.onnx", "truncated"}},
+		{"other_preprocessing", writeModel(t, redDetector(t), otherPreprocessing), "127.0.0.1:0", []string{"bgr-v0", imaging.PreprocessingID}},
+		{"swapped_classes", writeModel(t, redDetector(t), otherClasses), "127.0.0.1:0", []string{`["FAKE" "REAL"]`}},
+		{"unknown_operator", writeModel(t, damaged, metadata()), "127.0.0.1:0", []string{"ReduceMeen"}},
+		{"address_in_use", good, taken.Addr().String(), []string{taken.Addr().String(), "in use", "--addr"}},
+		{"invalid_address", good, "nonsense", []string{"nonsense"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			config := testConfig(t, test.model)
@@ -771,26 +771,26 @@ func TestRunRefuses(t *testing.T) {
 				t.Errorf("close: %v", err)
 			}
 			if err == nil {
-				t.Fatal("it runs")
+				t.Fatal("Run succeeded, want an error")
 			}
 			for _, w := range test.words {
 				if !strings.Contains(err.Error(), w) {
-					t.Errorf("error %q does not say %q", err, w)
+					t.Errorf("error %q doesn't contain %q", err, w)
 				}
 			}
-			if strings.Contains(err.Error(), "\n") {
-				t.Errorf("error is more than one line: %q", err)
+			if text, hint, _ := strings.Cut(err.Error(), "\n"); strings.Contains(hint, "\n") || hint != "" && !strings.HasPrefix(hint, cli.HintPrefix) {
+				t.Errorf("error %q, want one line and at most one hint: %q", text, hint)
 			}
 		})
 	}
 }
 
-func TestWaitReportsAListenerThatFails(t *testing.T) {
+func TestWait_ListenerFails(t *testing.T) {
 	m := NewMain(testConfig(t, writeModel(t, redDetector(t), metadata())), slog.New(slog.DiscardHandler))
 	if err := m.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_ = m.fronts[0].listener.Close()
+	_ = m.endpoints[0].listener.Close()
 	if err := m.Wait(t.Context()); err == nil {
 		t.Error("no error")
 	}
@@ -799,7 +799,7 @@ func TestWaitReportsAListenerThatFails(t *testing.T) {
 	}
 }
 
-// program starts the server as a process of its own.
+// program returns a command that runs the server as a separate process.
 func program(t *testing.T, variables []string, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
 	exe, err := os.Executable()
@@ -813,7 +813,7 @@ func program(t *testing.T, variables []string, args ...string) (*exec.Cmd, *byte
 	return cmd, &stdout
 }
 
-// listening starts the program and returns its address and what it says later on.
+// listening starts the command, and returns the server's address and the rest of its log.
 func listening(t *testing.T, cmd *exec.Cmd) (addr string, rest *bufio.Reader) {
 	t.Helper()
 	stderr, err := cmd.StderrPipe()
@@ -831,25 +831,25 @@ func listening(t *testing.T, cmd *exec.Cmd) (addr string, rest *bufio.Reader) {
 	}
 	m := regexp.MustCompile(`listening on http://([^ "]+)`).FindStringSubmatch(line)
 	if m == nil {
-		t.Fatalf("%q does not tell the address", line)
+		t.Fatalf("%q doesn't contain the address", line)
 	}
 	return m[1], rest
 }
 
-func TestTheProgramAnswersWhatItHasAcceptedThenExits0(t *testing.T) {
+func TestProgram_Signals(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {
 			cmd, stdout := program(t, nil, "--model", writeModel(t, redDetector(t), metadata()), "--addr=127.0.0.1:0", "--shutdown-timeout=1m")
 			addr, rest := listening(t, cmd)
-			picture := pngOf(t, plain(red, 32, 32))
-			conn := begin(t, addr, picture)
+			img := pngOf(t, solid(red, 32, 32))
+			conn := beginRequest(t, addr, img)
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}
-			untilClosed(t, addr)
-			response, answer := finish(t, conn, picture)
-			if response.StatusCode != 200 || !bytes.Contains(answer, []byte(`"label":"FAKE","isAI":true,"probability":0.98`)) {
-				t.Errorf("status %d: %s", response.StatusCode, answer)
+			waitUntilClosed(t, addr)
+			response, respBody := finishRequest(t, conn, img)
+			if response.StatusCode != 200 || !bytes.Contains(respBody, []byte(`"label":"FAKE","isAI":true,"probability":0.98`)) {
+				t.Errorf("status %d: %s", response.StatusCode, respBody)
 			}
 			log, _ := io.ReadAll(rest)
 			if err := cmd.Wait(); err != nil {
@@ -862,16 +862,16 @@ func TestTheProgramAnswersWhatItHasAcceptedThenExits0(t *testing.T) {
 	}
 }
 
-func TestTheProgramTakesItsFlagsFromVariables(t *testing.T) {
+func TestProgram_EnvironmentVariables(t *testing.T) {
 	cmd, _ := program(t, []string{
 		"FAKEART_MODEL=" + writeModel(t, redDetector(t), metadata()), "FAKEART_ADDR=127.0.0.1:0", "FAKEART_MAX_BODY=10",
 	})
 	addr, _ := listening(t, cmd)
-	response, answer := do(t, "POST", "http://"+addr+"/predict", "", make([]byte, 11))
-	checkProblem(t, response, answer, 413, "10 bytes")
+	response, respBody := do(t, "POST", "http://"+addr+"/predict", "", make([]byte, 11))
+	checkProblem(t, response, respBody, 413, "10 bytes")
 }
 
-func TestTheProgramFailsWithOneLineAndExit1(t *testing.T) {
+func TestProgram_StartFails(t *testing.T) {
 	good := writeModel(t, redDetector(t), metadata())
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -885,10 +885,10 @@ func TestTheProgramFailsWithOneLineAndExit1(t *testing.T) {
 		args      []string
 		words     []string
 	}{
-		{"a model that is missing", nil, []string{"--model=absent.onnx"}, []string{"absent.onnx", "no such file"}},
-		{"a port that is taken", nil, []string{"--model", good, "--addr", taken.Addr().String()}, []string{"in use", "--addr"}},
-		{"a library that is missing", []string{ort.LibraryPathVariable + "=" + missing}, []string{"--model", good}, []string{missing, "npm ci --ignore-scripts"}},
-		{"a library that is missing, and no model yet", []string{ort.LibraryPathVariable + "=" + missing}, []string{"--model=absent.onnx", "--model-watch"}, []string{missing, "npm ci --ignore-scripts"}},
+		{"missing_model", nil, []string{"--model=absent.onnx"}, []string{"absent.onnx", "no such file"}},
+		{"address_in_use", nil, []string{"--model", good, "--addr", taken.Addr().String()}, []string{"in use", "--addr"}},
+		{"missing_library", []string{ort.LibraryPathVariable + "=" + missing}, []string{"--model", good}, []string{missing, "npm ci --ignore-scripts"}},
+		{"missing_library_without_model", []string{ort.LibraryPathVariable + "=" + missing}, []string{"--model=absent.onnx", "--model-watch"}, []string{missing, "npm ci --ignore-scripts"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cmd, stdout := program(t, test.variables, test.args...)
@@ -900,30 +900,30 @@ func TestTheProgramFailsWithOneLineAndExit1(t *testing.T) {
 				t.Errorf("%v, want exit status 1", err)
 			}
 			text := strings.TrimSuffix(stderr.String(), "\n")
-			if !strings.HasPrefix(text, "server: ") || strings.Contains(text, "\n") || stdout.Len() > 0 {
-				t.Errorf("want one line, got %q and on stdout %q", text, stdout)
+			if message, hint, _ := strings.Cut(text, "\n"); !strings.HasPrefix(message, "error: ") || strings.Contains(hint, "\n") || hint != "" && !strings.HasPrefix(hint, cli.HintPrefix) || stdout.Len() > 0 {
+				t.Errorf("stderr %q, stdout %q, want an error on stderr with at most one hint", text, stdout)
 			}
 			for _, w := range test.words {
 				if !strings.Contains(text, w) {
-					t.Errorf("%q does not say %q", text, w)
+					t.Errorf("%q doesn't contain %q", text, w)
 				}
 			}
 		})
 	}
 }
 
-func TestTheProgramRefusesWrongFlags(t *testing.T) {
+func TestProgram_InvalidFlags(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		args []string
 		word string
 	}{
-		{"no model", nil, "--model"},
-		{"an unknown flag", []string{"--model=m", "--moddel=x"}, "--moddel"},
-		{"no bytes at all", []string{"--model=m", "--max-body=0"}, "--max-body"},
-		{"no pixels at all", []string{"--model=m", "--max-pixels=-1"}, "--max-pixels"},
-		{"a time before now", []string{"--model=m", "--shutdown-timeout=-1s"}, "--shutdown-timeout"},
-		{"a number that is none", []string{"--model=m", "--max-body=big"}, "--max-body"},
+		{"no_model", nil, "--model"},
+		{"unknown_flag", []string{"--model=m", "--moddel=x"}, "--moddel"},
+		{"zero_max_body", []string{"--model=m", "--max-body=0"}, "--max-body"},
+		{"negative_max_pixels", []string{"--model=m", "--max-pixels=-1"}, "--max-pixels"},
+		{"negative_shutdown_timeout", []string{"--model=m", "--shutdown-timeout=-1s"}, "--shutdown-timeout"},
+		{"invalid_size", []string{"--model=m", "--max-body=big"}, "--max-body"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cmd, _ := program(t, nil, test.args...)
@@ -933,7 +933,7 @@ func TestTheProgramRefusesWrongFlags(t *testing.T) {
 				t.Error("exit status 0")
 			}
 			if !strings.Contains(stderr.String(), test.word) {
-				t.Errorf("%q does not say %q", &stderr, test.word)
+				t.Errorf("%q doesn't contain %q", &stderr, test.word)
 			}
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
 
+	"fakeart/internal/cli"
 	"fakeart/internal/explain"
 	"fakeart/internal/model"
 	"fakeart/server/infer"
@@ -22,10 +23,10 @@ import (
 	"fakeart/server/telemetry"
 )
 
-// previousModel is the reference that means the model before this one.
+// previousModel is the reference to the model that was in use before the current one.
 const previousModel = "previous"
 
-// served is a model that answers requests, and where it came from.
+// served is a model in use, with its origin.
 type served struct {
 	file    *model.File
 	object  source.Object
@@ -33,24 +34,24 @@ type served struct {
 	metrics *telemetry.Model
 }
 
-// deployments decide which model is in use. A new one is made ready beside the one
-// in use and swapped in; one that fails changes nothing.
+// deployments manages which model is in use. It prepares a new model while the current one keeps
+// serving, and then swaps them. If a new model fails, the current one stays in use.
 type deployments struct {
-	engine  *infer.Engine
-	metrics *telemetry.Metrics
-	log     *slog.Logger
-	source  *source.Source    // that of --model
-	places  *source.Allowlist // where else models may come from; nil is from everywhere
-	options source.Options    // for them
-	every   time.Duration     // how often watch looks
+	engine    *infer.Engine
+	metrics   *telemetry.Metrics
+	log       *slog.Logger
+	source    *source.Source    // source of --model
+	allowlist *source.Allowlist // allowlist that other models may be loaded from; nil allows all
+	options   source.Options    // options for opening these allowlist
+	every     time.Duration     // interval of watch
 
-	changing sync.Mutex // held while the model is changed
-	current  atomic.Pointer[served]
-	previous atomic.Pointer[served]
-	lacking  atomic.Pointer[error] // why there is no current model; valid until there is one
+	changing      sync.Mutex // held while the model is being changed
+	current       atomic.Pointer[served]
+	previous      atomic.Pointer[served]
+	missingReason atomic.Pointer[error] // why no model is in use; ignored while one is
 }
 
-// inUse returns the current model. Without one the error, an *unavailable, says why.
+// inUse returns the model in use. If there is none, the error is an *unavailable with the reason.
 func (d *deployments) inUse() (*served, error) {
 	if use := d.current.Load(); use != nil {
 		return use, nil
@@ -58,27 +59,26 @@ func (d *deployments) inUse() (*served, error) {
 	return nil, d.missing()
 }
 
-// missing returns the *unavailable error for requests that need a model while there is
-// none. They may be tried again when the source has been looked at again.
+// missing returns the *unavailable error for requests while no model is loaded. Its Retry-After
+// is the interval at which the model source is checked.
 func (d *deployments) missing() error {
 	detail := "no model is loaded yet"
-	if reason := d.lacking.Load(); reason != nil {
+	if reason := d.missingReason.Load(); reason != nil {
 		detail += ": " + (*reason).Error()
 	}
 	return &unavailable{detail, int(min(max(d.every, time.Second), time.Minute).Seconds())}
 }
 
-// errNoPrevious means that there is nothing to roll back to.
+// errNoPrevious is returned when there is no model to roll back to.
 var errNoPrevious = errors.New("there is no previous model")
 
-// unfitError is the failure of a model that was read but cannot be served.
-type unfitError struct{ error }
+// unusableError is returned for a model that was read but can't be served.
+type unusableError struct{ error }
 
-func (e unfitError) Unwrap() error { return e.error }
+func (e unusableError) Unwrap() error { return e.error }
 
-// start deploys the model that the source offers now. If the source is watched, it isn't
-// an error that there is none, or that it can't be read or served: watch deploys the
-// first one that can.
+// start deploys the model that the source currently offers. If the source is watched, a missing
+// or unusable model isn't an error: watch deploys the first usable one.
 func (d *deployments) start(ctx context.Context, digest string) error {
 	object, err := d.source.Current(ctx)
 	if err == nil {
@@ -88,31 +88,30 @@ func (d *deployments) start(ctx context.Context, digest string) error {
 	case err == nil:
 		return nil
 	case d.every > 0:
-		d.lacking.Store(&err)
+		d.missingReason.Store(&err)
 		return nil
 	case errors.Is(err, source.ErrNotFound):
-		return fmt.Errorf("%w. To start without a model and wait for the first, add --model-watch", err)
+		return fmt.Errorf("%w\n"+cli.HintPrefix+"add --model-watch to start without a model and wait for the first one", err)
 	}
 	return err
 }
 
-// change deploys the model that the reference names: previousModel, one that the
-// source of --model offers, or another from where that is allowed. It returns what
-// is in use then.
+// change deploys the model that ref refers to: previousModel, a model offered by the source of
+// --model, or one in another allowed place. It returns the model that is then in use.
 func (d *deployments) change(ctx context.Context, ref, digest string) (*served, error) {
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	err := d.changeTo(ctx, ref, digest)
 	d.metrics.Swap(err == nil)
 	if err != nil {
-		d.log.Error("model not changed", "model", redacted(ref), "error", err)
+		d.log.Error("change model", "model", redacted(ref), "error", err)
 		return nil, err
 	}
 	d.logInUse()
 	return d.current.Load(), nil
 }
 
-// logInUse logs which model is in use since the last change.
+// logInUse logs the model that is in use after a change.
 func (d *deployments) logInUse() {
 	use := d.current.Load()
 	d.log.Info("model in use", "model", use.file.Digest, "name", use.file.Metadata.Name, "from", use.object.Ref)
@@ -136,16 +135,17 @@ func (d *deployments) changeTo(ctx context.Context, ref, digest string) error {
 	if errors.Is(err, source.ErrReference) {
 		return err
 	}
-	if d.places != nil {
-		if ref, err = d.places.Resolve(ref); err != nil {
+	if d.allowlist != nil {
+		if ref, err = d.allowlist.Resolve(ref); err != nil {
 			return err
 		}
 	} else if !strings.Contains(ref, "://") {
-		// What a request says is no path: a file is named by its URL.
+		// A request can't name a file by its path, only by a file:// URL.
 		return err
 	} else if strings.Contains(ref, "?") {
-		// Or it could send this program to any host of its network, as ?endpoint= does.
-		return fmt.Errorf("%w: a request cannot set a store's parameters; name the place with them by --model-source", source.ErrNotAllowed)
+		// Parameters such as ?endpoint= would let a request make this program connect to any host
+		// of its network.
+		return fmt.Errorf("%w: a request can't set parameters of a bucket; allow the URL with its parameters by --model-source", source.ErrNotAllowed)
 	}
 	other, err := source.Open(ctx, ref, d.options)
 	if err != nil {
@@ -166,20 +166,20 @@ func (d *deployments) deploy(ctx context.Context, from *source.Source, object so
 	}
 	file, err := model.Parse(data)
 	if err != nil {
-		return unfitError{fmt.Errorf("%s: %w", object.Ref, err)}
+		return unusableError{fmt.Errorf("%s: %w", object.Ref, err)}
 	}
 	return d.use(file, object)
 }
 
-// use makes the model ready and swaps it in.
+// use prepares the model and swaps it in.
 func (d *deployments) use(file *model.File, object source.Object) error {
 	ready, err := d.engine.Load(file)
 	if err != nil {
-		return unfitError{fmt.Errorf("%s: %w", object.Ref, err)}
+		return unusableError{fmt.Errorf("%s: %w", object.Ref, err)}
 	}
 	now := &served{file: file, object: object, since: time.Now(), metrics: d.metrics.Model(file.Digest, file.Metadata.Classes)}
 	ready.Data = now
-	d.engine.Use(ready) // first: once there is a current model, requests are answered
+	d.engine.Use(ready) // first, because requests are served as soon as d.current is set
 	before := d.current.Swap(now)
 	if before != nil && before.file.Digest != file.Digest {
 		d.previous.Store(before)
@@ -189,15 +189,15 @@ func (d *deployments) use(file *model.File, object source.Object) error {
 	return nil
 }
 
-// watch deploys each model that is newly published at the source of --model, until ctx
-// ends. Without a current model it deploys the one that is there.
+// watch deploys each model that is published at the source of --model, until ctx is done. If no
+// model is in use, it also deploys the one that is already there.
 func (d *deployments) watch(ctx context.Context) {
 	var known source.Object
 	if use := d.current.Load(); use != nil {
 		known = use.object
 	}
-	logged := "" // a missing model is logged once
-	if reason := d.lacking.Load(); reason != nil {
+	logged := "" // last logged reason; a missing model is logged only once
+	if reason := d.missingReason.Load(); reason != nil {
 		logged = (*reason).Error()
 	}
 	d.source.Watch(ctx, d.every, known, func(object source.Object) error {
@@ -206,41 +206,41 @@ func (d *deployments) watch(ctx context.Context) {
 		err := d.deploy(ctx, d.source, object, "")
 		d.metrics.Swap(err == nil)
 		if err != nil {
-			d.lacking.Store(&err)
-			d.log.Error("published model not deployed", "model", object.Ref, "error", err)
+			d.missingReason.Store(&err)
+			d.log.Error("deploy published model", "model", object.Ref, "error", err)
 			return err
 		}
 		logged = ""
 		d.logInUse()
 		return nil
 	}, func(err error) {
-		d.lacking.Store(&err)
+		d.missingReason.Store(&err)
 		if text := err.Error(); text != logged || !errors.Is(err, source.ErrNotFound) {
 			logged = text
-			d.log.Warn("model source not read; trying again", "error", err)
+			d.log.Warn("can't read model source; will retry", "error", err)
 		}
 	})
 }
 
-// ModelInUse describes a model that is served.
+// ModelInUse describes a model in use.
 type ModelInUse struct {
 	Model         string    `json:"model" doc:"Digest of the model file."`
-	Ref           string    `json:"ref" doc:"Where it came from."`
-	Since         time.Time `json:"since" doc:"When it was put in use."`
-	Name          string    `json:"name" doc:"Name of the experiment that trained it."`
-	Classes       []string  `json:"classes" doc:"Class names, by label."`
-	Threshold     float64   `json:"threshold" doc:"Probability above which the verdict is FAKE."`
-	InputSize     int       `json:"input_size" doc:"Width and height of its input in pixels."`
-	EmbeddingSize int       `json:"embedding_size" doc:"Width of its embedding."`
-	Preprocessing string    `json:"preprocessing" doc:"How pictures become its input."`
-	DataSource    string    `json:"data_source" doc:"Where the pictures came from that it was trained on, in words; empty when unknown."`
-	DataDigest    string    `json:"data_digest" doc:"What it was trained on."`
-	ConfigDigest  string    `json:"config_digest" doc:"How it was trained."`
-	Seed          int64     `json:"seed" doc:"The training seed."`
-	ValLoss       *float64  `json:"val_loss" doc:"Loss on the validation split; null without one."`
-	ValAccuracy   *float64  `json:"val_accuracy" doc:"Accuracy on the validation split; null without one."`
-	Explanations  []string  `json:"explanations" doc:"What ?explain= may ask of it."`
-	Revision      string    `json:"revision" doc:"Source revision of the trainer; empty when unknown."`
+	Ref           string    `json:"ref" doc:"URL or path that the model was read from."`
+	Since         time.Time `json:"since" doc:"When the model was put in use."`
+	Name          string    `json:"name" doc:"Name of the experiment that trained the model."`
+	Classes       []string  `json:"classes" doc:"Class names, indexed by label."`
+	Threshold     float64   `json:"threshold" doc:"Probability above which the predicted class is FAKE."`
+	InputSize     int       `json:"input_size" doc:"Width and height of the input in pixels."`
+	EmbeddingSize int       `json:"embedding_size" doc:"Number of values in an embedding."`
+	Preprocessing string    `json:"preprocessing" doc:"How images are converted to model input."`
+	DataSource    string    `json:"data_source" doc:"Origin of the training images, as text; empty if unknown."`
+	DataDigest    string    `json:"data_digest" doc:"Digest of the training dataset."`
+	ConfigDigest  string    `json:"config_digest" doc:"Digest of the training configuration."`
+	Seed          int64     `json:"seed" doc:"Training seed."`
+	ValLoss       *float64  `json:"val_loss" doc:"Loss on the validation split; null if there was none."`
+	ValAccuracy   *float64  `json:"val_accuracy" doc:"Accuracy on the validation split; null if there was none."`
+	Explanations  []string  `json:"explanations" doc:"Explanation methods that the model supports, for ?explain=."`
+	Revision      string    `json:"revision" doc:"Source revision of the trainer; empty if unknown."`
 }
 
 func (s *served) document() ModelInUse {
@@ -255,39 +255,39 @@ func (s *served) document() ModelInUse {
 		Model: s.file.Digest, Ref: s.object.Ref, Since: s.since.UTC(), Name: md.Name, Classes: md.Classes, Threshold: md.Threshold,
 		InputSize: md.InputSize, EmbeddingSize: s.file.EmbeddingSize, Preprocessing: md.Preprocessing,
 		DataSource: md.DataSource, DataDigest: md.DataDigest, ConfigDigest: md.ConfigDigest, Seed: md.Seed,
-		ValLoss: number(md.ValLoss), ValAccuracy: number(md.ValAccuracy), Explanations: explanations, Revision: md.Revision,
+		ValLoss: finiteOrNil(md.ValLoss), ValAccuracy: finiteOrNil(md.ValAccuracy), Explanations: explanations, Revision: md.Revision,
 	}
 }
 
-// number is v, or nil when it is none.
-func number(v float64) *float64 {
+// finiteOrNil returns &v, or nil if v is NaN or infinite.
+func finiteOrNil(v float64) *float64 {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return nil
 	}
 	return &v
 }
 
-// Offered is a model that the source of --model offers.
-type Offered struct {
-	Ref      string    `json:"ref" doc:"What PUT /models/current can name it by."`
-	Size     int64     `json:"size" doc:"In bytes."`
-	Modified time.Time `json:"modified" doc:"When it was published."`
-	Current  bool      `json:"current" doc:"Whether the model in use was read from it, as it is now."`
+// AvailableModel is a model that the source of --model offers.
+type AvailableModel struct {
+	Ref      string    `json:"ref" doc:"Reference to the model for PUT /models/current."`
+	Size     int64     `json:"size" doc:"Size in bytes."`
+	Modified time.Time `json:"modified" doc:"When the model was published."`
+	Current  bool      `json:"current" doc:"Whether the model in use was read from this version of the file."`
 }
 
-// Models are those that can be put in use.
+// Models lists the models that can be put in use.
 type Models struct {
-	Models   []Offered   `json:"models" doc:"What the source of --model offers, newest first."`
-	Previous *ModelInUse `json:"previous,omitempty" doc:"The model to which {\"model\":\"previous\"} goes back; absent when there is none."`
+	Models   []AvailableModel `json:"models" doc:"Models offered by the source of --model, newest first."`
+	Previous *ModelInUse      `json:"previous,omitempty" doc:"The model that {\"model\":\"previous\"} rolls back to; absent if there is none."`
 }
 
-// ModelChange asks for another model.
+// ModelChange is a request to put another model in use.
 type ModelChange struct {
-	Model  string `json:"model" minLength:"1" example:"gs://bucket/models/new.onnx" doc:"Where it is, as GET /models lists it, or a URL; or \"previous\"."`
-	SHA256 string `json:"sha256,omitempty" doc:"Digest that it must have."`
+	Model  string `json:"model" minLength:"1" example:"gs://bucket/models/new.onnx" doc:"Reference from GET /models, a URL, or \"previous\"."`
+	SHA256 string `json:"sha256,omitempty" doc:"Expected digest of the model file."`
 }
 
-// registerModels gives the routes by which models are looked at and changed.
+// registerModels adds the routes that list and change models.
 func (m *Main) registerModels(api huma.API) {
 	type current struct{ Body ModelInUse }
 	huma.Register(api, huma.Operation{
@@ -299,10 +299,10 @@ func (m *Main) registerModels(api huma.API) {
 			return nil, modelProblem(err)
 		}
 		use := m.models.current.Load()
-		models := Models{Models: []Offered{}}
+		models := Models{Models: []AvailableModel{}}
 		for _, o := range objects {
 			current := use != nil && o.Ref == use.object.Ref && o.Version == use.object.Version
-			models.Models = append(models.Models, Offered{o.Ref, o.Size, o.ModTime.UTC(), current})
+			models.Models = append(models.Models, AvailableModel{o.Ref, o.Size, o.ModTime.UTC(), current})
 		}
 		if p := m.models.previous.Load(); p != nil {
 			document := p.document()
@@ -313,20 +313,20 @@ func (m *Main) registerModels(api huma.API) {
 	huma.Register(api, huma.Operation{
 		Method: http.MethodGet, Path: "/models/current", OperationID: "current-model", Tags: []string{tagModels},
 		Summary: "The model in use", Errors: []int{503},
-		Description: "503 with `Retry-After` as long as no model is loaded.",
+		Description: "Returns 503 with `Retry-After` while no model is loaded.",
 	}, func(context.Context, *struct{}) (*current, error) {
 		use, err := m.models.inUse()
 		if err != nil {
-			return nil, told(err)
+			return nil, humaError(err)
 		}
 		return &current{use.document()}, nil
 	})
 	huma.Register(api, huma.Operation{
 		Method: http.MethodPut, Path: "/models/current", OperationID: "change-model", Tags: []string{tagModels},
 		Summary: "Put another model in use",
-		Description: "The new model is made ready beside the one in use: its metadata are checked, probe pictures are judged. " +
-			"Requests in flight finish on the old one. A model that fails changes nothing.",
-		Security: adminSecurity, Middlewares: huma.Middlewares{m.guarded}, Errors: []int{400, 401, 403, 404, 409, 413, 415, 422, 502},
+		Description: "The new model is prepared while the current one keeps serving: its metadata is checked and it classifies probe images. " +
+			"Requests in flight finish on the old model. If the new model fails, the old one stays in use.",
+		Security: adminSecurity, Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404, 409, 413, 415, 422, 502},
 	}, func(ctx context.Context, in *struct{ Body ModelChange }) (*current, error) {
 		use, err := m.models.change(ctx, in.Body.Model, in.Body.SHA256)
 		if err != nil {
@@ -336,7 +336,7 @@ func (m *Main) registerModels(api huma.API) {
 	})
 }
 
-// modelProblem is what a client is told when a model could not be had or used.
+// modelProblem returns the problem for a model that couldn't be loaded or used.
 func modelProblem(err error) error {
 	status := fiber.StatusInternalServerError
 	switch {
@@ -350,7 +350,7 @@ func modelProblem(err error) error {
 		status = fiber.StatusNotFound
 	case errors.Is(err, source.ErrTooLarge):
 		status = fiber.StatusRequestEntityTooLarge
-	case errors.Is(err, source.ErrDigest), errors.As(err, new(unfitError)):
+	case errors.Is(err, source.ErrDigest), errors.As(err, new(unusableError)):
 		status = fiber.StatusUnprocessableEntity
 	case errors.Is(err, source.ErrUnreachable):
 		status = fiber.StatusBadGateway
@@ -358,7 +358,8 @@ func modelProblem(err error) error {
 	return newProblem(status, err.Error())
 }
 
-// sameDigest tells whether two ways of writing a digest mean the same.
+// sameDigest reports whether two digests are equal, with or without the prefix sha256: and in
+// either case.
 func sameDigest(a, b string) bool {
 	bare := func(digest string) string { return strings.TrimPrefix(strings.ToLower(digest), "sha256:") }
 	return bare(a) == bare(b)

@@ -23,7 +23,7 @@ import (
 	"fakeart/internal/onnx/onnxpb"
 )
 
-// detector is a graph that takes one colour (0 is red, 2 is blue) for a sign of forgery.
+// detector returns a graph that classifies images of one colour (0 is red, 2 is blue) as FAKE.
 func detector(t testing.TB, colour int) *onnxpb.ModelProto {
 	t.Helper()
 	weights := []float32{0, 0, 0}
@@ -40,7 +40,7 @@ func detector(t testing.TB, colour int) *onnxpb.ModelProto {
 	return graph
 }
 
-// modelBytes is a model file.
+// modelBytes returns the content of a model file.
 func modelBytes(t *testing.T, graph *onnxpb.ModelProto) []byte {
 	t.Helper()
 	data, err := model.Marshal(graph, metadata())
@@ -55,14 +55,14 @@ func digestOf(data []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// change asks for another model.
+// change requests another model.
 func change(t *testing.T, m *Main, ref, digest string) (*http.Response, []byte) {
 	t.Helper()
 	body, err := json.Marshal(ModelChange{Model: ref, SHA256: digest})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return do(t, "PUT", m.URL()+"/models/current", "application/x-www-form-urlencoded", body) // as curl -d
+	return do(t, "PUT", m.URL()+"/models/current", "application/x-www-form-urlencoded", body) // the content type that curl -d sends
 }
 
 func mustChange(t *testing.T, m *Main, ref, digest string) ModelInUse {
@@ -75,7 +75,7 @@ func mustChange(t *testing.T, m *Main, ref, digest string) ModelInUse {
 	return use
 }
 
-// publish writes a file as a careful publisher does.
+// publish writes a file atomically.
 func publish(t *testing.T, path string, data []byte) string {
 	t.Helper()
 	if err := os.WriteFile(path+".new", data, 0o644); err != nil {
@@ -87,7 +87,7 @@ func publish(t *testing.T, path string, data []byte) string {
 	return path
 }
 
-// startFolder starts the program on a folder with a red detector in it.
+// startFolder starts a server with a folder that contains a red detector.
 func startFolder(t *testing.T, change ...func(*Config)) (m *Main, dir string, first []byte) {
 	t.Helper()
 	dir, first = t.TempDir(), modelBytes(t, detector(t, 0))
@@ -96,14 +96,14 @@ func startFolder(t *testing.T, change ...func(*Config)) (m *Main, dir string, fi
 	return m, dir, first
 }
 
-func TestAModelIsChangedByItsNameAndBackAgain(t *testing.T) {
+func TestModelChange_Rollback(t *testing.T) {
 	m, dir, first := startFolder(t)
 	second := modelBytes(t, detector(t, 2))
 	path := publish(t, filepath.Join(dir, "blue.onnx"), second)
-	picture := pngOf(t, plain(red, 32, 32))
+	img := pngOf(t, solid(red, 32, 32))
 	ask := func(want, digest string) {
 		t.Helper()
-		response, body := do(t, "POST", m.URL()+"/predict", "", picture)
+		response, body := do(t, "POST", m.URL()+"/predict", "", img)
 		var p Prediction
 		if err := json.Unmarshal(body, &p); err != nil || response.StatusCode != 200 || p.Label != want || p.Model != digest {
 			t.Errorf("status %d: %s, want %s by %s", response.StatusCode, body, want, digest)
@@ -118,10 +118,10 @@ func TestAModelIsChangedByItsNameAndBackAgain(t *testing.T) {
 			t.Errorf("in use: %+v", use)
 		}
 		ask(model.Real, digestOf(second))
-		// The file is gone by now; what is needed to go back is kept.
+		// The file was deleted, but the server still has the previous model.
 		_ = os.Remove(filepath.Join(dir, "red.onnx"))
 		if use := mustChange(t, m, "previous", ""); use.Model != digestOf(first) {
-			t.Errorf("after going back: %+v", use)
+			t.Errorf("after the rollback: %+v", use)
 		}
 		ask(model.Fake, digestOf(first))
 	}
@@ -137,11 +137,11 @@ func TestAModelIsChangedByItsNameAndBackAgain(t *testing.T) {
 		t.Errorf("%g failures counted, want 1", got)
 	}
 	if got := metric(t, m, fmt.Sprintf(`fakeart_model_info{data_digest="",model="%s",name="red detector",preprocessing="%s"}`, digestOf(first), imaging.PreprocessingID)); got != 1 {
-		t.Error("the metrics do not tell the model in use")
+		t.Error("fakeart_model_info lacks the model in use")
 	}
 }
 
-func TestAModelThatFailsChangesNothing(t *testing.T) {
+func TestModelChange_Invalid(t *testing.T) {
 	m, dir, first := startFolder(t)
 	good := modelBytes(t, detector(t, 2))
 	broken := detector(t, 2)
@@ -176,40 +176,40 @@ func TestAModelThatFailsChangesNothing(t *testing.T) {
 		status            int
 		words             []string
 	}{
-		{"a truncated model", write("half.onnx", good[:len(good)/2]), "", 422, []string{"truncated"}},
-		{"an empty file", write("empty.onnx", nil), "", 422, []string{"empty"}},
-		{"a model of another shape", write("narrow.onnx", narrowBytes), "", 422, []string{"shape"}},
-		{"a model without metadata", write("bare.onnx", bareBytes), "", 422, []string{"without Fakeart's metadata"}},
-		{"a model for other preprocessing", write("bgr.onnx", otherBytes), "", 422, []string{"bgr-v0"}},
-		{"a model that does not run", write("broken.onnx", modelBytes(t, broken)), "", 422, []string{"ReduceMeen"}},
-		{"a model that says the same of everything", write("constant.onnx", modelBytes(t, constant)), "", 422, []string{"every probe image"}},
-		{"a picture", write("picture.onnx", pngOf(t, plain(red, 8, 8))), "", 422, []string{"not an ONNX model"}},
-		{"a model of another digest", write("good.onnx", good), digestOf(first), 422, []string{digestOf(first), digestOf(good)}},
-		{"a digest that is none", write("good.onnx", good), "sha256:12", 400, []string{"64 hexadecimal"}},
-		{"a file that is not there", "file://" + filepath.Join(dir, "absent.onnx"), "", 404, []string{"absent.onnx"}},
-		{"a name that is too long", "file:///" + strings.Repeat("x", 5000), "", 404, []string{"no such file"}},
-		{"a path that the source does not offer", outside, "", 404, []string{"outside.onnx"}},
-		{"a path that climbs", "../../etc/passwd", "", 404, nil},
-		{"a system file", "/etc/passwd", "", 404, nil},
-		{"a host of the server's network", "s3://bucket/model.onnx?endpoint=http://127.0.0.1:1&region=x", "", 403, []string{"--model-source"}},
-		{"a place that is none", "https://example.org/model.onnx", "", 400, []string{"gs://"}},
-		{"no reference", "", "", 422, []string{"model"}},
+		{"truncated", write("half.onnx", good[:len(good)/2]), "", 422, []string{"truncated"}},
+		{"empty_file", write("empty.onnx", nil), "", 422, []string{"empty"}},
+		{"wrong_input_shape", write("narrow.onnx", narrowBytes), "", 422, []string{"shape"}},
+		{"no_metadata", write("bare.onnx", bareBytes), "", 422, []string{"without Fakeart's metadata"}},
+		{"other_preprocessing", write("bgr.onnx", otherBytes), "", 422, []string{"bgr-v0"}},
+		{"unknown_operator", write("broken.onnx", modelBytes(t, broken)), "", 422, []string{"ReduceMeen"}},
+		{"constant_output", write("constant.onnx", modelBytes(t, constant)), "", 422, []string{"every probe image"}},
+		{"PNG", write("picture.onnx", pngOf(t, solid(red, 8, 8))), "", 422, []string{"not an ONNX model"}},
+		{"digest_mismatch", write("good.onnx", good), digestOf(first), 422, []string{digestOf(first), digestOf(good)}},
+		{"invalid_digest", write("good.onnx", good), "sha256:12", 400, []string{"64 hexadecimal"}},
+		{"missing_file", "file://" + filepath.Join(dir, "absent.onnx"), "", 404, []string{"absent.onnx"}},
+		{"long_file_name", "file:///" + strings.Repeat("x", 5000), "", 404, []string{"no such file"}},
+		{"path_outside_source", outside, "", 404, []string{"outside.onnx"}},
+		{"path_traversal", "../../etc/passwd", "", 404, nil},
+		{"system_file", "/etc/passwd", "", 404, nil},
+		{"endpoint_parameter", "s3://bucket/model.onnx?endpoint=http://127.0.0.1:1&region=x", "", 403, []string{"--model-source"}},
+		{"unknown_scheme", "https://example.org/model.onnx", "", 400, []string{"gs://"}},
+		{"empty_reference", "", "", 422, []string{"model"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			response, body := change(t, m, test.ref, test.digest)
 			checkProblem(t, response, body, test.status, test.words...)
-			response, body = do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+			response, body = do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
 			checkPrediction(t, m, response, body, model.Fake)
 			if inUse(m) != digestOf(first) {
 				t.Errorf("in use is %s", inUse(m))
 			}
 		})
 	}
-	// A URL is taken from anywhere unless places are named.
+	// Without --model-source, any file:// URL is allowed.
 	mustChange(t, m, "file://"+outside, "")
 }
 
-func TestModelsComeOnlyFromThePlacesThatAreNamed(t *testing.T) {
+func TestModelChange_ModelSource(t *testing.T) {
 	allowed := t.TempDir()
 	m, _, _ := startFolder(t, func(c *Config) { c.ModelSource = []string{allowed} })
 	good := modelBytes(t, detector(t, 2))
@@ -221,45 +221,45 @@ func TestModelsComeOnlyFromThePlacesThatAreNamed(t *testing.T) {
 	mustChange(t, m, "file://"+publish(t, filepath.Join(allowed, "new.onnx"), good), "")
 }
 
-func TestPublishingAFileIsADeployment(t *testing.T) {
+func TestModelWatch(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "model.onnx")
 	first, second, third := modelBytes(t, detector(t, 0)), modelBytes(t, detector(t, 2)), modelBytes(t, detector(t, 1))
 	publish(t, path, first)
 	m := start(t, func(c *Config) { c.Model, c.ModelWatch = path, interval(20*time.Millisecond) })
 	publish(t, path, second)
-	until(t, "the new model", func() bool { return inUse(m) == digestOf(second) })
-	// Going back lasts until something new is published.
+	waitFor(t, "the new model", func() bool { return inUse(m) == digestOf(second) })
+	// A rollback lasts until a new model is published.
 	mustChange(t, m, "previous", "")
 	publish(t, path, []byte("no model"))
-	until(t, "the failure", func() bool { return metric(t, m, `fakeart_model_swaps_total{result="failed"}`) == 1 })
+	waitFor(t, "the failure", func() bool { return metric(t, m, `fakeart_model_swaps_total{result="failed"}`) == 1 })
 	if inUse(m) != digestOf(first) {
 		t.Errorf("in use is %s", inUse(m))
 	}
 	publish(t, path, third)
-	until(t, "the newest model", func() bool { return inUse(m) == digestOf(third) })
+	waitFor(t, "the newest model", func() bool { return inUse(m) == digestOf(third) })
 }
 
-// swapUnderLoad changes the model again and again while requests come in, and checks
-// that none fails and that each answer is that of the model it names.
+// swapUnderLoad changes the model repeatedly under load. It checks that no request fails and that each
+// prediction matches the model that it names.
 func swapUnderLoad(t *testing.T, swaps, clients int) {
 	t.Helper()
 	m, dir, first := startFolder(t)
 	second := modelBytes(t, detector(t, 2))
 	refs := []string{publish(t, filepath.Join(dir, "blue.onnx"), second), filepath.Join(dir, "red.onnx")}
-	truth := map[string]map[string]string{ // by model and colour
+	truth := map[string]map[string]string{ // expected label by model and colour
 		digestOf(first):  {"red": model.Fake, "blue": model.Real},
 		digestOf(second): {"red": model.Real, "blue": model.Fake},
 	}
-	pictures := map[string][]byte{"red": pngOf(t, plain(red, 32, 32)), "blue": pngOf(t, plain(blue, 32, 32))}
-	manyType, many := formOf(t, field{"data", "a", pictures["red"]}, field{"data", "b", pictures["red"]}, field{"data", "c", pictures["red"]})
-	var answered, stop atomic.Int64
-	by := sync.Map{}
+	images := map[string][]byte{"red": pngOf(t, solid(red, 32, 32)), "blue": pngOf(t, solid(blue, 32, 32))}
+	manyType, many := newForm(t, field{"data", "a", images["red"]}, field{"data", "b", images["red"]}, field{"data", "c", images["red"]})
+	var predicted, stop atomic.Int64
+	byModel := sync.Map{}
 	var group sync.WaitGroup
 	for i := range clients {
 		group.Go(func() {
 			colour := []string{"red", "blue"}[i%2]
 			for stop.Load() == 0 {
-				if i == 0 { // several pictures are judged by one model
+				if i == 0 { // images of one request are classified by the same model
 					response, body := do(t, "POST", m.URL()+"/predict", manyType, many)
 					for _, item := range predictions(t, response, body) {
 						if item.Prediction == nil || truth[item.Model]["red"] != item.Label {
@@ -268,7 +268,7 @@ func swapUnderLoad(t *testing.T, swaps, clients int) {
 					}
 					continue
 				}
-				response, body := do(t, "POST", m.URL()+"/predict", "", pictures[colour])
+				response, body := do(t, "POST", m.URL()+"/predict", "", images[colour])
 				var p Prediction
 				if err := json.Unmarshal(body, &p); err != nil || response.StatusCode != 200 {
 					t.Errorf("status %d: %s", response.StatusCode, body)
@@ -277,30 +277,30 @@ func swapUnderLoad(t *testing.T, swaps, clients int) {
 				if truth[p.Model][colour] != p.Label {
 					t.Errorf("%s is %s by %s", colour, p.Label, p.Model)
 				}
-				by.Store(p.Model, true)
-				answered.Add(1)
+				byModel.Store(p.Model, true)
+				predicted.Add(1)
 			}
 		})
 	}
 	for i := range swaps {
-		before := answered.Load()
+		before := predicted.Load()
 		mustChange(t, m, refs[i%2], "")
-		// Each of them serves.
-		until(t, "answers between two changes", func() bool { return answered.Load() > before })
+		// Wait until the new model has served requests.
+		waitFor(t, "predictions between two model changes", func() bool { return predicted.Load() > before })
 	}
 	stop.Store(1)
 	group.Wait()
 	for digest := range truth {
-		if _, ok := by.Load(digest); !ok {
-			t.Errorf("no answer of %s", digest)
+		if _, ok := byModel.Load(digest); !ok {
+			t.Errorf("no prediction by %s", digest)
 		}
 	}
-	t.Logf("%d answers during %d changes", answered.Load(), swaps)
+	t.Logf("%d predictions during %d changes", predicted.Load(), swaps)
 }
 
-func TestFiftyChangesUnderLoadFailNoRequest(t *testing.T) { swapUnderLoad(t, 50, 8) }
+func TestModelChange_UnderLoad(t *testing.T) { swapUnderLoad(t, 50, 8) }
 
-func TestTheFirstModelMayComeFromAFolderAndHaveToHaveADigest(t *testing.T) {
+func TestModel_FolderAndDigest(t *testing.T) {
 	dir := t.TempDir()
 	data := modelBytes(t, detector(t, 0))
 	publish(t, filepath.Join(dir, "a.onnx"), data)
@@ -318,11 +318,11 @@ func TestTheFirstModelMayComeFromAFolderAndHaveToHaveADigest(t *testing.T) {
 	}
 }
 
-// withMetadata gives a graph the metadata of a model file.
+// withMetadata adds the metadata of a model file to a graph.
 func withMetadata(graph *onnxpb.ModelProto, file []byte) *onnxpb.ModelProto {
 	var whole onnxpb.ModelProto
 	if err := proto.Unmarshal(file, &whole); err != nil {
-		panic(err) // Marshal has made it
+		panic(err) // made by Marshal
 	}
 	graph.MetadataProps = whole.MetadataProps
 	return graph

@@ -16,17 +16,17 @@ import (
 	"fakeart/internal/model"
 )
 
-// startWaiting starts the program without a model. It waits for the first at ref.
-func startWaiting(t *testing.T, ref string, change ...func(*Config)) *Main {
+// startWithoutModel starts a server that waits for its first model at ref.
+func startWithoutModel(t *testing.T, ref string, change ...func(*Config)) *Main {
 	t.Helper()
 	return start(t, append(change, func(c *Config) { c.Model, c.ModelWatch = ref, interval(20*time.Millisecond) })...)
 }
 
-func TestWithoutModel_routes(t *testing.T) {
-	reference := filepath.Join(t.TempDir(), "run") // comes with the model
-	m := startWaiting(t, t.TempDir(), func(c *Config) { c.DriftReference, c.DriftEvery = reference, time.Hour })
+func TestWithoutModel_Routes(t *testing.T) {
+	reference := filepath.Join(t.TempDir(), "run") // published together with the model
+	m := startWithoutModel(t, t.TempDir(), func(c *Config) { c.DriftReference, c.DriftEvery = reference, time.Hour })
 	tensor := []byte(`{"inputs":[{"name":"input","shape":[1,3,32,32],"datatype":"FP32","data":[` + strings.TrimSuffix(strings.Repeat("0,", 3072), ",") + `]}]}`)
-	picture := pngOf(t, plain(red, 32, 32))
+	img := pngOf(t, solid(red, 32, 32))
 	const reason = "no model is loaded yet"
 	for _, test := range []struct {
 		method, path string
@@ -46,9 +46,9 @@ func TestWithoutModel_routes(t *testing.T) {
 		{"GET", "/v2/health/ready", nil, 503, `{"ready":false}`},
 		{"GET", "/stats", nil, 200, `"ready":false,"reason":"` + reason},
 		{"GET", "/models/current", nil, 503, reason},
-		{"POST", "/predict", picture, 503, reason},
-		{"POST", "/model/", picture, 503, reason},
-		{"POST", "/predict?explain=gradcam", picture, 503, reason},
+		{"POST", "/predict", img, 503, reason},
+		{"POST", "/model/", img, 503, reason},
+		{"POST", "/predict?explain=gradcam", img, 503, reason},
 		{"GET", "/v2/models/fakeart", nil, 503, `{"error":"` + reason},
 		{"GET", "/v2/models/fakeart/versions/sha256:0", nil, 503, `{"error":"` + reason},
 		{"GET", "/v2/models/fakeart/ready", nil, 503, `{"name":"fakeart","ready":false}`},
@@ -72,33 +72,33 @@ func TestWithoutModel_routes(t *testing.T) {
 			}
 		})
 	}
-	until(t, "a look for drift", func() bool {
+	waitFor(t, "a drift check", func() bool {
 		response, body := do(t, "GET", m.URL()+"/drift", "", nil)
 		return response.StatusCode == http.StatusConflict && strings.Contains(string(body), reason)
 	})
-	if _, known := m.rightVerdicts(); known {
-		t.Error("without a model the accuracy is known")
+	if _, known := m.currentAccuracy(); known {
+		t.Error("the accuracy is known without a model")
 	}
 }
 
-func TestWithoutModel_first_model(t *testing.T) {
+func TestWithoutModel_FirstModel(t *testing.T) {
 	good := modelBytes(t, detector(t, 0))
 	for _, test := range []struct {
 		name   string
-		ref    string // of --model, in a folder of the test's
+		ref    string // value of --model, relative to a temporary folder
 		before func(dir string) error
-		file   string // that the first model is published as
+		file   string // name under which the first model is published
 		reason string
 	}{
-		{"empty folder", "", nil, "a.onnx", "no model in the folder"},
-		{"folder without models", "", func(dir string) error { return os.WriteFile(filepath.Join(dir, "README"), nil, 0o600) }, "a.onnx", "no model in the folder"},
-		{"missing folder", "models/", nil, "models/a.onnx", "no such file or directory"},
-		{"missing file", "model.onnx", nil, "model.onnx", "no such file or directory"},
-		{"invalid file", "model.onnx", func(dir string) error {
+		{"empty_folder", "", nil, "a.onnx", "no model in the folder"},
+		{"folder_without_models", "", func(dir string) error { return os.WriteFile(filepath.Join(dir, "README"), nil, 0o600) }, "a.onnx", "no model in the folder"},
+		{"missing_folder", "models/", nil, "models/a.onnx", "no such file or directory"},
+		{"missing_file", "model.onnx", nil, "model.onnx", "no such file or directory"},
+		{"invalid_file", "model.onnx", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "model.onnx"), []byte("no model"), 0o600)
 		}, "model.onnx", "model.onnx"},
-		{"empty file", "model.onnx", func(dir string) error { return os.WriteFile(filepath.Join(dir, "model.onnx"), nil, 0o600) }, "model.onnx", "model.onnx"},
-		{"invalid model in a folder", "", func(dir string) error { return os.WriteFile(filepath.Join(dir, "a.onnx"), []byte("no model"), 0o600) }, "b.onnx", "a.onnx"},
+		{"empty_file", "model.onnx", func(dir string) error { return os.WriteFile(filepath.Join(dir, "model.onnx"), nil, 0o600) }, "model.onnx", "model.onnx"},
+		{"invalid_model_in_folder", "", func(dir string) error { return os.WriteFile(filepath.Join(dir, "a.onnx"), []byte("no model"), 0o600) }, "b.onnx", "a.onnx"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -107,7 +107,7 @@ func TestWithoutModel_first_model(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			m := startWaiting(t, filepath.Join(dir, test.ref))
+			m := startWithoutModel(t, filepath.Join(dir, test.ref))
 			response, body := do(t, "GET", m.URL()+"/readyz", "", nil)
 			checkProblem(t, response, body, 503, "no model is loaded yet: ", test.reason)
 			path := filepath.Join(dir, test.file)
@@ -115,11 +115,11 @@ func TestWithoutModel_first_model(t *testing.T) {
 				t.Fatal(err)
 			}
 			publish(t, path, good)
-			until(t, "the first model", func() bool {
+			waitFor(t, "the first model", func() bool {
 				response, _ := do(t, "GET", m.URL()+"/readyz", "", nil)
 				return response.StatusCode == 200
 			})
-			response, body = do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+			response, body = do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
 			checkPrediction(t, m, response, body, model.Fake)
 			response, body = change(t, m, "previous", "")
 			checkProblem(t, response, body, 409, "previous")
@@ -130,27 +130,27 @@ func TestWithoutModel_first_model(t *testing.T) {
 	}
 }
 
-func TestWithoutModel_put(t *testing.T) {
-	m := startWaiting(t, t.TempDir())
+func TestWithoutModel_Put(t *testing.T) {
+	m := startWithoutModel(t, t.TempDir())
 	data := modelBytes(t, detector(t, 2))
 	if use := mustChange(t, m, "file://"+writeFile(t, "new.onnx", data), ""); use.Model != digestOf(data) {
 		t.Errorf("in use: %+v", use)
 	}
-	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
 	checkPrediction(t, m, response, body, model.Real)
 }
 
-// TestWithoutModel_bucket is about what a new stack on Google Cloud has: a bucket that
-// is empty, or that the service may not read yet.
-func TestWithoutModel_bucket(t *testing.T) {
+// TestWithoutModel_Bucket tests the states of a bucket in a new stack on Google Cloud: empty, or not yet
+// readable by the service.
+func TestWithoutModel_Bucket(t *testing.T) {
 	for _, test := range []struct {
 		name, ref string
 		status    int
 		reason    string
 	}{
-		{"empty prefix", "gs://bucket/models/production/", 200, "no model in the folder"},
-		{"missing object", "gs://bucket/models/first.onnx", 404, "no such object or bucket"},
-		{"access denied", "gs://bucket/models/production/", 403, "access denied by the store"},
+		{"empty_prefix", "gs://bucket/models/production/", 200, "no model in the folder"},
+		{"missing_object", "gs://bucket/models/first.onnx", 404, "no such object or bucket"},
+		{"access_denied", "gs://bucket/models/production/", 403, "access denied by the store"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -160,14 +160,14 @@ func TestWithoutModel_bucket(t *testing.T) {
 			}))
 			defer store.Close()
 			t.Setenv("STORAGE_EMULATOR_HOST", strings.TrimPrefix(store.URL, "http://"))
-			m := startWaiting(t, test.ref)
+			m := startWithoutModel(t, test.ref)
 			response, body := do(t, "GET", m.URL()+"/readyz", "", nil)
 			checkProblem(t, response, body, 503, "no model is loaded yet: "+test.ref+": "+test.reason)
 		})
 	}
 }
 
-func TestWithoutModel_log(t *testing.T) {
+func TestWithoutModel_Log(t *testing.T) {
 	dir := t.TempDir()
 	cmd, _ := program(t, nil, "--model", dir, "--model-watch=20ms", "--addr=127.0.0.1:0", "--log-format=json")
 	_, rest := listening(t, cmd)
@@ -177,13 +177,13 @@ func TestWithoutModel_log(t *testing.T) {
 	}
 	data := modelBytes(t, detector(t, 0))
 	publish(t, filepath.Join(dir, "a.onnx"), data)
-	// The missing model isn't logged at each look.
+	// The missing model is logged only once.
 	if line, err = rest.ReadString('\n'); err != nil || !strings.Contains(line, "model in use") || !strings.Contains(line, digestOf(data)) {
 		t.Errorf("after the first model: %q, %v", line, err)
 	}
 }
 
-func TestWithoutModel_start_fails(t *testing.T) {
+func TestWithoutModel_StartFails(t *testing.T) {
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "model.onnx")
 	for _, test := range []struct {
@@ -191,11 +191,11 @@ func TestWithoutModel_start_fails(t *testing.T) {
 		change func(*Config)
 		want   []string
 	}{
-		{"not watched", func(c *Config) { c.Model = missing }, []string{missing, "no such file or directory", "--model-watch"}},
-		{"not watched, empty folder", func(c *Config) { c.Model = dir }, []string{dir, "no model in the folder", "--model-watch"}},
-		{"not watched, invalid model", func(c *Config) { c.Model = writeFile(t, "model.onnx", []byte("no model")) }, []string{"model.onnx"}},
-		{"invalid reference", func(c *Config) { c.Model, c.ModelWatch = "ftp://x/y", defaultInterval }, []string{"ftp://x/y"}},
-		{"unreadable drift reference of a model", func(c *Config) { c.ModelWatch, c.DriftReference = defaultInterval, missing }, []string{"--drift-reference", missing}},
+		{"not_watched", func(c *Config) { c.Model = missing }, []string{missing, "no such file or directory", "--model-watch"}},
+		{"not_watched_empty_folder", func(c *Config) { c.Model = dir }, []string{dir, "no model in the folder", "--model-watch"}},
+		{"not_watched_invalid_model", func(c *Config) { c.Model = writeFile(t, "model.onnx", []byte("no model")) }, []string{"model.onnx"}},
+		{"invalid_reference", func(c *Config) { c.Model, c.ModelWatch = "ftp://x/y", defaultInterval }, []string{"ftp://x/y"}},
+		{"unreadable_drift_reference", func(c *Config) { c.ModelWatch, c.DriftReference = defaultInterval, missing }, []string{"--drift-reference", missing}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			config := testConfig(t, writeModel(t, redDetector(t), metadata()))

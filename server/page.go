@@ -6,13 +6,13 @@ import (
 	"fakeart/server/page"
 )
 
-// pageFolder is where the page's files are; the page itself is at /.
-const pageFolder = "/ui/"
+// pagePrefix is the path of the web page's files. The page itself is at /.
+const pagePrefix = "/ui/"
 
-// registerPage gives the routes of the web page. They are no part of the API.
+// registerPage adds the routes of the web page. They aren't part of the API.
 func (m *Main) registerPage(router fiber.Router) {
 	router.Add(fiber.MethodGet, "/", func(c *fiber.Ctx) error { return sendFile(c, page.Files()[page.Index]) })
-	router.Add(fiber.MethodGet, pageFolder+"*", func(c *fiber.Ctx) error {
+	router.Add(fiber.MethodGet, pagePrefix+"*", func(c *fiber.Ctx) error {
 		f, ok := page.Files()[c.Params("*")]
 		if !ok {
 			return fiber.ErrNotFound
@@ -21,8 +21,8 @@ func (m *Main) registerPage(router fiber.Router) {
 	})
 }
 
-// sendFile sends a file of the page, unless the browser has it already. Its name stays
-// the same when it changes, so the browser asks each time.
+// sendFile sends a file of the web page, or 304 if the browser's copy is current. The name of a
+// file stays the same when its content changes, so browsers revalidate it on each use.
 func sendFile(c *fiber.Ctx, f *page.File) error {
 	h := &c.Response().Header
 	h.Set(fiber.HeaderContentSecurityPolicy, page.Policy)

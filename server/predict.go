@@ -26,37 +26,37 @@ import (
 	"fakeart/server/predlog"
 )
 
-// formField is the form's field that holds a picture.
+// formField is the name of the form field that holds an image.
 const formField = "data"
 
-// Prediction is the answer for one picture.
+// Prediction is the result for one image.
 type Prediction struct {
-	// ID names the prediction; its record in the log has the same.
-	ID string `json:"id" format:"uuid" doc:"Name of the prediction, a UUIDv7; its record in the log has the same."`
-	// Label is the name of the class, "REAL" or "FAKE".
-	Label string `json:"label" enum:"REAL,FAKE" doc:"The verdict."`
-	// IsAI tells whether the picture is judged to be AI-generated.
-	IsAI bool `json:"isAI" doc:"Whether the picture is judged to be AI-generated."`
-	// Probability of being AI-generated, in [0,1].
-	Probability float64 `json:"probability" minimum:"0" maximum:"1" doc:"Probability of being AI-generated."`
-	// Model is the digest of the model file that judged.
-	Model string `json:"model" example:"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" doc:"Digest of the model that judged."`
-	// Embedding is the model's last hidden layer; only when asked for.
+	// ID identifies the prediction and its record in the prediction log.
+	ID string `json:"id" format:"uuid" doc:"ID of the prediction, a UUIDv7. Its record in the prediction log has the same ID."`
+	// Label is the name of the predicted class, "REAL" or "FAKE".
+	Label string `json:"label" enum:"REAL,FAKE" doc:"Predicted class."`
+	// IsAI reports whether the predicted class is FAKE.
+	IsAI bool `json:"isAI" doc:"Whether the image is classified as AI-generated."`
+	// Probability is the probability that the image is AI-generated, in [0,1].
+	Probability float64 `json:"probability" minimum:"0" maximum:"1" doc:"Probability that the image is AI-generated."`
+	// Model is the digest of the model file.
+	Model string `json:"model" example:"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" doc:"Digest of the model that made the prediction."`
+	// Embedding is the model's last hidden layer, if requested.
 	Embedding []float32 `json:"embedding,omitempty" doc:"The model's last hidden layer, with ?embedding=true."`
-	// Input is a PNG of the pixels that the model saw; only when asked for.
-	Input []byte `json:"input,omitempty" contentEncoding:"base64" doc:"What the model saw, as a PNG of 32×32 pixels in base64, with ?input=png."`
-	// Explanation tells where the model looked; only when asked for.
-	Explanation *Explanation `json:"explanation,omitempty" doc:"Where the model found what it judged by, with ?explain=."`
+	// Input is a PNG of the model's input, if requested.
+	Input []byte `json:"input,omitempty" contentEncoding:"base64" doc:"The model's input as a PNG of 32×32 pixels in base64, with ?input=png."`
+	// Explanation shows which parts of the image determined the prediction, if requested.
+	Explanation *Explanation `json:"explanation,omitempty" doc:"Which parts of the image determined the prediction, with ?explain=."`
 }
 
-// Item is the answer for one of several pictures: a prediction, or why there is none.
+// Item is the result for one of several images: a prediction or an error.
 type Item struct {
 	*Prediction
-	// Error says why this picture was not judged.
+	// Error is the reason why this image wasn't classified.
 	Error *problem `json:"error,omitempty"`
 }
 
-// Schema describes an item to OpenAPI: either of the two.
+// Schema returns the OpenAPI schema of an item: a prediction or an error.
 func (Item) Schema(r huma.Registry) *huma.Schema {
 	return &huma.Schema{OneOf: []*huma.Schema{
 		r.Schema(reflect.TypeFor[Prediction](), true, ""),
@@ -67,37 +67,37 @@ func (Item) Schema(r huma.Registry) *huma.Schema {
 	}}
 }
 
-// Predictions is the answer for several pictures.
+// Predictions is the result for several images.
 type Predictions struct {
-	Predictions []Item `json:"predictions" doc:"One for each picture, in their order."`
+	Predictions []Item `json:"predictions" doc:"One result per image, in the order of the request."`
 }
 
-// Instances is a request for several pictures in JSON, as TensorFlow Serving has it.
+// Instances is a JSON request for several images, in the format of TensorFlow Serving.
 type Instances struct {
-	Instances []Instance `json:"instances" minItems:"1" doc:"The pictures."`
+	Instances []Instance `json:"instances" minItems:"1" doc:"Images to classify."`
 }
 
-// Instance is one picture of it.
+// Instance is one image of Instances.
 type Instance struct {
-	B64 string `json:"b64" contentEncoding:"base64" doc:"The picture's bytes in base64."`
+	B64 string `json:"b64" contentEncoding:"base64" doc:"Image file in base64."`
 }
 
-// picture is one of a request: its bytes on the way in, its answer on the way out.
-type picture struct {
+// inputImage is one image of a request, with its result.
+type inputImage struct {
 	data []byte
-	err  error      // why there is no answer, the picture's own fault
-	job  *infer.Job // nil once it is freed
+	err  error      // why the image has no prediction; caused by the image itself
+	job  *infer.Job // nil if not submitted or already freed
 
 	id          uuid.UUID
 	label       string
 	fake        bool
 	probability float64
 	record      predlog.Record
-	explanation []float32 // a map, when asked for
+	explanation []float32 // saliency map, if requested
 }
 
-// exchange is a prediction request while it is worked on. Exchanges are used again,
-// so that an ordinary request allocates next to nothing.
+// exchange is a prediction request in progress. Exchanges are pooled, so that an ordinary request
+// allocates next to nothing.
 type exchange struct {
 	m        *Main
 	c        *fiber.Ctx
@@ -105,26 +105,26 @@ type exchange struct {
 	deadline time.Time
 	body     body
 	parts    [][]byte
-	pictures []picture
-	many     bool // answer with a list
+	images   []inputImage
+	batch    bool // respond with a list
 	records  []*predlog.Record
-	answer   []byte
-	served   *served // the model that answers
-	input    bool    // answer with what the model saw, too
-	judged   time.Time
+	response []byte
+	served   *served // model that serves the request
+	input    bool    // include the model's input in the response
+	inferred time.Time
 	explain  explanationRequest
 
-	done  chan struct{} // made when asked for
+	done  chan struct{} // created by the first call of Done
 	timer *time.Timer
 }
 
-// exchange is a context that costs nothing until something waits for its end.
+// exchange implements context.Context without cost until something waits on Done.
 var _ context.Context = (*exchange)(nil)
 
-// Deadline is when the request's time is up.
+// Deadline returns the request's deadline.
 func (x *exchange) Deadline() (time.Time, bool) { return x.deadline, true }
 
-// Done is closed when the request's time is up.
+// Done returns a channel that is closed at the request's deadline.
 func (x *exchange) Done() <-chan struct{} {
 	if x.done == nil {
 		done := make(chan struct{})
@@ -134,7 +134,7 @@ func (x *exchange) Done() <-chan struct{} {
 	return x.done
 }
 
-// Err tells whether the request's time is up.
+// Err returns context.DeadlineExceeded after the request's deadline.
 func (x *exchange) Err() error {
 	if time.Now().After(x.deadline) {
 		return context.DeadlineExceeded
@@ -142,7 +142,7 @@ func (x *exchange) Err() error {
 	return nil
 }
 
-// Value is nil, whatever the key.
+// Value returns nil for any key.
 func (x *exchange) Value(any) any { return nil }
 
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
@@ -154,28 +154,28 @@ func (m *Main) newExchange(c *fiber.Ctx) *exchange {
 	return x
 }
 
-// free makes the exchange ready for another request.
+// free releases the exchange's resources and returns it to the pool.
 func (x *exchange) free() {
 	if x.timer != nil {
 		x.timer.Stop()
 	}
 	x.m.bodies.free(&x.body)
-	for i := range x.pictures {
-		if j := x.pictures[i].job; j != nil {
+	for i := range x.images {
+		if j := x.images[i].job; j != nil {
 			j.Free()
 		}
 	}
 	clear(x.parts)
-	clear(x.pictures)
+	clear(x.images)
 	clear(x.records)
-	if cap(x.answer) > smallBody {
-		x.answer = nil
+	if cap(x.response) > smallBody {
+		x.response = nil
 	}
-	*x = exchange{body: x.body, parts: x.parts[:0], pictures: x.pictures[:0], records: x.records[:0], answer: x.answer[:0]}
+	*x = exchange{body: x.body, parts: x.parts[:0], images: x.images[:0], records: x.records[:0], response: x.response[:0]}
 	exchanges.Put(x)
 }
 
-// handlePredict judges the pictures in the request.
+// handlePredict classifies the images in the request.
 func (m *Main) handlePredict(c *fiber.Ctx) error {
 	x := m.newExchange(c)
 	defer x.free()
@@ -183,32 +183,32 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 	case "", "png":
 		x.input = input != ""
 	default:
-		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("input=%.20q: it can be had as png", input))
+		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("invalid input=%.20q; use png", input))
 	}
 	var err error
-	if x.explain, err = readExplanationRequest(c); err != nil {
+	if x.explain, err = parseExplanationRequest(c); err != nil {
 		return err
 	}
 	if err := m.bodies.read(c, &x.body); err != nil {
 		return err
 	}
-	if err := x.take(); err != nil {
+	if err := x.parseBody(); err != nil {
 		return err
 	}
-	if err := x.judge(); err != nil {
+	if err := x.classify(); err != nil {
 		return err
 	}
-	x.write(c.Query("embedding") != "" && c.QueryBool("embedding")) // it makes an error for "", and nothing of it
+	x.write(c.Query("embedding") != "" && c.QueryBool("embedding")) // QueryBool would allocate an error for ""
 	return nil
 }
 
-// take finds the pictures in the body: the form's fields "data", or the instances of
-// a JSON object, or else the body as it is, whatever type it claims to be.
-func (x *exchange) take() error {
-	data, contentType, most := x.body.bytes, x.c.Get(fiber.HeaderContentType), x.m.config.MaxImages
+// parseBody finds the images in the body: the form fields "data", the instances of a JSON object,
+// or otherwise the body itself, regardless of its content type.
+func (x *exchange) parseBody() error {
+	data, contentType, maxInstances := x.body.bytes, x.c.Get(fiber.HeaderContentType), x.m.config.MaxImages
 	switch {
 	case form.IsMultipart(contentType):
-		parts, err := form.Parts(x.parts, contentType, data, formField, most)
+		parts, err := form.Parts(x.parts, contentType, data, formField, maxInstances)
 		switch {
 		case errors.Is(err, form.ErrContentType):
 			return fiber.NewError(fiber.StatusUnsupportedMediaType, err.Error())
@@ -219,16 +219,16 @@ func (x *exchange) take() error {
 		case err != nil:
 			return fiber.NewError(fiber.StatusBadRequest, err.Error())
 		}
-		x.parts, x.many = parts, len(parts) > 1
+		x.parts, x.batch = parts, len(parts) > 1
 		for _, data := range parts {
-			x.pictures = append(x.pictures, picture{data: data})
+			x.images = append(x.images, inputImage{data: data})
 		}
 	case isJSON(contentType):
-		return x.takeInstances(most)
+		return x.parseInstances(maxInstances)
 	case len(data) == 0:
-		return fiber.NewError(fiber.StatusBadRequest, `no image: send one as the form field "data" or as the body of the request`)
+		return fiber.NewError(fiber.StatusBadRequest, `no image: send one as the form field "data" or as the request body`)
 	default:
-		x.pictures = append(x.pictures, picture{data: data})
+		x.images = append(x.images, inputImage{data: data})
 	}
 	return nil
 }
@@ -238,47 +238,47 @@ func isJSON(contentType string) bool {
 	return strings.EqualFold(strings.TrimSpace(mediaType), fiber.MIMEApplicationJSON)
 }
 
-// takeInstances reads the JSON form of a request.
-func (x *exchange) takeInstances(most int) error {
-	instances, err := readInstances(x.body.bytes, most)
+// parseInstances reads a JSON request.
+func (x *exchange) parseInstances(maxInstances int) error {
+	instances, err := readInstances(x.body.bytes, maxInstances)
 	switch {
 	case errors.Is(err, errTooManyInstances):
-		return fiber.NewError(fiber.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d instances; send them in several requests", most))
+		return fiber.NewError(fiber.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d instances; split them over several requests", maxInstances))
 	case err != nil:
-		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf(`the body is not JSON such as {"instances":[{"b64":"…"}]}: %v`, err))
+		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf(`invalid JSON body: %s; send {"instances":[{"b64":"…"}]}`, jsonMessage(err)))
 	case len(instances) == 0:
-		return fiber.NewError(fiber.StatusBadRequest, `no image: want {"instances":[{"b64":"…"}]} with at least one instance`)
+		return fiber.NewError(fiber.StatusBadRequest, `no image: send {"instances":[{"b64":"…"}]} with at least one instance`)
 	}
-	x.many = true
+	x.batch = true
 	for i, instance := range instances {
-		var p picture
+		var p inputImage
 		if instance.B64 == nil {
 			return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf(`instance %d has no "b64"`, i))
 		}
 		var err error
 		if p.data, err = base64.StdEncoding.DecodeString(*instance.B64); err != nil {
-			p.err = fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf(`"b64" is not base64: %v`, err))
+			p.err = fiber.NewError(fiber.StatusBadRequest, `"b64" isn't valid base64`)
 		}
-		x.pictures = append(x.pictures, p)
+		x.images = append(x.images, p)
 	}
 	return nil
 }
 
-// instance is a picture in a request in JSON.
+// instance is an image in a JSON request.
 type instance struct {
 	B64 *string `json:"b64"`
 }
 
 var errTooManyInstances = errors.New("too many instances")
 
-// readInstances reads them one by one, and no more than most: a body of nothing but
-// braces would otherwise take many times its own memory.
-func readInstances(body []byte, most int) (instances []instance, err error) {
+// readInstances reads the instances one by one, up to the given maximum. Decoding everything at
+// once would let a body of nothing but braces take many times its own memory.
+func readInstances(body []byte, maxInstances int) (instances []instance, err error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	expect := func(want json.Delim) error {
 		token, err := d.Token()
 		if err == nil && token != want {
-			err = fmt.Errorf("want %v, not %.40v", want, token)
+			err = fmt.Errorf("expected %v, got %.40v", want, token)
 		}
 		return err
 	}
@@ -298,14 +298,14 @@ func readInstances(body []byte, most int) (instances []instance, err error) {
 			continue
 		}
 		if seen {
-			return nil, errors.New("it has two lists of instances")
+			return nil, errors.New("duplicate key \"instances\"")
 		}
 		seen = true
 		if err := expect('['); err != nil {
 			return nil, err
 		}
 		for d.More() {
-			if len(instances) == most {
+			if len(instances) == maxInstances {
 				return nil, errTooManyInstances
 			}
 			var one instance
@@ -322,60 +322,77 @@ func readInstances(body []byte, most int) (instances []instance, err error) {
 		return nil, err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something stands behind it")
+		return nil, errors.New("unexpected data after the JSON object")
 	}
 	return instances, nil
 }
 
-// judge has every picture judged by one model, and logged. A picture that cannot be
-// has its own error; any error returned is that of the whole request.
-func (x *exchange) judge() error {
+// jsonMessage returns the message of an error of encoding/json in terms of the request.
+func jsonMessage(err error) string {
+	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Sprintf("syntax error at byte %d", e.Offset)
+	}
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if e.Field == "" {
+			return "unexpected " + e.Value
+		}
+		return fmt.Sprintf("unexpected %s in %q", e.Value, e.Field)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "unexpected end"
+	}
+	return err.Error()
+}
+
+// classify runs one model on every image and logs the predictions. An image that can't be
+// classified has its own error. A returned error applies to the whole request.
+func (x *exchange) classify() error {
 	m := x.m
-	call, err := m.engine.Admit(len(x.pictures), x.deadline, x.peer())
+	call, err := m.engine.Admit(len(x.images), x.deadline, x.peer())
 	if err != nil {
-		return m.refusal(err)
+		return m.requestError(err)
 	}
 	defer call.Close()
 	x.served = call.Model().Data.(*served)
 	if x.explain.method != "" {
-		if err := call.AdmitExplanations(x.explain.method, len(x.pictures)); err != nil {
-			return m.refusal(err)
+		if err := call.AdmitExplanations(x.explain.method, len(x.images)); err != nil {
+			return m.requestError(err)
 		}
 	}
-	for i := range x.pictures {
+	for i := range x.images {
 		if i > 0 {
-			// Between two pictures it costs nothing to look whether it is worth while.
-			if err = x.Err(); err == nil && x.gone() {
+			// Checking between two images costs nothing.
+			if err = x.Err(); err == nil && x.disconnected() {
 				err = infer.ErrDisconnected
 			}
 			if err != nil {
 				break
 			}
 		}
-		if p := &x.pictures[i]; p.err == nil {
+		if p := &x.images[i]; p.err == nil {
 			if err = x.decode(p, call); err != nil {
 				break
 			}
 		}
 	}
 	if err := errors.Join(err, x.wait(call)); err != nil {
-		return m.refusal(err)
+		return m.requestError(err)
 	}
-	if !x.many && x.pictures[0].err != nil {
-		return x.pictures[0].err
+	if !x.batch && x.images[0].err != nil {
+		return x.images[0].err
 	}
 	if x.explain.method != "" {
 		if err := x.explainAll(call); err != nil {
-			return m.refusal(err)
+			return m.requestError(err)
 		}
 	}
 	return x.log()
 }
 
-// wait returns once each picture that was submitted has its verdict, or none.
+// wait waits until each submitted image has a prediction or has failed.
 func (x *exchange) wait(call *infer.Call) (err error) {
-	for i := range x.pictures {
-		p := &x.pictures[i]
+	for i := range x.images {
+		p := &x.images[i]
 		if p.job == nil {
 			continue
 		}
@@ -384,13 +401,13 @@ func (x *exchange) wait(call *infer.Call) (err error) {
 			err = e
 			continue
 		}
-		x.conclude(p)
+		x.setPrediction(p)
 	}
-	x.judged = time.Now()
+	x.inferred = time.Now()
 	return err
 }
 
-// peer is the client, which may go away.
+// peer returns the client's connection, to detect that the client has closed it.
 func (x *exchange) peer() infer.Peer {
 	if conn, ok := x.c.Context().Conn().(*conn); ok {
 		return conn
@@ -398,18 +415,18 @@ func (x *exchange) peer() infer.Peer {
 	return nil
 }
 
-func (x *exchange) gone() bool {
+func (x *exchange) disconnected() bool {
 	p := x.peer()
 	return p != nil && p.Disconnected()
 }
 
-// decode turns the picture into the model's input and submits it. A picture that
-// cannot be decoded has its error set; an error returned is of another kind.
-func (x *exchange) decode(p *picture, call *infer.Call) error {
+// decode converts the image to model input and submits it. If the image can't be decoded, its err
+// is set and decode returns nil. A returned error applies to the whole request.
+func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 	m := x.m
 	release, err := m.decoders.admit(x, p.data)
 	if err != nil {
-		if kind := pictureStatus(err); kind != 0 {
+		if kind := imageErrorStatus(err); kind != 0 {
 			p.err = fiber.NewError(kind, err.Error())
 			return nil
 		}
@@ -432,14 +449,14 @@ func (x *exchange) decode(p *picture, call *infer.Call) error {
 			p.setStats(imaging.StatsOf(d.pixels[:]))
 		}
 	}
-	m.decoders.give(d)
+	m.decoders.put(d)
 	release()
 	if x.state.ctx != nil {
 		x.span("decode", began, time.Now(), attribute.String("image.format", info.Format), attribute.Int("image.bytes", len(p.data)))
 	}
 	if err != nil {
 		job.Free()
-		if kind := pictureStatus(err); kind != 0 {
+		if kind := imageErrorStatus(err); kind != 0 {
 			p.err = fiber.NewError(kind, err.Error())
 			return nil
 		}
@@ -449,19 +466,20 @@ func (x *exchange) decode(p *picture, call *infer.Call) error {
 	p.job = job
 	call.Submit(job)
 	if m.logs() {
-		// While the model has it.
+		// Hash the image while the model processes it.
 		p.record.ImageSHA256 = sha256.Sum256(p.data)
 	}
 	return nil
 }
 
-func (p *picture) setStats(s imaging.Stats) {
+func (p *inputImage) setStats(s imaging.Stats) {
 	r := &p.record
 	r.Mean, r.StdDev, r.Brightness, r.Contrast, r.Sharpness, r.Saturation = s.Mean, s.StdDev, s.Brightness, s.Contrast, s.Sharpness, s.Saturation
 }
 
-// pictureStatus is the status for an error that is a picture's own fault, else 0.
-func pictureStatus(err error) int {
+// imageErrorStatus returns the HTTP status for an error caused by an image itself, or 0 for any
+// other error.
+func imageErrorStatus(err error) int {
 	switch {
 	case errors.Is(err, imaging.ErrEmpty):
 		return fiber.StatusBadRequest
@@ -475,18 +493,18 @@ func pictureStatus(err error) int {
 	return 0
 }
 
-// conclude draws the verdict from the model's answer.
-func (x *exchange) conclude(p *picture) {
-	// Only a tensor can be so far outside of what the model was made for.
+// setPrediction sets the prediction from the model's output.
+func (x *exchange) setPrediction(p *inputImage) {
+	// Only a tensor can contain values so far outside of the expected range.
 	if !finite(p.job.Logit) {
-		p.err = fiber.NewError(fiber.StatusBadRequest, "the model's answer is not a finite number: values of the input should be in [0,1]")
+		p.err = fiber.NewError(fiber.StatusBadRequest, "the model's output isn't a finite number; the values of the input must be in [0,1]")
 		p.job.Free()
 		p.job = nil
 		return
 	}
 	p.probability = model.Probability(p.job.Logit)
 	p.label, p.fake = x.served.file.Metadata.Label(p.probability)
-	p.id = uuid.Must(uuid.NewV7()) // fails only where the system has no random numbers
+	p.id = uuid.Must(uuid.NewV7()) // fails only if the system has no random numbers
 	x.served.metrics.Predicted(p.fake, p.probability)
 	if x.state.ctx != nil {
 		x.span("queue", p.job.Submitted, p.job.Started)
@@ -494,16 +512,16 @@ func (x *exchange) conclude(p *picture) {
 	}
 }
 
-// log leaves a record of each prediction. It fails only when an answer must not be
-// given without one.
+// log appends a record of each prediction to the prediction log. It returns an error only if the
+// response must not be sent without a record.
 func (x *exchange) log() error {
 	m := x.m
 	if !m.logs() {
 		return nil
 	}
 	began := time.Now()
-	for i := range x.pictures {
-		p := &x.pictures[i]
+	for i := range x.images {
+		p := &x.images[i]
 		if p.job == nil {
 			continue
 		}
@@ -511,7 +529,7 @@ func (x *exchange) log() error {
 		r.ID, r.Time = p.id, x.c.Context().Time()
 		r.RequestID, r.TraceID = x.state.id, x.state.traceID
 		r.Model, r.Label, r.Probability = x.served.file.Digest, p.label, p.probability
-		r.Latency = x.judged.Sub(r.Time)
+		r.Latency = x.inferred.Sub(r.Time)
 		r.Embedding = p.job.Embedding
 		if m.config.LogImages {
 			r.Image = p.data
@@ -520,7 +538,7 @@ func (x *exchange) log() error {
 	}
 	err := m.predictions.Append(x, x.records...)
 	if m.config.LogRequired {
-		// What is only kept in memory by a log that fails does not count.
+		// A record that a failing log only keeps in memory doesn't count as logged.
 		err = errors.Join(err, m.predictions.Err())
 	}
 	if x.state.ctx != nil {
@@ -530,21 +548,21 @@ func (x *exchange) log() error {
 	case err == nil:
 		return nil
 	case errors.Is(err, predlog.ErrClosed):
-		return m.refusal(infer.ErrClosed) // the answer could not be logged any more
+		return m.requestError(infer.ErrClosed) // the log was closed during shutdown
 	case !m.config.LogDurable && !m.config.LogRequired:
 		return nil
 	}
-	return busy("the prediction cannot be logged, without which it must not be answered: " + err.Error())
+	return busy("the prediction can't be logged, which this server requires: " + err.Error())
 }
 
-// write answers with the verdicts.
+// write writes the response with the predictions.
 func (x *exchange) write(embedding bool) {
-	b := x.answer
-	if x.many {
+	b := x.response
+	if x.batch {
 		b = append(b, `{"predictions":[`...)
 	}
-	for i := range x.pictures {
-		p := &x.pictures[i]
+	for i := range x.images {
+		p := &x.images[i]
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -556,17 +574,18 @@ func (x *exchange) write(embedding bool) {
 		}
 		b = x.appendPrediction(b, p, embedding)
 	}
-	if x.many {
+	if x.batch {
 		b = append(b, ']', '}')
 	}
-	x.answer = b
+	b = append(b, '\n')
+	x.response = b
 	response := x.c.Response()
 	response.Header.SetContentType(fiber.MIMEApplicationJSON)
 	response.SetBody(b)
 }
 
-// appendPrediction appends the picture's Prediction as encoding/json would write it.
-func (x *exchange) appendPrediction(b []byte, p *picture, embedding bool) []byte {
+// appendPrediction appends the image's Prediction exactly as encoding/json would encode it.
+func (x *exchange) appendPrediction(b []byte, p *inputImage, embedding bool) []byte {
 	var id [36]byte
 	b = append(b, `{"id":"`...)
 	b = append(b, appendUUID(id[:0], p.id)...)
@@ -598,7 +617,7 @@ func (x *exchange) appendPrediction(b []byte, p *picture, embedding bool) []byte
 	}
 	if x.input {
 		var pixels [imaging.Size * imaging.Size * imaging.Channels]uint8
-		imaging.FromTensor(pixels[:], p.job.Input) // exactly the levels that the picture was decoded to
+		imaging.FromTensor(pixels[:], p.job.Input) // exactly the pixels that were decoded
 		b = append(b, `,"input":"`...)
 		b = base64.StdEncoding.AppendEncode(b, imaging.EncodePNG(imaging.ToImage(pixels[:], imaging.Size)))
 		b = append(b, '"')

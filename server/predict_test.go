@@ -21,7 +21,7 @@ import (
 	"fakeart/server/infer"
 )
 
-// predictions reads an answer for several pictures.
+// predictions decodes a response for several images.
 func predictions(t *testing.T, response *http.Response, body []byte) []Item {
 	t.Helper()
 	if response.StatusCode != http.StatusOK {
@@ -36,35 +36,35 @@ func predictions(t *testing.T, response *http.Response, body []byte) []Item {
 	return p.Predictions
 }
 
-// verdicts are the labels of the items, or the statuses of their errors.
-func verdicts(items []Item) (verdicts []string) {
+// labelsOrStatuses returns the labels of the items, or the statuses of their errors.
+func labelsOrStatuses(items []Item) (results []string) {
 	for _, item := range items {
 		switch {
 		case item.Error != nil && item.Prediction == nil:
-			verdicts = append(verdicts, fmt.Sprint(item.Error.Status))
+			results = append(results, fmt.Sprint(item.Error.Status))
 		case item.Error == nil && item.Prediction != nil:
-			verdicts = append(verdicts, item.Label)
+			results = append(results, item.Label)
 		default:
-			verdicts = append(verdicts, "both or neither")
+			results = append(results, "both or neither")
 		}
 	}
-	return verdicts
+	return results
 }
 
-func TestPredictJudgesSeveralPicturesInTheirOrder(t *testing.T) {
+func TestPredict_Batch(t *testing.T) {
 	m := start(t)
-	real, fake := pngOf(t, plain(blue, 32, 32)), pngOf(t, plain(red, 32, 32))
+	real, fake := pngOf(t, solid(blue, 32, 32)), pngOf(t, solid(red, 32, 32))
 	bomb := withPNGSize(fake, 60000, 60000)
-	pictures := [][]byte{real, []byte("hello"), fake, fake[:len(fake)-20], nil, bomb, real}
+	images := [][]byte{real, []byte("hello"), fake, fake[:len(fake)-20], nil, bomb, real}
 	want := []string{model.Real, "415", model.Fake, "422", "400", "413", model.Real}
 
 	var fields []field
 	var instances Instances
-	for i, p := range pictures {
+	for i, p := range images {
 		fields = append(fields, field{"data", fmt.Sprintf("%d.png", i), p})
 		instances.Instances = append(instances.Instances, Instance{base64.StdEncoding.EncodeToString(p)})
 	}
-	formType, form := formOf(t, fields...)
+	formType, form := newForm(t, fields...)
 	instances.Instances = append(instances.Instances, Instance{"not base64!"})
 	object, err := json.Marshal(instances)
 	if err != nil {
@@ -75,14 +75,14 @@ func TestPredictJudgesSeveralPicturesInTheirOrder(t *testing.T) {
 		body              []byte
 		want              []string
 	}{
-		{"in a form", formType, form, want},
-		{"in JSON", "application/json; charset=utf-8", object, append(slices.Clone(want), "400")},
-		{"one in JSON", "application/json", fmt.Appendf(nil, `{"signature_name":"x","instances":[{"b64":%q}]}`, base64.StdEncoding.EncodeToString(fake)), []string{model.Fake}},
+		{"form", formType, form, want},
+		{"JSON", "application/json; charset=utf-8", object, append(slices.Clone(want), "400")},
+		{"JSON_one_instance", "application/json", fmt.Appendf(nil, `{"signature_name":"x","instances":[{"b64":%q}]}`, base64.StdEncoding.EncodeToString(fake)), []string{model.Fake}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			response, body := do(t, "POST", m.URL()+"/predict", test.contentType, test.body)
 			items := predictions(t, response, body)
-			if diff := cmp.Diff(test.want, verdicts(items)); diff != "" {
+			if diff := cmp.Diff(test.want, labelsOrStatuses(items)); diff != "" {
 				t.Fatal(diff)
 			}
 			ids := map[string]bool{}
@@ -91,7 +91,7 @@ func TestPredictJudgesSeveralPicturesInTheirOrder(t *testing.T) {
 					continue
 				}
 				if ids[item.ID] || item.Model != inUse(m) {
-					t.Errorf("id %s, model %s: want ids that differ and %s", item.ID, item.Model, inUse(m))
+					t.Errorf("id %s, model %s: want unique IDs and model %s", item.ID, item.Model, inUse(m))
 				}
 				ids[item.ID] = true
 			}
@@ -99,10 +99,10 @@ func TestPredictJudgesSeveralPicturesInTheirOrder(t *testing.T) {
 	}
 }
 
-func TestPredictAddsTheEmbeddingWhenAsked(t *testing.T) {
+func TestPredict_Embedding(t *testing.T) {
 	m := start(t)
 	for query, want := range map[string][]float32{"": nil, "?embedding=false": nil, "?embedding=true": {1, 0, 0}, "?embedding=1": {1, 0, 0}} {
-		response, body := do(t, "POST", m.URL()+"/predict"+query, "", pngOf(t, plain(red, 32, 32)))
+		response, body := do(t, "POST", m.URL()+"/predict"+query, "", pngOf(t, solid(red, 32, 32)))
 		checkPrediction(t, m, response, body, model.Fake)
 		var p Prediction
 		if err := json.Unmarshal(body, &p); err != nil || !slices.Equal(p.Embedding, want) {
@@ -111,21 +111,21 @@ func TestPredictAddsTheEmbeddingWhenAsked(t *testing.T) {
 	}
 }
 
-func TestTheOriginalsRouteGivesTheSameAnswer(t *testing.T) {
+func TestPredict_ModelRoute(t *testing.T) {
 	m := start(t)
-	contentType, body := formOf(t, field{"data", "a.png", pngOf(t, plain(red, 32, 32))})
+	contentType, body := newForm(t, field{"data", "a.png", pngOf(t, solid(red, 32, 32))})
 	for _, path := range []string{"/model/", "/model"} {
-		response, answer := do(t, "POST", m.URL()+path, contentType, body)
-		checkPrediction(t, m, response, answer, model.Fake)
+		response, respBody := do(t, "POST", m.URL()+path, contentType, body)
+		checkPrediction(t, m, response, respBody, model.Fake)
 	}
 }
 
-func TestAnAnswerIsWrittenAsEncodingJSONDoes(t *testing.T) {
+func TestAppendPrediction(t *testing.T) {
 	id := uuid.MustParse("01932d5e-8c6b-7f3a-9b1e-0c2d4e6f8a1b")
 	x := &exchange{served: &served{file: &model.File{Digest: "sha256:abc"}}}
 	for _, probability := range []float64{0, 1, 0.5, 1e-6, 9.99e-7, 3.1611362768116953e-9, 1e-21, 1e-300, 0.1 + 0.2, math.Nextafter(1, 0)} {
 		for _, embedding := range [][]float32{nil, {0, -1.5, 1e-7, 3e20, 1e21, math.SmallestNonzeroFloat32, math.MaxFloat32}} {
-			p := &picture{id: id, label: "FAKE", fake: probability > 0.5, probability: probability, job: &infer.Job{Embedding: embedding}}
+			p := &inputImage{id: id, label: "FAKE", fake: probability > 0.5, probability: probability, job: &infer.Job{Embedding: embedding}}
 			want, err := json.Marshal(Prediction{ID: id.String(), Label: "FAKE", IsAI: p.fake, Probability: probability, Model: "sha256:abc", Embedding: embedding})
 			if err != nil {
 				t.Fatal(err)
@@ -137,92 +137,92 @@ func TestAnAnswerIsWrittenAsEncodingJSONDoes(t *testing.T) {
 	}
 }
 
-func TestTooManyPicturesAreRefusedAtOnce(t *testing.T) {
+func TestPredict_TooManyImages(t *testing.T) {
 	m := start(t)
 	fields := make([]field, 10_000)
 	for i := range fields {
 		fields[i] = field{"data", "a.png", []byte("x")}
 	}
-	contentType, form := formOf(t, fields...)
-	response, answer := do(t, "POST", m.URL()+"/predict", contentType, form)
-	checkProblem(t, response, answer, 413)
+	contentType, form := newForm(t, fields...)
+	response, respBody := do(t, "POST", m.URL()+"/predict", contentType, form)
+	checkProblem(t, response, respBody, 413)
 	c := m.config
 	m2 := start(t, func(c *Config) { c.MaxBody = 8 << 20 })
-	response, answer = do(t, "POST", m2.URL()+"/predict", contentType, form)
-	checkProblem(t, response, answer, 413, fmt.Sprint(c.MaxImages))
+	response, respBody = do(t, "POST", m2.URL()+"/predict", contentType, form)
+	checkProblem(t, response, respBody, 413, fmt.Sprint(c.MaxImages))
 	object := `{"instances":[` + strings.Repeat(`{"b64":""},`, c.MaxImages) + `{"b64":""}]}`
-	response, answer = do(t, "POST", m.URL()+"/predict", "application/json", []byte(object))
-	checkProblem(t, response, answer, 413, fmt.Sprint(c.MaxImages))
+	response, respBody = do(t, "POST", m.URL()+"/predict", "application/json", []byte(object))
+	checkProblem(t, response, respBody, 413, fmt.Sprint(c.MaxImages))
 }
 
-func TestAFullQueueRefusesAtOnceAndSaysWhenToComeBack(t *testing.T) {
-	m, release := startHeld(t, func(c *Config) { c.Queue, c.MaxImages = 2, 2 })
-	picture := pngOf(t, plain(red, 32, 32))
+func TestPredict_QueueFull(t *testing.T) {
+	m, release := startBlocked(t, func(c *Config) { c.Queue, c.MaxImages = 2, 2 })
+	img := pngOf(t, solid(red, 32, 32))
 	var waiting sync.WaitGroup
 	for range 2 {
 		waiting.Go(func() {
-			response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
-			checkPrediction(t, m, response, answer, model.Fake)
+			response, respBody := do(t, "POST", m.URL()+"/predict", "", img)
+			checkPrediction(t, m, response, respBody, model.Fake)
 		})
 	}
-	until(t, "two pictures that wait", func() bool { return m.engine.Waiting() == 2 })
-	response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
-	checkProblem(t, response, answer, 503, "queued")
+	waitFor(t, "two waiting images", func() bool { return m.engine.Waiting() == 2 })
+	response, respBody := do(t, "POST", m.URL()+"/predict", "", img)
+	checkProblem(t, response, respBody, 503, "queued")
 	if response.Header.Get("Retry-After") != "1" {
 		t.Errorf("Retry-After: %q", response.Header.Get("Retry-After"))
 	}
 	release()
 	waiting.Wait()
-	response, answer = do(t, "POST", m.URL()+"/predict", "", picture)
-	checkPrediction(t, m, response, answer, model.Fake)
+	response, respBody = do(t, "POST", m.URL()+"/predict", "", img)
+	checkPrediction(t, m, response, respBody, model.Fake)
 }
 
-func TestARequestWhoseTimeIsUpIsAnswered(t *testing.T) {
-	m, release := startHeld(t, func(c *Config) { c.RequestTimeout = 60 * time.Millisecond })
-	response, answer := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
-	checkProblem(t, response, answer, 503, "in time")
+func TestPredict_Timeout(t *testing.T) {
+	m, release := startBlocked(t, func(c *Config) { c.RequestTimeout = 60 * time.Millisecond })
+	response, respBody := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
+	checkProblem(t, response, respBody, 503, "timed out")
 	release()
-	// The picture that nobody waits for is dropped, and its place is free again.
-	response, answer = do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
-	checkPrediction(t, m, response, answer, model.Fake)
+	// The image of the timed-out request is dropped from the queue.
+	response, respBody = do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
+	checkPrediction(t, m, response, respBody, model.Fake)
 }
 
-func TestAClientThatGoesAwayIsNotWorkedFor(t *testing.T) {
-	m, release := startHeld(t)
+func TestPredict_ClientDisconnects(t *testing.T) {
+	m, release := startBlocked(t)
 	conn := dial(t, m)
-	picture := pngOf(t, plain(red, 32, 32))
-	if _, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%s", len(picture), picture); err != nil {
+	img := pngOf(t, solid(red, 32, 32))
+	if _, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%s", len(img), img); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the picture", func() bool { return m.engine.Waiting() == 1 })
+	waitFor(t, "the image", func() bool { return m.engine.Waiting() == 1 })
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the end of the request", func() bool { return m.pending.Load() == 0 })
+	waitFor(t, "the request to finish", func() bool { return m.pending.Load() == 0 })
 	if got := metric(t, m, `fakeart_requests_total{code="499",method="POST",route="/predict"}`); got != 1 {
-		t.Errorf("%g requests counted as gone, want 1", got)
+		t.Errorf("%g requests with status 499, want 1", got)
 	}
 	release()
-	response, answer := do(t, "POST", m.URL()+"/predict", "", picture)
-	checkPrediction(t, m, response, answer, model.Fake)
-	// The first picture, the one given up, and this one.
+	response, respBody := do(t, "POST", m.URL()+"/predict", "", img)
+	checkPrediction(t, m, response, respBody, model.Fake)
+	// The first image and this one. The abandoned one isn't counted.
 	if got := metric(t, m, `fakeart_predictions_total{label="FAKE",model="`+inUse(m)+`"}`); got != 2 {
 		t.Errorf("%g predictions, want 2", got)
 	}
 }
 
-func TestRequestsAtOnceAreBounded(t *testing.T) {
-	m, release := startHeld(t, func(c *Config) { c.MaxRequests = 1 })
+func TestMaxRequests(t *testing.T) {
+	m, release := startBlocked(t, func(c *Config) { c.MaxRequests = 1 })
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
-		response, answer := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
-		checkPrediction(t, m, response, answer, model.Fake)
+		response, respBody := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
+		checkPrediction(t, m, response, respBody, model.Fake)
 	})
-	until(t, "a picture that waits", func() bool { return m.engine.Waiting() == 1 })
-	response, answer := do(t, "GET", m.URL()+"/models/current", "", nil)
-	checkProblem(t, response, answer, 503, "1 requests at once")
+	waitFor(t, "a waiting image", func() bool { return m.engine.Waiting() == 1 })
+	response, respBody := do(t, "GET", m.URL()+"/models/current", "", nil)
+	checkProblem(t, response, respBody, 503, "1 concurrent requests")
 	if got := metric(t, m, `fakeart_requests_total{code="503",method="GET",route="/models/current"}`); got != 1 {
-		t.Errorf("%g refusals counted, want 1", got)
+		t.Errorf("%g rejected requests counted, want 1", got)
 	}
 	if response.Header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
@@ -231,7 +231,7 @@ func TestRequestsAtOnceAreBounded(t *testing.T) {
 	waiting.Wait()
 }
 
-func TestARateLimitHoldsForOneClient(t *testing.T) {
+func TestRateLimit(t *testing.T) {
 	m := start(t, func(c *Config) {
 		c.RateLimit, c.TrustedProxy = 2, []string{"127.0.0.0/8"}
 	})
@@ -243,7 +243,7 @@ func TestARateLimitHoldsForOneClient(t *testing.T) {
 		request.Header.Set("X-Forwarded-For", "10.9.9.9, "+client)
 		response, body := send(t, request)
 		if response.StatusCode == 429 {
-			checkProblem(t, response, body, 429, "2 requests a second")
+			checkProblem(t, response, body, 429, "2 requests per second")
 			if response.Header.Get("Retry-After") == "" {
 				t.Error("no Retry-After")
 			}
@@ -257,13 +257,13 @@ func TestARateLimitHoldsForOneClient(t *testing.T) {
 		}
 	}
 	if limited < 4 {
-		t.Errorf("%d of 10 requests were refused", limited)
+		t.Errorf("%d of 10 requests were limited, want at least 4", limited)
 	}
 	if got := metric(t, m, `fakeart_requests_total{code="429",method="GET",route="/models/current"}`); got != float64(limited) {
-		t.Errorf("%g refusals counted, want %d", got, limited)
+		t.Errorf("%g rejected requests counted, want %d", got, limited)
 	}
 	if status := ask("/models/current", "192.0.2.2").StatusCode; status != 200 {
-		t.Errorf("another client gets %d", status)
+		t.Errorf("other client: status %d", status)
 	}
 	for range 5 {
 		if status := ask("/readyz", "192.0.2.1").StatusCode; status != 200 {
@@ -272,8 +272,8 @@ func TestARateLimitHoldsForOneClient(t *testing.T) {
 	}
 }
 
-// Each connection announces a body that alone would be allowed.
-func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
+// Each connection announces a body that would be allowed on its own.
+func TestMaxMemory_Bodies(t *testing.T) {
 	m := start(t, func(c *Config) { c.MaxBody, c.MaxMemory = 8<<20, 16<<20 })
 	refused := 0
 	for range 6 {
@@ -288,16 +288,16 @@ func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
 		}
 	}
 	if refused != 4 {
-		t.Errorf("%d of 6 bodies were refused, want 4 where there is memory for two", refused)
+		t.Errorf("%d of 6 bodies were rejected, want 4, because there is memory for two", refused)
 	}
-	response, answer := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
-	checkPrediction(t, m, response, answer, model.Fake)
+	response, respBody := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
+	checkPrediction(t, m, response, respBody, model.Fake)
 }
 
-func TestLargePicturesShareTheMemory(t *testing.T) {
+func TestMaxMemory_Images(t *testing.T) {
 	m := start(t, func(c *Config) { c.MaxMemory = 3 << 20; c.MaxBody = 1 << 20 })
-	response, answer := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 1000, 1000)))
-	checkPrediction(t, m, response, answer, model.Fake)
-	response, answer = do(t, "POST", m.URL()+"/predict", "", encode(t, gradient(1000, 1000), pngEncode))
-	checkProblem(t, response, answer, 413, "memory")
+	response, respBody := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 1000, 1000)))
+	checkPrediction(t, m, response, respBody, model.Fake)
+	response, respBody = do(t, "POST", m.URL()+"/predict", "", encode(t, gradient(1000, 1000), pngEncode))
+	checkProblem(t, response, respBody, 413, "memory")
 }

@@ -33,16 +33,29 @@ func TestReferenceServer(t *testing.T) {
 		flags[group] = append(flags[group], f)
 	}
 	var b strings.Builder
-	b.WriteString(`A flag goes before its variable, and both go before the file of ` + "`--config`" + `, whose keys are the names of the flags without dashes:
+	b.WriteString(`This page lists the flags of the server. A flag takes precedence over its environment variable, and both take precedence over the YAML file of ` + "`--config`" + `, whose keys are the names of the flags without dashes:
 
 ` + "```yaml" + `
 addr: 0.0.0.0:8080
 trusted-proxy: [10.0.0.0/8]
 ` + "```" + `
 
-Lists are repeated flags, or values with commas between them; times are written ` + "`100ms`, `30s`, `2m` or `24h`" + `. Beside these variables the server reads ` +
-		"`PORT`" + ` (means ` + "`--addr=:PORT`" + `, unless an address is given by flag or variable), ` + "`ONNXRUNTIME_SHARED_LIBRARY_PATH`" + `, those of
-[traces](../how-to/operate.md#traces) and of the clouds' [credentials](../how-to/models.md#credentials-for-s3-and-gcs). What the flags mean for whoever runs the server: [operations](../how-to/operate.md).
+| value | examples |
+|---|---|
+| list | repeat the flag, or separate the values by commas |
+| duration | ` + "`100ms`, `30s`, `2m`, `24h`, `7d`" + ` |
+| size | ` + "`10485760`, `10MB` (10⁷ bytes), `10MiB` (10·2²⁰ bytes)" + ` |
+
+The server also reads these environment variables:
+
+| variable | meaning |
+|---|---|
+| ` + "`PORT`" + ` | sets ` + "`--addr=:PORT`" + `, unless a flag or variable sets the address |
+| ` + "`ONNXRUNTIME_SHARED_LIBRARY_PATH`" + ` | path of the ONNX Runtime library |
+| ` + "`OTEL_…`" + ` | [traces](../how-to/operate.md#traces) |
+| ` + "`AWS_…`, `GOOGLE_…`" + ` | [credentials](../how-to/models.md#credentials-for-s3-and-gcs) |
+
+How to run the server: [operations](../how-to/operate.md).
 
 `)
 	for _, group := range append(groups, "Other flags") {
@@ -63,9 +76,9 @@ func TestReferenceHTTP(t *testing.T) {
 	}
 	reference.Page(t, "http", "HTTP API: operations", "server/api.go", document.markdown())
 
-	// The same beside the site, for those who generate clients.
+	// The site also contains the document itself, for generating clients.
 	var indented bytes.Buffer
-	if err := json.Indent(&indented, bytes.Replace(text, []byte(`"version":"`+versionText()+`"`), []byte(`"version":"0"`), 1), "", " "); err != nil {
+	if err := json.Indent(&indented, bytes.Replace(bytes.TrimSpace(text), []byte(`"version":"`+versionText()+`"`), []byte(`"version":"0"`), 1), "", " "); err != nil {
 		t.Fatal(err)
 	}
 	reference.File(t, "docs/site/public/openapi.json", append(indented.Bytes(), '\n'))
@@ -111,9 +124,9 @@ type schema struct {
 
 func (d *openAPI) markdown() string {
 	var b strings.Builder
-	b.WriteString(`A running server has this document at ` + "`/openapi.json`" + `, and as a page at ` + "`/docs`" + `; the site of the documentation has it, too: [openapi.json](../site/public/openapi.json).
-What it does not say (examples, statuses, headers, the protocol's binary form): [API](api.md).
-An answer of another status than those listed is a [Problem](#schema-problem), below ` + "`/v2`" + ` an [ErrorObject](#schema-errorobject).
+	b.WriteString(`This page lists the operations of the server's HTTP API. A running server provides it as an OpenAPI document at ` + "`/openapi.json`" + ` and as a page at ` + "`/docs`" + `. The documentation contains it as [openapi.json](../site/public/openapi.json).
+For examples, statuses, headers and the protocol's binary format, see [API](api.md).
+A response with a status that isn't listed is a [Problem](#schema-problem) or, under ` + "`/v2`" + `, an [ErrorObject](#schema-errorobject).
 
 `)
 	for _, tag := range d.Tags {
@@ -144,7 +157,7 @@ func (openAPI) operation(b *strings.Builder, route string, op *documented) {
 		b.WriteString(" " + reference.Text(op.Description))
 	}
 	if len(op.Security) > 0 {
-		b.WriteString(" For the [administrator](../how-to/operate.md#authentication).")
+		b.WriteString(" Requires [admin access](../how-to/operate.md#authentication).")
 	}
 	b.WriteString("\n\n")
 	var parameters [][]string
@@ -179,7 +192,7 @@ func (openAPI) operation(b *strings.Builder, route string, op *documented) {
 			about = ""
 		}
 		status = strings.Replace(status, "default", "any other", 1)
-		// Statuses that are answered alike share a line.
+		// Statuses with the same body and description share a row.
 		if last := len(answers) - 1; last >= 0 && answers[last][1] == body && answers[last][2] == about {
 			answers[last][0] += ", " + status
 			continue
@@ -189,7 +202,7 @@ func (openAPI) operation(b *strings.Builder, route string, op *documented) {
 	b.WriteString(reference.Table([]string{"status", "body", ""}, answers))
 }
 
-// properties is a table of an object's members.
+// properties returns a table of an object's members.
 func properties(s *schema) string {
 	var rows [][]string
 	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
@@ -200,10 +213,10 @@ func properties(s *schema) string {
 		}
 		rows = append(rows, []string{reference.Code(name), kind(p), required, meaning(p.Description, p)})
 	}
-	return reference.Table([]string{"member", "type", "always there", ""}, rows)
+	return reference.Table([]string{"member", "type", "required", "description"}, rows)
 }
 
-// fields are the members of a form, in a sentence.
+// fields describes the fields of a form in a sentence.
 func fields(s *schema) string {
 	var texts []string
 	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
@@ -212,7 +225,7 @@ func fields(s *schema) string {
 	return strings.Join(texts, "; ")
 }
 
-// meaning is a description with what the schema allows.
+// meaning returns a description with the values that the schema allows.
 func meaning(description string, s *schema) string {
 	text := reference.Text(description)
 	if text != "" && !strings.HasSuffix(text, ".") {
@@ -237,7 +250,7 @@ func meaning(description string, s *schema) string {
 	return strings.TrimSpace(text)
 }
 
-// kind is a schema's type, with a link where the page has it.
+// kind returns the type of a schema, with a link if the page describes it.
 func kind(s *schema) string {
 	switch {
 	case s == nil:

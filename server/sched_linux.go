@@ -7,15 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scheduleAsBatch asks Linux to schedule the program as one that computes
-// (SCHED_BATCH, sched(7)): a thread that wakes up does not push aside one that is in
-// the model, but has its turn at the next tick, or on an idle core at once. Above all
-// this holds for the Go runtime's own monitor. Otherwise that wakes up every 20 µs
-// while calls to C last, takes the place of a goroutine that is in the model, and
-// starts another thread there, which then is in the way of the model's: measured, a
-// fifth of the answers a second, and more than that in the longest waits.
+// scheduleAsBatch sets the scheduling policy SCHED_BATCH (sched(7)) for the process: a thread
+// that wakes up doesn't preempt one that runs the model, but runs at the next tick or on an idle
+// core. This matters most for the monitor thread of the Go runtime. Otherwise it wakes up every
+// 20 µs during calls to C, preempts a goroutine that runs the model, and starts another thread
+// that competes with the model's. In measurements this cost a fifth of the throughput, and more
+// of the tail latency.
 //
-// Threads that are made later inherit it. Where it is not allowed, nothing changes.
+// Threads created later inherit the policy. If the system doesn't allow it, nothing changes.
 func scheduleAsBatch() {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {

@@ -2,5 +2,5 @@
 
 package main
 
-// scheduleAsBatch is for Linux's scheduler.
+// scheduleAsBatch does nothing: the policy SCHED_BATCH exists only on Linux.
 func scheduleAsBatch() {}

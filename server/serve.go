@@ -14,6 +14,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"golang.org/x/time/rate"
 
+	"fakeart/internal/cli"
 	"fakeart/internal/ort"
 	"fakeart/server/infer"
 	"fakeart/server/predlog"
@@ -21,98 +22,98 @@ import (
 	"fakeart/server/telemetry"
 )
 
-// drainTime is how long the server, once told to stop, goes on as if nothing were but
-// for saying that it is not ready; and then, with the port closed, how long it goes
-// on answering on the connections there are, while asking each client to connect
-// elsewhere. Without the latter a client that sends on a connection just as it is
-// closed for being idle would get no answer.
+// drainTime is the length of each of the first two phases of a shutdown. In the first one, the
+// server accepts connections as before but reports that it isn't ready. In the second one, the
+// port is closed and the server serves the connections that remain, while asking each client to
+// connect elsewhere. The second phase is needed for clients that send a request on a connection
+// just before it is closed as idle: they would get no response.
 const drainTime = 100 * time.Millisecond
 
-// Main is the program: what it is made of, and its life from Run to Close.
+// Main is the server: its components, and its lifecycle from Run to Close.
 type Main struct {
 	config Config
 	log    *slog.Logger
-	debug  bool // whether each request has a line
+	debug  bool // whether each request is logged
 	sample rate.Sometimes
 
-	engine      *infer.Engine
-	models      *deployments
-	predictions *predlog.Log    // nil without a log
-	reader      predlog.Reader  // nil when the log cannot be read here
-	outbox      *predlog.PubSub // nil with another log
-	drift       *driftWatch     // nil when drift is not looked for
-	accuracy    accuracy
-	bodies      *bodies
-	decoders    *decoders
-	admins      *admins
-	clients     *clients
-	metrics     *telemetry.Metrics
-	history     *history
-	tracing     *telemetry.Tracing
-	routes      sync.Map                  // *telemetry.Route by *fiber.Route
-	plain       map[[2]string]fiber.Route // by method and path; not changed once served
-	document    []byte                    // OpenAPI, in JSON
+	engine        *infer.Engine
+	models        *deployments
+	predictions   *predlog.Log    // nil if predictions aren't logged
+	reader        predlog.Reader  // nil if this server can't read the log
+	outbox        *predlog.PubSub // nil unless the log is published to Pub/Sub
+	drift         *driftMonitor   // nil if drift checks are disabled
+	accuracy      accuracy
+	bodies        *bodies
+	decoders      *decoders
+	admins        *admins
+	clients       *clients
+	metrics       *telemetry.Metrics
+	history       *history
+	tracing       *telemetry.Tracing
+	routes        sync.Map                  // *telemetry.Route by *fiber.Route
+	literalRoutes map[[2]string]fiber.Route // routes by method and path; read-only once serving
+	document      []byte                    // OpenAPI document in JSON
 
-	fronts     []*front      // where it listens; the first one is for everybody
-	draining   atomic.Bool   // told to stop
-	parting    atomic.Bool   // and the port is closed
-	pending    atomic.Int64  // requests read but not yet answered
-	hurry      chan struct{} // closed when what still waits has to be refused, to end in time
-	afterBatch func(pictures int, took time.Duration)
+	endpoints     []*endpoint   // addresses that it listens on; the first one is the main address
+	draining      atomic.Bool   // set when shutdown begins
+	portClosed    atomic.Bool   // set when the ports are closed
+	pending       atomic.Int64  // requests in progress
+	rejectWaiting chan struct{} // closed during shutdown to reject requests that are still waiting
+	afterBatch    func(images int, took time.Duration)
 
-	watching sync.WaitGroup
-	looking  sync.WaitGroup // for drift
-	unwatch  context.CancelFunc
-	closed   bool // Close was called
+	watching     sync.WaitGroup
+	driftChecks  sync.WaitGroup // drift checks
+	stopWatching context.CancelFunc
+	closed       bool // Close was called
 }
 
-// front is an address that the program listens on.
-type front struct {
+// endpoint is an address that the server listens on.
+type endpoint struct {
 	listener *listener
 	app      *fiber.App
 	served   chan struct{} // closed when the listener is no longer served
-	err      error         // why; valid once served is closed
+	err      error         // why it is no longer served; valid once served is closed
 }
 
-// NewMain returns a program that has not been started.
+// NewMain returns a server that hasn't been started.
 func NewMain(config Config, log *slog.Logger) *Main {
 	return &Main{
 		config: config, log: log, debug: log.Enabled(context.Background(), slog.LevelDebug),
-		sample: rate.Sometimes{Interval: time.Second}, hurry: make(chan struct{}),
+		sample: rate.Sometimes{Interval: time.Second}, rejectWaiting: make(chan struct{}),
 	}
 }
 
-// logs tells whether predictions are logged.
+// logs reports whether predictions are logged.
 func (m *Main) logs() bool { return m.predictions != nil }
 
-// Run opens the model, the log and the port, and returns once requests are answered.
-// After an error, too, Close frees what was opened.
+// Run opens the model, the prediction log and the ports. It returns once requests are served.
+// Call Close even if Run returns an error.
 func (m *Main) Run(ctx context.Context) (err error) {
-	// Told to stop already, the program still starts: it then ends without an error.
+	// If ctx is already done, the server still starts, and then exits without an error.
 	ctx = context.WithoutCancel(ctx)
 	c := &m.config
 	if m.admins, err = newAdmins(c.tokens(), c.AdminTokenFile); err != nil {
 		return err
 	}
-	if m.admins.short() {
-		m.log.Warn("an administrator's token is short enough to be guessed", "shorter_than", minToken)
+	if m.admins.hasShortToken() {
+		m.log.Warn("an admin token is short enough to be guessed", "shorter_than", minToken)
 	}
 	m.clients = newClients(c.TrustedProxy)
-	m.bodies = newBodies(c.MaxBody, c.MaxMemory)
-	m.decoders = newDecoders(2*c.workers(), c.MaxPixels, c.MaxMemory)
+	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory))
+	m.decoders = newDecoders(2*c.workers(), c.MaxPixels, int(c.MaxMemory))
 	m.metrics = telemetry.NewMetrics(versionText(), telemetry.Sources{
 		QueueDepth:  func() int { return m.engine.Waiting() },
 		InFlight:    func() int { return int(m.pending.Load()) },
 		LogWaiting:  func() int { return waiting(m.predictions) },
-		LogOutbox:   m.spilled,
+		LogOutbox:   m.outboxRecords,
 		LogWritable: func() bool { return m.predictions == nil || m.predictions.Err() == nil },
-		Accuracy:    m.rightVerdicts,
+		Accuracy:    m.currentAccuracy,
 	})
 	m.history = newHistory(m)
 	if m.tracing, err = telemetry.NewTracing(ctx, versionText()); err != nil {
 		return err
 	}
-	// The log's file is opened while the model is being loaded.
+	// Open the log while the model is loading.
 	opened := make(chan error, 1)
 	go func() { opened <- m.openLog(ctx) }()
 	err = m.openModel(ctx)
@@ -120,7 +121,7 @@ func (m *Main) Run(ctx context.Context) (err error) {
 		return err
 	}
 	if c.DriftReference != "" {
-		if m.drift, err = newDriftWatch(m); err != nil {
+		if m.drift, err = newDriftMonitor(m); err != nil {
 			return err
 		}
 	}
@@ -132,26 +133,26 @@ func (m *Main) Run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for _, f := range m.fronts {
+	for _, f := range m.endpoints {
 		f.serve()
 	}
-	watch, unwatch := context.WithCancel(ctx)
-	m.unwatch = unwatch
+	watch, stopWatching := context.WithCancel(ctx)
+	m.stopWatching = stopWatching
 	if c.ModelWatch > 0 {
 		m.watching.Go(func() { m.models.watch(watch) })
 	}
 	if m.drift != nil {
-		m.looking.Go(func() { m.drift.watch(watch, c.DriftEvery) })
+		m.driftChecks.Go(func() { m.drift.run(watch, c.DriftEvery) })
 	}
-	m.watching.Go(func() { m.history.watch(watch) })
+	m.watching.Go(func() { m.history.run(watch) })
 	if use, err := m.models.inUse(); err == nil {
 		m.log.Info("listening on "+m.URL(), "model", use.file.Digest, "name", use.file.Metadata.Name, "onnxruntime", ort.Version())
 	} else {
 		m.log.Info("listening on "+m.URL(), "onnxruntime", ort.Version())
 		m.log.Warn("not ready", "reason", err)
 	}
-	if len(m.fronts) > 1 {
-		m.log.Info("administration on http://" + m.fronts[1].listener.Addr().String())
+	if len(m.endpoints) > 1 {
+		m.log.Info("admin API on http://" + m.endpoints[1].listener.Addr().String())
 	}
 	return nil
 }
@@ -163,9 +164,9 @@ func waiting(l *predlog.Log) int {
 	return l.Waiting()
 }
 
-// spilled is the number of records in the outbox; what it is when that cannot be read,
-// the log's own messages say.
-func (m *Main) spilled() int {
+// outboxRecords returns the number of records in the outbox, or 0 if it can't be read. The prediction
+// log logs the reason.
+func (m *Main) outboxRecords() int {
 	if m.outbox == nil {
 		return 0
 	}
@@ -175,19 +176,19 @@ func (m *Main) spilled() int {
 	return int(n)
 }
 
-// openModel starts the inference engine with the model of --model, or without one if the
-// server may wait for its first.
+// openModel starts the inference engine with the model of --model, or without a model if the
+// server is configured to wait for the first one.
 func (m *Main) openModel(ctx context.Context) (err error) {
 	c := &m.config
-	if err := ort.Init(); err != nil { // no model could change that
+	if err := ort.Init(); err != nil { // fails independently of the model
 		return err
 	}
-	if m.afterBatch == nil { // tests hold the workers up here
+	if m.afterBatch == nil { // tests block the workers here
 		m.afterBatch = m.metrics.Batch
 	}
 	m.engine, err = infer.New(infer.Options{
 		Workers: c.workers(), MaxBatch: c.MaxBatch, Queue: c.Queue, ObserveBatch: m.afterBatch,
-		ObserveExplanation: m.metrics.Explained, CancelExplanations: m.hurry,
+		ObserveExplanation: m.metrics.Explained, CancelExplanations: m.rejectWaiting,
 	})
 	if err != nil {
 		return err
@@ -198,11 +199,11 @@ func (m *Main) openModel(ctx context.Context) (err error) {
 	}
 	m.models = &deployments{engine: m.engine, metrics: m.metrics, log: m.log, source: from, every: time.Duration(c.ModelWatch)}
 	if len(c.ModelSource) > 0 {
-		places, err := source.ParseAllowlist(c.ModelSource)
+		allowlist, err := source.ParseAllowlist(c.ModelSource)
 		if err != nil {
 			return err
 		}
-		m.models.places = &places
+		m.models.allowlist = &allowlist
 	}
 	return m.models.start(ctx, c.ModelSHA256)
 }
@@ -237,48 +238,50 @@ func (m *Main) openLog(ctx context.Context) error {
 	return nil
 }
 
-// listen opens an address; the requests of newApp are answered there once it is served.
+// listen opens an address. newApp returns the application that serves it.
 func (m *Main) listen(ctx context.Context, addr, flag string, newApp func() *fiber.App) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w; stop the program that uses it, or choose another %s", err, flag)
+		return fmt.Errorf("listen on %s: the address is already in use\n"+cli.HintPrefix+"stop the program that uses it, or choose another address with %s", addr, flag)
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		err = e.Err // without the address again
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("listen on %s: %w\n"+cli.HintPrefix+"set %s to HOST:PORT, such as 127.0.0.1:8080", addr, err, flag)
 	}
-	m.fronts = append(m.fronts, &front{
-		listener: newListener(l.(*net.TCPListener)), // which "tcp" always is
+	m.endpoints = append(m.endpoints, &endpoint{
+		listener: newListener(l.(*net.TCPListener)), // always a TCPListener for network "tcp"
 		app:      newApp(), served: make(chan struct{}),
 	})
 	return nil
 }
 
-func (f *front) serve() {
+func (e *endpoint) serve() {
 	go func() {
-		defer close(f.served)
-		f.err = f.app.Listener(f.listener)
+		defer close(e.served)
+		e.err = e.app.Listener(e.listener)
 	}()
 }
 
-// URL is the address at which the running program answers.
-func (m *Main) URL() string { return "http://" + m.fronts[0].listener.Addr().String() }
+// URL returns the base URL of the running server.
+func (m *Main) URL() string { return "http://" + m.endpoints[0].listener.Addr().String() }
 
-// Wait returns when ctx is done, or with an error when connections can no longer
-// be taken.
+// Wait returns nil when ctx is done, or an error if the server can no longer accept connections.
 func (m *Main) Wait(ctx context.Context) error {
-	// There is at most one more; without one, a channel that is never closed.
+	// The admin address is optional. Without it, this channel is never closed.
 	second := make(chan struct{})
-	if len(m.fronts) > 1 {
-		second = m.fronts[1].served
+	if len(m.endpoints) > 1 {
+		second = m.endpoints[1].served
 	}
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-m.fronts[0].served:
+	case <-m.endpoints[0].served:
 	case <-second:
 	}
 	var errs []error
-	for _, f := range m.fronts {
+	for _, f := range m.endpoints {
 		select {
 		case <-f.served:
 			errs = append(errs, f.err)
@@ -288,11 +291,10 @@ func (m *Main) Wait(ctx context.Context) error {
 	return fmt.Errorf("serve %s: %w", m.URL(), errors.Join(append([]error{net.ErrClosed}, errs...)...))
 }
 
-// Close answers the requests that have been received, waits up to
-// Config.ShutdownTimeout for those that are being received and for the log, and
-// frees everything. It is an error when a request stays unanswered or a record
-// unwritten; a client that has not sent its request by then is no error. A second
-// Close does nothing.
+// Close shuts the server down. It responds to the requests that have been received, waits up to
+// Config.ShutdownTimeout for those being received and for the prediction log, and releases all
+// resources. It returns an error if a request got no response or a record wasn't written. Clients
+// that haven't sent their request by then don't count as an error. A second Close does nothing.
 func (m *Main) Close() error {
 	if m.closed {
 		return nil
@@ -300,14 +302,15 @@ func (m *Main) Close() error {
 	m.closed = true
 	ctx, cancel := context.WithTimeout(context.Background(), m.config.ShutdownTimeout)
 	defer cancel()
-	if m.unwatch != nil {
-		m.unwatch()
+	if m.stopWatching != nil {
+		m.stopWatching()
 		m.watching.Wait()
 	}
 	err := m.shutdown(ctx)
-	m.looking.Wait() // half a second at most, from which the requests did not have to wait
+	m.driftChecks.Wait() // takes at most half a second, so it needn't delay requests
 	if m.predictions != nil {
-		// Records are in memory still: they get their time even when requests took it all.
+		// Records are still in memory. They get time to be written even if the requests used up
+		// the timeout.
 		flush, cancel := context.WithTimeout(context.Background(), max(m.config.ShutdownTimeout, minFlush))
 		err = errors.Join(err, m.predictions.Close(flush))
 		cancel()
@@ -315,7 +318,7 @@ func (m *Main) Close() error {
 	if m.models != nil {
 		err = errors.Join(err, m.models.source.Close())
 	}
-	// A request that stays unanswered still uses it, and all the rest.
+	// A request that is still in progress uses the engine and everything else.
 	if m.engine != nil && m.pending.Load() == 0 {
 		err = errors.Join(err, m.engine.Close())
 	}
@@ -327,55 +330,55 @@ func (m *Main) Close() error {
 	return err
 }
 
-// minFlush is the least time that the log gets to be written at the end.
+// minFlush is the minimum time for writing the prediction log during shutdown.
 const minFlush = 2 * time.Second
 
 func (m *Main) shutdown(ctx context.Context) error {
-	if len(m.fronts) == 0 {
+	if len(m.endpoints) == 0 {
 		return nil
 	}
-	m.log.Info("stopping")
+	m.log.Info("shutting down")
 	m.draining.Store(true)
 	time.Sleep(drainTime)
 	var errs []error
 	var stopped sync.WaitGroup
-	for _, f := range m.fronts {
+	for _, f := range m.endpoints {
 		errs = append(errs, f.listener.Close())
 	}
-	for _, f := range m.fronts {
+	for _, f := range m.endpoints {
 		<-f.served
 	}
-	m.parting.Store(true)
-	defer time.AfterFunc(m.config.ShutdownTimeout/2, func() { close(m.hurry) }).Stop()
+	m.portClosed.Store(true)
+	defer time.AfterFunc(m.config.ShutdownTimeout/2, func() { close(m.rejectWaiting) }).Stop()
 	time.Sleep(drainTime)
-	results := make([]error, len(m.fronts))
-	for i, f := range m.fronts {
+	results := make([]error, len(m.endpoints))
+	for i, f := range m.endpoints {
 		stopped.Go(func() { results[i] = f.stop(ctx) })
 	}
 	stopped.Wait()
-	fronts := m.fronts
-	m.fronts = nil
+	endpoints := m.endpoints
+	m.endpoints = nil
 	err := errors.Join(append(errs, results...)...)
 	if errors.Is(err, context.DeadlineExceeded) {
 		if n := m.pending.Load(); n > 0 {
-			return fmt.Errorf("stop: %d requests unanswered after %s", n, m.config.ShutdownTimeout)
+			return fmt.Errorf("shut down: %d requests without a response after %s", n, m.config.ShutdownTimeout)
 		}
-		for _, f := range fronts {
+		for _, f := range endpoints {
 			f.listener.closeAll()
 		}
-		m.log.Warn("closed connections that had not sent a whole request, or not taken their answer", "after", m.config.ShutdownTimeout.String())
+		m.log.Warn("closed connections that had not sent a whole request or not read their response", "after", m.config.ShutdownTimeout.String())
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("stop: %w", err)
+		return fmt.Errorf("shut down: %w", err)
 	}
-	m.log.Info("stopped")
+	m.log.Info("shut down")
 	return nil
 }
 
-// stop waits for the requests of the front, until ctx ends.
-func (f *front) stop(ctx context.Context) error {
-	// The last connection has had a moment to say what it is for.
-	f.listener.closeSilent()
-	return f.app.ShutdownWithContext(ctx)
+// stop waits for the requests of the endpoint until ctx is done.
+func (e *endpoint) stop(ctx context.Context) error {
+	// Connections accepted last have had drainTime to send something.
+	e.listener.closeUnused()
+	return e.app.ShutdownWithContext(ctx)
 }

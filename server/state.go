@@ -17,63 +17,64 @@ import (
 	"github.com/swaggest/swgui/v5emb"
 )
 
-// Health says that the process works.
+// Health is the response of the liveness check.
 type Health struct {
 	Status string `json:"status" enum:"ok" doc:"Always ok."`
 }
 
-// Readiness says that requests can be answered.
+// Readiness is the response of the readiness check.
 type Readiness struct {
-	Status string `json:"status" enum:"ready" doc:"Always ready; a server that is not answers 503."`
+	Status string `json:"status" enum:"ready" doc:"Always ready. A server that isn't ready returns 503."`
 	Model  string `json:"model" doc:"Digest of the model in use."`
 }
 
-// registerState gives the routes by which others watch the server.
+// registerState adds the liveness and readiness checks.
 func (m *Main) registerState(api huma.API) {
 	huma.Register(api, huma.Operation{
 		Method: http.MethodGet, Path: "/healthz", OperationID: "health", Tags: []string{tagState},
-		Summary: "Whether the process works",
+		Summary: "Liveness check",
 	}, func(context.Context, *struct{}) (*struct{ Body Health }, error) {
 		return &struct{ Body Health }{Health{"ok"}}, nil
 	})
 	huma.Register(api, huma.Operation{
 		Method: http.MethodGet, Path: "/readyz", OperationID: "ready", Tags: []string{tagState},
-		Summary: "Whether requests can be answered", Errors: []int{503},
-		Description: "A model is loaded, the prediction log can be written, and the server is not about to stop.",
+		Summary: "Readiness check", Errors: []int{503},
+		Description: "The server is ready if a model is loaded, the prediction log is writable and the server isn't shutting down.",
 	}, func(context.Context, *struct{}) (*struct{ Body Readiness }, error) {
 		if err := m.unready(); err != nil {
-			return nil, told(err)
+			return nil, humaError(err)
 		}
 		return &struct{ Body Readiness }{Readiness{"ready", m.models.current.Load().file.Digest}}, nil
 	})
 }
 
-// unready returns why no request should be sent here, as an *unavailable, or nil if the
-// server is ready.
+// unready returns nil if the server is ready, or an *unavailable with the reason why it should
+// receive no requests.
 func (m *Main) unready() error {
 	if m.draining.Load() {
-		return busy("the server is stopping")
+		return busy("the server is shutting down")
 	}
 	if _, err := m.models.inUse(); err != nil {
 		return err
 	}
 	if m.predictions != nil {
 		if err := m.predictions.Err(); err != nil {
-			return busy("the prediction log cannot be written: " + err.Error())
+			return busy("the prediction log isn't writable: " + err.Error())
 		}
 	}
 	return nil
 }
 
-// swagger is the OpenAPI document as Swagger UI shows it. All it needs is in the program.
+// swagger returns the handler of the API page, Swagger UI with the OpenAPI document. All files
+// are embedded in the program.
 var swagger = sync.OnceValue(func() fiber.Handler {
 	return adaptor.HTTPHandler(v5emb.New("Fakeart", "/openapi.json", "/docs"))
 })
 
 var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
 
-// pagePolicy lets the page use its own files alone, and just the scripts in it that
-// are ours. Swagger UI sets styles on its elements.
+// pagePolicy returns the Content-Security-Policy of the API page. It allows only the page's own
+// files and its inline scripts. Swagger UI sets styles on its elements.
 var pagePolicy = sync.OnceValue(func() string {
 	recorder := httptest.NewRecorder()
 	v5emb.New("Fakeart", "/openapi.json", "/docs").ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/docs", nil))
@@ -86,7 +87,7 @@ var pagePolicy = sync.OnceValue(func() string {
 	return strings.Join(append(policy, scripts), "; ")
 })
 
-// handleDocs serves the page and its files.
+// handleDocs serves the API page and its files.
 func (m *Main) handleDocs(c *fiber.Ctx) error {
 	if !adaptable(c) {
 		return fiber.ErrNotFound
@@ -95,8 +96,8 @@ func (m *Main) handleDocs(c *fiber.Ctx) error {
 	return swagger()(c)
 }
 
-// adaptable tells whether net/http can make a request of this one: its paths have to be
-// well-formed.
+// adaptable reports whether the request can be converted to one of net/http, which requires a
+// well-formed path.
 func adaptable(c *fiber.Ctx) bool {
 	_, err := url.ParseRequestURI(string(c.Request().RequestURI()))
 	return err == nil

@@ -14,101 +14,101 @@ import (
 )
 
 const (
-	// statsInterval is the time between two points of the history, and statsPoints how
-	// many there are: half an hour.
+	// statsInterval is the time between two points of the history, and statsPoints their maximum
+	// number: half an hour.
 	statsInterval = 10 * time.Second
 	statsPoints   = 180
 )
 
-// judging are the patterns of the routes whose requests Stats counts.
-var judging = []string{"/predict", "/model/"}
+// predictRoutes are the patterns of the routes whose requests Stats counts.
+var predictRoutes = []string{"/predict", "/model/"}
 
-// Stats is what an instance tells of itself at a glance.
+// Stats summarizes the state of an instance.
 type Stats struct {
-	Version     string      `json:"version" doc:"Version of the program."`
-	Time        time.Time   `json:"time" doc:"When this was told."`
-	Started     time.Time   `json:"started" doc:"Since when this instance counts."`
-	Ready       bool        `json:"ready" doc:"Whether requests can be answered."`
-	Reason      string      `json:"reason,omitempty" doc:"Why they cannot."`
-	Predictions ByLabel     `json:"predictions" doc:"Pictures judged since the start, by their verdict."`
-	Requests    uint64      `json:"requests" doc:"Requests to judge pictures since the start."`
-	Errors      uint64      `json:"errors" doc:"Those of them that were answered 5xx."`
-	Latency     Percentiles `json:"latency" doc:"Of requests to judge pictures, in the time of the history."`
-	Interval    float64     `json:"interval_seconds" doc:"Time between two points of the history; the last one is not complete."`
-	History     []StatsOf   `json:"history" doc:"What was counted in each interval, the newest last, for half an hour."`
-	Log         LogHealth   `json:"log" doc:"The prediction log's health."`
-	Drift       DriftOf     `json:"drift" doc:"What the last look for drift of the log has found; GET /drift has the details."`
-	Feedback    FeedbackOf  `json:"feedback" doc:"What users said of the verdicts."`
+	Version     string          `json:"version" doc:"Version of the server."`
+	Time        time.Time       `json:"time" doc:"Current time of the server."`
+	Started     time.Time       `json:"started" doc:"When this instance started counting."`
+	Ready       bool            `json:"ready" doc:"Whether the server is ready."`
+	Reason      string          `json:"reason,omitempty" doc:"Why the server isn't ready."`
+	Predictions ByLabel         `json:"predictions" doc:"Images classified since the start, by predicted class."`
+	Requests    uint64          `json:"requests" doc:"Prediction requests since the start."`
+	Errors      uint64          `json:"errors" doc:"Prediction requests with a 5xx response since the start."`
+	Latency     Percentiles     `json:"latency" doc:"Latency of prediction requests during the history."`
+	Interval    float64         `json:"interval_seconds" doc:"Time between two points of the history. The last interval is incomplete."`
+	History     []StatsPoint    `json:"history" doc:"Counts per interval for the last half hour, newest last."`
+	Log         LogHealth       `json:"log" doc:"State of the prediction log."`
+	Drift       DriftSummary    `json:"drift" doc:"Result of the last drift check; GET /drift returns the details."`
+	Feedback    FeedbackSummary `json:"feedback" doc:"Feedback on predictions."`
 }
 
-// ByLabel counts pictures by their verdict.
+// ByLabel counts images by predicted class.
 type ByLabel struct {
-	Real uint64 `json:"real" doc:"Judged to be photographs."`
-	Fake uint64 `json:"fake" doc:"Judged to be AI-generated."`
+	Real uint64 `json:"real" doc:"Images classified as photographs."`
+	Fake uint64 `json:"fake" doc:"Images classified as AI-generated."`
 }
 
 // Percentiles are estimated from the buckets of a histogram.
 type Percentiles struct {
-	P50 *float64 `json:"p50" doc:"Seconds that half of the requests did not exceed; null without requests."`
-	P95 *float64 `json:"p95" doc:"The same, 95 in a hundred."`
-	P99 *float64 `json:"p99" doc:"The same, 99 in a hundred."`
+	P50 *float64 `json:"p50" doc:"Median in seconds; null if there were no requests."`
+	P95 *float64 `json:"p95" doc:"95th percentile in seconds; null if there were no requests."`
+	P99 *float64 `json:"p99" doc:"99th percentile in seconds; null if there were no requests."`
 }
 
-// StatsOf is a point of the history.
-type StatsOf struct {
-	Time time.Time `json:"time" doc:"When the interval began."`
+// StatsPoint is a point of the history.
+type StatsPoint struct {
+	Time time.Time `json:"time" doc:"Start of the interval."`
 	ByLabel
-	Errors uint64 `json:"errors" doc:"Requests answered 5xx."`
+	Errors uint64 `json:"errors" doc:"Prediction requests with a 5xx response."`
 	Percentiles
 }
 
-// LogHealth is that of the prediction log.
+// LogHealth is the state of the prediction log.
 type LogHealth struct {
-	Store    string `json:"store" enum:"sqlite,pubsub,none" doc:"Where it is kept."`
-	Writable bool   `json:"writable" doc:"Whether it can be written."`
-	Error    string `json:"error,omitempty" doc:"Why it cannot."`
+	Store    string `json:"store" enum:"sqlite,pubsub,none" doc:"Where predictions are logged."`
+	Writable bool   `json:"writable" doc:"Whether the log is writable."`
+	Error    string `json:"error,omitempty" doc:"Why the log isn't writable."`
 	Written  uint64 `json:"written" doc:"Records stored since the start."`
-	Spilled  uint64 `json:"spilled" doc:"Records kept in a file since the start, to be sent later."`
+	Spilled  uint64 `json:"spilled" doc:"Records saved to a file since the start, to be sent later."`
 	Failed   uint64 `json:"failed" doc:"Records lost since the start."`
-	Waiting  int    `json:"waiting" doc:"Records in memory, to be stored in a moment."`
+	Waiting  int    `json:"waiting" doc:"Records in memory that wait to be stored."`
 }
 
-// DriftOf is what the last look for drift has found.
-type DriftOf struct {
-	Watched  bool       `json:"watched" doc:"Whether it is looked for drift."`
-	Detected *bool      `json:"detected" doc:"Whether there is any; null when it could not tell (yet)."`
-	Time     *time.Time `json:"time" doc:"When it was looked; null likewise."`
-	Records  int64      `json:"records" doc:"Records of the log in the window that was looked at."`
+// DriftSummary is the result of the last drift check in brief.
+type DriftSummary struct {
+	Watched  bool       `json:"watched" doc:"Whether drift checks are enabled."`
+	Detected *bool      `json:"detected" doc:"Whether drift was detected; null if no check has succeeded yet or the last one failed."`
+	Time     *time.Time `json:"time" doc:"When the check ran; null if detected is."`
+	Records  int64      `json:"records" doc:"Log records in the window of the check."`
 }
 
-// FeedbackOf is what users said of the verdicts.
-type FeedbackOf struct {
-	Count    uint64   `json:"count" doc:"How often they said something since the start."`
-	Accuracy *float64 `json:"accuracy" doc:"Share of right verdicts of the model in use among the last ones that they spoke of, as /metrics has it; null when it is unknown."`
+// FeedbackSummary summarizes the feedback on predictions.
+type FeedbackSummary struct {
+	Count    uint64   `json:"count" doc:"Feedback requests stored since the start."`
+	Accuracy *float64 `json:"accuracy" doc:"Share of correct predictions of the model in use among the latest ones with feedback, as in /metrics; null if unknown."`
 }
 
-// history remembers what was counted when.
+// history records the counts at regular intervals.
 type history struct {
 	m       *Main
 	started time.Time
 
-	mu    sync.Mutex
-	marks []mark // the oldest first, at least one
+	mu        sync.Mutex
+	snapshots []snapshot // oldest first, at least one
 }
 
-// mark is what had been counted at a time.
-type mark struct {
+// snapshot is the state of the counts at a time.
+type snapshot struct {
 	time   time.Time
 	totals telemetry.Totals
 }
 
 func newHistory(m *Main) *history {
 	now := time.Now().UTC()
-	return &history{m: m, started: now, marks: []mark{{time: now}}}
+	return &history{m: m, started: now, snapshots: []snapshot{{time: now}}}
 }
 
-// watch sets a mark now and then, until ctx ends.
-func (h *history) watch(ctx context.Context) {
+// run adds a snapshot at each interval until ctx is done.
+func (h *history) run(ctx context.Context) {
 	ticker := time.NewTicker(statsInterval)
 	defer ticker.Stop()
 	for {
@@ -116,40 +116,40 @@ func (h *history) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			h.set(now.UTC())
+			h.add(now.UTC())
 		}
 	}
 }
 
-// set sets a mark.
-func (h *history) set(now time.Time) {
-	totals, err := h.m.metrics.Totals(judging...)
+// add adds a snapshot.
+func (h *history) add(now time.Time) {
+	totals, err := h.m.metrics.Totals(predictRoutes...)
 	if err != nil {
-		h.m.log.Warn("counts not read for the history", "error", err)
+		h.m.log.Warn("read metrics for the history", "error", err)
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.marks = append(h.marks, mark{now, totals})
-	if excess := len(h.marks) - statsPoints; excess > 0 {
-		h.marks = append(h.marks[:0], h.marks[excess:]...)
+	h.snapshots = append(h.snapshots, snapshot{now, totals})
+	if excess := len(h.snapshots) - statsPoints; excess > 0 {
+		h.snapshots = append(h.snapshots[:0], h.snapshots[excess:]...)
 	}
 }
 
-// stats tells what there is to tell now.
+// stats returns the state at time now.
 func (h *history) stats(now time.Time) (*Stats, error) {
 	m := h.m
 	h.mu.Lock()
-	marks := slices.Clone(h.marks) // before the counts: none of them is newer
+	snapshots := slices.Clone(h.snapshots) // before reading the totals, so that no snapshot is newer
 	h.mu.Unlock()
-	totals, err := m.metrics.Totals(judging...)
+	totals, err := m.metrics.Totals(predictRoutes...)
 	if err != nil {
 		return nil, err
 	}
 	s := &Stats{
 		Version: versionText(), Time: now, Started: h.started, Ready: true,
 		Predictions: byLabel(totals, telemetry.Totals{}), Requests: totals.Requests, Errors: totals.Errors,
-		Interval: statsInterval.Seconds(), History: []StatsOf{},
+		Interval: statsInterval.Seconds(), History: []StatsPoint{},
 		Log: LogHealth{
 			Store: m.config.LogStore, Writable: true,
 			Written: totals.Log["written"], Spilled: totals.Log["spilled"], Failed: totals.Log["failed"], Waiting: waiting(m.predictions),
@@ -167,19 +167,19 @@ func (h *history) stats(now time.Time) (*Stats, error) {
 	if m.drift != nil {
 		s.Drift.Watched = true
 		if found := m.drift.last.Load().found; found != nil {
-			s.Drift = DriftOf{true, &found.Drift, &found.Time, found.Records}
+			s.Drift = DriftSummary{true, &found.Drift, &found.Time, found.Records}
 		}
 	}
-	if share, known := m.rightVerdicts(); known {
+	if share, known := m.currentAccuracy(); known {
 		s.Feedback.Accuracy = &share
 	}
-	s.Latency = percentiles(totals.Latency.Since(marks[0].totals.Latency))
-	for i, begin := range marks {
+	s.Latency = percentiles(totals.Latency.Since(snapshots[0].totals.Latency))
+	for i, begin := range snapshots {
 		end := totals
-		if i+1 < len(marks) {
-			end = marks[i+1].totals
+		if i+1 < len(snapshots) {
+			end = snapshots[i+1].totals
 		}
-		s.History = append(s.History, StatsOf{
+		s.History = append(s.History, StatsPoint{
 			Time: begin.time, ByLabel: byLabel(end, begin.totals), Errors: end.Errors - begin.totals.Errors,
 			Percentiles: percentiles(end.Latency.Since(begin.totals.Latency)),
 		})
@@ -195,19 +195,19 @@ func byLabel(now, before telemetry.Totals) ByLabel {
 }
 
 func percentiles(h telemetry.Histogram) Percentiles {
-	return Percentiles{number(h.Quantile(0.5)), number(h.Quantile(0.95)), number(h.Quantile(0.99))}
+	return Percentiles{finiteOrNil(h.Quantile(0.5)), finiteOrNil(h.Quantile(0.95)), finiteOrNil(h.Quantile(0.99))}
 }
 
-// registerStats gives the route by which the page learns of the server's state.
+// registerStats adds the route from which the web page reads the state of the server.
 func (m *Main) registerStats(api huma.API) {
 	huma.Register(api, huma.Operation{
-		Method: http.MethodGet, Path: "/stats", OperationID: "stats", Tags: []string{tagState}, Summary: "What the instance has done lately",
-		Description: "Counts and latencies of this instance alone, for people; /metrics has all of them, for Prometheus.",
+		Method: http.MethodGet, Path: "/stats", OperationID: "stats", Tags: []string{tagState}, Summary: "Recent activity of the instance",
+		Description: "Returns counts and latencies of this instance, for people. /metrics has all metrics, for Prometheus.",
 	}, func(context.Context, *struct{}) (*struct{ Body Stats }, error) {
 		s, err := m.history.stats(time.Now().UTC())
 		if err != nil {
-			m.log.Error("counts not read", "error", err)
-			return nil, told(err)
+			m.log.Error("read metrics", "error", err)
+			return nil, humaError(err)
 		}
 		return &struct{ Body Stats }{*s}, nil
 	})

@@ -8,7 +8,7 @@ import (
 	"fakeart/server/page"
 )
 
-func statsOf(t *testing.T, m *Main) Stats {
+func getStats(t *testing.T, m *Main) Stats {
 	t.Helper()
 	response, body := do(t, "GET", m.URL()+"/stats", "", nil)
 	if response.StatusCode != 200 {
@@ -21,10 +21,10 @@ func statsOf(t *testing.T, m *Main) Stats {
 	return s
 }
 
-func TestStatsTellWhatWasDoneWhen(t *testing.T) {
+func TestStats(t *testing.T) {
 	m := start(t)
-	if s := statsOf(t, m); s.Predictions != (ByLabel{}) || s.Latency.P50 != nil || len(s.History) != 1 || !s.Ready {
-		t.Errorf("at the start: %+v", s)
+	if s := getStats(t, m); s.Predictions != (ByLabel{}) || s.Latency.P50 != nil || len(s.History) != 1 || !s.Ready {
+		t.Errorf("at startup: %+v", s)
 	}
 	judge := func(n int) {
 		for range n {
@@ -35,12 +35,12 @@ func TestStatsTellWhatWasDoneWhen(t *testing.T) {
 	}
 	judge(2)
 	mark := time.Now().UTC()
-	m.history.set(mark)
+	m.history.add(mark)
 	judge(3)
-	written(t, m, 5)
-	s := statsOf(t, m)
+	waitForRecords(t, m, 5)
+	s := getStats(t, m)
 	if total := s.Predictions.Real + s.Predictions.Fake; total != 5 || s.Requests != 5 || s.Errors != 0 {
-		t.Errorf("%d judged in %d requests with %d errors, want 5, 5 and 0", total, s.Requests, s.Errors)
+		t.Errorf("%d predictions in %d requests with %d errors, want 5, 5 and 0", total, s.Requests, s.Errors)
 	}
 	if len(s.History) != 2 || s.History[0].Real+s.History[0].Fake != 2 || s.History[1].Real+s.History[1].Fake != 3 || !s.History[1].Time.Equal(mark) {
 		t.Errorf("history: %+v", s.History)
@@ -52,7 +52,7 @@ func TestStatsTellWhatWasDoneWhen(t *testing.T) {
 		t.Errorf("log: %+v", s.Log)
 	}
 	if s.Feedback.Count != 0 || s.Feedback.Accuracy != nil {
-		t.Errorf("feedback that nobody gave: %+v", s.Feedback)
+		t.Errorf("feedback before any was sent: %+v", s.Feedback)
 	}
 	_, body := do(t, "POST", m.URL()+"/predict", "", page.Files()["samples/fake-1.png"].Plain)
 	var p Prediction
@@ -62,43 +62,43 @@ func TestStatsTellWhatWasDoneWhen(t *testing.T) {
 	if response, body := do(t, "POST", m.URL()+"/feedback", "application/json", []byte(`{"id":"`+p.ID+`","label":"`+p.Label+`"}`)); response.StatusCode != 200 {
 		t.Fatalf("%s", body)
 	}
-	if s := statsOf(t, m); s.Feedback.Count != 1 || s.Feedback.Accuracy == nil || *s.Feedback.Accuracy != 1 {
+	if s := getStats(t, m); s.Feedback.Count != 1 || s.Feedback.Accuracy == nil || *s.Feedback.Accuracy != 1 {
 		t.Errorf("feedback: %+v", s.Feedback)
 	}
-	// A picture that is none is the client's error, not ours.
+	// Data that isn't an image is a client error, not a server error.
 	do(t, "POST", m.URL()+"/predict", "", []byte("hello"))
-	if s := statsOf(t, m); s.Errors != 0 || s.Requests != 7 {
+	if s := getStats(t, m); s.Errors != 0 || s.Requests != 7 {
 		t.Errorf("%d requests, %d errors", s.Requests, s.Errors)
 	}
 	for range statsPoints + 5 {
-		m.history.set(time.Now().UTC())
+		m.history.add(time.Now().UTC())
 	}
-	if s := statsOf(t, m); len(s.History) != statsPoints || s.History[0].Real+s.History[0].Fake != 0 {
+	if s := getStats(t, m); len(s.History) != statsPoints || s.History[0].Real+s.History[0].Fake != 0 {
 		t.Errorf("the history has %d points, want %d", len(s.History), statsPoints)
 	}
 }
 
-func TestStatsTellThatTheServerIsNotReady(t *testing.T) {
+func TestStats_NotReady(t *testing.T) {
 	m := start(t, func(c *Config) { c.LogStore = "none" })
 	m.draining.Store(true)
 	defer m.draining.Store(false)
-	s := statsOf(t, m)
+	s := getStats(t, m)
 	if s.Ready || s.Reason == "" || s.Log.Store != "none" {
 		t.Errorf("%+v", s)
 	}
 }
 
-func TestStatsTellOfDrift(t *testing.T) {
-	if s := statsOf(t, start(t)); s.Drift.Watched {
+func TestStats_Drift(t *testing.T) {
+	if s := getStats(t, start(t)); s.Drift.Watched {
 		t.Errorf("without a reference: %+v", s.Drift)
 	}
-	m := watched(t)
-	if s := statsOf(t, m); !s.Drift.Watched || s.Drift.Detected != nil || s.Drift.Time != nil {
-		t.Errorf("before there is anything to compare: %+v", s.Drift)
+	m := startDriftMonitored(t)
+	if s := getStats(t, m); !s.Drift.Watched || s.Drift.Detected != nil || s.Drift.Time != nil {
+		t.Errorf("before there are records to compare: %+v", s.Drift)
 	}
-	judged(t, m, 120, 100)
-	looked(t, m)
-	if s := statsOf(t, m); s.Drift.Detected == nil || !*s.Drift.Detected || s.Drift.Records == 0 || s.Drift.Time == nil {
-		t.Errorf("pictures of another kind: %+v", s.Drift)
+	predictRed(t, m, 120, 100)
+	awaitDrift(t, m)
+	if s := getStats(t, m); s.Drift.Detected == nil || !*s.Drift.Detected || s.Drift.Records == 0 || s.Drift.Time == nil {
+		t.Errorf("other images: %+v", s.Drift)
 	}
 }

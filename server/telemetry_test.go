@@ -24,14 +24,14 @@ import (
 	"fakeart/server/telemetry"
 )
 
-// collected takes in spans, as a collector does.
-type collected struct {
+// traceCollector is an OpenTelemetry collector that stores the spans.
+type traceCollector struct {
 	collector.UnimplementedTraceServiceServer
 	mu    sync.Mutex
 	spans []*tracepb.Span
 }
 
-func (c *collected) Export(_ context.Context, r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+func (c *traceCollector) Export(_ context.Context, r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, resource := range r.ResourceSpans {
@@ -42,10 +42,10 @@ func (c *collected) Export(_ context.Context, r *collector.ExportTraceServiceReq
 	return &collector.ExportTraceServiceResponse{}, nil
 }
 
-func TestARequestLeavesItsSpans(t *testing.T) {
+func TestTracing(t *testing.T) {
 	for _, protocol := range []string{"http/protobuf", "grpc"} {
 		t.Run(protocol, func(t *testing.T) {
-			var c collected
+			var c traceCollector
 			if protocol == "grpc" {
 				l, err := net.Listen("tcp", "127.0.0.1:0")
 				if err != nil {
@@ -70,7 +70,7 @@ func TestARequestLeavesItsSpans(t *testing.T) {
 			}
 			t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
 			m := start(t)
-			request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict?explain=occlusion", bytes.NewReader(pngOf(t, plain(red, 32, 32))))
+			request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict?explain=occlusion", bytes.NewReader(pngOf(t, solid(red, 32, 32))))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,21 +79,21 @@ func TestARequestLeavesItsSpans(t *testing.T) {
 			if response.StatusCode != 200 {
 				t.Fatalf("status %d: %s", response.StatusCode, body)
 			}
-			// Another one, in whose place the texts of the first must not be.
+			// A second request reuses Fiber's buffers. The span of the first one must not change.
 			if request, err = http.NewRequestWithContext(t.Context(), "PUT", m.URL()+"/nowhere", nil); err != nil {
 				t.Fatal(err)
 			}
 			request.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 			response, body = send(t, request)
 			checkProblem(t, response, body, 404)
-			if err := m.Close(); err != nil { // which sends what waits
+			if err := m.Close(); err != nil { // flushes the spans
 				t.Fatal(err)
 			}
 			names := map[string]*tracepb.Span{}
 			for _, s := range c.spans {
 				names[s.Name] = s
 				if got := hexOf(s.TraceId); got != "0af7651916cd43dd8448eb211c80319c" {
-					t.Errorf("%s is of the trace %s", s.Name, got)
+					t.Errorf("%s belongs to trace %s", s.Name, got)
 				}
 			}
 			root := names["POST /predict"]
@@ -115,10 +115,10 @@ func TestARequestLeavesItsSpans(t *testing.T) {
 					continue
 				}
 				if !bytes.Equal(s.ParentSpanId, root.SpanId) || s.StartTimeUnixNano < root.StartTimeUnixNano || s.EndTimeUnixNano > root.EndTimeUnixNano || s.EndTimeUnixNano < s.StartTimeUnixNano {
-					t.Errorf("%s lies wrong: %v in %v", name, s, root)
+					t.Errorf("%s isn't within its parent: %v in %v", name, s, root)
 				}
 				if s.StartTimeUnixNano < before {
-					t.Errorf("%s begins before what comes before it", name)
+					t.Errorf("%s begins before the previous step", name)
 				}
 				before = s.StartTimeUnixNano
 			}
@@ -136,18 +136,18 @@ func hexOf(b []byte) string {
 	return s.String()
 }
 
-func TestACollectorThatIsDownCostsNoRequest(t *testing.T) {
+func TestTracing_CollectorDown(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 	t.Setenv("OTEL_BSP_EXPORT_TIMEOUT", "100")
 	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "100")
 	m := start(t, func(c *Config) { c.ShutdownTimeout = 2 * time.Second })
 	for range 10 {
-		response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, plain(red, 32, 32)))
+		response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
 		checkPrediction(t, m, response, body, model.Fake)
 	}
 }
 
-func TestTracingThatCannotBeSetUpIsSaidAtTheStart(t *testing.T) {
+func TestTracing_InvalidProtocol(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon")
 	m := NewMain(testConfig(t, writeModel(t, redDetector(t), metadata())), slog.New(slog.DiscardHandler))
@@ -158,9 +158,9 @@ func TestTracingThatCannotBeSetUpIsSaidAtTheStart(t *testing.T) {
 	}
 }
 
-// lines starts the program with a JSON log and returns what it says of requests, once
-// f has made some.
-func lines(t *testing.T, level slog.Level, f func(m *Main)) (requests []map[string]any) {
+// requestLog starts a server with a JSON log, calls f to send requests, and returns the log entries of
+// requests.
+func requestLog(t *testing.T, level slog.Level, f func(m *Main)) (requests []map[string]any) {
 	t.Helper()
 	var out bytes.Buffer
 	m := NewMain(testConfig(t, writeModel(t, redDetector(t), metadata())), telemetry.NewLogger(&out, level, true))
@@ -183,9 +183,9 @@ func lines(t *testing.T, level slog.Level, f func(m *Main)) (requests []map[stri
 	return requests
 }
 
-func TestEachRequestHasALineAtDebug(t *testing.T) {
+func TestRequestLog_Debug(t *testing.T) {
 	t.Setenv("GOOGLE_CLOUD_PROJECT", "my-project")
-	got := lines(t, slog.LevelDebug, func(m *Main) {
+	got := requestLog(t, slog.LevelDebug, func(m *Main) {
 		for _, path := range []string{"/healthz", "/nowhere?x=1", "/readyz"} {
 			request, err := http.NewRequestWithContext(t.Context(), "GET", m.URL()+path, nil)
 			if err != nil {
@@ -208,8 +208,8 @@ func TestEachRequestHasALineAtDebug(t *testing.T) {
 	}
 }
 
-func TestAtInfoRequestsAreSampledAndFailuresAllSaid(t *testing.T) {
-	got := lines(t, slog.LevelInfo, func(m *Main) {
+func TestRequestLog_Info(t *testing.T) {
+	got := requestLog(t, slog.LevelInfo, func(m *Main) {
 		for range 200 {
 			do(t, "GET", m.URL()+"/healthz", "", nil)
 		}
@@ -229,7 +229,7 @@ func TestAtInfoRequestsAreSampledAndFailuresAllSaid(t *testing.T) {
 	}
 }
 
-func TestTheMetricsTellRoutesApartByTheirPatterns(t *testing.T) {
+func TestMetrics_Routes(t *testing.T) {
 	m := start(t)
 	for _, path := range []string{"/v2/models/a", "/v2/models/b", "/x", "/y", "/healthz"} {
 		do(t, "GET", m.URL()+path, "", nil)

@@ -14,14 +14,15 @@ import (
 	"fakeart/server/telemetry"
 )
 
-// headerCarrier lets OpenTelemetry read a request's header.
+// headerCarrier lets OpenTelemetry read a request's header. Keys returns nil because only the
+// propagation of baggage needs it.
 type headerCarrier struct{ *fasthttp.RequestHeader }
 
 func (h headerCarrier) Get(key string) string { return string(h.Peek(key)) }
-func (h headerCarrier) Keys() []string        { return nil } // which only baggage asks for
+func (h headerCarrier) Keys() []string        { return nil }
 
-// beginTrace finds the trace that the request belongs to and, when tracing is on,
-// begins its span. It returns nil when there is none to end.
+// beginTrace finds the trace that the request belongs to and, if tracing is enabled, starts the
+// request's span. It returns nil if there is no span to end.
 func (m *Main) beginTrace(c *fiber.Ctx, s *requestState) trace.Span {
 	header := &c.Request().Header
 	if !m.tracing.Enabled() && len(header.Peek("traceparent")) == 0 {
@@ -42,11 +43,11 @@ func (m *Main) beginTrace(c *fiber.Ctx, s *requestState) trace.Span {
 	return span
 }
 
-// endTrace ends the request's span. Attributes have the names of OpenTelemetry's
-// semantic conventions for HTTP.
+// endTrace ends the request's span. The attributes follow OpenTelemetry's semantic conventions
+// for HTTP.
 func endTrace(span trace.Span, c *fiber.Ctx, pattern string, status int) {
 	if span.IsRecording() {
-		// Spans outlive the request, and Fiber's texts do not.
+		// Spans outlive the request, and Fiber's strings don't.
 		method, path := utils.CopyString(c.Method()), utils.CopyString(c.Path())
 		span.SetName(method + " " + pattern)
 		span.SetAttributes(
@@ -62,7 +63,7 @@ func endTrace(span trace.Span, c *fiber.Ctx, pattern string, status int) {
 	span.End()
 }
 
-// span records a part of the request that has already taken place.
+// span records a completed part of the request.
 func (x *exchange) span(name string, began, ended time.Time, attributes ...attribute.KeyValue) {
 	_, span := x.m.tracing.Start(x.state.ctx, name, trace.WithTimestamp(began), trace.WithAttributes(attributes...))
 	span.End(trace.WithTimestamp(ended))

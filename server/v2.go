@@ -14,32 +14,32 @@ import (
 	"fakeart/server/oip"
 )
 
-// modelName is the name of the model in the Open Inference Protocol. Its versions
-// are the digests of model files.
+// modelName is the name of the model in the Open Inference Protocol. Versions are digests of
+// model files.
 const modelName = "fakeart"
 
-// tensorFormat is the image format of a picture that came as a tensor, in the log.
+// tensorFormat is the image format in the log for images received as tensors.
 const tensorFormat = "tensor"
 
-// writeProtocolError answers with the protocol's error object.
+// writeProtocolError writes the protocol's error object as the response.
 func writeProtocolError(c *fiber.Ctx, status int, message string) error {
 	c.Status(status)
 	c.Response().Header.SetContentType(oip.TypeJSON)
-	c.Response().SetBody(oip.AppendError(nil, message))
+	c.Response().SetBody(append(oip.AppendError(nil, oneLine(message)), '\n'))
 	return nil
 }
 
-// checkName returns an error if the route names another model than modelName.
+// checkName returns an error if the request names a model other than modelName.
 func checkName(c *fiber.Ctx) error {
 	if name := c.Params("name"); name != modelName {
-		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("there is no model %.80q; the one served is %q", name, modelName))
+		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("unknown model %.80q; the model is called %q", name, modelName))
 	}
 	return nil
 }
 
-// named returns the model in use if the route names it, and its version if any. Without a
-// model in use the error is an *unavailable.
-func (m *Main) named(c *fiber.Ctx) (*served, error) {
+// namedModel returns the model in use if its name and version match the request's. If no model is
+// in use, the error is an *unavailable.
+func (m *Main) namedModel(c *fiber.Ctx) (*served, error) {
 	if err := checkName(c); err != nil {
 		return nil, err
 	}
@@ -50,10 +50,10 @@ func (m *Main) named(c *fiber.Ctx) (*served, error) {
 	return use, checkVersion(c, use)
 }
 
-// checkVersion returns an error if the route names another version than the one in use.
+// checkVersion returns an error if the request names a version other than the one in use.
 func checkVersion(c *fiber.Ctx, use *served) error {
 	if version := c.Params("version"); version != "" && version != use.file.Digest {
-		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("version %.80q of the model is not served; the one in use is %q", version, use.file.Digest))
+		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("unknown model version %.80q; the version in use is %q", version, use.file.Digest))
 	}
 	return nil
 }
@@ -63,7 +63,7 @@ func (m *Main) shape() oip.Shape {
 }
 
 func (m *Main) handleV2Model(c *fiber.Ctx) error {
-	use, err := m.named(c)
+	use, err := m.namedModel(c)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (m *Main) handleV2Model(c *fiber.Ctx) error {
 }
 
 func (m *Main) handleV2ModelReady(c *fiber.Ctx) error {
-	_, err := m.named(c)
+	_, err := m.namedModel(c)
 	if missing := (*unavailable)(nil); err != nil && !errors.As(err, &missing) {
 		return err
 	}
@@ -96,7 +96,7 @@ func (m *Main) handleV2Server(c *fiber.Ctx) error {
 	return c.JSON(oip.ServerMetadata{Name: "fakeart", Version: versionText(), Extensions: oip.Extensions()})
 }
 
-// tensors is what an inference request needs besides an exchange.
+// tensors holds the data of an inference request beyond its exchange. It is pooled.
 type tensors struct {
 	request    oip.Request
 	logits     []float32
@@ -105,7 +105,7 @@ type tensors struct {
 
 var tensorPool = sync.Pool{New: func() any { return new(tensors) }}
 
-// handleV2Infer judges the pictures in a tensor.
+// handleV2Infer classifies the images in a tensor.
 func (m *Main) handleV2Infer(c *fiber.Ctx) error {
 	if err := checkName(c); err != nil {
 		return err
@@ -125,27 +125,29 @@ func (m *Main) handleV2Infer(c *fiber.Ctx) error {
 			x.deadline = own
 		}
 	}
-	if err := x.judgeTensor(t); err != nil {
+	if err := x.classifyTensor(t); err != nil {
 		return err
 	}
-	body, length, err := t.request.AppendResponse(x.answer, oip.Result{
+	body, length, err := t.request.AppendResponse(x.response, oip.Result{
 		ModelName: modelName, ModelVersion: x.served.file.Digest, Logit: t.logits, Embedding: t.embeddings,
 	})
 	if err != nil {
 		return protocolError(err)
 	}
-	x.answer = body
 	h := &c.Response().Header
-	h.SetContentType(oip.TypeJSON)
 	if length > 0 {
 		h.SetContentType(oip.TypeBinary)
 		h.Set(oip.LengthHeader, fmt.Sprint(length))
+	} else {
+		h.SetContentType(oip.TypeJSON)
+		body = append(body, '\n')
 	}
+	x.response = body
 	c.Response().SetBody(body)
 	return nil
 }
 
-// protocolError makes an error of the package oip one that tells its status.
+// protocolError converts an error of package oip to one with its HTTP status.
 func protocolError(err error) error {
 	if e, ok := errors.AsType[*oip.Error](err); ok {
 		return fiber.NewError(e.Status, e.Message)
@@ -153,12 +155,12 @@ func protocolError(err error) error {
 	return err
 }
 
-// judgeTensor judges each picture of the tensor, by one model, and logs it.
-func (x *exchange) judgeTensor(t *tensors) error {
+// classifyTensor runs one model on each image of the tensor and logs the predictions.
+func (x *exchange) classifyTensor(t *tensors) error {
 	m := x.m
 	call, err := m.engine.Admit(t.request.Batch, x.deadline, x.peer())
 	if err != nil {
-		return m.refusal(err)
+		return m.requestError(err)
 	}
 	defer call.Close()
 	x.served = call.Model().Data.(*served)
@@ -168,20 +170,20 @@ func (x *exchange) judgeTensor(t *tensors) error {
 	const size = imaging.Channels * imaging.Size * imaging.Size
 	for i := range t.request.Batch {
 		input := t.request.Input[i*size:][:size]
-		x.pictures = append(x.pictures, picture{job: call.Next()})
-		p := &x.pictures[i]
+		x.images = append(x.images, inputImage{job: call.Next()})
+		p := &x.images[i]
 		copy(p.job.Input, input)
 		call.Submit(p.job)
 		if m.logs() {
-			p.describe(input)
+			p.describeTensor(input)
 		}
 	}
 	t.logits, t.embeddings = t.logits[:0], t.embeddings[:0]
 	if err := x.wait(call); err != nil {
-		return m.refusal(err)
+		return m.requestError(err)
 	}
-	for i := range x.pictures {
-		p := &x.pictures[i]
+	for i := range x.images {
+		p := &x.images[i]
 		if p.err != nil {
 			return p.err
 		}
@@ -193,9 +195,9 @@ func (x *exchange) judgeTensor(t *tensors) error {
 
 func finite(v float32) bool { return v-v == 0 }
 
-// describe notes for the log what a picture that came as a tensor looks like: its
-// levels are what ToTensor would have made the tensor of.
-func (p *picture) describe(tensor []float32) {
+// describeTensor sets the fields of the log record that describe an image received as a tensor.
+// Its statistics are those of the pixels that imaging.ToTensor would convert to the tensor.
+func (p *inputImage) describeTensor(tensor []float32) {
 	const plane = imaging.Size * imaging.Size
 	var levels [imaging.Channels * plane]uint8
 	digest := sha256.New()

@@ -1,7 +1,8 @@
-// Package cli is the part that the command-line programs share: errors with hints, and colour.
+// Package cli is the part that the command-line programs share: errors with hints, colour, and
+// values with units.
 //
 // A program ends its main function with [PrintError]. [IsTerminal] and [UseColor] tell whether a
-// stream shows its output to a person.
+// stream shows its output to a person. [ParseDuration] and [ParseSize] parse values of flags.
 package cli
 
 import (

@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeRest takes the connections that the system has already made for the listener,
-// and stops it from making more. Between the last look and that lie two system calls,
-// no more: under load new connections come all the time, and one that is made then is
-// reset.
-func takeRest(l *net.TCPListener) (conns []net.Conn) {
+// drainBacklog accepts the connections that are already established in the listener's backlog,
+// and stops the operating system from establishing more. Under load new connections arrive all
+// the time, and one established between the last accept and the shutdown is reset; only two
+// system calls lie between them.
+func drainBacklog(l *net.TCPListener) (conns []net.Conn) {
 	control, err := l.SyscallConn()
 	if err != nil {
 		return nil
@@ -36,7 +36,7 @@ func takeRest(l *net.TCPListener) (conns []net.Conn) {
 		if conn, err := net.FileConn(file); err == nil {
 			conns = append(conns, conn)
 		}
-		_ = file.Close() // FileConn has made a copy
+		_ = file.Close() // FileConn duplicated the descriptor
 	}
 	return conns
 }

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package main
+
+import "net"
+
+// drainBacklog does nothing on this platform: connections in the backlog are reset.
+func drainBacklog(*net.TCPListener) []net.Conn { return nil }
