@@ -1,7 +1,8 @@
-// Package runlog keeps metrics.csv, the record of how a training run went.
+// Package runlog reads and writes metrics.csv, the metrics of a training run.
 //
-// The file has one line a training step and one an epoch, each written at once,
-// so that it can be watched while the run goes on and survives the run's death:
+// [Create] starts the file of a new run, [Resume] continues that of an interrupted one, and [Read]
+// returns its rows. The file has one line per training step and one per epoch. Each is written
+// immediately, so that the file can be followed during training and survives a crash:
 //
 //	kind,epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,lr,images_per_second
 //	step,1,100,0.4213,0.8125,,,0.001,2650.1
@@ -22,10 +23,10 @@ import (
 	"strings"
 )
 
-// Kind tells the two kinds of rows apart.
+// Kind is the kind of a row.
 type Kind string
 
-// The kinds of rows: after a training step, and at an epoch's end.
+// The kinds of rows: one after each training step, one at the end of each epoch.
 const (
 	Step  Kind = "step"
 	Epoch Kind = "epoch"
@@ -34,18 +35,17 @@ const (
 // Row is one line of metrics.csv.
 type Row struct {
 	Kind Kind
-	// Epoch and Step count from 1. An epoch's row carries its last step.
+	// Epoch and Step count from 1. The row of an epoch has the epoch's last step.
 	Epoch, Step int
-	// TrainLoss (nats) and TrainAccuracy (0 to 1) are of one batch in a step's row
-	// and the mean over the epoch in an epoch's.
+	// TrainLoss (nats) and TrainAccuracy (0 to 1) are those of one batch in a Step row, and means
+	// over the epoch in an Epoch row.
 	TrainLoss, TrainAccuracy float64
-	// ValLoss and ValAccuracy are of the validation split. They are empty cells in
-	// the file where they are NaN here: without such a split, and always in a
-	// step's row.
+	// ValLoss and ValAccuracy are those of the validation split. They are NaN without such a
+	// split and always in a Step row; the file has empty cells instead of NaN.
 	ValLoss, ValAccuracy float64
-	// LR is the learning rate of the step, or of the epoch's last one.
+	// LR is the learning rate of the step, or of the epoch's last step.
 	LR float64
-	// ImagesPerSecond is the speed of training.
+	// ImagesPerSecond is the training speed.
 	ImagesPerSecond float64
 }
 
@@ -53,24 +53,24 @@ var header = [...]string{
 	"kind", "epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "images_per_second",
 }
 
-var errNotMetrics = errors.New("line 1: this is not a metrics.csv of a training run")
+var errNotMetrics = errors.New("line 1: not the header of a metrics.csv")
 
 // Log appends rows to a metrics.csv. It is not safe for concurrent use.
 type Log struct {
 	f    *os.File
-	size int64        // of the whole lines in f
-	last map[Kind]int // the step of the last row of each kind
+	size int64        // length of f up to the end of its last complete line
+	last map[Kind]int // step of the last row of each kind
 }
 
-// Create starts the metrics.csv of a new run. It refuses a path where a file
-// already is: that is the record of another run.
+// Create creates the metrics.csv of a new run. It returns an error if the file exists, since it
+// would then belong to another run.
 func Create(path string) (*Log, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("start metrics: %s is there already; choose another run folder, or continue that run", path)
+		return nil, fmt.Errorf("create metrics: %s already exists\nhint: choose another run folder, or resume that run", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("start metrics: %w", err)
+		return nil, fmt.Errorf("create metrics: %w", err)
 	}
 	l := &Log{f: f, last: map[Kind]int{}}
 	if err := l.write(header[:]); err != nil {
@@ -79,10 +79,10 @@ func Create(path string) (*Log, error) {
 	return l, nil
 }
 
-// Resume opens the metrics.csv of a run that goes on after the given step. Rows of
-// later steps are cut off, since the run will write them again, and so is a
-// line that a crash left half written. A missing or empty file is begun anew. A
-// file that is no metrics.csv is refused and left as it is.
+// Resume opens the metrics.csv of a run that continues after the given step. It removes the rows of
+// later steps, which the run writes again, and a last line that a crash left incomplete. It creates
+// a missing file and writes the header of an empty one. If the file isn't a metrics.csv, Resume
+// returns an error and leaves it unchanged.
 func Resume(path string, step int) (_ *Log, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -95,10 +95,10 @@ func Resume(path string, step int) (_ *Log, err error) {
 	}()
 
 	l := &Log{f: f, last: map[Kind]int{}}
-	begun := false
+	hasHeader := false
 	err = scan(f, func(r *Row, end int64) bool {
 		if r == nil {
-			begun = true
+			hasHeader = true
 		} else if r.Step > step {
 			return false
 		} else {
@@ -113,16 +113,15 @@ func Resume(path string, step int) (_ *Log, err error) {
 	if err := f.Truncate(l.size); err != nil {
 		return nil, err
 	}
-	if !begun {
+	if !hasHeader {
 		return l, l.write(header[:])
 	}
 	return l, nil
 }
 
-// Append writes a row and hands it to the operating system before it returns. A
-// row of the same kind and step as the last one is already there (a run that
-// goes on from between an epoch's last step and its validation repeats the
-// latter) and is not written twice.
+// Append writes a row without buffering. It ignores a row with the kind and step of the last one
+// of its kind: a run that was interrupted between the last step of an epoch and the epoch's
+// validation repeats that validation.
 func (l *Log) Append(r Row) error {
 	if r.Kind != Step && r.Kind != Epoch {
 		return fmt.Errorf("append metrics: kind %q is neither %q nor %q", r.Kind, Step, Epoch)
@@ -131,7 +130,7 @@ func (l *Log) Append(r Row) error {
 		if r.Step == last {
 			return nil
 		}
-		return fmt.Errorf("append metrics: %s row of step %d after that of step %d", r.Kind, r.Step, last)
+		return fmt.Errorf("append metrics: %s row of step %d after the one of step %d", r.Kind, r.Step, last)
 	}
 	val := func(v float64) string {
 		if r.Kind == Step || math.IsNaN(v) {
@@ -151,7 +150,7 @@ func (l *Log) Append(r Row) error {
 	return nil
 }
 
-// Close brings the file to the disk and closes it.
+// Close syncs the file to disk and closes it.
 func (l *Log) Close() error {
 	if err := errors.Join(l.f.Sync(), l.f.Close()); err != nil {
 		return fmt.Errorf("close metrics: %w", err)
@@ -159,12 +158,12 @@ func (l *Log) Close() error {
 	return nil
 }
 
-// write adds one line, or nothing: what a full disk cut short is taken back, so
-// that the next line does not continue it.
+// write adds one complete line or nothing: it removes a line that a full disk cut short, so that
+// the next one starts on a new line.
 func (l *Log) write(cells []string) error {
 	var line bytes.Buffer
 	w := csv.NewWriter(&line)
-	_ = w.Write(cells) // into memory
+	_ = w.Write(cells) // to memory, which doesn't fail
 	w.Flush()
 	if _, err := l.f.WriteAt(line.Bytes(), l.size); err != nil {
 		return fmt.Errorf("write metrics: %w", errors.Join(err, l.f.Truncate(l.size)))
@@ -173,12 +172,11 @@ func (l *Log) write(cells []string) error {
 	return nil
 }
 
-// number is the shortest text that reads back as the same float64.
+// number returns the shortest decimal that parses to exactly v.
 func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
-// Read returns all rows of a metrics.csv, in order. A last line without its
-// newline is left out: a run that is writing it, or died doing so, made it. An
-// error names the line.
+// Read returns all rows of a metrics.csv, in order. It skips a last line without a newline, which
+// is still being written or was cut short by a crash. Errors name the line.
 func Read(path string) ([]Row, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -198,18 +196,18 @@ func Read(path string) ([]Row, error) {
 	return rows, nil
 }
 
-// scan calls visit for the header (nil) and every whole row, with the offset
-// behind it, until visit returns false.
+// scan calls visit for the header (with a nil row) and every complete row, with the offset of the
+// following line, until visit returns false.
 func scan(f *os.File, visit func(r *Row, end int64) bool) error {
-	size, err := wholeLines(f)
+	size, err := completeLines(f)
 	if err != nil {
 		return err
 	}
 	if size == 0 {
-		return fragment(f)
+		return checkFragment(f)
 	}
 	in := csv.NewReader(io.NewSectionReader(f, 0, size))
-	in.FieldsPerRecord = -1 // counted below, with a better message
+	in.FieldsPerRecord = -1 // parse checks it and returns a clearer error
 	in.ReuseRecord = true
 	for first := true; ; first = false {
 		cells, err := in.Read()
@@ -234,8 +232,8 @@ func scan(f *os.File, visit func(r *Row, end int64) bool) error {
 	}
 }
 
-// wholeLines returns the length of a file up to and with its last newline.
-func wholeLines(f *os.File) (int64, error) {
+// completeLines returns the length of a file up to its last newline, inclusive.
+func completeLines(f *os.File) (int64, error) {
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, err
@@ -256,11 +254,12 @@ func wholeLines(f *os.File) (int64, error) {
 	return 0, nil
 }
 
-// fragment accepts a file without a whole line if it is one that was begun.
-func fragment(f *os.File) error {
-	begun := strings.Join(header[:], ",")
-	text, err := io.ReadAll(io.NewSectionReader(f, 0, int64(len(begun))+1))
-	if err == nil && !strings.HasPrefix(begun, string(text)) {
+// checkFragment returns an error unless a file without a complete line is empty or holds the
+// beginning of the header.
+func checkFragment(f *os.File) error {
+	want := strings.Join(header[:], ",")
+	text, err := io.ReadAll(io.NewSectionReader(f, 0, int64(len(want))+1))
+	if err == nil && !strings.HasPrefix(want, string(text)) {
 		err = errNotMetrics
 	}
 	return err
@@ -268,7 +267,7 @@ func fragment(f *os.File) error {
 
 func parse(cells []string) (*Row, error) {
 	if len(cells) != len(header) {
-		return nil, fmt.Errorf("%d cells, want %d", len(cells), len(header))
+		return nil, fmt.Errorf("%d cells instead of %d", len(cells), len(header))
 	}
 	r := &Row{Kind: Kind(cells[0])}
 	if r.Kind != Step && r.Kind != Epoch {
@@ -277,7 +276,7 @@ func parse(cells []string) (*Row, error) {
 	for i, dst := range []*int{&r.Epoch, &r.Step} {
 		v, err := strconv.Atoi(cells[1+i])
 		if err != nil || v < 0 {
-			return nil, fmt.Errorf("%s %q is not a count", header[1+i], cells[1+i])
+			return nil, fmt.Errorf("%s %q is not a non-negative integer", header[1+i], cells[1+i])
 		}
 		*dst = v
 	}

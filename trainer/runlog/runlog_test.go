@@ -13,8 +13,8 @@ const head = "kind,epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,lr
 
 var nan = math.NaN()
 
-// run is three epochs of two steps.
-func run() []Row {
+// sampleRows returns the rows of three epochs of two steps.
+func sampleRows() []Row {
 	var rows []Row
 	for step := 1; step <= 6; step++ {
 		epoch := (step + 1) / 2
@@ -50,22 +50,22 @@ func text(t *testing.T, path string) string {
 	return string(data)
 }
 
-func TestRowsReadBackAsTheyWereWritten(t *testing.T) {
+func TestRead_RoundTrip(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.csv")
 	l, err := Create(path)
-	rows := append(run(), Row{Epoch, 4, 7, nan, 1.0 / 3, nan, nan, 5e-324, math.MaxFloat64})
+	rows := append(sampleRows(), Row{Epoch, 4, 7, nan, 1.0 / 3, nan, nan, 5e-324, math.MaxFloat64})
 	write(t, l, err, rows...)
 
 	got, err := Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fmt.Sprint(got) != fmt.Sprint(rows) { // as text, since NaN is not NaN
-		t.Errorf("read back\n%v\nwant\n%v", got, rows)
+	if fmt.Sprint(got) != fmt.Sprint(rows) { // compared as text, since NaN != NaN
+		t.Errorf("Read() =\n%v\nwant\n%v", got, rows)
 	}
 }
 
-func TestTheFileIsPlainCSVWithTheDocumentedHeader(t *testing.T) {
+func TestAppend_FileFormat(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.csv")
 	l, err := Create(path)
 	write(t, l, err,
@@ -74,46 +74,47 @@ func TestTheFileIsPlainCSVWithTheDocumentedHeader(t *testing.T) {
 		Row{Epoch, 2, 2, 0.5, 0.75, nan, nan, 0.001, 2650.5})
 	want := head + "step,1,1,0.5,0.75,,,0.001,2650.5\nepoch,1,1,0.5,0.75,0.25,1,0.001,2650.5\nepoch,2,2,0.5,0.75,,,0.001,2650.5\n"
 	if got := text(t, path); got != want {
-		t.Errorf("file holds\n%s\nwant\n%s", got, want)
+		t.Errorf("file contains\n%s\nwant\n%s", got, want)
 	}
 }
 
-func TestARowCanBeReadBeforeTheLogIsClosed(t *testing.T) {
+func TestAppend_VisibleBeforeClose(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.csv")
 	l, err := Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := l.Append(run()[0]); err != nil {
+	if err := l.Append(sampleRows()[0]); err != nil {
 		t.Fatal(err)
 	}
 	if rows, err := Read(path); err != nil || len(rows) != 1 {
-		t.Errorf("read %d rows, %v", len(rows), err)
+		t.Errorf("Read() = %d rows, %v, want 1 row", len(rows), err)
 	}
 }
 
-func TestCreateLeavesAnotherRunsRecordAlone(t *testing.T) {
+func TestCreate_FileExists(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.csv")
 	l, err := Create(path)
-	write(t, l, err, run()...)
+	write(t, l, err, sampleRows()...)
 	before := text(t, path)
-	if _, err := Create(path); err == nil || !strings.Contains(err.Error(), "there already") {
+	if _, err := Create(path); err == nil || !strings.Contains(err.Error(), "already exists") {
 		t.Errorf("error = %v", err)
 	}
 	if text(t, path) != before {
-		t.Error("the file changed")
+		t.Error("Create changed the existing file")
 	}
 }
 
-func TestAResumedRunLeavesTheFileOfOneThatWasNot(t *testing.T) {
+func TestResume_AfterCrashAtEveryByte(t *testing.T) {
 	dir := t.TempDir()
-	whole := filepath.Join(dir, "whole.csv")
-	l, err := Create(whole)
-	write(t, l, err, run()...)
-	want := text(t, whole)
+	complete := filepath.Join(dir, "complete.csv")
+	l, err := Create(complete)
+	write(t, l, err, sampleRows()...)
+	want := text(t, complete)
 
-	// Killed after any number of bytes, resumed from the checkpoint of any earlier step.
+	// The run crashes after every possible number of bytes and resumes from the checkpoint of
+	// every earlier step.
 	for size := range len(want) + 1 {
 		var last int
 		for _, line := range strings.SplitAfter(want[:size], "\n") {
@@ -127,36 +128,36 @@ func TestAResumedRunLeavesTheFileOfOneThatWasNot(t *testing.T) {
 			}
 		}
 		for checkpoint := range last + 1 {
-			path := filepath.Join(dir, "killed.csv")
+			path := filepath.Join(dir, "crashed.csv")
 			if err := os.WriteFile(path, []byte(want[:size]), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			l, err := Resume(path, checkpoint)
 			var rest []Row
-			for _, r := range run() {
-				// An epoch's row is repeated by a run that goes on from its last step.
+			for _, r := range sampleRows() {
+				// A run that resumes after the last step of an epoch repeats the row of the epoch.
 				if r.Step > checkpoint || r.Step == checkpoint && r.Kind == Epoch {
 					rest = append(rest, r)
 				}
 			}
 			write(t, l, err, rest...)
 			if got := text(t, path); got != want {
-				t.Fatalf("killed after %d bytes, resumed after step %d:\n%s\nwant\n%s", size, checkpoint, got, want)
+				t.Fatalf("crash after %d bytes, resumed after step %d:\n%s\nwant\n%s", size, checkpoint, got, want)
 			}
 		}
 	}
 }
 
-func TestResumeBeginsAMissingFile(t *testing.T) {
+func TestResume_MissingFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.csv")
 	l, err := Resume(path, 0)
-	write(t, l, err, run()[0])
+	write(t, l, err, sampleRows()[0])
 	if got := text(t, path); !strings.HasPrefix(got, head+"step,1,1,") {
-		t.Errorf("file holds %q", got)
+		t.Errorf("file contains %q", got)
 	}
 }
 
-func TestAppendRefusesRowsOutOfOrderAndOfNoKind(t *testing.T) {
+func TestAppend_InvalidRow(t *testing.T) {
 	l, err := Create(filepath.Join(t.TempDir(), "metrics.csv"))
 	if err != nil {
 		t.Fatal(err)
@@ -167,26 +168,26 @@ func TestAppendRefusesRowsOutOfOrderAndOfNoKind(t *testing.T) {
 	}
 	for _, r := range []Row{{Kind: Step, Epoch: 1, Step: 4}, {Kind: "batch", Epoch: 1, Step: 6}, {Epoch: 1, Step: 6}} {
 		if err := l.Append(r); err == nil {
-			t.Errorf("accepted %+v", r)
+			t.Errorf("Append(%+v) succeeded", r)
 		}
 	}
 	if rows, err := Read(l.f.Name()); err != nil || len(rows) != 1 {
-		t.Errorf("the file holds %d rows, %v", len(rows), err)
+		t.Errorf("Read() = %d rows, %v, want 1 row", len(rows), err)
 	}
 }
 
-func TestATamperedFileIsRefusedWithItsLineAndLeftAsItIs(t *testing.T) {
+func TestReadResume_InvalidFile(t *testing.T) {
 	for _, tc := range []struct{ name, content, want string }{
-		{"another header", "epoch,loss\n1,2\n", "line 1: this is not a metrics.csv"},
-		{"one line of something else", "hello", "line 1: this is not a metrics.csv"},
-		{"binary", "\x89PNG\r\n\x1a\n", "line 1: this is not a metrics.csv"},
-		{"a word for a number", head + "step,1,1,low,0.5,,,0.001,1\n", `line 2: train_loss "low" is not a number`},
-		{"an empty cell that must be filled", head + "step,1,1,,0.5,,,0.001,1\n", `line 2: train_loss "" is not a number`},
-		{"a fractional step", head + "step,1,1.5,1,0.5,,,0.001,1\n", `line 2: step "1.5" is not a count`},
-		{"a negative epoch", head + "step,-1,1,1,0.5,,,0.001,1\n", `line 2: epoch "-1" is not a count`},
-		{"a missing cell", head + "step,1,1,1,0.5,,,0.001,1\nstep,1,2,1\n", "line 3: 4 cells, want 9"},
-		{"an unknown kind", head + "batch,1,1,1,0.5,,,0.001,1\n", `line 2: kind "batch"`},
-		{"an open quote", head + "step,1,1,\"1,0.5,,,0.001,1\n", "line 2"},
+		{"wrong_header", "epoch,loss\n1,2\n", "line 1: not the header"},
+		{"other_text", "hello", "line 1: not the header"},
+		{"binary", "\x89PNG\r\n\x1a\n", "line 1: not the header"},
+		{"number_is_word", head + "step,1,1,low,0.5,,,0.001,1\n", `line 2: train_loss "low" is not a number`},
+		{"missing_number", head + "step,1,1,,0.5,,,0.001,1\n", `line 2: train_loss "" is not a number`},
+		{"fractional_step", head + "step,1,1.5,1,0.5,,,0.001,1\n", `line 2: step "1.5" is not a non-negative integer`},
+		{"negative_epoch", head + "step,-1,1,1,0.5,,,0.001,1\n", `line 2: epoch "-1" is not a non-negative integer`},
+		{"missing_cells", head + "step,1,1,1,0.5,,,0.001,1\nstep,1,2,1\n", "line 3: 4 cells instead of 9"},
+		{"unknown_kind", head + "batch,1,1,1,0.5,,,0.001,1\n", `line 2: kind "batch"`},
+		{"unterminated_quote", head + "step,1,1,\"1,0.5,,,0.001,1\n", "line 2"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "metrics.csv")
@@ -200,13 +201,13 @@ func TestATamperedFileIsRefusedWithItsLineAndLeftAsItIs(t *testing.T) {
 				t.Errorf("Resume: error = %v, want one with %q", err, tc.want)
 			}
 			if got := text(t, path); got != tc.content {
-				t.Errorf("the file became %q", got)
+				t.Errorf("file changed to %q", got)
 			}
 		})
 	}
 }
 
-func TestReadOfAnEmptyOrMissingFile(t *testing.T) {
+func TestRead_EmptyOrMissingFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.csv")
 	if _, err := Read(path); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("error = %v", err)
@@ -216,15 +217,15 @@ func TestReadOfAnEmptyOrMissingFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		if rows, err := Read(path); err != nil || len(rows) != 0 {
-			t.Errorf("%q gives %d rows, %v", content, len(rows), err)
+			t.Errorf("Read(%q) = %d rows, %v, want none", content, len(rows), err)
 		}
 	}
 }
 
-func TestAWriteThatFailsLeavesWholeLines(t *testing.T) {
+func TestAppend_DiskFull(t *testing.T) {
 	full := "/dev/full"
 	if _, err := os.Stat(full); err != nil {
-		t.Skip("this system has no " + full)
+		t.Skip("missing " + full)
 	}
 	f, err := os.OpenFile(full, os.O_WRONLY, 0)
 	if err != nil {
@@ -236,8 +237,8 @@ func TestAWriteThatFailsLeavesWholeLines(t *testing.T) {
 	if err := l.Append(r); err == nil || !strings.Contains(err.Error(), "no space left") {
 		t.Fatalf("error = %v", err)
 	}
-	// The row did not count as written: it can be tried again.
-	if _, there := l.last[Step]; there || l.size != 0 {
-		t.Errorf("the log holds %v, %d bytes", l.last, l.size)
+	// The row can be appended again.
+	if _, ok := l.last[Step]; ok || l.size != 0 {
+		t.Errorf("after the error: last = %v, size = %d, want neither", l.last, l.size)
 	}
 }
