@@ -65,7 +65,7 @@ func (c *driftCommand) Run(ctx context.Context, std streams) error {
 		return fmt.Errorf("compare %s with %s: %w", c.Current, c.Reference, err)
 	}
 	if c.JSON != "" {
-		text, err := json.MarshalIndent(driftResult{result, current.From, current.To, current.Taken, current.OtherModels, current.Broken}, "", "  ")
+		text, err := json.MarshalIndent(driftResult{result, current.From, current.To, current.Matched, current.OtherModels, current.NonFinite}, "", "  ")
 		if err != nil {
 			return fmt.Errorf("write result as JSON: %w", err)
 		}
@@ -118,8 +118,8 @@ func leftOut(l *predictions.Log) (lines []string) {
 	for _, model := range slices.Sorted(maps.Keys(l.OtherModels)) {
 		lines = append(lines, fmt.Sprintf("left out %d records of another model, %s", l.OtherModels[model], model))
 	}
-	if l.Broken > 0 {
-		lines = append(lines, fmt.Sprintf("left out %d records with values that are no finite numbers", l.Broken))
+	if l.NonFinite > 0 {
+		lines = append(lines, fmt.Sprintf("left out %d records with values that are no finite numbers", l.NonFinite))
 	}
 	return lines
 }
@@ -128,11 +128,11 @@ func leftOut(l *predictions.Log) (lines []string) {
 func writeDrift(out io.Writer, r *drift.Result, l *predictions.Log) error {
 	var b strings.Builder
 	sample := ""
-	if l.Taken > len(l.Rows) {
+	if l.Matched > len(l.Rows) {
 		sample = fmt.Sprintf(", a sample of %d", len(l.Rows))
 	}
 	fmt.Fprintf(&b, "%d records%s, %s to %s, against %d of the reference\nmodel %s\n\n",
-		l.Taken, sample, l.From.Format(time.RFC3339), l.To.Format(time.RFC3339), r.Reference, r.Model)
+		l.Matched, sample, l.From.Format(time.RFC3339), l.To.Format(time.RFC3339), r.Reference, r.Model)
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	tests := []string{drift.TestKS, drift.TestChiSquare, drift.TestPSI, drift.TestWasserstein, drift.TestJensenShannon, drift.TestMMD, drift.TestAUC}
 	fmt.Fprintf(t, "column\tadjusted p\t%s\t\t\n", strings.Join(tests, "\t"))

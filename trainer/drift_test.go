@@ -148,9 +148,9 @@ func TestWhatCannotBeJudgedIsAnError(t *testing.T) {
 		code int
 		says []string
 	}{
-		{[]string{"--reference", run, "--current", empty}, exitFailure, []string{empty, "it is empty"}},
+		{[]string{"--reference", run, "--current", empty}, exitFailure, []string{empty, "the log is empty"}},
 		{[]string{"--reference", run, "--current", other}, exitFailure, []string{other, "other models", "sha256:other"}},
-		{[]string{"--reference", run, "--current", run}, exitFailure, []string{run, "not a file"}},
+		{[]string{"--reference", run, "--current", run}, exitFailure, []string{run, "not a regular file"}},
 		{[]string{"--reference", empty, "--current", other}, exitFailure, []string{empty}},
 		{[]string{"--reference", t.TempDir(), "--current", other}, exitFailure, []string{drift.ReferenceFile}},
 		{[]string{"--reference", run}, exitUsage, []string{"--current"}},

@@ -54,7 +54,7 @@ func (c *evaluateCommand) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	if c.Corruptions {
-		result.Corruptions, err = evaluate.Corrupt(ctx, f, c.Data, c.Split, c.BatchSize, c.Seed, func(corruption string, severity int) {
+		result.Corruptions, err = evaluate.RunCorruptions(ctx, f, c.Data, c.Split, c.BatchSize, c.Seed, func(corruption string, severity int) {
 			fmt.Fprintf(std.err, "measured %s, severity %d\n", corruption, severity)
 		})
 		if err != nil {

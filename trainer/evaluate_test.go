@@ -12,7 +12,7 @@ func TestEvaluateWritesAPageWithCorruptions(t *testing.T) {
 	run := trained(t)
 	page := filepath.Join(t.TempDir(), "report.html")
 	code, stdout, stderr := trainer(t, "evaluate", "--model", filepath.Join(run, "model.onnx"), "--data", filepath.Join(filepath.Dir(run), "d"), "--corruptions", "--report", page)
-	if code != 0 || !strings.Contains(stdout, `"corruptions"`) || !strings.Contains(stderr, "accuracy on corrupted pictures") {
+	if code != 0 || !strings.Contains(stdout, `"corruptions"`) || !strings.Contains(stderr, "accuracy on corrupted images") {
 		t.Fatalf("exit code %d, standard output\n%s\nstandard error\n%s", code, stdout, stderr)
 	}
 	html, err := os.ReadFile(page)
@@ -20,7 +20,7 @@ func TestEvaluateWritesAPageWithCorruptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What the run folder tells is there, too.
-	for _, part := range []string{"On corrupted pictures", "Accuracy on pictures with pixelate, by severity", "val_split: 0.5", "what spoke for its verdict"} {
+	for _, part := range []string{"Corrupted images", "Accuracy on images with pixelate, by severity", "val_split: 0.5", "evidence for the predicted class"} {
 		if !strings.Contains(string(html), part) {
 			t.Errorf("the page does not say %q", part)
 		}
@@ -51,7 +51,7 @@ func TestEvaluateMeasuresALogOnWhatUsersSaid(t *testing.T) {
 		t.Errorf("exit code %d, standard output\n%s\nstandard error\n%s", code, stdout, stderr)
 	}
 	code, stdout, stderr = trainer(t, "evaluate", "--log", log, "--model", file)
-	if code != 0 || !strings.Contains(stdout, `"accuracy": 0.5`) || strings.Contains(stdout, "other") || !strings.Contains(stderr, "no random sample") {
+	if code != 0 || !strings.Contains(stdout, `"accuracy": 0.5`) || strings.Contains(stdout, "other") || !strings.Contains(stderr, "isn't a random sample") {
 		t.Errorf("exit code %d, standard output\n%s\nstandard error\n%s", code, stdout, stderr)
 	}
 	if code, _, stderr = trainer(t, "evaluate", "--log", filepath.Join(run, "metrics.csv")); code != exitFailure || !strings.Contains(stderr, "not a prediction log") {

@@ -27,9 +27,9 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 	labels := map[string]string{} // by SHA-256 of the image
 	conflicts := map[string]bool{}
 	err := decodeAll(ctx, c, func(submit func(job) error) error {
-		_, err := predictions.Feedback(ctx, cfg.Path, func(j *predictions.Judged) error {
+		_, err := predictions.Feedback(ctx, cfg.Path, func(j *predictions.Labeled) error {
 			source.Labeled++
-			data, err := j.Picture()
+			data, err := j.Image()
 			if err != nil {
 				return err
 			}

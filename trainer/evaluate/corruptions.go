@@ -10,44 +10,44 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-// Corrupted is the accuracy on the split's pictures under one corruption.
-type Corrupted struct {
+// CorruptionResult is the accuracy on images with one corruption.
+type CorruptionResult struct {
 	Corruption string `json:"corruption"`
-	// Accuracy is by severity, from 1 to 5.
+	// Accuracy holds the accuracy at each severity, from 1 to 5.
 	Accuracy [corrupt.Severities]float64 `json:"accuracy"`
 }
 
-// Corrupt measures a model on the split that Run measured, with each of the corruptions at each
-// severity. The same seed, and what gives the same bits in Run, give the same bits.
-// done is called after each measurement.
-func Corrupt(ctx context.Context, f *model.File, dataDir, split string, batch int, seed int64, done func(corruption string, severity int)) ([]Corrupted, error) {
-	pictures, _, err := dataset.Load(dataDir, split)
+// RunCorruptions measures a model's accuracy on a split with each corruption at each severity. The
+// result is deterministic for a seed under the conditions that [Run] states. RunCorruptions calls
+// done after each measurement.
+func RunCorruptions(ctx context.Context, f *model.File, dataDir, split string, batch int, seed int64, done func(corruption string, severity int)) ([]CorruptionResult, error) {
+	images, _, err := dataset.Load(dataDir, split)
 	if err != nil {
 		return nil, fmt.Errorf("evaluate: %w", err)
 	}
-	var results []Corrupted
-	changed := &dataset.Split{Images: make([]uint8, len(pictures.Images)), Labels: pictures.Labels}
+	var results []CorruptionResult
+	corrupted := &dataset.Split{Images: make([]uint8, len(images.Images)), Labels: images.Labels}
 	for c, corruption := range corrupt.Corruptions {
-		r := Corrupted{Corruption: corruption.Name}
+		r := CorruptionResult{Corruption: corruption.Name}
 		for s, amount := range corruption.Amounts {
-			copy(changed.Images, pictures.Images)
+			copy(corrupted.Images, images.Images)
 			rng := rand.New(rand.NewPCG(uint64(seed), uint64(c*corrupt.Severities+s)))
-			for i := range changed.Len() {
-				if err := corruption.Apply(changed.Image(i), amount, rng); err != nil {
-					return nil, fmt.Errorf("evaluate: picture %d with %s: %w", i, corruption.Name, err)
+			for i := range corrupted.Len() {
+				if err := corruption.Apply(corrupted.Image(i), amount, rng); err != nil {
+					return nil, fmt.Errorf("evaluate: apply %[2]s to image %[1]d: %[3]w", i, corruption.Name, err)
 				}
 			}
-			logits, err := Logits(ctx, f, changed, batch)
+			logits, err := Logits(ctx, f, corrupted, batch)
 			if err != nil {
 				return nil, fmt.Errorf("evaluate: %w", err)
 			}
-			right := 0
+			correct := 0
 			for i, z := range logits {
-				if IsFake(z, f.Metadata.Threshold) == (changed.Labels[i] == dataset.Fake) {
-					right++
+				if IsFake(z, f.Metadata.Threshold) == (corrupted.Labels[i] == dataset.Fake) {
+					correct++
 				}
 			}
-			r.Accuracy[s] = float64(right) / float64(len(logits))
+			r.Accuracy[s] = float64(correct) / float64(len(logits))
 			done(corruption.Name, s+1)
 		}
 		results = append(results, r)
@@ -55,8 +55,8 @@ func Corrupt(ctx context.Context, f *model.File, dataDir, split string, batch in
 	return results, nil
 }
 
-// CorruptedMean is the average accuracy of all corruptions and severities.
-func CorruptedMean(results []Corrupted) float64 {
+// MeanCorruptionAccuracy returns the mean accuracy over all corruptions and severities.
+func MeanCorruptionAccuracy(results []CorruptionResult) float64 {
 	sum := 0.0
 	for _, r := range results {
 		for _, a := range r.Accuracy {

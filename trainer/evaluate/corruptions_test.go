@@ -12,24 +12,24 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-func TestCorruptionsAreMeasuredOnChangedPictures(t *testing.T) {
+func TestRunCorruptions(t *testing.T) {
 	dir, f := prepare(t), file(t, identity, nil)
-	measure := func(seed int64) []Corrupted {
+	measure := func(seed int64) []CorruptionResult {
 		t.Helper()
 		measured := 0
-		results, err := Corrupt(t.Context(), f, dir, dataset.Test, 4, seed, func(string, int) { measured++ })
+		results, err := RunCorruptions(t.Context(), f, dir, dataset.Test, 4, seed, func(string, int) { measured++ })
 		if err != nil {
 			t.Fatal(err)
 		}
 		if measured != corrupt.Severities*len(corrupt.Corruptions) || len(results) != len(corrupt.Corruptions) {
-			t.Fatalf("%d measurements, %d results", measured, len(results))
+			t.Fatalf("%d measurements, %d results, want %d and %d", measured, len(results), corrupt.Severities*len(corrupt.Corruptions), len(corrupt.Corruptions))
 		}
 		return results
 	}
 	results := measure(1)
 	for _, r := range results {
-		// Of 11 pictures of one colour the model is right about 9; a REAL one with a red of
-		// 127 looks FAKE when it is brighter.
+		// The model classifies 9 of the 11 single-colour images correctly. The REAL image with a
+		// red of 127 is classified as FAKE when it is brighter.
 		var want float64
 		switch r.Corruption {
 		case "blur", "contrast", "pixelate", "resize":
@@ -46,7 +46,7 @@ func TestCorruptionsAreMeasuredOnChangedPictures(t *testing.T) {
 		}
 	}
 	if !reflect.DeepEqual(measure(1), results) {
-		t.Error("the same seed gives other figures")
+		t.Error("RunCorruptions with the same seed returned different results")
 	}
 
 	result, _, err := Run(t.Context(), f, dir, dataset.Test, 4)
@@ -61,12 +61,12 @@ func TestCorruptionsAreMeasuredOnChangedPictures(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(table.String(), "brightness  0.7273  0.7273") || !strings.Contains(string(text), `"corruption": "brightness"`) {
-		t.Errorf("the table is\n%s\nthe JSON\n%s", table.String(), text)
+		t.Errorf("table:\n%s\nJSON:\n%s", table.String(), text)
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Corrupt(ctx, f, dir, dataset.Test, 4, 1, func(string, int) {}); !errors.Is(err, context.Canceled) {
-		t.Errorf("told to stop: %v", err)
+	if _, err := RunCorruptions(ctx, f, dir, dataset.Test, 4, 1, func(string, int) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("RunCorruptions with a cancelled context: error = %v, want context.Canceled", err)
 	}
 }

@@ -17,46 +17,46 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-// SyntheticNote stands wherever a figure from the synthetic data set does.
-const SyntheticNote = "the pictures are synthetic, drawn from a seed: these figures say nothing about real generators"
+// SyntheticNote accompanies every metric that was measured on the synthetic dataset.
+const SyntheticNote = "the images are synthetic, generated from a seed: these metrics don't predict the accuracy on real AI-generated images"
 
-// Result is a model measured on a split, the content of eval.json.
+// Result holds the metrics of a model on a split. It is the content of eval.json.
 type Result struct {
-	// Model and Data are the digests ("sha256:…") of the model file and of the data set.
+	// Model and Data are the digests ("sha256:…") of the model file and of the dataset.
 	Model string `json:"model"`
 	Data  string `json:"data"`
-	// Source is where the pictures came from: synthetic, archive, feedback or huggingface.
+	// Source is the kind of the dataset's source: synthetic, archive, feedback or huggingface.
 	Source string `json:"source"`
-	// Split is what was measured, "train" or "test", and Count its number of pictures.
+	// Split is the measured split, "train" or "test", and Count its number of images.
 	Split string `json:"split"`
 	Count int    `json:"count"`
 	// Classes are the class names in label order; the last one is the positive class.
 	Classes []string `json:"classes"`
 	Metrics
-	// Corruptions are the accuracies on corrupted pictures; empty unless they were measured.
-	Corruptions []Corrupted `json:"corruptions,omitempty"`
+	// Corruptions holds the accuracy on corrupted images. It is empty unless measured.
+	Corruptions []CorruptionResult `json:"corruptions,omitempty"`
 }
 
-// Run measures a model on a split ("train" or "test") of the data set in dataDir,
-// at the threshold that the model carries, batch pictures at a time. It also
-// returns the logits in the split's order. The batch changes speed and memory
-// only; the same model, split, batch and machine give the same bits.
+// Run measures a model on a split ("train" or "test") of the dataset in dataDir, at the model's own
+// threshold. It also returns the logits, in the order of the split. The batch size, in images,
+// affects only speed and memory. Results are bit-for-bit identical for the same model, split, batch
+// size and machine.
 //
-// It refuses a model whose preprocessing or class names are not the data's,
-// and one that gives a logit that is no number.
+// Run returns an error if the model's preprocessing or class names differ from the dataset's, or if
+// a logit isn't finite.
 func Run(ctx context.Context, f *model.File, dataDir, split string, batch int) (*Result, []float32, error) {
-	pictures, manifest, err := dataset.Load(dataDir, split)
+	images, manifest, err := dataset.Load(dataDir, split)
 	if err != nil {
 		return nil, nil, fmt.Errorf("evaluate: %w", err)
 	}
 	if err := f.Check(manifest.Preprocessing, manifest.Classes); err != nil {
 		return nil, nil, fmt.Errorf("evaluate on the data in %s: %w", dataDir, err)
 	}
-	logits, err := Logits(ctx, f, pictures, batch)
+	logits, err := Logits(ctx, f, images, batch)
 	if err != nil {
 		return nil, nil, fmt.Errorf("evaluate: %w", err)
 	}
-	metrics, err := Measure(logits, pictures.Labels, f.Metadata.Threshold)
+	metrics, err := Measure(logits, images.Labels, f.Metadata.Threshold)
 	if err != nil {
 		return nil, nil, fmt.Errorf("evaluate: %w", err)
 	}
@@ -71,66 +71,65 @@ func Run(ctx context.Context, f *model.File, dataDir, split string, batch int) (
 		Data:    manifest.Digest(),
 		Source:  manifest.Source.Kind,
 		Split:   split,
-		Count:   pictures.Len(),
+		Count:   images.Len(),
 		Classes: manifest.Classes,
 		Metrics: metrics,
 	}, logits, nil
 }
 
-// Logits runs a model over all pictures of a split, in order, batch pictures at a
-// time. It stops between two batches when ctx ends.
-func Logits(ctx context.Context, f *model.File, pictures *dataset.Split, batch int) ([]float32, error) {
-	logits := make([]float32, 0, pictures.Len())
-	err := Each(ctx, f, pictures, batch, func(_ int, logit float32, _ []float32) { logits = append(logits, logit) })
+// Logits returns the logits of a model for all images of a split, in order. It processes batch
+// images at a time and stops between two batches if ctx is done.
+func Logits(ctx context.Context, f *model.File, images *dataset.Split, batch int) ([]float32, error) {
+	logits := make([]float32, 0, images.Len())
+	err := Each(ctx, f, images, batch, func(_ int, logit float32, _ []float32) { logits = append(logits, logit) })
 	if err != nil {
 		return nil, err
 	}
 	return logits, nil
 }
 
-// Each is Logits with one call a picture, of its index, logit and embedding. The
-// embedding is valid during the call.
-func Each(ctx context.Context, f *model.File, pictures *dataset.Split, batch int, answer func(i int, logit float32, embedding []float32)) (err error) {
+// Each is like [Logits], but calls f with the index, logit and embedding of each image. The
+// embedding is valid only during the call.
+func Each(ctx context.Context, file *model.File, images *dataset.Split, batch int, f func(i int, logit float32, embedding []float32)) (err error) {
 	if batch < 1 {
-		return fmt.Errorf("batch size %d: give at least 1", batch)
+		return fmt.Errorf("batch size %d is below 1", batch)
 	}
-	if size := f.Metadata.InputSize; size != imaging.Size {
-		return fmt.Errorf("the model wants pictures of %d×%d pixels, the data's have %d×%d: train it again on this data",
+	if size := file.Metadata.InputSize; size != imaging.Size {
+		return fmt.Errorf("the model expects images of %d×%d pixels, but the dataset has %d×%d\nhint: train the model again on this dataset",
 			size, size, imaging.Size, imaging.Size)
 	}
-	count := pictures.Len()
+	count := images.Len()
 	batch = min(batch, max(count, 1))
-	session, err := f.NewSession(batch, ort.Options{})
+	session, err := file.NewSession(batch, ort.Options{})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, session.Close()) }()
 
 	const pixels = imaging.Channels * imaging.Size * imaging.Size
-	input, width := session.Input(), f.EmbeddingSize
+	input, width := session.Input(), file.EmbeddingSize
 	for first := 0; first < count; first += batch {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("stopped after %d of %d pictures: %w", first, count, err)
+			return fmt.Errorf("stopped after %d of %d images: %w", first, count, err)
 		}
 		n := min(batch, count-first)
 		for i := range n {
-			imaging.ToTensor(input[i*pixels:(i+1)*pixels], pictures.Image(first+i))
+			imaging.ToTensor(input[i*pixels:(i+1)*pixels], images.Image(first+i))
 		}
-		// A smaller last batch runs at the full size as well: a picture's logit does
-		// not depend on its neighbours, so what the rows after it hold is no matter,
-		// and one shape means one order of summation for every picture.
+		// A smaller last batch runs at full size as well. The logit of an image doesn't depend on
+		// the other rows, so that the stale rows after it don't matter, and a constant shape keeps
+		// the order of summation the same for every image.
 		if err := session.Run(batch); err != nil {
-			return fmt.Errorf("pictures %d to %d: %w", first, first+n-1, err)
+			return fmt.Errorf("images %d to %d: %w", first, first+n-1, err)
 		}
 		for i := range n {
-			answer(first+i, session.Logits()[i], session.Embeddings()[i*width:(i+1)*width])
+			f(first+i, session.Logits()[i], session.Embeddings()[i*width:(i+1)*width])
 		}
 	}
 	return nil
 }
 
-// JSON returns the result as indented JSON with a newline at its end: what is
-// printed and what eval.json holds.
+// JSON returns the result as indented JSON with a trailing newline, as in eval.json.
 func (r *Result) JSON() ([]byte, error) { return toJSON(r) }
 
 func toJSON(r any) ([]byte, error) {
@@ -139,13 +138,12 @@ func toJSON(r any) ([]byte, error) {
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	if err := e.Encode(r); err != nil {
-		return nil, fmt.Errorf("write evaluation as JSON: %w", err)
+		return nil, fmt.Errorf("encode evaluation as JSON: %w", err)
 	}
 	return text.Bytes(), nil
 }
 
-// WriteFile writes the result as JSON to path, which holds either its old content
-// or the whole new one at any moment.
+// WriteFile atomically writes the result as JSON to path.
 func (r *Result) WriteFile(path string) error {
 	text, err := r.JSON()
 	if err != nil {
@@ -157,19 +155,19 @@ func (r *Result) WriteFile(path string) error {
 	return nil
 }
 
-// WriteTable writes the result for a person to read. It reports no error: the
-// table goes to a terminal, beside the JSON that programs read.
+// WriteTable writes the result as a table for people. It ignores write errors, since it writes to
+// a terminal.
 func (r *Result) WriteTable(w io.Writer) {
 	positive, negative := "FAKE", "REAL"
 	if len(r.Classes) == 2 {
 		negative, positive = r.Classes[dataset.Real], r.Classes[dataset.Fake]
 	}
-	fmt.Fprintf(w, "%d pictures of the %s split (%s); called %s above a probability of %v\n\n",
+	fmt.Fprintf(w, "%d images of the %s split (%s), classified as %s above a probability of %v\n\n",
 		r.Count, r.Split, r.Source, positive, r.Threshold)
 	r.writeTable(w, negative, positive)
 
 	if len(r.Corruptions) > 0 {
-		fmt.Fprintf(w, "\naccuracy on corrupted pictures, by severity; %.4f on average\n\n", CorruptedMean(r.Corruptions))
+		fmt.Fprintf(w, "\naccuracy on corrupted images by severity (mean %.4f)\n\n", MeanCorruptionAccuracy(r.Corruptions))
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprint(t, "\t1\t2\t3\t4\t5\t\n")
 		for _, c := range r.Corruptions {
@@ -192,7 +190,7 @@ func writeNotes(w io.Writer, notes []string) {
 	}
 }
 
-// writeTable writes the figures and the confusion matrix.
+// writeTable writes the metrics and the confusion matrix.
 func (r *Metrics) writeTable(w io.Writer, negative, positive string) {
 	auc := "undefined"
 	if r.ROCAUC != nil {
@@ -207,8 +205,8 @@ func (r *Metrics) writeTable(w io.Writer, negative, positive string) {
 
 	c := r.Confusion
 	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "\tcalled %s\tcalled %s\t\n", positive, negative)
-	fmt.Fprintf(t, "is %s\t%d\t%d\t\n", positive, c.TP, c.FN)
-	fmt.Fprintf(t, "is %s\t%d\t%d\t\n", negative, c.FP, c.TN)
+	fmt.Fprintf(t, "\tpredicted %s\tpredicted %s\t\n", positive, negative)
+	fmt.Fprintf(t, "actual %s\t%d\t%d\t\n", positive, c.TP, c.FN)
+	fmt.Fprintf(t, "actual %s\t%d\t%d\t\n", negative, c.FP, c.TN)
 	_ = t.Flush()
 }

@@ -26,14 +26,14 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-// The test's data are pictures of one colour, and its model looks at their red
-// only: logit = 20 * red/255 - 10.
+// The dataset of the tests consists of single-colour images. The model only uses their red:
+// logit = 20 * red/255 - 10.
 var (
-	reals = []uint8{0, 20, 60, 127, 130}        // the last one looks FAKE
-	fakes = []uint8{250, 255, 200, 140, 128, 9} // the last one looks REAL
+	reals = []uint8{0, 20, 60, 127, 130}        // the last one is classified as FAKE
+	fakes = []uint8{250, 255, 200, 140, 128, 9} // the last one is classified as REAL
 )
 
-// redness is the model's graph; %s may hold a node from `mean` to `embedding`.
+// redness is the graph of the model. %s stands for nodes that compute `embedding` from `mean`.
 const redness = `
 ir_version: 8 opset_import { version: 17 }
 graph {
@@ -53,7 +53,7 @@ graph {
 
 const identity = `node { op_type: "Identity" input: "mean" output: "embedding" }`
 
-// file makes a model file with a change to its metadata.
+// file returns a model file whose metadata change has modified, unless it is nil.
 func file(t *testing.T, nodes string, change func(*model.Metadata)) *model.File {
 	t.Helper()
 	md := model.Metadata{
@@ -78,7 +78,7 @@ func file(t *testing.T, nodes string, change func(*model.Metadata)) *model.File 
 	return f
 }
 
-// prepare makes a data set of the pictures above and returns its folder.
+// prepare creates a dataset of the images above and returns its directory.
 func prepare(t *testing.T) string {
 	t.Helper()
 	source, dir := t.TempDir(), filepath.Join(t.TempDir(), "data")
@@ -110,14 +110,14 @@ func prepare(t *testing.T) string {
 	return dir
 }
 
-func TestAModelIsMeasuredOnASplitFromEndToEnd(t *testing.T) {
+func TestRun(t *testing.T) {
 	dir, f := prepare(t), file(t, identity, nil)
-	pictures, manifest, err := dataset.Load(dir, "test")
+	images, manifest, err := dataset.Load(dir, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, batch := range []int{1, 4, 11, 1000} { // 11 pictures: alone, a smaller last batch, one, and too large a one
-		t.Run(fmt.Sprintf("in batches of %d", batch), func(t *testing.T) {
+	for _, batch := range []int{1, 4, 11, 1000} { // of 11 images
+		t.Run(fmt.Sprintf("batch_%d", batch), func(t *testing.T) {
 			r, logits, err := Run(context.Background(), f, dir, "test", batch)
 			if err != nil {
 				t.Fatal(err)
@@ -126,7 +126,7 @@ func TestAModelIsMeasuredOnASplitFromEndToEnd(t *testing.T) {
 				t.Fatalf("%d logits", len(logits))
 			}
 			for i, z := range logits {
-				if want := 20*float64(pictures.Image(i)[0])/255 - 10; math.Abs(float64(z)-want) > 1e-4 {
+				if want := 20*float64(images.Image(i)[0])/255 - 10; math.Abs(float64(z)-want) > 1e-4 {
 					t.Errorf("logit %d = %v, want %v", i, z, want)
 				}
 			}
@@ -134,7 +134,8 @@ func TestAModelIsMeasuredOnASplitFromEndToEnd(t *testing.T) {
 				t.Errorf("confusion = %+v, want %+v", r.Confusion, want)
 			}
 			near(t, "accuracy", r.Accuracy, 9.0/11)
-			// Of the 30 pairs, 9 lies below four REAL and 128 below one.
+			// Of the FAKE images, the one with a red of 9 scores below four REAL images, and the one
+			// with 128 below one. The other 25 of the 30 pairs are in order.
 			near(t, "roc_auc", *r.ROCAUC, 25.0/30)
 			if r.Model != f.Digest || r.Data != manifest.Digest() || r.Source != "archive" || r.Split != "test" || r.Count != 11 {
 				t.Errorf("result = %+v", r)
@@ -142,13 +143,13 @@ func TestAModelIsMeasuredOnASplitFromEndToEnd(t *testing.T) {
 
 			_, again, err := Run(context.Background(), f, dir, "test", batch)
 			if err != nil || !slices.Equal(logits, again) {
-				t.Errorf("a second run gives %v, %v, the first %v", again, err, logits)
+				t.Errorf("second Run() = %v, %v, first = %v", again, err, logits)
 			}
 		})
 	}
 }
 
-func TestTheModelsOwnThresholdIsUsed(t *testing.T) {
+func TestRun_ModelThreshold(t *testing.T) {
 	f := file(t, identity, func(md *model.Metadata) { md.Threshold = 0.999 })
 	r, _, err := Run(context.Background(), f, prepare(t), "train", 8)
 	if err != nil {
@@ -159,7 +160,7 @@ func TestTheModelsOwnThresholdIsUsed(t *testing.T) {
 	}
 }
 
-func TestAFigureFromSyntheticDataSaysSo(t *testing.T) {
+func TestRun_SyntheticNote(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	cfg := config.Dataset{Name: "synthetic", Dir: dir, Seed: 1, TrainPerClass: 2, TestPerClass: 3}
 	if _, err := dataset.Prepare(context.Background(), cfg, io.Discard); err != nil {
@@ -179,7 +180,7 @@ func TestAFigureFromSyntheticDataSaysSo(t *testing.T) {
 	}
 }
 
-func TestAModelThatDoesNotFitTheDataIsRefused(t *testing.T) {
+func TestRun_ModelDoesNotMatchDataset(t *testing.T) {
 	dir := prepare(t)
 	for _, tc := range []struct {
 		name   string
@@ -187,24 +188,24 @@ func TestAModelThatDoesNotFitTheDataIsRefused(t *testing.T) {
 		want   []string
 	}{
 		{
-			"another preprocessing",
+			"preprocessing",
 			func(md *model.Metadata) { md.Preprocessing = "rgb-32x32-nearest" },
 			[]string{"rgb-32x32-nearest", imaging.PreprocessingID, dir, "train it again"},
 		},
 		{
-			"other class names",
+			"class_names",
 			func(md *model.Metadata) { md.Classes = []string{"CAT", "DOG"} },
 			[]string{`"CAT" "DOG"`, `"REAL" "FAKE"`, dir, "use a model"},
 		},
 		{
-			"class names the other way round",
+			"class_order",
 			func(md *model.Metadata) { md.Classes = []string{"FAKE", "REAL"} },
 			[]string{`"FAKE" "REAL"`, `"REAL" "FAKE"`, dir, "use a model"},
 		},
 		{
-			"another size of pictures",
+			"input_size",
 			func(md *model.Metadata) { md.InputSize = 64 },
-			[]string{"64×64", "32×32", "train it again"},
+			[]string{"64×64", "32×32", "hint: train the model again"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -221,15 +222,15 @@ func TestAModelThatDoesNotFitTheDataIsRefused(t *testing.T) {
 	}
 }
 
-func TestRunRefusesBadInput(t *testing.T) {
+func TestRun_InvalidInput(t *testing.T) {
 	dir := prepare(t)
 	good := file(t, identity, nil)
-	// The square root of half minus the mean: no number for a bright picture.
+	// The square root of 0.5 minus the mean is NaN for bright images.
 	nan := file(t, `
 		node { op_type: "Sub" input: "half" input: "mean" output: "left" }
 		node { op_type: "Sqrt" input: "left" output: "embedding" }`, nil)
-	stopped, stop := context.WithCancel(context.Background())
-	stop()
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
 	for _, tc := range []struct {
 		name  string
 		ctx   context.Context
@@ -239,26 +240,26 @@ func TestRunRefusesBadInput(t *testing.T) {
 		batch int
 		want  string
 	}{
-		{"a batch of none", t.Context(), good, dir, "test", 0, "batch size 0"},
-		{"a negative batch", t.Context(), good, dir, "test", -3, "batch size -3"},
-		{"an unknown split", t.Context(), good, dir, "val", 4, `"val"`},
-		{"no data set", t.Context(), good, filepath.Join(dir, "none"), "test", 4, "data prepare"},
-		{"logits that are no numbers", t.Context(), nan, dir, "test", 4, "is NaN: the model's weights are broken"},
-		{"a run that was stopped", stopped, good, dir, "test", 4, "stopped after 0 of 11 pictures"},
+		{"batch_0", t.Context(), good, dir, "test", 0, "batch size 0"},
+		{"negative_batch", t.Context(), good, dir, "test", -3, "batch size -3"},
+		{"unknown_split", t.Context(), good, dir, "val", 4, `"val"`},
+		{"missing_dataset", t.Context(), good, filepath.Join(dir, "none"), "test", 4, "data prepare"},
+		{"NaN_logits", t.Context(), nan, dir, "test", 4, "is NaN: the model has invalid weights"},
+		{"cancelled", cancelled, good, dir, "test", 4, "stopped after 0 of 11 images"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r, logits, err := Run(tc.ctx, tc.file, tc.dir, tc.split, tc.batch)
 			if err == nil || !strings.Contains(err.Error(), tc.want) || r != nil || logits != nil {
 				t.Fatalf("result %v, error = %v, want one with %q", r, err, tc.want)
 			}
-			if tc.ctx == stopped && !errors.Is(err, context.Canceled) {
-				t.Errorf("error %v is not the context's", err)
+			if tc.ctx == cancelled && !errors.Is(err, context.Canceled) {
+				t.Errorf("error = %v, want context.Canceled", err)
 			}
 		})
 	}
 }
 
-// sampleResult is a result for the tests of its forms.
+// sampleResult returns a Result to be formatted.
 func sampleResult(t *testing.T) *Result {
 	t.Helper()
 	m, err := Measure(logits(0.9, 0.8, 0.3, 0.2, 0.6), []uint8{1, 1, 1, 0, 0}, 0.5)
@@ -271,7 +272,7 @@ func sampleResult(t *testing.T) *Result {
 	}
 }
 
-func TestTheJSONHasTheDocumentedFields(t *testing.T) {
+func TestResult_JSON(t *testing.T) {
 	text, err := sampleResult(t).JSON()
 	if err != nil {
 		t.Fatal(err)
@@ -303,7 +304,7 @@ func TestTheJSONHasTheDocumentedFields(t *testing.T) {
 	}
 }
 
-func TestWriteFileReplacesTheOldResult(t *testing.T) {
+func TestResult_WriteFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "eval.json")
 	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
 		t.Fatal(err)
@@ -321,24 +322,24 @@ func TestWriteFileReplacesTheOldResult(t *testing.T) {
 	}
 	missing := filepath.Join(t.TempDir(), "no", "eval.json")
 	if err := r.WriteFile(missing); err == nil || !strings.Contains(err.Error(), missing) {
-		t.Errorf("error = %v, want one that names %s", err, missing)
+		t.Errorf("error = %v, want an error that names %s", err, missing)
 	}
 }
 
-func TestTheTableIsForPeople(t *testing.T) {
+func TestResult_WriteTable(t *testing.T) {
 	r := sampleResult(t)
 	var table bytes.Buffer
 	r.WriteTable(&table)
-	want := fmt.Sprintf(`5 pictures of the test split (archive); called FAKE above a probability of 0.5
+	want := fmt.Sprintf(`5 images of the test split (archive), classified as FAKE above a probability of 0.5
 
   accuracy    0.6000   roc auc             0.8333
   precision   0.6667   log loss            %.4f
   recall      0.6667   calibration error   %.4f
   f1          0.6667
 
-           called FAKE  called REAL
-  is FAKE            2            1
-  is REAL            1            1
+               predicted FAKE  predicted REAL
+  actual FAKE               2               1
+  actual REAL               1               1
 
 model  sha256:aa
 data   sha256:bb

@@ -7,13 +7,12 @@ import (
 	"fakeart/internal/ort"
 )
 
-// Explainer tells where in pictures a model found what it judged by. It is not safe
-// for concurrent use.
+// Explainer computes class-activation maps of a model's predictions. It isn't safe for concurrent use.
 type Explainer struct{ session *model.Session }
 
-// NewExplainer makes the model ready to explain. The caller closes it.
+// NewExplainer returns an Explainer for a model. The caller must close it.
 func NewExplainer(f *model.File) (*Explainer, error) {
-	// One thread, one order of summation: the same picture has the same map.
+	// A single thread keeps the order of summation, and so the maps, deterministic.
 	s, err := f.NewExplainer(1, ort.Options{Threads: 1})
 	if err != nil {
 		return nil, err
@@ -21,8 +20,9 @@ func NewExplainer(f *model.File) (*Explainer, error) {
 	return &Explainer{s}, nil
 }
 
-// GradCAM is the map of the pixels for a verdict, as package explain has it. It fails
-// with explain.ErrNoGradCAM when the model has none.
+// GradCAM returns the Grad-CAM map of an image for a class (FAKE if fake is true, REAL otherwise):
+// one value in [0, 1] per pixel, row by row, as package explain defines it. It returns
+// [explain.ErrNoGradCAM] if the model doesn't support Grad-CAM.
 func (e *Explainer) GradCAM(pixels []uint8, fake bool) ([]float32, error) {
 	input := make([]float32, len(pixels))
 	imaging.ToTensor(input, pixels)
@@ -30,5 +30,5 @@ func (e *Explainer) GradCAM(pixels []uint8, fake bool) ([]float32, error) {
 	return values, explain.Map(values, explain.GradCAM, e.session, input, fake)
 }
 
-// Close frees the model.
+// Close releases the model.
 func (e *Explainer) Close() error { return e.session.Close() }

@@ -9,8 +9,8 @@ import (
 	"fakeart/internal/imaging"
 )
 
-func TestAnExplainerGivesTheMapOfAVerdict(t *testing.T) {
-	// The evidence is how red a pixel is beyond the half; redness has nodes of its own.
+func TestExplainer_GradCAM(t *testing.T) {
+	// The map is the amount by which the red of a pixel exceeds one half.
 	f := file(t, identity+`
   node { op_type: "Sub" input: "input" input: "half" output: "beyond" }
   node { op_type: "Slice" input: "beyond" input: "first" input: "second" input: "channels" output: "red" }
@@ -26,27 +26,27 @@ func TestAnExplainerGivesTheMapOfAVerdict(t *testing.T) {
 	}
 	defer func() { _ = e.Close() }()
 	pixels := make([]uint8, imaging.Size*imaging.Size*imaging.Channels)
-	pixels[0] = 255 // the first one is red
-	fake, err := e.GradCAM(pixels, true)
+	pixels[0] = 255 // the first pixel is red
+	fakeMap, err := e.GradCAM(pixels, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	genuine, err := e.GradCAM(pixels, false)
+	realMap, err := e.GradCAM(pixels, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fake[0] != 1 || slices.Max(fake[1:]) != 0 || genuine[0] != 0 || slices.Min(genuine[1:]) != 1 {
-		t.Errorf("maps %v and %v", fake[:3], genuine[:3])
+	if fakeMap[0] != 1 || slices.Max(fakeMap[1:]) != 0 || realMap[0] != 0 || slices.Min(realMap[1:]) != 1 {
+		t.Errorf("maps of FAKE %v and REAL %v, want the first pixel only, and all but the first", fakeMap[:3], realMap[:3])
 	}
 }
 
-func TestAModelWithoutGradCAMExplainsNothing(t *testing.T) {
+func TestExplainer_NoGradCAM(t *testing.T) {
 	e, err := NewExplainer(file(t, identity, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = e.Close() }()
 	if _, err := e.GradCAM(make([]uint8, imaging.Size*imaging.Size*imaging.Channels), true); !errors.Is(err, explain.ErrNoGradCAM) {
-		t.Errorf("error %v", err)
+		t.Errorf("GradCAM() error = %v, want ErrNoGradCAM", err)
 	}
 }

@@ -14,81 +14,83 @@ import (
 	"fakeart/trainer/predictions"
 )
 
-// FeedbackNote stands wherever a figure from users' feedback does.
-const FeedbackNote = "feedback is no random sample: those who speak up are few, are moved by what surprised them, and may be wrong; " +
-	"compare these figures over time, not with those of a test split"
+// FeedbackNote accompanies every metric that was measured on users' feedback.
+const FeedbackNote = "feedback isn't a random sample: few users give any, mostly on surprising predictions, and they can be wrong; " +
+	"compare these metrics over time, not with those of a test split"
 
-// Feedback is what users said of the predictions in a log, held against what the models did.
+// Feedback compares the predictions in a prediction log with users' feedback.
 type Feedback struct {
-	// Log is the file, Predictions how many it holds of the models below, and Count of how many
-	// of these users have spoken.
+	// Log is the path of the log. Predictions is the number of its predictions by the requested
+	// model (or by all models), and Count the number of those that have feedback.
 	Log         string `json:"log"`
 	Predictions int    `json:"predictions"`
 	Count       int    `json:"feedback"`
-	// Models are those with feedback, the one with most of it first.
+	// Models are the models that have feedback, by decreasing amount of it.
 	Models []ModelFeedback `json:"models"`
 	Notes  []string        `json:"notes"`
 }
 
-// ModelFeedback is one model's part. The confusion is of the verdicts that were given; the
-// labels are what users last said.
+// ModelFeedback is the part of [Feedback] that concerns one model. Its metrics compare the logged
+// predictions with the label of the latest feedback on each.
 type ModelFeedback struct {
 	// Model is the digest of the model file.
 	Model       string `json:"model"`
 	Predictions int    `json:"predictions"`
 	Count       int    `json:"feedback"`
 	Metrics
-	// Threshold is the model's where its file was given; the log does not have it.
+	// Threshold is the model's threshold. It is nil unless the model file was given, since the log
+	// doesn't record it.
 	Threshold *float64 `json:"threshold,omitempty"`
 }
 
-// surest is the logit from which on a probability is 1 as the log has it.
-var surest = -math.Log(0x1p-53)
+// maxLogit is the logit above which a logged probability is rounded to 1.
+var maxLogit = -math.Log(0x1p-53)
 
-// MeasureFeedback measures the verdicts in a log on what users last said of them, for each model
-// that they spoke of; with f for that model alone. It refuses a log without any feedback on it.
+// MeasureFeedback compares the predictions in a prediction log with the latest feedback on each, for
+// every model with feedback, or only for the model f unless it is nil. It returns an error if there
+// is no feedback.
 func MeasureFeedback(ctx context.Context, log string, f *model.File) (*Feedback, error) {
-	type said struct {
-		logits  []float32
-		labels  []uint8
-		called  []bool
-		clipped bool
+	type samples struct {
+		logits        []float32
+		labels        []uint8
+		predictedFake []bool
+		clipped       bool
 	}
-	models := map[string]*said{}
-	all, err := predictions.Feedback(ctx, log, func(j *predictions.Judged) error {
-		s := models[j.Model]
+	models := map[string]*samples{}
+	counts, err := predictions.Feedback(ctx, log, func(p *predictions.Labeled) error {
+		s := models[p.Model]
 		if s == nil {
-			s = &said{}
-			models[j.Model] = s
+			s = &samples{}
+			models[p.Model] = s
 		}
-		logit := math.Log(j.Probability) - math.Log1p(-j.Probability)
-		if math.Abs(logit) > surest {
-			logit, s.clipped = math.Copysign(surest, logit), true
+		logit := math.Log(p.Probability) - math.Log1p(-p.Probability)
+		if math.Abs(logit) > maxLogit {
+			logit, s.clipped = math.Copysign(maxLogit, logit), true
 		}
 		s.logits = append(s.logits, float32(logit))
-		s.labels = append(s.labels, label(j.Label))
-		s.called = append(s.called, label(j.Verdict) == dataset.Fake)
+		s.labels = append(s.labels, labelOf(p.Label))
+		s.predictedFake = append(s.predictedFake, labelOf(p.Predicted) == dataset.Fake)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	result := &Feedback{Log: log, Notes: []string{FeedbackNote}}
-	for _, digest := range slices.Sorted(maps.Keys(all)) {
+	for _, digest := range slices.Sorted(maps.Keys(counts)) {
 		if f != nil && digest != f.Digest {
 			continue
 		}
-		result.Predictions += all[digest]
+		result.Predictions += counts[digest]
 		s := models[digest]
 		if s == nil {
 			continue
 		}
-		m := ModelFeedback{Model: digest, Predictions: all[digest], Count: len(s.logits), Metrics: measure(s.logits, s.labels, s.called)}
+		m := ModelFeedback{Model: digest, Predictions: counts[digest], Count: len(s.logits), Metrics: measure(s.logits, s.labels, s.predictedFake)}
 		if f != nil {
 			m.Threshold = &f.Metadata.Threshold
 		}
 		if s.clipped {
-			m.Notes = append(m.Notes, fmt.Sprintf("log_loss counts a sure mistake as %.1f nats: the log's probabilities are rounded to 0 or 1 beyond that", surest))
+			m.Notes = append(m.Notes, fmt.Sprintf("log_loss counts each confident error as at most %.1f nats: beyond that, the logged probabilities are rounded to 0 or 1", maxLogit))
 		}
 		result.Count += m.Count
 		result.Models = append(result.Models, m)
@@ -102,24 +104,28 @@ func MeasureFeedback(ctx context.Context, log string, f *model.File) (*Feedback,
 		for _, s := range models {
 			others += len(s.logits)
 		}
-		return nil, fmt.Errorf("evaluate: users have spoken of none of the %d predictions of %s in %s; of other models' of %d: leave --model out for these",
-			result.Predictions, f.Digest, log, others)
+		err := fmt.Errorf("evaluate: no feedback on the %d predictions of %s in %s", result.Predictions, f.Digest, log)
+		if others > 0 {
+			err = fmt.Errorf("%w\nhint: %d predictions of other models have feedback: omit --model to measure them", err, others)
+		}
+		return nil, err
 	}
-	return nil, fmt.Errorf("evaluate: users have spoken of none of the %d predictions in %s; they do so by POST /feedback", result.Predictions, log)
+	return nil, fmt.Errorf("evaluate: no feedback on the %d predictions in %s\nhint: users send feedback with POST /feedback", result.Predictions, log)
 }
 
-// label is that of a class name which predictions.Feedback has let pass.
-func label(name string) uint8 { return uint8(slices.Index(dataset.Classes(), name)) }
+// labelOf returns the label of a class name, which must be known.
+func labelOf(name string) uint8 { return uint8(slices.Index(dataset.Classes(), name)) }
 
-// JSON returns the result as indented JSON with a newline at its end.
+// JSON returns the result as indented JSON with a trailing newline.
 func (r *Feedback) JSON() ([]byte, error) { return toJSON(r) }
 
-// WriteTable writes the result for a person to read.
+// WriteTable writes the result as tables for people. It ignores write errors, since it writes to a
+// terminal.
 func (r *Feedback) WriteTable(w io.Writer) {
-	fmt.Fprintf(w, "users have spoken of %d of %d predictions (%.3g %%)\n", r.Count, r.Predictions, 100*float64(r.Count)/float64(r.Predictions))
+	fmt.Fprintf(w, "feedback on %d of %d predictions (%.3g %%)\n", r.Count, r.Predictions, 100*float64(r.Count)/float64(r.Predictions))
 	for i := range r.Models {
 		m := &r.Models[i]
-		fmt.Fprintf(w, "\nmodel  %s: %d of %d predictions\n\n", m.Model, m.Count, m.Predictions)
+		fmt.Fprintf(w, "\nmodel  %s: feedback on %d of %d predictions\n\n", m.Model, m.Count, m.Predictions)
 		m.writeTable(w, dataset.Classes()[dataset.Real], dataset.Classes()[dataset.Fake])
 		writeNotes(w, m.Notes)
 	}

@@ -17,17 +17,18 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-// logFile writes a log as an export has it, a line for each prediction.
+// logFile writes an NDJSON export with one prediction per line. A line is "MODEL CLASS PROBABILITY
+// [FEEDBACK]".
 func logFile(t *testing.T, lines ...string) string {
 	t.Helper()
 	var b strings.Builder
 	for i, line := range lines {
-		var digest, verdict, probability, said string
-		if n, _ := fmt.Sscan(line, &digest, &verdict, &probability, &said); n < 3 {
+		var digest, predicted, probability, feedback string
+		if n, _ := fmt.Sscan(line, &digest, &predicted, &probability, &feedback); n < 3 {
 			t.Fatal(line)
 		}
 		fmt.Fprintf(&b, `{"id":"%d","time":"2026-11-26T10:00:00Z","model":%q,"label":%q,"probability":%s,"image_format":"png","width":32,"height":32,`+
-			`"mean":0,"std_dev":0,"brightness":0,"contrast":0,"sharpness":0,"saturation":0,"embedding":[],"feedback_label":%q}`+"\n", i, digest, verdict, probability, said)
+			`"mean":0,"std_dev":0,"brightness":0,"contrast":0,"sharpness":0,"saturation":0,"embedding":[],"feedback_label":%q}`+"\n", i, digest, predicted, probability, feedback)
 	}
 	path := filepath.Join(t.TempDir(), "log.ndjson")
 	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
@@ -36,8 +37,8 @@ func logFile(t *testing.T, lines ...string) string {
 	return path
 }
 
-func TestVerdictsAreMeasuredOnWhatUsersSaid(t *testing.T) {
-	// The threshold of sha256:a was 0.3: the verdicts that were given count, not those of 0.5.
+func TestMeasureFeedback(t *testing.T) {
+	// The threshold of sha256:a was 0.3. The logged predictions count, not those at 0.5.
 	log := logFile(
 		t,
 		"sha256:a FAKE 0.9 FAKE", "sha256:a FAKE 0.4 FAKE", "sha256:a FAKE 0.8 REAL", "sha256:a REAL 0.2 REAL", "sha256:a REAL 0.25 FAKE",
@@ -55,7 +56,7 @@ func TestVerdictsAreMeasuredOnWhatUsersSaid(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	loss := -(math.Log(0.9) + math.Log(0.4) + math.Log(0.2) + math.Log(0.8) + math.Log(0.25)) / 5
-	// Of the pairs (0.9, 0.4, 0.25) × (0.8, 0.2) four are in order.
+	// Four of the pairs (0.9, 0.4, 0.25) × (0.8, 0.2) are in order.
 	if math.Abs(a.Accuracy-0.6) > 1e-9 || math.Abs(a.Precision-2.0/3) > 1e-9 || math.Abs(a.LogLoss-loss) > 1e-6 || a.ROCAUC == nil || math.Abs(*a.ROCAUC-4.0/6) > 1e-9 {
 		t.Errorf("%+v, roc auc %v, want a loss of %g", a, a.ROCAUC, loss)
 	}
@@ -77,18 +78,18 @@ func TestVerdictsAreMeasuredOnWhatUsersSaid(t *testing.T) {
 		t.Errorf("%v: %s", err, text)
 	}
 	if _, ok := back.Models[0]["threshold"]; ok {
-		t.Errorf("the threshold is not known: %s", text)
+		t.Errorf("JSON has a threshold although it is unknown: %s", text)
 	}
 	var table bytes.Buffer
 	r.WriteTable(&table)
-	for _, part := range []string{"7 of 10 predictions", "sha256:a: 5 of 7", "accuracy    0.6000", "is FAKE", "no random sample"} {
+	for _, part := range []string{"7 of 10 predictions", "sha256:a: feedback on 5 of 7", "accuracy    0.6000", "actual FAKE", "isn't a random sample"} {
 		if !strings.Contains(table.String(), part) {
-			t.Errorf("the table does not say %q:\n%s", part, &table)
+			t.Errorf("table lacks %q:\n%s", part, &table)
 		}
 	}
 }
 
-func TestAWholeLogThatUsersSpokeOfIsAHundredPerCent(t *testing.T) {
+func TestMeasureFeedback_OnAllPredictions(t *testing.T) {
 	r, err := MeasureFeedback(t.Context(), logFile(t, "sha256:a FAKE 0.9 FAKE", "sha256:a REAL 0.1 FAKE"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +100,7 @@ func TestAWholeLogThatUsersSpokeOfIsAHundredPerCent(t *testing.T) {
 	}
 }
 
-func TestOneModelAloneIsMeasuredWhenItsFileIsGiven(t *testing.T) {
+func TestMeasureFeedback_OneModel(t *testing.T) {
 	log := logFile(t, "sha256:a FAKE 0.9 FAKE", "sha256:b REAL 0.1 FAKE", "sha256:b REAL 0.1", "sha256:c REAL 0.1")
 	f := &model.File{Digest: "sha256:b", Metadata: model.Metadata{Threshold: 0.4}}
 	r, err := MeasureFeedback(t.Context(), log, f)
@@ -107,7 +108,7 @@ func TestOneModelAloneIsMeasuredWhenItsFileIsGiven(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	_, err = MeasureFeedback(t.Context(), log, &model.File{Digest: "sha256:c"})
-	if err == nil || !strings.Contains(err.Error(), "none of the 1 predictions of sha256:c") || !strings.Contains(err.Error(), "of 2") {
+	if err == nil || !strings.Contains(err.Error(), "no feedback on the 1 predictions of sha256:c") || !strings.Contains(err.Error(), "hint: 2 predictions") {
 		t.Errorf("got %v", err)
 	}
 	_, err = MeasureFeedback(t.Context(), logFile(t, "sha256:a FAKE 0.9"), nil)
@@ -115,11 +116,11 @@ func TestOneModelAloneIsMeasuredWhenItsFileIsGiven(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if _, err = MeasureFeedback(t.Context(), filepath.Join(t.TempDir(), "absent"), nil); err == nil {
-		t.Error("a file that is missing is measured")
+		t.Error("MeasureFeedback(missing file) succeeded")
 	}
 }
 
-func TestAFigureOnLabelsThatUsersGaveSaysSo(t *testing.T) {
+func TestRun_FeedbackNote(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	cfg := config.Dataset{Name: "synthetic", Dir: dir, Seed: 1, TrainPerClass: 2, TestPerClass: 3}
 	if _, err := dataset.Prepare(t.Context(), cfg, io.Discard); err != nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// logit is the inverse of Probability, to write tests in probabilities.
+// logit is the inverse of model.Probability.
 func logit(p float64) float32 { return float32(math.Log(p / (1 - p))) }
 
 func logits(ps ...float64) []float32 {
@@ -26,7 +26,7 @@ func near(t *testing.T, name string, got, want float64) {
 	}
 }
 
-func TestMeasureAgreesWithValuesWorkedOutByHand(t *testing.T) {
+func TestMeasure_ByHand(t *testing.T) {
 	m, err := Measure(
 		logits(0.9, 0.8, 0.3, 0.6, 0.2, 0.1, 0.4, 0.7),
 		[]uint8{1, 1, 1, 1, 0, 0, 0, 0}, 0.5)
@@ -40,13 +40,13 @@ func TestMeasureAgreesWithValuesWorkedOutByHand(t *testing.T) {
 	near(t, "precision", m.Precision, 3.0/4)
 	near(t, "recall", m.Recall, 3.0/4)
 	near(t, "f1", m.F1, 3.0/4)
-	// Of the 16 pairs the fake scores lower in three: 0.3 < 0.4, 0.3 < 0.7, 0.6 < 0.7.
+	// The FAKE image scores lower in three of the 16 pairs: 0.3 < 0.4, 0.3 < 0.7, 0.6 < 0.7.
 	near(t, "roc_auc", *m.ROCAUC, 13.0/16)
 	near(t, "log_loss", m.LogLoss,
 		-(math.Log(0.9)+math.Log(0.8)+math.Log(0.3)+math.Log(0.6)+
 			math.Log(0.8)+math.Log(0.9)+math.Log(0.6)+math.Log(0.3))/8)
-	// Each of the eight probabilities lies in a bin of its own (the edges are k/15),
-	// so each gap is |p - label|.
+	// Each of the eight probabilities is in its own bin (the edges are k/15), so that each gap is
+	// |p - label|.
 	near(t, "ece", m.ECE, (0.1+0.2+0.7+0.4+0.2+0.1+0.4+0.7)/8)
 	near(t, "threshold", m.Threshold, 0.5)
 	if len(m.Notes) != 0 {
@@ -54,8 +54,8 @@ func TestMeasureAgreesWithValuesWorkedOutByHand(t *testing.T) {
 	}
 }
 
-func TestMeasureGivesTheAUCOfScikitLearnsDocumentation(t *testing.T) {
-	// roc_auc_score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) is 0.75 in its user guide.
+func TestMeasure_ScikitLearnExample(t *testing.T) {
+	// roc_auc_score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) is 0.75 in scikit-learn's user guide.
 	m, err := Measure(logits(0.1, 0.4, 0.35, 0.8), []uint8{0, 0, 1, 1}, 0.5)
 	if err != nil {
 		t.Fatal(err)
@@ -63,18 +63,18 @@ func TestMeasureGivesTheAUCOfScikitLearnsDocumentation(t *testing.T) {
 	near(t, "roc_auc", *m.ROCAUC, 0.75)
 }
 
-func TestTheThresholdIsStrict(t *testing.T) {
+func TestIsFake(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		logit     float32
 		threshold float64
 		fake      bool
 	}{
-		{"a logit of 0 is REAL at one half", 0, 0.5, false},
-		{"the next float above is FAKE", 1e-6, 0.5, true},
-		{"nothing exceeds a threshold of 1", 100, 1, false},
-		{"anything exceeds a threshold of 0", -100, 0, true},
-		{"a raised threshold turns FAKE into REAL", 1, 0.75, false},
+		{"equal_to_threshold", 0, 0.5, false},
+		{"just_above_threshold", 1e-6, 0.5, true},
+		{"threshold_1", 100, 1, false},
+		{"threshold_0", -100, 0, true},
+		{"raised_threshold", 1, 0.75, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := IsFake(tc.logit, tc.threshold); got != tc.fake {
@@ -91,19 +91,19 @@ func TestTheThresholdIsStrict(t *testing.T) {
 	}
 }
 
-func TestUndefinedMetricsAreNotedAndTheJSONHasNoNaN(t *testing.T) {
+func TestMeasure_UndefinedMetrics(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		logits []float32
 		labels []uint8
-		notes  []string // how each begins
+		notes  []string // the metric that each is about
 		auc    bool
 	}{
-		{"only REAL, all called REAL", []float32{-1, -2}, []uint8{0, 0}, []string{"precision", "recall", "f1", "roc_auc"}, false},
-		{"only REAL, one called FAKE", []float32{-1, 2}, []uint8{0, 0}, []string{"recall", "roc_auc"}, false},
-		{"only FAKE, all called FAKE", []float32{1, 2}, []uint8{1, 1}, []string{"roc_auc"}, false},
-		{"both classes, all called REAL", []float32{-1, -2}, []uint8{0, 1}, []string{"precision"}, true},
-		{"one picture", []float32{3}, []uint8{1}, []string{"roc_auc"}, false},
+		{"only_REAL_all_predicted_REAL", []float32{-1, -2}, []uint8{0, 0}, []string{"precision", "recall", "f1", "roc_auc"}, false},
+		{"only_REAL_one_predicted_FAKE", []float32{-1, 2}, []uint8{0, 0}, []string{"recall", "roc_auc"}, false},
+		{"only_FAKE_all_predicted_FAKE", []float32{1, 2}, []uint8{1, 1}, []string{"roc_auc"}, false},
+		{"both_classes_all_predicted_REAL", []float32{-1, -2}, []uint8{0, 1}, []string{"precision"}, true},
+		{"one_image", []float32{3}, []uint8{1}, []string{"roc_auc"}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m, err := Measure(tc.logits, tc.labels, 0.5)
@@ -111,11 +111,11 @@ func TestUndefinedMetricsAreNotedAndTheJSONHasNoNaN(t *testing.T) {
 				t.Fatal(err)
 			}
 			if len(m.Notes) != len(tc.notes) {
-				t.Fatalf("notes = %q, want ones about %q", m.Notes, tc.notes)
+				t.Fatalf("notes = %q, want notes about %q", m.Notes, tc.notes)
 			}
 			for i, want := range tc.notes {
 				if !strings.HasPrefix(m.Notes[i], want+" is undefined") {
-					t.Errorf("note %d = %q, want one about %s", i, m.Notes[i], want)
+					t.Errorf("note %d = %q, want a note about %s", i, m.Notes[i], want)
 				}
 			}
 			if (m.ROCAUC != nil) != tc.auc {
@@ -132,7 +132,7 @@ func TestUndefinedMetricsAreNotedAndTheJSONHasNoNaN(t *testing.T) {
 	}
 }
 
-func TestMeasureRefusesWhatHasNoMeaning(t *testing.T) {
+func TestMeasure_InvalidInput(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	for _, tc := range []struct {
 		name      string
@@ -141,14 +141,14 @@ func TestMeasureRefusesWhatHasNoMeaning(t *testing.T) {
 		threshold float64
 		want      string
 	}{
-		{"no pictures", nil, nil, 0.5, "no pictures"},
-		{"fewer labels than logits", []float32{1, 2}, []uint8{1}, 0.5, "2 logits for 1 labels"},
-		{"a NaN logit", []float32{1, nan}, []uint8{1, 0}, 0.5, "picture 1 is NaN"},
-		{"an infinite logit", []float32{inf}, []uint8{1}, 0.5, "picture 0 is +Inf"},
-		{"a third label", []float32{1, 1}, []uint8{1, 2}, 0.5, "label of picture 1 is 2"},
-		{"a threshold above 1", []float32{1}, []uint8{1}, 1.5, "threshold 1.5"},
-		{"a negative threshold", []float32{1}, []uint8{1}, -0.1, "threshold -0.1"},
-		{"a NaN threshold", []float32{1}, []uint8{1}, math.NaN(), "threshold NaN"},
+		{"no_images", nil, nil, 0.5, "no images"},
+		{"fewer_labels_than_logits", []float32{1, 2}, []uint8{1}, 0.5, "2 logits for 1 labels"},
+		{"NaN_logit", []float32{1, nan}, []uint8{1, 0}, 0.5, "image 1 is NaN"},
+		{"infinite_logit", []float32{inf}, []uint8{1}, 0.5, "image 0 is +Inf"},
+		{"unknown_label", []float32{1, 1}, []uint8{1, 2}, 0.5, "label of image 1 is 2"},
+		{"threshold_above_1", []float32{1}, []uint8{1}, 1.5, "threshold 1.5"},
+		{"negative_threshold", []float32{1}, []uint8{1}, -0.1, "threshold -0.1"},
+		{"NaN_threshold", []float32{1}, []uint8{1}, math.NaN(), "threshold NaN"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := Measure(tc.logits, tc.labels, tc.threshold)
@@ -159,19 +159,19 @@ func TestMeasureRefusesWhatHasNoMeaning(t *testing.T) {
 	}
 }
 
-func TestExtremeLogitsStayFinite(t *testing.T) {
+func TestMeasure_ExtremeLogits(t *testing.T) {
 	m, err := Measure([]float32{math.MaxFloat32, -math.MaxFloat32, 1000, -1000}, []uint8{1, 0, 0, 1}, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}
-	near(t, "log_loss", m.LogLoss, 500) // two sure mistakes of 1000 nats each among four
-	near(t, "ece", m.ECE, 0.5)          // both outer bins are sure, and wrong for one of their two
+	near(t, "log_loss", m.LogLoss, 500) // two of four predictions are confident errors of 1000 nats each
+	near(t, "ece", m.ECE, 0.5)          // in both outer bins one of two confident predictions is wrong
 	if _, err := json.Marshal(m); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestProbabilitiesOnABinEdgeBelongToTheLowerBin(t *testing.T) {
+func TestReliability_BinEdges(t *testing.T) {
 	bins := Reliability([]float32{-1000, 1000, 0}, []uint8{0, 1, 1})
 	for i, b := range bins {
 		want := 0
@@ -179,15 +179,15 @@ func TestProbabilitiesOnABinEdgeBelongToTheLowerBin(t *testing.T) {
 			want = 1
 		}
 		if b.Count != want {
-			t.Errorf("bin %d holds %d pictures, want %d", i, b.Count, want)
+			t.Errorf("bin %d has %d images, want %d", i, b.Count, want)
 		}
 	}
 	near(t, "edge", bins[14].High, 1)
 	near(t, "mean probability of the middle bin", bins[7].Probability, 0.5)
-	near(t, "share of FAKE in the middle bin", bins[7].Fake, 1)
+	near(t, "fraction of FAKE in the middle bin", bins[7].Fake, 1)
 }
 
-// sample draws scores on a coarse grid, so that ties within and across classes are common.
+// sample returns random scores on a coarse grid, so that ties within and across classes are common.
 func sample(r *rand.Rand) ([]float32, []uint8) {
 	n := 2 + r.IntN(60)
 	zs, ys := make([]float32, n), make([]uint8, n)
@@ -199,9 +199,9 @@ func sample(r *rand.Rand) ([]float32, []uint8) {
 	return zs, ys
 }
 
-// naive computes the metrics as their textbook definitions read, sharing no code
-// with the package: counts by set membership, the AUC over all pairs, the losses
-// from the probabilities, the calibration error bin by bin.
+// naive computes the metrics from their textbook definitions, without code of this package: it
+// counts by set membership, computes the AUC over all pairs, the losses from the probabilities, and
+// the calibration error bin by bin.
 func naive(zs []float32, ys []uint8, threshold float64) (acc, prec, rec, f1, auc, loss, ece float64) {
 	n := float64(len(zs))
 	p := make([]float64, len(zs))
@@ -210,9 +210,9 @@ func naive(zs []float32, ys []uint8, threshold float64) (acc, prec, rec, f1, auc
 		y := float64(ys[i])
 		loss -= (y*math.Log(p[i]) + (1-y)*math.Log(1-p[i])) / n
 	}
-	count := func(y uint8, called bool) (c float64) {
+	count := func(y uint8, fake bool) (c float64) {
 		for i := range zs {
-			if ys[i] == y && (p[i] > threshold) == called {
+			if ys[i] == y && (p[i] > threshold) == fake {
 				c++
 			}
 		}
@@ -257,7 +257,7 @@ func naive(zs []float32, ys []uint8, threshold float64) (acc, prec, rec, f1, auc
 	return acc, prec, rec, f1, auc, loss, ece
 }
 
-func TestMeasureAgreesWithTheDefinitionsOnRandomScoresWithTies(t *testing.T) {
+func TestMeasure_AgreesWithNaive(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 500 {
 		zs, ys := sample(r)
@@ -280,7 +280,7 @@ func TestMeasureAgreesWithTheDefinitionsOnRandomScoresWithTies(t *testing.T) {
 	}
 }
 
-func TestMetricsKeepTheirSymmetries(t *testing.T) {
+func TestMeasure_Symmetries(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 200 {
 		zs, ys := sample(r)
@@ -316,7 +316,7 @@ func TestMetricsKeepTheirSymmetries(t *testing.T) {
 		near(t, "roc_auc of stretched scores", *scaled.ROCAUC, *m.ROCAUC)
 
 		if sum := m.Confusion.TP + m.Confusion.FP + m.Confusion.FN + m.Confusion.TN; sum != len(zs) {
-			t.Errorf("the confusion matrix holds %d of %d pictures", sum, len(zs))
+			t.Errorf("the confusion matrix counts %d of %d images", sum, len(zs))
 		}
 		if m.ECE < 0 || m.ECE > 1 || m.LogLoss < 0 {
 			t.Errorf("ece %v, log_loss %v", m.ECE, m.LogLoss)
@@ -324,7 +324,7 @@ func TestMetricsKeepTheirSymmetries(t *testing.T) {
 	}
 }
 
-func TestTheROCCurveRisesFromTheOriginToTheCorner(t *testing.T) {
+func TestROC(t *testing.T) {
 	fpr, tpr := ROC([]float32{2, 2, 1, 0, 0, -1}, []uint8{1, 0, 1, 1, 0, 0})
 	wantFPR := []float64{0, 1.0 / 3, 1.0 / 3, 2.0 / 3, 1}
 	wantTPR := []float64{0, 1.0 / 3, 2.0 / 3, 1, 1}
@@ -336,7 +336,7 @@ func TestTheROCCurveRisesFromTheOriginToTheCorner(t *testing.T) {
 		near(t, "tpr", tpr[i], wantTPR[i])
 	}
 	if fpr, _ := ROC([]float32{1, 2}, []uint8{1, 1}); fpr != nil {
-		t.Error("a curve of one class only")
+		t.Error("ROC() of one class != nil")
 	}
 }
 

@@ -9,31 +9,31 @@ import (
 	"fakeart/internal/drift"
 )
 
-// Judged is a prediction that a user has spoken of.
-type Judged struct {
-	// Model is the digest of the model that judged, Verdict what it said, and Probability
-	// how likely it thought FAKE.
-	Model, Verdict string
-	Probability    float64
-	// Label is what the picture is, as the user last said.
+// Labeled is a prediction with feedback.
+type Labeled struct {
+	// Model is the digest of the model, Predicted the predicted class, and Probability the
+	// probability of FAKE.
+	Model, Predicted string
+	Probability      float64
+	// Label is the correct class according to the latest feedback.
 	Label string
 
-	picture func() ([]byte, error)
+	image func() ([]byte, error)
 }
 
-// Picture returns the bytes of the picture as it was sent; nil when it was not logged. It is
-// good only during the call that the prediction was handed to.
-func (j *Judged) Picture() ([]byte, error) {
-	if j.picture == nil {
+// Image returns the image file as it was received, or nil if it wasn't logged. It must only be
+// called during the call that the prediction was passed to.
+func (l *Labeled) Image() ([]byte, error) {
+	if l.image == nil {
 		return nil, nil
 	}
-	return j.picture()
+	return l.image()
 }
 
-// Feedback calls f for each prediction of a log that a user has spoken of, in the log's order,
-// and returns how many predictions it holds of each model, spoken of or not. A log of a version
-// that knew no feedback has none.
-func Feedback(ctx context.Context, path string, f func(*Judged) error) (predictions map[string]int, err error) {
+// Feedback calls f for each prediction of a log that has feedback, in the order of the log. It
+// returns the number of predictions per model digest, with or without feedback. Logs of versions
+// that didn't support feedback have none.
+func Feedback(ctx context.Context, path string, f func(*Labeled) error) (predictions map[string]int, err error) {
 	fail := func(err error) (map[string]int, error) {
 		return nil, fmt.Errorf("read prediction log %s: %w", path, err)
 	}
@@ -42,9 +42,9 @@ func Feedback(ctx context.Context, path string, f func(*Judged) error) (predicti
 		return nil, fmt.Errorf("read prediction log: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return fail(fmt.Errorf("%w: it is not a file", ErrFormat))
+		return fail(fmt.Errorf("%w: not a regular file", ErrFormat))
 	}
-	each, err := reader(path, true)
+	each, err := open(path, true)
 	if err != nil {
 		return fail(err)
 	}
@@ -60,16 +60,16 @@ func Feedback(ctx context.Context, path string, f func(*Judged) error) (predicti
 		if err := r.fill(&row); err != nil {
 			return err
 		}
-		j := &Judged{Model: r.model, Verdict: row.Label, Probability: row.Probability, Label: r.feedback, picture: r.picture}
-		for _, label := range []string{j.Verdict, j.Label} {
+		l := &Labeled{Model: r.model, Predicted: row.Label, Probability: row.Probability, Label: r.feedback, image: r.image}
+		for _, label := range []string{l.Predicted, l.Label} {
 			if label != "REAL" && label != "FAKE" {
-				return fmt.Errorf("record %d: the label %q is neither REAL nor FAKE", n, label)
+				return fmt.Errorf("record %d: label %q is neither REAL nor FAKE", n, label)
 			}
 		}
-		if !(j.Probability >= 0 && j.Probability <= 1) {
-			return fmt.Errorf("record %d: the probability %v is not between 0 and 1", n, j.Probability)
+		if !(l.Probability >= 0 && l.Probability <= 1) {
+			return fmt.Errorf("record %d: probability %v isn't between 0 and 1", n, l.Probability)
 		}
-		return f(j)
+		return f(l)
 	})
 	if err == nil && n == 0 {
 		err = errEmpty

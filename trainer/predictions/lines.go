@@ -18,24 +18,33 @@ import (
 	"fakeart/internal/drift"
 )
 
-// wanted are the columns that every export has to have.
-var wanted = []string{
+// requiredColumns are the columns that every export must have.
+var requiredColumns = []string{
 	"time", "model", "label", "probability", "image_format", "width", "height",
 	"mean", "std_dev", "brightness", "contrast", "sharpness", "saturation", "embedding",
 }
 
-// number is one of JSON, or a text that holds one: BigQuery writes whole numbers and
-// those that are none so.
+// number is a JSON number, or a string that contains one: BigQuery exports integers, NaN and
+// infinities as strings.
 type number float64
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (n *number) UnmarshalJSON(text []byte) error {
-	v, err := strconv.ParseFloat(string(bytes.Trim(text, `"`)), 64)
+	v, err := parseFloat(string(bytes.Trim(text, `"`)))
 	*n = number(v)
 	return err
 }
 
-// jsonRow is a record in JSON.
+// parseFloat is [strconv.ParseFloat] with an error for users.
+func parseFloat(text string) (float64, error) {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q isn't a number", text)
+	}
+	return v, nil
+}
+
+// jsonRow is the part of a JSON record that goes into a [drift.Row].
 type jsonRow struct {
 	Label       string    `json:"label"`
 	Probability number    `json:"probability"`
@@ -51,8 +60,9 @@ type jsonRow struct {
 	Embedding   []float32 `json:"embedding"`
 }
 
-func eachOfNDJSON(ctx context.Context, in *bufio.Reader, f func(record) error) error {
-	var long []byte // a line that does not fit into the reader's buffer
+// eachNDJSON calls f for each line of an NDJSON export.
+func eachNDJSON(ctx context.Context, in *bufio.Reader, f func(record) error) error {
+	var long []byte // holds lines that are longer than the reader's buffer
 	for line := 1; ; line++ {
 		if line%1000 == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -71,7 +81,7 @@ func eachOfNDJSON(ctx context.Context, in *bufio.Reader, f func(record) error) e
 		}
 		end := err != nil
 		if text = bytes.TrimSpace(text); len(text) > 0 {
-			if err := lineOfNDJSON(text, line == 1, f); err != nil {
+			if err := readNDJSONLine(text, line == 1, f); err != nil {
 				return fmt.Errorf("line %d: %w", line, err)
 			}
 		}
@@ -81,13 +91,14 @@ func eachOfNDJSON(ctx context.Context, in *bufio.Reader, f func(record) error) e
 	}
 }
 
-func lineOfNDJSON(text []byte, first bool, f func(record) error) error {
+// readNDJSONLine calls f for one line. It checks the columns of the first line.
+func readNDJSONLine(text []byte, first bool, f func(record) error) error {
 	if first {
 		var members map[string]json.RawMessage
 		if err := json.Unmarshal(text, &members); err != nil {
-			return fmt.Errorf("%w: no JSON object of one line: %w", ErrFormat, err)
+			return fmt.Errorf("%w: line isn't a JSON object: %w", ErrFormat, err)
 		}
-		if err := missing(slices.Collect(maps.Keys(members))); err != nil {
+		if err := checkColumns(slices.Collect(maps.Keys(members))); err != nil {
 			return err
 		}
 	}
@@ -98,7 +109,7 @@ func lineOfNDJSON(text []byte, first bool, f func(record) error) error {
 		Feedback string `json:"feedback_label"`
 	}
 	if err := json.Unmarshal(text, &head); err != nil {
-		return fmt.Errorf("%w; an export that broke off is not whole: take it again", err)
+		return fmt.Errorf("invalid JSON: %w\nhint: export the log again if the file is truncated", err)
 	}
 	t, err := parseTime(head.Time)
 	if err != nil {
@@ -117,18 +128,19 @@ func lineOfNDJSON(text []byte, first bool, f func(record) error) error {
 		return nil
 	}}
 	if bytes.Contains(text, []byte(`"image":"`)) {
-		r.picture = func() ([]byte, error) {
-			var p struct {
+		r.image = func() ([]byte, error) {
+			var record struct {
 				Image []byte `json:"image"`
 			}
-			err := json.Unmarshal(text, &p)
-			return p.Image, err
+			err := json.Unmarshal(text, &record)
+			return record.Image, err
 		}
 	}
 	return f(r)
 }
 
-func eachOfCSV(ctx context.Context, in *bufio.Reader, f func(record) error) error {
+// eachCSV calls f for each row of a CSV export.
+func eachCSV(ctx context.Context, in *bufio.Reader, f func(record) error) error {
 	if head, err := in.Peek(3); err == nil && string(head) == "\ufeff" {
 		_, _ = in.Discard(3)
 	}
@@ -142,11 +154,11 @@ func eachOfCSV(ctx context.Context, in *bufio.Reader, f func(record) error) erro
 	for i, name := range header {
 		at[strings.Clone(name)] = i
 	}
-	if err := missing(header); err != nil {
+	if err := checkColumns(header); err != nil {
 		return err
 	}
 	image, hasImage := at["image"]
-	feedback, hasFeedback := at["feedback_label"] // logs of older versions have none
+	feedback, hasFeedback := at["feedback_label"] // missing in logs of older versions
 	for n := 1; ; n++ {
 		fields, err := table.Read()
 		if errors.Is(err, io.EOF) {
@@ -168,7 +180,7 @@ func eachOfCSV(ctx context.Context, in *bufio.Reader, f func(record) error) erro
 			*r = drift.Row{Label: strings.Clone(field("label")), Format: strings.Clone(field("image_format"))}
 			var errs []error
 			number := func(name string) float64 {
-				v, err := strconv.ParseFloat(field(name), 64)
+				v, err := parseFloat(field(name))
 				if err != nil {
 					errs = append(errs, fmt.Errorf("line %d: %s: %w", line, name, err))
 				}
@@ -186,7 +198,7 @@ func eachOfCSV(ctx context.Context, in *bufio.Reader, f func(record) error) erro
 			r.feedback = strings.Clone(fields[feedback])
 		}
 		if hasImage && fields[image] != "" {
-			r.picture = func() ([]byte, error) { return base64.StdEncoding.DecodeString(fields[image]) }
+			r.image = func() ([]byte, error) { return base64.StdEncoding.DecodeString(fields[image]) }
 		}
 		if err := f(r); err != nil {
 			return err
@@ -194,11 +206,11 @@ func eachOfCSV(ctx context.Context, in *bufio.Reader, f func(record) error) erro
 	}
 }
 
-// missing names the first wanted column that is not among names.
-func missing(names []string) error {
-	for _, name := range wanted {
+// checkColumns returns an error that names the first required column that is missing.
+func checkColumns(names []string) error {
+	for _, name := range requiredColumns {
 		if !slices.Contains(names, name) {
-			return fmt.Errorf("%w: there is no column %q", ErrFormat, name)
+			return fmt.Errorf("%w: missing column %q", ErrFormat, name)
 		}
 	}
 	return nil

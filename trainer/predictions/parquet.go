@@ -17,13 +17,13 @@ import (
 	"fakeart/internal/drift"
 )
 
-// eachOfParquet goes by the names of columns, not by their types: BigQuery's exports
-// have other ones than the server's.
-func eachOfParquet(ctx context.Context, path string, f func(record) error) (err error) {
-	// The library panics on some damaged files.
+// eachParquet calls f for each row of a Parquet export. It identifies columns only by name: exports of
+// BigQuery have other column types than the server's.
+func eachParquet(ctx context.Context, path string, f func(record) error) (err error) {
+	// The library panics on some corrupt files.
 	defer func() {
 		if e := recover(); e != nil {
-			err = fmt.Errorf("%w: the Parquet file is damaged: %v", ErrFormat, e)
+			err = fmt.Errorf("%w: corrupt Parquet file: %v", ErrFormat, e)
 		}
 	}()
 	file, err := os.Open(path)
@@ -40,11 +40,11 @@ func eachOfParquet(ctx context.Context, path string, f func(record) error) (err 
 		return fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	columns := table.Schema().Columns()
-	names := make([]string, len(columns)) // by column
+	names := make([]string, len(columns)) // by column index
 	for i, c := range columns {
 		names[i] = c[0]
 	}
-	if err := missing(names); err != nil {
+	if err := checkColumns(names); err != nil {
 		return err
 	}
 	at := func(name string) int { return slices.Index(names, name) }
@@ -61,7 +61,7 @@ func eachOfParquet(ctx context.Context, path string, f func(record) error) (err 
 		}
 	}
 	timeAt, modelAt, embeddingAt, imageAt := at("time"), at("model"), at("embedding"), at("image")
-	feedbackAt := at("feedback_label") // -1 in logs of older versions
+	feedbackAt := at("feedback_label") // -1 for logs of older versions
 	rows := parquet.NewReader(table)
 	defer func() { _ = rows.Close() }()
 	batch := make([]parquet.Row, 64)
@@ -102,7 +102,7 @@ func eachOfParquet(ctx context.Context, path string, f func(record) error) (err 
 				return nil
 			}}
 			if hasImage {
-				r.picture = func() ([]byte, error) {
+				r.image = func() ([]byte, error) {
 					i := slices.IndexFunc(row, func(v parquet.Value) bool { return v.Column() == imageAt })
 					return bytes.Clone(row[i].ByteArray()), nil
 				}
@@ -120,6 +120,7 @@ func eachOfParquet(ctx context.Context, path string, f func(record) error) (err 
 	}
 }
 
+// set sets the field of a column.
 func set(to *drift.Row, name string, v parquet.Value) {
 	switch name {
 	case "label":
@@ -147,7 +148,7 @@ func set(to *drift.Row, name string, v parquet.Value) {
 	}
 }
 
-// toFloat is a number of whatever type; NaN for what is none.
+// toFloat converts a number of any type. It returns NaN for other values.
 func toFloat(v parquet.Value) float64 {
 	switch v.Kind() {
 	case parquet.Double:

@@ -1,8 +1,9 @@
-// Package predictions reads prediction logs: the database that a server keeps, also
-// while it writes it, and the server's exports (ndjson, CSV, Parquet), whether they
-// come from GET /log/export or from BigQuery.
+// Package predictions reads prediction logs: the server's database, even while the server writes to
+// it, and exports (NDJSON, CSV, Parquet) from GET /log/export or BigQuery.
 //
-// Of however many records a uniform sample is kept, so that memory is bounded.
+// [Read] returns the records of one model for a drift check. It keeps a uniform sample, so that its
+// memory use doesn't depend on the size of the log. [Feedback] visits the predictions that have
+// feedback.
 package predictions
 
 import (
@@ -23,63 +24,63 @@ import (
 	"fakeart/internal/drift"
 )
 
-// Query says which records of a log count.
+// Query selects records of a log.
 type Query struct {
-	// Model is the digest of the model whose records they are; empty means that of the
-	// newest record.
+	// Model is the digest of a model. If it is empty, [Read] uses the model of the newest record.
 	Model string
-	// Since and Until bound the time, Until excluded; zero means no bound.
+	// Since (inclusive) and Until (exclusive) bound the time. Zero values mean no bound.
 	Since, Until time.Time
 }
 
-// Log is what was read of a log.
+// Log is a sample of the records that match a [Query].
 type Log struct {
-	// Model is whose records were taken, Taken their number, and From and To the times of
-	// the first and the last of them.
+	// Model is the digest of the model. Matched is the number of records that match the query, and
+	// From and To are the times of the first and the last of them.
 	Model    string
-	Taken    int
+	Matched  int
 	From, To time.Time
-	// Rows are a sample of them, by time.
+	// Rows are a sample of the matching records, ordered by time.
 	Rows []drift.Row
-	// OtherTime and OtherModels are the records that the query left out: outside of its
-	// time, and of other models, by digest.
+	// OtherTime is the number of records outside the time of the query. OtherModels has the
+	// numbers of records of other models within that time, by digest.
 	OtherTime   int
 	OtherModels map[string]int
-	// Broken is the number of rows of the sample that were left out for values that are no
-	// finite numbers.
-	Broken int
-	// Pictures are some of those that were logged.
-	Pictures []Picture
+	// NonFinite is the number of rows that were removed from the sample because they have NaN or
+	// infinite values.
+	NonFinite int
+	// Images are a random sample of the logged images of matching records, at most 24.
+	Images []Image
 }
 
-// Picture is one that was logged, with what the model said of it.
-type Picture struct {
+// Image is a logged image with its prediction.
+type Image struct {
 	Time        time.Time
-	Label       string
-	Probability float64
-	Data        []byte // as it was sent
+	Label       string  // the predicted class
+	Probability float64 // of FAKE
+	Data        []byte  // the image file as it was received
 }
 
-// maxPictures is how many pictures are kept.
-const maxPictures = 24
+// maxImages is the maximum length of Log.Images.
+const maxImages = 24
 
-// ErrFormat means that a file is no prediction log.
+// ErrFormat is returned for a file that isn't a prediction log.
 var ErrFormat = errors.New("not a prediction log")
 
-// record is a record on its way: what the query asks for, and how to get at the rest.
+// record is a record while it is read: the fields that queries use, and functions that load the
+// others. It is valid only during the call that it is passed to.
 type record struct {
 	time  time.Time
 	model string
-	// feedback is what the picture is, as a user last said; empty when nobody did.
+	// feedback is the correct class according to the latest feedback, or empty without feedback.
 	feedback string
-	// fill writes the row that is sampled; nil where it is done later.
+	// fill loads the fields of a row that depend on the record, except Time and Model.
 	fill func(*drift.Row) error
-	// picture is the picture as it was sent, and nil without one.
-	picture func() ([]byte, error)
+	// image loads the image file as it was received. It is nil if the image wasn't logged.
+	image func() ([]byte, error)
 }
 
-// Read reads a log. One that holds nothing of what the query asks for is an error that
-// says what it holds instead.
+// Read reads a log. If no record matches the query, it returns an error that describes the records
+// that the log has.
 func Read(ctx context.Context, path string, q Query) (*Log, error) {
 	fail := func(err error) (*Log, error) { return nil, fmt.Errorf("read prediction log %s: %w", path, err) }
 	info, err := os.Stat(path)
@@ -87,9 +88,9 @@ func Read(ctx context.Context, path string, q Query) (*Log, error) {
 		return nil, fmt.Errorf("read prediction log: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return fail(fmt.Errorf("%w: it is not a file", ErrFormat))
+		return fail(fmt.Errorf("%w: not a regular file", ErrFormat))
 	}
-	each, err := reader(path, false)
+	each, err := open(path, false)
 	if err != nil {
 		return fail(err)
 	}
@@ -109,7 +110,7 @@ func Read(ctx context.Context, path string, q Query) (*Log, error) {
 	}
 	l := &Log{Model: q.Model, OtherModels: map[string]int{}}
 	var s drift.Sampler
-	pictures, seen := rand.New(rand.NewPCG(1, 4)), 0
+	rng, seen := rand.New(rand.NewPCG(1, 4)), 0
 	if err := each(ctx, func(r record) error {
 		if !q.Since.IsZero() && r.time.Before(q.Since) || !q.Until.IsZero() && !r.time.Before(q.Until) {
 			l.OtherTime++
@@ -119,7 +120,7 @@ func Read(ctx context.Context, path string, q Query) (*Log, error) {
 			l.OtherModels[r.model]++
 			return nil
 		}
-		if l.Taken++; l.From.IsZero() || r.time.Before(l.From) {
+		if l.Matched++; l.From.IsZero() || r.time.Before(l.From) {
 			l.From = r.time
 		}
 		if r.time.After(l.To) {
@@ -133,46 +134,46 @@ func Read(ctx context.Context, path string, q Query) (*Log, error) {
 			slot.Time, slot.Model = r.time, q.Model
 			row = *slot
 		}
-		if r.picture == nil {
+		if r.image == nil {
 			return nil
 		}
 		seen++
-		at := len(l.Pictures)
-		if at == maxPictures {
-			at = pictures.IntN(seen)
+		at := len(l.Images)
+		if at == maxImages {
+			at = rng.IntN(seen)
 		}
-		if at >= maxPictures {
+		if at >= maxImages {
 			return nil
 		}
-		data, err := r.picture()
+		data, err := r.image()
 		if err == nil && row.Model == "" {
 			err = r.fill(&row)
 		}
 		if err != nil {
 			return err
 		}
-		p := Picture{Time: r.time, Label: row.Label, Probability: row.Probability, Data: data}
-		if at == len(l.Pictures) {
-			l.Pictures = append(l.Pictures, p)
+		image := Image{Time: r.time, Label: row.Label, Probability: row.Probability, Data: data}
+		if at == len(l.Images) {
+			l.Images = append(l.Images, image)
 		} else {
-			l.Pictures[at] = p
+			l.Images[at] = image
 		}
 		return nil
 	}); err != nil {
 		return fail(err)
 	}
-	if l.Taken == 0 {
-		return fail(l.nothing(q))
+	if l.Matched == 0 {
+		return fail(l.noMatch(q))
 	}
 	l.Rows = slices.DeleteFunc(s.Sorted(), func(r drift.Row) bool { return !r.Finite() })
-	l.Broken = len(s.Rows) - len(l.Rows)
+	l.NonFinite = len(s.Rows) - len(l.Rows)
 	return l, nil
 }
 
-var errEmpty = errors.New("it is empty")
+var errEmpty = errors.New("the log is empty")
 
-// nothing says why no record was taken.
-func (l *Log) nothing(q Query) error {
+// noMatch returns an error that explains why no record matches the query.
+func (l *Log) noMatch(q Query) error {
 	others := 0
 	for _, n := range l.OtherModels {
 		others += n
@@ -184,16 +185,16 @@ func (l *Log) nothing(q Query) error {
 		if len(models) > 3 {
 			text += fmt.Sprintf(" and %d more", len(models)-3)
 		}
-		return fmt.Errorf("its %d records in that time are of other models (%s), none of %s; name the reference of a model that it is of", others, text, q.Model)
+		return fmt.Errorf("its %d records in that time are of other models (%s), not of %s\nhint: use the reference of one of these models", others, text, q.Model)
 	case l.OtherTime > 0:
-		return fmt.Errorf("all of its %d records are outside of the time asked for; see --since and --until", l.OtherTime)
+		return fmt.Errorf("all of its %d records are outside the requested time\nhint: change --since or --until", l.OtherTime)
 	}
 	return errEmpty
 }
 
-// reader tells by the first bytes of the file what it is, and returns what calls a
-// function for each of its records. A database is only asked for feedback when told to.
-func reader(path string, feedback bool) (func(context.Context, func(record) error) error, error) {
+// open detects the format of a file by its first bytes, and returns a function that calls another one
+// for each record. The database's feedback is only read if feedback is true.
+func open(path string, feedback bool) (func(context.Context, func(record) error) error, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -204,7 +205,7 @@ func reader(path string, feedback bool) (func(context.Context, func(record) erro
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	head = bytes.TrimPrefix(head[:n], []byte("\ufeff")) // which spreadsheets put before a CSV
+	head = bytes.TrimPrefix(head[:n], []byte("\ufeff")) // spreadsheets write a byte order mark before CSV
 	lines := func(read func(context.Context, *bufio.Reader, func(record) error) error) func(context.Context, func(record) error) error {
 		return func(ctx context.Context, f func(record) error) error {
 			file, err := os.Open(path)
@@ -219,25 +220,23 @@ func reader(path string, feedback bool) (func(context.Context, func(record) erro
 	case len(bytes.TrimSpace(head)) == 0:
 		return nil, errEmpty
 	case bytes.HasPrefix(head, []byte("SQLite format 3\x00")):
-		return func(ctx context.Context, f func(record) error) error { return eachOfDatabase(ctx, path, feedback, f) }, nil
+		return func(ctx context.Context, f func(record) error) error { return eachDatabase(ctx, path, feedback, f) }, nil
 	case bytes.HasPrefix(head, []byte("PAR1")):
-		return func(ctx context.Context, f func(record) error) error { return eachOfParquet(ctx, path, f) }, nil
+		return func(ctx context.Context, f func(record) error) error { return eachParquet(ctx, path, f) }, nil
 	case bytes.TrimSpace(head)[0] == '{':
-		return lines(eachOfNDJSON), nil
+		return lines(eachNDJSON), nil
 	case bytes.Contains(bytes.SplitN(head, []byte("\n"), 2)[0], []byte("probability")):
-		return lines(eachOfCSV), nil
+		return lines(eachCSV), nil
 	}
-	return nil, fmt.Errorf("%w: it begins neither like a SQLite database nor like an export (ndjson, csv, parquet); name the server's --log-path or what GET /log/export has given", ErrFormat)
+	return nil, fmt.Errorf("%w: neither a SQLite database nor an export (ndjson, csv, parquet)\nhint: use the file of the server's --log-path, or a response of GET /log/export", ErrFormat)
 }
 
-// parseTime reads the log's form, RFC 3339, and BigQuery's.
+// parseTime parses a time in the server's format (RFC 3339) or BigQuery's.
 func parseTime(text string) (time.Time, error) {
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		var other error
-		if t, other = time.Parse("2006-01-02 15:04:05.999999 MST", text); other == nil {
-			err = nil
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05.999999 MST"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.UTC(), nil
 		}
 	}
-	return t.UTC(), err
+	return time.Time{}, fmt.Errorf("%q isn't a time such as 2026-11-26T10:00:00Z", text)
 }

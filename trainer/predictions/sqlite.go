@@ -11,21 +11,22 @@ import (
 	"path/filepath"
 	"strings"
 
-	_ "modernc.org/sqlite" // the driver "sqlite", in Go: the server's, too
+	_ "modernc.org/sqlite" // the driver "sqlite", which the server uses as well
 
 	"fakeart/internal/drift"
 )
 
-// eachOfDatabase reads one state of the database, beside a server that writes it. What
-// is long of a record is only read when it is sampled.
-func eachOfDatabase(ctx context.Context, path string, feedback bool, f func(record) error) (err error) {
+// eachDatabase calls f for each record of a database. It reads a consistent snapshot, also while a
+// server writes to the database, and loads the large columns of a record only if f calls fill or
+// image. Feedback is only read if requested.
+func eachDatabase(ctx context.Context, path string, feedback bool, f func(record) error) (err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
 		return err
 	}
 	address := filepath.ToSlash(path)
 	if !strings.HasPrefix(address, "/") {
-		address = "/" + address // C:/… on Windows
+		address = "/" + address // Windows: C:/…
 	}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: address}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
 	if err != nil {
@@ -41,19 +42,19 @@ func eachOfDatabase(ctx context.Context, path string, feedback bool, f func(reco
 		FROM predictions WHERE seq = ?`)
 	if err != nil {
 		if strings.Contains(err.Error(), "no such") {
-			return fmt.Errorf("%w: the database is another program's (%w)", ErrFormat, err)
+			return fmt.Errorf("%w: the database belongs to another program (%w)", ErrFormat, err)
 		}
 		return err
 	}
 	defer func() { _ = row.Close() }()
-	label := "NULL"
-	if feedback { // which logs of older versions have no table of
+	labelColumn := "NULL"
+	if feedback { // logs of older versions don't have the table
 		if err := tx.QueryRowContext(ctx, "SELECT '(SELECT label FROM feedback WHERE feedback.id = predictions.id ORDER BY seq DESC LIMIT 1)' FROM sqlite_schema WHERE name = 'feedback'").
-			Scan(&label); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			Scan(&labelColumn); err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT seq, time, model, image_logged, image_sha256, "+label+" FROM predictions ORDER BY seq")
+	rows, err := tx.QueryContext(ctx, "SELECT seq, time, model, image_logged, image_sha256, "+labelColumn+" FROM predictions ORDER BY seq")
 	if err != nil {
 		return err
 	}
@@ -63,18 +64,18 @@ func eachOfDatabase(ctx context.Context, path string, feedback bool, f func(reco
 			seq                int64
 			stamp, model, hash sql.RawBytes
 			logged             bool
-			said               sql.NullString
+			label              sql.NullString
 		)
-		if err := rows.Scan(&seq, &stamp, &model, &logged, &hash, &said); err != nil {
+		if err := rows.Scan(&seq, &stamp, &model, &logged, &hash, &label); err != nil {
 			return err
 		}
 		t, err := parseTime(string(stamp))
 		if err != nil {
 			return fmt.Errorf("record %d: %w", seq, err)
 		}
-		r := record{time: t, model: string(model), feedback: said.String, fill: func(r *drift.Row) error {
+		r := record{time: t, model: string(model), feedback: label.String, fill: func(r *drift.Row) error {
 			var embedding []byte
-			numbers := make([]sql.NullFloat64, 7) // SQLite keeps NaN as NULL
+			numbers := make([]sql.NullFloat64, 7) // SQLite stores NaN as NULL
 			err := row.QueryRowContext(ctx, seq).Scan(&r.Label, &numbers[0], &r.Format, &r.Width, &r.Height,
 				&numbers[1], &numbers[2], &numbers[3], &numbers[4], &numbers[5], &numbers[6], &embedding)
 			for i, to := range []*float64{&r.Probability, &r.Mean, &r.StdDev, &r.Brightness, &r.Contrast, &r.Sharpness, &r.Saturation} {
@@ -89,10 +90,10 @@ func eachOfDatabase(ctx context.Context, path string, feedback bool, f func(reco
 			return err
 		}}
 		if logged {
-			r.picture = func() (data []byte, err error) {
+			r.image = func() (data []byte, err error) {
 				err = tx.QueryRowContext(ctx, "SELECT data FROM images WHERE sha256 = ?", string(hash)).Scan(&data)
 				if errors.Is(err, sql.ErrNoRows) {
-					err = nil // deleted beside it
+					err = nil // deleted in the meantime
 				}
 				return data, err
 			}

@@ -18,21 +18,20 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// The size of a chart's coordinate system, in points; the page scales it.
+// Size of a chart's coordinate system in points. The page scales it.
 const (
 	chartWidth  = 410
 	chartHeight = 250
-	unitHeight  = 310 // of charts whose axes both go from 0 to 1
+	unitHeight  = 310 // height of charts whose axes both go from 0 to 1
 	labelSize   = 12
 )
 
-// A role is what a line or an area means. The library draws it in a colour that
-// nothing else has, which the page then turns into a CSS variable: one drawing
-// for light and dark.
+// A role is the meaning of a line or an area. The library draws each role in a unique colour, which
+// svg replaces by a CSS variable, so that one drawing suits the light and the dark theme.
 type role uint8
 
 const (
-	ink role = iota + 1 // from 1: the library leaves pure black unsaid
+	ink role = iota + 1 // from 1, since the library omits pure black
 	axis
 	grid
 	train
@@ -60,11 +59,11 @@ func (r role) line(width vg.Length, dashes ...vg.Length) draw.LineStyle {
 	return draw.LineStyle{Color: r.color(), Width: width, Dashes: dashes}
 }
 
-// chart is a plot in the page's style.
+// chart is a plot in the style of the page.
 type chart struct {
 	plot          *plot.Plot
 	width, height vg.Length
-	err           error // the first one
+	err           error // the first error
 }
 
 func newChart(xLabel, yLabel string, height vg.Length) *chart {
@@ -90,20 +89,20 @@ func newChart(xLabel, yLabel string, height vg.Length) *chart {
 	return &chart{plot: p, width: chartWidth, height: height}
 }
 
-// note keeps the first error. The library's constructors refuse data that is not
-// finite, which finite has removed before.
-func (c *chart) note(err error) {
+// fail records the first error. The library's constructors only fail on data that isn't finite, which
+// the callers remove with finite.
+func (c *chart) fail(err error) {
 	if c.err == nil {
 		c.err = err
 	}
 }
 
-// line draws a polyline. Gaps in the data (values that are not finite) are gaps in it.
+// line draws a polyline with gaps where values aren't finite.
 func (c *chart) line(points plotter.XYs, style draw.LineStyle) {
 	for _, part := range finite(points) {
 		l, err := plotter.NewLine(part)
 		if err != nil {
-			c.note(err)
+			c.fail(err)
 			return
 		}
 		l.LineStyle = style
@@ -115,7 +114,7 @@ func (c *chart) dots(points plotter.XYs, r role, radius vg.Length, shape draw.Gl
 	for _, part := range finite(points) {
 		s, err := plotter.NewScatter(part)
 		if err != nil {
-			c.note(err)
+			c.fail(err)
 			return
 		}
 		s.GlyphStyle = draw.GlyphStyle{Color: r.color(), Radius: radius, Shape: shape}
@@ -126,7 +125,7 @@ func (c *chart) dots(points plotter.XYs, r role, radius vg.Length, shape draw.Gl
 func (c *chart) area(points plotter.XYs, r role) {
 	p, err := plotter.NewPolygon(points)
 	if err != nil {
-		c.note(err)
+		c.fail(err)
 		return
 	}
 	p.Color = r.color()
@@ -134,33 +133,33 @@ func (c *chart) area(points plotter.XYs, r role) {
 	c.plot.Add(p)
 }
 
-// spans sets the range of an axis, widening it to whole ticks.
-func (c *chart) spans(a *plot.Axis, low, high float64) {
+// setRange sets the range of an axis and widens it to the next ticks.
+func (c *chart) setRange(a *plot.Axis, low, high float64) {
 	if !(high > low) {
 		high = low + math.Max(1, math.Abs(low))
 	}
 	marks := a.Tick.Marker.Ticks(low, high)
 	step := marks[1].Value - marks[0].Value
 	a.Min = math.Floor(low/step+1e-9) * step
-	// The library drops a grid line that rounding has put above the axis' end.
+	// The library drops grid lines that rounding places beyond the end of the axis.
 	a.Max = (math.Ceil(high/step-1e-9) + 1e-6) * step
 }
 
 var (
 	roleColor = regexp.MustCompile(`#00([0-9A-F]{2})00`)
 	prolog    = regexp.MustCompile(`(?s)^.*?<svg[^>]*>`)
-	// The page names the font once; the library repeats it at every label.
+	// The library repeats the font at every label; the page sets it once.
 	fontStyle = regexp.MustCompile(`font-family:[^;"]*;font-variant:[^;"]*;font-weight:[^;"]*;font-style:[^;"]*;`)
 )
 
-// svg renders the chart as an element to be put into HTML, without any reference
-// to the outside, not even the names of XML's dialects.
+// svg renders the chart as an element to be embedded in HTML. It has no external references, not even
+// XML namespaces.
 func (c *chart) svg(label string) (template.HTML, error) {
 	if c.err != nil {
 		return "", fmt.Errorf("draw %s: %w", label, c.err)
 	}
 	canvas := vgsvg.New(c.width, c.height)
-	// Room at the axes' ends, on which their last labels are centred.
+	// Leave room for the last labels, which are centred at the ends of the axes.
 	c.plot.Draw(draw.Crop(draw.New(canvas), 2, -16, 2, -8))
 	var text bytes.Buffer
 	if _, err := canvas.WriteTo(&text); err != nil {
@@ -169,15 +168,15 @@ func (c *chart) svg(label string) (template.HTML, error) {
 	body := prolog.ReplaceAllLiteralString(text.String(), "")
 	body = fontStyle.ReplaceAllLiteralString(body, "")
 	body = roleColor.ReplaceAllStringFunc(body, func(hex string) string {
-		n, _ := strconv.ParseUint(hex[3:5], 16, 8) // two digits, by the expression
+		n, _ := strconv.ParseUint(hex[3:5], 16, 8) // the expression ensures two digits
 		return "var(--" + variables[role(n)] + ")"
 	})
 	head := fmt.Sprintf(`<svg class="chart" viewBox="0 0 %g %g" role="img" aria-label="%s">`,
 		c.width.Points(), c.height.Points(), template.HTMLEscapeString(label))
-	return template.HTML(head + strings.TrimSpace(body)), nil //nolint:gosec // made here; labels are escaped by the library
+	return template.HTML(head + strings.TrimSpace(body)), nil //nolint:gosec // generated here; the library escapes labels
 }
 
-// finite splits points into runs without NaN and infinities.
+// finite splits points into sequences without NaN and infinities.
 func finite(points plotter.XYs) []plotter.XYs {
 	var parts []plotter.XYs
 	open := false
@@ -195,8 +194,8 @@ func finite(points plotter.XYs) []plotter.XYs {
 	return parts
 }
 
-// ticks marks round numbers: 1, 2 or 5 times a power of ten apart, about count of
-// them. Whole ones only, where the axis counts something.
+// ticks places about count ticks at round numbers, at distances of 1, 2 or 5 times a power of ten.
+// With whole, the distance is at least 1. With percent, labels are percentages.
 type ticks struct {
 	count   int
 	whole   bool
@@ -225,7 +224,7 @@ func (t ticks) Ticks(low, high float64) []plot.Tick {
 	for i := math.Ceil(low/step - 1e-9); i*step <= high+step*1e-9; i++ {
 		marks = append(marks, plot.Tick{Value: i * step, Label: t.label(i*step, digits)})
 	}
-	if len(marks) < 2 { // a caller may rely on a distance
+	if len(marks) < 2 { // setRange needs the distance of two
 		marks = append(marks, plot.Tick{Value: (math.Ceil(low/step-1e-9) + float64(len(marks))) * step})
 	}
 	return marks

@@ -13,11 +13,10 @@ import (
 	"fakeart/trainer/runlog"
 )
 
-// maxPoints is how many points a curve has at most, so that the page stays small
-// however long the run was.
+// maxPoints is the maximum number of points of a curve. It bounds the size of the page for long runs.
 const maxPoints = 300
 
-// figure is one drawing with its words.
+// figure is a chart with its title, legend and caption.
 type figure struct {
 	Title   string
 	Legend  []key
@@ -25,16 +24,16 @@ type figure struct {
 	Caption string
 }
 
-// key is an entry of a legend: the class of its swatch, and its text.
+// key is an entry of a legend: the CSS class of its swatch, and its text.
 type key struct{ Class, Text string }
 
-// history is a run's metrics, ready to draw.
+// history has the metrics of a run, prepared for charts.
 type history struct {
 	steps, epochs []runlog.Row
-	perEpoch      float64 // steps an epoch
-	best          int     // index into epochs; -1 without one
-	validated     bool    // some epoch has a validation loss
-	group         int     // steps that a point of a step curve is the mean of
+	perEpoch      float64 // steps per epoch, or 0 if unknown
+	best          int     // index of the best epoch, or -1
+	validated     bool    // whether any epoch has a validation loss
+	group         int     // number of steps that each point of a step curve averages
 }
 
 func newHistory(rows []runlog.Row) history {
@@ -55,7 +54,7 @@ func newHistory(rows []runlog.Row) history {
 			h.best = i
 		}
 	}
-	// The first whole epoch tells how many steps one has.
+	// The first completed epoch determines the number of steps per epoch.
 	for _, e := range h.epochs {
 		if e.Epoch > 0 && e.Step > 0 {
 			h.perEpoch = float64(e.Step) / float64(e.Epoch)
@@ -68,7 +67,8 @@ func newHistory(rows []runlog.Row) history {
 	return h
 }
 
-// x places a step on the horizontal axis, in epochs where their length is known.
+// x returns the position of a step on the horizontal axis: in epochs if their length is known, else in
+// steps.
 func (h history) x(step float64) float64 {
 	if h.perEpoch > 0 {
 		return step / h.perEpoch
@@ -83,7 +83,7 @@ func (h history) xLabel() string {
 	return "step"
 }
 
-// stepCurve is a column of the steps, thinned to means over neighbours.
+// stepCurve returns a column of the step rows, as means over groups of adjacent rows.
 func (h history) stepCurve(column func(runlog.Row) float64) plotter.XYs {
 	var points plotter.XYs
 	for first := 0; first < len(h.steps); first += h.group {
@@ -99,7 +99,8 @@ func (h history) stepCurve(column func(runlog.Row) float64) plotter.XYs {
 	return points
 }
 
-// epochCurve is a column of the epochs, thinned to every so many.
+// epochCurve returns a column of the epoch rows. If there are too many, it keeps every n-th row, the best
+// and the last one.
 func (h history) epochCurve(column func(runlog.Row) float64) plotter.XYs {
 	var points plotter.XYs
 	stride := (len(h.epochs) + maxPoints - 1) / maxPoints
@@ -120,12 +121,12 @@ func (h history) axes(yLabel string) *chart {
 		}
 	}
 	c.plot.X.Min, c.plot.X.Max = 0, math.Max(h.x(float64(last)), 1e-9)
-	// A run of one epoch or two would hardly have a mark.
+	// Whole epochs would give a run of one or two epochs hardly any ticks.
 	c.plot.X.Tick.Marker = ticks{count: 8, whole: c.plot.X.Max > 2}
 	return c
 }
 
-// figures draws the curves of a run.
+// figures returns the charts of a run, or nil without metrics.
 func (h history) figures() ([]figure, error) {
 	if len(h.steps)+len(h.epochs) == 0 {
 		return nil, nil
@@ -133,28 +134,29 @@ func (h history) figures() ([]figure, error) {
 	loss, err1 := h.compare("Loss", "binary cross-entropy (nats)", false,
 		func(r runlog.Row) float64 { return r.TrainLoss },
 		func(r runlog.Row) float64 { return r.ValLoss })
-	accuracy, err2 := h.compare("Accuracy", "share called right", true,
+	accuracy, err2 := h.compare("Accuracy", "fraction correct", true,
 		func(r runlog.Row) float64 { return r.TrainAccuracy },
 		func(r runlog.Row) float64 { return r.ValAccuracy })
 	lr, err3 := h.single("Learning rate", "learning rate", rate,
 		func(r runlog.Row) float64 { return r.LR })
-	speed, err4 := h.single("Speed", "pictures per second", speed,
+	speed, err4 := h.single("Speed", "images per second", speed,
 		func(r runlog.Row) float64 { return r.ImagesPerSecond })
 	return []figure{loss, accuracy, lr, speed}, errors.Join(err1, err2, err3, err4)
 }
 
-// compare draws training against validation. The vertical axis begins at 0, but for
-// shares, whose interest lies below 1: there it ends at 1 and begins with the data.
-func (h history) compare(title, yLabel string, shares bool, trainOf, valOf func(runlog.Row) float64) (figure, error) {
+// compare returns a chart of training and validation. The vertical axis starts at 0; with fractions,
+// it ends at 1 instead and starts at the lowest value.
+func (h history) compare(title, yLabel string, fractions bool, trainOf, valOf func(runlog.Row) float64) (figure, error) {
 	c := h.axes(yLabel)
 	steps, means, vals := h.stepCurve(trainOf), h.epochCurve(trainOf), h.epochCurve(valOf)
-	// A mean over an epoch belongs to the epoch's middle; at its end, where validation
-	// stands, it would look worse than the model was.
+	// The mean over an epoch belongs in the middle of the epoch. At its end, next to the validation
+	// result, it would make training look worse than it was.
 	for i := range means {
 		means[i].X -= h.x(h.perEpoch) / 2
 	}
 
-	// The axis follows the bulk: a wild first step is cut off, not the rest flattened.
+	// Scale the axis to the bulk of the data: rather cut off outliers of the first steps than flatten
+	// the rest.
 	lowest, highest := math.Inf(1), math.Inf(-1)
 	for _, curve := range []plotter.XYs{bulk(steps), means, vals} {
 		for _, part := range finite(curve) {
@@ -164,13 +166,13 @@ func (h history) compare(title, yLabel string, shares bool, trainOf, valOf func(
 		}
 	}
 	switch {
-	case lowest > highest: // nothing to draw
-		c.spans(&c.plot.Y, 0, 1)
-	case shares:
+	case lowest > highest: // no data
+		c.setRange(&c.plot.Y, 0, 1)
+	case fractions:
 		c.plot.Y.Tick.Marker = ticks{count: 5, percent: true}
-		c.spans(&c.plot.Y, lowest, 1)
+		c.setRange(&c.plot.Y, lowest, 1)
 	default:
-		c.spans(&c.plot.Y, 0, highest)
+		c.setRange(&c.plot.Y, 0, highest)
 	}
 	clip(steps, c.plot.Y.Min, c.plot.Y.Max)
 
@@ -207,7 +209,7 @@ func (h history) compare(title, yLabel string, shares bool, trainOf, valOf func(
 	return f, err
 }
 
-// single draws one column of the steps, or of the epochs where no steps are kept.
+// single returns a chart of one column of the step rows, or of the epoch rows if there are no step rows.
 func (h history) single(title, yLabel string, r role, column func(runlog.Row) float64) (figure, error) {
 	c := h.axes(yLabel)
 	points := h.stepCurve(column)
@@ -220,16 +222,16 @@ func (h history) single(title, yLabel string, r role, column func(runlog.Row) fl
 			highest = math.Max(highest, p.Y)
 		}
 	}
-	c.spans(&c.plot.Y, 0, highest)
+	c.setRange(&c.plot.Y, 0, highest)
 	c.line(points, r.line(2))
 	svg, err := c.svg(title + " over the run")
 	return figure{Title: title, SVG: svg}, err
 }
 
-// bulk drops the first twentieth of a curve, where a run finds its feet.
+// bulk returns a curve without its first 5 %, where values vary most.
 func bulk(points plotter.XYs) plotter.XYs { return points[len(points)/20:] }
 
-// clip holds a curve inside the axis, without touching its gaps.
+// clip limits values to the range of the axis. NaN values, which are gaps, stay.
 func clip(points plotter.XYs, low, high float64) {
 	for i := range points {
 		if y := &points[i].Y; !math.IsNaN(*y) {
@@ -238,7 +240,7 @@ func clip(points plotter.XYs, low, high float64) {
 	}
 }
 
-// dot is the radius of an epoch's mark, smaller the more there are.
+// dot returns the radius of the dots of n epochs.
 func dot(n int) vg.Length {
 	if n > 40 {
 		return 1.2
@@ -246,7 +248,7 @@ func dot(n int) vg.Length {
 	return 2.6
 }
 
-// ring is a circle around a point that is to stand out.
+// ring is the glyph that highlights a point.
 type ring struct{}
 
 // DrawGlyph implements [draw.GlyphDrawer].

@@ -22,7 +22,7 @@ import (
 	"fakeart/trainer/predictions"
 )
 
-// Drift is what a page about drift is made from.
+// Drift is the input of [WriteDrift].
 type Drift struct {
 	Result    *drift.Result
 	Reference []drift.Row
@@ -30,23 +30,23 @@ type Drift struct {
 }
 
 const (
-	// driftBins is how many bars a distribution has.
+	// driftBins is the number of bars of a histogram.
 	driftBins = 30
-	// driftParts and partRows bound the points of a curve over time: of at least so many
-	// rows each, and without at least leastParts of them there is no curve.
-	driftParts = 24
-	partRows   = 50
-	leastParts = 4
+	// A curve over time has at most maxParts points, each the mean of at least partRows rows. With
+	// fewer than minParts points it is omitted.
+	maxParts = 24
+	partRows = 50
+	minParts = 4
 )
 
-// driftView is what the template reads.
+// driftView is the data of the template.
 type driftView struct {
 	Drift
 	Columns     []driftColumn
 	Tests       []string
 	Figures     []figure
 	Time        []figure
-	Pictures    []driftPicture
+	Images      []driftImage
 	OtherModels int
 	Unknown     []drift.Unknown
 }
@@ -56,24 +56,24 @@ type driftColumn struct {
 	Cells []string // the scores, in the order of Tests
 }
 
-type driftPicture struct {
-	predictions.Picture
+type driftImage struct {
+	predictions.Image
 	PNG template.URL
 }
 
-// When is the moment of the picture.
-func (p driftPicture) When() string { return p.Time.Format("2 Jan 15:04") }
+// When returns the time of the prediction.
+func (i driftImage) When() string { return i.Time.Format("2 Jan 15:04") }
 
-// Sampled tells whether only a part of the records was compared.
-func (v driftView) Sampled() bool { return v.Log.Taken > len(v.Log.Rows) }
+// Sampled reports whether only a sample of the records was compared.
+func (v driftView) Sampled() bool { return v.Log.Matched > len(v.Log.Rows) }
 
-// From and To are the first and the last moment of the log.
+// From returns the time of the first record.
 func (v driftView) From() string { return v.Log.From.Format(time.RFC3339) }
 
-// To is the last moment.
+// To returns the time of the last record.
 func (v driftView) To() string { return v.Log.To.Format(time.RFC3339) }
 
-// WriteDrift writes the page to path, as Write does.
+// WriteDrift atomically writes the drift report to path.
 func WriteDrift(path string, d Drift) error {
 	html, err := renderDrift(d)
 	if err == nil {
@@ -120,7 +120,7 @@ func renderDrift(d Drift) ([]byte, error) {
 				v.Time = append(v.Time, f)
 			}
 		} else if of := drift.CategoricalColumn(c.Name); of != nil {
-			if f, err = sharesFigure(c, d.Reference, d.Log.Rows, of); err != nil {
+			if f, err = categoryFigure(c, d.Reference, d.Log.Rows, of); err != nil {
 				return nil, err
 			}
 			v.Figures = append(v.Figures, f)
@@ -133,11 +133,11 @@ func renderDrift(d Drift) ([]byte, error) {
 	}
 	var decoder imaging.Decoder
 	pixels := make([]uint8, imaging.Size*imaging.Size*imaging.Channels)
-	for _, p := range d.Log.Pictures {
+	for _, p := range d.Log.Images {
 		if _, err := decoder.Decode(pixels, p.Data); err != nil {
-			continue // a tensor's, or one that has gone from the log
+			continue // a tensor, or deleted from the log
 		}
-		v.Pictures = append(v.Pictures, driftPicture{p, pngURI(pixels, imaging.Size)})
+		v.Images = append(v.Images, driftImage{p, pngURI(pixels, imaging.Size)})
 	}
 	var html bytes.Buffer
 	if err := pages.ExecuteTemplate(&html, "drift.html.tmpl", v); err != nil {
@@ -154,7 +154,7 @@ func values(rows []drift.Row, of func(*drift.Row) float64) []float64 {
 	return all
 }
 
-// driftTitle marks a column that has drifted.
+// driftTitle returns the title of a column's chart, which marks drift.
 func driftTitle(c drift.Column) string {
 	if c.Drift {
 		return c.Name + ": drift"
@@ -164,33 +164,33 @@ func driftTitle(c drift.Column) string {
 
 var driftLegend = []key{{"box real", "reference"}, {"box fake", "current"}}
 
-// sides are the colours of reference and current.
+// sides has the fill and line colours of reference and current.
 var sides = [2][2]role{{realSoft, realLine}, {fakeSoft, fakeLine}}
 
-// distributions draws the histograms of both sides over each other, as shares.
+// distributions returns a chart with the histograms of both sides, as fractions.
 func distributions(c drift.Column, reference, current []float64) (figure, error) {
-	// What lies far out would leave no room for the rest.
+	// Outliers would compress the rest.
 	both := slices.Sorted(slices.Values(append(slices.Clone(reference), current...)))
 	low, high := stat.Quantile(0.002, stat.Empirical, both, nil), stat.Quantile(0.998, stat.Empirical, both, nil)
 	if !(high > low) {
 		low, high = low-0.5, high+0.5
 	}
-	var shares [2][driftBins]float64
+	var fractions [2][driftBins]float64
 	most := 0.0
 	for side, sample := range [2][]float64{reference, current} {
 		for _, v := range sample {
 			bin := min(max(int((v-low)/(high-low)*driftBins), 0), driftBins-1)
-			shares[side][bin] += 1 / float64(len(sample))
-			most = max(most, shares[side][bin])
+			fractions[side][bin] += 1 / float64(len(sample))
+			most = max(most, fractions[side][bin])
 		}
 	}
-	chart := newChart(c.Name, "share", chartHeight)
+	chart := newChart(c.Name, "fraction", chartHeight)
 	chart.plot.Y.Tick.Marker = ticks{count: 5, percent: true}
 	chart.plot.X.Min, chart.plot.X.Max = low, high
-	chart.spans(&chart.plot.Y, 0, most)
+	chart.setRange(&chart.plot.Y, 0, most)
 	for side, roles := range sides {
 		outline := plotter.XYs{{X: low}}
-		for i, s := range shares[side] {
+		for i, s := range fractions[side] {
 			at := func(i int) float64 { return low + (high-low)*float64(i)/driftBins }
 			outline = append(outline, plotter.XY{X: at(i), Y: s}, plotter.XY{X: at(i + 1), Y: s})
 		}
@@ -204,26 +204,26 @@ func distributions(c drift.Column, reference, current []float64) (figure, error)
 	return f, err
 }
 
-// sharesFigure draws how much of either side each category has.
-func sharesFigure(c drift.Column, reference, current []drift.Row, of func(*drift.Row) string) (figure, error) {
+// categoryFigure returns a bar chart with the fraction of each category on both sides.
+func categoryFigure(c drift.Column, reference, current []drift.Row, of func(*drift.Row) string) (figure, error) {
 	counts := map[string][2]float64{}
 	for side, rows := range [2][]drift.Row{reference, current} {
 		for i := range rows {
-			share := counts[of(&rows[i])]
-			share[side] += 1 / float64(len(rows))
-			counts[of(&rows[i])] = share
+			fraction := counts[of(&rows[i])]
+			fraction[side] += 1 / float64(len(rows))
+			counts[of(&rows[i])] = fraction
 		}
 	}
 	var names []string
 	most := 0.0
-	for name, share := range counts {
-		names, most = append(names, name), max(most, share[0], share[1])
+	for name, fraction := range counts {
+		names, most = append(names, name), max(most, fraction[0], fraction[1])
 	}
 	slices.Sort(names)
-	chart := newChart("", "share", chartHeight)
+	chart := newChart("", "fraction", chartHeight)
 	chart.plot.Y.Tick.Marker = ticks{count: 5, percent: true}
 	chart.plot.X.Min, chart.plot.X.Max = 0, float64(len(names))
-	chart.spans(&chart.plot.Y, 0, most)
+	chart.setRange(&chart.plot.Y, 0, most)
 	var marks plot.ConstantTicks
 	for i, name := range names {
 		marks = append(marks, plot.Tick{Value: float64(i) + 0.5, Label: name})
@@ -237,18 +237,18 @@ func sharesFigure(c drift.Column, reference, current []drift.Row, of func(*drift
 	chart.plot.X.Tick.Marker = marks
 	f := figure{Title: driftTitle(c), Legend: driftLegend}
 	var err error
-	f.SVG, err = chart.svg("Shares of " + c.Name + " in the reference and in the log")
+	f.SVG, err = chart.svg("Fractions of " + c.Name + " in the reference and in the log")
 	return f, err
 }
 
-// overTime draws the mean of parts of the log, which have the same number of rows, with
-// two standard errors, beside that of the reference. There is no drawing without
-// enough rows, or when all are of one moment.
+// overTime returns a chart of the mean over time, in parts with the same number of rows, with two
+// standard errors and the mean of the reference. Its SVG is empty if there are too few rows or if
+// they span less than a minute.
 func overTime(c drift.Column, reference []float64, rows []drift.Row, of func(*drift.Row) float64) (figure, error) {
 	f := figure{Title: driftTitle(c), Legend: []key{{"box fake", "current, mean ± 2 standard errors"}, {"dash", "mean of the reference"}}}
-	parts := min(driftParts, len(rows)/partRows)
+	parts := min(maxParts, len(rows)/partRows)
 	length := rows[len(rows)-1].Time.Sub(rows[0].Time)
-	if parts < leastParts || length < time.Minute {
+	if parts < minParts || length < time.Minute {
 		return f, nil
 	}
 	unit, name := time.Hour, "hours"
@@ -272,7 +272,7 @@ func overTime(c drift.Column, reference []float64, rows []drift.Row, of func(*dr
 	}
 	chart := newChart(fmt.Sprintf("%s since %s", name, rows[0].Time.Format("2006-01-02 15:04 UTC")), c.Name, chartHeight)
 	chart.plot.X.Min, chart.plot.X.Max = 0, float64(length)/float64(unit)
-	chart.spans(&chart.plot.Y, low, high)
+	chart.setRange(&chart.plot.Y, low, high)
 	slices.Reverse(lower)
 	chart.area(append(upper, lower...), fakeSoft)
 	chart.line(plotter.XYs{{X: 0, Y: mean}, {X: chart.plot.X.Max, Y: mean}}, axis.line(1, 4, 3))
@@ -282,8 +282,8 @@ func overTime(c drift.Column, reference []float64, rows []drift.Row, of func(*dr
 	return f, err
 }
 
-// components draws the embeddings of both sides along the directions in which those of
-// the reference vary most.
+// components returns a chart of the embeddings of both sides, projected onto the first two principal
+// components of the reference's embeddings.
 func components(c drift.Column, reference, current []drift.Row) (figure, error) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	width := len(reference[0].Embedding)
@@ -295,7 +295,7 @@ func components(c drift.Column, reference, current []drift.Row) (figure, error) 
 	}
 	var pc stat.PC
 	if width < 2 || !pc.PrincipalComponents(m, nil) {
-		f.Caption = "The reference's embeddings do not vary in two directions."
+		f.Caption = "Not available: the embeddings of the reference don't vary in two directions."
 		return f, nil
 	}
 	var axes mat.Dense
@@ -322,8 +322,8 @@ func components(c drift.Column, reference, current []drift.Row) (figure, error) 
 			low, high = plotter.XY{X: min(low.X, p.X), Y: min(low.Y, p.Y)}, plotter.XY{X: max(high.X, p.X), Y: max(high.Y, p.Y)}
 		}
 	}
-	chart.spans(&chart.plot.X, low.X, high.X)
-	chart.spans(&chart.plot.Y, low.Y, high.Y)
+	chart.setRange(&chart.plot.X, low.X, high.X)
+	chart.setRange(&chart.plot.Y, low.Y, high.Y)
 	for side, roles := range sides {
 		chart.dots(points[side], roles[1], 1.6, draw.CircleGlyph{})
 	}

@@ -16,7 +16,7 @@ import (
 	"fakeart/trainer/predictions"
 )
 
-// driftOf is a comparison with a log of n rows, one every step.
+// driftOf returns a comparison with a log of n rows, one per step of time.
 func driftOf(t *testing.T, n int, step time.Duration) Drift {
 	t.Helper()
 	rows := func(n int, moved float64) []drift.Row {
@@ -37,17 +37,17 @@ func driftOf(t *testing.T, n int, step time.Duration) Drift {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var picture bytes.Buffer
-	if err := png.Encode(&picture, image.NewRGBA(image.Rect(0, 0, 40, 30))); err != nil {
+	var img bytes.Buffer
+	if err := png.Encode(&img, image.NewRGBA(image.Rect(0, 0, 40, 30))); err != nil {
 		t.Fatal(err)
 	}
 	return Drift{result, reference, &predictions.Log{
-		Model: "sha256:aa", Taken: n + 7, From: current[0].Time, To: current[n-1].Time, Rows: current, OtherModels: map[string]int{"sha256:bb": 3}, Broken: 2,
-		Pictures: []predictions.Picture{{Label: "FAKE", Probability: 0.75, Data: picture.Bytes()}, {Label: "REAL", Data: []byte("gone")}},
+		Model: "sha256:aa", Matched: n + 7, From: current[0].Time, To: current[n-1].Time, Rows: current, OtherModels: map[string]int{"sha256:bb": 3}, NonFinite: 2,
+		Images: []predictions.Image{{Label: "FAKE", Probability: 0.75, Data: img.Bytes()}, {Label: "REAL", Data: []byte("gone")}},
 	}}
 }
 
-func TestAPageAboutDriftShowsEachColumn(t *testing.T) {
+func TestWriteDrift(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "drift.html")
 	if err := WriteDrift(path, driftOf(t, 400, time.Minute)); err != nil {
 		t.Fatal(err)
@@ -58,37 +58,37 @@ func TestAPageAboutDriftShowsEachColumn(t *testing.T) {
 	}
 	html := string(text)
 	for _, part := range []string{
-		"<h1>Drift in brightness</h1>", "407 records, of which a sample of 400 was compared, 2026-11-26T10:00:00Z to 2026-11-26T16:39:00Z",
-		"3 records of other models", "2 records with values that are no finite numbers", "hours since 2026-11-26 10:00 UTC", "Mean of brightness over time",
-		"Distribution of saturation", "Shares of image_format", "&lt;b&gt;", "principal components", "FAKE 0.7500",
+		"<h1>Drift in brightness</h1>", "407 records, of which a sample of 400 was compared, from 2026-11-26T10:00:00Z to 2026-11-26T16:39:00Z",
+		"3 records of other models", "2 records with NaN or infinite values", "hours since 2026-11-26 10:00 UTC", "Mean of brightness over time",
+		"Distribution of saturation", "Fractions of image_format", "&lt;b&gt;", "principal components", "FAKE 0.7500",
 	} {
 		if !strings.Contains(html, part) {
-			t.Errorf("the page does not say %q", part)
+			t.Errorf("the report lacks %q", part)
 		}
 	}
 	if n := strings.Count(html, "<img "); n != 1 {
-		t.Errorf("%d pictures are shown", n)
+		t.Errorf("%d images, want 1", n)
 	}
 	if n := strings.Count(html, "<svg "); n != 12+9 {
-		t.Errorf("%d drawings", n)
+		t.Errorf("%d charts, want 21", n)
 	}
-	// Nothing is asked for elsewhere.
+	// The report loads nothing.
 	if outside := regexp.MustCompile(`(?i)https?://|<script|<link rel="stylesheet`).FindString(html); outside != "" {
-		t.Errorf("the page has %q", outside)
+		t.Errorf("the report contains %q", outside)
 	}
 	if strings.Contains(html, "<b>") {
-		t.Error("a format is taken for HTML")
+		t.Error("the image format isn't escaped")
 	}
 }
 
-func TestAShortLogHasNoCurvesOverTime(t *testing.T) {
-	for name, d := range map[string]Drift{"few rows": driftOf(t, 150, time.Hour), "one moment": driftOf(t, 400, 0)} {
+func TestWriteDrift_NoCurvesOverTime(t *testing.T) {
+	for name, d := range map[string]Drift{"few_rows": driftOf(t, 150, time.Hour), "same_time": driftOf(t, 400, 0)} {
 		html, err := renderDrift(d)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if strings.Contains(string(html), "Over time") {
-			t.Errorf("%s: there are curves", name)
+			t.Errorf("%s: the report has curves over time", name)
 		}
 	}
 }

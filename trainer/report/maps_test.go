@@ -13,15 +13,15 @@ import (
 	"fakeart/internal/imaging"
 )
 
-// luma is how light a colour is.
+// luma returns the lightness of a colour.
 func luma(rgb []uint8) float64 {
 	return 0.299*float64(rgb[0]) + 0.587*float64(rgb[1]) + 0.114*float64(rgb[2])
 }
 
-func TestThePageShowsWhereTheModelLooked(t *testing.T) {
-	// Right: 0 and 2 surely REAL, 3, 5 and 7 FAKE. Wrong: 1 called REAL, 4 and 6 called FAKE.
+func TestWrite_Maps(t *testing.T) {
+	// Correct: 0 and 2 (REAL), 3, 5 and 7 (FAKE). Errors: 1 (predicted REAL), 4 and 6 (predicted FAKE).
 	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint8{0, 1, 0, 1, 0, 1, 0, 1})
-	asked := map[int]bool{}
+	explained := map[int]bool{} // image index to the class that was explained
 	r.Explain = func(pixels []uint8, fake bool) ([]float32, error) {
 		index := -1
 		for i := range r.Split.Labels {
@@ -29,23 +29,23 @@ func TestThePageShowsWhereTheModelLooked(t *testing.T) {
 				index = i
 			}
 		}
-		asked[index] = fake
+		explained[index] = fake
 		values := make([]float32, imaging.Size*imaging.Size)
-		values[index] = 1 // one pixel, which is the picture's number
+		values[index] = 1 // the pixel at the index of the image
 		return values, nil
 	}
 	page := html(t, r)
 	for i, z := range r.Logits {
-		if fake, ok := asked[i]; !ok || fake != (z > 0) {
-			t.Errorf("picture %d, logit %g: the map asked for is of FAKE: %v (%v)", i, z, fake, ok)
+		if fake, ok := explained[i]; !ok || fake != (z > 0) {
+			t.Errorf("image %d, logit %g: explained FAKE: %v (explained at all: %v)", i, z, fake, ok)
 		}
 	}
-	found := regexp.MustCompile(`alt="Picture (\d+), (\w+) called (\w+)"><img src="data:image/png;base64,([^"]+)" [^>]*alt="What spoke for (\w+) in it"`).FindAllStringSubmatch(page, -1)
+	found := regexp.MustCompile(`alt="Image (\d+), (\w+) classified as (\w+)"><img src="data:image/png;base64,([^"]+)" [^>]*alt="Class-activation map for (\w+)"`).FindAllStringSubmatch(page, -1)
 	var order []string
 	for _, f := range found {
 		order = append(order, f[1])
 		if f[3] != f[5] {
-			t.Errorf("the map beside a picture called %s is of %s", f[3], f[5])
+			t.Errorf("the map next to an image classified as %s is for %s", f[3], f[5])
 		}
 		var index int
 		if _, err := fmt.Sscan(f[1], &index); err != nil {
@@ -58,46 +58,46 @@ func TestThePageShowsWhereTheModelLooked(t *testing.T) {
 		for i := range imaging.Size * imaging.Size {
 			red, green, blue, _ := img.At(i%imaging.Size, i/imaging.Size).RGBA()
 			if grey := red == green && green == blue; grey == (i == index) {
-				t.Errorf("picture %d, pixel %d: %d %d %d", index, i, red>>8, green>>8, blue>>8)
+				t.Errorf("image %d, pixel %d: colour %d %d %d", index, i, red>>8, green>>8, blue>>8)
 			}
 		}
 	}
-	// The mistakes first, then what is right, each the surest first.
+	// Errors come first, then correct predictions, each by decreasing confidence.
 	if want := []string{"6", "4", "1", "2", "0", "7", "5", "3"}; !slices.Equal(order, want) {
-		t.Errorf("pictures %v, want %v", order, want)
+		t.Errorf("images %v, want %v", order, want)
 	}
-	for _, words := range []string{"what spoke for its verdict", "nothing there", "most of all", "The surest of those that are right"} {
+	for _, words := range []string{"evidence for the predicted class", "no evidence", "most evidence", "Most confident correct predictions"} {
 		if !strings.Contains(page, words) {
-			t.Errorf("the page does not say %q", words)
+			t.Errorf("the report lacks %q", words)
 		}
 	}
 }
 
-func TestAModelThatDoesNotExplainItselfHasNoMaps(t *testing.T) {
+func TestWrite_NoMaps(t *testing.T) {
 	logits, labels := scores(100, 2)
-	if page := html(t, example(t, logits, labels)); strings.Contains(page, "spoke") || strings.Contains(page, "The surest of those") {
-		t.Error("the page speaks of maps")
+	if page := html(t, example(t, logits, labels)); strings.Contains(page, "Class-activation map") || strings.Contains(page, "evidence for") || strings.Contains(page, "Most confident correct") {
+		t.Error("the report of a model without explanations has maps")
 	}
 }
 
-func TestAnExplanationThatFailsFailsThePage(t *testing.T) {
+func TestWrite_ExplainError(t *testing.T) {
 	logits, labels := scores(100, 2)
 	r := example(t, logits, labels)
 	failure := errors.New("out of order")
 	r.Explain = func([]uint8, bool) ([]float32, error) { return nil, failure }
-	if _, err := render(r); !errors.Is(err, failure) || !strings.Contains(err.Error(), "explain picture ") {
-		t.Errorf("error %v", err)
+	if _, err := render(r); !errors.Is(err, failure) || !strings.Contains(err.Error(), "explain image ") {
+		t.Errorf("error = %v, want the one of Explain", err)
 	}
 }
 
-// Printed in grey, or seen by who cannot tell the colours, the scale still rises.
-func TestTheColoursOfTheMapsRiseInLightness(t *testing.T) {
+// The scale must also work in greyscale and for colour-blind readers.
+func TestHeat_LightnessIncreases(t *testing.T) {
 	last := 0.0
 	for i := range 101 {
 		rgb := make([]uint8, 3)
 		heat(rgb, float64(i)/100, 0)
 		if l := luma(rgb); l < last {
-			t.Errorf("at %g the colour has the lightness %.1f, before %.1f", float64(i)/100, l, last)
+			t.Errorf("lightness at %g is %.1f, below the previous %.1f", float64(i)/100, l, last)
 		} else {
 			last = l
 		}

@@ -11,15 +11,15 @@ import (
 	"fakeart/trainer/evaluate"
 )
 
-// rocFigure draws the trade-off of all thresholds, and where the model's own lies.
+// rocFigure returns the ROC curve, with the point of the model's threshold.
 func rocFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, error) {
 	f := figure{Title: "ROC curve"}
 	fpr, tpr := evaluate.ROC(logits, labels)
 	if fpr == nil {
-		f.Caption = "Undefined: the split holds one class only."
+		f.Caption = "Undefined: the split has only one class."
 		return f, nil
 	}
-	c := unitChart("false positive rate (REAL called FAKE)", "true positive rate (FAKE called FAKE)")
+	c := unitChart("false positive rate (REAL classified as FAKE)", "true positive rate (FAKE classified as FAKE)")
 	curve := thin(fpr, tpr)
 	under := append(plotter.XYs{{X: 0, Y: 0}}, curve...)
 	c.area(append(under, plotter.XY{X: 1, Y: 0}), accentSoft)
@@ -31,15 +31,15 @@ func rocFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, er
 	f.Legend = []key{
 		{"line accent", fmt.Sprintf("AUC %.4f", *r.ROCAUC)},
 		{"dot ink", fmt.Sprintf("threshold %v", r.Threshold)},
-		{"dash", "guessing"},
+		{"dash", "random guess"},
 	}
 	var err error
 	f.SVG, err = c.svg(fmt.Sprintf("ROC curve, area under it %.4f", *r.ROCAUC))
 	return f, err
 }
 
-// thin drops the points of a ROC curve that lie on a straight line, and then, where
-// a poor model leaves very many corners, all but maxPoints of them.
+// thin removes the points of a ROC curve that lie on straight lines. If more than maxPoints corners
+// remain, as with a poor model, it keeps every n-th of them and the last one.
 func thin(fpr, tpr []float64) plotter.XYs {
 	var corners plotter.XYs
 	for i := range fpr {
@@ -65,10 +65,10 @@ func thin(fpr, tpr []float64) plotter.XYs {
 	return kept
 }
 
-// reliabilityFigure draws how often pictures are FAKE against how probable the
-// model calls it.
+// reliabilityFigure returns the fraction of FAKE against the predicted probability, and the number of
+// images per bin.
 func reliabilityFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, error) {
-	c := unitChart("mean probability of FAKE", "share that is FAKE")
+	c := unitChart("mean probability of FAKE", "fraction that is FAKE")
 	var points plotter.XYs
 	bins := evaluate.Reliability(logits, labels)
 	most := 0
@@ -79,7 +79,7 @@ func reliabilityFigure(r *evaluate.Result, logits []float32, labels []uint8) (fi
 		if b.Count == 0 {
 			continue
 		}
-		// The bars below say how many pictures a point stands for.
+		// The bars show the number of images per bin.
 		h := 0.25 * float64(b.Count) / float64(most)
 		c.area(plotter.XYs{{X: b.Low + 0.004, Y: 0}, {X: b.High - 0.004, Y: 0}, {X: b.High - 0.004, Y: h}, {X: b.Low + 0.004, Y: h}}, grid)
 		points = append(points, plotter.XY{X: b.Probability, Y: b.Fake})
@@ -91,8 +91,8 @@ func reliabilityFigure(r *evaluate.Result, logits []float32, labels []uint8) (fi
 		Title: "Reliability",
 		Legend: []key{
 			{"line accent", fmt.Sprintf("calibration error %.4f", r.ECE)},
-			{"box grid-box", fmt.Sprintf("pictures (at most %d)", most)},
-			{"dash", "perfect"},
+			{"box grid-box", fmt.Sprintf("images (at most %d)", most)},
+			{"dash", "perfectly calibrated"},
 		},
 	}
 	var err error
@@ -100,8 +100,8 @@ func reliabilityFigure(r *evaluate.Result, logits []float32, labels []uint8) (fi
 	return f, err
 }
 
-// scoreFigure draws the logits of both classes, which shows how far apart the
-// model holds them, and what another threshold would cost.
+// scoreFigure returns the histogram of the logits of each class. It shows how well the model separates
+// them, and the effect of another threshold.
 func scoreFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, error) {
 	const bins = 40
 	low, high := math.Inf(1), math.Inf(-1)
@@ -118,13 +118,13 @@ func scoreFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, 
 		*n++
 		most = math.Max(most, *n)
 	}
-	c := newChart("logit (positive: FAKE is the likelier)", "pictures", chartHeight)
+	c := newChart("logit (positive: FAKE is more likely)", "images", chartHeight)
 	c.plot.X.Tick.Marker = ticks{count: 8}
 	c.plot.Y.Tick.Marker = ticks{count: 5, whole: true}
 	c.plot.X.Min, c.plot.X.Max = low, high
-	c.spans(&c.plot.Y, 0, most)
+	c.setRange(&c.plot.Y, 0, most)
 	for label, roles := range [...][2]role{dataset.Real: {realSoft, realLine}, dataset.Fake: {fakeSoft, fakeLine}} {
-		// A line where there are pictures, and none along the axis where there are not.
+		// The outline has gaps where bins are empty.
 		edge := func(i int) float64 { return low + (high-low)*float64(i)/bins }
 		var filled, outline plotter.XYs
 		for i, n := range counts[label] {
@@ -151,7 +151,7 @@ func scoreFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, 
 		f.Legend = append(f.Legend, key{"dash", fmt.Sprintf("threshold %v", r.Threshold)})
 	}
 	var err error
-	f.SVG, err = c.svg("Histogram of the logits of REAL and FAKE pictures")
+	f.SVG, err = c.svg("Histogram of the logits of REAL and FAKE images")
 	return f, err
 }
 

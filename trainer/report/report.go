@@ -1,6 +1,7 @@
-// Package report writes report.html, the page that shows how a training run went
-// and how good its model is. The page is one file that asks for nothing else: no
-// script, no font, no picture from anywhere.
+// Package report writes HTML reports: [Write] the report of a training run with the metrics of its
+// model, and [WriteDrift] the report of a drift check.
+//
+// A report is a single file. It has no scripts and loads nothing, not even fonts or images.
 package report
 
 import (
@@ -25,30 +26,29 @@ import (
 	"fakeart/trainer/runlog"
 )
 
-// Report is what a page is made from.
+// Report is the input of [Write].
 type Report struct {
-	// Config is the run's composed configuration, as YAML.
+	// Config is the composed configuration of the run, as YAML.
 	Config []byte
-	// Metrics are the rows of metrics.csv; without any the curves are left out.
+	// Metrics are the rows of metrics.csv. The report has no training curves if there are none.
 	Metrics []runlog.Row
-	// Model is what the model file says about itself.
+	// Model is the metadata of the model file.
 	Model model.Metadata
-	// Manifest describes the data set.
+	// Manifest describes the dataset.
 	Manifest *dataset.Manifest
-	// Result, Logits and Split are a measured split: [evaluate.Run]'s answer, and
-	// the pictures it is about.
+	// Result and Logits are the results of [evaluate.Run] for the images in Split.
 	Result *evaluate.Result
 	Logits []float32
 	Split  *dataset.Split
-	// Explain, unless nil, tells where in a picture of Split the model found what spoke
-	// for a verdict: a value in [0,1] a pixel, as package explain has it.
+	// Explain returns the class-activation map of an image of Split for a class, as
+	// [evaluate.Explainer.GradCAM] does. The report has no maps if it is nil.
 	Explain func(pixels []uint8, fake bool) ([]float32, error)
 }
 
-// The most pictures that a page shows of each of the two kinds.
+// Maximum numbers of images that a report shows per class.
 const (
-	worst = 12 // mistakes
-	best  = 6  // of what is right
+	maxMistakes = 12
+	maxCorrect  = 6
 )
 
 //go:embed *.html.tmpl
@@ -60,8 +60,7 @@ var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"short":   func(v float64) string { return strconv.FormatFloat(v, 'g', 3, 64) },
 }).ParseFS(templates, "*.html.tmpl"))
 
-// Write writes the page of r to path, which holds either its old content or the
-// whole new one at any moment. The same report gives the same bytes.
+// Write atomically writes the report to path. Equal reports result in identical files.
 func Write(path string, r Report) error {
 	html, err := render(r)
 	if err != nil {
@@ -73,25 +72,26 @@ func Write(path string, r Report) error {
 	return nil
 }
 
-// view is what the template reads.
+// view is the data of the template.
 type view struct {
 	Report
 	Name      string
-	Synthetic string // what to say of a synthetic data set, else empty
+	Synthetic string // the note on a synthetic dataset, else empty
 	Notes     []string
 	Real      string // the class names
 	Fake      string
 	Curves    []figure
 	Quality   []figure
-	// Robustness shows the accuracy on corrupted pictures, where it was measured.
+	// Robustness shows the accuracy on corrupted images, if measured.
 	Robustness []figure
 	Confusion  []confusionRow
-	Mistakes   []pictures
-	// Best are pictures called right; none when the model does not explain itself.
-	Best   []pictures
-	Scale  template.URL // the colours of the maps, from 0 to 1
-	Facts  []fact
-	Config string
+	// Mistakes are the most confident errors of each class, and Correct the most confident correct
+	// predictions. Correct is empty unless the report has maps.
+	Mistakes []ranking
+	Correct  []ranking
+	Scale    template.URL // the colours of the maps, from 0 to 1
+	Facts    []fact
+	Config   string
 }
 
 type confusionRow struct {
@@ -103,36 +103,36 @@ type confusionCell struct {
 	Count   int
 	Share   float64 // of the row
 	Percent int
-	Right   bool
+	Correct bool
 }
 
-// pictures are the ends of one kind.
-type pictures struct {
-	Is, Called string
-	Count      int // of all, shown or not
-	Shown      []picture
+// ranking has the images of one class with the same predicted class, the most confident first.
+type ranking struct {
+	Actual, Predicted string
+	Count             int // of all such images
+	Shown             []shownImage
 }
 
-type picture struct {
+type shownImage struct {
 	Index       int
 	Probability float64 // of FAKE
 	PNG         template.URL
-	Map         template.URL // where the model looked, drawn over the picture; empty without
+	Map         template.URL // the class-activation map over the image, or empty
 }
 
 type fact struct{ Name, Value string }
 
 func render(r Report) ([]byte, error) {
 	if r.Result == nil || r.Split == nil || r.Manifest == nil {
-		return nil, errors.New("nothing measured to report on")
+		return nil, errors.New("the report has no evaluation result")
 	}
 	if len(r.Logits) != r.Split.Len() || r.Result.Count != r.Split.Len() {
-		return nil, fmt.Errorf("%d logits and a result over %d pictures for a split of %d",
+		return nil, fmt.Errorf("%d logits and a result for %d images, but the split has %d",
 			len(r.Logits), r.Result.Count, r.Split.Len())
 	}
 	classes := r.Manifest.Classes
 	if len(classes) != 2 {
-		return nil, fmt.Errorf("class names %q are not two", classes)
+		return nil, fmt.Errorf("expected two class names, got %q", classes)
 	}
 	v := view{
 		Report: r,
@@ -166,7 +166,7 @@ func render(r Report) ([]byte, error) {
 	}
 	v.Confusion = confusion(r.Result.Confusion, v.Real, v.Fake)
 	for _, label := range []uint8{dataset.Real, dataset.Fake} {
-		m, err := surest(r, label, false, worst)
+		m, err := mostConfident(r, label, false, maxMistakes)
 		if err != nil {
 			return nil, err
 		}
@@ -174,10 +174,10 @@ func render(r Report) ([]byte, error) {
 		if r.Explain == nil {
 			continue
 		}
-		if m, err = surest(r, label, true, best); err != nil {
+		if m, err = mostConfident(r, label, true, maxCorrect); err != nil {
 			return nil, err
 		}
-		v.Best = append(v.Best, m)
+		v.Correct = append(v.Correct, m)
 	}
 	v.Scale = scaleURI()
 	v.Facts = facts(r, h)
@@ -190,11 +190,11 @@ func render(r Report) ([]byte, error) {
 }
 
 func confusion(c evaluate.Confusion, realName, fakeName string) []confusionRow {
-	row := func(name string, calledReal, calledFake, right int) confusionRow {
+	row := func(name string, predictedReal, predictedFake, correct int) confusionRow {
 		cells := make([]confusionCell, 2)
-		for i, n := range []int{calledReal, calledFake} {
-			share := float64(n) / float64(max(calledReal+calledFake, 1))
-			cells[i] = confusionCell{n, share, int(math.Round(100 * share)), i == right}
+		for i, n := range []int{predictedReal, predictedFake} {
+			share := float64(n) / float64(max(predictedReal+predictedFake, 1))
+			cells[i] = confusionCell{n, share, int(math.Round(100 * share)), i == correct}
 		}
 		return confusionRow{name, cells}
 	}
@@ -204,32 +204,32 @@ func confusion(c evaluate.Confusion, realName, fakeName string) []confusionRow {
 	}
 }
 
-// surest finds the pictures of one label that were called right, or the other, the
-// surest ones first, and shows the first of them.
-func surest(r Report, label uint8, right bool, show int) (pictures, error) {
+// mostConfident returns the images of one label that were classified correctly or incorrectly, the most
+// confident first. It shows at most the given number of them.
+func mostConfident(r Report, label uint8, correct bool, show int) (ranking, error) {
 	classes := r.Manifest.Classes
 	var found []int
 	for i, z := range r.Logits {
 		fake := evaluate.IsFake(z, r.Result.Threshold)
-		if r.Split.Labels[i] == label && (fake == (label == dataset.Fake)) == right {
+		if r.Split.Labels[i] == label && (fake == (label == dataset.Fake)) == correct {
 			found = append(found, i)
 		}
 	}
-	called := label
-	if !right {
-		called = 1 - label
+	predicted := label
+	if !correct {
+		predicted = 1 - label
 	}
 	slices.SortStableFunc(found, func(a, b int) int {
-		return cmp.Compare(evaluate.Loss(r.Logits[a], called), evaluate.Loss(r.Logits[b], called))
+		return cmp.Compare(evaluate.Loss(r.Logits[a], predicted), evaluate.Loss(r.Logits[b], predicted))
 	})
-	m := pictures{Is: classes[label], Called: classes[called], Count: len(found)}
+	m := ranking{Actual: classes[label], Predicted: classes[predicted], Count: len(found)}
 	for _, i := range found[:min(len(found), show)] {
 		pixels := r.Split.Image(i)
-		p := picture{Index: i, Probability: model.Probability(r.Logits[i]), PNG: pngURI(pixels, imaging.Size)}
+		p := shownImage{Index: i, Probability: model.Probability(r.Logits[i]), PNG: pngURI(pixels, imaging.Size)}
 		if r.Explain != nil {
-			values, err := r.Explain(pixels, called == dataset.Fake)
+			values, err := r.Explain(pixels, predicted == dataset.Fake)
 			if err != nil {
-				return m, fmt.Errorf("explain picture %d: %w", i, err)
+				return m, fmt.Errorf("explain image %d: %w", i, err)
 			}
 			p.Map = mapURI(pixels, values)
 		}
@@ -238,8 +238,8 @@ func surest(r Report, label uint8, right bool, show int) (pictures, error) {
 	return m, nil
 }
 
-// mapURI draws a map over its picture, which has lost its colours so that those of the
-// map are told from them.
+// mapURI draws a map over its image. The image is grey, so that its colours can't be confused with those
+// of the map.
 func mapURI(pixels []uint8, values []float32) template.URL {
 	drawn := make([]uint8, len(pixels))
 	for i, v := range values {
@@ -250,8 +250,8 @@ func mapURI(pixels []uint8, values []float32) template.URL {
 	return pngURI(drawn, imaging.Size)
 }
 
-// heat colours a grey pixel by the map's value there: not at all at 0, then blue, red
-// and yellow, each lighter than the one before, so that it is read without colours as well.
+// heat colours a grey pixel by a value of the map: not at all at 0, then blue, red and yellow. The
+// lightness increases with the value, so that the scale also works in greyscale.
 func heat(rgb []uint8, v, grey float64) {
 	stops := [...][imaging.Channels]float64{{40, 40, 150}, {150, 40, 160}, {235, 80, 60}, {255, 225, 80}}
 	at := min(max(v, 0), 1) * float64(len(stops)-1)
@@ -263,7 +263,7 @@ func heat(rgb []uint8, v, grey float64) {
 	}
 }
 
-// scaleURI draws the colours of a map's values from 0 to 1 over a medium grey.
+// scaleURI draws the colours of the values from 0 to 1 over a medium grey.
 func scaleURI() template.URL {
 	const steps = 64
 	drawn := make([]uint8, steps*imaging.Channels)
@@ -273,13 +273,13 @@ func scaleURI() template.URL {
 	return pngURI(drawn, steps)
 }
 
-// pngURI encodes the pixels of a picture so that they stand in the page itself.
+// pngURI returns an image as a data URI.
 func pngURI(pixels []uint8, width int) template.URL {
 	text := "data:image/png;base64," + base64.StdEncoding.EncodeToString(imaging.EncodePNG(imaging.ToImage(pixels, width)))
-	return template.URL(text) //nolint:gosec // made here
+	return template.URL(text) //nolint:gosec // generated here
 }
 
-// facts lists what identifies the run, and what it was made from.
+// facts lists the provenance of the run.
 func facts(r Report, h history) []fact {
 	var list []fact
 	add := func(name, value string) {
@@ -294,16 +294,16 @@ func facts(r Report, h history) []fact {
 		return strconv.FormatFloat(v, 'f', 4, 64)
 	}
 	m := r.Manifest
-	add("Data", m.Source.String())
+	add("Dataset", m.Source.String())
 	for _, split := range []string{dataset.Train, dataset.Test} {
 		var counts []string
 		for _, class := range m.Classes {
 			counts = append(counts, fmt.Sprintf("%d %s", m.Splits[split][class], class))
 		}
-		add("Pictures to "+split, strings.Join(counts, ", "))
+		add("Images in "+split, strings.Join(counts, ", "))
 	}
 	if n := len(m.Rejected); n > 0 {
-		add("Pictures refused", fmt.Sprintf("%d, listed in the data set's manifest", n))
+		add("Rejected images", fmt.Sprintf("%d, listed in the manifest of the dataset", n))
 	}
 	if h.best >= 0 {
 		add("Best epoch", fmt.Sprintf("%d of %d", h.epochs[h.best].Epoch, h.epochs[len(h.epochs)-1].Epoch))
@@ -312,9 +312,9 @@ func facts(r Report, h history) []fact {
 	add("Validation accuracy", number(r.Model.ValAccuracy))
 	add("Seed", strconv.FormatInt(r.Model.Seed, 10))
 	add("Preprocessing", r.Model.Preprocessing)
-	add("Source revision", r.Model.Revision)
-	add("Model", r.Result.Model)
-	add("Data digest", r.Result.Data)
+	add("Git revision", r.Model.Revision)
+	add("Model digest", r.Result.Model)
+	add("Dataset digest", r.Result.Data)
 	add("Configuration digest", r.Model.ConfigDigest)
 	return list
 }

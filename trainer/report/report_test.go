@@ -23,26 +23,26 @@ import (
 	"fakeart/trainer/runlog"
 )
 
-const pictureBytes = imaging.Size * imaging.Size * imaging.Channels
+const imageBytes = imaging.Size * imaging.Size * imaging.Channels
 
-// example is the report of a run over pictures that tell their own index in their pixels.
+// example returns the report of a run. The pixels of each image depend on its index.
 func example(t *testing.T, logits []float32, labels []uint8) Report {
 	t.Helper()
 	metrics, err := evaluate.Measure(logits, labels, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}
-	split := &dataset.Split{Images: make([]uint8, len(labels)*pictureBytes), Labels: labels}
+	split := &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels}
 	for i := range labels {
-		picture := split.Image(i)
-		for j := range picture {
-			picture[j] = uint8(i*7 + j)
+		img := split.Image(i)
+		for j := range img {
+			img[j] = uint8(i*7 + j)
 		}
 	}
 	classes := dataset.Classes()
 	return Report{
 		Config:  []byte("experiment:\n  name: base\n"),
-		Metrics: run(3, 10),
+		Metrics: sampleRows(3, 10),
 		Model: model.Metadata{
 			Name: "base", Classes: classes, Threshold: 0.5, Preprocessing: imaging.PreprocessingID,
 			ConfigDigest: "sha256:cc", Seed: 420, ValLoss: 0.1234, ValAccuracy: 0.9876, Revision: "v1.2.3",
@@ -60,8 +60,8 @@ func example(t *testing.T, logits []float32, labels []uint8) Report {
 	}
 }
 
-// run makes the rows of a run whose second epoch is the best.
-func run(epochs, steps int) []runlog.Row {
+// sampleRows returns the rows of a run whose second epoch is the best.
+func sampleRows(epochs, steps int) []runlog.Row {
 	var rows []runlog.Row
 	for e := 1; e <= epochs; e++ {
 		for s := 1; s <= steps; s++ {
@@ -79,7 +79,7 @@ func run(epochs, steps int) []runlog.Row {
 	return rows
 }
 
-// scores is a good model's answer to n pictures, with some mistakes.
+// scores returns logits and labels of n images. The larger the distance, the fewer errors they contain.
 func scores(n int, distance float64) ([]float32, []uint8) {
 	r := rand.New(rand.NewPCG(1, 2))
 	logits, labels := make([]float32, n), make([]uint8, n)
@@ -100,8 +100,8 @@ func html(t *testing.T, r Report) string {
 	return string(page)
 }
 
-// wellFormed walks all elements of a page: each one that is opened is closed, no
-// script is among them, and no attribute refers to anything outside the page.
+// wellFormed checks that all elements of a page are closed, that it has no scripts, and that no attribute
+// refers to anything outside the page.
 func wellFormed(t *testing.T, page []byte) {
 	t.Helper()
 	d := xml.NewDecoder(bytes.NewReader(page))
@@ -115,7 +115,7 @@ func wellFormed(t *testing.T, page []byte) {
 			break
 		}
 		if err != nil {
-			t.Fatalf("the page is broken: %v", err)
+			t.Fatalf("invalid HTML: %v", err)
 		}
 		element, ok := token.(xml.StartElement)
 		if !ok {
@@ -124,12 +124,12 @@ func wellFormed(t *testing.T, page []byte) {
 		elements++
 		switch element.Name.Local {
 		case "script", "iframe", "object", "embed", "base", "form", "a":
-			t.Errorf("the page has a <%s>", element.Name.Local)
+			t.Errorf("the report contains <%s>", element.Name.Local)
 		}
 		for _, a := range element.Attr {
 			switch name := strings.ToLower(a.Name.Local); {
 			case strings.HasPrefix(name, "on"):
-				t.Errorf("<%s> has the script %s=%q", element.Name.Local, name, a.Value)
+				t.Errorf("<%s> has an event handler %s=%q", element.Name.Local, name, a.Value)
 			case name == "src" || name == "href" || name == "srcset" || name == "data" || name == "action":
 				if !strings.HasPrefix(a.Value, "data:") {
 					t.Errorf("<%s> refers to %s=%q", element.Name.Local, name, a.Value)
@@ -138,93 +138,93 @@ func wellFormed(t *testing.T, page []byte) {
 		}
 	}
 	if elements < 50 {
-		t.Errorf("the page has %d elements only", elements)
+		t.Errorf("the report has only %d elements", elements)
 	}
-	page = regexp.MustCompile(`base64,[^"]*`).ReplaceAll(page, nil) // which may hold any word
-	for _, outside := range []string{"://", "@import", "url(", "ZgotmplZ", "%!", "NaN", "Inf"} {
-		if i := bytes.Index(page, []byte(outside)); i >= 0 {
-			t.Errorf("the page has %q: …%s…", outside, page[max(0, i-60):min(len(page), i+60)])
+	page = regexp.MustCompile(`base64,[^"]*`).ReplaceAll(page, nil) // image data may contain any word
+	for _, forbidden := range []string{"://", "@import", "url(", "ZgotmplZ", "%!", "NaN", "Inf"} {
+		if i := bytes.Index(page, []byte(forbidden)); i >= 0 {
+			t.Errorf("the report contains %q: …%s…", forbidden, page[max(0, i-60):min(len(page), i+60)])
 		}
 	}
 }
 
-func TestThePageShowsTheRun(t *testing.T) {
-	// Mistakes: no. 1 (FAKE, logit -2), no. 4 (REAL, 1), no. 6 (REAL, 3).
+func TestWrite_Content(t *testing.T) {
+	// Errors: no. 1 (FAKE, logit -2), no. 4 (REAL, 1), no. 6 (REAL, 3).
 	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint8{0, 1, 0, 1, 0, 1, 0, 1})
 	page := html(t, r)
 	for _, want := range []string{
-		"<h1>base</h1>", "8 pictures of the test split", "probability of 0.5",
+		"<h1>base</h1>", "8 images of the test split", "probability of 0.5",
 		"62.50 %", // accuracy, 5 of 8
 		"60.00 %", // precision, 3 of 5
 		"75.00 %", // recall, 3 of 4
 		"66.67 %", // f1
 		"AUC 0.8750", fmt.Sprintf("<dd>%.4f</dd>", r.Result.LogLoss), fmt.Sprintf("<dd>%.4f</dd>", r.Result.ECE),
 		"<b>2</b><span>50.00 %</span>", "<b>3</b><span>75.00 %</span>", // the confusion matrix
-		"REAL called FAKE", "FAKE called REAL", "no. 6", "no. 4", "no. 1", "0.9526", "0.7311", "0.1192",
+		"REAL classified as FAKE", "FAKE classified as REAL", "no. 6", "no. 4", "no. 1", "0.9526", "0.7311", "0.1192",
 		"best epoch 2", "2 of 3",
 		"archive cifake.zip", "11 REAL, 12 FAKE", "13 REAL, 14 FAKE", "0.1234", "0.9876", "420", "v1.2.3",
 		imaging.PreprocessingID, "sha256:aa", "sha256:bb", "sha256:cc",
 		"experiment:\n  name: base",
 	} {
 		if !strings.Contains(page, want) {
-			t.Errorf("the page lacks %q", want)
+			t.Errorf("the report lacks %q", want)
 		}
 	}
 	if got := strings.Count(page, `<svg class="chart"`); got != 7 {
 		t.Errorf("%d charts, want 7", got)
 	}
 	if strings.Contains(page, "Synthetic") {
-		t.Error("the page calls real data synthetic")
+		t.Error("the report calls the dataset synthetic")
 	}
 	if strings.Index(page, "no. 6") > strings.Index(page, "no. 4") {
-		t.Error("the surer mistake comes second")
+		t.Error("the more confident error comes second")
 	}
 }
 
-func TestThePicturesOfTheMistakesAreTheSplitsOwn(t *testing.T) {
+func TestWrite_ErrorImages(t *testing.T) {
 	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint8{0, 1, 0, 1, 0, 1, 0, 1})
-	found := regexp.MustCompile(`data:image/png;base64,([^"]+)" [^>]*alt="Picture (\d+),`).FindAllStringSubmatch(html(t, r), -1)
+	found := regexp.MustCompile(`data:image/png;base64,([^"]+)" [^>]*alt="Image (\d+),`).FindAllStringSubmatch(html(t, r), -1)
 	if len(found) != 3 {
-		t.Fatalf("%d pictures, want 3", len(found))
+		t.Fatalf("%d images, want 3", len(found))
 	}
 	for _, f := range found {
 		var index int
 		if _, err := fmt.Sscan(f[2], &index); err != nil {
 			t.Fatal(err)
 		}
-		text := strings.ReplaceAll(f[1], "&#43;", "+") // as an attribute has it
+		text := strings.ReplaceAll(f[1], "&#43;", "+") // escaped in the attribute
 		img, err := png.Decode(base64.NewDecoder(base64.StdEncoding, strings.NewReader(text)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if b := img.Bounds(); b.Dx() != imaging.Size || b.Dy() != imaging.Size {
-			t.Fatalf("picture %d has %v", index, b)
+			t.Fatalf("image %d has bounds %v", index, b)
 		}
 		for i := range imaging.Size * imaging.Size {
 			red, green, blue, _ := img.At(i%imaging.Size, i/imaging.Size).RGBA()
 			want := r.Split.Image(index)[3*i : 3*i+3]
 			if got := [3]uint8{uint8(red >> 8), uint8(green >> 8), uint8(blue >> 8)}; !bytes.Equal(got[:], want) {
-				t.Fatalf("picture %d, pixel %d is %v, want %v", index, i, got, want)
+				t.Fatalf("image %d, pixel %d is %v, want %v", index, i, got, want)
 			}
 		}
 	}
 }
 
-func TestSyntheticDataIsCalledSo(t *testing.T) {
+func TestWrite_SyntheticNote(t *testing.T) {
 	logits, labels := scores(40, 3)
 	r := example(t, logits, labels)
 	seed := int64(7)
 	r.Manifest.Source = dataset.Source{Kind: "synthetic", Seed: &seed}
 	r.Result.Notes = append(r.Result.Notes, evaluate.SyntheticNote)
 	page := html(t, r)
-	for _, want := range []string{"Synthetic data.", "say nothing about real generators", "from seed 7"} {
+	for _, want := range []string{"Synthetic data.", "predict the accuracy on real", "from seed 7"} {
 		if !strings.Contains(page, want) {
-			t.Errorf("the page lacks %q", want)
+			t.Errorf("the report lacks %q", want)
 		}
 	}
 }
 
-func TestOddRunsStillGiveAPage(t *testing.T) {
+func TestWrite_UnusualRuns(t *testing.T) {
 	nan, inf := math.NaN(), math.Inf(1)
 	good, labels := scores(60, 3)
 	var most, inverted []float32
@@ -232,15 +232,15 @@ func TestOddRunsStillGiveAPage(t *testing.T) {
 		most = append(most, math.MaxFloat32*float32(2*float64(labels[i])-1))
 		inverted = append(inverted, -z)
 	}
-	noValidation := run(2, 4)
+	noValidation := sampleRows(2, 4)
 	for i := range noValidation {
 		noValidation[i].ValLoss, noValidation[i].ValAccuracy = nan, nan
 	}
-	diverged := append(run(1, 4),
+	diverged := append(sampleRows(1, 4),
 		runlog.Row{Kind: runlog.Step, Epoch: 2, Step: 5, TrainLoss: nan, TrainAccuracy: nan, LR: 0.001, ImagesPerSecond: inf},
 		runlog.Row{Kind: runlog.Step, Epoch: 2, Step: 6, TrainLoss: inf, TrainAccuracy: 0, LR: 0.001})
 	only := func(kind runlog.Kind) (rows []runlog.Row) {
-		for _, r := range run(3, 4) {
+		for _, r := range sampleRows(3, 4) {
 			if r.Kind == kind {
 				rows = append(rows, r)
 			}
@@ -254,33 +254,33 @@ func TestOddRunsStillGiveAPage(t *testing.T) {
 		metrics []runlog.Row
 		want    string
 	}{
-		{"without metrics", good, labels, nil, "No metrics were recorded"},
-		{"with a single step", good, labels, run(1, 1)[:1], ">step</text>"},
-		{"with a single epoch", good, labels, run(1, 3), ">epoch</text>"},
-		{"without epochs", good, labels, only(runlog.Step), "train by step"},
-		{"without steps", good, labels, only(runlog.Epoch), "train by epoch"},
-		{"without validation", good, labels, noValidation, "train by epoch"},
-		{"that diverged", good, labels, diverged, "train by step"},
-		{"with all zeros", good, labels, []runlog.Row{{Kind: runlog.Step}, {Kind: runlog.Epoch}}, "Loss"},
-		{"with one picture", good[:1], labels[:1], run(1, 3), "undefined"},
-		{"with only REAL", []float32{-1, 1, -3}, []uint8{0, 0, 0}, run(1, 3), "Undefined: the split holds one class only"},
-		{"with equal logits", []float32{2, 2, 2}, []uint8{0, 1, 0}, run(1, 3), "AUC 0.5000"},
-		{"with the largest logits", most, labels, run(1, 3), "AUC 1.0000"},
-		{"with no mistake", []float32{-1, 1}, []uint8{0, 1}, run(1, 3), "None."},
-		{"with every mistake", inverted, labels, run(1, 3), "The 12 surest of 2"},
+		{"no_metrics", good, labels, nil, "No metrics were recorded"},
+		{"single_step", good, labels, sampleRows(1, 1)[:1], ">step</text>"},
+		{"single_epoch", good, labels, sampleRows(1, 3), ">epoch</text>"},
+		{"no_epochs", good, labels, only(runlog.Step), "train by step"},
+		{"no_steps", good, labels, only(runlog.Epoch), "train by epoch"},
+		{"no_validation", good, labels, noValidation, "train by epoch"},
+		{"diverged", good, labels, diverged, "train by step"},
+		{"all_zeros", good, labels, []runlog.Row{{Kind: runlog.Step}, {Kind: runlog.Epoch}}, "Loss"},
+		{"single_image", good[:1], labels[:1], sampleRows(1, 3), "undefined"},
+		{"only_REAL", []float32{-1, 1, -3}, []uint8{0, 0, 0}, sampleRows(1, 3), "Undefined: the split has only one class"},
+		{"equal_logits", []float32{2, 2, 2}, []uint8{0, 1, 0}, sampleRows(1, 3), "AUC 0.5000"},
+		{"extreme_logits", most, labels, sampleRows(1, 3), "AUC 1.0000"},
+		{"no_errors", []float32{-1, 1}, []uint8{0, 1}, sampleRows(1, 3), "None."},
+		{"only_errors", inverted, labels, sampleRows(1, 3), "The 12 most confident of 2"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := example(t, tc.logits, tc.labels)
 			r.Metrics = tc.metrics
 			r.Config = nil
 			if page := html(t, r); !strings.Contains(page, tc.want) {
-				t.Errorf("the page lacks %q", tc.want)
+				t.Errorf("the report lacks %q", tc.want)
 			}
 		})
 	}
 }
 
-func TestNamesAndConfigurationCannotBreakThePage(t *testing.T) {
+func TestWrite_EscapesHTML(t *testing.T) {
 	logits, labels := scores(20, 3)
 	r := example(t, logits, labels)
 	const evil = `</pre></style><script>alert(1)</script><img src=x onerror="alert(2)">&`
@@ -289,18 +289,18 @@ func TestNamesAndConfigurationCannotBreakThePage(t *testing.T) {
 	r.Model.Revision = evil
 	r.Manifest.Source.Path = evil
 	r.Result.Notes = []string{evil}
-	html(t, r) // fails on a script, and on a reference
+	html(t, r) // fails if the report contains a script or a reference
 }
 
-func TestALongRunOfAPoorModelStaysBelowOneMegabyte(t *testing.T) {
+func TestWrite_SizeBelow1MB(t *testing.T) {
 	logits, labels := scores(20000, 0)
 	r := example(t, logits, labels)
-	r.Metrics = run(400, 200)
+	r.Metrics = sampleRows(400, 200)
 	noise := rand.New(rand.NewPCG(3, 4))
 	for i := range r.Metrics {
 		r.Metrics[i].TrainLoss = noise.Float64()
 	}
-	for i := range r.Split.Images { // pictures that do not compress
+	for i := range r.Split.Images { // incompressible images
 		r.Split.Images[i] = uint8(noise.Uint32())
 	}
 	r.Explain = func(pixels []uint8, _ bool) ([]float32, error) {
@@ -311,19 +311,19 @@ func TestALongRunOfAPoorModelStaysBelowOneMegabyte(t *testing.T) {
 		return values, nil
 	}
 	if page := html(t, r); len(page) > 1<<20 {
-		t.Errorf("the page has %d bytes", len(page))
+		t.Errorf("the report has %d bytes", len(page))
 	}
 }
 
-func TestTheSameReportGivesTheSameBytes(t *testing.T) {
+func TestWrite_Deterministic(t *testing.T) {
 	logits, labels := scores(100, 2)
 	first, second := html(t, example(t, logits, labels)), html(t, example(t, logits, labels))
 	if first != second {
-		t.Error("two pages differ")
+		t.Error("two reports of the same run differ")
 	}
 }
 
-func TestWriteReplacesAnOldPageAndAFailureLeavesIt(t *testing.T) {
+func TestWrite_Atomic(t *testing.T) {
 	logits, labels := scores(20, 2)
 	path := filepath.Join(t.TempDir(), "report.html")
 	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
@@ -335,31 +335,31 @@ func TestWriteReplacesAnOldPageAndAFailureLeavesIt(t *testing.T) {
 		t.Errorf("error = %v", err)
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "old" {
-		t.Errorf("the old page became %q, %v", text, err)
+		t.Errorf("the old report changed to %q, %v", text, err)
 	}
 	if err := Write(path, example(t, logits, labels)); err != nil {
 		t.Fatal(err)
 	}
 	if text, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(text), "<!doctype html>") {
-		t.Errorf("the new page is %.20q, %v", text, err)
+		t.Errorf("the new report is %.20q, %v", text, err)
 	}
 	files, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(files) != 1 {
-		t.Errorf("the folder holds %v, %v", files, err)
+		t.Errorf("directory contains %v, %v, want only the report", files, err)
 	}
 	missing := filepath.Join(t.TempDir(), "no", "report.html")
 	if err := Write(missing, example(t, logits, labels)); err == nil || !strings.Contains(err.Error(), missing) {
-		t.Errorf("error = %v, want one that names %s", err, missing)
+		t.Errorf("error = %v, want an error that names %s", err, missing)
 	}
 }
 
-func TestAReportWithoutAMeasurementIsRefused(t *testing.T) {
+func TestWrite_NoResult(t *testing.T) {
 	if err := Write(filepath.Join(t.TempDir(), "report.html"), Report{}); err == nil {
-		t.Error("an empty report was written")
+		t.Error("Write(empty report) succeeded")
 	}
 }
 
-func TestTheBestEpochIsTheFirstOfLowestValidationLoss(t *testing.T) {
+func TestNewHistory_BestEpoch(t *testing.T) {
 	row := func(epoch int, loss float64) runlog.Row {
 		return runlog.Row{Kind: runlog.Epoch, Epoch: epoch, Step: epoch * 5, ValLoss: loss}
 	}
@@ -369,11 +369,11 @@ func TestTheBestEpochIsTheFirstOfLowestValidationLoss(t *testing.T) {
 		rows []runlog.Row
 		want int
 	}{
-		{"none", nil, -1},
-		{"none validated", []runlog.Row{row(1, nan), row(2, nan)}, -1},
-		{"the middle one", []runlog.Row{row(1, 3), row(2, 1), row(3, 2)}, 1},
-		{"a tie", []runlog.Row{row(1, 3), row(2, 1), row(3, 1)}, 1},
-		{"one without validation before it", []runlog.Row{row(1, nan), row(2, 1)}, 1},
+		{"no_rows", nil, -1},
+		{"no_validation", []runlog.Row{row(1, nan), row(2, nan)}, -1},
+		{"lowest_loss", []runlog.Row{row(1, 3), row(2, 1), row(3, 2)}, 1},
+		{"tie", []runlog.Row{row(1, 3), row(2, 1), row(3, 1)}, 1},
+		{"after_epoch_without_validation", []runlog.Row{row(1, nan), row(2, 1)}, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := newHistory(tc.rows).best; got != tc.want {
@@ -383,8 +383,8 @@ func TestTheBestEpochIsTheFirstOfLowestValidationLoss(t *testing.T) {
 	}
 }
 
-func TestThinningAStepCurveKeepsItsMean(t *testing.T) {
-	h := newHistory(run(7, 143))
+func TestStepCurve_KeepsMean(t *testing.T) {
+	h := newHistory(sampleRows(7, 143))
 	curve := h.stepCurve(func(r runlog.Row) float64 { return r.TrainLoss })
 	if len(curve) > maxPoints || len(curve) < maxPoints/2 {
 		t.Errorf("%d points", len(curve))
@@ -405,9 +405,9 @@ func TestThinningAStepCurveKeepsItsMean(t *testing.T) {
 	}
 }
 
-func TestThinningAROCCurveKeepsItsEndsAndCorners(t *testing.T) {
+func TestThin(t *testing.T) {
 	if got := thin([]float64{0, 0, 0, 0.5, 1}, []float64{0, 0.5, 1, 1, 1}); len(got) != 3 {
-		t.Errorf("a corner between two straight lines became %v", got)
+		t.Errorf("thin(corner between two straight lines) = %v, want 3 points", got)
 	}
 	logits, labels := scores(5000, 0)
 	fpr, tpr := evaluate.ROC(logits, labels)
@@ -416,27 +416,27 @@ func TestThinningAROCCurveKeepsItsEndsAndCorners(t *testing.T) {
 		t.Errorf("%d points", len(got))
 	}
 	if first, last := got[0], got[len(got)-1]; first.X != 0 || first.Y != 0 || last.X != 1 || last.Y != 1 {
-		t.Errorf("the curve goes from %v to %v", first, last)
+		t.Errorf("the curve goes from %v to %v, want (0, 0) to (1, 1)", first, last)
 	}
 }
 
-func TestTicksAreRoundNumbers(t *testing.T) {
+func TestTicks(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		ticks     ticks
 		low, high float64
 		want      string
 	}{
-		{"shares", ticks{count: 5}, 0, 1, "0 0.2 0.4 0.6 0.8 1.0"},
+		{"fractions", ticks{count: 5}, 0, 1, "0 0.2 0.4 0.6 0.8 1.0"},
 		{"percent", ticks{count: 5, percent: true}, 0.6, 1, "60 % 70 % 80 % 90 % 100 %"},
-		{"narrow percent", ticks{count: 5, percent: true}, 0.99, 1, "99.0 % 99.2 % 99.4 % 99.6 % 99.8 % 100.0 %"},
+		{"narrow_percent", ticks{count: 5, percent: true}, 0.99, 1, "99.0 % 99.2 % 99.4 % 99.6 % 99.8 % 100.0 %"},
 		{"epochs", ticks{count: 8, whole: true}, 0, 6, "0 1 2 3 4 5 6"},
-		{"half an epoch", ticks{count: 8, whole: true}, 0, 0.5, "0 "},
-		{"many epochs", ticks{count: 8, whole: true}, 0, 100, "0 20 40 60 80 100"},
-		{"small rates", ticks{count: 5}, 0, 1e-5, "0 2e-06 4e-06 6e-06 8e-06 1e-05"},
+		{"half_epoch", ticks{count: 8, whole: true}, 0, 0.5, "0 "},
+		{"many_epochs", ticks{count: 8, whole: true}, 0, 100, "0 20 40 60 80 100"},
+		{"small_rates", ticks{count: 5}, 0, 1e-5, "0 2e-06 4e-06 6e-06 8e-06 1e-05"},
 		{"rates", ticks{count: 5}, 0, 0.001, "0 0.0002 0.0004 0.0006 0.0008 0.0010"},
-		{"both signs", ticks{count: 4}, -10.3, 9.7, "-10 -5 0 5"},
-		{"nothing", ticks{count: 5}, 3, 3, "3.0 3.2 3.4 3.6 3.8 4.0"},
+		{"both_signs", ticks{count: 4}, -10.3, 9.7, "-10 -5 0 5"},
+		{"empty_range", ticks{count: 5}, 3, 3, "3.0 3.2 3.4 3.6 3.8 4.0"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var labels []string
@@ -457,11 +457,11 @@ func BenchmarkWrite(b *testing.B) {
 		b.Fatal(err)
 	}
 	r := Report{
-		Metrics:  run(10, 3000),
+		Metrics:  sampleRows(10, 3000),
 		Manifest: &dataset.Manifest{Classes: dataset.Classes()},
 		Result:   &evaluate.Result{Count: len(labels), Metrics: metrics},
 		Logits:   logits,
-		Split:    &dataset.Split{Images: make([]uint8, len(labels)*pictureBytes), Labels: labels},
+		Split:    &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels},
 	}
 	for b.Loop() {
 		if _, err := render(r); err != nil {

@@ -8,13 +8,13 @@ import (
 	"fakeart/trainer/evaluate"
 )
 
-// robustnessFigures draws the accuracy under each corruption against the severity, in
-// one scale, so that they can be compared.
+// robustnessFigures returns one chart per corruption, of the accuracy against the severity. All charts
+// have the same scale.
 func robustnessFigures(r *evaluate.Result) ([]figure, error) {
-	least := r.Accuracy
+	lowest := r.Accuracy
 	for _, c := range r.Corruptions {
 		for _, a := range c.Accuracy {
-			least = math.Min(least, a)
+			lowest = math.Min(lowest, a)
 		}
 	}
 	var figures []figure
@@ -23,7 +23,7 @@ func robustnessFigures(r *evaluate.Result) ([]figure, error) {
 		chart.plot.X.Tick.Marker = ticks{count: len(c.Accuracy), whole: true}
 		chart.plot.Y.Tick.Marker = ticks{count: 5, percent: true}
 		chart.plot.X.Min, chart.plot.X.Max = 0, float64(len(c.Accuracy))
-		chart.spans(&chart.plot.Y, math.Min(least, 0.5), 1)
+		chart.setRange(&chart.plot.Y, math.Min(lowest, 0.5), 1)
 		curve := plotter.XYs{{X: 0, Y: r.Accuracy}}
 		for i, a := range c.Accuracy {
 			curve = append(curve, plotter.XY{X: float64(i + 1), Y: a})
@@ -31,7 +31,7 @@ func robustnessFigures(r *evaluate.Result) ([]figure, error) {
 		chart.line(curve, accent.line(2))
 		f := figure{Title: c.Corruption}
 		var err error
-		if f.SVG, err = chart.svg("Accuracy on pictures with " + c.Corruption + ", by severity"); err != nil {
+		if f.SVG, err = chart.svg("Accuracy on images with " + c.Corruption + ", by severity"); err != nil {
 			return nil, err
 		}
 		figures = append(figures, f)

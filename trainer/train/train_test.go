@@ -140,7 +140,7 @@ func TestRun_FolderContents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(page, []byte("What spoke for FAKE in it")) && !bytes.Contains(page, []byte("What spoke for REAL in it")) {
+	if !bytes.Contains(page, []byte("Class-activation map for FAKE")) && !bytes.Contains(page, []byte("Class-activation map for REAL")) {
 		t.Errorf("%s shows no maps", reportFile)
 	}
 	log, err := os.ReadFile(filepath.Join(dir, logFile))
