@@ -22,6 +22,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
+	"fakeart/internal/cli"
 	"fakeart/internal/config"
 	"fakeart/internal/ort"
 	"fakeart/trainer/dataset"
@@ -64,9 +65,10 @@ type run struct {
 	trainIndices []int // of split
 	validation   *dataset.Split
 
-	folder *folder
-	log    *slog.Logger // to out and to train.log in the run folder
-	state  checkpoint
+	folder   *folder
+	log      *slog.Logger     // to out and to train.log in the run folder
+	terminal *terminalHandler // formats log if out is a terminal
+	state    checkpoint
 
 	// Only set while training.
 	trainer *net.Trainer
@@ -75,10 +77,10 @@ type run struct {
 }
 
 // Run trains a model as configured, from the start or, if run.resume is set, from the last
-// checkpoint. It logs to out and to train.log in the run folder, and shows a progress bar if out is
-// a terminal. When ctx ends, the run stops between two training steps, saves a checkpoint and
-// returns ErrInterrupted. revision is the source revision of the trainer, which is stored in the
-// model file.
+// checkpoint. It logs to out and to train.log in the run folder, in logfmt. If out is a terminal, it
+// shows a progress bar and a table with one row per epoch there instead. When ctx ends, the run stops
+// between two training steps, saves a checkpoint and returns ErrInterrupted. revision is the source
+// revision of the trainer, which is stored in the model file.
 //
 // An error never damages what the run folder contained. If an error occurs before the first
 // training step, no new run folder is left behind. If the run is already complete, Run returns its
@@ -97,7 +99,12 @@ func (r *run) do(ctx context.Context) (_ *Summary, err error) {
 		return nil, err
 	}
 	defer func() { r.folder.close(err) }()
-	r.log = slog.New(slog.NewTextHandler(io.MultiWriter(r.out, r.folder.log), nil))
+	r.terminal = &terminalHandler{w: r.out}
+	var handler slog.Handler = r.terminal
+	if !cli.IsTerminal(r.out) {
+		handler = slog.NewTextHandler(r.out, nil)
+	}
+	r.log = slog.New(slog.NewMultiHandler(handler, slog.NewTextHandler(r.folder.log, nil)))
 	c, err := r.folder.checkpoint(r.cfg, r.manifest)
 	if err != nil {
 		return nil, err
@@ -385,12 +392,13 @@ func (r *run) endEpoch(ctx context.Context, epoch int) error {
 	if err := r.record(row); err != nil {
 		return err
 	}
-	r.log.Info("epoch", "epoch", fmt.Sprintf("%d/%d", row.Epoch, r.cfg.Experiment.Epochs),
+	r.terminal.best = r.state.Best.Epoch == 0 || loss < r.state.Best.Loss
+	r.log.Info(epochMessage, "epoch", fmt.Sprintf("%d/%d", row.Epoch, r.cfg.Experiment.Epochs),
 		"train_loss", rounded(row.TrainLoss), "train_accuracy", rounded(row.TrainAccuracy),
 		"val_loss", rounded(loss), "val_accuracy", rounded(accuracy), "images_per_second", math.Round(row.ImagesPerSecond))
 	r.state.Epoch = tally{}
 	r.state.Since++
-	if r.state.Best.Epoch == 0 || loss < r.state.Best.Loss {
+	if r.terminal.best {
 		r.state.Best = best{epoch + 1, loss, accuracy, weights}
 		r.state.Since = 0
 	}
