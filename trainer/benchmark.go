@@ -9,30 +9,31 @@ import (
 	"fakeart/trainer/train"
 )
 
-// benchmarkCommand measures the speed of training.
+// benchmarkCommand measures the training speed.
 type benchmarkCommand struct {
 	Batches []int `default:"32,128" placeholder:"N,…" help:"Batch sizes to measure."`
 	composition
 }
 
-// Validate refuses batch sizes that are none.
+// Validate returns an error for an invalid batch size.
 func (c *benchmarkCommand) Validate() error {
 	for _, n := range c.Batches {
-		if err := batchSize(n); err != nil {
+		if err := checkBatchSize(n); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func batchSize(n int) error {
+// checkBatchSize returns an error for an invalid batch size.
+func checkBatchSize(n int) error {
 	if n < 1 || n > config.MaxBatchSize {
-		return fmt.Errorf("a batch size of %d: it must be 1 to %d", n, config.MaxBatchSize)
+		return fmt.Errorf("invalid batch size %d\nhint: use 1 to %d", n, config.MaxBatchSize)
 	}
 	return nil
 }
 
-// Run prints the speeds on standard output and each round on standard error.
+// Run prints the speeds on standard output, and each round on standard error.
 func (c *benchmarkCommand) Run(ctx context.Context, std streams) error {
 	cfg, err := c.load()
 	if err != nil {

@@ -1,12 +1,11 @@
 package main
 
-// configCommand prints what a run would be made of.
+// configCommand prints the configuration of a run.
 type configCommand struct {
 	composition
 }
 
-// Run writes the composed configuration as YAML, the same text that a run
-// keeps in its folder.
+// Run prints the composed configuration as YAML, as in the config.yaml of a run folder.
 func (c *configCommand) Run(std streams) error {
 	cfg, err := c.load()
 	if err != nil {

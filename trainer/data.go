@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,18 +15,18 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-// dataCommand groups the commands that work on data sets.
+// dataCommand groups the commands for datasets.
 type dataCommand struct {
-	Prepare prepareCommand `cmd:"" help:"Make the data set that the configuration describes, in the folder dataset.dir."`
+	Prepare prepareCommand `cmd:"" help:"Prepare the configured dataset in the directory dataset.dir."`
 }
 
-// prepareCommand makes a data set.
+// prepareCommand prepares a dataset.
 type prepareCommand struct {
 	composition
 }
 
-// Run reports progress on standard error, and names each picture that was
-// refused there; what the data set holds goes to standard output.
+// Run prints progress and rejected images on standard error, and the contents of the dataset on
+// standard output.
 func (c *prepareCommand) Run(ctx context.Context, std streams) error {
 	cfg, err := c.load()
 	if err != nil {
@@ -32,32 +34,55 @@ func (c *prepareCommand) Run(ctx context.Context, std streams) error {
 	}
 	d := cfg.Dataset
 	if d.Name == "archive" && d.Path == "" {
-		return usageError{errors.New("dataset.path is empty: name the folder, .zip, .tar or .tar.gz to read, as in dataset.path=cifake.zip")}
+		return usageError{errors.New("dataset.path is empty\nhint: set it to a folder, .zip, .tar or .tar.gz, such as dataset.path=cifake.zip")}
 	}
 	if d.Name == "feedback" && d.Path == "" {
-		return usageError{errors.New("dataset.path is empty: name the prediction log to read, as in dataset.path=predictions.db")}
+		return usageError{errors.New("dataset.path is empty\nhint: set it to a prediction log, such as dataset.path=predictions.db")}
 	}
+	missing := firstMissing(filepath.Dir(filepath.Clean(d.Dir)))
 	manifest, err := dataset.Prepare(ctx, d, std.err)
+	if err != nil {
+		removeEmpty(filepath.Dir(filepath.Clean(d.Dir)), missing)
+	}
 	if errors.Is(err, context.Canceled) {
-		return fmt.Errorf("interrupted, %s is as it was before: %w", d.Dir, err)
+		return fmt.Errorf("interrupted, %s is unchanged: %w", d.Dir, err)
 	}
 	if err != nil {
 		return err
 	}
-	for i, refusal := range manifest.Rejected {
-		if i == maxRefusals {
-			fmt.Fprintf(std.err, "refused %d more; %s names them all\n", len(manifest.Rejected)-i, filepath.Join(d.Dir, "manifest.json"))
+	for i, rejection := range manifest.Rejected {
+		if i == maxRejections {
+			fmt.Fprintf(std.err, "rejected %d more images, all listed in %s\n", len(manifest.Rejected)-i, filepath.Join(d.Dir, "manifest.json"))
 			break
 		}
-		fmt.Fprintf(std.err, "refused %s: %s\n", refusal.Path, refusal.Reason)
+		fmt.Fprintf(std.err, "rejected %s: %s\n", rejection.Path, rejection.Reason)
 	}
 	return summarize(std.out, d.Dir, manifest)
 }
 
-// maxRefusals is how many refused pictures are named before the rest is counted.
-const maxRefusals = 20
+// maxRejections is the number of rejected images that are listed. The rest is counted.
+const maxRejections = 20
 
-// summarize prints what a data set holds.
+// firstMissing returns the topmost directory of a path that doesn't exist, or "" if the path exists.
+func firstMissing(path string) string {
+	missing := ""
+	for {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return missing
+		}
+		missing, path = path, filepath.Dir(path)
+	}
+}
+
+// removeEmpty removes a directory and its parents up to top, if they are empty. It removes nothing
+// if top is "".
+func removeEmpty(dir, top string) {
+	for top != "" && len(dir) >= len(top) && os.Remove(dir) == nil {
+		dir = filepath.Dir(dir)
+	}
+}
+
+// summarize prints the contents of a dataset.
 func summarize(out io.Writer, dir string, m *dataset.Manifest) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s\n", dir, m.Digest())
@@ -68,7 +93,7 @@ func summarize(out io.Writer, dir string, m *dataset.Manifest) error {
 		}
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(&b, "  refused %d\n", len(m.Rejected))
+	fmt.Fprintf(&b, "  rejected %d\n", len(m.Rejected))
 	_, err := io.WriteString(out, b.String())
 	return err
 }

@@ -14,34 +14,35 @@ import (
 
 	"github.com/moby/sys/atomicwriter"
 
+	"fakeart/internal/cli"
 	"fakeart/internal/drift"
 	"fakeart/trainer/predictions"
 	"fakeart/trainer/report"
 )
 
-// driftCommand compares a prediction log with a reference.
+// driftCommand checks a prediction log for drift from a reference.
 type driftCommand struct {
-	Reference   string    `required:"" placeholder:"RUN" help:"What to compare with: a run folder, the reference.parquet of one, or an older prediction log."`
-	Current     string    `required:"" placeholder:"LOG" help:"Prediction log: the server's database, also while it writes it, or an export (ndjson, csv, parquet)."`
-	Since       time.Time `placeholder:"TIME" help:"Leave out older records, as in 2026-11-26T00:00:00Z. Of a log as the reference, take only older ones."`
-	Until       time.Time `placeholder:"TIME" help:"Leave out newer records, and those of the moment itself."`
-	Report      string    `placeholder:"FILE" help:"Write a page with the distributions, one HTML file."`
-	JSON        string    `placeholder:"FILE" help:"Write the result as JSON."`
-	FailOnDrift bool      `help:"Exit with 3 when there is drift."`
+	Reference   string   `required:"" placeholder:"RUN" help:"Drift reference: a run folder, its reference.parquet, or an older prediction log."`
+	Current     string   `required:"" placeholder:"LOG" help:"Prediction log: the server's database, which may be in use, or an export (ndjson, csv, parquet)."`
+	Since       cli.Time `placeholder:"TIME" help:"Ignore records before this time. If the reference is a log, use only its records before this time. TIME is ${time_forms}; dates are in the local time zone."`
+	Until       cli.Time `placeholder:"TIME" help:"Ignore records at or after this time."`
+	Report      string   `placeholder:"FILE" help:"Write an HTML report with the distributions."`
+	JSON        string   `placeholder:"FILE" help:"Write the result as JSON."`
+	FailOnDrift bool     `help:"Exit with code 3 if there is drift."`
 }
 
-// Validate refuses times between which there is none.
+// Validate returns an error for an empty time range.
 func (c *driftCommand) Validate() error {
-	if !c.Since.IsZero() && !c.Until.IsZero() && !c.Since.Before(c.Until) {
-		return fmt.Errorf("--since=%s is not before --until=%s", c.Since.Format(time.RFC3339), c.Until.Format(time.RFC3339))
+	if !c.Since.IsZero() && !c.Until.IsZero() && !c.Since.Before(c.Until.Time) {
+		return fmt.Errorf("--since=%s isn't before --until=%s", c.Since.Format(time.RFC3339), c.Until.Format(time.RFC3339))
 	}
 	return nil
 }
 
-// errDrift means that there is drift, where that is to be a failure.
-var errDrift = errors.New("drift")
+// errDrift is the error of --fail-on-drift.
+var errDrift = errors.New("drift detected")
 
-// driftResult is what is written as JSON.
+// driftResult is the result in the format of --json.
 type driftResult struct {
 	*drift.Result
 	From        time.Time      `json:"from"`
@@ -51,13 +52,13 @@ type driftResult struct {
 	Broken      int            `json:"broken_rows"`
 }
 
-// Run prints the comparison on standard output.
+// Run prints the result as a table on standard output.
 func (c *driftCommand) Run(ctx context.Context, std streams) error {
 	reference, current, err := c.read(ctx)
 	if err != nil {
 		return err
 	}
-	for _, line := range leftOut(current) {
+	for _, line := range ignored(current) {
 		fmt.Fprintln(std.err, line)
 	}
 	result, err := drift.Compare(reference.Rows, current.Rows)
@@ -67,7 +68,7 @@ func (c *driftCommand) Run(ctx context.Context, std streams) error {
 	if c.JSON != "" {
 		text, err := json.MarshalIndent(driftResult{result, current.From, current.To, current.Matched, current.OtherModels, current.NonFinite}, "", "  ")
 		if err != nil {
-			return fmt.Errorf("write result as JSON: %w", err)
+			return fmt.Errorf("encode result as JSON: %w", err)
 		}
 		if err := atomicwriter.WriteFile(c.JSON, append(text, '\n'), 0o644); err != nil {
 			return fmt.Errorf("write result %s: %w", c.JSON, err)
@@ -82,14 +83,14 @@ func (c *driftCommand) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	if result.Drift && c.FailOnDrift {
-		return fmt.Errorf("%w: %s", errDrift, strings.Join(result.Drifted(), ", "))
+		return fmt.Errorf("%w in %s", errDrift, strings.Join(result.Drifted(), ", "))
 	}
 	return nil
 }
 
-// read reads both sides.
+// read reads the reference and the log.
 func (c *driftCommand) read(ctx context.Context) (*drift.Reference, *predictions.Log, error) {
-	query := predictions.Query{Since: c.Since, Until: c.Until}
+	query := predictions.Query{Since: c.Since.Time, Until: c.Until.Time}
 	reference, err := drift.ReadReference(c.Reference)
 	if err == nil {
 		query.Model = reference.Model
@@ -103,9 +104,9 @@ func (c *driftCommand) read(ctx context.Context) (*drift.Reference, *predictions
 	if err2 != nil {
 		return nil, nil, err2
 	}
-	older, err2 := predictions.Read(ctx, c.Reference, predictions.Query{Model: current.Model, Until: c.Since})
+	older, err2 := predictions.Read(ctx, c.Reference, predictions.Query{Model: current.Model, Until: c.Since.Time})
 	if errors.Is(err2, predictions.ErrFormat) {
-		return nil, nil, fmt.Errorf("%w; neither is it a prediction log", err)
+		return nil, nil, fmt.Errorf("%w, and not a prediction log either", err)
 	}
 	if err2 != nil {
 		return nil, nil, err2
@@ -113,36 +114,36 @@ func (c *driftCommand) read(ctx context.Context) (*drift.Reference, *predictions
 	return &drift.Reference{Model: older.Model, Rows: older.Rows}, current, nil
 }
 
-// leftOut says which records were not compared, though they are of the time asked for.
-func leftOut(l *predictions.Log) (lines []string) {
+// ignored returns messages about records in the requested time that weren't compared.
+func ignored(l *predictions.Log) (lines []string) {
 	for _, model := range slices.Sorted(maps.Keys(l.OtherModels)) {
-		lines = append(lines, fmt.Sprintf("left out %d records of another model, %s", l.OtherModels[model], model))
+		lines = append(lines, fmt.Sprintf("ignored %d records of another model, %s", l.OtherModels[model], model))
 	}
 	if l.NonFinite > 0 {
-		lines = append(lines, fmt.Sprintf("left out %d records with values that are no finite numbers", l.NonFinite))
+		lines = append(lines, fmt.Sprintf("ignored %d records with NaN or infinite values", l.NonFinite))
 	}
 	return lines
 }
 
-// writeDrift writes the comparison as a table for people.
+// writeDrift prints the result as a table.
 func writeDrift(out io.Writer, r *drift.Result, l *predictions.Log) error {
 	var b strings.Builder
 	sample := ""
 	if l.Matched > len(l.Rows) {
-		sample = fmt.Sprintf(", a sample of %d", len(l.Rows))
+		sample = fmt.Sprintf(" (a sample of %d)", len(l.Rows))
 	}
-	fmt.Fprintf(&b, "%d records%s, %s to %s, against %d of the reference\nmodel %s\n\n",
+	fmt.Fprintf(&b, "%d records%s from %s to %s, compared with %d of the reference\nmodel %s\n\n",
 		l.Matched, sample, l.From.Format(time.RFC3339), l.To.Format(time.RFC3339), r.Reference, r.Model)
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	tests := []string{drift.TestKS, drift.TestChiSquare, drift.TestPSI, drift.TestWasserstein, drift.TestJensenShannon, drift.TestMMD, drift.TestAUC}
 	fmt.Fprintf(t, "column\tadjusted p\t%s\t\t\n", strings.Join(tests, "\t"))
 	for _, c := range r.Columns {
-		verdict, p := "-", fmt.Sprintf("%.2g", c.Adjusted)
+		result, p := "-", fmt.Sprintf("%.2g", c.Adjusted)
 		switch {
 		case c.Unknown != "":
-			verdict, p = "unknown", ""
+			result, p = "unknown", ""
 		case c.Drift:
-			verdict = "DRIFT"
+			result = "DRIFT"
 		}
 		fmt.Fprintf(t, "%s\t%s\t", c.Name, p)
 		for _, test := range tests {
@@ -151,7 +152,7 @@ func writeDrift(out io.Writer, r *drift.Result, l *predictions.Log) error {
 			}
 			fmt.Fprint(t, "\t")
 		}
-		fmt.Fprintf(t, "%s\t\n", verdict)
+		fmt.Fprintf(t, "%s\t\n", result)
 	}
 	_ = t.Flush()
 	for _, u := range r.Unknown() {

@@ -13,7 +13,7 @@ import (
 	"fakeart/internal/drift"
 )
 
-// trained is a run folder whose reference has 200 rows.
+// trained returns a run folder whose reference has 200 rows.
 func trained(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,8 +29,7 @@ func trained(t *testing.T) string {
 	return run
 }
 
-// logged writes a log in which each row of the run's reference stands so many times, as
-// change makes it.
+// logged writes a log that contains each row of the run's reference several times, modified by change.
 func logged(t *testing.T, run string, times int, change func(*drift.Row)) string {
 	t.Helper()
 	reference, err := drift.ReadReference(run)
@@ -59,32 +58,32 @@ func logged(t *testing.T, run string, times int, change func(*drift.Row)) string
 	return path
 }
 
-func TestDriftIsFoundInAChangedLogAlone(t *testing.T) {
+func TestDrift(t *testing.T) {
 	run := trained(t)
 	same := logged(t, run, 1, func(*drift.Row) {})
 	changed := logged(t, run, 1, func(r *drift.Row) { r.Sharpness /= 2 })
 
 	code, stdout, stderr := trainer(t, "drift", "--reference", run, "--current", same, "--fail-on-drift")
 	if code != 0 || stderr != "" || !strings.Contains(stdout, "no drift in the other columns") || !strings.Contains(stdout, "unknown: width, height, image_format: ") {
-		t.Errorf("no change: exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
+		t.Errorf("unchanged log: exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
 	}
 	result, page := filepath.Join(t.TempDir(), "drift.json"), filepath.Join(t.TempDir(), "drift.html")
 	code, stdout, stderr = trainer(t, "drift", "--reference", filepath.Join(run, drift.ReferenceFile), "--current", changed, "--json", result, "--report", page)
 	if code != 0 || stderr != "" || !strings.Contains(stdout, "\ndrift in sharpness\n") {
-		t.Errorf("a change: exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
+		t.Errorf("changed log: exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
 	}
 	code, _, stderr = trainer(t, "drift", "--reference", run, "--current", changed, "--fail-on-drift")
 	if code != exitDrift {
 		t.Errorf("--fail-on-drift: exit code %d", code)
 	}
-	oneLine(t, stderr, "sharpness")
+	checkError(t, stderr, "sharpness")
 
 	text, err := os.ReadFile(result)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if html, err := os.ReadFile(page); err != nil || !strings.Contains(string(html), "Drift in sharpness") {
-		t.Errorf("the page: %v", err)
+		t.Errorf("report: %v", err)
 	}
 	var got struct {
 		Drift   bool
@@ -96,13 +95,13 @@ func TestDriftIsFoundInAChangedLogAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !got.Drift || got.Records != 200 || got.From.Unix() != 1e9 || len(got.Columns) != 12 {
-		t.Errorf("the JSON is %s", text)
+		t.Errorf("JSON = %s", text)
 	}
 }
 
-func TestAnOlderLogIsAReference(t *testing.T) {
+func TestDrift_LogAsReference(t *testing.T) {
 	run := trained(t)
-	// From its second half on, other sizes come.
+	// Images have another width in the second half.
 	n := 0
 	log := logged(t, run, 2, func(r *drift.Row) {
 		if n++; n > 200 {
@@ -116,7 +115,7 @@ func TestAnOlderLogIsAReference(t *testing.T) {
 	}
 }
 
-func TestRecordsOfOtherModelsAreLeftOutAndCounted(t *testing.T) {
+func TestDrift_OtherModels(t *testing.T) {
 	run := trained(t)
 	n := 0
 	log := logged(t, run, 2, func(r *drift.Row) {
@@ -125,12 +124,12 @@ func TestRecordsOfOtherModelsAreLeftOutAndCounted(t *testing.T) {
 		}
 	})
 	code, stdout, stderr := trainer(t, "drift", "--reference", run, "--current", log, "--fail-on-drift")
-	if code != 0 || stderr != "left out 200 records of another model, sha256:other\n" {
+	if code != 0 || stderr != "ignored 200 records of another model, sha256:other\n" {
 		t.Errorf("exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
 	}
 }
 
-func TestWhatCannotBeJudgedIsAnError(t *testing.T) {
+func TestDrift_Error(t *testing.T) {
 	run := trained(t)
 	empty := filepath.Join(t.TempDir(), "empty.ndjson")
 	if err := os.WriteFile(empty, nil, 0o644); err != nil {
@@ -146,7 +145,7 @@ func TestWhatCannotBeJudgedIsAnError(t *testing.T) {
 	for _, test := range []struct {
 		args []string
 		code int
-		says []string
+		want []string
 	}{
 		{[]string{"--reference", run, "--current", empty}, exitFailure, []string{empty, "the log is empty"}},
 		{[]string{"--reference", run, "--current", other}, exitFailure, []string{other, "other models", "sha256:other"}},
@@ -154,14 +153,14 @@ func TestWhatCannotBeJudgedIsAnError(t *testing.T) {
 		{[]string{"--reference", empty, "--current", other}, exitFailure, []string{empty}},
 		{[]string{"--reference", t.TempDir(), "--current", other}, exitFailure, []string{drift.ReferenceFile}},
 		{[]string{"--reference", run}, exitUsage, []string{"--current"}},
-		{[]string{"--reference", run, "--current", other, "--since", "yesterday"}, exitUsage, []string{"yesterday"}},
-		{[]string{"--reference", run, "--current", other, "--since", "2026-01-02T00:00:00Z", "--until", "2026-01-01T00:00:00Z"}, exitUsage, []string{"not before"}},
+		{[]string{"--reference", run, "--current", other, "--since", "tomorrow"}, exitUsage, []string{"tomorrow"}},
+		{[]string{"--reference", run, "--current", other, "--since", "2026-01-02T00:00:00Z", "--until", "2026-01-01T00:00:00Z"}, exitUsage, []string{"isn't before"}},
 	} {
 		code, stdout, stderr := trainer(t, append([]string{"drift", "--fail-on-drift"}, test.args...)...)
 		if code != test.code || stdout != "" {
 			t.Errorf("%v: exit code %d, standard output %q", test.args, code, stdout)
 		}
-		oneLine(t, stderr, test.says...)
+		checkError(t, stderr, test.want...)
 	}
 	code, stdout, stderr := trainer(t, "drift", "--fail-on-drift", "--reference", run, "--current", ten)
 	if code != exitFailure || stdout != "" || !strings.Contains(stderr, "too few rows") {

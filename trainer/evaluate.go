@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"fakeart/internal/cli"
 	"fakeart/internal/model"
 	"fakeart/trainer/dataset"
 	"fakeart/trainer/evaluate"
@@ -15,35 +16,35 @@ import (
 	"fakeart/trainer/runlog"
 )
 
-// evaluateCommand measures a model file.
+// evaluateCommand evaluates a model file, or the predictions in a prediction log.
 type evaluateCommand struct {
-	Model     string `placeholder:"FILE" help:"The model file to measure; with --log, leave out what other models said."`
-	Data      string `placeholder:"DIR" help:"A data set that data prepare has made."`
-	Log       string `placeholder:"LOG" help:"Measure the verdicts in a prediction log on what users said of them, instead: the server's database, or an export (ndjson, csv, parquet)."`
-	Split     string `default:"test" enum:"train,test" help:"The split to measure on: train or test."`
-	BatchSize int    `default:"64" help:"Pictures at a time; changes speed and memory, not the result."`
+	Model     string `placeholder:"FILE" help:"Model file. With --log, ignore the predictions of other models."`
+	Data      string `placeholder:"DIR" help:"Dataset from trainer data prepare."`
+	Log       string `placeholder:"LOG" help:"Evaluate the predictions in a prediction log against users' feedback instead. The log is the server's database or an export (ndjson, csv, parquet)."`
+	Split     string `default:"test" enum:"train,test" help:"Split to evaluate on: train or test."`
+	BatchSize int    `default:"64" help:"Images per batch. Affects speed and memory use, not the result."`
 
-	Corruptions bool   `help:"Measure the accuracy on corrupted pictures, too: seven corruptions at five severities, which takes 35 times as long."`
-	Seed        int64  `default:"1" help:"What the corruptions' noise is drawn from."`
-	Report      string `placeholder:"FILE" help:"Write the page that training writes, also over the one in the model's run folder."`
+	Corruptions bool   `help:"Also measure the accuracy on corrupted images: seven corruptions at five severities, which takes 35 times as long."`
+	Seed        int64  `default:"1" help:"Seed of the corruptions' noise."`
+	Report      string `placeholder:"FILE" help:"Write an HTML report, as training does. The file may be the report in the model's run folder."`
+	JSON        bool   `help:"Print JSON instead of a table. This is the default unless standard output is a terminal."`
 }
 
-// Validate refuses a batch size that is none, and flags that do not go together.
+// Validate returns an error for an invalid batch size, and for flags that can't be combined.
 func (c *evaluateCommand) Validate() error {
 	switch {
 	case c.Log == "" && (c.Model == "" || c.Data == ""):
-		return errors.New("name what to measure: --model=FILE and --data=DIR, or --log=LOG")
+		return errors.New("nothing to evaluate\nhint: set --model=FILE and --data=DIR, or --log=LOG")
 	case c.Log != "" && (c.Data != "" || c.Corruptions || c.Report != ""):
-		return errors.New("--log=LOG measures what was said to users; --data, --corruptions and --report go with a data set")
+		return errors.New("--log can't be combined with --data, --corruptions or --report\nhint: --log evaluates logged predictions, the others a model on a dataset")
 	}
-	return batchSize(c.BatchSize)
+	return checkBatchSize(c.BatchSize)
 }
 
-// Run prints the measurement: JSON for programs on standard output, a table for
-// people on standard error.
+// Run prints the metrics on standard output: a table on a terminal, JSON otherwise or with --json.
 func (c *evaluateCommand) Run(ctx context.Context, std streams) error {
 	if c.Log != "" {
-		return c.measureLog(ctx, std)
+		return c.evaluateLog(ctx, std)
 	}
 	f, err := model.Open(c.Model)
 	if err != nil {
@@ -55,7 +56,7 @@ func (c *evaluateCommand) Run(ctx context.Context, std streams) error {
 	}
 	if c.Corruptions {
 		result.Corruptions, err = evaluate.RunCorruptions(ctx, f, c.Data, c.Split, c.BatchSize, c.Seed, func(corruption string, severity int) {
-			fmt.Fprintf(std.err, "measured %s, severity %d\n", corruption, severity)
+			fmt.Fprintf(std.err, "evaluated %s, severity %d\n", corruption, severity)
 		})
 		if err != nil {
 			return err
@@ -66,26 +67,29 @@ func (c *evaluateCommand) Run(ctx context.Context, std streams) error {
 			return err
 		}
 	}
-	return std.show(result)
+	return c.print(std.out, result)
 }
 
-// show prints a result: for a program to read on out, for a person on err.
-func (s streams) show(result interface {
+// print prints a result as a table or as JSON.
+func (c *evaluateCommand) print(out io.Writer, result interface {
 	JSON() ([]byte, error)
 	WriteTable(io.Writer)
 },
 ) error {
+	if !c.JSON && cli.IsTerminal(out) {
+		result.WriteTable(out)
+		return nil
+	}
 	text, err := result.JSON()
 	if err != nil {
 		return err
 	}
-	result.WriteTable(s.err)
-	_, err = s.out.Write(text)
+	_, err = out.Write(text)
 	return err
 }
 
-// measureLog prints how right the verdicts in the log were, as users say.
-func (c *evaluateCommand) measureLog(ctx context.Context, std streams) (err error) {
+// evaluateLog evaluates the predictions in the log against users' feedback.
+func (c *evaluateCommand) evaluateLog(ctx context.Context, std streams) (err error) {
 	var f *model.File
 	if c.Model != "" {
 		if f, err = model.Open(c.Model); err != nil {
@@ -96,16 +100,17 @@ func (c *evaluateCommand) measureLog(ctx context.Context, std streams) (err erro
 	if err != nil {
 		return err
 	}
-	return std.show(result)
+	return c.print(std.out, result)
 }
 
-// writeReport writes the page, with what the model's run folder tells of the training.
+// writeReport writes the HTML report. It includes the configuration and metrics of the training run if
+// the model file is in a run folder.
 func (c *evaluateCommand) writeReport(f *model.File, result *evaluate.Result, logits []float32) error {
-	pictures, manifest, err := dataset.Load(c.Data, c.Split)
+	images, manifest, err := dataset.Load(c.Data, c.Split)
 	if err != nil {
 		return err
 	}
-	r := report.Report{Model: f.Metadata, Manifest: manifest, Result: result, Logits: logits, Split: pictures}
+	r := report.Report{Model: f.Metadata, Manifest: manifest, Result: result, Logits: logits, Split: images}
 	run := filepath.Dir(c.Model)
 	if r.Config, err = os.ReadFile(filepath.Join(run, "config.yaml")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("report: %w", err)

@@ -8,32 +8,32 @@ import (
 	"testing"
 )
 
-func TestEvaluateWritesAPageWithCorruptions(t *testing.T) {
+func TestEvaluate_CorruptionsAndReport(t *testing.T) {
 	run := trained(t)
 	page := filepath.Join(t.TempDir(), "report.html")
 	code, stdout, stderr := trainer(t, "evaluate", "--model", filepath.Join(run, "model.onnx"), "--data", filepath.Join(filepath.Dir(run), "d"), "--corruptions", "--report", page)
-	if code != 0 || !strings.Contains(stdout, `"corruptions"`) || !strings.Contains(stderr, "accuracy on corrupted images") {
+	if code != 0 || !strings.Contains(stdout, `"corruptions"`) || !strings.Contains(stderr, "evaluated noise, severity 1\n") {
 		t.Fatalf("exit code %d, standard output\n%s\nstandard error\n%s", code, stdout, stderr)
 	}
 	html, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What the run folder tells is there, too.
+	// The report includes the configuration and metrics of the run folder.
 	for _, part := range []string{"Corrupted images", "Accuracy on images with pixelate, by severity", "val_split: 0.5", "evidence for the predicted class"} {
 		if !strings.Contains(string(html), part) {
-			t.Errorf("the page does not say %q", part)
+			t.Errorf("the report lacks %q", part)
 		}
 	}
 	if strings.Contains(string(html), "No metrics were recorded") {
-		t.Error("the curves of the training are missing")
+		t.Error("the report has no training curves")
 	}
 }
 
-func TestEvaluateMeasuresALogOnWhatUsersSaid(t *testing.T) {
-	line := func(digest, said string) string {
+func TestEvaluate_Log(t *testing.T) {
+	line := func(digest, feedback string) string {
 		return `{"time":"2026-11-26T10:00:00Z","model":"` + digest + `","label":"FAKE","probability":0.9,"image_format":"png","width":32,"height":32,"mean":0,"std_dev":0,` +
-			`"brightness":0,"contrast":0,"sharpness":0,"saturation":0,"embedding":[],"feedback_label":"` + said + `"}` + "\n"
+			`"brightness":0,"contrast":0,"sharpness":0,"saturation":0,"embedding":[],"feedback_label":"` + feedback + `"}` + "\n"
 	}
 	run := trained(t)
 	file := filepath.Join(run, "model.onnx")
@@ -47,14 +47,44 @@ func TestEvaluateMeasuresALogOnWhatUsersSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr = trainer(t, "evaluate", "--log", log)
-	if code != 0 || !strings.Contains(stdout, `"feedback": 3`) || !strings.Contains(stdout, `"sha256:other"`) || !strings.Contains(stderr, "3 of 4 predictions") {
+	if code != 0 || !strings.Contains(stdout, `"feedback": 3`) || !strings.Contains(stdout, `"sha256:other"`) || stderr != "" {
 		t.Errorf("exit code %d, standard output\n%s\nstandard error\n%s", code, stdout, stderr)
 	}
+	code, stdout, stderr = trainerOnTerminal(t, "evaluate", "--log", log)
+	if code != 0 || !strings.Contains(stdout, "feedback on 3 of 4 predictions") || strings.Contains(stdout, "{") || stderr != "" {
+		t.Errorf("on a terminal: exit code %d, standard output\n%s\nstandard error\n%s", code, stdout, stderr)
+	}
 	code, stdout, stderr = trainer(t, "evaluate", "--log", log, "--model", file)
-	if code != 0 || !strings.Contains(stdout, `"accuracy": 0.5`) || strings.Contains(stdout, "other") || !strings.Contains(stderr, "isn't a random sample") {
+	if code != 0 || !strings.Contains(stdout, `"accuracy": 0.5`) || strings.Contains(stdout, "other") || !strings.Contains(stdout, "isn't a random sample") {
 		t.Errorf("exit code %d, standard output\n%s\nstandard error\n%s", code, stdout, stderr)
 	}
 	if code, _, stderr = trainer(t, "evaluate", "--log", filepath.Join(run, "metrics.csv")); code != exitFailure || !strings.Contains(stderr, "not a prediction log") {
 		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
+
+func TestEvaluate_TableOnTerminalJSONOtherwise(t *testing.T) {
+	run := trained(t)
+	args := []string{"evaluate", "--model", filepath.Join(run, "model.onnx"), "--data", filepath.Join(filepath.Dir(run), "d")}
+	for _, test := range []struct {
+		name    string
+		program func(*testing.T, ...string) (int, string, string)
+		args    []string
+		json    bool
+	}{
+		{"terminal", trainerOnTerminal, args, false},
+		{"terminal_with_json", trainerOnTerminal, append(args, "--json"), true},
+		{"pipe", trainer, args, true},
+		{"pipe_with_json", trainer, append(args, "--json"), true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, stdout, stderr := test.program(t, test.args...)
+			if code != 0 || stderr != "" {
+				t.Fatalf("exit code %d, standard error %q", code, stderr)
+			}
+			if json.Valid([]byte(stdout)) != test.json || strings.Contains(stdout, "predicted FAKE") == test.json || !strings.HasSuffix(stdout, "\n") {
+				t.Errorf("standard output, JSON expected: %v\n%s", test.json, stdout)
+			}
+		})
 	}
 }

@@ -1,12 +1,15 @@
-// Command trainer prepares data, trains the network and measures it.
+// Trainer prepares datasets, trains models, and evaluates them.
 //
-// What a run is made of comes from configuration files and overrides on the
-// command line; package config describes them, `trainer config` prints them.
+//	trainer data prepare
+//	trainer train experiment=smoke run.dir=runs/first
+//	trainer evaluate --model runs/first/model.onnx --data data/synthetic
 //
-// The exit code is 0 on success, 1 on failure, 2 when the command line or the
-// configuration is wrong and nothing was started, 3 when drift was found and
-// --fail-on-drift asked for that, and 130 when an interrupt (Ctrl-C, SIGTERM)
-// ended the command early.
+// Configuration files and overrides on the command line define a run. Package config describes how
+// they are composed, and `trainer config` prints the result.
+//
+// The exit code is 0 on success, 1 after a failure, 2 if the command line or the configuration is
+// invalid and nothing was started, 3 if `drift --fail-on-drift` found drift, and 130 after an
+// interrupt (Ctrl-C or SIGTERM).
 package main
 
 import (
@@ -17,22 +20,22 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"regexp"
+	"reflect"
 	"runtime/debug"
-	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
+	"fakeart/internal/cli"
 	"fakeart/internal/config"
 	"fakeart/trainer/train"
 )
 
-// version and commit are of the source; a build without git's own stamp sets them with
+// version and commit describe the source. Builds without a Git repository set them with
 // -ldflags "-X main.version=… -X main.commit=…".
 var version, commit string
 
-// The exit codes of the program.
+// Exit codes.
 const (
 	exitFailure     = 1
 	exitUsage       = 2
@@ -42,40 +45,42 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks for an orderly end; a second one ends at once.
+	// The first signal stops the command gracefully, a second one kills the process.
 	context.AfterFunc(ctx, stop)
 	code := run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)
 }
 
-// commands is the command line. Each command lives in a file of its own, as a
-// struct of its flags with a Run method.
+// commands is the command line. Each command is a struct of its flags with a Run method, in a file
+// of its own.
 type commands struct {
-	Version kong.VersionFlag `help:"Print the version and exit."`
+	Version kong.VersionFlag `short:"v" help:"Print the version and exit."`
 
-	Config    configCommand    `cmd:"" help:"Print the composed configuration."`
-	Data      dataCommand      `cmd:"" help:"Work on data sets."`
-	Train     trainCommand     `cmd:"" help:"Train the network, export and measure the best epoch's model."`
-	Evaluate  evaluateCommand  `cmd:"" help:"Measure a model file on a split of a prepared data set, or the verdicts in a prediction log on what users said."`
-	Drift     driftCommand     `cmd:"" help:"Tell whether the pictures and answers in a prediction log are still like those of the validation split."`
-	Benchmark benchmarkCommand `cmd:"" help:"Measure how fast this machine trains, beside how fast it infers."`
+	Config       configCommand    `cmd:"" help:"Print the composed configuration."`
+	Data         dataCommand      `cmd:"" help:"Prepare datasets."`
+	Train        trainCommand     `cmd:"" help:"Train a model, then export the best epoch and evaluate it."`
+	Evaluate     evaluateCommand  `cmd:"" help:"Evaluate a model on a split of a dataset, or the predictions in a prediction log against users' feedback."`
+	Drift        driftCommand     `cmd:"" help:"Check a prediction log for drift from the validation split."`
+	Benchmark    benchmarkCommand `cmd:"" help:"Measure the training speed of this machine against its inference speed."`
+	Help         helpCommand      `cmd:"" help:"Print help for the program or a command."`
+	PrintVersion versionCommand   `cmd:"" name:"version" help:"Print the version."`
 }
 
-// streams is where a command writes: results to out, everything else to err.
+// streams are the outputs of a command: results go to out, everything else to err.
 type streams struct{ out, err io.Writer }
 
-// usageError is an error in what the user wrote, found before any work began.
+// usageError is an error in the command line or the configuration, found before anything was
+// started.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// exit is panicked with when kong has answered --help or --version itself.
+// exit is the value of the panic that unwinds the stack after kong has handled --help or --version.
 type exit int
 
-// run is the whole program but for the process around it: it reads the
-// arguments, carries out the command until it ends or ctx is cancelled,
-// reports an error on std.err and returns the exit code.
+// run runs the program until it is done or ctx is cancelled. It prints errors on std.err and returns
+// the exit code.
 func run(ctx context.Context, args []string, std streams) (code int) {
 	defer func() {
 		switch e := recover().(type) {
@@ -86,17 +91,19 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 			panic(e)
 		}
 	}()
-
+	if len(args) == 0 {
+		args = []string{"help"}
+	}
 	command, err := newParser(ctx, std).Parse(args)
 	if err != nil {
-		err = usageError{fmt.Errorf("%w%s", err, hint(err, args))}
+		err = usageError{withHint(err, args)}
 	} else {
 		err = command.Run()
 	}
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(std.err, "trainer: %v\n", err)
+	cli.PrintError(std.err, err)
 	switch {
 	case errors.As(err, new(usageError)):
 		return exitUsage
@@ -113,39 +120,27 @@ func newParser(ctx context.Context, std streams) *kong.Kong {
 	parser, err := kong.New(
 		&commands{},
 		kong.Name("trainer"),
-		kong.Description("Trains the network that tells photographs from AI-generated pictures."),
-		kong.Vars{"version": versionText()},
+		kong.Description("Trains image classifiers that tell photographs from AI-generated images."),
+		kong.Vars{"version": versionText(), "time_forms": cli.TimeForms},
+		kong.KindMapper(reflect.Int, kong.MapperFunc(decodeInteger)),
+		kong.KindMapper(reflect.Int64, kong.MapperFunc(decodeInteger)),
 		kong.Writers(std.out, std.err),
 		kong.Exit(func(code int) { panic(exit(code)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Help(printHelp),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std),
 	)
 	if err != nil {
-		panic(err) // the struct above is wrong, whatever the arguments are
+		panic(err) // a bug in the declaration of commands
 	}
 	return parser
 }
 
-// dashed is a setting written as if it were a flag.
-var dashed = regexp.MustCompile(`^-+([a-z]+\.[a-z0-9_.]+(=.*)?|[a-z]+=.*)$`)
-
-// hint ends a message about the command line with what to write instead.
-func hint(err error, args []string) string {
-	if strings.HasPrefix(err.Error(), "unknown flag") {
-		for _, arg := range args {
-			if dashed.MatchString(arg) {
-				return fmt.Sprintf("; settings are written without dashes: %s", strings.TrimLeft(arg, "-"))
-			}
-		}
-	}
-	return "; see trainer --help"
-}
-
-// composition is what every command has that works on a configuration.
+// composition has the arguments of commands that use a configuration.
 type composition struct {
-	ConfigDir string   `env:"FAKEART_CONFIG_DIR" placeholder:"DIR" help:"Read the configuration files from this folder instead of those built in."`
-	Overrides []string `arg:"" optional:"" help:"group=choice, as in optimizer=sgd, or group.key=value, as in experiment.epochs=6."`
+	ConfigDir string   `env:"FAKEART_CONFIG_DIR" placeholder:"DIR" help:"Read the configuration files from this directory instead of the built-in ones."`
+	Overrides []string `arg:"" optional:"" help:"Settings: GROUP=CHOICE selects a file (optimizer=sgd), GROUP.KEY=VALUE sets a value (experiment.epochs=6)."`
 }
 
 // load composes the configuration.
@@ -157,6 +152,15 @@ func (c composition) load() (*config.Config, error) {
 	return cfg, nil
 }
 
+// versionCommand prints the version.
+type versionCommand struct{}
+
+// Run prints the version on standard output.
+func (versionCommand) Run(std streams) error {
+	_, err := fmt.Fprintln(std.out, versionText())
+	return err
+}
+
 // versionText returns the program's version and the revision of its source.
 func versionText() string {
 	info, ok := debug.ReadBuildInfo()
@@ -166,8 +170,8 @@ func versionText() string {
 	return fmt.Sprintf("trainer %s, revision %s, %s", cmp.Or(version, info.Main.Version), cmp.Or(revision(), "unknown"), info.GoVersion)
 }
 
-// revision returns the commit that the program was built from, with "-modified"
-// behind it when the tree held more than the commit; empty when unknown.
+// revision returns the commit that the program was built from, with the suffix "-modified" if the
+// working tree had changes. It returns "" if the commit is unknown.
 func revision() string {
 	if commit != "" {
 		return commit

@@ -17,10 +17,12 @@ import (
 
 func TestReferenceTrainer(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("Commands that work on a configuration take settings of it, without dashes: `group=choice` takes another file of a group, `group.key=value` sets one value. " +
-		"How they compose: [configuration](configuration.md); what they are good for: [training](../how-to/training.md), [data](../how-to/data.md), [drift](../how-to/drift.md).\n\n" +
-		"The exit code is 0 on success, 1 on failure, 2 when the command line or the configuration is wrong and nothing was started, 3 when `drift --fail-on-drift` has found drift, " +
-		"and 130 when an interrupt ended the command early.\n\n")
+	b.WriteString("Settings are written without dashes: `GROUP=CHOICE` selects a configuration file, `GROUP.KEY=VALUE` sets a value. [Configuration](configuration.md) explains how they are composed. " +
+		"How-to guides: [training](../how-to/training.md), [data](../how-to/data.md), [drift](../how-to/drift.md).\n\n" +
+		"`trainer` without arguments prints help, `trainer help COMMAND` prints help for a command. Errors go to standard error as `error: …`, and advice as `hint: …` on a line of its own. " +
+		"On a terminal they are coloured unless `NO_COLOR` is set.\n\n" +
+		"The exit code is 0 on success, 1 after a failure, 2 if the command line or the configuration is invalid and nothing was started, 3 if `drift --fail-on-drift` found drift, " +
+		"and 130 after an interrupt.\n\n")
 	app := newParser(t.Context(), streams{io.Discard, io.Discard}).Model
 	b.WriteString(reference.Commands(app))
 	reference.Page(t, "trainer", "Trainer: commands", "trainer/main.go", b.String())
@@ -28,14 +30,14 @@ func TestReferenceTrainer(t *testing.T) {
 
 func TestReferenceKeys(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("Keys of the configuration that `trainer` works on, as the files in `configs/` explain them; `trainer config` prints the composed result. " +
-		"Of a group one file counts: `optimizer=sgd` on the command line takes another. [How they compose](configuration.md).\n\n")
-	said := map[string]bool{}
+	b.WriteString("Keys of the trainer's configuration, with the comments of the files in `configs/`. `trainer config` prints the composed configuration. " +
+		"A run uses one file of each group; `optimizer=sgd` on the command line selects another. [Configuration](configuration.md) explains how files are composed.\n\n")
+	documented := map[string]bool{}
 	main, err := fs.ReadFile(configs.Files, "config.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	chosen := map[string]string{} // of each group
+	defaultChoice := map[string]string{} // by group
 	var groups []string
 	for _, line := range mapping(t, main) {
 		switch line.key {
@@ -47,11 +49,11 @@ func TestReferenceKeys(t *testing.T) {
 			for _, d := range defaults {
 				if d.Kind == yaml.MappingNode {
 					groups = append(groups, d.Content[0].Value)
-					chosen[d.Content[0].Value] = d.Content[1].Value
+					defaultChoice[d.Content[0].Value] = d.Content[1].Value
 				}
 			}
 		default:
-			b.WriteString("## " + line.key + "\nIn `config.yaml` itself.\n\n" + keys(line.key, pairs(line.value), said))
+			b.WriteString("## " + line.key + "\nThese keys are in `config.yaml` itself.\n\n" + keys(line.key, pairs(line.value), documented))
 		}
 	}
 	for _, group := range groups {
@@ -60,9 +62,9 @@ func TestReferenceKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The file that counts without a choice comes first: others may start from it.
-		usual := group + "/" + chosen[group] + ".yaml"
-		files = append([]string{usual}, slices.DeleteFunc(files, func(f string) bool { return f == usual })...)
+		// The default file comes first, since others can be based on it.
+		defaultFile := group + "/" + defaultChoice[group] + ".yaml"
+		files = append([]string{defaultFile}, slices.DeleteFunc(files, func(f string) bool { return f == defaultFile })...)
 		for _, file := range files {
 			text, err := fs.ReadFile(configs.Files, file)
 			if err != nil {
@@ -74,37 +76,37 @@ func TestReferenceKeys(t *testing.T) {
 			about := lines[0].about
 			lines = slices.DeleteFunc(lines, func(l setting) bool {
 				if l.key == "defaults" {
-					about += l.comment + " It starts from `" + l.value.Content[0].Value + "`, and changes:"
+					about += l.comment + " It is based on `" + l.value.Content[0].Value + "` and changes:"
 				}
 				if l.key == "name" {
-					said[group+".name"] = true
+					documented[group+".name"] = true
 					about += l.comment
 				}
 				return l.key == "defaults" || l.key == "name"
 			})
-			if file == usual {
-				about += " Taken unless another is chosen."
+			if file == defaultFile {
+				about += " This is the default."
 			}
 			b.WriteString(reference.Text(about) + "\n\n")
 			if len(lines) > 0 {
-				b.WriteString(keys(group, lines, said))
+				b.WriteString(keys(group, lines, documented))
 			}
 		}
 	}
 	for _, key := range config.Keys() {
-		if !said[key] {
-			t.Errorf("no file of configs/ has %s", key)
+		if !documented[key] {
+			t.Errorf("no file in configs/ has the key %s", key)
 		}
 	}
 	reference.Page(t, "keys", "Trainer: configuration keys", "configs/", b.String())
 }
 
-// keys is a table of settings.
-func keys(group string, settings []setting, said map[string]bool) string {
+// keys returns a table of settings.
+func keys(group string, settings []setting, documented map[string]bool) string {
 	var rows [][]string
 	for _, s := range settings {
 		key := group + "." + s.key
-		said[key] = true
+		documented[key] = true
 		value := s.value.Value
 		if s.value.Kind == yaml.SequenceNode {
 			var items []string
@@ -118,8 +120,8 @@ func keys(group string, settings []setting, said map[string]bool) string {
 	return reference.Table([]string{"key", "value", ""}, rows)
 }
 
-// setting is a line of a configuration file, with the comment over it; the first one also
-// with what is said of the file.
+// setting is a key of a configuration file with its comment. The first one also has the comment on the
+// file.
 type setting struct {
 	key, comment, about string
 	value               *yaml.Node
@@ -144,7 +146,7 @@ func pairs(node *yaml.Node) []setting {
 	return lines
 }
 
-// comment is its text on one line.
+// comment returns the text of a comment on one line.
 func comment(text string) string {
 	var words []string
 	for line := range strings.SplitSeq(text, "\n") {

@@ -11,11 +11,10 @@ import (
 // trainCommand trains a model.
 type trainCommand struct {
 	composition
-	Task int64 `env:"CLOUD_RUN_TASK_INDEX" placeholder:"N" help:"Add this to experiment.seed, by which the tasks of a sweep differ. Cloud Run sets the variable."`
+	Task int64 `env:"CLOUD_RUN_TASK_INDEX" placeholder:"N" help:"Add N to experiment.seed, so that the tasks of a sweep use different seeds. Cloud Run sets the variable."`
 }
 
-// Run reports how training goes on standard error, and the result on standard
-// output.
+// Run logs progress to standard error and prints the result on standard output.
 func (c *trainCommand) Run(ctx context.Context, std streams) error {
 	cfg, err := c.load()
 	if err != nil {
@@ -29,7 +28,7 @@ func (c *trainCommand) Run(ctx context.Context, std streams) error {
 	fmt.Fprintf(std.out, "%s: %s\n", s.Model, s.Digest)
 	fmt.Fprintf(std.out, "  best epoch %d: validation loss %.4f, accuracy %.4f\n", s.BestEpoch, s.ValLoss, s.ValAccuracy)
 	if s.Test != nil {
-		fmt.Fprintf(std.out, "  test accuracy %.4f on %d pictures; see %s\n", s.Test.Accuracy, s.Test.Count, filepath.Join(s.Dir, "report.html"))
+		fmt.Fprintf(std.out, "  test accuracy %.4f on %d images; see %s\n", s.Test.Accuracy, s.Test.Count, filepath.Join(s.Dir, "report.html"))
 	}
 	return nil
 }

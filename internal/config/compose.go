@@ -31,17 +31,7 @@ const rootFile = "config.yaml"
 //
 // The error lists all problems, each with the key, its value and what is allowed.
 func Load(dir string, overrides []string) (*Config, error) {
-	c := composer{
-		files:  configs.Files,
-		folder: "configs",
-		fields: schema(),
-		values: koanf.New("."),
-		origin: map[string]string{},
-	}
-	if dir != "" {
-		c.files, c.folder = os.DirFS(dir), filepath.ToSlash(filepath.Clean(dir))
-	}
-	config, err := c.compose(overrides)
+	config, err := newComposer(dir).compose(overrides)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
@@ -78,6 +68,21 @@ type composer struct {
 	fields []field
 	values *koanf.Koanf
 	origin map[string]string // key → file that set it; keys set by overrides are absent
+}
+
+// newComposer returns a composer for the files in dir, or for the built-in files if dir is empty.
+func newComposer(dir string) *composer {
+	c := &composer{
+		files:  configs.Files,
+		folder: "configs",
+		fields: schema(),
+		values: koanf.New("."),
+		origin: map[string]string{},
+	}
+	if dir != "" {
+		c.files, c.folder = os.DirFS(dir), filepath.ToSlash(filepath.Clean(dir))
+	}
+	return c
 }
 
 func (c *composer) compose(overrides []string) (*Config, error) {

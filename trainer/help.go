@@ -1,0 +1,142 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/alecthomas/kong"
+
+	"fakeart/internal/cli"
+	"fakeart/internal/config"
+)
+
+// helpCommand prints help.
+type helpCommand struct {
+	Command []string `arg:"" optional:"" help:"Command, as in trainer help data prepare."`
+}
+
+// Run prints the help of the command on standard output.
+func (c *helpCommand) Run(ctx context.Context, std streams) error {
+	_, err := newParser(ctx, std).Parse(append(c.Command, "--help")) // exits after printing the help
+	return usageError{withHint(err, c.Command)}
+}
+
+const examples = `
+Examples:
+  Prepare the synthetic dataset, train for a few epochs, and evaluate the model:
+    trainer data prepare
+    trainer train experiment=smoke run.dir=runs/first
+    trainer evaluate --model runs/first/model.onnx --data data/synthetic
+
+  Train on images of your own, in folders REAL and FAKE or an archive of them:
+    trainer data prepare dataset=archive dataset.path=images.zip dataset.dir=data/mine
+    trainer train dataset=archive dataset.dir=data/mine run.dir=runs/mine
+
+  Continue an interrupted run:
+    trainer train experiment=smoke run.dir=runs/first run.resume=true
+
+  Check yesterday's predictions for drift:
+    trainer drift --reference runs/first --current predictions.db --since yesterday --until today
+`
+
+const documentation = `
+Documentation: docs/how-to/training.md, all commands: docs/reference/trainer.md,
+all settings: docs/reference/keys.md.
+`
+
+// printHelp prints the help of kong. It adds the choices of the configuration to the commands that
+// use one, and examples to the help of the program.
+func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
+	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
+		return err
+	}
+	command := ctx.Selected()
+	switch {
+	case command == nil:
+		fmt.Fprint(ctx.Stdout, examples)
+	case len(command.Positional) == 0 || command.Positional[0].Name != "overrides":
+		return nil
+	}
+	writeChoices(ctx)
+	_, err := fmt.Fprint(ctx.Stdout, documentation)
+	return err
+}
+
+// writeChoices prints the groups of the configuration with their choices. It prints nothing if the
+// configuration files can't be read, which commands report better.
+func writeChoices(ctx *kong.Context) {
+	dir := os.Getenv("FAKEART_CONFIG_DIR")
+	for i, arg := range ctx.Args {
+		if arg == "--config-dir" && i+1 < len(ctx.Args) {
+			dir = ctx.Args[i+1]
+		} else if value, ok := strings.CutPrefix(arg, "--config-dir="); ok {
+			dir = value
+		}
+	}
+	groups, err := config.Groups(dir)
+	if err != nil {
+		return
+	}
+	fmt.Fprintf(ctx.Stdout, "\nChoices in %s:\n", cmp.Or(dir, "the built-in configuration"))
+	w := tabwriter.NewWriter(ctx.Stdout, 0, 0, 2, ' ', 0)
+	for _, g := range groups {
+		var choices []string
+		for _, choice := range g.Choices {
+			if choice == g.Default {
+				choice += " (default)"
+			}
+			choices = append(choices, choice)
+		}
+		fmt.Fprintf(w, "  %s\t%s\n", g.Name, strings.Join(choices, ", "))
+	}
+	_ = w.Flush()
+}
+
+// dashedSetting matches a setting that is written like a flag.
+var dashedSetting = regexp.MustCompile(`^-+([a-z]+\.[a-z0-9_.]+(=.*)?|[a-z]+=.*)$`)
+
+// withHint adds a hint to a parse error, unless it has one. args is the command line.
+func withHint(err error, args []string) error {
+	message := err.Error()
+	if strings.Contains(message, "\n"+cli.HintPrefix) {
+		return err
+	}
+	if strings.HasPrefix(message, "unknown flag") {
+		for _, arg := range args {
+			if dashedSetting.MatchString(arg) {
+				return fmt.Errorf("%w\n%ssettings are written without dashes: %s", err, cli.HintPrefix, strings.TrimLeft(arg, "-"))
+			}
+		}
+	}
+	if text, suggestion, ok := strings.Cut(message, ", did you mean "); ok {
+		return fmt.Errorf("%s\n%sdid you mean %s", text, cli.HintPrefix, suggestion)
+	}
+	return fmt.Errorf("%w\n%srun trainer --help", err, cli.HintPrefix)
+}
+
+// decodeInteger decodes an integer flag. It replaces kong's own function, whose errors mention Go's
+// types.
+func decodeInteger(ctx *kong.DecodeContext, target reflect.Value) error {
+	token, err := ctx.Scan.PopValue("integer")
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprint(token.Value)
+	n, err := strconv.ParseInt(text, 0, target.Type().Bits())
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return fmt.Errorf("%s is out of range", text)
+	case err != nil:
+		return fmt.Errorf("%q isn't an integer", text)
+	}
+	target.SetInt(n)
+	return nil
+}
