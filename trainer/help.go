@@ -70,8 +70,8 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	return err
 }
 
-// writeChoices prints the groups of the configuration with their choices. It prints nothing if the
-// configuration files can't be read, which commands report better.
+// writeChoices prints the groups of the configuration that have more than one choice. It prints nothing
+// if the configuration files can't be read, which commands report better.
 func writeChoices(ctx *kong.Context) {
 	dir := os.Getenv("FAKEART_CONFIG_DIR")
 	for i, arg := range ctx.Args {
@@ -88,6 +88,9 @@ func writeChoices(ctx *kong.Context) {
 	fmt.Fprintf(ctx.Stdout, "\nChoices in %s:\n", cmp.Or(dir, "the built-in configuration"))
 	w := tabwriter.NewWriter(ctx.Stdout, 0, 0, 2, ' ', 0)
 	for _, g := range groups {
+		if len(g.Choices) < 2 {
+			continue
+		}
 		var choices []string
 		for _, choice := range g.Choices {
 			if choice == g.Default {
@@ -119,7 +122,11 @@ func withHint(err error, args []string) error {
 	if text, suggestion, ok := strings.Cut(message, ", did you mean "); ok {
 		return fmt.Errorf("%s\n%sdid you mean %s", text, cli.HintPrefix, suggestion)
 	}
-	return fmt.Errorf("%w\n%srun trainer --help", err, cli.HintPrefix)
+	program := "trainer"
+	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil && parse.Context.Selected() != nil {
+		program = parse.Context.Selected().FullPath()
+	}
+	return fmt.Errorf("%w\n%srun %s --help", err, cli.HintPrefix, program)
 }
 
 // decodeInteger decodes an integer flag. It replaces kong's own function, whose errors mention Go's

@@ -8,7 +8,6 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -109,10 +108,10 @@ func TestRun_UsageError(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{"no_subcommand", []string{"data"}, []string{"expected", "prepare", "hint: run trainer --help"}},
+		{"no_subcommand", []string{"data"}, []string{"expected", "prepare", "hint: run trainer data --help"}},
 		{"unknown_command", []string{"trian"}, []string{"trian", "hint: did you mean \"train\"?"}},
 		{"help_for_unknown_command", []string{"help", "trian"}, []string{"trian", "hint: did you mean \"train\"?"}},
-		{"unknown_flag", []string{"config", "--verbose"}, []string{"--verbose", "--help"}},
+		{"unknown_flag", []string{"config", "--verbose"}, []string{"--verbose", "hint: run trainer config --help"}},
 		{
 			"setting_with_dashes",
 			[]string{"config", "--experiment.epochs=6"},
@@ -397,7 +396,7 @@ func TestTrain_OutputOnTerminalAndFile(t *testing.T) {
 	if code != 0 {
 		t.Fatal(stderr)
 	}
-	for _, want := range []string{"train: run ", "\n epoch  train loss  train acc  val loss  val acc  images/s\n   1/2  ", "\n   2/2  "} {
+	for _, want := range []string{"start training: run ", "\n epoch  train loss  train acc  val loss  val acc  images/s\n   1/2  ", "\n   2/2  "} {
 		if !strings.Contains(stderr, want) {
 			t.Errorf("on a terminal, standard error lacks %q:\n%s", want, stderr)
 		}

@@ -1,9 +1,9 @@
-// Driftpower measures how often drift is found where there is none, and where the
-// pictures have changed in known ways. It prints the table of docs/explanation/drift.md:
+// Driftpower measures the false alarm rate of drift checks, and how often they detect known changes of
+// images. It prints the table of docs/explanation/drift.md:
 //
 //	go run ./trainer/driftpower --run RUN --data DIR
 //
-// The pictures are those of the test split, which the run has not learnt from.
+// It uses the images of the test split, which the run wasn't trained on.
 package main
 
 import (
@@ -30,9 +30,9 @@ import (
 )
 
 func main() {
-	run := flag.String("run", "", "run folder whose model and reference are tried")
-	data := flag.String("data", "", "the data set that it was trained on")
-	draws := flag.Int("draws", 200, "windows to draw for each figure without a change; a tenth with one")
+	run := flag.String("run", "", "run folder with the model and the drift reference")
+	data := flag.String("data", "", "dataset of the run")
+	draws := flag.Int("draws", 200, "windows per result without a change; a tenth of them with a change")
 	flag.Parse()
 	if err := measure(context.Background(), os.Stdout, *run, *data, *draws); err != nil {
 		fmt.Fprintln(os.Stderr, "driftpower:", err)
@@ -40,19 +40,18 @@ func main() {
 	}
 }
 
-// sizes are the rows of a window.
+// sizes are the numbers of rows per window.
 var sizes = []int{100, 300, 1000}
 
-// pool is how many pictures of a shift windows are drawn from, at most.
+// pool is the maximum number of images of a shift from which windows are drawn.
 const pool = 5000
 
-// shift is a way in which pictures change. FAKE is the share of generated ones; of the
-// others share keep their own.
+// shift is a change of the images.
 type shift struct {
-	name  string
-	fake  float64
-	share float64 // of the pictures that are changed
-	apply func([]uint8, *rand.Rand) error
+	name     string
+	fake     float64 // fraction of FAKE images
+	fraction float64 // of images that apply changes
+	apply    func([]uint8, *rand.Rand) error
 }
 
 func shifts() []shift {
@@ -62,15 +61,15 @@ func shifts() []shift {
 	return []shift{
 		{"blur, σ 0.4 pixels", 0.5, 1, with(corrupt.Blur, 0.4)},
 		{"blur, σ 1 pixel", 0.5, 1, with(corrupt.Blur, 1)},
-		{"blur, σ 1 pixel, of every fifth picture", 0.5, 0.2, with(corrupt.Blur, 1)},
+		{"blur, σ 1 pixel, every fifth image", 0.5, 0.2, with(corrupt.Blur, 1)},
 		{"JPEG of quality 80", 0.5, 1, with(corrupt.JPEG, 80)},
 		{"JPEG of quality 20", 0.5, 1, with(corrupt.JPEG, 20)},
 		{"brightness + 0.05", 0.5, 1, with(corrupt.Brightness, 0.05)},
 		{"brightness + 0.2", 0.5, 1, with(corrupt.Brightness, 0.2)},
 		{"noise, σ 0.04", 0.5, 1, with(corrupt.Noise, 0.04)},
 		{"noise, σ 0.1", 0.5, 1, with(corrupt.Noise, 0.1)},
-		{"60 % FAKE in place of 50 %", 0.6, 0, nil},
-		{"80 % FAKE in place of 50 %", 0.8, 0, nil},
+		{"60 % FAKE instead of 50 %", 0.6, 0, nil},
+		{"80 % FAKE instead of 50 %", 0.8, 0, nil},
 	}
 }
 
@@ -88,22 +87,22 @@ func measure(ctx context.Context, out io.Writer, run, data string, draws int) er
 		return err
 	}
 	if n := test.Len() / 2; n < slices.Max(sizes) {
-		return fmt.Errorf("%s has %d pictures to test, and it takes %d", data, test.Len(), 2*slices.Max(sizes))
+		return fmt.Errorf("%s has %d test images, but %d are needed", data, test.Len(), 2*slices.Max(sizes))
 	}
 	if f.Digest != reference.Model {
-		return errors.New("the reference is of another model")
+		return errors.New("the drift reference belongs to another model")
 	}
 	clean, err := rowsOf(ctx, f, test)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "windows drawn for each figure: %d without a change, %d with one; reference: %d rows; pictures: %d\n\n", draws, (draws+9)/10, len(reference.Rows), test.Len())
+	fmt.Fprintf(out, "windows per result: %d without a change, %d with a change; reference: %d rows; images: %d\n\n", draws, (draws+9)/10, len(reference.Rows), test.Len())
 	t := tabwriter.NewWriter(out, 0, 0, 1, ' ', 0)
-	fmt.Fprint(t, "| pictures")
+	fmt.Fprint(t, "| images")
 	for _, n := range sizes {
 		fmt.Fprintf(t, "\t| %d rows", n)
 	}
-	fmt.Fprint(t, "\t| what has drifted (1000 rows)\t|\n|---")
+	fmt.Fprint(t, "\t| drifted columns (1000 rows)\t|\n|---")
 	for range sizes {
 		fmt.Fprint(t, "\t|---")
 	}
@@ -124,7 +123,7 @@ func measure(ctx context.Context, out io.Writer, run, data string, draws int) er
 		fmt.Fprintf(t, "\t| %s\t|\n", columns)
 		return t.Flush()
 	}
-	if err := line("no change, both sides drawn anew", draws, func(n int, rng *rand.Rand) ([]drift.Row, []drift.Row) {
+	if err := line("no change, both sides resampled", draws, func(n int, rng *rand.Rand) ([]drift.Row, []drift.Row) {
 		all := pick(clean, min(len(reference.Rows)+n, len(clean)), rng)
 		return all[n:], all[:n]
 	}); err != nil {
@@ -149,7 +148,7 @@ func measure(ctx context.Context, out io.Writer, run, data string, draws int) er
 	return nil
 }
 
-// rows are the model's answers about pictures of the shift.
+// rows returns the rows of images with the shift.
 func (s shift) rows(ctx context.Context, f *model.File, test *dataset.Split) ([]drift.Row, error) {
 	rng := rand.New(rand.NewPCG(1, 5))
 	fakes := int(s.fake * float64(min(pool, test.Len()/2)))
@@ -162,7 +161,7 @@ func (s shift) rows(ctx context.Context, f *model.File, test *dataset.Split) ([]
 		}
 		left[label]--
 		p := slices.Clone(test.Image(i))
-		if rng.Float64() < s.share {
+		if rng.Float64() < s.fraction {
 			if err := s.apply(p, rng); err != nil {
 				return nil, err
 			}
@@ -170,15 +169,16 @@ func (s shift) rows(ctx context.Context, f *model.File, test *dataset.Split) ([]
 		changed.Images, changed.Labels = append(changed.Images, p...), append(changed.Labels, label)
 	}
 	if left[0]+left[1] > 0 {
-		return nil, fmt.Errorf("the test split has %d pictures less than are needed", left[0]+left[1])
+		return nil, fmt.Errorf("the test split has %d images too few", left[0]+left[1])
 	}
 	return rowsOf(ctx, f, changed)
 }
 
-func rowsOf(ctx context.Context, f *model.File, pictures *dataset.Split) ([]drift.Row, error) {
-	rows := make([]drift.Row, pictures.Len())
-	err := evaluate.Each(ctx, f, pictures, 64, func(i int, logit float32, embedding []float32) {
-		s, p := imaging.StatsOf(pictures.Image(i)), model.Probability(logit)
+// rowsOf returns the rows of images and the model's predictions for them.
+func rowsOf(ctx context.Context, f *model.File, images *dataset.Split) ([]drift.Row, error) {
+	rows := make([]drift.Row, images.Len())
+	err := evaluate.Each(ctx, f, images, 64, func(i int, logit float32, embedding []float32) {
+		s, p := imaging.StatsOf(images.Image(i)), model.Probability(logit)
 		label, _ := f.Metadata.Label(p)
 		rows[i] = drift.Row{
 			Model: f.Digest, Label: label, Probability: p, Mean: s.Mean, StdDev: s.StdDev, Brightness: s.Brightness, Contrast: s.Contrast,
@@ -188,7 +188,7 @@ func rowsOf(ctx context.Context, f *model.File, pictures *dataset.Split) ([]drif
 	return rows, err
 }
 
-// pick draws n different rows.
+// pick draws n rows without replacement.
 func pick(rows []drift.Row, n int, rng *rand.Rand) []drift.Row {
 	var picked []drift.Row
 	for _, i := range rng.Perm(len(rows))[:n] {
@@ -197,8 +197,8 @@ func pick(rows []drift.Row, n int, rng *rand.Rand) []drift.Row {
 	return picked
 }
 
-// count draws windows and counts those in which there is drift, and names the columns in
-// which it is found at least half as often.
+// count draws windows and returns the number of those with drift, and the names of the columns that
+// have drift in at least half of all windows.
 func count(draws int, window func(*rand.Rand) (reference, current []drift.Row)) (found int, columns string, err error) {
 	var next atomic.Int64
 	var mu sync.Mutex

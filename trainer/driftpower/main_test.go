@@ -11,7 +11,7 @@ import (
 	"fakeart/trainer/train"
 )
 
-func TestTheTableSaysHowOftenDriftIsFound(t *testing.T) {
+func TestMeasure(t *testing.T) {
 	dir := t.TempDir()
 	data, run := filepath.Join(dir, "data"), filepath.Join(dir, "run")
 	cfg, err := config.Load("", []string{
@@ -42,15 +42,15 @@ func TestTheTableSaysHowOftenDriftIsFound(t *testing.T) {
 		}
 	}
 	if len(lines) != 2+2+len(shifts()) {
-		t.Errorf("the table is\n%s", table.String())
+		t.Errorf("%d lines, want %d:\n%s", len(lines), 2+2+len(shifts()), table.String())
 	}
-	if cells := lines["no change, both sides drawn anew"]; len(cells) < 5 || cells[4] != "0.0 %" {
-		t.Errorf("without a change: %q", cells)
+	if cells := lines["no change, both sides resampled"]; len(cells) < 5 || cells[4] != "0.0 %" {
+		t.Errorf("cells without a change: %q", cells)
 	}
 	if cells := lines["brightness + 0.2"]; len(cells) < 6 || cells[4] != "100.0 %" || !strings.Contains(cells[5], "brightness") {
-		t.Errorf("of brighter pictures: %q", cells)
+		t.Errorf("cells of brighter images: %q", cells)
 	}
 	if err := measure(t.Context(), io.Discard, filepath.Join(dir, "none"), data, 1); err == nil {
-		t.Error("a run that is not there is measured")
+		t.Error("measure(missing run) succeeded")
 	}
 }

@@ -15,7 +15,7 @@ func (*screen) IsTerminal() bool { return true }
 // logSample logs the records of a short run.
 func logSample(h *terminalHandler) {
 	log := slog.New(h)
-	log.Info("train", "run", "runs/a", "steps_per_epoch", 50)
+	log.Info("start training", "run", "runs/a", "steps_per_epoch", 50)
 	for i, loss := range []float64{0.31, 0.295, 0.3} {
 		h.best = i < 2
 		log.Info(epochMessage, "epoch", []string{"1/3", "2/3", "3/3"}[i], "train_loss", 0.4123, "train_accuracy", 0.75,
@@ -28,7 +28,7 @@ func logSample(h *terminalHandler) {
 func TestTerminalHandler(t *testing.T) {
 	var b strings.Builder
 	logSample(&terminalHandler{w: &b})
-	want := `train: run runs/a, steps per epoch 50
+	want := `start training: run runs/a, steps per epoch 50
  epoch  train loss  train acc  val loss  val acc  images/s
    1/3      0.4123     0.7500    0.3100   0.8750     12345  best so far
    2/3      0.4123     0.7500    0.2950   0.8750     12345  best so far
