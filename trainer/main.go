@@ -79,7 +79,7 @@ func (e usageError) Unwrap() error { return e.error }
 // exit is the value of the panic that unwinds the stack after kong has handled --help or --version.
 type exit int
 
-// run runs the program until it is done or ctx is cancelled. It prints errors on std.err and returns
+// run runs the program until it is done or ctx is canceled. It prints errors on std.err and returns
 // the exit code.
 func run(ctx context.Context, args []string, std streams) (code int) {
 	defer func() {
@@ -120,7 +120,7 @@ func newParser(ctx context.Context, std streams) *kong.Kong {
 	parser, err := kong.New(
 		&commands{},
 		kong.Name("trainer"),
-		kong.Description("Trains image classifiers that tell photographs from AI-generated images."),
+		kong.Description("Trains image classifiers that distinguish photographs from AI-generated images."),
 		kong.Vars{"version": versionText(), "time_forms": cli.TimeForms},
 		kong.KindMapper(reflect.Int, kong.MapperFunc(decodeInteger)),
 		kong.KindMapper(reflect.Int64, kong.MapperFunc(decodeInteger)),

@@ -240,11 +240,11 @@ func TestRun_ErrorColor(t *testing.T) {
 	t.Setenv("TERM", "xterm")
 	t.Setenv("NO_COLOR", "")
 	if _, _, stderr := trainerOnTerminal(t, "trian"); !strings.Contains(stderr, "\x1b[1;31merror:\x1b[0m ") || !strings.Contains(stderr, "hint:\x1b[0m ") {
-		t.Errorf("standard error %q isn't coloured", stderr)
+		t.Errorf("standard error %q isn't colored", stderr)
 	}
 	t.Setenv("NO_COLOR", "1")
 	if _, _, stderr := trainerOnTerminal(t, "trian"); strings.Contains(stderr, "\x1b") {
-		t.Errorf("standard error %q is coloured despite NO_COLOR", stderr)
+		t.Errorf("standard error %q is colored despite NO_COLOR", stderr)
 	}
 }
 

@@ -20,7 +20,7 @@ func TestReferenceTrainer(t *testing.T) {
 	b.WriteString("Settings are written without dashes: `GROUP=CHOICE` selects a configuration file, `GROUP.KEY=VALUE` sets a value. [Configuration](configuration.md) explains how they are composed. " +
 		"How-to guides: [training](../how-to/training.md), [data](../how-to/data.md), [drift](../how-to/drift.md).\n\n" +
 		"`trainer` without arguments prints help, `trainer help COMMAND` prints help for a command. Errors go to standard error as `error: …`, and advice as `hint: …` on a line of its own. " +
-		"On a terminal they are coloured unless `NO_COLOR` is set.\n\n" +
+		"On a terminal they are colored unless `NO_COLOR` is set.\n\n" +
 		"The exit code is 0 on success, 1 after a failure, 2 if the command line or the configuration is invalid and nothing was started, 3 if `drift --fail-on-drift` found drift, " +
 		"and 130 after an interrupt.\n\n")
 	app := newParser(t.Context(), streams{io.Discard, io.Discard}).Model

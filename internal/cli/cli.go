@@ -1,8 +1,8 @@
-// Package cli is the part that the command-line programs share: errors with hints, colour, and
+// Package cli is the part that the command-line programs share: errors with hints, color, and
 // values with units.
 //
-// A program ends its main function with [PrintError]. [IsTerminal] and [UseColor] tell whether a
-// stream shows its output to a person. [ParseDuration] and [ParseSize] parse values of flags.
+// Programs print the error of a command with [PrintError]. [IsTerminal] and [UseColor] report whether
+// a person reads a stream. [ParseDuration] and [ParseSize] parse values of flags.
 package cli
 
 import (
@@ -14,7 +14,7 @@ import (
 	"golang.org/x/term"
 )
 
-// HintPrefix begins the line of an error message that tells the user what to do.
+// HintPrefix begins the line of an error message that advises the user what to do.
 const HintPrefix = "hint: "
 
 // PrintError writes err to w for a person:
@@ -24,7 +24,7 @@ const HintPrefix = "hint: "
 //
 // An error adds a hint as a line of its message that begins with [HintPrefix]. PrintError moves
 // hints below the message and prints each only once, so that errors can be wrapped and joined
-// freely. The prefixes are coloured if [UseColor] reports true for w.
+// freely. The prefixes are colored if [UseColor] reports true for w.
 func PrintError(w io.Writer, err error) {
 	_, _ = io.WriteString(w, format(err.Error(), UseColor(w)))
 }
@@ -85,7 +85,7 @@ func IsTerminal(w io.Writer) bool {
 	return false
 }
 
-// UseColor reports whether w is a terminal that shows colours and the user hasn't disabled them
+// UseColor reports whether w is a terminal that shows colors and the user hasn't disabled them
 // with the variable NO_COLOR (https://no-color.org).
 func UseColor(w io.Writer) bool {
 	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && IsTerminal(w)

@@ -28,7 +28,7 @@ func TestRunCorruptions(t *testing.T) {
 	}
 	results := measure(1)
 	for _, r := range results {
-		// The model classifies 9 of the 11 single-colour images correctly. The REAL image with a
+		// The model classifies 9 of the 11 single-color images correctly. The REAL image with a
 		// red of 127 is classified as FAKE when it is brighter.
 		var want float64
 		switch r.Corruption {
@@ -67,6 +67,6 @@ func TestRunCorruptions(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := RunCorruptions(ctx, f, dir, dataset.Test, 4, 1, func(string, int) {}); !errors.Is(err, context.Canceled) {
-		t.Errorf("RunCorruptions with a cancelled context: error = %v, want context.Canceled", err)
+		t.Errorf("RunCorruptions with a canceled context: error = %v, want context.Canceled", err)
 	}
 }

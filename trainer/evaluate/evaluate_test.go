@@ -26,7 +26,7 @@ import (
 	"fakeart/trainer/dataset"
 )
 
-// The dataset of the tests consists of single-colour images. The model only uses their red:
+// The dataset of the tests consists of single-color images. The model only uses their red:
 // logit = 20 * red/255 - 10.
 var (
 	reals = []uint8{0, 20, 60, 127, 130}        // the last one is classified as FAKE
@@ -229,7 +229,7 @@ func TestRun_InvalidInput(t *testing.T) {
 	nan := file(t, `
 		node { op_type: "Sub" input: "half" input: "mean" output: "left" }
 		node { op_type: "Sqrt" input: "left" output: "embedding" }`, nil)
-	cancelled, cancel := context.WithCancel(context.Background())
+	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, tc := range []struct {
 		name  string
@@ -245,14 +245,14 @@ func TestRun_InvalidInput(t *testing.T) {
 		{"unknown_split", t.Context(), good, dir, "val", 4, `"val"`},
 		{"missing_dataset", t.Context(), good, filepath.Join(dir, "none"), "test", 4, "data prepare"},
 		{"NaN_logits", t.Context(), nan, dir, "test", 4, "is NaN: the model has invalid weights"},
-		{"cancelled", cancelled, good, dir, "test", 4, "stopped after 0 of 11 images"},
+		{"canceled", canceled, good, dir, "test", 4, "stopped after 0 of 11 images"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r, logits, err := Run(tc.ctx, tc.file, tc.dir, tc.split, tc.batch)
 			if err == nil || !strings.Contains(err.Error(), tc.want) || r != nil || logits != nil {
 				t.Fatalf("result %v, error = %v, want one with %q", r, err, tc.want)
 			}
-			if tc.ctx == cancelled && !errors.Is(err, context.Canceled) {
+			if tc.ctx == canceled && !errors.Is(err, context.Canceled) {
 				t.Errorf("error = %v, want context.Canceled", err)
 			}
 		})

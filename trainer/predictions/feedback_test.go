@@ -130,6 +130,6 @@ func TestFeedback_InvalidLog(t *testing.T) {
 	cancel()
 	path, _ := newLog(t, 5)
 	if _, err := Feedback(ctx, path, func(*Labeled) error { return nil }); !errors.Is(err, context.Canceled) {
-		t.Errorf("Feedback with a cancelled context: error = %v, want context.Canceled", err)
+		t.Errorf("Feedback with a canceled context: error = %v, want context.Canceled", err)
 	}
 }

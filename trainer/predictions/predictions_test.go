@@ -210,7 +210,7 @@ func TestRead_InvalidLog(t *testing.T) {
 	}
 }
 
-func TestRead_Cancelled(t *testing.T) {
+func TestRead_Canceled(t *testing.T) {
 	path, store := newLog(t, 3000)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -26,7 +26,7 @@ const (
 	labelSize   = 12
 )
 
-// A role is the meaning of a line or an area. The library draws each role in a unique colour, which
+// A role is the meaning of a line or an area. The library draws each role in a unique color, which
 // svg replaces by a CSS variable, so that one drawing suits the light and the dark theme.
 type role uint8
 
@@ -159,7 +159,7 @@ func (c *chart) svg(label string) (template.HTML, error) {
 		return "", fmt.Errorf("draw %s: %w", label, c.err)
 	}
 	canvas := vgsvg.New(c.width, c.height)
-	// Leave room for the last labels, which are centred at the ends of the axes.
+	// Leave room for the last labels, which are centered at the ends of the axes.
 	c.plot.Draw(draw.Crop(draw.New(canvas), 2, -16, 2, -8))
 	var text bytes.Buffer
 	if _, err := canvas.WriteTo(&text); err != nil {

@@ -164,7 +164,7 @@ func driftTitle(c drift.Column) string {
 
 var driftLegend = []key{{"box real", "reference"}, {"box fake", "current"}}
 
-// sides has the fill and line colours of reference and current.
+// sides has the fill and line colors of reference and current.
 var sides = [2][2]role{{realSoft, realLine}, {fakeSoft, fakeLine}}
 
 // distributions returns a chart with the histograms of both sides, as fractions.

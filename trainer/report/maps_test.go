@@ -13,7 +13,7 @@ import (
 	"fakeart/internal/imaging"
 )
 
-// luma returns the lightness of a colour.
+// luma returns the lightness of a color.
 func luma(rgb []uint8) float64 {
 	return 0.299*float64(rgb[0]) + 0.587*float64(rgb[1]) + 0.114*float64(rgb[2])
 }
@@ -57,8 +57,8 @@ func TestWrite_Maps(t *testing.T) {
 		}
 		for i := range imaging.Size * imaging.Size {
 			red, green, blue, _ := img.At(i%imaging.Size, i/imaging.Size).RGBA()
-			if grey := red == green && green == blue; grey == (i == index) {
-				t.Errorf("image %d, pixel %d: colour %d %d %d", index, i, red>>8, green>>8, blue>>8)
+			if gray := red == green && green == blue; gray == (i == index) {
+				t.Errorf("image %d, pixel %d: color %d %d %d", index, i, red>>8, green>>8, blue>>8)
 			}
 		}
 	}
@@ -90,7 +90,7 @@ func TestWrite_ExplainError(t *testing.T) {
 	}
 }
 
-// The scale must also work in greyscale and for colour-blind readers.
+// The scale must also work in grayscale and for color-blind readers.
 func TestHeat_LightnessIncreases(t *testing.T) {
 	last := 0.0
 	for i := range 101 {

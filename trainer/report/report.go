@@ -30,7 +30,7 @@ import (
 type Report struct {
 	// Config is the composed configuration of the run, as YAML.
 	Config []byte
-	// Metrics are the rows of metrics.csv. The report has no training curves if there are none.
+	// Metrics are the rows of metrics.csv. The report only has training curves if there are rows.
 	Metrics []runlog.Row
 	// Model is the metadata of the model file.
 	Model model.Metadata
@@ -89,7 +89,7 @@ type view struct {
 	// predictions. Correct is empty unless the report has maps.
 	Mistakes []ranking
 	Correct  []ranking
-	Scale    template.URL // the colours of the maps, from 0 to 1
+	Scale    template.URL // the colors of the maps, from 0 to 1
 	Facts    []fact
 	Config   string
 }
@@ -238,32 +238,32 @@ func mostConfident(r Report, label uint8, correct bool, show int) (ranking, erro
 	return m, nil
 }
 
-// mapURI draws a map over its image. The image is grey, so that its colours can't be confused with those
+// mapURI draws a map over its image. The image is gray, so that its colors can't be confused with those
 // of the map.
 func mapURI(pixels []uint8, values []float32) template.URL {
 	drawn := make([]uint8, len(pixels))
 	for i, v := range values {
 		rgb := pixels[imaging.Channels*i:]
-		grey := 0.299*float64(rgb[0]) + 0.587*float64(rgb[1]) + 0.114*float64(rgb[2])
-		heat(drawn[imaging.Channels*i:], float64(v), 30+0.6*grey)
+		gray := 0.299*float64(rgb[0]) + 0.587*float64(rgb[1]) + 0.114*float64(rgb[2])
+		heat(drawn[imaging.Channels*i:], float64(v), 30+0.6*gray)
 	}
 	return pngURI(drawn, imaging.Size)
 }
 
-// heat colours a grey pixel by a value of the map: not at all at 0, then blue, red and yellow. The
-// lightness increases with the value, so that the scale also works in greyscale.
-func heat(rgb []uint8, v, grey float64) {
+// heat colors a gray pixel by a value of the map: not at all at 0, then blue, red and yellow. The
+// lightness increases with the value, so that the scale also works in grayscale.
+func heat(rgb []uint8, v, gray float64) {
 	stops := [...][imaging.Channels]float64{{40, 40, 150}, {150, 40, 160}, {235, 80, 60}, {255, 225, 80}}
 	at := min(max(v, 0), 1) * float64(len(stops)-1)
 	low := min(int(at), len(stops)-2)
 	opacity := 0.85 * min(1, 3*v)
 	for c := range imaging.Channels {
-		colour := stops[low][c] + (at-float64(low))*(stops[low+1][c]-stops[low][c])
-		rgb[c] = uint8(math.Round(grey + opacity*(colour-grey)))
+		color := stops[low][c] + (at-float64(low))*(stops[low+1][c]-stops[low][c])
+		rgb[c] = uint8(math.Round(gray + opacity*(color-gray)))
 	}
 }
 
-// scaleURI draws the colours of the values from 0 to 1 over a medium grey.
+// scaleURI draws the colors of the values from 0 to 1 over a medium gray.
 func scaleURI() template.URL {
 	const steps = 64
 	drawn := make([]uint8, steps*imaging.Channels)

@@ -26,7 +26,7 @@ var epochColumns = [...]struct{ title, key, format string }{
 }
 
 // terminalHandler is a [slog.Handler] that writes the log of a run for a person: one table row per
-// epoch, and a line for every other record. It uses colour if w supports it. It isn't safe for
+// epoch, and a line for every other record. It uses color if w supports it. It isn't safe for
 // concurrent use.
 type terminalHandler struct {
 	w io.Writer

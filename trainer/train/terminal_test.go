@@ -52,7 +52,7 @@ func TestTerminalHandler_Color(t *testing.T) {
 			var s screen
 			logSample(&terminalHandler{w: &s})
 			if got := strings.Contains(s.String(), "\x1b["); got != test.colored {
-				t.Errorf("coloured = %v, want %v:\n%s", got, test.colored, s.String())
+				t.Errorf("colored = %v, want %v:\n%s", got, test.colored, s.String())
 			}
 			if test.colored && !strings.Contains(s.String(), "\x1b[32m  0.3100\x1b[0m") {
 				t.Errorf("the best validation loss isn't green:\n%q", s.String())
