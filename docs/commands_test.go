@@ -116,7 +116,7 @@ func (k *known) problems(code string, seen map[string]int) (problems []string) {
 	}
 	lines := strings.Split(strings.ReplaceAll(code, "\\\n", " "), "\n")
 	for i, line := range lines {
-		if i+1 < len(lines) && regexp.MustCompile(`^(error|server|trainer): `).MatchString(lines[i+1]) {
+		if i+1 < len(lines) && regexp.MustCompile(`^error: `).MatchString(lines[i+1]) {
 			continue // an invalid command, followed by its error
 		}
 		line, _, _ = strings.Cut(line, " #")
