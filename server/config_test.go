@@ -202,6 +202,15 @@ func TestConfig_InvalidValues(t *testing.T) {
 	}
 }
 
+func TestConfig_InvalidVariable(t *testing.T) {
+	t.Setenv("FAKEART_QUEUE", "many")
+	var stderr bytes.Buffer
+	const want = "error: FAKEART_QUEUE: invalid number \"many\"\nhint: use a whole number, such as 8\n"
+	if code := run(nil, streams{io.Discard, &stderr}); code != exitUsage || stderr.String() != want {
+		t.Errorf("run() = %d, printed %q, want %q", code, &stderr, want)
+	}
+}
+
 // unsetConfiguration removes all FAKEART_… variables for the duration of a test.
 func unsetConfiguration(t *testing.T) {
 	t.Helper()

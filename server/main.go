@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -71,8 +72,8 @@ Examples:
   Serve the newest model of a bucket, and deploy newer ones as they are published:
     server --model gs://bucket/models/ --model-watch 30s --addr :8080
 
-  Print the effective configuration as a file for --config:
-    server config > server.yaml
+  Print the effective configuration:
+    server config
 
 Documentation: docs/how-to/operate.md, all flags: docs/reference/server.md.
 A running server has a web page at / and its API documentation at /docs.
@@ -116,7 +117,7 @@ func run(args []string, std streams) (code int) {
 
 func parseAndRun(args []string, std streams) error {
 	switch {
-	case len(args) == 0 && !configuredByEnvironment():
+	case len(args) == 0 && !configuredByEnvironment(std):
 		args = []string{"--help"}
 	case len(args) > 0 && args[0] == "help":
 		args = append(slices.Clone(args[1:]), "--help")
@@ -130,17 +131,29 @@ func parseAndRun(args []string, std streams) error {
 	return command.Run()
 }
 
-// configuredByEnvironment reports whether any FAKEART_… variable is set, as where a server runs in a
-// container. Such a server must start, or fail, without arguments.
-func configuredByEnvironment() bool {
-	return slices.ContainsFunc(os.Environ(), func(variable string) bool {
-		name, value, _ := strings.Cut(variable, "=")
-		return strings.HasPrefix(name, envPrefix+"_") && value != ""
-	})
+// configuredByEnvironment reports whether the variable of any flag is set, as is usual in a container.
+// Such a server must start, or fail, without arguments.
+func configuredByEnvironment(std streams) bool {
+	for _, f := range newParser(&commands{}, std).Model.Flags {
+		if slices.ContainsFunc(f.Envs, func(name string) bool { return os.Getenv(name) != "" }) {
+			return true
+		}
+	}
+	return false
 }
 
-// withHint adds a hint to an error of kong's.
+// fromVariable matches the end of an error of kong's about the value of a variable.
+var fromVariable = regexp.MustCompile(` \(from envar (\w+)=.*\)$`)
+
+// withHint adds a hint to an error of kong's. An error about the value of a variable then names the
+// variable instead of the flag.
 func withHint(err error) error {
+	if match := fromVariable.FindStringSubmatchIndex(err.Error()); match != nil {
+		text := err.Error()
+		if flag, message, ok := strings.Cut(text[:match[0]], ": "); ok && strings.HasPrefix(flag, "--") {
+			return fmt.Errorf("%s: %s", text[match[2]:match[3]], message)
+		}
+	}
 	if text, suggestion, ok := strings.Cut(err.Error(), ", did you mean "); ok {
 		return fmt.Errorf("%s\n"+cli.HintPrefix+"did you mean %s", text, suggestion)
 	}
