@@ -104,7 +104,7 @@ func (b benchmarkCommand) Run(c *Config, std streams) (err error) {
 }
 
 // imageRequest returns a prediction request with a JPEG in a form. Like those of a photograph,
-// its colours are smooth but noisy.
+// its colors are smooth but noisy.
 func imageRequest(target string, width, height int) []byte {
 	rng := rand.New(rand.NewPCG(1, 2))
 	img := image.NewRGBA(image.Rect(0, 0, width, height))

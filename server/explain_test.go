@@ -27,7 +27,7 @@ import (
 )
 
 // explainableDetector is like detector with Grad-CAM: its saliency at a pixel is the amount of the
-// colour above one half.
+// color above one half.
 func explainableDetector(t testing.TB, colour int64) *onnxpb.ModelProto {
 	t.Helper()
 	weights := []float32{0, 0, 0}
@@ -177,7 +177,7 @@ func TestPredict_ExplainBatch(t *testing.T) {
 			}
 			columns := i % 33
 			if columns < 4 || columns > 28 {
-				continue // almost one colour
+				continue // almost one color
 			}
 			left, right := sides(t, item.Explanation, columns)
 			if (left > right) != (item.Label == model.Fake) {

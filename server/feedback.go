@@ -30,7 +30,7 @@ type Feedback struct {
 	Comment string    `json:"comment" doc:"The user's comment; may be empty."`
 	Time    time.Time `json:"time" doc:"When the feedback was received. Repeating the same feedback doesn't change it."`
 	Verdict string    `json:"verdict,omitempty" enum:"REAL,FAKE" doc:"Predicted class; absent if this server doesn't know it."`
-	Correct *bool     `json:"correct,omitempty" doc:"Whether the prediction was correct according to the user; absent if verdict is."`
+	Correct *bool     `json:"correct,omitempty" doc:"Whether the prediction was correct according to the user; absent if the predicted class is unknown."`
 }
 
 // registerFeedback adds the route for feedback on predictions.

@@ -22,7 +22,7 @@ import (
 
 var pngEncode = png.Encode
 
-// gradient returns an image with many colours.
+// gradient returns an image with many colors.
 func gradient(width, height int) image.Image {
 	m := image.NewNRGBA(image.Rect(0, 0, width, height))
 	for y := range height {

@@ -91,7 +91,7 @@ func (m *Main) handleExport(c *fiber.Ctx) error {
 		if err != nil && ctx.Err() == nil {
 			m.log.Error("export prediction log", "format", format, "error", err)
 		}
-		// An error truncates the response, which tells the client that the export is incomplete.
+		// On an error the response is truncated, so the client detects that the export is incomplete.
 		_ = to.CloseWithError(err)
 	}()
 	stream := &exportStream{Reader: bufio.NewReaderSize(from, 64<<10), pipe: from, cancel: cancel}

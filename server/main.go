@@ -276,7 +276,7 @@ func (serveCommand) Run(c *Config, std streams) error {
 	if c.Model == "" {
 		return usageError{errNoModelFlag}
 	}
-	// stop restores the default behaviour, so that a second signal kills the program.
+	// stop restores the default behavior, so that a second signal kills the program.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	scheduleAsBatch()

@@ -51,7 +51,7 @@ type deployments struct {
 	missingReason atomic.Pointer[error] // why no model is in use; ignored while one is
 }
 
-// inUse returns the model in use. If there is none, the error is an *unavailable with the reason.
+// inUse returns the model in use. If no model is loaded, the error is an *unavailable with the reason.
 func (d *deployments) inUse() (*served, error) {
 	if use := d.current.Load(); use != nil {
 		return use, nil
@@ -237,8 +237,8 @@ type ModelInUse struct {
 	DataDigest    string    `json:"data_digest" doc:"Digest of the training dataset."`
 	ConfigDigest  string    `json:"config_digest" doc:"Digest of the training configuration."`
 	Seed          int64     `json:"seed" doc:"Training seed."`
-	ValLoss       *float64  `json:"val_loss" doc:"Loss on the validation split; null if there was none."`
-	ValAccuracy   *float64  `json:"val_accuracy" doc:"Accuracy on the validation split; null if there was none."`
+	ValLoss       *float64  `json:"val_loss" doc:"Loss on the validation split; null if the run had no such split."`
+	ValAccuracy   *float64  `json:"val_accuracy" doc:"Accuracy on the validation split; null if the run had no such split."`
 	Explanations  []string  `json:"explanations" doc:"Explanation methods that the model supports, for ?explain=."`
 	Revision      string    `json:"revision" doc:"Source revision of the trainer; empty if unknown."`
 }
@@ -278,7 +278,7 @@ type AvailableModel struct {
 // Models lists the models that can be put in use.
 type Models struct {
 	Models   []AvailableModel `json:"models" doc:"Models offered by the source of --model, newest first."`
-	Previous *ModelInUse      `json:"previous,omitempty" doc:"The model that {\"model\":\"previous\"} rolls back to; absent if there is none."`
+	Previous *ModelInUse      `json:"previous,omitempty" doc:"The model that {\"model\":\"previous\"} rolls back to; absent before the first model change."`
 }
 
 // ModelChange is a request to put another model in use.

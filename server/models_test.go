@@ -23,7 +23,7 @@ import (
 	"fakeart/internal/onnx/onnxpb"
 )
 
-// detector returns a graph that classifies images of one colour (0 is red, 2 is blue) as FAKE.
+// detector returns a graph that classifies images of one color (0 is red, 2 is blue) as FAKE.
 func detector(t testing.TB, colour int) *onnxpb.ModelProto {
 	t.Helper()
 	weights := []float32{0, 0, 0}
@@ -246,7 +246,7 @@ func swapUnderLoad(t *testing.T, swaps, clients int) {
 	m, dir, first := startFolder(t)
 	second := modelBytes(t, detector(t, 2))
 	refs := []string{publish(t, filepath.Join(dir, "blue.onnx"), second), filepath.Join(dir, "red.onnx")}
-	truth := map[string]map[string]string{ // expected label by model and colour
+	truth := map[string]map[string]string{ // expected label by model and color
 		digestOf(first):  {"red": model.Fake, "blue": model.Real},
 		digestOf(second): {"red": model.Real, "blue": model.Fake},
 	}

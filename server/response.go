@@ -20,7 +20,7 @@ type problem struct {
 	Type   string `json:"type" enum:"about:blank" doc:"Always about:blank: the status identifies the problem."`
 	Title  string `json:"title" doc:"Text of the HTTP status."`
 	Status int    `json:"status" doc:"HTTP status."`
-	Detail string `json:"detail,omitempty" doc:"What is wrong with this request, and how to fix it."`
+	Detail string `json:"detail,omitempty" doc:"Cause of the error, and how to fix it."`
 }
 
 // newProblem returns a problem document. A hint, which programs print on a line of its own, is

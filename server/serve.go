@@ -62,7 +62,7 @@ type Main struct {
 	afterBatch    func(images int, took time.Duration)
 
 	watching     sync.WaitGroup
-	driftChecks  sync.WaitGroup // drift checks
+	driftChecks  sync.WaitGroup
 	stopWatching context.CancelFunc
 	closed       bool // Close was called
 }
