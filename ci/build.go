@@ -10,14 +10,17 @@ import (
 	"dagger/fakeart/internal/stage"
 )
 
-// buildPaths are what the programs and their images are built from.
+// buildPaths lists the paths that the programs and their images are built from. Directories end
+// with a slash.
 var buildPaths = []string{
 	"Makefile", "go.mod", "go.sum", "package.json", "package-lock.json", ".npmrc", "LICENSE",
 	"configs/", "internal/", "monitoring/", "server/", "trainer/",
 	"ci/go.mod", "ci/go.sum", "ci/images.yaml", "ci/cmd/", "ci/internal/",
 }
 
-// Build the programs for images; returns a folder per platform, such as linux_amd64, with server, trainer and their files
+// Build the programs for images.
+//
+// It returns a folder per platform, such as linux_amd64, with server, trainer and their files.
 func (m *Fakeart) Build(ctx context.Context) (dir *dagger.Directory, err error) { //nolint:unparam // Dagger returns dir to the caller
 	defer explain("build", &err)
 	c, err := m.staged(ctx, m.platforms())
@@ -27,7 +30,7 @@ func (m *Fakeart) Build(ctx context.Context) (dir *dagger.Directory, err error) 
 	return c.Directory("build/stage").Sync(ctx)
 }
 
-// staged returns a container in which the programs are built for platforms.
+// staged returns a container with the programs for platforms in build/stage.
 func (m *Fakeart) staged(ctx context.Context, platforms []string) (*dagger.Container, error) {
 	if err := stage.CheckPlatforms(platforms); err != nil {
 		return nil, err
@@ -40,11 +43,11 @@ func (m *Fakeart) staged(ctx context.Context, platforms []string) (*dagger.Conta
 	if err != nil {
 		return nil, err
 	}
-	return c.WithExec(append([]string{"make", "stage"}, variables(platforms, source)...)), nil
+	return c.WithExec(append([]string{"make", "stage"}, makeVariables(platforms, source)...)), nil
 }
 
-// variables returns the variables of make that say what to build.
-func variables(platforms []string, source stage.Source) []string {
+// makeVariables returns the make variables that select the platforms and the commit.
+func makeVariables(platforms []string, source stage.Source) []string {
 	return []string{
 		"PLATFORMS=" + strings.Join(platforms, ","), "REVISION=" + source.Revision, "CREATED=" + source.Created.Format(time.RFC3339),
 	}
@@ -53,10 +56,10 @@ func variables(platforms []string, source stage.Source) []string {
 // Prepare data and train a model; returns the run's folder: model.onnx, eval.json, report.html
 func (m *Fakeart) Train(
 	ctx context.Context,
-	// Further configuration, key=value each
+	// Configuration overrides, key=value each
 	// +optional
 	overrides []string,
-	// Folder that `trainer data prepare` wrote. Default: prepare the data first
+	// Folder with prepared data, from `trainer data prepare`. Default: prepare the data first
 	// +optional
 	data *dagger.Directory,
 ) (dir *dagger.Directory, err error) {
@@ -68,7 +71,7 @@ func (m *Fakeart) Train(
 	if err != nil {
 		return nil, err
 	}
-	// The platforms of the images, so that the programs are built only once.
+	// Stage the platforms of the images, so that the engine builds the programs only once.
 	staged, err := m.staged(ctx, platformsWith(m.platforms(), platform))
 	if err != nil {
 		return nil, err
@@ -91,7 +94,7 @@ func (m *Fakeart) Train(
 		Directory("run").Sync(ctx)
 }
 
-// checkExperiment returns an error unless the checkout has the experiment to train.
+// checkExperiment returns an error if the checkout doesn't have the experiment to train.
 func (m *Fakeart) checkExperiment(ctx context.Context) error {
 	file := "configs/experiment/" + m.Experiment + ".yaml"
 	has, err := m.Source.Exists(ctx, file)
@@ -122,7 +125,7 @@ func withoutVariant(platform dagger.Platform) string {
 	return strings.Join(parts[:min(2, len(parts))], "/")
 }
 
-// platformsWith returns platforms if it contains platform, or platform alone.
+// platformsWith returns platforms if it contains platform, and otherwise only platform.
 func platformsWith(platforms []string, platform string) []string {
 	for _, p := range platforms {
 		if p == platform {

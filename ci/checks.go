@@ -7,8 +7,8 @@ import (
 	"dagger/fakeart/internal/dagger"
 )
 
-// testDocs are the pages that tests outside of package docs read: they compare them with the programs,
-// or run a tutorial's commands.
+// testDocs lists the pages that tests outside package docs read. These tests compare pages with the
+// programs or run the commands of a tutorial.
 var testDocs = []string{
 	"docs/reference/", "docs/runbooks/", "docs/how-to/", "docs/explanation/costs.md", "docs/site/public/",
 	"docs/getting-started.md", "docs/tutorials/",
@@ -19,7 +19,7 @@ var testDocs = []string{
 // +check
 func (m *Fakeart) Lint(ctx context.Context) (out string, err error) { //nolint:unparam // Dagger returns out to the caller
 	defer explain("lint", &err)
-	paths, err := m.code(ctx)
+	paths, err := m.codePaths(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -41,7 +41,7 @@ func (m *Fakeart) Lint(ctx context.Context) (out string, err error) { //nolint:u
 // +check
 func (m *Fakeart) Prose(ctx context.Context) (out string, err error) { //nolint:unparam // Dagger returns out to the caller
 	defer explain("prose", &err)
-	c, err := m.documented(ctx, "vale/vale")
+	c, err := m.fullWorkspace(ctx, "vale/vale")
 	if err != nil {
 		return "", err
 	}
@@ -53,27 +53,29 @@ func (m *Fakeart) Prose(ctx context.Context) (out string, err error) { //nolint:
 // +check
 func (m *Fakeart) Test(ctx context.Context) (out string, err error) {
 	defer explain("test", &err)
-	c, err := m.tests(ctx, nil)
+	c, err := m.testWorkspace(ctx, nil)
 	if err != nil {
 		return "", err
 	}
 	return c.WithExec([]string{"make", "test-short"}).CombinedOutput(ctx)
 }
 
-// Run all tests with the race detector; returns the coverage: coverage.txt by package, and the profiles
+// Run all tests with the race detector.
+//
+// It returns the coverage profiles, and coverage.txt with the coverage per package.
 func (m *Fakeart) Cover(ctx context.Context) (dir *dagger.Directory, err error) {
 	defer explain("cover", &err)
-	c, err := m.allTests(ctx)
+	c, err := m.fullTestWorkspace(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return c.WithExec([]string{"make", "cover"}).Directory("build/coverage").Sync(ctx)
 }
 
-// Run all tests like cover; returns their reports in JUnit's format, also if tests fail
+// Run all tests like cover; returns their JUnit reports, even if tests fail
 func (m *Fakeart) Report(ctx context.Context) (dir *dagger.Directory, err error) {
 	defer explain("report", &err)
-	c, err := m.allTests(ctx)
+	c, err := m.fullTestWorkspace(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -86,15 +88,15 @@ func (m *Fakeart) Report(ctx context.Context) (dir *dagger.Directory, err error)
 // +check
 func (m *Fakeart) Docs(
 	ctx context.Context,
-	// Path that the site is served at, with a slash at both ends
+	// Path that the site is served at, starting and ending with a slash
 	// +default="/"
 	path string,
-	// Repository that links to files lead to, a URL. Default: a placeholder
+	// URL of the repository, for links to files. Default: a placeholder
 	// +optional
 	repository string,
 ) (dir *dagger.Directory, err error) {
 	defer explain("docs", &err)
-	c, err := m.documented(ctx)
+	c, err := m.fullWorkspace(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -111,10 +113,10 @@ func (m *Fakeart) Docs(
 	return c.WithExec([]string{"make", "docs"}).Directory("build/docs").Sync(ctx)
 }
 
-// docsCheck checks links, commands and generated pages, without building the site.
+// docsCheck checks links, commands and generated pages. It doesn't build the site.
 func (m *Fakeart) docsCheck(ctx context.Context) (err error) {
 	defer explain("docs-check", &err)
-	c, err := m.documented(ctx)
+	c, err := m.fullWorkspace(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,39 +124,39 @@ func (m *Fakeart) docsCheck(ctx context.Context) (err error) {
 	return err
 }
 
-// Check Prometheus's rules, and that each alert fires and resolves as it should
+// Check the Prometheus rules, and test that each alert fires and resolves
 func (m *Fakeart) SloCheck(ctx context.Context) (out string, err error) {
 	defer explain("slo-check", &err)
 	c, err := m.builder(ctx)
 	if err != nil {
 		return "", err
 	}
-	// Debian's package brings promtool, which takes half an hour to build.
-	return c.With(install("prometheus")).With(m.with("Makefile", "monitoring/prometheus/")).
+	// Debian's package includes promtool, which would take half an hour to build.
+	return c.With(install("prometheus")).With(m.withPaths("Makefile", "monitoring/prometheus/")).
 		WithExec([]string{"make", "slo-check"}).CombinedOutput(ctx)
 }
 
 // Run each fuzz target for some seconds
 func (m *Fakeart) Fuzz(ctx context.Context) (out string, err error) {
 	defer explain("fuzz", &err)
-	c, err := m.tests(ctx, nil)
+	c, err := m.testWorkspace(ctx, nil)
 	if err != nil {
 		return "", err
 	}
 	return c.WithExec([]string{"make", "fuzz"}).CombinedOutput(ctx)
 }
 
-// Run the demo, then send its server everything that the API accepts
+// Run the demo, then send its server every kind of request that the API accepts
 func (m *Fakeart) Smoke(ctx context.Context) (out string, err error) {
 	defer explain("smoke", &err)
-	c, err := m.tests(ctx, []string{"k6/k6"})
+	c, err := m.testWorkspace(ctx, []string{"k6/k6"})
 	if err != nil {
 		return "", err
 	}
 	return c.WithExec([]string{"make", "smoke"}).CombinedOutput(ctx)
 }
 
-// Find known vulnerabilities in the dependencies that our code calls
+// Find known vulnerabilities that our code can reach
 //
 // +cache="never"
 func (m *Fakeart) Vulns(
@@ -164,7 +166,7 @@ func (m *Fakeart) Vulns(
 	database *dagger.Directory,
 ) (out string, err error) {
 	defer explain("vulns", &err)
-	c, err := m.tests(ctx, []string{"govulncheck/govulncheck"})
+	c, err := m.testWorkspace(ctx, []string{"govulncheck/govulncheck"})
 	if err != nil {
 		return "", err
 	}
@@ -173,25 +175,25 @@ func (m *Fakeart) Vulns(
 		c = c.WithMountedDirectory("/vulndb", database)
 		args = append(args, "GOVULNDB=file:///vulndb")
 	}
-	return again(c).WithExec(args).CombinedOutput(ctx)
+	return uncached(c).WithExec(args).CombinedOutput(ctx)
 }
 
-// tests returns a workspace with what tests read.
-func (m *Fakeart) tests(ctx context.Context, tools []string, prepare ...dagger.WithContainerFunc) (*dagger.Container, error) {
-	paths, err := m.code(ctx)
+// testWorkspace returns a workspace with all files that the tests read.
+func (m *Fakeart) testWorkspace(ctx context.Context, tools []string, prepare ...dagger.WithContainerFunc) (*dagger.Container, error) {
+	paths, err := m.codePaths(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return m.workspace(ctx, slices.Concat(paths, testDocs), tools, prepare...)
 }
 
-// allTests returns a workspace in which all tests run, those in a browser included.
-func (m *Fakeart) allTests(ctx context.Context) (*dagger.Container, error) {
-	return m.tests(ctx, []string{"gotestsum/gotestsum", "k6/k6"}, install("chromium"))
+// fullTestWorkspace returns a workspace in which all tests run, including the browser tests.
+func (m *Fakeart) fullTestWorkspace(ctx context.Context) (*dagger.Container, error) {
+	return m.testWorkspace(ctx, []string{"gotestsum/gotestsum", "k6/k6"}, install("chromium"))
 }
 
-// documented returns a workspace with the code, the documentation and tools.
-func (m *Fakeart) documented(ctx context.Context, tools ...string) (*dagger.Container, error) {
+// fullWorkspace returns a workspace with the whole checkout, except .git, and tools.
+func (m *Fakeart) fullWorkspace(ctx context.Context, tools ...string) (*dagger.Container, error) {
 	entries, err := m.Source.Entries(ctx)
 	if err != nil {
 		return nil, err

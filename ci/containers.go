@@ -9,7 +9,7 @@ import (
 	"dagger/fakeart/internal/dagger"
 )
 
-// builder returns the container that everything is built in: Go, Node, npm and the caller's
+// builder returns the container that everything is built in. It has Go, Node, npm and the caller's
 // settings.
 func (m *Fakeart) builder(ctx context.Context) (*dagger.Container, error) {
 	p, err := m.pins(ctx)
@@ -21,7 +21,7 @@ func (m *Fakeart) builder(ctx context.Context) (*dagger.Container, error) {
 		WithFile("/usr/local/bin/node", node.File("/usr/local/bin/node")).
 		WithDirectory("/usr/local/lib/node_modules", node.Directory("/usr/local/lib/node_modules")).
 		WithSymlink("../lib/node_modules/npm/bin/npm-cli.js", "/usr/local/bin/npm")
-	// In a fixed order: the engine's cache tells containers apart by it.
+	// The order is fixed because it's part of the engine's cache key.
 	for _, v := range [][2]string{{"CI", "true"}, {"GOPROXY", m.GoProxy}, {"GOSUMDB", m.GoSumdb}, {"NPM_CONFIG_REGISTRY", m.NpmRegistry}} {
 		if v[1] != "" {
 			c = c.WithEnvVariable(v[0], v[1])
@@ -46,15 +46,15 @@ func (m *Fakeart) builder(ctx context.Context) (*dagger.Container, error) {
 		WithWorkdir("/src"), nil
 }
 
-// with adds files and folders of the checkout to /src, each under its own path; folders end
-// with a slash.
-func (m *Fakeart) with(paths ...string) dagger.WithContainerFunc {
+// withPaths copies files and directories of the checkout to /src, each under its own path.
+// Directories end with a slash.
+func (m *Fakeart) withPaths(paths ...string) dagger.WithContainerFunc {
 	return func(c *dagger.Container) *dagger.Container { return c.WithDirectory("/src", m.tree(paths)) }
 }
 
-// tree returns files and folders of the checkout. The engine caches File and Directory of the
-// source by content, unlike a copy with a filter, so a step runs again only if one of its own
-// paths changed. Steps with the same first paths share that part of the tree.
+// tree returns a directory with files and directories of the checkout. The engine caches File and
+// Directory of the source by content, unlike a copy with a filter. So a step runs again only if one
+// of its own paths changed. Steps whose lists start with the same paths share that part of the tree.
 func (m *Fakeart) tree(paths []string) *dagger.Directory {
 	tree := dag.Directory()
 	for _, path := range paths {
@@ -67,9 +67,8 @@ func (m *Fakeart) tree(paths []string) *dagger.Directory {
 	return tree
 }
 
-// code returns the paths of the checkout's top level that programs and tests are made of:
-// all except .git and the documentation.
-func (m *Fakeart) code(ctx context.Context) ([]string, error) {
+// codePaths returns the checkout's top-level paths, except .git and the documentation.
+func (m *Fakeart) codePaths(ctx context.Context) ([]string, error) {
 	entries, err := m.Source.Entries(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the checkout: %w", err)
@@ -79,15 +78,15 @@ func (m *Fakeart) code(ctx context.Context) ([]string, error) {
 	}), nil
 }
 
-// install installs Debian packages. It comes before the source, so that a change of the source
-// doesn't repeat it.
+// install installs Debian packages. Call it before the source is added, so that a change of the
+// source doesn't repeat the installation.
 func install(packages ...string) dagger.WithContainerFunc {
 	return func(c *dagger.Container) *dagger.Container {
 		return c.WithExec([]string{"sh", "-euc", "apt-get update -q && apt-get install -y -q --no-install-recommends " + strings.Join(packages, " ")})
 	}
 }
 
-// withCompiler installs the C compiler for the platform that isn't the container's own.
+// withCompiler installs the C cross compiler for the other platform: arm64 on amd64, and vice versa.
 func withCompiler(c *dagger.Container) *dagger.Container {
 	return c.WithExec([]string{"sh", "-euc", `
 		case $(dpkg --print-architecture) in
@@ -98,16 +97,18 @@ func withCompiler(c *dagger.Container) *dagger.Container {
 		apt-get install -y -q --no-install-recommends $other`})
 }
 
-// npm returns the packages of a folder's lock file, "" for the top level.
+// npm returns the node_modules directory for a folder's lock file. The folder ends with a slash; it
+// is "" for the top level.
 func (m *Fakeart) npm(c *dagger.Container, folder string) *dagger.Directory {
-	return c.With(m.with(folder+"package.json", folder+"package-lock.json", folder+".npmrc")).
+	return c.With(m.withPaths(folder+"package.json", folder+"package-lock.json", folder+".npmrc")).
 		WithWorkdir("/src/" + folder).
 		WithExec([]string{"npm", "ci", "--ignore-scripts"}).
 		Directory("node_modules")
 }
 
-// workspace returns a builder with paths of the checkout in /src, tools that tools/ pins, each
-// as MODULE/TOOL, and the npm packages. Prepare installs what else the step needs.
+// workspace returns a builder with paths of the checkout in /src, the npm packages, and tools that
+// tools/ pins, named MODULE/TOOL. The prepare functions run before the checkout is added, for
+// example to install Debian packages.
 func (m *Fakeart) workspace(ctx context.Context, paths, tools []string, prepare ...dagger.WithContainerFunc) (*dagger.Container, error) {
 	c, err := m.builder(ctx)
 	if err != nil {
@@ -126,19 +127,19 @@ func (m *Fakeart) workspace(ctx context.Context, paths, tools []string, prepare 
 		}
 		c = c.WithFile("/src/bin/tools/"+name, file)
 	}
-	return c.With(m.with(paths...)).
+	return c.With(m.withPaths(paths...)).
 		WithMountedDirectory("/src/node_modules", packages).
-		// Make compares times: what was installed must not look older than the lock file it came from.
+		// Make compares modification times: installed files must not look older than their lock files.
 		WithExec([]string{"sh", "-euc", "touch node_modules/.package-lock.json && find bin -type f -exec touch {} +"}), nil
 }
 
-// tool builds a command-line tool that tools/MODULE pins.
+// tool returns a command-line tool, built from the version that tools/MODULE pins.
 func (m *Fakeart) tool(ctx context.Context, module, name string) (*dagger.File, error) {
 	c, err := m.builder(ctx)
 	if err != nil {
 		return nil, err
 	}
-	file, err := c.With(m.with("tools/build.sh", "tools/gobuild.sh", "tools/"+module+"/")).
+	file, err := c.With(m.withPaths("tools/build.sh", "tools/gobuild.sh", "tools/"+module+"/")).
 		WithExec([]string{"tools/build.sh", module, name, "/out/" + name}).
 		File("/out/" + name).Sync(ctx)
 	return file, explained("tool "+name, err)

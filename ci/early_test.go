@@ -15,19 +15,20 @@ import (
 	"dagger/fakeart/internal/publish/registrytest"
 )
 
-// signingKey is in the form of a private key of cosign.
+// signingKey returns a secret in the format of a private cosign key.
 func signingKey() *dagger.Secret {
 	const kind = "ENCRYPTED SIGSTORE PRIVATE KEY-----"
 	return dag.SetSecret("key", "-----BEGIN "+kind+"\nAAAA\n-----END "+kind+"\n")
 }
 
-// identityToken ends after a time.
+// identityToken returns an OpenID Connect token that expires after a time.
 func identityToken(after time.Duration) *dagger.Secret {
 	claims := fmt.Sprintf(`{"exp":%d}`, time.Now().Add(after).Unix())
 	return dag.SetSecret("token", "e30."+base64.RawURLEncoding.EncodeToString([]byte(claims))+".AA")
 }
 
-// TestEarlyFailures finds before the work starts what would fail at its end.
+// TestEarlyFailures checks that a push or a signature that would fail is reported before the work
+// starts.
 func TestEarlyFailures(t *testing.T) {
 	password := dag.SetSecret("password", "x")
 	publish := func(key, password, token *dagger.Secret) func(context.Context, *Fakeart) error {
@@ -61,19 +62,19 @@ func TestEarlyFailures(t *testing.T) {
 		change func(*engine, *Fakeart)
 		want   []string
 	}{
-		{"unauthorized", all, http.StatusUnauthorized, nil, []string{"push to HOST/fakeart/server: ", "hint: HOST needs other credentials"}},
+		{"unauthorized", all, http.StatusUnauthorized, nil, []string{"push to HOST/fakeart/server: ", "hint: HOST requires other credentials"}},
 		{"forbidden", all, http.StatusForbidden, nil, []string{"push to HOST/fakeart/server: ", "hint: give the account access to HOST/fakeart/server, "}},
-		{"dead_registry", all, 0, func(_ *engine, m *Fakeart) { m.Registry = "127.0.0.1:1/fakeart" }, []string{
+		{"unreachable_registry", all, 0, func(_ *engine, m *Fakeart) { m.Registry = "127.0.0.1:1/fakeart" }, []string{
 			"push to 127.0.0.1:1/fakeart/server: ", "Dagger also needs --registry-service=tcp://127.0.0.1:1",
 		}},
-		{"dead_service", all, 0, func(e *engine, m *Fakeart) {
+		{"unreachable_service", all, 0, func(e *engine, m *Fakeart) {
 			e.service, m.RegistryService = "127.0.0.1:1", dag.Address("tcp://127.0.0.1:1").Service()
-		}, []string{"push to HOST/fakeart/server: ", "hint: check the name, and that the registry HOST runs where --registry-service says"}},
-		{"key_in_another_form", signing(password, password, nil), 0, nil, []string{"step signing key failed: the signing key isn't in PEM\nhint: "}},
-		{"key_with_another_password", signing(signingKey(), password, nil), 0, func(e *engine, _ *Fakeart) { e.fail = "cosign public-key" }, []string{
+		}, []string{"push to HOST/fakeart/server: ", "hint: check the registry's name, and that HOST is running at the address of --registry-service"}},
+		{"key_in_other_format", signing(password, password, nil), 0, nil, []string{"step signing key failed: the signing key isn't in PEM format\nhint: "}},
+		{"key_with_other_password", signing(signingKey(), password, nil), 0, func(e *engine, _ *Fakeart) { e.fail = "cosign public-key" }, []string{
 			"step signing key failed: read the signing key: cosign public-key --key /run/cosign.key: exit code 2\nhint: check that --signing-password",
 		}},
-		{"token_in_another_form", signing(nil, nil, password), 0, nil, []string{"step signing key failed: the identity token isn't a JSON Web Token"}},
+		{"token_in_other_format", signing(nil, nil, password), 0, nil, []string{"step signing key failed: the identity token isn't a JSON Web Token"}},
 		{"expired_token", signing(nil, nil, identityToken(-time.Hour)), 0, nil, []string{"step signing key failed: the identity token expired at "}},
 	} {
 		for name, call := range c.calls {
@@ -95,7 +96,7 @@ func TestEarlyFailures(t *testing.T) {
 				}
 				for _, command := range e.ran() {
 					if strings.HasPrefix(command, "make ") {
-						t.Errorf("it ran %s", command)
+						t.Errorf("command %s ran", command)
 					}
 				}
 				if got := tags(); len(got) > 0 {
@@ -106,8 +107,8 @@ func TestEarlyFailures(t *testing.T) {
 	}
 }
 
-// TestInfra_ready reports a wrong stack before Pulumi's tools are built.
-func TestInfra_ready(t *testing.T) {
+// TestInfra_invalidStack checks that an invalid stack is reported before the Pulumi tools are built.
+func TestInfra_invalidStack(t *testing.T) {
 	e := start(t)
 	e.fail = "make infra-ready STACK=none"
 	_, err := module().InfraPreview(t.Context(), "none", nil, "", nil, nil)
@@ -116,7 +117,7 @@ func TestInfra_ready(t *testing.T) {
 	}
 	for _, command := range e.ran() {
 		if strings.Contains(command, "pulumi") {
-			t.Errorf("it ran %s", command)
+			t.Errorf("command %s ran", command)
 		}
 	}
 }

@@ -9,13 +9,13 @@ import (
 	"dagger/fakeart/internal/steps"
 )
 
-// explain turns *err into the error of a step, unless it already is the error of an inner one.
-// Every function that callers can see defers it: of other errors that wrap an engine's, the
+// explain replaces *err with the error of a step, unless it already is the error of an inner step.
+// Every exported function must defer it. Otherwise, if an error wraps one of the engine's, the
 // generated SDK code prints only the engine's message.
 func explain(step string, err *error) { *err = explained(step, *err) }
 
-// explained returns err as the error of a step. If a command failed in a container, the error
-// includes the end of the command's output.
+// explained returns err as the error of a step, or nil if err is nil. If a command failed in a
+// container, the error includes the end of the command's output.
 func explained(step string, err error) error {
 	var (
 		exec  *dagger.ExecError
@@ -29,22 +29,24 @@ func explained(step string, err error) error {
 			err = &failure{exec, err}
 		}
 	}
-	return steps.Named(step, err)
+	return steps.Wrap(step, err)
 }
 
-// failure is the error of a command that failed in a container. It implements [steps.Printed].
+// failure is the error of a command that failed in a container. It implements [steps.OutputError].
 type failure struct {
 	exec *dagger.ExecError
 	err  error // exec, or an error that wraps it
 }
 
+// Output returns the command's stdout and stderr, without empty lines at both ends.
 func (f *failure) Output() string {
 	return strings.Trim(strings.TrimRight(f.exec.Stdout, "\n")+"\n"+f.exec.Stderr, "\n")
 }
 
 func (f *failure) Unwrap() error { return f.err }
 
-// Error replaces the engine's message with the command, on one line, and its exit code.
+// Error returns the error's text with the engine's message replaced by the command, on one line and
+// at most 120 bytes long, and its exit code.
 func (f *failure) Error() string {
 	const longest = 120
 	command := strings.Join(strings.Fields(strings.Join(f.exec.Cmd, " ")), " ")

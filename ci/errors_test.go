@@ -20,9 +20,9 @@ import (
 	"dagger/fakeart/internal/stage/stagetest"
 )
 
-// shown returns the text that callers of a function see: the generated code of
-// Dagger v0.20.3 (convertError in cmd/codegen/generator/go/templates/modules.go) replaces an error by the engine's
-// error at the end of its chain.
+// shown returns the text of an error that callers of a function see. It works like the generated
+// code of Dagger v0.20.3 (convertError in cmd/codegen/generator/go/templates/modules.go), which
+// replaces an error with the engine's error at the end of its chain.
 func shown(err error) string {
 	if original := engineError(err); original != nil {
 		return original.Message
@@ -36,6 +36,7 @@ func reason(err error) string {
 	return text[strings.LastIndex(text, "\n")+1:]
 }
 
+// engineError returns the engine's error at the end of a chain of single errors, or nil.
 func engineError(err error) *gqlerror.Error {
 	switch x := err.(type) { //nolint:errorlint // like the generated code
 	case *gqlerror.Error:
@@ -48,7 +49,7 @@ func engineError(err error) *gqlerror.Error {
 	return nil
 }
 
-// function is an exported method of the module's object, callable with arguments by name.
+// function is an exported method of the module's object. It can be called with arguments by name.
 type function struct {
 	name   string
 	params []string
@@ -58,7 +59,7 @@ type function struct {
 // functions returns all exported methods that can fail.
 func functions(t *testing.T) []function {
 	t.Helper()
-	packages, err := parser.ParseDir(token.NewFileSet(), ".", nil, 0) //nolint:staticcheck // names of parameters need no types
+	packages, err := parser.ParseDir(token.NewFileSet(), ".", nil, 0) //nolint:staticcheck // parameter names don't need type information
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +88,7 @@ func functions(t *testing.T) []function {
 	})
 }
 
-// call calls the function with a value for each parameter that values names, and with the zero
-// value for the others.
+// call calls the function. Parameters that aren't in values get their zero value.
 func (f function) call(ctx context.Context, m *Fakeart, values map[string]any) error {
 	in := []reflect.Value{reflect.ValueOf(m)}
 	for i, name := range f.params {
@@ -96,8 +96,8 @@ func (f function) call(ctx context.Context, m *Fakeart, values map[string]any) e
 		value := reflect.Zero(kind)
 		if kind == reflect.TypeFor[context.Context]() {
 			value = reflect.ValueOf(ctx)
-		} else if given, ok := values[name]; ok {
-			value = reflect.ValueOf(given).Convert(kind)
+		} else if v, ok := values[name]; ok {
+			value = reflect.ValueOf(v).Convert(kind)
 		}
 		in = append(in, value)
 	}
@@ -106,17 +106,18 @@ func (f function) call(ctx context.Context, m *Fakeart, values map[string]any) e
 	return err
 }
 
-// TestErrorsNameTheStep fails, for each function, the first and the last query of each kind, like an image
-// that cannot be pulled or a command that exits with 2.
+// TestErrorsNameTheStep makes the first and the last query of each kind fail, for each function.
+// Failures are, for example, an image that can't be pulled or a command that exits with 2. The
+// errors must name the step.
 func TestErrorsNameTheStep(t *testing.T) {
 	all := functions(t)
-	t.Chdir(t.TempDir()) // where a function leaves its files
+	t.Chdir(t.TempDir()) // for files that functions write to the working directory
 	e := start(t)
 	host, _ := registrytest.Serve(t, nil)
 	e.service = host
 	secret := dag.SetSecret("p", "x")
-	whole := func() *Fakeart {
-		m := module(to(host+"/fakeart"), with(secret))
+	complete := func() *Fakeart {
+		m := module(to(host+"/fakeart"), withPassword(secret))
 		m.RegistryService = dag.Address("tcp://" + host).Service()
 		return m
 	}
@@ -132,31 +133,31 @@ func TestErrorsNameTheStep(t *testing.T) {
 	for _, f := range all {
 		t.Run(f.name, func(t *testing.T) {
 			e.failOn("")
-			if err := f.call(t.Context(), whole(), values); err != nil {
+			if err := f.call(t.Context(), complete(), values); err != nil {
 				t.Fatal(err)
 			}
 			for _, query := range firstAndLast(e.failOn("")) {
 				e.failOn(query)
-				err := f.call(t.Context(), whole(), values)
+				err := f.call(t.Context(), complete(), values)
 				sent := e.failOn("")
 				if err == nil && !slices.Contains(sent, query) {
-					continue // of a call before, which was cancelled
+					continue // a query of an earlier call, which was canceled
 				}
 				if err == nil {
-					t.Fatalf("it ignored that the query %s failed", query)
+					t.Fatalf("query %s failed, but the function returned no error", query)
 				}
 				if reason := reason(err); !strings.HasPrefix(reason, "step ") || !strings.Contains(reason, " failed: ") {
-					t.Errorf("%s failed; the error shown is %q", query, shown(err))
+					t.Errorf("query %s failed: error %q doesn't name a step", query, shown(err))
 				}
 				if strings.Contains(query, "withExec(") && (!strings.HasPrefix(shown(err), "one\ntwo\nthree\nstep ") || !strings.Contains(reason(err), ": exit code 2")) {
-					t.Errorf("%s failed; the error shown is %q, without the command's output", query, shown(err))
+					t.Errorf("query %s failed: error %q doesn't have the command's output", query, shown(err))
 				}
 			}
 		})
 	}
 }
 
-// firstAndLast returns the first and the last query for each field that queries end in.
+// firstAndLast returns the first and the last query for each final field.
 func firstAndLast(queries []string) []string {
 	var first, last []string
 	seen := map[string]int{} // index in last, by field
@@ -180,7 +181,7 @@ func TestFailure(t *testing.T) {
 		{"command", "make lint", "%w", "make lint: exit code 2"},
 		{"script", "sh -euc \n\tapt-get update\n\tapt-get install chromium\n", "%w", "sh -euc apt-get update apt-get install chromium: exit code 2"},
 		{"long_command", strings.Repeat("é", 300), "%w", strings.Repeat("é", 60) + "…: exit code 2"},
-		{"text_around_it", "make lint", "sign image: %w\nhint: try again", "sign image: make lint: exit code 2\nhint: try again"},
+		{"wrapped", "make lint", "sign image: %w\nhint: try again", "sign image: make lint: exit code 2\nhint: try again"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			start(t).fail = c.command
@@ -199,7 +200,7 @@ func TestFailure_output(t *testing.T) {
 	} {
 		f := &failure{exec: &dagger.ExecError{Stdout: c.stdout, Stderr: c.stderr}}
 		if got := f.Output(); got != c.want {
-			t.Errorf("output %q, want %q", got, c.want)
+			t.Errorf("Output() = %q, want %q", got, c.want)
 		}
 	}
 }
@@ -214,13 +215,13 @@ func TestSource(t *testing.T) {
 	}{
 		{name: "git", want: commit},
 		{name: "git_with_changes", changes: " M go.mod\n", want: commit + "-modified"},
-		{name: "given", revision: commit, created: created, want: commit},
-		{name: "given_with_changes", revision: commit + "-modified", created: created, changes: "?? x\n", want: commit + "-modified"},
-		{name: "given_for_archive", revision: strings.Repeat("c", 40), created: created, archive: true, want: strings.Repeat("c", 40)},
+		{name: "arguments", revision: commit, created: created, want: commit},
+		{name: "arguments_with_changes", revision: commit + "-modified", created: created, changes: "?? x\n", want: commit + "-modified"},
+		{name: "arguments_for_archive", revision: strings.Repeat("c", 40), created: created, archive: true, want: strings.Repeat("c", 40)},
 		{name: "other_commit", revision: strings.Repeat("c", 40), created: created, err: "the checkout's commit is " + commit},
-		{name: "modified_tree", revision: commit, created: created, changes: " M go.mod\n", err: "differs from that commit:\n M go.mod\nhint: leave out"},
+		{name: "modified_tree", revision: commit, created: created, changes: " M go.mod\n", err: "differs from that commit:\n M go.mod\nhint: omit"},
 		{name: "other_time", revision: commit, created: "2026-11-27T03:15:36Z", err: "but the commit's time is " + created},
-		{name: "no_time", revision: commit, err: "belong together"},
+		{name: "no_time", revision: commit, err: "--revision or --created is missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e, m := start(t), module()
@@ -235,13 +236,13 @@ func TestSource(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e.hasRun(t, "make stage PLATFORMS="+stagetest.Platform+" REVISION="+c.want+" CREATED="+created)
+			e.checkRan(t, "make stage PLATFORMS="+stagetest.Platform+" REVISION="+c.want+" CREATED="+created)
 		})
 	}
 	t.Run("no_git", func(t *testing.T) {
 		start(t).fail = "sh -euc git"
 		_, err := module().Build(t.Context())
-		if err == nil || !strings.HasSuffix(shown(err), ": exit code 2\nhint: the .git of a worktree or an archive is missing; give the commit with --revision and --created") {
+		if err == nil || !strings.HasSuffix(shown(err), ": exit code 2\nhint: worktrees and archives have no .git directory; pass --revision and --created") {
 			t.Errorf("error %v", err)
 		}
 	})

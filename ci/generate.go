@@ -17,7 +17,7 @@ func (m *Fakeart) Fmt(ctx context.Context) (changes *dagger.Changeset, err error
 	return m.generated(ctx, []string{"lint/golangci-lint"}, "fmt")
 }
 
-// Generate the reference pages of the documentation; returns the changes to the checkout
+// Generate the documentation's reference pages; returns the changes to the checkout
 //
 // +generate
 func (m *Fakeart) Reference(ctx context.Context) (changes *dagger.Changeset, err error) {
@@ -25,16 +25,16 @@ func (m *Fakeart) Reference(ctx context.Context) (changes *dagger.Changeset, err
 	return m.generated(ctx, nil, "reference")
 }
 
-// generated runs a make target and returns what it changed in the checkout.
+// generated runs a make target and returns the changes it made to the checkout.
 func (m *Fakeart) generated(ctx context.Context, tools []string, target string) (*dagger.Changeset, error) {
-	c, err := m.documented(ctx, tools...)
+	c, err := m.fullWorkspace(ctx, tools...)
 	if err != nil {
 		return nil, err
 	}
-	made := func(c *dagger.Container) *dagger.Directory {
+	sources := func(c *dagger.Container) *dagger.Directory {
 		return c.Directory("/src").WithoutDirectory("bin").WithoutDirectory("build").WithoutDirectory("node_modules")
 	}
-	return made(c.WithExec([]string{"make", target})).Changes(made(c)).Sync(ctx)
+	return sources(c.WithExec([]string{"make", target})).Changes(sources(c)).Sync(ctx)
 }
 
 // Look up the current digests of the images in ci/images.yaml; returns the changes to the checkout

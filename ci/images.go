@@ -21,17 +21,17 @@ import (
 	"dagger/fakeart/internal/steps"
 )
 
-// Program is a program that has an image.
+// Program selects the program whose image is built.
 type Program string
 
 const (
-	// The server, which answers predictions over HTTP
+	// The server, which classifies images over HTTP
 	Server Program = "server"
-	// The trainer, which prepares data, trains and evaluates
+	// The trainer, which prepares data, trains and evaluates models
 	Trainer Program = "trainer"
 )
 
-// Make the server's image; returns a container of it
+// Make the server's image; returns it as a container
 func (m *Fakeart) ServerImage(
 	ctx context.Context,
 	// Platform of the image. Default: the engine's
@@ -42,7 +42,7 @@ func (m *Fakeart) ServerImage(
 	return m.container(ctx, Server, platform)
 }
 
-// Make the trainer's image; returns a container of it
+// Make the trainer's image; returns it as a container
 func (m *Fakeart) TrainerImage(
 	ctx context.Context,
 	// Platform of the image. Default: the engine's
@@ -53,7 +53,7 @@ func (m *Fakeart) TrainerImage(
 	return m.container(ctx, Trainer, platform)
 }
 
-// Make an image; returns it as an OCI archive, which `docker load` and `skopeo copy oci-archive:` read
+// Make an image; returns it as an OCI archive for `docker load` or `skopeo copy oci-archive:`
 func (m *Fakeart) ImageTarball(
 	ctx context.Context,
 	// Program of the image
@@ -64,28 +64,28 @@ func (m *Fakeart) ImageTarball(
 	platform dagger.Platform,
 ) (file *dagger.File, err error) {
 	defer explain("image-tarball", &err)
-	of := withoutVariant(platform)
-	if of == "" {
-		if of, err = enginePlatform(ctx); err != nil {
+	target := withoutVariant(platform)
+	if target == "" {
+		if target, err = enginePlatform(ctx); err != nil {
 			return nil, err
 		}
 	}
-	layouts, err := m.layouts(ctx, []string{of})
+	layouts, err := m.layouts(ctx, []string{target})
 	if err != nil {
 		return nil, err
 	}
-	// In the function's own working folder, which the engine can read.
+	// The engine can read files in the function's working directory.
 	name := string(program) + ".tar"
-	return dag.CurrentModule().WorkdirFile(name), load(ctx, layouts, func(made map[string]*oci.Bundle) error {
-		about, err := images.About(made[string(program)])
+	return dag.CurrentModule().WorkdirFile(name), withBundles(ctx, layouts, func(bundles map[string]*oci.Bundle) error {
+		about, err := images.Summarize(bundles[string(program)])
 		if err != nil {
 			return err
 		}
-		manifest, err := made[string(program)].Index.IndexManifest()
+		manifest, err := bundles[string(program)].Index.IndexManifest()
 		if err != nil {
 			return err
 		}
-		img, err := made[string(program)].Index.Image(manifest.Manifests[0].Digest)
+		img, err := bundles[string(program)].Index.Image(manifest.Manifests[0].Digest)
 		if err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (m *Fakeart) ImageTarball(
 	})
 }
 
-// container returns an image as a container of the engine.
+// container returns a program's image as a container.
 func (m *Fakeart) container(ctx context.Context, program Program, platform dagger.Platform) (*dagger.Container, error) {
 	tarball, err := m.ImageTarball(ctx, program, platform)
 	if err != nil {
@@ -102,15 +102,15 @@ func (m *Fakeart) container(ctx context.Context, program Program, platform dagge
 	return dag.Container(dagger.ContainerOpts{Platform: platform}).Import(tarball), nil
 }
 
-// Make the images and push them, by digest first and by tag last; returns their digests, one line each
+// Make the images and push them by digest, then tag them; returns their digests, one line each
 //
 // +cache="never"
 func (m *Fakeart) Publish(
 	ctx context.Context,
-	// Private key of cosign to sign with
+	// Private cosign key to sign with
 	// +optional
 	signingKey *dagger.Secret,
-	// Password of that key
+	// Password of the signing key
 	// +optional
 	signingPassword *dagger.Secret,
 	// OpenID Connect token to sign with instead of a key
@@ -123,7 +123,7 @@ func (m *Fakeart) Publish(
 		signing *signer
 		layouts *dagger.Directory
 	)
-	err = steps.InTurn(ctx,
+	err = steps.InSequence(ctx,
 		steps.Step{Name: "arguments", Run: func(ctx context.Context) (err error) {
 			if err := stage.CheckPlatforms(m.platforms()); err != nil {
 				return err
@@ -150,32 +150,33 @@ func (m *Fakeart) Publish(
 	return digests, err
 }
 
-// push pushes images under their commit's tag and the target's, and returns a line for each.
+// push pushes images with their commit's tag and the target's tags. It returns a line per image:
+// the program and its reference by digest.
 func push(ctx context.Context, layouts *dagger.Directory, t publish.Target) (digests string, err error) {
-	return digests, load(ctx, layouts, func(made map[string]*oci.Bundle) error {
-		about, err := images.About(made["server"])
+	return digests, withBundles(ctx, layouts, func(bundles map[string]*oci.Bundle) error {
+		about, err := images.Summarize(bundles["server"])
 		if err != nil {
 			return err
 		}
 		t.Tags = slices.Compact(append([]string{publish.CommitTag(about.Revision)}, t.Tags...))
-		pushed, err := publish.All(ctx, made, t)
+		pushed, err := publish.All(ctx, bundles, t)
 		digests = publish.Lines(pushed)
 		return err
 	})
 }
 
-// Copy an image and its attachments to another registry, by digest; returns its name there
+// Copy an image and its attachments to another registry, by digest; returns its new reference
 //
 // +cache="never"
 func (m *Fakeart) Promote(
 	ctx context.Context,
-	// Image to copy, HOST/PATH@sha256:…. The credentials are those of the target registry
+	// Image to copy, HOST/PATH@sha256:…. It is read with the target registry's credentials
 	from string,
 ) (copied string, err error) {
 	defer explain("promote", &err)
 	ref, err := name.NewDigest(from)
 	if err != nil {
-		return "", fmt.Errorf("image %q: name it by its digest, HOST/PATH@sha256:…", from)
+		return "", fmt.Errorf("image %q has no digest\nhint: pass HOST/PATH@sha256:…", from)
 	}
 	to, err := m.target(ctx, m.Registry, m.Tags, m.RegistryUsername, m.RegistryPassword, m.RegistryService)
 	if err != nil {
@@ -190,7 +191,7 @@ func (m *Fakeart) Promote(
 	if err != nil {
 		return "", err
 	}
-	about, err := images.About(b)
+	about, err := images.Summarize(b)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", from, err)
 	}
@@ -202,8 +203,8 @@ func (m *Fakeart) Promote(
 	return publish.Lines(pushed), nil
 }
 
-// layouts builds the images in a container; returns a folder with an OCI layout per program,
-// and digests.txt. The engine repeats that only if the programs or the base changed.
+// layouts builds the images in a container. It returns a directory with an OCI layout per program and
+// digests.txt. The engine builds them again only if the programs or the base changed.
 func (m *Fakeart) layouts(ctx context.Context, platforms []string) (dir *dagger.Directory, err error) {
 	defer explain("images", &err)
 	p, err := m.pins(ctx)
@@ -218,12 +219,12 @@ func (m *Fakeart) layouts(ctx context.Context, platforms []string) (dir *dagger.
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"make", "images", "STAGED=1"}, variables(platforms, source)...)
+	args := append([]string{"make", "images", "STAGED=1"}, makeVariables(platforms, source)...)
 	if m.BaseLayout != nil {
 		c = c.WithMountedDirectory("/base", m.BaseLayout)
 		args = append(args, "BASE=/base")
 	} else {
-		// Through the engine, which has mirrors, credentials and a cache.
+		// The engine pulls the base, because it has mirrors, credentials and a cache.
 		var variants []*dagger.Container
 		for _, platform := range platforms {
 			variants = append(variants, dag.Container(dagger.ContainerOpts{Platform: dagger.Platform(platform)}).From(p.Base))
@@ -239,8 +240,9 @@ func (m *Fakeart) layouts(ctx context.Context, platforms []string) (dir *dagger.
 	return c.WithExec(append(args, "BUILDER="+builder)).Directory("build/images").Sync(ctx)
 }
 
-// load calls use with the images in layouts, by program. They are valid until it returns.
-func load(ctx context.Context, layouts *dagger.Directory, use func(map[string]*oci.Bundle) error) error {
+// withBundles calls use with the images in layouts, keyed by program. They are valid until use
+// returns.
+func withBundles(ctx context.Context, layouts *dagger.Directory, use func(map[string]*oci.Bundle) error) error {
 	dir, err := os.MkdirTemp("", "fakeart-")
 	if err != nil {
 		return err
@@ -249,22 +251,23 @@ func load(ctx context.Context, layouts *dagger.Directory, use func(map[string]*o
 	if _, err := layouts.Export(ctx, dir); err != nil {
 		return fmt.Errorf("fetch the images: %w", err)
 	}
-	made := map[string]*oci.Bundle{}
+	bundles := map[string]*oci.Bundle{}
 	for _, program := range stage.Programs {
-		if made[program], err = oci.Load(filepath.Join(dir, program)); err != nil {
+		if bundles[program], err = oci.Load(filepath.Join(dir, program)); err != nil {
 			return err
 		}
 	}
-	return use(made)
+	return use(bundles)
 }
 
-// target is a registry as publish knows it.
+// target returns the registry to push to. It starts the service, if there is one, as a tunnel to
+// the registry.
 func (m *Fakeart) target(ctx context.Context, registry string, tags []string, username string, password *dagger.Secret, service *dagger.Service) (publish.Target, error) {
 	t := publish.Target{Registry: registry, Tags: tags, Username: username}
 	if password != nil {
 		text, err := password.Plaintext(ctx)
 		if err != nil {
-			return t, fmt.Errorf("registry's password: %w", err)
+			return t, fmt.Errorf("read --registry-password: %w", err)
 		}
 		t.Password = strings.TrimSpace(text)
 	}
@@ -274,25 +277,25 @@ func (m *Fakeart) target(ctx context.Context, registry string, tags []string, us
 	if service != nil {
 		started, err := service.Start(ctx)
 		if err != nil {
-			return t, fmt.Errorf("registry's service: %w", err)
+			return t, fmt.Errorf("start --registry-service: %w", err)
 		}
 		if t.Dial, err = started.Endpoint(ctx); err != nil {
-			return t, fmt.Errorf("registry's service: %w", err)
+			return t, fmt.Errorf("start --registry-service: %w", err)
 		}
 	}
 	if m.CaBundle != nil {
 		text, err := m.CaBundle.Contents(ctx)
 		if err != nil {
-			return t, fmt.Errorf("certificates: %w", err)
+			return t, fmt.Errorf("read --ca-bundle: %w", err)
 		}
 		pool, err := x509.SystemCertPool()
 		if err != nil {
 			pool = x509.NewCertPool()
 		}
 		if !pool.AppendCertsFromPEM([]byte(text)) {
-			return t, errors.New("certificates: --ca-bundle has none in PEM")
+			return t, errors.New("--ca-bundle contains no certificates in PEM format")
 		}
-		t.Transport = publish.Trusting(http.DefaultTransport.(*http.Transport), pool)
+		t.Transport = publish.WithRootCAs(http.DefaultTransport.(*http.Transport), pool)
 	}
 	return t, nil
 }

@@ -10,7 +10,7 @@ import (
 	"dagger/fakeart/internal/dagger"
 )
 
-// Show what infra-up would change
+// Show the changes that infra-up would make
 //
 // +cache="never"
 func (m *Fakeart) InfraPreview(
@@ -93,9 +93,9 @@ func (m *Fakeart) Deploy(
 	plugins *dagger.Directory,
 ) (out string, err error) {
 	defer explain("deploy", &err)
-	for _, given := range []string{image, trainerImage} {
-		if _, err := name.NewDigest(given); given != "" && err != nil {
-			return "", fmt.Errorf("image %q: name it by digest, HOST/PATH@sha256:…, because a tag can move", given)
+	for _, image := range []string{image, trainerImage} {
+		if _, err := name.NewDigest(image); image != "" && err != nil {
+			return "", fmt.Errorf("image %q has no digest\nhint: pass HOST/PATH@sha256:…; a tag could point to another image later", image)
 		}
 	}
 	c, err := m.pulumi(ctx, stack, passphrase, backend, googleCredentials, plugins)
@@ -107,15 +107,15 @@ func (m *Fakeart) Deploy(
 	}).CombinedOutput(ctx)
 }
 
-// pulumi returns a workspace with Pulumi's tools and the caller's credentials. Its next command
-// always runs: the engine's cache doesn't know the state of the cloud.
+// pulumi returns a workspace with the Pulumi tools and the caller's credentials. Its next command is
+// never cached, because the result depends on the state of the cloud.
 func (m *Fakeart) pulumi(ctx context.Context, stack string, passphrase *dagger.Secret, backend string, credentials *dagger.Secret, plugins *dagger.Directory) (*dagger.Container, error) {
-	paths, err := m.code(ctx)
+	paths, err := m.codePaths(ctx)
 	if err != nil {
 		return nil, err
 	}
 	configured := func(c *dagger.Container) *dagger.Container {
-		// The make targets set this as well; here it also holds for commands in a terminal.
+		// The make targets set it as well. Setting it here covers commands in a terminal.
 		c = c.WithEnvVariable("PULUMI_GCP_SKIP_REGION_VALIDATION", "true")
 		if passphrase != nil {
 			c = c.WithSecretVariable("PULUMI_CONFIG_PASSPHRASE", passphrase)
@@ -132,7 +132,7 @@ func (m *Fakeart) pulumi(ctx context.Context, stack string, passphrase *dagger.S
 		}
 		return c
 	}
-	// A wrong stack or a missing passphrase is reported before the tools are built, which takes minutes.
+	// Report a wrong stack or a missing passphrase before building the tools, which takes minutes.
 	c, err := m.workspace(ctx, paths, nil)
 	if err != nil {
 		return nil, err
@@ -144,10 +144,10 @@ func (m *Fakeart) pulumi(ctx context.Context, stack string, passphrase *dagger.S
 	if err != nil {
 		return nil, err
 	}
-	return again(c.With(configured)), nil
+	return uncached(c.With(configured)), nil
 }
 
-// again returns a container whose next command runs even if the engine has its result in the cache.
-func again(c *dagger.Container) *dagger.Container {
+// uncached returns a container whose next command runs even if the engine has its result in the cache.
+func uncached(c *dagger.Container) *dagger.Container {
 	return c.WithEnvVariable("FAKEART_CALLED_AT", time.Now().Format(time.RFC3339Nano))
 }

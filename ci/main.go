@@ -1,7 +1,8 @@
 // Build, test, train and deploy Fakeart in containers
 //
-// The functions run the same make targets as a laptop does, on any engine with the same result. Start with
-// `dagger call pipeline`, which runs everything, or `dagger check`. The CLI and the engine must be v0.20.3.
+// Start with `dagger call pipeline`, which runs everything, or `dagger check`, which runs the
+// checks. The functions run the make targets that developers use, so results are the same on every
+// engine. The CLI and the engine must be v0.20.3.
 package main
 
 import (
@@ -14,7 +15,7 @@ import (
 	"dagger/fakeart/internal/stage"
 )
 
-// Fakeart is the pipeline of a checkout.
+// Fakeart is the pipeline of a checkout, configured by [New].
 type Fakeart struct {
 	// +private
 	Source *dagger.Directory
@@ -142,7 +143,7 @@ func New(
 	}
 }
 
-// pins returns the content of ci/images.yaml, with the images that the caller passed instead.
+// pins returns the pins in ci/images.yaml. Images that the caller passed as arguments replace them.
 func (m *Fakeart) pins(ctx context.Context) (pins.Pins, error) {
 	text, err := m.Source.File("ci/images.yaml").Contents(ctx)
 	if err != nil {
@@ -152,40 +153,41 @@ func (m *Fakeart) pins(ctx context.Context) (pins.Pins, error) {
 	if err != nil {
 		return p, err
 	}
-	for _, given := range []struct {
+	for _, override := range []struct {
 		image string
 		pin   *string
 	}{{m.GoImage, &p.Go}, {m.NodeImage, &p.Node}, {m.Base, &p.Base}} {
-		if given.image != "" {
-			*given.pin = given.image
+		if override.image != "" {
+			*override.pin = override.image
 		}
 	}
 	return p, nil
 }
 
-// source returns the commit that the checkout is. If the caller gives one, it must be the checkout's.
+// source returns the commit to build: the one from --revision and --created, or else the one in .git.
+// If the checkout has both, they must match.
 func (m *Fakeart) source(ctx context.Context) (stage.Source, error) {
 	if m.Revision == "" && m.Created == "" {
-		return m.tracked(ctx)
+		return m.gitSource(ctx)
 	}
-	given, err := stage.Given(m.Revision, m.Created)
+	given, err := stage.ParseSource(m.Revision, m.Created)
 	if err != nil {
 		return stage.Source{}, err
 	}
-	// The .git of a worktree is a file that names a folder elsewhere.
+	// The .git of a worktree is a file that points to a directory outside the checkout.
 	has, err := m.Source.Exists(ctx, ".git", dagger.DirectoryExistsOpts{ExpectedType: dagger.ExistsTypeDirectoryType})
 	if err != nil || !has {
 		return given, err
 	}
-	tree, err := m.tracked(ctx)
+	tree, err := m.gitSource(ctx)
 	if err != nil {
 		return stage.Source{}, err
 	}
 	return given, given.Agrees(tree)
 }
 
-// tracked returns the commit that the checkout's .git names.
-func (m *Fakeart) tracked(ctx context.Context) (stage.Source, error) {
+// gitSource returns the commit in the checkout's .git.
+func (m *Fakeart) gitSource(ctx context.Context) (stage.Source, error) {
 	c, err := m.builder(ctx)
 	if err != nil {
 		return stage.Source{}, err
@@ -195,7 +197,7 @@ func (m *Fakeart) tracked(ctx context.Context) (stage.Source, error) {
 	var exec *dagger.ExecError
 	switch {
 	case errors.As(err, &exec):
-		return stage.Source{}, explained("source", fmt.Errorf("find the commit: %w\nhint: the .git of a worktree or an archive is missing; give the commit with --revision and --created", err))
+		return stage.Source{}, explained("source", fmt.Errorf("find the commit: %w\nhint: worktrees and archives have no .git directory; pass --revision and --created", err))
 	case err != nil:
 		return stage.Source{}, explained("source", err)
 	}

@@ -34,41 +34,43 @@ import (
 	"dagger/fakeart/internal/stage/stagetest"
 )
 
-// engine answers queries. A chain is what a query asks for, as text, with what it is
-// made of in place of identifiers: from(golang…).withExec(make, lint).combinedOutput.
+// engine is a fake Dagger engine. It represents a query as a chain, a text in which other chains
+// replace the identifiers: from(golang…).withExec(make, lint).combinedOutput.
 type engine struct {
 	mu     sync.Mutex
 	chains []string // by identifier
-	asked  []string
+	calls  []string // chains whose value was requested
 
-	// fail makes commands fail whose chain has this text.
+	// fail is the start of commands that fail; "" means that none fails.
 	fail string
-	// failing is the query that fails, and queries are all so far, without what differs between runs.
+	// failing is the query that fails. queries has all queries since the last failOn. Both are
+	// without the parts that differ between runs, see changing.
 	failing string
 	queries []string
-	// images is a folder with an OCI layout per program.
+	// images is a directory with an OCI layout per program.
 	images string
-	// accuracy is the model's.
+	// accuracy is the accuracy of the trained model.
 	accuracy float64
-	// service is where a service that is started can be reached.
+	// service is the address of services that are started.
 	service string
-	// archive is a source without .git, and changes are what git lists of one with it.
+	// archive means that the source has no .git. Otherwise, changes is the list of modified files
+	// that git prints.
 	archive bool
 	changes string
 }
 
-// imagesFile is the project's own.
+// imagesFile is the content of images.yaml.
 //
 //go:embed images.yaml
 var imagesFile string
 
-// current is the engine of the test that runs.
+// current is the engine of the running test.
 var current struct {
 	sync.Mutex
 	*engine
 }
 
-// requests has the connections on which the engine is handling a request.
+// requests is the set of connections on which the engine is handling a request.
 var requests sync.Map
 
 func TestMain(m *testing.M) {
@@ -76,7 +78,7 @@ func TestMain(m *testing.M) {
 		current.Lock()
 		e := current.engine
 		current.Unlock()
-		e.answer(w, r)
+		e.serve(w, r)
 	})}
 	server.ConnState = func(conn net.Conn, state http.ConnState) {
 		if state == http.StateActive {
@@ -97,6 +99,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// built is the directory that layouts returns.
 var built struct {
 	sync.Once
 	dir string
@@ -108,11 +111,11 @@ func handling() (active bool) {
 	return active
 }
 
-// layouts returns a folder of images of programs that are quick to build, made once for all tests.
+// layouts returns a directory with images of small test programs, which are built once for all tests.
 func layouts(t *testing.T) string {
 	t.Helper()
 	built.Do(func() {
-		dir, err := os.MkdirTemp("", "images-") //nolint:usetesting // it outlives the test that makes it
+		dir, err := os.MkdirTemp("", "images-") //nolint:usetesting // other tests use it as well
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +135,7 @@ func layouts(t *testing.T) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		made, err := images.Make(images.Options{Stage: staged, Base: base, Repository: "https://forge.example/a/b", Builder: "https://forge.example"})
+		made, err := images.Make(images.Options{Stage: staged, Base: base, Repository: "https://git.example/a/b", Builder: "https://git.example"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +144,7 @@ func layouts(t *testing.T) string {
 				t.Fatal(err)
 			}
 		}
-		list, err := images.List(made)
+		list, err := images.DigestList(made)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,12 +155,12 @@ func layouts(t *testing.T) string {
 	return built.dir
 }
 
-// start is an engine for a test.
+// start makes a new engine the current one and returns it.
 func start(t *testing.T) *engine {
 	t.Helper()
 	e := &engine{images: layouts(t), accuracy: 0.98}
-	// A step that failed cancels the others, whose requests may still be on their way. This test's engine
-	// must not receive them.
+	// If a step fails, the others are canceled, but their requests may still arrive. Wait for them,
+	// because this test's engine must not receive them.
 	for deadline := time.Now().Add(10 * time.Second); handling(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("requests of an earlier test are still open")
@@ -169,7 +172,7 @@ func start(t *testing.T) *engine {
 	return e
 }
 
-// module returns the module of a checkout, with its usual arguments changed by options.
+// module returns a module with default arguments, changed by options.
 func module(options ...func(*Fakeart)) *Fakeart {
 	m := New(dag.Directory().WithNewDirectory("checkout"), "", "", "", nil, "", "", "", "", nil, nil, "", "",
 		"smoke", 0.9, []dagger.Platform{dagger.Platform(stagetest.Platform)}, "", nil, "", nil, nil, "")
@@ -179,17 +182,18 @@ func module(options ...func(*Fakeart)) *Fakeart {
 	return m
 }
 
-// to has the module push to a registry.
+// to sets the registry to push to, and tags.
 func to(registry string, tags ...string) func(*Fakeart) {
 	return func(m *Fakeart) { m.Registry, m.Tags = registry, tags }
 }
 
-// with makes the module log in to the registry.
-func with(password *dagger.Secret) func(*Fakeart) {
+// withPassword sets the registry's credentials.
+func withPassword(password *dagger.Secret) func(*Fakeart) {
 	return func(m *Fakeart) { m.RegistryUsername, m.RegistryPassword = "me", password }
 }
 
-func (e *engine) answer(w http.ResponseWriter, r *http.Request) {
+// serve responds to a GraphQL request.
+func (e *engine) serve(w http.ResponseWriter, r *http.Request) {
 	var request struct{ Query string }
 	err := json.NewDecoder(r.Body).Decode(&request)
 	if err != nil {
@@ -220,17 +224,18 @@ func (e *engine) answer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// commandError makes a query fail with the engine's error for a failed command.
 type commandError struct{ command string }
 
 func (c *commandError) Error() string { return c.command }
 
-// selection answers a selection.
+// selection returns the values of the fields in set, which extend chain.
 func (e *engine) selection(chain string, set ast.SelectionSet) (map[string]any, error) {
 	data := map[string]any{}
 	for _, s := range set {
 		f := s.(*ast.Field)
 		var args []string
-		// The client writes them in an order that differs from call to call.
+		// The client's order of arguments differs between calls.
 		slices.SortFunc(f.Arguments, func(a, b *ast.Argument) int { return strings.Compare(a.Name, b.Name) })
 		for _, a := range f.Arguments {
 			args = append(args, e.expand(a.Value))
@@ -249,7 +254,7 @@ func (e *engine) selection(chain string, set ast.SelectionSet) (map[string]any, 
 	return data, nil
 }
 
-// expand is a value as text, with chains for identifiers.
+// expand returns a value as text, with identifiers replaced by their chains.
 func (e *engine) expand(v *ast.Value) string {
 	if len(v.Children) > 0 {
 		var all []string
@@ -263,14 +268,14 @@ func (e *engine) expand(v *ast.Value) string {
 	var id int
 	if n, err := fmt.Sscanf(v.Raw, "identifier-%d", &id); n == 1 && err == nil {
 		if id >= len(e.chains) {
-			return "[of an earlier test]" // a call that was cancelled
+			return "[of an earlier test]" // a canceled call
 		}
 		return "[" + e.chains[id] + "]"
 	}
 	return v.Raw
 }
 
-// value is what a chain ends in.
+// value returns the value of a chain that ends in the field f.
 func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -285,7 +290,7 @@ func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 		e.chains = append(e.chains, strings.TrimSuffix(chain, ".id()"))
 		return fmt.Sprintf("identifier-%d", len(e.chains)-1), nil
 	}
-	e.asked = append(e.asked, chain)
+	e.calls = append(e.calls, chain)
 	if at := strings.LastIndex(chain, "withExec("+e.fail); e.fail != "" && at >= 0 {
 		command, _, _ := strings.Cut(chain[at+len("withExec("):], ")")
 		return nil, &commandError{command}
@@ -333,10 +338,10 @@ func (e *engine) value(chain string, f *ast.Field, args []string) (any, error) {
 	case "export":
 		return args[0], os.CopyFS(args[0], os.DirFS(e.images))
 	}
-	return nil, fmt.Errorf("the stand-in has no answer to %s", chain)
+	return nil, fmt.Errorf("the fake engine doesn't support %s", chain)
 }
 
-// failOn makes the query fail, none if it is empty, and returns the queries since the last call.
+// failOn makes a query fail, or none if it's empty. It returns the queries since the previous call.
 func (e *engine) failOn(query string) (sent []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -344,15 +349,15 @@ func (e *engine) failOn(query string) (sent []string) {
 	return sent
 }
 
-// changing is the part of a query that differs between two runs.
+// changing matches the parts of a query that differ between runs.
 var changing = regexp.MustCompile(`FAKEART_CALLED_AT, [^)]*|export\(.*`)
 
-// ran lists the commands that were asked for, without repeats.
+// ran returns the commands that the engine was asked to run, without duplicates.
 func (e *engine) ran() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var all []string
-	for _, chain := range e.asked {
+	for _, chain := range e.calls {
 		for _, exec := range strings.Split(chain, "withExec(")[1:] {
 			if command, _, _ := strings.Cut(exec, ")"); !slices.Contains(all, command) {
 				all = append(all, command)
@@ -362,12 +367,13 @@ func (e *engine) ran() []string {
 	return all
 }
 
-func (e *engine) hasRun(t *testing.T, commands ...string) {
+// checkRan fails the test unless commands that start with these texts ran.
+func (e *engine) checkRan(t *testing.T, commands ...string) {
 	t.Helper()
 	ran := e.ran()
 	for _, c := range commands {
 		if !slices.ContainsFunc(ran, func(r string) bool { return strings.HasPrefix(r, c) }) {
-			t.Errorf("%q was not run, but %q", c, ran)
+			t.Errorf("commands %q, want one that starts with %q", ran, c)
 		}
 	}
 }
@@ -383,9 +389,9 @@ func TestPipeline(t *testing.T) {
 	}
 	lines := strings.Split(digests, "\n")
 	if len(lines) != 2 || !strings.HasPrefix(lines[0], "server "+host+"/fakeart/server@sha256:") || !strings.HasPrefix(lines[1], "trainer ") {
-		t.Errorf("it returned\n%s", digests)
+		t.Errorf("Pipeline() =\n%s", digests)
 	}
-	e.hasRun(t, "make lint-go vet workflows", "make cover", "make slo-check", "make fuzz", "make smoke", "make docs-check",
+	e.checkRan(t, "make lint-go vet workflows", "make cover", "make slo-check", "make fuzz", "make smoke", "make docs-check",
 		"make stage PLATFORMS="+stagetest.Platform+" REVISION=abab", "make images STAGED=1 PLATFORMS="+stagetest.Platform,
 		"/app/trainer train run.dir=run experiment=smoke", "tools/build.sh")
 	want := []string{
@@ -397,15 +403,15 @@ func TestPipeline(t *testing.T) {
 	}
 	again, err := module(to(host + "/fakeart")).Run(t.Context())
 	if err != nil || again != digests {
-		t.Errorf("the second time, as run:\n%s (%v), want\n%s", again, err, digests)
+		t.Errorf("Run() =\n%s (%v), want\n%s", again, err, digests)
 	}
-	alone, err := module().Pipeline(t.Context())
-	if err != nil || !strings.HasPrefix(alone, "server sha256:") || !strings.Contains(digests, strings.Fields(alone)[1]) {
-		t.Errorf("without a registry:\n%s (%v)", alone, err)
+	unpushed, err := module().Pipeline(t.Context())
+	if err != nil || !strings.HasPrefix(unpushed, "server sha256:") || !strings.Contains(digests, strings.Fields(unpushed)[1]) {
+		t.Errorf("Pipeline() without a registry =\n%s (%v)", unpushed, err)
 	}
 }
 
-// TestPipelineTargets keeps the pipeline and `make test` at the same checks.
+// TestPipelineTargets checks that the pipeline runs every check of `make test`.
 func TestPipelineTargets(t *testing.T) {
 	e := start(t)
 	if _, err := module().Pipeline(t.Context()); err != nil {
@@ -427,7 +433,8 @@ func TestPipelineTargets(t *testing.T) {
 	}
 }
 
-// TestStepsReadOwnPaths checks that a step's cache key has no more of the checkout in it than the step reads.
+// TestStepsReadOwnPaths checks that a step's cache key depends only on the paths of the checkout
+// that the step reads.
 func TestStepsReadOwnPaths(t *testing.T) {
 	e := start(t)
 	if _, err := module().Pipeline(t.Context()); err != nil {
@@ -442,7 +449,7 @@ func TestStepsReadOwnPaths(t *testing.T) {
 		"make slo-check": {"directory(docs)", "directory(server)"},
 	} {
 		found := false
-		for _, chain := range e.asked {
+		for _, chain := range e.calls {
 			before, _, ok := strings.Cut(chain, "withExec("+command)
 			if !ok {
 				continue
@@ -453,7 +460,7 @@ func TestStepsReadOwnPaths(t *testing.T) {
 					t.Errorf("%s depends on %s", command, other)
 				}
 			}
-			// The engine doesn't cache a copy with a filter by content.
+			// If a copy has a filter, the engine doesn't cache it by content.
 			if strings.Contains(before, "*") {
 				t.Errorf("%s copies with a filter: %s", command, before)
 			}
@@ -464,7 +471,7 @@ func TestStepsReadOwnPaths(t *testing.T) {
 	}
 }
 
-// innermost returns the end of a chain from the last bracket that is still open.
+// innermost returns the part of a chain after the last bracket that isn't closed.
 func innermost(chain string) string {
 	for i, closed := len(chain)-1, 0; i >= 0; i-- {
 		switch chain[i] {
@@ -500,15 +507,15 @@ func TestPipeline_failure(t *testing.T) {
 			host, tags := registrytest.Serve(t, nil)
 			digests, err := module(to(host+"/fakeart", "latest")).Pipeline(t.Context())
 			if err == nil || digests != "" {
-				t.Fatalf("it returned %q", digests)
+				t.Fatalf("Pipeline() = %q, %v, want an error", digests, err)
 			}
 			lines := strings.Split(shown(err), "\n")
 			last := lines[len(lines)-1]
 			if !strings.HasPrefix(last, "step "+c.step) || !strings.Contains(last, " failed: "+c.command) || !strings.Contains(last, "exit code 2") {
-				t.Errorf("the last line is %q", last)
+				t.Errorf("last line of the error = %q", last)
 			}
 			if !slices.Equal(lines[:len(lines)-1], []string{"one", "two", "three"}) {
-				t.Errorf("before it %q", lines)
+				t.Errorf("lines of the error = %q", lines)
 			}
 			if got := tags(); len(got) > 0 {
 				t.Errorf("tags %v", got)
@@ -517,12 +524,12 @@ func TestPipeline_failure(t *testing.T) {
 	}
 }
 
-func TestPipeline_inaccurate_model(t *testing.T) {
+func TestPipeline_inaccurateModel(t *testing.T) {
 	e := start(t)
 	e.accuracy = 0.5
 	host, tags := registrytest.Serve(t, nil)
 	_, err := module(to(host + "/fakeart")).Pipeline(t.Context())
-	if err == nil || !strings.HasPrefix(shown(err), "step gate failed: accuracy 0.5000 on 1000 pictures, at least 0.9000") {
+	if err == nil || !strings.HasPrefix(shown(err), "step gate failed: accuracy 0.5000 on 1000 images is below the minimum, 0.9000\nhint: ") {
 		t.Errorf("error %v", err)
 	}
 	if got := tags(); len(got) > 0 {
@@ -530,7 +537,7 @@ func TestPipeline_inaccurate_model(t *testing.T) {
 	}
 }
 
-func TestWrongArguments(t *testing.T) {
+func TestInvalidArguments(t *testing.T) {
 	e := start(t)
 	secret := dag.SetSecret("password", "x")
 	on := func(platform dagger.Platform) func(*Fakeart) {
@@ -538,22 +545,22 @@ func TestWrongArguments(t *testing.T) {
 	}
 	local := to("127.0.0.1:1/x")
 	for want, call := range map[string]func(context.Context) (string, error){
-		`platform "linux/mips"`: func(ctx context.Context) (string, error) { return module(on("linux/mips")).Pipeline(ctx) },
-		"set --registry=":       func(ctx context.Context) (string, error) { return module(to("", "latest")).Pipeline(ctx) },
-		`registry "x"`:          func(ctx context.Context) (string, error) { return module(to("x")).Pipeline(ctx) },
-		"one is missing": func(ctx context.Context) (string, error) {
-			return module(local, with(nil)).Publish(ctx, nil, nil, nil)
+		`unsupported platform "linux/mips"`: func(ctx context.Context) (string, error) { return module(on("linux/mips")).Pipeline(ctx) },
+		"set --registry=":                   func(ctx context.Context) (string, error) { return module(to("", "latest")).Pipeline(ctx) },
+		`invalid registry "x"`:              func(ctx context.Context) (string, error) { return module(to("x")).Pipeline(ctx) },
+		"user name or password is missing": func(ctx context.Context) (string, error) {
+			return module(local, withPassword(nil)).Publish(ctx, nil, nil, nil)
 		},
 		"--signing-password is missing": func(ctx context.Context) (string, error) {
 			return module(local).Publish(ctx, secret, nil, nil)
 		},
-		"not with both": func(ctx context.Context) (string, error) {
+		"can't be used together": func(ctx context.Context) (string, error) {
 			return module(local).Publish(ctx, secret, secret, secret)
 		},
-		`image "server:v1"`: func(ctx context.Context) (string, error) {
+		`image "server:v1" has no digest`: func(ctx context.Context) (string, error) {
 			return module().Deploy(ctx, "gs://state", "server:v1", "", "dev", nil, nil, nil)
 		},
-		`image "a/server:v1"`: func(ctx context.Context) (string, error) {
+		`image "a/server:v1" has no digest`: func(ctx context.Context) (string, error) {
 			return module(local).Promote(ctx, "a/server:v1")
 		},
 		"minimum accuracy 90 isn't between 0 and 1": func(ctx context.Context) (string, error) {
@@ -566,7 +573,7 @@ func TestWrongArguments(t *testing.T) {
 			_, err := module(func(m *Fakeart) { m.Experiment = "none" }).Train(ctx, nil, nil)
 			return "", err
 		},
-		"belong together": func(ctx context.Context) (string, error) {
+		"--revision or --created is missing": func(ctx context.Context) (string, error) {
 			m := module()
 			m.Revision = strings.Repeat("a", 40)
 			_, err := m.Build(ctx)
@@ -578,11 +585,11 @@ func TestWrongArguments(t *testing.T) {
 		}
 	}
 	if ran := e.ran(); len(ran) > 0 {
-		t.Errorf("run was %q", ran)
+		t.Errorf("commands %q, want none", ran)
 	}
 }
 
-func TestPublish_refused(t *testing.T) {
+func TestPublish_forbidden(t *testing.T) {
 	start(t)
 	host, tags := registrytest.Serve(t, func(r *http.Request) int {
 		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/trainer/manifests/") {
@@ -603,21 +610,21 @@ func TestPublish_tunnel(t *testing.T) {
 	e := start(t)
 	host, _ := registrytest.Serve(t, nil)
 	e.service = host
-	m := module(to("127.0.0.1:1/fakeart"), with(dag.SetSecret("p", "x")))
+	m := module(to("127.0.0.1:1/fakeart"), withPassword(dag.SetSecret("p", "x")))
 	m.RegistryService = dag.Address("tcp://127.0.0.1:1").Service()
 	digests, err := m.Publish(t.Context(), signingKey(), dag.SetSecret("kp", "x"), nil)
 	if err != nil || !strings.HasPrefix(digests, "server 127.0.0.1:1/fakeart/server@sha256:") {
-		t.Errorf("it returned\n%s, %v", digests, err)
+		t.Errorf("Publish() =\n%s, %v", digests, err)
 	}
 	// Signatures have the registry's name, not the tunnel's.
-	e.hasRun(t, "cosign sign --yes --key /run/cosign.key --tlog-upload=false --allow-http-registry --sign-container-identity=127.0.0.1:1/fakeart/server "+host+"/fakeart/server@sha256:")
+	e.checkRan(t, "cosign sign --yes --key /run/cosign.key --tlog-upload=false --allow-http-registry --sign-container-identity=127.0.0.1:1/fakeart/server "+host+"/fakeart/server@sha256:")
 }
 
 func TestPublish_signed(t *testing.T) {
 	e := start(t)
 	host, tags := registrytest.Serve(t, nil)
 	e.fail = "cosign sign"
-	_, err := module(to(host+"/fakeart", "latest"), with(dag.SetSecret("p", "x"))).Publish(t.Context(), signingKey(), dag.SetSecret("kp", "x"), nil)
+	_, err := module(to(host+"/fakeart", "latest"), withPassword(dag.SetSecret("p", "x"))).Publish(t.Context(), signingKey(), dag.SetSecret("kp", "x"), nil)
 	if err == nil || !strings.Contains(shown(err), "step sign failed: sign "+host+"/fakeart/server@sha256:") || !strings.Contains(shown(err), "cosign sign --yes --key /run/cosign.key") {
 		t.Errorf("error %v", err)
 	}
@@ -628,7 +635,7 @@ func TestPublish_signed(t *testing.T) {
 	if _, err := module(to(host+"/fakeart")).Publish(t.Context(), nil, nil, identityToken(time.Hour)); err != nil {
 		t.Error(err)
 	}
-	e.hasRun(t, "cosign sign --yes "+host+"/fakeart/server@sha256:", "cosign sign --yes "+host+"/fakeart/trainer@sha256:")
+	e.checkRan(t, "cosign sign --yes "+host+"/fakeart/server@sha256:", "cosign sign --yes "+host+"/fakeart/trainer@sha256:")
 }
 
 func TestPromote(t *testing.T) {
@@ -641,11 +648,11 @@ func TestPromote(t *testing.T) {
 	from := strings.Fields(digests)[1]
 	got, err := module(to(host+"/prod", "v1")).Promote(t.Context(), from)
 	if want := "server " + strings.Replace(from, "/dev/", "/prod/", 1); err != nil || got != want {
-		t.Errorf("it returned %q (%v), want %q", got, err, want)
+		t.Errorf("Promote() = %q (%v), want %q", got, err, want)
 	}
 }
 
-func TestInfra_never_cached(t *testing.T) {
+func TestInfra_neverCached(t *testing.T) {
 	e := start(t)
 	m, secret := module(), dag.SetSecret("s", "x")
 	image := "registry.example/server@sha256:" + strings.Repeat("1", 64)
@@ -659,16 +666,16 @@ func TestInfra_never_cached(t *testing.T) {
 		},
 	} {
 		if out, err := call(t.Context()); err != nil || out != "printed\n" {
-			t.Errorf("it returned %q, %v", out, err)
+			t.Errorf("output %q, %v", out, err)
 		}
 	}
-	e.hasRun(t, "make infra-preview STACK=dev", "make infra-up STACK=dev ARGS=--non-interactive --yes", "make deploy STACK=prod IMAGE="+image)
-	for _, chain := range e.asked {
+	e.checkRan(t, "make infra-preview STACK=dev", "make infra-up STACK=dev ARGS=--non-interactive --yes", "make deploy STACK=prod IMAGE="+image)
+	for _, chain := range e.calls {
 		if strings.Contains(chain, "withExec(make infra-up") && !strings.Contains(chain, "withEnvVariable(FAKEART_CALLED_AT, ") {
-			t.Errorf("the engine may answer from its cache: %s", chain)
+			t.Errorf("the engine may cache %s", chain)
 		}
 		if strings.Contains(chain, "withExec(make infra-up") && !strings.Contains(chain, "withEnvVariable(PULUMI_GCP_SKIP_REGION_VALIDATION, true)") {
-			t.Errorf("the provider would ask Compute Engine for its regions: %s", chain)
+			t.Errorf("the provider would request the regions from Compute Engine: %s", chain)
 		}
 	}
 }
@@ -681,26 +688,26 @@ func TestSettings(t *testing.T) {
 	if _, err := m.Lint(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	all := strings.Join(e.asked, "\n")
+	all := strings.Join(e.calls, "\n")
 	for _, want := range []string{
 		"from(golang@sha256:1)", "from(node@sha256:2)", "withEnvVariable(GOPROXY, http://go.example)", "withEnvVariable(GOSUMDB, off)",
 		"withEnvVariable(NPM_CONFIG_REGISTRY, http://npm.example)", `://[^/]+|\1http://apt.example|`, "withExec(update-ca-certificates)",
 		"withMountedSecret(/root/.netrc,",
 	} {
 		if !strings.Contains(all, want) {
-			t.Errorf("nothing has %s", want)
+			t.Errorf("no query contains %s", want)
 		}
 	}
 }
 
 func TestOtherFunctions(t *testing.T) {
 	e := start(t)
-	t.Chdir(t.TempDir()) // where a function leaves its files
+	t.Chdir(t.TempDir()) // for files that functions write to the working directory
 	base := module(func(m *Fakeart) { m.Experiment = "base" })
 	model := dag.File("model.onnx", "x")
 	for name, call := range map[string]func(context.Context, *Fakeart) error{
 		"docs": func(ctx context.Context, m *Fakeart) error {
-			_, err := m.Docs(ctx, "/x/", "https://forge.example/a/b")
+			_, err := m.Docs(ctx, "/x/", "https://git.example/a/b")
 			return err
 		},
 		"test":   func(ctx context.Context, m *Fakeart) error { _, err := m.Test(ctx); return err },
@@ -737,7 +744,7 @@ func TestOtherFunctions(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	e.hasRun(t, "make docs", "make test-short", "make --keep-going cover", "make fmt", "make reference", "make vulns GOVULNDB=file:///vulndb",
+	e.checkRan(t, "make docs", "make test-short", "make --keep-going cover", "make fmt", "make reference", "make vulns GOVULNDB=file:///vulndb",
 		"/app/trainer train run.dir=run experiment=base dataset.dir=data seed=1",
 		"k6 run --no-usage-report -e TARGET=http://server:8080 -e SCENARIO=spike")
 }
@@ -747,7 +754,7 @@ func TestRenewImages(t *testing.T) {
 	if _, err := module().RenewImages(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if all := strings.Join(e.asked, "\n"); strings.Count(all, "@sha256:"+strings.Repeat("5", 64)) != 3 {
-		t.Errorf("the new digests aren't in\n%s", all)
+	if all := strings.Join(e.calls, "\n"); strings.Count(all, "@sha256:"+strings.Repeat("5", 64)) != 3 {
+		t.Errorf("want 3 new digests in\n%s", all)
 	}
 }

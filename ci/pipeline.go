@@ -11,7 +11,10 @@ import (
 	"dagger/fakeart/internal/steps"
 )
 
-// Run every check, train a model and test its accuracy, make the images, and push them if there is a registry; returns their digests, one line each
+// Run all checks, train a model, and make and push the images.
+//
+// It fails if the model's accuracy is below --min-accuracy. Without --registry, nothing is pushed.
+// It returns the images' digests, one line each.
 //
 // +cache="never"
 func (m *Fakeart) Pipeline(ctx context.Context) (digests string, err error) {
@@ -20,13 +23,13 @@ func (m *Fakeart) Pipeline(ctx context.Context) (digests string, err error) {
 		target  publish.Target
 		layouts *dagger.Directory
 	)
-	err = steps.InTurn(ctx,
-		// Wrong arguments are reported before the work starts.
+	err = steps.InSequence(ctx,
+		// Report invalid arguments before the work starts.
 		steps.Step{Name: "arguments", Run: func(ctx context.Context) (err error) {
 			if err := stage.CheckPlatforms(m.platforms()); err != nil {
 				return err
 			}
-			if err := gate.CheckLeast(m.MinAccuracy); err != nil {
+			if err := gate.CheckMinimum(m.MinAccuracy); err != nil {
 				return err
 			}
 			if err := m.checkExperiment(ctx); err != nil {
@@ -34,7 +37,7 @@ func (m *Fakeart) Pipeline(ctx context.Context) (digests string, err error) {
 			}
 			if m.Registry == "" {
 				if len(m.Tags) > 0 || m.RegistryUsername != "" || m.RegistryPassword != nil || m.RegistryService != nil {
-					return errors.New("tags or credentials without a registry: set --registry=HOST/PATH")
+					return errors.New("--tags and --registry-* have no effect without a registry\nhint: set --registry=HOST/PATH")
 				}
 				return nil
 			}
@@ -48,7 +51,7 @@ func (m *Fakeart) Pipeline(ctx context.Context) (digests string, err error) {
 			return target.CheckPush(ctx, stage.Programs)
 		}},
 		steps.Step{Name: "checks, model and images", Run: func(ctx context.Context) error {
-			return steps.Together(ctx,
+			return steps.InParallel(ctx,
 				steps.Step{Name: "lint", Run: func(ctx context.Context) error {
 					_, err := m.Lint(ctx)
 					return err
@@ -92,10 +95,10 @@ func (m *Fakeart) Pipeline(ctx context.Context) (digests string, err error) {
 	return digests, nil
 }
 
-// model trains a model and checks its accuracy.
+// model trains a model and returns an error if its accuracy is below the minimum.
 func (m *Fakeart) model(ctx context.Context) error {
 	var run *dagger.Directory
-	return steps.InTurn(ctx,
+	return steps.InSequence(ctx,
 		steps.Step{Name: "train", Run: func(ctx context.Context) (err error) {
 			run, err = m.Train(ctx, nil, nil)
 			return err
@@ -111,7 +114,7 @@ func (m *Fakeart) model(ctx context.Context) error {
 	)
 }
 
-// Run the pipeline, under a name that newer versions of the CLI accept
+// Run the pipeline, like the function pipeline, whose name newer CLIs don't accept
 //
 // +cache="never"
 func (m *Fakeart) Run(ctx context.Context) (string, error) { return m.Pipeline(ctx) }

@@ -6,30 +6,30 @@ import (
 	"dagger/fakeart/internal/dagger"
 )
 
-// Scenario is a load test, as loadtest/README.md describes it.
+// Scenario selects a load test. See loadtest/README.md.
 type Scenario string
 
 const (
-	// Every request of the API once
+	// Each request of the API once
 	Smoke Scenario = "smoke"
-	// Users who think between requests
+	// Users who pause between requests
 	Users Scenario = "users"
 	// A constant rate of predictions
 	Steady Scenario = "steady"
 	// A sudden peak
 	Spike Scenario = "spike"
-	// A rising rate, until an objective is broken
+	// A rising rate, until an objective is missed
 	Breakpoint Scenario = "breakpoint"
-	// Mixed requests for an hour
+	// The mixed scenario for an hour
 	Soak Scenario = "soak"
-	// Mixed requests: images of all sizes and formats
+	// Images of all sizes and formats
 	Mixed Scenario = "mixed"
 )
 
-// Serve the model with the server's image; try it with: dagger call serve up --ports 8080:8080
+// Serve a model with the server's image; try it with: dagger call serve up --ports 8080:8080
 func (m *Fakeart) Serve(
 	ctx context.Context,
-	// Model to serve. Default: train one as the experiment says
+	// Model to serve. Default: train one with --experiment
 	// +optional
 	model *dagger.File,
 ) (service *dagger.Service, err error) {
@@ -52,7 +52,9 @@ func (m *Fakeart) Serve(
 		AsService(dagger.ContainerAsServiceOpts{UseEntrypoint: true}), nil
 }
 
-// Run a load test with k6 against the server's image; returns the report, or fails if an objective is broken
+// Run a load test with k6 against the server's image.
+//
+// It returns the report, and fails if an objective is missed.
 //
 // +cache="never"
 func (m *Fakeart) LoadTest(
@@ -60,7 +62,7 @@ func (m *Fakeart) LoadTest(
 	// Load test to run
 	// +default="smoke"
 	scenario Scenario,
-	// Model to serve. Default: train one as the experiment says
+	// Model to serve. Default: train one with --experiment
 	// +optional
 	model *dagger.File,
 ) (dir *dagger.Directory, err error) {
@@ -77,9 +79,9 @@ func (m *Fakeart) LoadTest(
 	if err != nil {
 		return nil, err
 	}
-	return again(c).
+	return uncached(c).
 		WithFile("/usr/local/bin/k6", k6).
-		With(m.with("loadtest/")).
+		With(m.withPaths("loadtest/")).
 		WithServiceBinding("server", server).
 		WithNewFile("/report/.keep", "").
 		WithExec([]string{
@@ -88,10 +90,10 @@ func (m *Fakeart) LoadTest(
 		Directory("/report").Sync(ctx)
 }
 
-// Open a shell in the build container, with the checkout and what `make` installs
+// Open a shell in the build container, with the checkout and the npm packages
 func (m *Fakeart) Terminal(ctx context.Context) (c *dagger.Container, err error) {
 	defer explain("terminal", &err)
-	if c, err = m.documented(ctx); err != nil {
+	if c, err = m.fullWorkspace(ctx); err != nil {
 		return nil, err
 	}
 	return c.Terminal(dagger.ContainerTerminalOpts{Cmd: []string{"bash"}}), nil

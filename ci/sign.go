@@ -13,32 +13,34 @@ import (
 	"dagger/fakeart/internal/publish"
 )
 
-// keyFile is where the signing key is in cosign's container.
+// keyFile is the path of the signing key in cosign's container.
 const keyFile = "/run/cosign.key"
 
 // signer signs images with cosign, in a container.
 type signer struct {
 	m *Fakeart
-	// dial is the registry's address for containers, HOST:PORT, if that isn't its own.
+	// dial is the address, HOST:PORT, at which containers reach the registry. Empty means the
+	// registry's own.
 	dial string
-	// Either a key with its password, or an identity's token.
+	// Either key and password are set, or only identity, an OpenID Connect token.
 	key, password, identity *dagger.Secret
 }
 
-// signer returns what signs images, or nil if there is nothing to sign with.
+// signer returns a signer, or nil if the caller passed neither a key nor a token.
 func (m *Fakeart) signer(dial string, key, password, identity *dagger.Secret) (*signer, error) {
 	switch {
 	case key == nil && identity == nil:
 		return nil, nil
 	case key != nil && identity != nil:
-		return nil, errors.New("sign with a key or with an identity, not with both")
+		return nil, errors.New("--signing-key and --identity-token can't be used together")
 	case key != nil && password == nil:
-		return nil, errors.New("--signing-password is missing: the key is encrypted with it")
+		return nil, errors.New("--signing-password is missing\nhint: pass the password that --signing-key is encrypted with")
 	}
 	return &signer{m, dial, key, password, identity}, nil
 }
 
-// check returns an error unless the key can be read with its password, or the token is valid.
+// check returns an error if the key can't be decrypted with its password, or if the token is
+// invalid or has expired. It accepts a nil signer.
 func (s *signer) check(ctx context.Context) error {
 	if s == nil {
 		return nil
@@ -67,12 +69,13 @@ func (s *signer) check(ctx context.Context) error {
 	_, err = c.WithExec([]string{"cosign", "public-key", "--key", keyFile}).Sync(ctx)
 	var exec *dagger.ExecError
 	if errors.As(err, &exec) {
-		return fmt.Errorf("read the signing key: %w\nhint: check that --signing-password is that of --signing-key", err)
+		return fmt.Errorf("read the signing key: %w\nhint: check that --signing-password is the password of --signing-key", err)
 	}
 	return err
 }
 
-// sign signs an image, by its own name even if containers reach the registry by another.
+// sign signs an image. The signature has the image's own name, even if containers reach the
+// registry at another address.
 func (s *signer) sign(ctx context.Context, ref name.Digest) error {
 	c, err := s.cosign(ctx)
 	if err != nil {
@@ -93,11 +96,11 @@ func (s *signer) sign(ctx context.Context, ref name.Digest) error {
 	if s.key != nil {
 		file = keyFile
 	}
-	_, err = c.WithExec(append([]string{"cosign"}, publish.Cosign(ref, file, s.dial)...)).Sync(ctx)
+	_, err = c.WithExec(append([]string{"cosign"}, publish.CosignArgs(ref, file, s.dial)...)).Sync(ctx)
 	return explained("sign", err)
 }
 
-// cosign returns a container with cosign and what it signs with. Its next command is run each time.
+// cosign returns a container with cosign and its key or token. Its next command is never cached.
 func (s *signer) cosign(ctx context.Context) (*dagger.Container, error) {
 	tool, err := s.m.tool(ctx, "cosign", "cosign")
 	if err != nil {
@@ -109,7 +112,7 @@ func (s *signer) cosign(ctx context.Context) (*dagger.Container, error) {
 	}
 	c = c.WithFile("/usr/local/bin/cosign", tool)
 	if s.key == nil {
-		return again(c.WithSecretVariable("SIGSTORE_ID_TOKEN", s.identity)), nil
+		return uncached(c.WithSecretVariable("SIGSTORE_ID_TOKEN", s.identity)), nil
 	}
-	return again(c.WithMountedSecret(keyFile, s.key).WithSecretVariable("COSIGN_PASSWORD", s.password)), nil
+	return uncached(c.WithMountedSecret(keyFile, s.key).WithSecretVariable("COSIGN_PASSWORD", s.password)), nil
 }

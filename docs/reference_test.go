@@ -101,7 +101,7 @@ func TestReferenceDagger(t *testing.T) {
 // function returns a function's description and a table of its arguments.
 func function(f *ast.FuncDecl) string {
 	about, pragmas := split(f.Doc)
-	text := reference.Text(about) + "."
+	text := strings.TrimSuffix(reference.Text(about), ".") + "."
 	if f.Name.Name != "New" && !strings.Contains(text, "returns") {
 		text += " Returns " + daggerType(f.Type.Results.List[0].Type) + "."
 	}
@@ -143,7 +143,7 @@ func split(comment *ast.CommentGroup) (words string, pragmas map[string]string) 
 		}
 		lines = append(lines, line)
 	}
-	return strings.TrimSpace(strings.Join(lines, " ")), pragmas
+	return strings.Join(strings.Fields(strings.Join(lines, " ")), " "), pragmas
 }
 
 func TestReferenceMake(t *testing.T) {

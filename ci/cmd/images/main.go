@@ -1,5 +1,6 @@
-// Command images makes the programs' container images without a container engine, and
-// checks that they are what the commit says. The make targets call it; it is run in ci/.
+// Command images builds the programs' container images without a container engine, checks that they
+// are reproducible, and pushes them. Make targets run it, in the directory ci/: `make images` runs
+// `images write`.
 package main
 
 import (
@@ -31,14 +32,14 @@ import (
 	"dagger/fakeart/internal/stage"
 )
 
-// commands is the command line.
+// commands are the commands and flags, parsed by kong.
 type commands struct {
 	Stage     stageCommand     `cmd:"" help:"Build the programs for images."`
-	Write     writeCommand     `cmd:"" help:"Build the programs, and write an OCI layout for each."`
-	Check     checkCommand     `cmd:"" help:"Build twice more, from nothing and in two other folders, and compare the digests."`
-	Reproduce reproduceCommand `cmd:"" help:"Build the commit that an image says it is of, and compare the digests."`
-	Push      pushCommand      `cmd:"" help:"Push the images that write has left."`
-	Renew     renewCommand     `cmd:"" help:"Look up the digests of the images that images are made of."`
+	Write     writeCommand     `cmd:"" help:"Build the programs' images and write them as OCI layouts."`
+	Check     checkCommand     `cmd:"" help:"Build the images twice more from scratch, in other folders, and compare the digests."`
+	Reproduce reproduceCommand `cmd:"" help:"Build an image again from its commit and compare the digests."`
+	Push      pushCommand      `cmd:"" help:"Push the images that the command write built."`
+	Renew     renewCommand     `cmd:"" help:"Update the digests in images.yaml to the tags' current ones."`
 }
 
 func main() {
@@ -51,7 +52,7 @@ func main() {
 	}
 }
 
-// run is the program: results go to out, everything else to standard error.
+// run runs the command in args. It prints results to out and everything else to standard error.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	var c commands
 	parser, err := kong.New(&c, kong.Name("images"), kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(out, (*io.Writer)(nil)))
@@ -65,27 +66,30 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return command.Run()
 }
 
-// build is what building needs to know.
-type build struct {
-	Root      string   `help:"The checkout." default:".." type:"path"`
-	Platforms []string `help:"Platforms, comma-separated; without it, each that there is a compiler for." placeholder:"linux/amd64"`
-	Tags      string   `help:"Build tags."`
-	Revision  string   `help:"The commit; read from git if missing, and compared with git if not." placeholder:"HASH"`
-	Created   string   `help:"The commit's time in RFC 3339." placeholder:"TIME"`
+// buildFlags are the flags of commands that build programs.
+type buildFlags struct {
+	Root      string   `help:"Folder of the checkout." default:".." type:"path"`
+	Platforms []string `help:"Platforms to build for, comma-separated. Default: all that have a C compiler." placeholder:"linux/amd64"`
+	Tags      string   `help:"Go build tags, comma-separated."`
+	Revision  string   `help:"Commit hash. Default: read from git. If the checkout has a .git, it must match." placeholder:"HASH"`
+	Created   string   `help:"Commit time in RFC 3339. Required with --revision." placeholder:"TIME"`
 }
 
-func (b build) source(ctx context.Context) (stage.Source, error) {
+// source returns the commit to build. If the flags set it and the checkout has a .git, they must
+// match.
+func (b buildFlags) source(ctx context.Context) (stage.Source, error) {
 	if b.Revision == "" && b.Created == "" {
-		return stage.Of(ctx, b.Root)
+		return stage.FromGit(ctx, b.Root)
 	}
-	s, err := stage.Given(b.Revision, b.Created)
+	s, err := stage.ParseSource(b.Revision, b.Created)
 	if err != nil {
 		return stage.Source{}, err
 	}
 	return s, s.Verify(ctx, b.Root)
 }
 
-func (b build) pins() (pins.Pins, error) {
+// pins reads the checkout's ci/images.yaml.
+func (b buildFlags) pins() (pins.Pins, error) {
 	text, err := os.ReadFile(filepath.Join(b.Root, "ci/images.yaml"))
 	if err != nil {
 		return pins.Pins{}, err
@@ -93,9 +97,9 @@ func (b build) pins() (pins.Pins, error) {
 	return pins.Parse(text)
 }
 
-// options are those of staging, for the platforms that were asked for, or for each
-// that a base has, and a compiler.
-func (b build) options(ctx context.Context, has func(platform string) error) (stage.Options, error) {
+// options returns the options of the build. If no platforms are set, it selects all that have a C
+// compiler and for which supported returns nil, and prints why it skips others.
+func (b buildFlags) options(ctx context.Context, supported func(platform string) error) (stage.Options, error) {
 	source, err := b.source(ctx)
 	if err != nil {
 		return stage.Options{}, err
@@ -111,23 +115,23 @@ func (b build) options(ctx context.Context, has func(platform string) error) (st
 	for _, platform := range stage.Platforms {
 		_, err := stage.Compiler(platform)
 		if err == nil {
-			err = has(platform)
+			err = supported(platform)
 		}
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "%s is left out: %v\n", platform, err)
+			fmt.Fprintf(os.Stderr, "skipping %s: %v\n", platform, err)
 			continue
 		}
 		o.Platforms = append(o.Platforms, platform)
 	}
 	if len(o.Platforms) == 0 {
-		return o, errors.New("there is no platform left to build for")
+		return o, errors.New("no platform to build for: see the skipped ones above")
 	}
 	return o, nil
 }
 
 type stageCommand struct {
-	build
-	Out string `help:"Folder for the programs." default:"../build/stage" type:"path"`
+	buildFlags
+	Out string `help:"Folder to write the programs to." default:"../build/stage" type:"path"`
 }
 
 func (c stageCommand) Run(ctx context.Context) error {
@@ -139,34 +143,34 @@ func (c stageCommand) Run(ctx context.Context) error {
 	return err
 }
 
-// onBase is what making images needs to know.
-type onBase struct {
-	build
+// imageFlags are the flags of commands that build images.
+type imageFlags struct {
+	buildFlags
 	Base     string `help:"Base image: an OCI layout (a folder, or an archive of one) or NAME@sha256:…. Default: the one in ci/images.yaml." placeholder:"BASE"`
 	BaseName string `help:"Name and digest of the image that the OCI layout was made from, for labels and provenance." placeholder:"NAME@sha256:…"`
 	Builder  string `help:"URI of the build system, for the provenance." placeholder:"URI"`
-	Work     string `help:"Folder for what is made." default:"../build" type:"path"`
+	Work     string `help:"Folder to build in. Images are written to its subfolder images." default:"../build" type:"path"`
 }
 
-// base gets the base. Where the default one's registry cannot be reached, it makes
-// another of Debian's packages, and says so.
-func (c onBase) base(ctx context.Context) (*oci.Base, pins.Pins, error) {
+// base returns the base image and the pins. If the registry of the default base can't be reached,
+// base builds one from Debian packages and prints a warning.
+func (c imageFlags) base(ctx context.Context) (*oci.Base, pins.Pins, error) {
 	p, err := c.pins()
 	if err != nil {
 		return nil, p, err
 	}
 	if c.Base != "" {
-		base, err := c.given(ctx, p)
+		base, err := c.selectedBase(ctx, p)
 		return base, p, err
 	}
-	base, err := oci.PullBase(ctx, p.Base, credentials()...)
-	var answered *transport.Error
-	if err == nil || errors.As(err, &answered) || ctx.Err() != nil {
+	base, err := oci.PullBase(ctx, p.Base, registryOptions()...)
+	var response *transport.Error
+	if err == nil || errors.As(err, &response) || ctx.Err() != nil {
 		return base, p, err
 	}
 	fmt.Fprintf(os.Stderr, "%v\n"+
-		"The base is made of Debian's packages instead, so that the digests are not those of a published image.\n"+
-		"A copy of the real one, an OCI layout, can be given: BASE=FOLDER.\n", err)
+		"warning: building a base from Debian packages instead; digests will differ from published images\n"+
+		"hint: to use the real base, set BASE to an OCI layout of it\n", err)
 	dir := filepath.Join(c.Work, "debian-base")
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, p, err
@@ -186,13 +190,14 @@ func (c onBase) base(ctx context.Context) (*oci.Base, pins.Pins, error) {
 	return base, p, err
 }
 
-func (c onBase) given(ctx context.Context, p pins.Pins) (*oci.Base, error) {
+// selectedBase returns the base that --base names.
+func (c imageFlags) selectedBase(ctx context.Context, p pins.Pins) (*oci.Base, error) {
 	where := strings.TrimPrefix(c.Base, "layout:")
 	if _, err := os.Stat(where); err != nil {
 		if strings.HasPrefix(c.Base, "layout:") || !strings.Contains(c.Base, "@") {
-			return nil, fmt.Errorf("base: %w: it is an OCI layout, or NAME@sha256:… in a registry", err)
+			return nil, fmt.Errorf("base: %w\nhint: pass an OCI layout, or NAME@sha256:… in a registry", err)
 		}
-		return oci.PullBase(ctx, c.Base, credentials()...)
+		return oci.PullBase(ctx, c.Base, registryOptions()...)
 	}
 	base, err := oci.ReadBase(where)
 	if err != nil {
@@ -204,21 +209,22 @@ func (c onBase) given(ctx context.Context, p pins.Pins) (*oci.Base, error) {
 	return base.Named(p.Base), nil
 }
 
-func credentials() []remote.Option {
+// registryOptions returns options to access registries with the credentials of `docker login`.
+func registryOptions() []remote.Option {
 	return []remote.Option{remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(http.DefaultTransport)}
 }
 
-// made builds in a folder, and returns the images.
-func (c onBase) made(ctx context.Context, work string, base *oci.Base, p pins.Pins, o stage.Options) (map[string]*oci.Bundle, error) {
+// buildImages builds the programs in the folder work and returns their images.
+func (c imageFlags) buildImages(ctx context.Context, work string, base *oci.Base, p pins.Pins, o stage.Options) (map[string]*oci.Bundle, error) {
 	staged := filepath.Join(work, "stage")
 	if _, err := stage.Write(ctx, staged, o); err != nil {
 		return nil, err
 	}
-	return c.make(staged, base, p)
+	return c.makeImages(staged, base, p)
 }
 
-// make returns the images of the programs in a folder.
-func (c onBase) make(staged string, base *oci.Base, p pins.Pins) (map[string]*oci.Bundle, error) {
+// makeImages returns the images of the programs in the folder staged.
+func (c imageFlags) makeImages(staged string, base *oci.Base, p pins.Pins) (map[string]*oci.Bundle, error) {
 	builder := c.Builder
 	if builder == "" {
 		builder = p.Repository + "/blob/main/docs/how-to/ci.md#on-a-laptop"
@@ -226,23 +232,23 @@ func (c onBase) make(staged string, base *oci.Base, p pins.Pins) (map[string]*oc
 	return images.Make(images.Options{Stage: staged, Base: base, Repository: p.Repository, Builder: builder})
 }
 
-// prepared is the base, and what is built on it.
-func (c onBase) prepared(ctx context.Context) (*oci.Base, pins.Pins, stage.Options, error) {
+// prepare returns the base, the pins and the options of the build.
+func (c imageFlags) prepare(ctx context.Context) (*oci.Base, pins.Pins, stage.Options, error) {
 	base, p, err := c.base(ctx)
 	if err != nil {
 		return nil, p, stage.Options{}, err
 	}
-	o, err := c.options(ctx, func(platform string) error { return images.Has(base, platform) })
+	o, err := c.options(ctx, func(platform string) error { return images.CheckPlatform(base, platform) })
 	return base, p, o, err
 }
 
 type writeCommand struct {
-	onBase
-	Staged bool `help:"Use the programs that the command stage built from the same commit, instead of building them."`
+	imageFlags
+	Staged bool `help:"Use the programs that the command stage built from the same commit."`
 }
 
 func (c writeCommand) Run(ctx context.Context, out io.Writer) error {
-	base, p, o, err := c.prepared(ctx)
+	base, p, o, err := c.prepare(ctx)
 	if err != nil {
 		return err
 	}
@@ -263,7 +269,7 @@ func (c writeCommand) Run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 	}
-	digests, err := images.List(made)
+	digests, err := images.DigestList(made)
 	if err != nil {
 		return err
 	}
@@ -273,24 +279,25 @@ func (c writeCommand) Run(ctx context.Context, out io.Writer) error {
 	return report(out, folder, made)
 }
 
-// images returns the images, of programs that are built now or were staged before.
+// images returns the images of programs that it builds or, with --staged, of staged ones. Those
+// must be of the same commit and platforms.
 func (c writeCommand) images(ctx context.Context, base *oci.Base, p pins.Pins, o stage.Options) (map[string]*oci.Bundle, error) {
 	if !c.Staged {
-		return c.made(ctx, c.Work, base, p, o)
+		return c.buildImages(ctx, c.Work, base, p, o)
 	}
 	folder := filepath.Join(c.Work, "stage")
 	build, err := stage.Read(folder)
 	if err != nil {
-		return nil, fmt.Errorf("staged programs: %w (hint: run make stage first)", err)
+		return nil, fmt.Errorf("%w\nhint: run make stage first", err)
 	}
 	if build.Revision != o.Source.Revision || !build.Created.Equal(o.Source.Created) || !slices.Equal(build.Platforms, o.Platforms) {
-		return nil, fmt.Errorf("staged programs in %s are of commit %s for %s, not of %s for %s (hint: run make stage with the same arguments)",
+		return nil, fmt.Errorf("staged programs in %s are of commit %s for %s, want commit %s for %s\nhint: run make stage with the same arguments",
 			relative(folder), build.Revision, strings.Join(build.Platforms, ","), o.Source.Revision, strings.Join(o.Platforms, ","))
 	}
-	return c.make(folder, base, p)
+	return c.makeImages(folder, base, p)
 }
 
-// report prints a line an image: its program, its digest, where it is, and how large.
+// report prints one line per image: its program, digest, folder, and compressed size per platform.
 func report(out io.Writer, folder string, made map[string]*oci.Bundle) error {
 	for _, program := range slices.Sorted(maps.Keys(made)) {
 		digest, err := made[program].Digest()
@@ -310,7 +317,7 @@ func report(out io.Writer, folder string, made map[string]*oci.Bundle) error {
 	return nil
 }
 
-// relative is a path as seen from the checkout, where make is run.
+// relative returns a path relative to the checkout, where make runs.
 func relative(path string) string {
 	if wd, err := os.Getwd(); err == nil {
 		if rel, err := filepath.Rel(filepath.Dir(wd), path); err == nil {
@@ -320,15 +327,15 @@ func relative(path string) string {
 	return path
 }
 
-type checkCommand struct{ onBase }
+type checkCommand struct{ imageFlags }
 
 func (c checkCommand) Run(ctx context.Context, out io.Writer) (err error) {
-	base, p, o, err := c.prepared(ctx)
+	base, p, o, err := c.prepare(ctx)
 	if err != nil {
 		return err
 	}
-	digests := map[string]map[string]string{} // by program and folder
-	note := func(where string, made map[string]*oci.Bundle) error {
+	digests := map[string]map[string]string{} // by program and build
+	record := func(where string, made map[string]*oci.Bundle) error {
 		for program, b := range made {
 			d, err := b.Digest()
 			if err != nil {
@@ -345,26 +352,25 @@ func (c checkCommand) Run(ctx context.Context, out io.Writer) (err error) {
 		dir := filepath.Join(c.Work, "images", program)
 		b, err := oci.Load(dir)
 		if err != nil {
-			return fmt.Errorf("%w; `make images` makes it", err)
+			return fmt.Errorf("%w\nhint: run `make images` first", err)
 		}
-		if err := note(relative(dir), map[string]*oci.Bundle{program: b}); err != nil {
+		if err := record(relative(dir), map[string]*oci.Bundle{program: b}); err != nil {
 			return err
 		}
 	}
 	for _, folder := range []string{"one", "a-folder-of-another-length/two"} {
-		made, err := c.elsewhere(ctx, folder, base, p, o)
+		made, err := c.buildCopy(ctx, folder, base, p, o)
 		if err != nil {
 			return err
 		}
-		if err := note("a clean build in "+folder, made); err != nil {
+		if err := record("build in "+folder, made); err != nil {
 			return err
 		}
 	}
 	return compare(out, digests)
 }
 
-// compare prints digests, by program and where the image was made, and returns an error
-// when a program has several.
+// compare prints digests, by program and build, and returns an error if a program's builds differ.
 func compare(out io.Writer, digests map[string]map[string]string) error {
 	var differ []string
 	for _, program := range slices.Sorted(maps.Keys(digests)) {
@@ -378,15 +384,15 @@ func compare(out io.Writer, digests map[string]map[string]string) error {
 		}
 	}
 	if len(differ) > 0 {
-		return fmt.Errorf("the digests of %s differ", strings.Join(differ, " and "))
+		return fmt.Errorf("builds of %s have different digests", strings.Join(differ, " and "))
 	}
-	fmt.Fprintln(out, "the same digests each time")
+	fmt.Fprintln(out, "all builds have the same digests")
 	return nil
 }
 
-// elsewhere copies what git knows of the checkout to another folder and builds there, with
-// an empty build cache.
-func (c checkCommand) elsewhere(ctx context.Context, folder string, base *oci.Base, p pins.Pins, o stage.Options) (_ map[string]*oci.Bundle, err error) {
+// buildCopy copies the checkout to another folder, without ignored files, and builds there with an
+// empty build cache.
+func (c checkCommand) buildCopy(ctx context.Context, folder string, base *oci.Base, p pins.Pins, o stage.Options) (_ map[string]*oci.Bundle, err error) {
 	temp, err := os.MkdirTemp("", "images-check-")
 	if err != nil {
 		return nil, err
@@ -396,20 +402,20 @@ func (c checkCommand) elsewhere(ctx context.Context, folder string, base *oci.Ba
 	if err := stage.CopyTree(ctx, root, c.Root); err != nil {
 		return nil, err
 	}
-	// npm has checked it against the lockfile, and nothing is built of it.
+	// npm has verified these packages against the lock file, and they aren't compiled.
 	if err := os.Symlink(filepath.Join(c.Root, "node_modules"), filepath.Join(root, "node_modules")); err != nil {
 		return nil, err
 	}
 	o.Root, o.BuildCache = root, filepath.Join(temp, "cache")
-	fmt.Fprintf(os.Stderr, "a clean build in %s: some minutes\n", folder)
-	return c.made(ctx, filepath.Join(root, "build"), base, p, o)
+	fmt.Fprintf(os.Stderr, "building from scratch in %s; this takes minutes\n", folder)
+	return c.buildImages(ctx, filepath.Join(root, "build"), base, p, o)
 }
 
 type reproduceCommand struct {
-	Digest string `arg:"" help:"The image: HOST/PATH@sha256:…, or a digest among build/images."`
-	Root   string `help:"The checkout." default:".." type:"path"`
-	Work   string `help:"Folder with what was made." default:"../build" type:"path"`
-	Base   string `help:"What images stand on, as for write." placeholder:"BASE"`
+	Digest string `arg:"" help:"Image to reproduce: HOST/PATH@sha256:…, or the digest of an image in build/images."`
+	Root   string `help:"Folder of the checkout." default:".." type:"path"`
+	Work   string `help:"Folder with built images." default:"../build" type:"path"`
+	Base   string `help:"Base image, as for write." placeholder:"BASE"`
 }
 
 func (c reproduceCommand) Run(ctx context.Context, out io.Writer) (err error) {
@@ -417,13 +423,13 @@ func (c reproduceCommand) Run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	about, err := images.About(want)
+	about, err := images.Summarize(want)
 	if err != nil {
 		return err
 	}
 	source := stage.Source{Revision: about.Revision, Created: about.Created}
 	if !source.Clean() {
-		return fmt.Errorf("%s was built from %s and more: a tree that nobody has", c.Digest, strings.TrimSuffix(about.Revision, "-modified"))
+		return fmt.Errorf("%s can't be reproduced: it was built from a modified tree of commit %s", c.Digest, strings.TrimSuffix(about.Revision, "-modified"))
 	}
 	temp, err := os.MkdirTemp("", "images-reproduce-")
 	if err != nil {
@@ -431,8 +437,8 @@ func (c reproduceCommand) Run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
 	root := filepath.Join(temp, "source")
-	fmt.Fprintf(os.Stderr, "%s says it is %s of commit %s, for %s: building that\n", c.Digest, about.Program, about.Revision, strings.Join(about.Platforms, " and "))
-	// The commit's own make knows how its images are made.
+	fmt.Fprintf(os.Stderr, "building commit %s for %s to compare it with %s, an image of %s\n", about.Revision, strings.Join(about.Platforms, " and "), c.Digest, about.Program)
+	// Run the Makefile of that commit, because the way to build images may have changed since.
 	args := []string{"PLATFORMS=" + strings.Join(about.Platforms, ","), "images"}
 	if c.Base != "" {
 		base := c.Base
@@ -462,13 +468,13 @@ func (c reproduceCommand) Run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	if len(differences) > 0 {
-		return fmt.Errorf("%s is not what commit %s gives here:\n  %s", c.Digest, about.Revision, strings.Join(differences, "\n  "))
+		return fmt.Errorf("%s differs from a build of commit %s on this machine:\n  %s", c.Digest, about.Revision, strings.Join(differences, "\n  "))
 	}
-	fmt.Fprintf(out, "%s is what commit %s gives\n", c.Digest, about.Revision)
+	fmt.Fprintf(out, "%s is identical to a build of commit %s\n", c.Digest, about.Revision)
 	return nil
 }
 
-// find looks for the image in the registry that its name says, or among those made here.
+// find returns the image from its registry or, if only the digest is given, from the built ones.
 func (c reproduceCommand) find(ctx context.Context) (*oci.Bundle, error) {
 	if strings.Contains(c.Digest, "@") {
 		return publish.Target{}.Fetch(ctx, c.Digest)
@@ -487,11 +493,11 @@ func (c reproduceCommand) find(ctx context.Context) (*oci.Bundle, error) {
 
 type pushCommand struct {
 	Work     string   `help:"Folder with the images." default:"../build" type:"path"`
-	Registry string   `help:"What the repositories' names begin with: HOST/PATH." required:""`
-	Tags     []string `help:"Tags for all images, comma-separated, besides the commit's." placeholder:"TAG"`
-	SignKey  string   `help:"Sign with this key of cosign's, a file or a URI of a KMS; the environment has COSIGN_PASSWORD." placeholder:"KEY"`
-	Keyless  bool     `help:"Sign with an identity that cosign asks for, without a key."`
-	Cosign   string   `help:"The cosign that signs." default:"../bin/tools/cosign" type:"path"`
+	Registry string   `help:"Registry to push to: HOST/PATH. Repositories are named HOST/PATH/PROGRAM." required:""`
+	Tags     []string `help:"Tags to set in addition to the commit's, comma-separated." placeholder:"TAG"`
+	SignKey  string   `help:"Sign with this cosign key, a file or the URI of a KMS. Set COSIGN_PASSWORD to its password." placeholder:"KEY"`
+	Keyless  bool     `help:"Sign without a key, with your identity. Cosign opens a browser."`
+	Cosign   string   `help:"Path of the program cosign." default:"../bin/tools/cosign" type:"path"`
 }
 
 func (c pushCommand) Run(ctx context.Context, out io.Writer) error {
@@ -503,21 +509,21 @@ func (c pushCommand) Run(ctx context.Context, out io.Writer) error {
 	for _, program := range stage.Programs {
 		b, err := oci.Load(filepath.Join(c.Work, "images", program))
 		if err != nil {
-			return fmt.Errorf("%w; `make images` makes it", err)
+			return fmt.Errorf("%w\nhint: run `make images` first", err)
 		}
-		about, err := images.About(b)
+		about, err := images.Summarize(b)
 		if err != nil {
 			return err
 		}
 		if about.Base == debian.Name {
-			return fmt.Errorf("image of %s: its base is made of this machine's packages, for trying alone; give the real one: BASE=FOLDER, an OCI layout", program)
+			return fmt.Errorf("image of %s: its base was built from Debian packages and must not be published\nhint: run `make images` with BASE set to an OCI layout of the real base", program)
 		}
 		t.Tags = slices.Compact(append([]string{publish.CommitTag(about.Revision)}, c.Tags...))
 		made[program] = b
 	}
 	if c.SignKey != "" || c.Keyless {
 		t.Sign = func(ctx context.Context, ref name.Digest) error {
-			return c.cosign(ctx, os.Stderr, publish.Cosign(ref, c.SignKey, "")...)
+			return c.cosign(ctx, os.Stderr, publish.CosignArgs(ref, c.SignKey, "")...)
 		}
 	}
 	if err := t.CheckPush(ctx, stage.Programs); err != nil {
@@ -534,18 +540,19 @@ func (c pushCommand) Run(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// checkKey returns an error unless cosign can read the key, if there is one, before images are pushed that it
-// couldn't sign.
+// checkKey returns an error if cosign can't read the signing key. Run calls it before it pushes
+// images, so that none stays unsigned. It returns nil if there is no key.
 func (c pushCommand) checkKey(ctx context.Context) error {
 	if c.SignKey == "" {
 		return nil
 	}
 	if err := c.cosign(ctx, io.Discard, "public-key", "--key", c.SignKey); err != nil {
-		return fmt.Errorf("read the signing key %s: %w\nhint: check SIGN=, and the key's password in COSIGN_PASSWORD", c.SignKey, err)
+		return fmt.Errorf("read the signing key %s: %w\nhint: check SIGN and COSIGN_PASSWORD, the key's password", c.SignKey, err)
 	}
 	return nil
 }
 
+// cosign runs cosign. It inherits standard input and standard error, for passwords and prompts.
 func (c pushCommand) cosign(ctx context.Context, out io.Writer, args ...string) error {
 	cosign := exec.CommandContext(ctx, c.Cosign, args...)
 	cosign.Stdin, cosign.Stdout, cosign.Stderr = os.Stdin, out, os.Stderr
@@ -553,7 +560,7 @@ func (c pushCommand) cosign(ctx context.Context, out io.Writer, args ...string) 
 }
 
 type renewCommand struct {
-	File string `arg:"" help:"The file." default:"images.yaml" type:"existingfile"`
+	File string `arg:"" help:"File to update." default:"images.yaml" type:"existingfile"`
 }
 
 func (c renewCommand) Run(ctx context.Context) error {
@@ -566,7 +573,7 @@ func (c renewCommand) Run(ctx context.Context) error {
 		if err != nil {
 			return "", err
 		}
-		d, err := remote.Head(ref, append(credentials(), remote.WithContext(ctx))...)
+		d, err := remote.Head(ref, append(registryOptions(), remote.WithContext(ctx))...)
 		if err != nil {
 			return "", err
 		}

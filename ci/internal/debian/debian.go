@@ -1,6 +1,9 @@
-// Package debian makes a base for images of Debian's packages, where the registry that
-// has the real one cannot be reached: the same libraries, certificates and time zones, and no
-// shell. What Debian has changes from day to day, so that nothing is published on it.
+// Package debian builds a base image from Debian packages, for machines that can't reach the
+// registry of the real base. Like distroless's cc-debian12, it has the C and C++ libraries,
+// certificates and time zones, but no shell. Call [Write] to build it.
+//
+// Debian's packages change over time, so images on this base can't be reproduced and must not be
+// published.
 package debian
 
 import (
@@ -26,13 +29,13 @@ import (
 	"dagger/fakeart/internal/oci"
 )
 
-// packages are those of gcr.io/distroless/cc-debian12.
+// packages lists the packages of gcr.io/distroless/cc-debian12.
 var packages = []string{"base-files", "ca-certificates", "libc6", "libgcc-s1", "libgomp1", "libssl3", "libstdc++6", "netbase", "tzdata", "gcc-12-base"}
 
-// Name is what the base is called.
+// Name is the name of the base, which no registry can have.
 const Name = "fakeart.invalid/debian-packages"
 
-// files are those that no package has.
+// files has the content, by path, of the files that no package contains.
 var files = map[string]string{
 	"etc/passwd": "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n",
 	"etc/group":  "root:x:0:\nnobody:x:65534:\nnonroot:x:65532:\n",
@@ -40,23 +43,24 @@ var files = map[string]string{
 		"services: files\nprotocols: files\n",
 }
 
-// Write makes the base as an OCI layout in a folder, for these platforms. Packages come
-// through this machine's apt, from where it gets its own; nothing is installed.
+// Write writes the base for these platforms to dir, as an OCI layout. It downloads packages with
+// this machine's apt-get, from the sources configured there, and installs nothing. It returns an
+// error if apt-get or dpkg-deb is missing.
 func Write(ctx context.Context, dir string, platforms []string) error {
 	for _, tool := range []string{"apt-get", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("base of Debian's packages: %s is missing: this works on Debian and its kin", tool)
+			return fmt.Errorf("build a base from Debian packages: %s isn't installed\nhint: run this on Debian or Ubuntu, or set BASE to an OCI layout of the base", tool)
 		}
 	}
 	out, err := layout.Write(dir, empty.Index)
 	if err != nil {
-		return fmt.Errorf("base of Debian's packages: %w", err)
+		return fmt.Errorf("build a base from Debian packages: %w", err)
 	}
 	index := v1.ImageIndex(empty.Index)
 	for _, platform := range platforms {
 		img, err := image(ctx, platform)
 		if err != nil {
-			return fmt.Errorf("base of Debian's packages for %s: %w", platform, err)
+			return fmt.Errorf("build a base from Debian packages for %s: %w", platform, err)
 		}
 		config, err := img.ConfigFile()
 		if err != nil {
@@ -67,6 +71,7 @@ func Write(ctx context.Context, dir string, platforms []string) error {
 	return out.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": Name + ":latest"}))
 }
 
+// image builds the base's image for a platform.
 func image(ctx context.Context, platform string) (_ v1.Image, err error) {
 	p, err := v1.ParsePlatform(platform)
 	if err != nil {
@@ -84,7 +89,7 @@ func image(ctx context.Context, platform string) (_ v1.Image, err error) {
 	return assemble(ctx, filepath.Join(work, "root"), *p, archives)
 }
 
-// assemble makes the image of packages, in the folder root.
+// assemble unpacks packages into root and returns an image with the resulting files.
 func assemble(ctx context.Context, root string, p v1.Platform, archives []string) (v1.Image, error) {
 	for _, archive := range archives {
 		if err := unpack(ctx, root, archive); err != nil {
@@ -126,7 +131,8 @@ func assemble(ctx context.Context, root string, p v1.Platform, archives []string
 	return mutate.AppendLayers(img, layer)
 }
 
-// download has apt get the packages of an architecture, with lists of its own.
+// download downloads the packages for an architecture with apt-get and returns the paths of the
+// archives. All of apt's state is kept in dir.
 func download(ctx context.Context, dir, arch string) ([]string, error) {
 	for _, d := range []string{"lists/partial", "archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
@@ -151,21 +157,22 @@ func download(ctx context.Context, dir, arch string) ([]string, error) {
 	}
 	archives, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err == nil && len(archives) != len(packages) {
-		err = fmt.Errorf("apt-get download: %d of %d packages came", len(archives), len(packages))
+		err = fmt.Errorf("apt-get download: got %d of %d packages", len(archives), len(packages))
 	}
 	return archives, err
 }
 
+// lastLines returns the last five lines of text.
 func lastLines(text []byte) string {
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	return strings.Join(lines[max(0, len(lines)-5):], "\n")
 }
 
-// kept are the folders of packages that programs need at run time.
-var kept = []string{"etc/", "lib/", "lib64/", "usr/lib/", "usr/share/ca-certificates/", "usr/share/zoneinfo/", "usr/share/doc/"}
+// runtimeDirs lists the directories in packages that programs need at run time.
+var runtimeDirs = []string{"etc/", "lib/", "lib64/", "usr/lib/", "usr/share/ca-certificates/", "usr/share/zoneinfo/", "usr/share/doc/"}
 
-// unpack puts what programs need of a package into root, with links as copies of what
-// they lead to, and notes the package where distroless does.
+// unpack copies the files that programs need from a package into root and replaces links with
+// copies of their targets. It records the package in var/lib/dpkg/status.d, like distroless.
 func unpack(ctx context.Context, root, archive string) error {
 	content, err := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", archive).Output()
 	if err != nil {
@@ -181,7 +188,7 @@ func unpack(ctx context.Context, root, archive string) error {
 			return fmt.Errorf("%s: %w", filepath.Base(archive), err)
 		}
 		name := strings.TrimPrefix(filepath.Clean("/"+header.Name), "/")
-		if !slices.ContainsFunc(kept, func(dir string) bool { return strings.HasPrefix(name, dir) }) ||
+		if !slices.ContainsFunc(runtimeDirs, func(dir string) bool { return strings.HasPrefix(name, dir) }) ||
 			strings.HasPrefix(name, "usr/share/doc/") && filepath.Base(name) != "copyright" {
 			continue
 		}
@@ -201,7 +208,8 @@ func unpack(ctx context.Context, root, archive string) error {
 			return err
 		}
 	}
-	// A link may lead to another one, or to a file of another package: then it is not there yet.
+	// The target may be another link, which is resolved in a later pass, or in a package that isn't
+	// unpacked yet.
 	for range 3 {
 		for name, target := range links {
 			text, err := os.ReadFile(filepath.Join(root, target))
@@ -222,7 +230,8 @@ func unpack(ctx context.Context, root, archive string) error {
 	return put(root, "var/lib/dpkg/status.d/"+pkg, bytes.NewReader(fields))
 }
 
-// certificates writes the bundle that Debian's package makes when it is installed.
+// certificates writes the bundle of CA certificates, which Debian's package creates when it is
+// installed.
 func certificates(root string) error {
 	all, err := filepath.Glob(filepath.Join(root, "usr/share/ca-certificates/mozilla/*.crt"))
 	if err != nil {
@@ -237,11 +246,12 @@ func certificates(root string) error {
 		bundle.Write(text)
 	}
 	if bundle.Len() == 0 {
-		return errors.New("ca-certificates has no certificates")
+		return errors.New("package ca-certificates contains no certificates")
 	}
 	return put(root, "etc/ssl/certs/ca-certificates.crt", &bundle)
 }
 
+// put writes a file of root and creates its directory.
 func put(root, name string, content io.Reader) error {
 	path := filepath.Join(root, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

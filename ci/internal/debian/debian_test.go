@@ -14,11 +14,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
-// deb makes a package of files by path; a content that begins with an arrow is a link.
+// deb builds a package with files by path and returns its path. Content that starts with → is the
+// target of a symbolic link.
 func deb(t *testing.T, name string, files map[string]string) string {
 	t.Helper()
 	if _, err := exec.LookPath("dpkg-deb"); err != nil {
-		t.Skip("dpkg-deb, which reads and makes packages, is only on Debian and its kin")
+		t.Skip("dpkg-deb isn't installed")
 	}
 	root := t.TempDir()
 	files["DEBIAN/control"] = "Package: " + name + "\nVersion: 1.2-3\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: for a test\n"
@@ -42,11 +43,11 @@ func deb(t *testing.T, name string, files map[string]string) string {
 	return archive
 }
 
-func TestABaseHasWhatProgramsNeedOfPackages(t *testing.T) {
+func TestAssemble(t *testing.T) {
 	archives := []string{
 		deb(t, "libc6", map[string]string{
 			"lib/x/libc.so.6": "the library", "lib64/ld.so.2": "→/lib/x/ld.so", "lib/x/ld.so": "the loader", "lib/x/libc.so": "→libc.so.6",
-			"usr/bin/ldd": "#!/bin/sh", "bin/sh": "a shell", "usr/share/doc/libc6/copyright": "may be used", "usr/share/doc/libc6/NEWS": "new",
+			"usr/bin/ldd": "#!/bin/sh", "bin/sh": "a shell", "usr/share/doc/libc6/copyright": "a license", "usr/share/doc/libc6/NEWS": "new",
 		}),
 		deb(t, "ca-certificates", map[string]string{
 			"usr/share/ca-certificates/mozilla/a.crt": "A\n", "usr/share/ca-certificates/mozilla/b.crt": "B\n", "usr/sbin/update-ca-certificates": "#!/bin/sh",
@@ -76,33 +77,33 @@ func TestABaseHasWhatProgramsNeedOfPackages(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"lib/x/libc.so.6": "the library", "lib64/ld.so.2": "the loader", "lib/x/libc.so": "the library",
-		"etc/ssl/certs/ca-certificates.crt": "A\nB\n", "usr/share/doc/libc6/copyright": "may be used",
+		"etc/ssl/certs/ca-certificates.crt": "A\nB\n", "usr/share/doc/libc6/copyright": "a license",
 		"var/lib/dpkg/status.d/libc6": "Package: libc6\nVersion: 1.2-3\nArchitecture: all\n", "tmp": "", "proc": "",
 	} {
 		if got, ok := content[path]; !ok || got != want {
-			t.Errorf("%s has %q, want %q", path, got, want)
+			t.Errorf("%s = %q, want %q", path, got, want)
 		}
 	}
 	if !strings.Contains(content["etc/passwd"], "nonroot:x:65532") {
-		t.Errorf("users: %q", content["etc/passwd"])
+		t.Errorf("/etc/passwd = %q, want user nonroot", content["etc/passwd"])
 	}
 	for _, path := range []string{"bin/sh", "usr/bin/ldd", "usr/sbin/update-ca-certificates", "usr/share/doc/libc6/NEWS"} {
 		if _, ok := content[path]; ok {
-			t.Errorf("%s is there", path)
+			t.Errorf("the image contains %s", path)
 		}
 	}
 }
 
-func TestABaseThatCannotBeMadeSaysWhy(t *testing.T) {
+func TestAssemble_errors(t *testing.T) {
 	p := v1.Platform{OS: "linux", Architecture: "amd64"}
 	if _, err := assemble(t.Context(), t.TempDir(), p, []string{deb(t, "libc6", map[string]string{"lib/a": "x"})}); err == nil || !strings.Contains(err.Error(), "no certificates") {
-		t.Errorf("without certificates: error %v", err)
+		t.Errorf("assemble() without certificates: error %v", err)
 	}
 	if _, err := assemble(t.Context(), t.TempDir(), p, []string{filepath.Join(t.TempDir(), "none_1_all.deb")}); err == nil || !strings.Contains(err.Error(), "none_1_all.deb") {
-		t.Errorf("of a package that is not there: error %v", err)
+		t.Errorf("assemble() with a missing package: error %v", err)
 	}
 	t.Setenv("PATH", t.TempDir())
-	if err := Write(t.Context(), t.TempDir(), []string{"linux/amd64"}); err == nil || !strings.Contains(err.Error(), "apt-get is missing") {
-		t.Errorf("without apt: error %v", err)
+	if err := Write(t.Context(), t.TempDir(), []string{"linux/amd64"}); err == nil || !strings.Contains(err.Error(), "apt-get isn't installed") {
+		t.Errorf("Write() without apt-get: error %v", err)
 	}
 }

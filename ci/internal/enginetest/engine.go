@@ -1,9 +1,9 @@
-// Package enginetest stands in for an engine in tests of the module's functions: it answers
-// the generated client's queries with what a test says, and runs nothing. What a function asks of an
-// engine, in which order, and what it makes of answers and failures, is then seen without one.
+// Package enginetest lets tests fake a Dagger engine. Importing it makes the generated client connect
+// to [Listener], where the test serves responses to the client's queries. Tests can then check the
+// queries that a function sends, and how it handles responses and errors, without an engine.
 //
-// To be imported is all that it takes: the client reads where its engine is when its
-// package is initialised, which is after this one's, for this one needs less
+// The import is sufficient because the client reads the engine's address when its package is
+// initialized. This package is initialized first, because it has fewer dependencies
 // (https://go.dev/ref/spec#Package_initialization).
 package enginetest
 
@@ -14,13 +14,13 @@ import (
 	"os"
 )
 
-// Listener is where the client takes its engine to be.
+// Listener accepts the connections of the generated client. It listens on a loopback port.
 var Listener = listen()
 
 func listen() net.Listener {
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
-		panic(fmt.Errorf("a port for the engine's stand-in: %w", err))
+		panic(fmt.Errorf("listen for the fake engine: %w", err))
 	}
 	if err := os.Setenv("DAGGER_SESSION_PORT", fmt.Sprint(l.Addr().(*net.TCPAddr).Port)); err != nil {
 		panic(err)

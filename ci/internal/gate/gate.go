@@ -1,23 +1,26 @@
-// Package gate decides whether a model that was trained is good enough to go on.
+// Package gate checks the accuracy of a trained model before the pipeline pushes images. Call [Check]
+// with the run's eval.json.
 package gate
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
-// CheckLeast returns an error unless an accuracy can be asked for: a share between 0 and 1.
-func CheckLeast(least float64) error {
-	if least < 0 || least > 1 {
-		return fmt.Errorf("minimum accuracy %v isn't between 0 and 1", least)
+// CheckMinimum returns an error if a minimum accuracy isn't between 0 and 1.
+func CheckMinimum(minimum float64) error {
+	if minimum < 0 || minimum > 1 {
+		return fmt.Errorf("minimum accuracy %v isn't between 0 and 1", minimum)
 	}
 	return nil
 }
 
-// Check reads a run's eval.json, which `trainer train` writes of the test split, and returns an
-// error unless the accuracy is at least the given one, a share between 0 and 1.
-func Check(eval []byte, least float64) (accuracy float64, err error) {
-	if err := CheckLeast(least); err != nil {
+// Check returns the accuracy in eval, a run's eval.json. `trainer train` writes that file with the
+// results on the test split. Check returns an error if the accuracy is below minimum, a number
+// between 0 and 1.
+func Check(eval []byte, minimum float64) (accuracy float64, err error) {
+	if err := CheckMinimum(minimum); err != nil {
 		return 0, err
 	}
 	var measured struct {
@@ -25,14 +28,14 @@ func Check(eval []byte, least float64) (accuracy float64, err error) {
 		Count    int
 	}
 	if err := json.Unmarshal(eval, &measured); err != nil {
-		return 0, fmt.Errorf("eval.json of the run: %w", err)
+		return 0, fmt.Errorf("read the run's eval.json: %w", err)
 	}
 	if measured.Accuracy == nil || measured.Count == 0 {
-		return 0, fmt.Errorf("eval.json of the run has no accuracy, or of no pictures")
+		return 0, errors.New("the run's eval.json has no accuracy, or it was measured on 0 images")
 	}
-	if *measured.Accuracy < least {
-		return *measured.Accuracy, fmt.Errorf("accuracy %.4f on %d pictures, at least %.4f is asked for: train longer, or ask for less with --min-accuracy",
-			*measured.Accuracy, measured.Count, least)
+	if *measured.Accuracy < minimum {
+		return *measured.Accuracy, fmt.Errorf("accuracy %.4f on %d images is below the minimum, %.4f\nhint: train longer, or lower --min-accuracy",
+			*measured.Accuracy, measured.Count, minimum)
 	}
 	return *measured.Accuracy, nil
 }

@@ -19,11 +19,11 @@ import (
 	"dagger/fakeart/internal/stage"
 )
 
-// largest is how many bytes an image may have, compressed, for a platform.
-const largest = 90_000_000
+// maxSize is the maximum compressed size of an image for one platform, in bytes.
+const maxSize = 90_000_000
 
-// Has returns an error unless the base has an image for a platform.
-func Has(base *oci.Base, platform string) error {
+// CheckPlatform returns an error if the base has no image for a platform.
+func CheckPlatform(base *oci.Base, platform string) error {
 	p, err := v1.ParsePlatform(platform)
 	if err != nil {
 		return err
@@ -32,7 +32,7 @@ func Has(base *oci.Base, platform string) error {
 	return err
 }
 
-// Sizes returns the compressed bytes of an image, by platform.
+// Sizes returns the compressed size of an image in bytes, by platform.
 func Sizes(b *oci.Bundle) (map[string]int64, error) {
 	sizes := map[string]int64{}
 	return sizes, each(b, func(platform string, img v1.Image) error {
@@ -48,7 +48,7 @@ func Sizes(b *oci.Bundle) (map[string]int64, error) {
 	})
 }
 
-// each calls f for the image of each platform.
+// each calls f with the image of each platform, until f returns an error.
 func each(b *oci.Bundle, f func(platform string, img v1.Image) error) error {
 	manifest, err := b.Index.IndexManifest()
 	if err != nil {
@@ -67,15 +67,15 @@ func each(b *oci.Bundle, f func(platform string, img v1.Image) error) error {
 	return nil
 }
 
-// Summary is what an image says of itself.
+// Summary describes an image, as read from its annotations.
 type Summary struct {
 	Program, Revision, Version, Base string
 	Created                          time.Time
 	Platforms                        []string
 }
 
-// About reads it. An index that is none of ours is an error.
-func About(b *oci.Bundle) (*Summary, error) {
+// Summarize returns the summary of an image. It returns an error if the image isn't one of Fakeart's.
+func Summarize(b *oci.Bundle) (*Summary, error) {
 	manifest, err := b.Index.IndexManifest()
 	if err != nil {
 		return nil, err
@@ -88,10 +88,10 @@ func About(b *oci.Bundle) (*Summary, error) {
 		}
 	}
 	if s.Program == "" || s.Revision == "" {
-		return nil, errors.New("it does not say that it is an image of Fakeart's, and of which commit")
+		return nil, errors.New("not a Fakeart image: its annotations don't name a Fakeart program and a commit")
 	}
 	if s.Created, err = time.Parse(time.RFC3339, get("created")); err != nil {
-		return nil, fmt.Errorf("when it was made: %w", err)
+		return nil, fmt.Errorf("annotation org.opencontainers.image.created: %q isn't a time in RFC 3339", get("created"))
 	}
 	return s, each(b, func(platform string, _ v1.Image) error {
 		s.Platforms = append(s.Platforms, platform)
@@ -99,8 +99,8 @@ func About(b *oci.Bundle) (*Summary, error) {
 	})
 }
 
-// Differences says in what one image is not another: a line a difference, none when
-// their digests are the same.
+// Differences compares two images and returns one line per difference, such as a layer with
+// another digest. It returns no lines if the images have the same digest.
 func Differences(want, got *oci.Bundle) ([]string, error) {
 	w, err := want.Digest()
 	if err != nil {
@@ -110,7 +110,7 @@ func Differences(want, got *oci.Bundle) ([]string, error) {
 	if err != nil || g == w {
 		return nil, err
 	}
-	differences := []string{fmt.Sprintf("index: %s there, %s here", w, g)}
+	differences := []string{fmt.Sprintf("index: want %s, got %s", w, g)}
 	parts := [2]map[string]string{}
 	for i, b := range []*oci.Bundle{want, got} {
 		parts[i] = map[string]string{}
@@ -134,14 +134,14 @@ func Differences(want, got *oci.Bundle) ([]string, error) {
 		}
 	}
 	var lines []string
-	for part, there := range parts[0] {
-		if here := parts[1][part]; here != there {
-			lines = append(lines, fmt.Sprintf("%s: %s there, %s here", part, there, orNone(here)))
+	for part, want := range parts[0] {
+		if got := parts[1][part]; got != want {
+			lines = append(lines, fmt.Sprintf("%s: want %s, got %s", part, want, orNone(got)))
 		}
 	}
-	for part, here := range parts[1] {
+	for part, got := range parts[1] {
 		if _, ok := parts[0][part]; !ok {
-			lines = append(lines, fmt.Sprintf("%s: none there, %s here", part, here))
+			lines = append(lines, fmt.Sprintf("%s: want none, got %s", part, got))
 		}
 	}
 	slices.Sort(lines)
@@ -155,41 +155,43 @@ func orNone(s string) string {
 	return s
 }
 
-// Check looks at an image as a container runtime and the dynamic linker will: each
-// library that a program wants, and each version of its symbols, is there; nobody is root;
-// there is no shell; it has at most 90 MB, compressed, for a platform.
-func Check(program string, b *oci.Bundle) error { return check(program, b, largest) }
+// Check returns an error if an image can't run or breaks a rule. It checks for each platform that
+//   - the image contains every library that the program needs, with every symbol version
+//   - the user isn't root
+//   - there is no shell
+//   - the compressed size is at most 90 MB
+func Check(program string, b *oci.Bundle) error { return check(program, b, maxSize) }
 
-func check(program string, b *oci.Bundle, largest int64) error {
+func check(program string, b *oci.Bundle, maxSize int64) error {
 	sizes, err := Sizes(b)
 	if err != nil {
 		return err
 	}
 	return each(b, func(platform string, img v1.Image) error {
-		if sizes[platform] > largest {
-			return fmt.Errorf("it has %.1f MB, more than %.0f", float64(sizes[platform])/1e6, float64(largest)/1e6)
+		if sizes[platform] > maxSize {
+			return fmt.Errorf("compressed size is %.1f MB, more than the maximum of %.0f MB", float64(sizes[platform])/1e6, float64(maxSize)/1e6)
 		}
 		config, err := img.ConfigFile()
 		if err != nil {
 			return err
 		}
 		if u := config.Config.User; u == "" || u == "0" || u == "root" {
-			return fmt.Errorf("its user is %q", u)
+			return fmt.Errorf("user is %q, which is root", u)
 		}
 		return checkFiles(program, img)
 	})
 }
 
-// shells are programs that would run what somebody has smuggled in.
+// shells lists shells, which an attacker could use to run commands.
 var shells = []string{"sh", "bash", "dash", "busybox", "ash", "zsh"}
 
-// checkFiles reads the image's files once: executables are kept, and the versions of
-// symbols that libraries define.
+// checkFiles checks the image's files: there is no shell, the program and ONNX Runtime are in /app,
+// and the libraries that they link to define the symbol versions that they need.
 func checkFiles(program string, img v1.Image) (err error) {
 	files := mutate.Extract(img)
 	defer func() { err = errors.Join(err, files.Close()) }()
 	libraries := map[string]*elf.File{}
-	var wants []*elf.File
+	var programFiles []*elf.File
 	names := map[*elf.File]string{}
 	for r := tar.NewReader(files); ; {
 		header, err := r.Next()
@@ -202,7 +204,7 @@ func checkFiles(program string, img v1.Image) (err error) {
 		file := path.Clean("/" + header.Name)
 		dir, base := path.Split(file)
 		if slices.Contains(shells, base) && strings.HasSuffix(dir, "bin/") {
-			return fmt.Errorf("there is a shell in it: %s", file)
+			return fmt.Errorf("contains a shell: %s", file)
 		}
 		if header.Typeflag != tar.TypeReg || !strings.Contains(base, ".so") && dir != "/app/" {
 			continue
@@ -214,7 +216,7 @@ func checkFiles(program string, img v1.Image) (err error) {
 		f, err := elf.NewFile(bytes.NewReader(content))
 		if err != nil {
 			if dir == "/app/" {
-				return fmt.Errorf("%s is no program: %w", file, err)
+				return fmt.Errorf("%s isn't an ELF file: %w", file, err)
 			}
 			continue // such as a linker script
 		}
@@ -224,15 +226,15 @@ func checkFiles(program string, img v1.Image) (err error) {
 			libraries[soname[0]] = f
 		}
 		if dir == "/app/" {
-			wants = append(wants, f)
+			programFiles = append(programFiles, f)
 		}
 	}
-	for _, must := range []string{program, stage.Library} {
-		if libraries[must] == nil {
-			return fmt.Errorf("/app/%s is missing", must)
+	for _, required := range []string{program, stage.Library} {
+		if libraries[required] == nil {
+			return fmt.Errorf("/app/%s is missing", required)
 		}
 	}
-	for _, f := range wants {
+	for _, f := range programFiles {
 		needed, err := f.DynamicVersionNeeds()
 		if err != nil && !errors.Is(err, elf.ErrNoSymbols) {
 			return fmt.Errorf("%s: %w", names[f], err)
@@ -243,7 +245,7 @@ func checkFiles(program string, img v1.Image) (err error) {
 		}
 		for _, library := range imported {
 			if libraries[library] == nil {
-				return fmt.Errorf("%s wants the library %s, which the base does not have", names[f], library)
+				return fmt.Errorf("%s needs the library %s, which isn't in the base", names[f], library)
 			}
 		}
 		for _, need := range needed {
@@ -253,7 +255,7 @@ func checkFiles(program string, img v1.Image) (err error) {
 			}
 			for _, version := range need.Needs {
 				if !slices.ContainsFunc(defined, func(d elf.DynamicVersion) bool { return d.Name == version.Dep }) {
-					return fmt.Errorf("%s wants %s of %s, which is older in the base: it was linked on a newer system", names[f], version.Dep, need.Name)
+					return fmt.Errorf("%s needs %s of %s, but the base has an older version: it was linked on a newer system", names[f], version.Dep, need.Name)
 				}
 			}
 		}

@@ -1,6 +1,9 @@
-// Package images makes Fakeart's images from staged programs: one for each program,
-// for all platforms under one digest, with a list of what is in it and where it comes
-// from. `make images` and the Dagger module both call it.
+// Package images makes Fakeart's container images from the programs that package stage built. Each
+// program gets one multi-platform image with an SBOM per platform and a provenance statement
+// attached. Call [Make] to build the images and [Check] to validate them.
+//
+// Images are reproducible: the same inputs give the same digests. `make images` and the Dagger
+// module both use this package.
 package images
 
 import (
@@ -20,10 +23,10 @@ import (
 	"dagger/fakeart/internal/stage"
 )
 
-// user is distroless's nonroot.
+// user is the id of distroless's user nonroot.
 const user = 65532
 
-// program is what there is to say of one beside its files.
+// program is the metadata of a program's image.
 type program struct {
 	title, description string
 	env                []string
@@ -32,38 +35,38 @@ type program struct {
 
 var programs = map[string]program{
 	"server": {
-		title: "Fakeart server", description: "Tells photographs from AI-generated pictures over HTTP. Wants a model: FAKEART_MODEL, or --model.",
+		title: "Fakeart server", description: "Classifies images as photographs or AI-generated over HTTP. Requires a model: FAKEART_MODEL or --model.",
 		env: []string{"PORT=8080"}, ports: map[string]struct{}{"8080/tcp": {}},
 	},
 	"trainer": {
-		title: "Fakeart trainer", description: "Prepares data, trains and measures the model that tells photographs from AI-generated pictures.",
+		title: "Fakeart trainer", description: "Prepares data, trains and evaluates models that classify images as photographs or AI-generated.",
 	},
 }
 
-// data is the folder where programs start, and the only one of theirs: a volume, so
-// that the rest can be read-only.
+// data is the working directory and the only one that the program owns. It's a volume, so the root
+// file system can be read-only.
 const data = "/data"
 
-// Options say what images are made of.
+// Options are the inputs of images.
 type Options struct {
-	// Stage is a folder that stage.Write has filled.
+	// Stage is a directory that [stage.Write] filled.
 	Stage string
-	// Base is what they stand on.
+	// Base is the base image.
 	Base *oci.Base
-	// Repository is where the source lives, a URL.
+	// Repository is the URL of the source repository.
 	Repository string
-	// Builder is who builds, for the provenance: a URI. Images do not depend on it.
+	// Builder is the URI of the build system, for the provenance. Image digests don't depend on it.
 	Builder string
 }
 
-// Make returns the images by program, held in memory. The digest of each depends on the
-// staged programs, the base's content and name, and the repository's name.
+// Make returns the images by program. They are held in memory. An image's digest depends only on
+// the staged programs, the base's content and name, and the repository's URL.
 func Make(o Options) (map[string]*oci.Bundle, error) {
 	build, err := stage.Read(o.Stage)
 	if err != nil {
 		return nil, err
 	}
-	// The library is large and seldom changes: a layer of its own, the same for both programs.
+	// The library is large and seldom changes, so it gets a layer that both programs share.
 	libraries := map[string]v1.Layer{}
 	for _, platform := range build.Platforms {
 		libraries[platform], err = oci.Layer([]oci.Entry{
@@ -83,6 +86,7 @@ func Make(o Options) (map[string]*oci.Bundle, error) {
 	return made, nil
 }
 
+// bundle returns a program's image for all platforms, with its attachments.
 func (o Options) bundle(name string, build *stage.Build, libraries map[string]v1.Layer) (*oci.Bundle, error) {
 	var (
 		list      []v1.Image
@@ -94,19 +98,19 @@ func (o Options) bundle(name string, build *stage.Build, libraries map[string]v1
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", platform, err)
 		}
-		content, err := o.contents(name, platform, img, build)
+		content, err := o.sbom(name, platform, img, build)
 		if err != nil {
-			return nil, fmt.Errorf("%s: list of contents: %w", platform, err)
+			return nil, fmt.Errorf("%s: SBOM: %w", platform, err)
 		}
 		d, err := partial.Descriptor(img)
 		if err != nil {
 			return nil, err
 		}
-		about, err := oci.Referrer(*d, sbomType, content, map[string]string{"org.opencontainers.image.created": labels["org.opencontainers.image.created"]})
+		sbom, err := oci.Referrer(*d, sbomType, content, map[string]string{"org.opencontainers.image.created": labels["org.opencontainers.image.created"]})
 		if err != nil {
 			return nil, err
 		}
-		list, referrers = append(list, img), append(referrers, about)
+		list, referrers = append(list, img), append(referrers, sbom)
 	}
 	index, err := oci.Index(list, labels)
 	if err != nil {
@@ -120,13 +124,14 @@ func (o Options) bundle(name string, build *stage.Build, libraries map[string]v1
 	if err != nil {
 		return nil, err
 	}
-	about, err := oci.Referrer(*d, statementType, statement, map[string]string{"in-toto.io/predicate-type": provenanceType})
+	provenance, err := oci.Referrer(*d, statementType, statement, map[string]string{"in-toto.io/predicate-type": provenanceType})
 	if err != nil {
 		return nil, err
 	}
-	return &oci.Bundle{Index: index, Referrers: append(referrers, about)}, nil
+	return &oci.Bundle{Index: index, Referrers: append(referrers, provenance)}, nil
 }
 
+// image returns a program's image for one platform.
 func (o Options) image(name, platform string, labels map[string]string, build *stage.Build, library v1.Layer) (v1.Image, error) {
 	p, err := v1.ParsePlatform(platform)
 	if err != nil {
@@ -147,7 +152,7 @@ func (o Options) image(name, platform string, labels map[string]string, build *s
 		Env: append([]string{
 			"PATH=/app:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
-			// Found beside the program as well, but only where /proc is mounted.
+			// The program also finds the library in its own directory, but only if /proc is mounted.
 			"ONNXRUNTIME_SHARED_LIBRARY_PATH=/app/" + stage.Library,
 		}, about.env...),
 		ExposedPorts: about.ports, User: fmt.Sprint(user), WorkingDir: data, Volumes: map[string]struct{}{data: {}}, Labels: labels,
@@ -156,7 +161,8 @@ func (o Options) image(name, platform string, labels map[string]string, build *s
 		oci.Added{Layer: own, Note: name + " " + build.Version()})
 }
 
-// licenses are the files about licences, where Debian's packages have theirs.
+// licenses returns entries for the license files in dir. In the image they are in /usr/share/doc,
+// like those of Debian packages.
 func licenses(dir string) ([]oci.Entry, error) {
 	var entries []oci.Entry
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -170,8 +176,8 @@ func licenses(dir string) ([]oci.Entry, error) {
 	return entries, err
 }
 
-// labels are of the keys that
-// https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md defines.
+// labels returns a program's labels. The keys are defined in
+// https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md.
 func (o Options) labels(name string, build *stage.Build) map[string]string {
 	about := programs[name]
 	labels := map[string]string{
@@ -190,11 +196,11 @@ func (o Options) labels(name string, build *stage.Build) map[string]string {
 	return full
 }
 
-// List says the digests of images, a line each.
-func List(made map[string]*oci.Bundle) (string, error) {
+// DigestList returns one line per image, sorted: the program and its digest.
+func DigestList(bundles map[string]*oci.Bundle) (string, error) {
 	var lines []string
-	for _, program := range slices.Sorted(maps.Keys(made)) {
-		digest, err := made[program].Digest()
+	for _, program := range slices.Sorted(maps.Keys(bundles)) {
+		digest, err := bundles[program].Digest()
 		if err != nil {
 			return "", err
 		}
@@ -203,15 +209,15 @@ func List(made map[string]*oci.Bundle) (string, error) {
 	return strings.Join(lines, "\n"), nil
 }
 
-// sha512 returns the hexadecimal digest in an npm package's integrity.
+// sha512 returns the digest in an npm package's integrity, in hexadecimal.
 func sha512(integrity string) (string, error) {
 	text, ok := strings.CutPrefix(integrity, "sha512-")
 	if !ok {
-		return "", fmt.Errorf("integrity %q is no sha512", integrity)
+		return "", fmt.Errorf("integrity %q doesn't start with sha512-", integrity)
 	}
 	sum, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		return "", fmt.Errorf("integrity %q: %w", integrity, err)
+		return "", fmt.Errorf("integrity %q: invalid base64: %w", integrity, err)
 	}
 	return hex.EncodeToString(sum), nil
 }

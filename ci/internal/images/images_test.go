@@ -24,7 +24,7 @@ var (
 	pinned = "registry.example/base:1@sha256:" + strings.Repeat("12", 32)
 )
 
-// staged are programs that are quick to build.
+// staged builds small test programs and returns the directory with them.
 func staged(t *testing.T) string {
 	t.Helper()
 	root, out := t.TempDir(), filepath.Join(t.TempDir(), "stage")
@@ -38,8 +38,8 @@ func staged(t *testing.T) string {
 	return out
 }
 
-// onBase is a base with these files besides what programs need.
-func onBase(t *testing.T, files map[string][]byte) *oci.Base {
+// testBase returns a base with the libraries that programs need and these files.
+func testBase(t *testing.T, files map[string][]byte) *oci.Base {
 	t.Helper()
 	archive := filepath.Join(t.TempDir(), "base.tar")
 	if err := oci.Archive(stagetest.Base(t, files), "base:1", archive, source.Created); err != nil {
@@ -56,28 +56,29 @@ func onBase(t *testing.T, files map[string][]byte) *oci.Base {
 	return base
 }
 
-// packages are what a base of distroless's says it is made of.
+// packages has the package lists of a distroless base.
 var packages = map[string][]byte{
 	"/var/lib/dpkg/status.d/libc6":         []byte("Package: libc6\nVersion: 2.36-9+deb12u14\nArchitecture: amd64\n"),
 	"/var/lib/dpkg/status.d/libc6.md5sums": []byte("not a package\n"),
 }
 
-func make1(t *testing.T, stage string, files map[string][]byte, repository, builder string) map[string]*oci.Bundle {
+// makeImages calls [Make] with the programs in stage and a base with these files.
+func makeImages(t *testing.T, stage string, files map[string][]byte, repository, builder string) map[string]*oci.Bundle {
 	t.Helper()
-	made, err := Make(Options{Stage: stage, Base: onBase(t, files), Repository: repository, Builder: builder})
+	made, err := Make(Options{Stage: stage, Base: testBase(t, files), Repository: repository, Builder: builder})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return made
 }
 
-func TestImages(t *testing.T) {
-	const repository = "https://forge.example/a/b"
+func TestMake(t *testing.T) {
+	const repository = "https://git.example/a/b"
 	dir := staged(t)
-	made := make1(t, dir, packages, repository, "https://builder.example/laptop")
+	made := makeImages(t, dir, packages, repository, "https://builder.example/laptop")
 	server := made["server"]
 
-	t.Run("hold what the linker wants, and run as nobody in particular", func(t *testing.T) {
+	t.Run("valid", func(t *testing.T) {
 		for program, b := range made {
 			if err := Check(program, b); err != nil {
 				t.Errorf("%s: %v", program, err)
@@ -90,7 +91,7 @@ func TestImages(t *testing.T) {
 			}
 			c := config.Config
 			if c.User != "65532" || c.WorkingDir != "/data" || c.Entrypoint[0] != "/app/server" || len(c.Volumes) != 1 {
-				t.Errorf("configuration %+v", c)
+				t.Errorf("config %+v", c)
 			}
 			for _, h := range config.History {
 				if !h.Created.Equal(source.Created) {
@@ -106,24 +107,24 @@ func TestImages(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("say what they are", func(t *testing.T) {
-		about, err := About(server)
+	t.Run("summary", func(t *testing.T) {
+		about, err := Summarize(server)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if about.Program != "server" || about.Revision != source.Revision || !about.Created.Equal(source.Created) || len(about.Platforms) != 1 || about.Platforms[0] != stagetest.Platform {
-			t.Errorf("it says %+v", about)
+			t.Errorf("Summarize() = %+v", about)
 		}
 	})
-	t.Run("do not depend on who builds", func(t *testing.T) {
-		other := make1(t, dir, packages, repository, "https://builder.example/forge")
+	t.Run("same_digest_with_other_builder", func(t *testing.T) {
+		other := makeImages(t, dir, packages, repository, "https://builder.example/other")
 		differences, err := Differences(server, other["server"])
 		if err != nil || len(differences) > 0 {
 			t.Errorf("%v, %v", differences, err)
 		}
 	})
-	t.Run("of another origin differ, and in what", func(t *testing.T) {
-		other := make1(t, dir, packages, "https://forge.example/a/fork", "https://builder.example/laptop")
+	t.Run("differences", func(t *testing.T) {
+		other := makeImages(t, dir, packages, "https://git.example/a/fork", "https://builder.example/laptop")
 		differences, err := Differences(server, other["server"])
 		if err != nil {
 			t.Fatal(err)
@@ -132,11 +133,11 @@ func TestImages(t *testing.T) {
 		if !strings.Contains(text, "configuration") || strings.Contains(text, "layer") {
 			t.Errorf("differences:\n%s", text)
 		}
-		if differences, err = Differences(server, make1(t, dir, map[string][]byte{"/etc/more": []byte("more")}, repository, "https://builder.example/laptop")["server"]); err != nil || !strings.Contains(strings.Join(differences, "\n"), "layer 0 (base ") {
-			t.Errorf("another base: %v, %v", differences, err)
+		if differences, err = Differences(server, makeImages(t, dir, map[string][]byte{"/etc/more": []byte("more")}, repository, "https://builder.example/laptop")["server"]); err != nil || !strings.Contains(strings.Join(differences, "\n"), "layer 0 (base ") {
+			t.Errorf("Differences() with another base = %v, %v", differences, err)
 		}
 	})
-	t.Run("have a list of contents for each platform", func(t *testing.T) {
+	t.Run("sbom", func(t *testing.T) {
 		blob := layerOf(t, server.Referrers[0])
 		var bom cdx.BOM
 		if err := cdx.NewBOMDecoder(bytes.NewReader(blob), cdx.BOMFileFormatJSON).Decode(&bom); err != nil {
@@ -148,14 +149,14 @@ func TestImages(t *testing.T) {
 		}
 		for _, want := range []string{"pkg:npm/onnxruntime-node@1.27.0", "pkg:golang/stdlib@" + strings.TrimPrefix(runtime.Version(), "go"), "pkg:deb/debian/libc6@2.36-9+deb12u14?arch=amd64"} {
 			if !purls[want] {
-				t.Errorf("%s is missing in %v", want, purls)
+				t.Errorf("the SBOM has %v, want %s", purls, want)
 			}
 		}
 		if len(purls) != 3 {
-			t.Errorf("there is also %v", purls)
+			t.Errorf("the SBOM has %v, want 3 components", purls)
 		}
 	})
-	t.Run("have their provenance", func(t *testing.T) {
+	t.Run("provenance", func(t *testing.T) {
 		var statement struct {
 			Type          string `json:"_type"`
 			PredicateType string
@@ -183,17 +184,18 @@ func TestImages(t *testing.T) {
 		}
 		p := statement.Predicate
 		if statement.Type != "https://in-toto.io/Statement/v1" || statement.PredicateType != "https://slsa.dev/provenance/v1" || statement.Subject[0].Digest["sha256"] != digest.Hex {
-			t.Errorf("the statement is %+v", statement)
+			t.Errorf("statement %+v", statement)
 		}
 		if p.RunDetails.Builder.ID != "https://builder.example/laptop" || p.BuildDefinition.ExternalParameters["revision"] != source.Revision {
-			t.Errorf("the predicate is %+v", p)
+			t.Errorf("predicate %+v", p)
 		}
 		if d := p.BuildDefinition.ResolvedDependencies; len(d) != 3 || d[0].Digest["gitCommit"] != source.Revision || d[1].Digest["sha256"] != strings.Repeat("12", 32) || d[2].Digest["sha512"] != strings.Repeat("0", 128) {
-			t.Errorf("made of %+v", d)
+			t.Errorf("resolved dependencies %+v", d)
 		}
 	})
 }
 
+// layerOf returns the content of an image's first layer.
 func layerOf(t *testing.T, img v1.Image) []byte {
 	t.Helper()
 	layers, err := img.Layers()
@@ -211,42 +213,46 @@ func layerOf(t *testing.T, img v1.Image) []byte {
 	return text
 }
 
-func TestABaseThatDoesNotFitIsFound(t *testing.T) {
+func TestCheck_errors(t *testing.T) {
 	dir := staged(t)
-	for want, files := range map[string]map[string][]byte{
-		"wants the library libc.so.6, which the base does not have": {"/lib/libc.so.6": nil},
-		"there is a shell in it: /bin/sh":                           {"/bin/sh": []byte("#!")},
+	for _, c := range []struct {
+		name  string
+		files map[string][]byte
+		want  string
+	}{
+		{"missing_library", map[string][]byte{"/lib/libc.so.6": nil}, "needs the library libc.so.6, which isn't in the base"},
+		{"shell", map[string][]byte{"/bin/sh": []byte("#!")}, "contains a shell: /bin/sh"},
 		// The loader defines fewer versions of symbols than libc.
-		"which is older in the base": {"/lib/libc.so.6": stagetest.System(t, stagetest.Loader)},
+		{"older_library", map[string][]byte{"/lib/libc.so.6": stagetest.SystemLibrary(t, stagetest.Loader)}, "the base has an older version"},
 	} {
-		t.Run(want, func(t *testing.T) {
-			b := make1(t, dir, files, "https://forge.example/a/b", "https://builder.example/laptop")["server"]
-			if err := Check("server", b); err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("error %v, want %q", err, want)
+		t.Run(c.name, func(t *testing.T) {
+			b := makeImages(t, dir, c.files, "https://git.example/a/b", "https://builder.example/laptop")["server"]
+			if err := Check("server", b); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})
 	}
 }
 
-func TestAnImageThatIsTooLargeIsFound(t *testing.T) {
-	b := make1(t, staged(t), packages, "https://forge.example/a/b", "https://builder.example/laptop")["server"]
-	if err := check("server", b, 1000); err == nil || !strings.Contains(err.Error(), "it has ") {
+func TestCheck_size(t *testing.T) {
+	b := makeImages(t, staged(t), packages, "https://git.example/a/b", "https://builder.example/laptop")["server"]
+	if err := check("server", b, 1000); err == nil || !strings.Contains(err.Error(), "compressed size is ") {
 		t.Errorf("error %v", err)
 	}
 }
 
-func TestWhatIsNoneOfOursIsSaid(t *testing.T) {
+func TestErrors(t *testing.T) {
 	index, err := oci.Index([]v1.Image{empty.Image}, map[string]string{"org.opencontainers.image.title": "other"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := About(&oci.Bundle{Index: index}); err == nil || !strings.Contains(err.Error(), "does not say that it is an image of Fakeart's") {
-		t.Errorf("error %v", err)
+	if _, err := Summarize(&oci.Bundle{Index: index}); err == nil || !strings.Contains(err.Error(), "not a Fakeart image") {
+		t.Errorf("Summarize(): error %v", err)
 	}
 	if _, err := Make(Options{Stage: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "build.json") {
-		t.Errorf("of nothing: error %v", err)
+		t.Errorf("Make() from an empty directory: error %v", err)
 	}
-	if err := Has(onBase(t, nil), "linux/s390x"); err == nil || !strings.Contains(err.Error(), "has no image for linux/s390x") {
-		t.Errorf("for a platform that the base lacks: error %v", err)
+	if err := CheckPlatform(testBase(t, nil), "linux/s390x"); err == nil || !strings.Contains(err.Error(), "has no image for linux/s390x") {
+		t.Errorf("CheckPlatform(): error %v", err)
 	}
 }

@@ -15,14 +15,16 @@ import (
 )
 
 const (
-	// statementType is in-toto's media type, https://github.com/in-toto/attestation/blob/main/spec/v1/envelope.md.
+	// statementType is the media type of in-toto statements,
+	// https://github.com/in-toto/attestation/blob/main/spec/v1/envelope.md.
 	statementType = "application/vnd.in-toto+json"
-	// provenanceType is https://slsa.dev/spec/v1.1/provenance.
+	// provenanceType is the predicate type,
+	// https://slsa.dev/spec/v1.1/provenance.
 	provenanceType = "https://slsa.dev/provenance/v1"
 )
 
-// provenance says how an image was made, as SLSA's predicate in an in-toto statement.
-// It has no times: a build that is repeated has the same provenance.
+// provenance returns an in-toto statement, in JSON, with a SLSA predicate that describes how the index
+// was built. It contains no times, so repeated builds have the same provenance.
 func (o Options) provenance(name string, index v1.ImageIndex, build *stage.Build) ([]byte, error) {
 	digest, err := index.Digest()
 	if err != nil {
@@ -35,8 +37,8 @@ func (o Options) provenance(name string, index v1.ImageIndex, build *stage.Build
 		return nil, err
 	}
 	compilers := map[string]any{}
-	for platform, is := range build.Compilers {
-		compilers[platform] = is
+	for platform, version := range build.Compilers {
+		compilers[platform] = version
 	}
 	internal, err := structpb.NewStruct(map[string]any{"go": build.GoVersion, "compilers": compilers})
 	if err != nil {
@@ -83,15 +85,16 @@ func (o Options) provenance(name string, index v1.ImageIndex, build *stage.Build
 	if text, err = protojson.Marshal(statement); err != nil {
 		return nil, err
 	}
-	// protojson puts spaces where it likes, so that nobody relies on its bytes; we do.
+	// protojson varies its whitespace at random, but the provenance must be reproducible.
 	var compact bytes.Buffer
 	err = json.Compact(&compact, text)
 	return compact.Bytes(), err
 }
 
-func list(of []string) []any {
+// list converts values for structpb, which accepts only []any.
+func list(values []string) []any {
 	var all []any
-	for _, s := range of {
+	for _, s := range values {
 		all = append(all, s)
 	}
 	return all

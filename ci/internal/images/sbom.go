@@ -20,12 +20,12 @@ import (
 	"dagger/fakeart/internal/stage"
 )
 
-// sbomType is CycloneDX's media type, https://cyclonedx.org/specification/overview/.
+// sbomType is the media type of CycloneDX in JSON, https://cyclonedx.org/specification/overview/.
 const sbomType = "application/vnd.cyclonedx+json"
 
-// contents is a list of what is in an image, in CycloneDX: the Go modules that the
-// program says it is made of, ONNX Runtime, and the base's Debian packages.
-func (o Options) contents(name, platform string, img v1.Image, build *stage.Build) ([]byte, error) {
+// sbom returns the SBOM of an image, in CycloneDX's JSON format. It lists the Go modules in the
+// program's build information, ONNX Runtime, and the base's Debian packages.
+func (o Options) sbom(name, platform string, img v1.Image, build *stage.Build) ([]byte, error) {
 	info, err := buildinfo.ReadFile(filepath.Join(o.Stage, stage.Dir(platform), name))
 	if err != nil {
 		return nil, err
@@ -35,12 +35,12 @@ func (o Options) contents(name, platform string, img v1.Image, build *stage.Buil
 		BOMRef:     "pkg:npm/" + build.Runtime.Name + "@" + build.Runtime.Version,
 		PackageURL: "pkg:npm/" + build.Runtime.Name + "@" + build.Runtime.Version,
 		Licenses:   &cdx.Licenses{{License: &cdx.License{ID: "MIT"}}},
-	}, golang("stdlib", strings.TrimPrefix(info.GoVersion, "go"))}
+	}, goModule("stdlib", strings.TrimPrefix(info.GoVersion, "go"))}
 	for _, m := range info.Deps {
 		if m.Replace != nil {
 			m = m.Replace
 		}
-		components = append(components, golang(m.Path, m.Version))
+		components = append(components, goModule(m.Path, m.Version))
 	}
 	debian, err := debianPackages(img)
 	if err != nil {
@@ -65,14 +65,14 @@ func (o Options) contents(name, platform string, img v1.Image, build *stage.Buil
 	return text.Bytes(), err
 }
 
-// golang is a Go module; the standard library is called stdlib.
-func golang(path, version string) cdx.Component {
+// goModule returns the component of a Go module. The path of the standard library is stdlib.
+func goModule(path, version string) cdx.Component {
 	purl := "pkg:golang/" + path + "@" + version
 	return cdx.Component{Type: cdx.ComponentTypeLibrary, Name: path, Version: version, BOMRef: purl, PackageURL: purl}
 }
 
-// debianPackages reads what a distroless image notes about the packages it is made of,
-// var/lib/dpkg/status.d, and what an ordinary one of Debian's does, var/lib/dpkg/status.
+// debianPackages returns the Debian packages in an image. Distroless images list them in
+// var/lib/dpkg/status.d, and images with dpkg in var/lib/dpkg/status.
 func debianPackages(img v1.Image) (_ []cdx.Component, err error) {
 	files := mutate.Extract(img)
 	defer func() { err = errors.Join(err, files.Close()) }()
@@ -86,8 +86,8 @@ func debianPackages(img v1.Image) (_ []cdx.Component, err error) {
 			return nil, err
 		}
 		name := strings.TrimPrefix(filepath.ToSlash(filepath.Clean(header.Name)), "/")
-		inFolder := strings.HasPrefix(name, "var/lib/dpkg/status.d/") && !strings.HasSuffix(name, ".md5sums")
-		if header.Typeflag != tar.TypeReg || !inFolder && name != "var/lib/dpkg/status" {
+		inStatusDir := strings.HasPrefix(name, "var/lib/dpkg/status.d/") && !strings.HasSuffix(name, ".md5sums")
+		if header.Typeflag != tar.TypeReg || !inStatusDir && name != "var/lib/dpkg/status" {
 			continue
 		}
 		for p := textproto.NewReader(bufio.NewReader(r)); ; {
@@ -100,7 +100,7 @@ func debianPackages(img v1.Image) (_ []cdx.Component, err error) {
 				break
 			}
 			if err != nil {
-				return nil, fmt.Errorf("the base's %s: %w", name, err)
+				return nil, fmt.Errorf("read %s: %w", name, err)
 			}
 		}
 	}

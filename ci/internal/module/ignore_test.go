@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// ignored reports whether one of the patterns, as in +ignore, matches the file or a folder that it is in.
-// A ** stands for any number of folders.
+// ignored reports whether one of the patterns, in the syntax of +ignore, matches the file or one of
+// its parent directories. ** matches any number of directories.
 func ignored(patterns []string, file string) bool {
 	var matches func(pattern, parts []string) bool
 	matches = func(pattern, parts []string) bool {
@@ -33,12 +33,13 @@ func ignored(patterns []string, file string) bool {
 	return false
 }
 
-// TestIgnore compares what isn't uploaded with what git tracks and ignores.
+// TestIgnore checks that the checkout's upload to the engine has all files that git tracks and none
+// that it ignores.
 func TestIgnore(t *testing.T) {
 	pragma := regexp.MustCompile(`(?m)^\+ignore=(.*)$`).FindStringSubmatch(functions(t)["New"].params["source"].doc)
 	var patterns []string
 	if pragma == nil || json.Unmarshal([]byte(pragma[1]), &patterns) != nil {
-		t.Fatalf("argument source of New: +ignore isn't a list: %q", pragma)
+		t.Fatalf("argument source of New: +ignore isn't a JSON list: %q", pragma)
 	}
 	root, err := filepath.Abs("../../..")
 	if err != nil {
@@ -46,7 +47,7 @@ func TestIgnore(t *testing.T) {
 	}
 	list := []string{"-C", root, "ls-files", "-z"}
 	if _, err := os.Stat(filepath.Join(root, ".git")); err != nil {
-		// In a container, everything that isn't ignored counts as tracked.
+		// There is no .git in a container. Every file that isn't ignored counts as tracked.
 		empty := t.TempDir()
 		if out, err := exec.CommandContext(t.Context(), "git", "init", "-q", "--bare", empty).CombinedOutput(); err != nil {
 			t.Fatalf("git init: %v: %s", err, out)
@@ -63,7 +64,7 @@ func TestIgnore(t *testing.T) {
 	}
 	for _, file := range files {
 		if ignored(patterns, file) {
-			t.Errorf("%s is tracked, and would not be uploaded", file)
+			t.Errorf("%s is tracked by git, but +ignore excludes it", file)
 		}
 	}
 
@@ -85,7 +86,7 @@ func TestIgnore(t *testing.T) {
 	}
 	for _, file := range local {
 		if !ignored(patterns, file) {
-			t.Errorf("%s is ignored by git or local, and would be uploaded", file)
+			t.Errorf("%s is ignored by git or local, but +ignore doesn't exclude it", file)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package module checks the source of the module's functions for what the engine and callers
-// expect of them. It needs no engine.
+// Package module tests the source of the Dagger module: the functions' help texts, arguments, defaults
+// and caching. It needs no engine.
 package module
 
 import (
@@ -23,14 +23,15 @@ type function struct {
 	params map[string]param
 }
 
+// param is a parameter's type, without its package, and its comment.
 type param struct{ kind, doc string }
 
-// functions are those of the module, New among them.
+// functions returns the module's functions by name, including New.
 func functions(t *testing.T) map[string]function {
 	t.Helper()
 	files, err := filepath.Glob("../../*.go")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("the module's files: %v, %v", files, err)
+		t.Fatalf("find the module's files: %v, %v", files, err)
 	}
 	all := map[string]function{}
 	set := token.NewFileSet()
@@ -66,7 +67,7 @@ func functions(t *testing.T) map[string]function {
 	return all
 }
 
-// comment is what stands above a parameter.
+// comment returns the comment that ends on the line above a parameter.
 func comment(file *ast.File, set *token.FileSet, p *ast.Field) string {
 	for _, c := range file.Comments {
 		if set.Position(c.End()).Line == set.Position(p.Pos()).Line-1 && c.Pos() > 0 {
@@ -76,6 +77,7 @@ func comment(file *ast.File, set *token.FileSet, p *ast.Field) string {
 	return ""
 }
 
+// kind returns the name of a type without its package.
 func kind(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.StarExpr:
@@ -103,33 +105,33 @@ func TestFunctions(t *testing.T) {
 		delete(all, name)
 	}
 	for name := range all {
-		t.Errorf("%s is there, and in no list: is it meant for callers?", name)
+		t.Errorf("%s is exported, so callers can use it: add it to this test or unexport it", name)
 	}
 }
 
-// verbs are the first words of help texts.
+// verbs lists the words that a help text can start with.
 var verbs = []string{
 	"Apply", "Build", "Check", "Configure", "Copy", "Deploy", "Find", "Format", "Generate", "Lint", "Look", "Make", "Open", "Prepare", "Run", "Serve", "Show",
 }
 
 func TestHelp(t *testing.T) {
-	// The engine takes this for a pragma and cuts it from the text.
+	// The engine would take this for a pragma and remove it from the help text.
 	trap := regexp.MustCompile(`\s\+\s?\w`)
 	pragma := regexp.MustCompile(`(?m)^\+(optional|default=.*|defaultPath=.*|ignore=.*|cache=.*|private|check|generate)$`)
 	for name, f := range functions(t) {
 		if first, _, _ := strings.Cut(f.doc, " "); !slices.Contains(verbs, first) {
-			t.Errorf("%s: the help text starts with %q, not with a verb of the list in this test", name, first)
+			t.Errorf("%s: the help text starts with %q, want one of %q", name, first, verbs)
 		}
 		if text := pragma.ReplaceAllString(f.doc, ""); trap.MatchString(text) {
-			t.Errorf("%s: its comment has a pragma in its text: %q", name, text)
+			t.Errorf("%s: the help text contains a pragma: %q", name, text)
 		}
 		for p, about := range f.params {
 			text := strings.TrimSpace(pragma.ReplaceAllString(about.doc, ""))
 			if text == "" {
-				t.Errorf("%s: argument %s says nothing about itself", name, p)
+				t.Errorf("%s: argument %s has no comment", name, p)
 			}
 			if trap.MatchString(text) {
-				t.Errorf("%s: argument %s has a pragma in its text: %q", name, p, text)
+				t.Errorf("%s: the comment of argument %s contains a pragma: %q", name, p, text)
 			}
 		}
 	}
@@ -158,26 +160,26 @@ func TestDefaults(t *testing.T) {
 				ok = slices.Contains([]string{"[]string", "[]Platform", "*Directory"}, about.kind)
 			}
 			if !ok {
-				t.Errorf("%s: argument %s is %s, and its default %s", name, p, about.kind, text[1])
+				t.Errorf("%s: argument %s is of type %s, but its default is %s", name, p, about.kind, text[1])
 			}
 		}
 	}
 }
 
-// The engine answers a repeated call from its cache, and then nothing is pushed or
-// deployed.
+// TestNeverCached checks the functions that push, deploy or read the state of another system. The
+// engine would skip a repeated call of them if it were cached.
 func TestNeverCached(t *testing.T) {
 	const never = `+cache="never"`
 	all := functions(t)
 	for _, name := range []string{"Pipeline", "Run", "Publish", "Promote", "LoadTest", "InfraPreview", "InfraUp", "Deploy", "RenewImages", "Vulns"} {
 		if !strings.Contains(all[name].doc, never) {
-			t.Errorf("%s may be answered from the cache: it wants %s", name, never)
+			t.Errorf("%s may be cached: add %s", name, never)
 		}
 		delete(all, name)
 	}
 	for name, f := range all {
 		if strings.Contains(f.doc, never) {
-			t.Errorf("%s is never cached: does it change anything?", name)
+			t.Errorf("%s is never cached: remove %s or add it to this test", name, never)
 		}
 	}
 }
@@ -190,14 +192,14 @@ func TestChecks(t *testing.T) {
 		}
 		for p, about := range all[name].params {
 			if !strings.Contains(about.doc, "+optional") && !strings.Contains(about.doc, "+default=") {
-				t.Errorf("%s: a check has no required arguments, and %s is one", name, p)
+				t.Errorf("%s is a check, but its argument %s is required", name, p)
 			}
 		}
 	}
 }
 
-// TestScenarios keeps the scenarios that callers can choose to those of the k6 script, except swap,
-// which needs a server with two models.
+// TestScenarios checks that callers can choose every scenario of the k6 script, except swap, which
+// needs a server with two models.
 func TestScenarios(t *testing.T) {
 	script, err := os.ReadFile("../../../loadtest/predict.js")
 	if err != nil {
@@ -217,11 +219,11 @@ func TestScenarios(t *testing.T) {
 	}
 	want := slices.DeleteFunc(names(`(?m)^  (\w+): \{`, list), func(name string) bool { return name == "swap" })
 	if got := names(`Scenario = "(\w+)"`, string(source)); len(want) < 2 || !slices.Equal(got, want) {
-		t.Errorf("serve.go has the scenarios %v, loadtest/predict.js has %v", got, want)
+		t.Errorf("scenarios in serve.go = %v, want those in loadtest/predict.js, %v", got, want)
 	}
 }
 
-// TestDocsOfTests checks that the steps which run tests have the pages that tests read.
+// TestDocsOfTests checks that testDocs contains every page that a test reads.
 func TestDocsOfTests(t *testing.T) {
 	source, err := os.ReadFile("../../checks.go")
 	if err != nil {
@@ -236,14 +238,14 @@ func TestDocsOfTests(t *testing.T) {
 	read := regexp.MustCompile(`"(?:\.\./)*(docs/[^"*]*)`)
 	found := 0
 	root := os.DirFS("../../..")
-	// Packages below docs/ run in the same step, with the pages beside them.
+	// Packages below docs/ run in the same step and need the pages in their own directory.
 	packages, err := fs.Glob(root, "docs/*/*_test.go")
 	if err != nil || len(packages) == 0 {
-		t.Errorf("docs/ has the tests %v, %v", packages, err)
+		t.Errorf("find the tests below docs/: %v, %v", packages, err)
 	}
 	for _, file := range packages {
 		if dir := path.Dir(file) + "/"; !slices.Contains(pages, dir) {
-			t.Errorf("testDocs in checks.go has no %s: the pipeline doesn't run its tests", dir)
+			t.Errorf("%s isn't in testDocs in checks.go, so the pipeline doesn't run its tests", dir)
 		}
 	}
 	err = fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
@@ -263,13 +265,13 @@ func TestDocsOfTests(t *testing.T) {
 		for _, m := range read.FindAllStringSubmatch(string(text), -1) {
 			found++
 			if !slices.ContainsFunc(pages, func(page string) bool { return strings.HasPrefix(m[1], page) }) {
-				t.Errorf("%s reads %s, which testDocs in checks.go doesn't have", path, m[1])
+				t.Errorf("%s reads %s, which isn't in testDocs in checks.go", path, m[1])
 			}
 		}
 		return nil
 	})
 	if err != nil || found == 0 {
-		t.Errorf("%d pages are read by tests, %v", found, err)
+		t.Errorf("found %d pages that tests read, want at least one (%v)", found, err)
 	}
 }
 
@@ -278,13 +280,14 @@ func TestSecrets(t *testing.T) {
 	for name, f := range functions(t) {
 		for p, about := range f.params {
 			if secret.MatchString(p) && about.kind != "*Secret" {
-				t.Errorf("%s: argument %s is %s", name, p, about.kind)
+				t.Errorf("%s: argument %s is of type %s, want *Secret", name, p, about.kind)
 			}
 		}
 	}
 }
 
-// What the engine regenerates must be the version that is committed.
+// TestEngineVersion checks that the code that the engine generates matches the committed code in
+// internal/dagger.
 func TestEngineVersion(t *testing.T) {
 	text, err := os.ReadFile("../../../dagger.json")
 	if err != nil {
@@ -298,13 +301,14 @@ func TestEngineVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	if module.Name != "fakeart" || module.EngineVersion != "v0.20.3" || module.Source != "ci" || module.SDK.Source != "go" {
-		t.Errorf("dagger.json says %+v", module)
+		t.Errorf("dagger.json: %+v", module)
 	}
 	mod, err := os.ReadFile("../../go.mod")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What that engine asks for: newer ones of OpenTelemetry do not compile with it.
+	// These are the versions that the engine's code generator requires. Its code doesn't compile
+	// with newer versions of OpenTelemetry.
 	for _, want := range []string{
 		"module dagger/fakeart\n", "\tdagger.io/dagger v0.19.11\n", "\tgithub.com/dagger/otel-go v1.41.0\n", "\tgo.opentelemetry.io/otel v1.41.0\n",
 		"replace go.opentelemetry.io/otel/log => go.opentelemetry.io/otel/log v0.16.0\n",

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestOffline compiles a module with the flags of the make targets, beside a file like the one that
+// TestOffline checks that the flags of the make targets exclude a dagger.gen.go, like the one that
 // `dagger develop` generates.
 func TestOffline(t *testing.T) {
 	makefile := read(t, "../../../Makefile")
@@ -19,7 +19,7 @@ func TestOffline(t *testing.T) {
 	}
 	for _, line := range strings.Split(makefile, "\n") {
 		if strings.HasPrefix(line, "\t") && strings.Contains(line, "offline") && !strings.Contains(line, "$(offline)") {
-			t.Errorf("the Makefile has flags of its own: %s", line)
+			t.Errorf("the Makefile doesn't use $(offline): %s", line)
 		}
 	}
 	dir := t.TempDir()

@@ -16,37 +16,37 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// refName is the annotation by which a layout says what an image is called.
+// refName is the annotation with an image's name in a layout.
 const refName = "org.opencontainers.image.ref.name"
 
-// Base is what an image stands on.
+// Base is a base image, for one or more platforms.
 type Base struct {
-	// Name is what it is called, without tag and digest; empty when unknown.
+	// Name is the name without tag and digest, or empty if unknown.
 	Name string
-	// Digest is what it is named by: an index, or an image.
+	// Digest is the digest of the index, or of the image if there is only one.
 	Digest v1.Hash
 
 	platforms map[string]v1.Image
-	layers    map[string][]v1.Layer // compressed anew, by platform, once they are asked for
+	layers    map[string][]v1.Layer // recompressed, by platform; Layers fills it
 }
 
-// Image returns the base for a platform. An image that the base does not have for
-// this platform is an error that says for which ones it has one.
+// Image returns the base for a platform. If it's missing, Image returns an error that lists
+// the base's platforms.
 func (b *Base) Image(p v1.Platform) (v1.Image, error) {
-	if img, ok := b.platforms[short(p)]; ok {
+	if img, ok := b.platforms[platformName(p)]; ok {
 		return img, nil
 	}
 	var have []string
 	for p := range b.platforms {
 		have = append(have, p)
 	}
-	return nil, fmt.Errorf("the base %s@%s has no image for %s, only for %s", b.Name, b.Digest, short(p), strings.Join(have, ", "))
+	return nil, fmt.Errorf("base %s@%s has no image for %s, only for %s", b.Name, b.Digest, platformName(p), strings.Join(have, ", "))
 }
 
-// Layers returns the base's layers for a platform, compressed by our own compressor. It
-// is not for use by several goroutines at once.
+// Layers returns the base's layers for a platform, recompressed so that their digests depend only on
+// their content. It isn't safe for concurrent use.
 func (b *Base) Layers(p v1.Platform) ([]v1.Layer, error) {
-	if layers, ok := b.layers[short(p)]; ok {
+	if layers, ok := b.layers[platformName(p)]; ok {
 		return layers, nil
 	}
 	img, err := b.Image(p)
@@ -65,12 +65,13 @@ func (b *Base) Layers(p v1.Platform) ([]v1.Layer, error) {
 	if b.layers == nil {
 		b.layers = map[string][]v1.Layer{}
 	}
-	b.layers[short(p)] = layers
+	b.layers[platformName(p)] = layers
 	return layers, nil
 }
 
-// Named returns the base under the reference's name if that names the same digest: a
-// copy of a base is that base, wherever it was copied to.
+// Named returns the base with the reference's name if the reference has the base's digest, and the
+// unchanged base otherwise. A copy of a base, such as a local layout, gets the original's name this
+// way.
 func (b *Base) Named(reference string) *Base {
 	ref, err := name.NewDigest(reference)
 	if err != nil || ref.DigestStr() != b.Digest.String() {
@@ -81,21 +82,16 @@ func (b *Base) Named(reference string) *Base {
 	return &named
 }
 
-// Has says whether the base has an image for a platform.
-func (b *Base) Has(p v1.Platform) bool {
-	_, ok := b.platforms[short(p)]
-	return ok
-}
+// platformName returns OS/ARCHITECTURE. It leaves out the variant, because amd64 and arm64 have
+// only one each.
+func platformName(p v1.Platform) string { return p.OS + "/" + p.Architecture }
 
-// short names a platform without its variant, for amd64 and arm64 have one each.
-func short(p v1.Platform) string { return p.OS + "/" + p.Architecture }
-
-// PullBase gets a base from its registry. The reference has to have a digest: what a
-// tag means changes.
+// PullBase gets a base from its registry. The reference must have a digest, because a tag can be
+// moved.
 func PullBase(ctx context.Context, reference string, options ...remote.Option) (*Base, error) {
 	ref, err := name.NewDigest(reference)
 	if err != nil {
-		return nil, fmt.Errorf("base %q: it is not pinned: name it NAME@sha256:…", reference)
+		return nil, fmt.Errorf("base %q has no digest\nhint: use NAME@sha256:…", reference)
 	}
 	desc, err := remote.Get(ref, append(options, remote.WithContext(ctx))...)
 	if err != nil {
@@ -119,9 +115,10 @@ func PullBase(ctx context.Context, reference string, options ...remote.Option) (
 	return base, nil
 }
 
-// ReadBase gets a base from an OCI layout: a folder, or the tar archive of one. It has
-// to hold one image or index, or several images, for a platform each. Its name is
-// the one that the layout gives, if any.
+// ReadBase reads a base from an OCI layout, which is a directory or a tar archive. The layout must
+// contain one image, one index, or one image per platform. The base has the name in the layout's
+// annotations, if there is one. The layers of a directory are read on first use, so it must not be
+// deleted before.
 func ReadBase(where string) (*Base, error) {
 	info, err := os.Stat(where)
 	if err != nil {
@@ -132,22 +129,23 @@ func ReadBase(where string) (*Base, error) {
 		if err != nil {
 			return nil, fmt.Errorf("base %s: %w", where, err)
 		}
-		// Every layer is compressed anew before the base is handed out, so that
-		// nothing is read from this folder afterwards.
+		// readLayout recompresses all layers in memory, so the base doesn't need this directory.
 		defer os.RemoveAll(dir)
 		return readLayout(where, dir, true)
 	}
 	return readLayout(where, where, false)
 }
 
-func readLayout(where, dir string, held bool) (*Base, error) {
+// readLayout reads a base from the layout in dir. Errors name it where. If load is set, it loads all
+// layers into memory.
+func readLayout(where, dir string, load bool) (*Base, error) {
 	index, err := layout.ImageIndexFromPath(dir)
 	if err != nil {
-		return nil, fmt.Errorf("base %s: no OCI layout: %w", where, err)
+		return nil, fmt.Errorf("base %s isn't an OCI layout: %w", where, err)
 	}
 	manifest, err := index.IndexManifest()
 	if err != nil {
-		return nil, fmt.Errorf("base %s: no OCI layout: %w", where, err)
+		return nil, fmt.Errorf("base %s isn't an OCI layout: %w", where, err)
 	}
 	base := &Base{platforms: map[string]v1.Image{}}
 	if len(manifest.Manifests) == 1 {
@@ -162,7 +160,7 @@ func readLayout(where, dir string, held bool) (*Base, error) {
 	if err := base.addAll(index); err != nil {
 		return nil, fmt.Errorf("base %s: %w", where, err)
 	}
-	if !held {
+	if !load {
 		return base, nil
 	}
 	for platform := range base.platforms {
@@ -177,12 +175,12 @@ func readLayout(where, dir string, held bool) (*Base, error) {
 	return base, nil
 }
 
-// JoinBases puts together what was got for one platform each, of a base that has this
-// name and digest.
+// JoinBases joins parts of a base, such as one per platform, to the base with this name and digest.
+// It returns an error if two parts have the same platform.
 func JoinBases(reference string, parts ...*Base) (*Base, error) {
 	ref, err := name.NewDigest(reference)
 	if err != nil {
-		return nil, fmt.Errorf("base %q: it is not pinned: name it NAME@sha256:…", reference)
+		return nil, fmt.Errorf("base %q has no digest\nhint: use NAME@sha256:…", reference)
 	}
 	digest, err := v1.NewHash(ref.DigestStr())
 	if err != nil {
@@ -191,8 +189,8 @@ func JoinBases(reference string, parts ...*Base) (*Base, error) {
 	joined := &Base{Name: ref.Context().Name(), Digest: digest, platforms: map[string]v1.Image{}, layers: map[string][]v1.Layer{}}
 	for _, part := range parts {
 		for platform, img := range part.platforms {
-			if _, twice := joined.platforms[platform]; twice {
-				return nil, fmt.Errorf("base %s: there are two images for %s", reference, platform)
+			if _, duplicate := joined.platforms[platform]; duplicate {
+				return nil, fmt.Errorf("base %s has two images for %s", reference, platform)
 			}
 			joined.platforms[platform] = img
 			if layers, ok := part.layers[platform]; ok {
@@ -203,7 +201,7 @@ func JoinBases(reference string, parts ...*Base) (*Base, error) {
 	return joined, nil
 }
 
-// addAll takes the images of an index, and of the indexes in it.
+// addAll adds the images of an index and of the indexes in it.
 func (b *Base) addAll(index v1.ImageIndex) error {
 	manifest, err := index.IndexManifest()
 	if err != nil {
@@ -230,13 +228,13 @@ func (b *Base) addAll(index v1.ImageIndex) error {
 		}
 	}
 	if len(b.platforms) == 0 {
-		return errors.New("there is no image in it")
+		return errors.New("contains no image")
 	}
 	return nil
 }
 
-// add takes an image for the platform that it says it is for. What says none, such
-// as an attestation, is left out; a second one for the same platform is an error.
+// add adds an image for the platform in its configuration. It skips manifests without a platform, such
+// as attestations. It returns an error if there already is an image for the platform.
 func (b *Base) add(img v1.Image) error {
 	config, err := img.ConfigFile()
 	if err != nil {
@@ -246,15 +244,15 @@ func (b *Base) add(img v1.Image) error {
 		return nil
 	}
 	p := config.OS + "/" + config.Architecture
-	if _, twice := b.platforms[p]; twice {
-		return fmt.Errorf("there are two images for %s", p)
+	if _, duplicate := b.platforms[p]; duplicate {
+		return fmt.Errorf("contains two images for %s", p)
 	}
 	b.platforms[p] = img
 	return nil
 }
 
-// unpack writes a tar archive into a new temporary folder. Only what a layout is made
-// of is taken: plain files, none outside.
+// unpack extracts the regular files of a tar archive into a new temporary directory and returns its
+// path. It returns an error if a path leads out of the directory.
 func unpack(file string) (_ string, err error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -276,13 +274,13 @@ func unpack(file string) (_ string, err error) {
 			return dir, nil
 		}
 		if err != nil {
-			return "", fmt.Errorf("no tar archive: %w", err)
+			return "", fmt.Errorf("not a tar archive: %w", err)
 		}
 		if header.Typeflag != tar.TypeReg {
 			continue
 		}
 		if !filepath.IsLocal(header.Name) {
-			return "", fmt.Errorf("entry %q leads out of the archive", header.Name)
+			return "", fmt.Errorf("entry %q: path outside the archive", header.Name)
 		}
 		if err := copyTo(filepath.Join(dir, header.Name), r); err != nil {
 			return "", err
@@ -290,6 +288,7 @@ func unpack(file string) (_ string, err error) {
 	}
 }
 
+// copyTo writes a file and creates its directory.
 func copyTo(path string, r io.Reader) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -22,29 +22,29 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// Bundle is an index, and what is attached to it.
+// Bundle is a multi-platform image with its attachments.
 type Bundle struct {
 	Index v1.ImageIndex
-	// Referrers are about the index or one of its images, and say so.
+	// Referrers are artifacts whose subject is the index or one of its images.
 	Referrers []v1.Image
-	// Signature is cosign's, if there is one. It is found by its tag, see signatureTag.
+	// Signature is cosign's signature of the index, or nil. Registries store it under its own tag.
 	Signature v1.Image
 }
 
-// signatureTag is the tag of cosign's signatures of an image,
+// signatureTag returns the tag of cosign's signature of an image, see
 // https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md#tag-based-discovery.
 func signatureTag(repo name.Repository, digest v1.Hash) name.Tag {
 	return repo.Tag(digest.Algorithm + "-" + digest.Hex + ".sig")
 }
 
-// Digest is the index's.
+// Digest returns the digest of the index.
 func (b *Bundle) Digest() (v1.Hash, error) { return b.Index.Digest() }
 
-// Save writes an OCI layout, in which the index is called as ref says. The folder must not
-// exist: it is made whole, or not at all.
+// Save writes the bundle to dir as an OCI layout. The index gets the name ref; the signature isn't
+// saved. It returns an error if dir exists. If writing fails, dir doesn't exist afterwards.
 func (b *Bundle) Save(dir, ref string) (err error) {
 	if _, err := os.Lstat(dir); err == nil {
-		return fmt.Errorf("write %s: it exists; remove it first", dir)
+		return fmt.Errorf("write %s: it already exists\nhint: remove it first", dir)
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fmt.Errorf("write %s: %w", dir, err)
@@ -67,6 +67,7 @@ func (b *Bundle) Save(dir, ref string) (err error) {
 	return os.Rename(unfinished, dir)
 }
 
+// save writes the layout into a directory that exists.
 func (b *Bundle) save(dir, ref string) error {
 	path, err := layout.Write(dir, empty.Index)
 	if err != nil {
@@ -80,7 +81,7 @@ func (b *Bundle) save(dir, ref string) error {
 		if err != nil {
 			return err
 		}
-		// Not AppendImage: it would ask the artifact's configuration for a platform.
+		// AppendImage would read a platform from the artifact's configuration, which has none.
 		if err := path.WriteImage(r); err != nil {
 			return err
 		}
@@ -91,7 +92,7 @@ func (b *Bundle) save(dir, ref string) error {
 	return nil
 }
 
-// Load reads what Save wrote.
+// Load reads a bundle that [Bundle.Save] wrote.
 func Load(dir string) (*Bundle, error) {
 	all, err := layout.ImageIndexFromPath(dir)
 	if err != nil {
@@ -116,13 +117,13 @@ func Load(dir string) (*Bundle, error) {
 		}
 	}
 	if b.Index == nil {
-		return nil, fmt.Errorf("read %s: there is no image index in it", dir)
+		return nil, fmt.Errorf("read %s: contains no image index", dir)
 	}
 	return &b, nil
 }
 
-// Archive writes one image as a tar archive that is an OCI layout and, by one more file in it,
-// what `docker load` reads. The image is called as ref says.
+// Archive writes an image named ref to a tar archive. The archive is an OCI layout and also contains a
+// manifest.json for `docker load`. Its files have the modification time modified.
 func Archive(img v1.Image, ref, file string, modified time.Time) (err error) {
 	dir, err := os.MkdirTemp("", "oci-archive-")
 	if err != nil {
@@ -138,6 +139,7 @@ func Archive(img v1.Image, ref, file string, modified time.Time) (err error) {
 	return nil
 }
 
+// archiveLayout writes an OCI layout with a manifest.json to dir.
 func archiveLayout(img v1.Image, ref, dir string) error {
 	config, err := img.ConfigFile()
 	if err != nil {
@@ -166,7 +168,7 @@ func archiveLayout(img v1.Image, ref, dir string) error {
 	return os.WriteFile(filepath.Join(dir, "manifest.json"), text, 0o644)
 }
 
-// archiveFiles puts the files of a folder into a tar archive, in fixed order.
+// archiveFiles writes the files in dir to a tar archive, sorted by path.
 func archiveFiles(dir, file string, modified time.Time) error {
 	var entries []Entry
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -180,7 +182,7 @@ func archiveFiles(dir, file string, modified time.Time) error {
 	if err != nil {
 		return err
 	}
-	all, err := withFolders(entries)
+	all, err := withParents(entries)
 	if err != nil {
 		return err
 	}
@@ -197,9 +199,9 @@ func archiveFiles(dir, file string, modified time.Time) error {
 	return errors.Join(err, w.Close(), f.Close())
 }
 
-// Push writes the index into a repository by its digest, then what refers to it. It
-// moves no tag, so that a push that fails half way has changed nothing that anybody
-// pulls; one that is repeated writes only what is missing.
+// Push pushes the index to a repository by its digest, then its referrers and its signature, and
+// returns the index's reference. It sets no tag of the image, so a failed push changes nothing that
+// users pull. A repeated push uploads only what is missing.
 func (b *Bundle) Push(ctx context.Context, repo name.Repository, options ...remote.Option) (name.Digest, error) {
 	options = append(options, remote.WithContext(ctx))
 	digest, err := b.Digest()
@@ -216,7 +218,7 @@ func (b *Bundle) Push(ctx context.Context, repo name.Repository, options ...remo
 			return name.Digest{}, err
 		}
 		if err := remote.Write(repo.Digest(d.String()), r, options...); err != nil {
-			return name.Digest{}, fmt.Errorf("push %s, which is about %s: %w", repo.Digest(d.String()), ref, err)
+			return name.Digest{}, fmt.Errorf("push %s, attached to %s: %w", repo.Digest(d.String()), ref, err)
 		}
 	}
 	if b.Signature != nil {
@@ -227,7 +229,7 @@ func (b *Bundle) Push(ctx context.Context, repo name.Repository, options ...remo
 	return ref, nil
 }
 
-// Tag has a tag name what is in the repository by its digest.
+// Tag sets a tag on an image in a registry.
 func Tag(ctx context.Context, ref name.Digest, tag string, options ...remote.Option) error {
 	options = append(options, remote.WithContext(ctx))
 	desc, err := remote.Get(ref, options...)
@@ -240,7 +242,8 @@ func Tag(ctx context.Context, ref name.Digest, tag string, options ...remote.Opt
 	return nil
 }
 
-// Fetch reads an index, what refers to it and its images, and its signature from a registry.
+// Fetch reads an index from a registry, with its signature and the referrers of the index and of its
+// images.
 func Fetch(ctx context.Context, ref name.Digest, options ...remote.Option) (*Bundle, error) {
 	options = append(options, remote.WithContext(ctx))
 	index, err := remote.Index(ref, options...)
@@ -271,16 +274,16 @@ func Fetch(ctx context.Context, ref name.Digest, options ...remote.Option) (*Bun
 	for _, s := range subjects {
 		found, err := remote.Referrers(s, options...)
 		if err != nil {
-			return nil, fmt.Errorf("read what refers to %s: %w", s, err)
+			return nil, fmt.Errorf("read referrers of %s: %w", s, err)
 		}
 		list, err := found.IndexManifest()
 		if err != nil {
-			return nil, fmt.Errorf("read what refers to %s: %w", s, err)
+			return nil, fmt.Errorf("read referrers of %s: %w", s, err)
 		}
 		for _, d := range list.Manifests {
 			img, err := remote.Image(ref.Context().Digest(d.Digest.String()), options...)
 			if err != nil {
-				return nil, fmt.Errorf("read what refers to %s: %w", s, err)
+				return nil, fmt.Errorf("read referrers of %s: %w", s, err)
 			}
 			b.Referrers = append(b.Referrers, img)
 		}

@@ -9,15 +9,15 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Added is a layer on top of the base, and the line about it in the image's history.
+// Added is a layer on top of the base. Note is its line in the image's history.
 type Added struct {
 	Layer v1.Layer
 	Note  string
 }
 
-// Image puts layers on a base. Of the base it takes the layers' content and
-// nothing else: config is all that the image has of configuration, and every
-// time in it is created.
+// Image returns an image with the base's layers for a platform and the added ones. It takes only the
+// layers' content from the base, not the configuration. Every time in the image is created, in whole
+// seconds.
 func Image(base *Base, platform v1.Platform, config v1.Config, created time.Time, added ...Added) (v1.Image, error) {
 	layers, err := base.Layers(platform)
 	if err != nil {
@@ -45,14 +45,15 @@ func Image(base *Base, platform v1.Platform, config v1.Config, created time.Time
 	return img, nil
 }
 
+// appendLayer adds a layer to an image, with a line in the history.
 func appendLayer(img v1.Image, layer v1.Layer, at v1.Time, note string) (v1.Image, error) {
 	return mutate.Append(img, mutate.Addendum{
 		Layer: layer, MediaType: types.OCILayer, History: v1.History{Created: at, CreatedBy: note},
 	})
 }
 
-// Index puts the images of several platforms under one digest, in the order given.
-// The annotations are the index's own.
+// Index returns a multi-platform image with these images, in this order. The annotations are set on
+// the index only.
 func Index(images []v1.Image, annotations map[string]string) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, img := range images {

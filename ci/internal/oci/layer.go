@@ -1,7 +1,10 @@
-// Package oci makes container images whose digests are functions of what is in
-// them: of the files' paths, bytes and modes, of the base's layers, and of the
-// time that the caller gives. Neither a container engine nor the file system's
-// times and owners have a say.
+// Package oci builds reproducible container images without a container engine. A digest depends
+// only on the files' paths, content, modes and owners, on the base's layers, and on the time that
+// the caller passes. It doesn't depend on times and owners in the file system.
+//
+// Get a [Base] with [PullBase] or [ReadBase], add layers from [Layer] with [Image], and join the
+// platforms with [Index]. A [Bundle] is an index with its attachments: [Bundle.Save] writes it as
+// an OCI layout, and [Bundle.Push] pushes it to a registry.
 package oci
 
 import (
@@ -23,25 +26,25 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// Entry is a file or a folder of a layer.
+// Entry is a file or a directory in a layer.
 type Entry struct {
-	// Path is where it is in the image, clean and absolute.
+	// Path is the path in the image. It must be clean and absolute.
 	Path string
-	// Source is the file on disk that it is a copy of; empty for a folder.
+	// Source is the file on disk to copy. Empty means that the entry is a directory.
 	Source string
-	// Mode is 0o755 for what can be run and for folders, 0o644 for the rest.
+	// Mode should be 0o755 for executables and directories, and 0o644 for other files.
 	Mode os.FileMode
-	// Owner is the user and the group that it belongs to, by number.
+	// Owner is the id of both the user and the group that own the entry.
 	Owner int
 }
 
-// Layer returns the layer that holds these entries, and the folders above them.
-// The order in which they are given does not matter: it is sorted. All of them
-// have the same time. The layer is held in memory.
+// Layer returns a layer with these entries and their parent directories, sorted by path. All of them
+// get the modification time modified, in whole seconds. The layer is held in memory.
 //
-// A source that is neither a file nor a link to one, and a path given twice, are errors.
+// It returns an error if a source isn't a regular file or a link to one, or if two entries have the
+// same path.
 func Layer(entries []Entry, modified time.Time) (v1.Layer, error) {
-	all, err := withFolders(entries)
+	all, err := withParents(entries)
 	if err != nil {
 		return nil, err
 	}
@@ -58,25 +61,25 @@ func Layer(entries []Entry, modified time.Time) (v1.Layer, error) {
 	return compressed(&archive)
 }
 
-// withFolders adds the folders that the entries lie in, and sorts.
-func withFolders(entries []Entry) ([]Entry, error) {
+// withParents adds the entries' parent directories and sorts all entries by path.
+func withParents(entries []Entry) ([]Entry, error) {
 	byPath := map[string]Entry{}
 	for _, e := range entries {
 		if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path || e.Path == "/" {
-			return nil, fmt.Errorf("layer: path %q is not clean and absolute", e.Path)
+			return nil, fmt.Errorf("layer: path %q isn't clean and absolute", e.Path)
 		}
-		if _, twice := byPath[e.Path]; twice {
-			return nil, fmt.Errorf("layer: path %s is given twice", e.Path)
+		if _, duplicate := byPath[e.Path]; duplicate {
+			return nil, fmt.Errorf("layer: duplicate path %s", e.Path)
 		}
 		byPath[e.Path] = e
 	}
 	for _, e := range entries {
 		for dir := path.Dir(e.Path); dir != "/"; dir = path.Dir(dir) {
-			above, there := byPath[dir]
-			if there && above.Source != "" {
-				return nil, fmt.Errorf("layer: %s is a file, and has %s below it", dir, e.Path)
+			parent, ok := byPath[dir]
+			if ok && parent.Source != "" {
+				return nil, fmt.Errorf("layer: %s is a file, but also the parent of %s", dir, e.Path)
 			}
-			if !there {
+			if !ok {
 				byPath[dir] = Entry{Path: dir, Mode: 0o755}
 			}
 		}
@@ -89,6 +92,7 @@ func withFolders(entries []Entry) ([]Entry, error) {
 	return all, nil
 }
 
+// write adds an entry to a tar archive.
 func write(w *tar.Writer, e Entry, modified time.Time) error {
 	header := &tar.Header{
 		Name: strings.TrimPrefix(e.Path, "/"), Mode: int64(e.Mode.Perm()),
@@ -108,7 +112,7 @@ func write(w *tar.Writer, e Entry, modified time.Time) error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file", e.Source)
+		return fmt.Errorf("%s isn't a regular file", e.Source)
 	}
 	header.Typeflag, header.Size = tar.TypeReg, info.Size()
 	if err := w.WriteHeader(header); err != nil {
@@ -120,15 +124,14 @@ func write(w *tar.Writer, e Entry, modified time.Time) error {
 	return nil
 }
 
-// level is as good as the best by half a percent, in half the time.
-const level = 7
+// compressionLevel takes half the time of the best level. The result is half a percent larger.
+const compressionLevel = 7
 
-// compressed returns the layer with this tar archive, compressed by the
-// compressor that go.mod pins: the standard library's changes its output with
-// the version of Go.
+// compressed returns a layer with this tar archive. It uses a compressor that go.mod pins, because the
+// output of the standard library's compressor changes between versions of Go.
 func compressed(archive io.Reader) (v1.Layer, error) {
 	var out bytes.Buffer
-	w, err := gzip.NewWriterLevel(&out, level)
+	w, err := gzip.NewWriterLevel(&out, compressionLevel)
 	if err != nil {
 		return nil, fmt.Errorf("compress a layer: %w", err)
 	}
@@ -143,9 +146,9 @@ func compressed(archive io.Reader) (v1.Layer, error) {
 	}, tarball.WithMediaType(types.OCILayer))
 }
 
-// recompressed returns a layer of the same content, compressed by our own
-// compressor. The content is what a base is pinned by in the end: a registry, a
-// mirror and a container engine may each hand it out compressed in another way.
+// recompressed returns a layer with the same content, compressed by [compressed]. A registry, a mirror
+// and a container engine may compress the same content in different ways. It returns an error if the
+// content doesn't match the layer's diff id.
 func recompressed(layer v1.Layer) (_ v1.Layer, err error) {
 	want, err := layer.DiffID()
 	if err != nil {
@@ -162,7 +165,7 @@ func recompressed(layer v1.Layer) (_ v1.Layer, err error) {
 	}
 	got, err := again.DiffID()
 	if err == nil && got != want {
-		err = fmt.Errorf("layer %s has the content %s: it is damaged", want, got)
+		err = fmt.Errorf("layer %s is corrupt: its content has the digest %s", want, got)
 	}
 	return again, err
 }

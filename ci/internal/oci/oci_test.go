@@ -29,7 +29,7 @@ import (
 
 var at = time.Date(2026, 11, 27, 3, 15, 35, 0, time.UTC)
 
-// quiet has a registry log nothing.
+// quiet disables a registry's log.
 var quiet = registry.Logger(log.New(io.Discard, "", 0))
 
 // file writes a file and returns its path.
@@ -42,6 +42,7 @@ func file(t *testing.T, name, content string) string {
 	return path
 }
 
+// digest returns the digest of a layer, an image or an index.
 func digest(t *testing.T, of interface{ Digest() (v1.Hash, error) }) string {
 	t.Helper()
 	h, err := of.Digest()
@@ -51,14 +52,14 @@ func digest(t *testing.T, of interface{ Digest() (v1.Hash, error) }) string {
 	return h.String()
 }
 
-func TestALayerDependsOnItsFilesAndNothingElse(t *testing.T) {
+func TestLayer_digest(t *testing.T) {
 	a, b := file(t, "a", "one"), file(t, "b", "two")
 	first, err := Layer([]Entry{{Path: "/app/a", Source: a, Mode: 0o755}, {Path: "/etc/b", Source: b, Mode: 0o644}}, at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := digest(t, first)
-	t.Run("neither on their order, place, times and modes on disk", func(t *testing.T) {
+	t.Run("independent_of_source_file_and_order", func(t *testing.T) {
 		other := file(t, "c", "two")
 		if err := errors.Join(os.Chmod(other, 0o777), os.Chtimes(other, at, at.AddDate(-20, 0, 0))); err != nil {
 			t.Fatal(err)
@@ -71,13 +72,13 @@ func TestALayerDependsOnItsFilesAndNothingElse(t *testing.T) {
 			t.Errorf("digest %s, want %s", got, want)
 		}
 	})
-	for what, entries := range map[string][]Entry{
-		"on their content": {{Path: "/app/a", Source: b, Mode: 0o755}, {Path: "/etc/b", Source: b, Mode: 0o644}},
-		"on their mode":    {{Path: "/app/a", Source: a, Mode: 0o644}, {Path: "/etc/b", Source: b, Mode: 0o644}},
-		"on their owner":   {{Path: "/app/a", Source: a, Mode: 0o755, Owner: 1}, {Path: "/etc/b", Source: b, Mode: 0o644}},
-		"on their path":    {{Path: "/app/c", Source: a, Mode: 0o755}, {Path: "/etc/b", Source: b, Mode: 0o644}},
+	for name, entries := range map[string][]Entry{
+		"content": {{Path: "/app/a", Source: b, Mode: 0o755}, {Path: "/etc/b", Source: b, Mode: 0o644}},
+		"mode":    {{Path: "/app/a", Source: a, Mode: 0o644}, {Path: "/etc/b", Source: b, Mode: 0o644}},
+		"owner":   {{Path: "/app/a", Source: a, Mode: 0o755, Owner: 1}, {Path: "/etc/b", Source: b, Mode: 0o644}},
+		"path":    {{Path: "/app/c", Source: a, Mode: 0o755}, {Path: "/etc/b", Source: b, Mode: 0o644}},
 	} {
-		t.Run(what, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			other, err := Layer(entries, at)
 			if err != nil {
 				t.Fatal(err)
@@ -89,9 +90,9 @@ func TestALayerDependsOnItsFilesAndNothingElse(t *testing.T) {
 	}
 }
 
-// This digest changes when Go's tar writer, the compressor or the order of files does.
-// Then every image changes: say so in the change that does it.
-func TestTheBytesOfALayerAreWhatTheyWere(t *testing.T) {
+// TestLayer_golden fails if Go's tar writer, the compressor or the order of files changes. Such a
+// change gives every image a new digest, so mention it in the commit message.
+func TestLayer_golden(t *testing.T) {
 	layer, err := Layer([]Entry{
 		{Path: "/app/" + strings.Repeat("long/", 30) + "a", Source: file(t, "a", strings.Repeat("content ", 10_000)), Mode: 0o755},
 		{Path: "/data", Mode: 0o755, Owner: 65532},
@@ -101,11 +102,11 @@ func TestTheBytesOfALayerAreWhatTheyWere(t *testing.T) {
 	}
 	const want = "sha256:bdade8254b34973d7e2f4f282c0ac5db172625a64b748139b968e87a9fc8f334"
 	if got := digest(t, layer); got != want {
-		t.Errorf("digest %s, was %s", got, want)
+		t.Errorf("digest %s, want %s", got, want)
 	}
 }
 
-func TestALayerHasTheFoldersAboveItsFiles(t *testing.T) {
+func TestLayer_parents(t *testing.T) {
 	layer, err := Layer([]Entry{{Path: "/a/b/c", Source: file(t, "c", "x"), Mode: 0o644}, {Path: "/a/d", Mode: 0o755, Owner: 7}}, at)
 	if err != nil {
 		t.Fatal(err)
@@ -133,23 +134,23 @@ func TestALayerHasTheFoldersAboveItsFiles(t *testing.T) {
 	}
 }
 
-func TestALayerRefusesWhatItCannotHold(t *testing.T) {
+func TestLayer_errors(t *testing.T) {
 	a := file(t, "a", "x")
-	for what, entries := range map[string][]Entry{
-		`"app/a" is not clean`:  {{Path: "app/a", Source: a}},
-		`"/app/../a" is not`:    {{Path: "/app/../a", Source: a}},
-		"/a is given twice":     {{Path: "/a", Source: a}, {Path: "/a", Source: a}},
-		"/a is a file, and has": {{Path: "/a", Source: a}, {Path: "/a/b", Source: a}},
-		"no such file":          {{Path: "/a", Source: a + ".missing"}},
-		"is no regular file":    {{Path: "/a", Source: filepath.Dir(a)}},
+	for want, entries := range map[string][]Entry{
+		`"app/a" isn't clean`:    {{Path: "app/a", Source: a}},
+		`"/app/../a" isn't`:      {{Path: "/app/../a", Source: a}},
+		"duplicate path /a":      {{Path: "/a", Source: a}, {Path: "/a", Source: a}},
+		"/a is a file, but also": {{Path: "/a", Source: a}, {Path: "/a/b", Source: a}},
+		"no such file":           {{Path: "/a", Source: a + ".missing"}},
+		"isn't a regular file":   {{Path: "/a", Source: filepath.Dir(a)}},
 	} {
-		if _, err := Layer(entries, at); err == nil || !strings.Contains(err.Error(), what) {
-			t.Errorf("%v: error %v, want %q", entries, err, what)
+		if _, err := Layer(entries, at); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Layer(%v): error %v, want %q", entries, err, want)
 		}
 	}
 }
 
-// baseImage is an image for a platform, whose one layer is compressed at a level.
+// baseImage returns an image for an architecture with one layer, compressed at a level.
 func baseImage(t *testing.T, arch string, level int) v1.Image {
 	t.Helper()
 	var archive bytes.Buffer
@@ -182,7 +183,7 @@ func baseImage(t *testing.T, arch string, level int) v1.Image {
 	return img
 }
 
-// baseIndex is a base for both platforms.
+// baseIndex returns a base for both platforms.
 func baseIndex(t *testing.T, level int) v1.ImageIndex {
 	t.Helper()
 	index, err := Index([]v1.Image{baseImage(t, "amd64", level), baseImage(t, "arm64", level)}, nil)
@@ -192,7 +193,7 @@ func baseIndex(t *testing.T, level int) v1.ImageIndex {
 	return index
 }
 
-// layoutOf writes an index as a layout and returns its folder.
+// layoutOf writes an index as an OCI layout and returns its directory.
 func layoutOf(t *testing.T, index v1.ImageIndex) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "layout")
@@ -206,8 +207,8 @@ func layoutOf(t *testing.T, index v1.ImageIndex) string {
 	return dir
 }
 
-// images are a program's for both platforms, on a base.
-func images(t *testing.T, base *Base) *Bundle {
+// testBundle returns a program's image for both platforms, on a base.
+func testBundle(t *testing.T, base *Base) *Bundle {
 	t.Helper()
 	layer, err := Layer([]Entry{{Path: "/app/p", Source: file(t, "p", "program"), Mode: 0o755}}, at)
 	if err != nil {
@@ -236,7 +237,7 @@ func images(t *testing.T, base *Base) *Bundle {
 	return b
 }
 
-func TestTheSameBaseGivesTheSameImageByWhateverRoadItCame(t *testing.T) {
+func TestImage_sameBase(t *testing.T) {
 	index := baseIndex(t, 1)
 	server := httptest.NewServer(registry.New(quiet))
 	defer server.Close()
@@ -253,18 +254,18 @@ func TestTheSameBaseGivesTheSameImageByWhateverRoadItCame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := digest(t, images(t, pulled).Index)
+	want := digest(t, testBundle(t, pulled).Index)
 
-	t.Run("as a layout", func(t *testing.T) {
+	t.Run("layout", func(t *testing.T) {
 		read, err := ReadBase(layoutOf(t, index))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := digest(t, images(t, read.Named(pinned)).Index); got != want {
+		if got := digest(t, testBundle(t, read.Named(pinned)).Index); got != want {
 			t.Errorf("digest %s, want %s", got, want)
 		}
 	})
-	t.Run("as an archive for each platform, compressed in another way", func(t *testing.T) {
+	t.Run("archives_with_other_compression", func(t *testing.T) {
 		var parts []*Base
 		for _, arch := range []string{"amd64", "arm64"} {
 			archive := filepath.Join(t.TempDir(), "base.tar")
@@ -281,32 +282,32 @@ func TestTheSameBaseGivesTheSameImageByWhateverRoadItCame(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := digest(t, images(t, joined).Index); got != want {
+		if got := digest(t, testBundle(t, joined).Index); got != want {
 			t.Errorf("digest %s, want %s", got, want)
 		}
 	})
-	t.Run("but another base does not", func(t *testing.T) {
+	t.Run("other_base", func(t *testing.T) {
 		read, err := ReadBase(layoutOf(t, baseIndex(t, 9)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if read.Named(pinned) != read {
-			t.Error("it passes for the pinned one")
+			t.Error("Named() accepted another base as the pinned one")
 		}
 	})
 }
 
-func TestABaseThatCannotBeUsedSaysWhy(t *testing.T) {
+func TestBase_errors(t *testing.T) {
 	server := httptest.NewServer(registry.New(quiet))
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
 	missing := "@sha256:" + strings.Repeat("0", 64)
 	for reference, want := range map[string]string{
-		host + "/base:latest":    "it is not pinned",
+		host + "/base:latest":    "has no digest",
 		host + "/base" + missing: "NAME_UNKNOWN",
 	} {
 		if _, err := PullBase(t.Context(), reference); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v, want %q", reference, err, want)
+			t.Errorf("PullBase(%s): error %v, want %q", reference, err, want)
 		}
 	}
 	only, err := Index([]v1.Image{baseImage(t, "amd64", 1)}, nil)
@@ -318,7 +319,7 @@ func TestABaseThatCannotBeUsedSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := base.Image(v1.Platform{OS: "linux", Architecture: "arm64"}); err == nil || !strings.Contains(err.Error(), "only for linux/amd64") {
-		t.Errorf("a platform it lacks: error %v", err)
+		t.Errorf("Image() for a missing platform: error %v", err)
 	}
 	twice, err := Index([]v1.Image{baseImage(t, "amd64", 1), baseImage(t, "amd64", 9)}, nil)
 	if err != nil {
@@ -336,28 +337,29 @@ func TestABaseThatCannotBeUsedSaysWhy(t *testing.T) {
 	}
 	for where, want := range map[string]string{
 		filepath.Join(t.TempDir(), "none"):         "no such file",
-		t.TempDir():                                "no OCI layout",
-		file(t, "text", strings.Repeat("no", 999)): "no tar archive",
-		evil:               "leads out of the archive",
+		t.TempDir():                                "isn't an OCI layout",
+		file(t, "text", strings.Repeat("no", 999)): "not a tar archive",
+		evil:               "path outside the archive",
 		layoutOf(t, twice): "two images for linux/amd64",
-		emptyLayout:        "there is no image in it",
+		emptyLayout:        "contains no image",
 	} {
 		if _, err := ReadBase(where); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v, want %q", where, err, want)
+			t.Errorf("ReadBase(%s): error %v, want %q", where, err, want)
 		}
 	}
 }
 
+// bundle returns a program's image on a new base.
 func bundle(t *testing.T) *Bundle {
 	t.Helper()
 	base, err := ReadBase(layoutOf(t, baseIndex(t, 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return images(t, base)
+	return testBundle(t, base)
 }
 
-func TestWhatIsSavedIsLoadedAgain(t *testing.T) {
+func TestSave(t *testing.T) {
 	b := bundle(t)
 	dir := filepath.Join(t.TempDir(), "new", "p")
 	if err := b.Save(dir, "p:1"); err != nil {
@@ -371,21 +373,21 @@ func TestWhatIsSavedIsLoadedAgain(t *testing.T) {
 		t.Errorf("digest %s, want %s", got, want)
 	}
 	if len(again.Referrers) != 2 || digest(t, again.Referrers[0]) != digest(t, b.Referrers[0]) {
-		t.Errorf("what refers to it: %v", again.Referrers)
+		t.Errorf("referrers %v", again.Referrers)
 	}
-	if err := b.Save(dir, "p:1"); err == nil || !strings.Contains(err.Error(), "it exists") {
-		t.Errorf("over another one: error %v", err)
+	if err := b.Save(dir, "p:1"); err == nil || !strings.Contains(err.Error(), "it already exists") {
+		t.Errorf("Save() to an existing directory: error %v", err)
 	}
 	left, err := os.ReadDir(filepath.Dir(dir))
 	if err != nil || len(left) != 1 {
-		t.Errorf("in the folder there is also %v (%v)", left, err)
+		t.Errorf("Save() left %v (%v)", left, err)
 	}
 	if _, err := Load(t.TempDir()); err == nil {
-		t.Error("a folder that is no layout was loaded")
+		t.Error("Load() of an empty directory: no error")
 	}
 }
 
-func TestAnArchiveIsWhatDockerLoads(t *testing.T) {
+func TestArchive(t *testing.T) {
 	img := baseImage(t, "amd64", 1)
 	archive := filepath.Join(t.TempDir(), "p.tar")
 	if err := Archive(img, "fakeart/p:1", archive, at); err != nil {
@@ -404,22 +406,22 @@ func TestAnArchiveIsWhatDockerLoads(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, err := loaded.ConfigName(); err != nil || got != want {
-		t.Errorf("configuration %s (%v), want %s", got, err, want)
+		t.Errorf("config digest %s (%v), want %s", got, err, want)
 	}
 	if _, err := ReadBase(archive); err != nil {
-		t.Errorf("as an OCI layout: %v", err)
+		t.Errorf("ReadBase(): %v", err)
 	}
 	if err := Archive(img, "p:1", filepath.Join(t.TempDir(), "none", "p.tar"), at); err == nil {
-		t.Error("an archive in no folder was written")
+		t.Error("Archive() to a missing directory: no error")
 	}
 }
 
-func TestAPushedImageIsThereWithWhatRefersToIt(t *testing.T) {
-	for what, options := range map[string][]registry.Option{
-		"in a registry that lists referrers":     {registry.WithReferrersSupport(true)},
-		"in one that does not, by a tag instead": nil,
+func TestPush(t *testing.T) {
+	for title, options := range map[string][]registry.Option{
+		"with_referrers_api":    {registry.WithReferrersSupport(true)},
+		"without_referrers_api": nil,
 	} {
-		t.Run(what, func(t *testing.T) {
+		t.Run(title, func(t *testing.T) {
 			server := httptest.NewServer(registry.New(append(options, quiet)...))
 			defer server.Close()
 			repo, err := name.NewRepository(strings.TrimPrefix(server.URL, "http://") + "/fakeart/p")
@@ -432,17 +434,17 @@ func TestAPushedImageIsThereWithWhatRefersToIt(t *testing.T) {
 				t.Fatal(err)
 			}
 			if ref.DigestStr() != digest(t, b.Index) {
-				t.Errorf("pushed as %s", ref)
+				t.Errorf("Push() = %s", ref)
 			}
 			if again, err := b.Push(t.Context(), repo); err != nil || again != ref {
-				t.Errorf("pushed again as %s (%v), want %s", again, err, ref)
+				t.Errorf("second Push() = %s (%v), want %s", again, err, ref)
 			}
 			found, err := Fetch(t.Context(), ref)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(found.Referrers) != 2 {
-				t.Fatalf("%d refer to it, want 2", len(found.Referrers))
+				t.Fatalf("%d referrers, want 2", len(found.Referrers))
 			}
 			manifest, err := found.Referrers[0].Manifest()
 			if err != nil {
@@ -450,19 +452,19 @@ func TestAPushedImageIsThereWithWhatRefersToIt(t *testing.T) {
 			}
 			if manifest.ArtifactType != "application/vnd.example+json" || manifest.Subject == nil || string(manifest.Config.MediaType) != "application/vnd.oci.empty.v1+json" {
 				text, _ := json.Marshal(manifest)
-				t.Errorf("the artifact's manifest is %s", text)
+				t.Errorf("artifact manifest %s", text)
 			}
 			if err := Tag(t.Context(), ref, "v1"); err != nil {
 				t.Fatal(err)
 			}
 			if d, err := remote.Head(repo.Tag("v1")); err != nil || d.Digest.String() != ref.DigestStr() {
-				t.Errorf("the tag names %v (%v)", d, err)
+				t.Errorf("tag v1 is %v (%v)", d, err)
 			}
 		})
 	}
 }
 
-func TestASignatureGoesWithItsImage(t *testing.T) {
+func TestFetch_signature(t *testing.T) {
 	server := httptest.NewServer(registry.New(quiet))
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
@@ -492,11 +494,11 @@ func TestASignatureGoesWithItsImage(t *testing.T) {
 	}
 	d, err := remote.Head(to.Tag(tag))
 	if err != nil || d.Digest.String() != digest(t, signature) {
-		t.Errorf("the signature there is %v, %v", d, err)
+		t.Errorf("signature in the target repository: %v, %v", d, err)
 	}
 }
 
-func TestAPushThatIsRefusedIsAnError(t *testing.T) {
+func TestPush_forbidden(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet {
 			w.WriteHeader(http.StatusForbidden)

@@ -11,15 +11,15 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// emptyConfig is the descriptor of `{}`, which artifacts have for a configuration.
+// emptyConfig is the configuration of artifacts, which have no configuration of their own.
 // https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md#guidance-for-an-empty-descriptor
 const (
 	emptyConfig     = "{}"
 	emptyConfigType = types.MediaType("application/vnd.oci.empty.v1+json")
 )
 
-// Referrer returns an artifact that is about subject, such as a list of what is in
-// it. Its one blob has the media type that is the artifact's type, too.
+// Referrer returns an artifact that is attached to subject, such as an SBOM. It has one blob, and
+// mediaType is the type of both the blob and the artifact.
 func Referrer(subject v1.Descriptor, mediaType string, blob []byte, annotations map[string]string) (v1.Image, error) {
 	layer := static.NewLayer(blob, types.MediaType(mediaType))
 	digest, err := layer.Digest()
@@ -45,7 +45,7 @@ func Referrer(subject v1.Descriptor, mediaType string, blob []byte, annotations 
 	return partial.CompressedToImage(artifact{manifest: manifest, layer: layer, digest: digest})
 }
 
-// artifact is what partial.CompressedToImage needs of one.
+// artifact implements [partial.CompressedImageCore].
 type artifact struct {
 	manifest []byte
 	layer    v1.Layer
@@ -58,7 +58,7 @@ func (a artifact) MediaType() (types.MediaType, error) { return types.OCIManifes
 
 func (a artifact) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
 	if h != a.digest {
-		return nil, fmt.Errorf("artifact: no blob %s", h)
+		return nil, fmt.Errorf("artifact has no blob %s", h)
 	}
 	return a.layer, nil
 }

@@ -1,4 +1,5 @@
-// Package pins reads and renews the file that names what images are made of.
+// Package pins reads ci/images.yaml, which pins images by digest, with [Parse], and updates its
+// digests with [Renew].
 package pins
 
 import (
@@ -12,15 +13,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Pins is the file's content. Images are named NAME:TAG@sha256:DIGEST.
+// Pins is the content of ci/images.yaml. Images have the form NAME:TAG@sha256:DIGEST.
 type Pins struct {
-	// Repository is where the source lives, a URL.
+	// Repository is the URL of the source repository.
 	Repository string `yaml:"repository"`
-	// Go builds the programs.
+	// Go is the image that builds the programs.
 	Go string `yaml:"go"`
-	// Node brings npm.
+	// Node is the image that Node and npm are copied from.
 	Node string `yaml:"node"`
-	// Base is what the programs' images stand on.
+	// Base is the base of the program images.
 	Base string `yaml:"base"`
 }
 
@@ -29,8 +30,8 @@ var (
 	goVersion = regexp.MustCompile(`:(1\.\d+(?:\.\d+)?(?:rc\d+)?)(?:-[^@]*)?@`)
 )
 
-// Parse reads the file. An unknown key, a missing one, and an image without a tag or a
-// digest are errors that name it.
+// Parse parses the file. It returns an error that names the key if one is unknown or missing, or if an
+// image has no tag or no digest.
 func Parse(text []byte) (Pins, error) {
 	var p Pins
 	d := yaml.NewDecoder(bytes.NewReader(text))
@@ -43,16 +44,16 @@ func Parse(text []byte) (Pins, error) {
 	}
 	for key, image := range p.images() {
 		if !pinned.MatchString(image) {
-			return p, fmt.Errorf("image pins: %s: %q is not NAME:TAG@sha256:DIGEST", key, image)
+			return p, fmt.Errorf("image pins: %s: %q isn't of the form NAME:TAG@sha256:DIGEST", key, image)
 		}
 	}
 	if !goVersion.MatchString(p.Go) {
-		return p, fmt.Errorf("image pins: go: the tag of %q does not begin with a version of Go", p.Go)
+		return p, fmt.Errorf("image pins: go: the tag of %q doesn't start with a Go version", p.Go)
 	}
 	return p, nil
 }
 
-// images are the values that name images, by key.
+// images returns the pinned images by key.
 func (p Pins) images() map[string]string {
 	all := map[string]string{}
 	v := reflect.ValueOf(p)
@@ -64,11 +65,12 @@ func (p Pins) images() map[string]string {
 	return all
 }
 
-// GoVersion is the version of Go in the tag of the image that builds, such as 1.26.8.
+// GoVersion returns the Go version in the tag of the Go image, such as 1.26.8.
 func (p Pins) GoVersion() string { return goVersion.FindStringSubmatch(p.Go)[1] }
 
-// Renew returns the file with the digest that resolve has for each image's name and tag
-// today. Everything else in it, comments too, stays as it is.
+// Renew returns the file with new digests. It calls resolve with NAME:TAG of each image. Everything
+// else in the file stays the same, including comments. If one call fails, Renew returns an error
+// and no file.
 func Renew(ctx context.Context, text []byte, resolve func(ctx context.Context, image string) (digest string, err error)) ([]byte, error) {
 	p, err := Parse(text)
 	if err != nil {
@@ -84,7 +86,7 @@ func Renew(ctx context.Context, text []byte, resolve func(ctx context.Context, i
 		renewed = strings.ReplaceAll(renewed, image, parts[1]+"@"+digest)
 	}
 	if _, err := Parse([]byte(renewed)); err != nil {
-		return nil, fmt.Errorf("renew: %w", err)
+		return nil, fmt.Errorf("renewed digests: %w", err)
 	}
 	return []byte(renewed), nil
 }

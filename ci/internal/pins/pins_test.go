@@ -10,12 +10,12 @@ import (
 
 const digest = "@sha256:dc9ad6c05acc7a88e5b71bde60a5fe3bd4b9f0db209011711b464107438a8107"
 
-// file is one with images of these names.
+// file returns an images.yaml with these images.
 func file(golang, node, base string) []byte {
-	return []byte("# kept\nrepository: https://forge.example/a/b # this, too\ngo: " + golang + "\nnode: " + node + "\nbase: " + base + "\n")
+	return []byte("# kept\nrepository: https://git.example/a/b # kept as well\ngo: " + golang + "\nnode: " + node + "\nbase: " + base + "\n")
 }
 
-func TestTheProjectsOwnFileHolds(t *testing.T) {
+func TestParse(t *testing.T) {
 	text, err := os.ReadFile("../../images.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -25,20 +25,20 @@ func TestTheProjectsOwnFileHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	if v := p.GoVersion(); !strings.HasPrefix(v, "1.") {
-		t.Errorf("version of Go %q", v)
+		t.Errorf("GoVersion() = %q", v)
 	}
 }
 
-func TestAFileThatPinsNothingIsRefused(t *testing.T) {
+func TestParse_errors(t *testing.T) {
 	good := "golang:1.26.8-bookworm" + digest
 	for want, text := range map[string][]byte{
-		"go: \"golang:1.26.8\" is not":        file("golang:1.26.8", good, good),
-		"node: \"node" + digest + "\" is not": file(good, "node"+digest, good),
-		"base: \"base:1@sha256:12\" is not":   file(good, good, "base:1@sha256:12"),
-		"does not begin with a version":       file("golang:bookworm"+digest, good, good),
-		"field gopher not found":              append(file(good, good, good), "gopher: x\n"...),
-		"repository is missing":               []byte("go: " + good + "\nnode: " + good + "\nbase: " + good + "\n"),
-		"image pins: EOF":                     nil,
+		"go: \"golang:1.26.8\" isn't":        file("golang:1.26.8", good, good),
+		"node: \"node" + digest + "\" isn't": file(good, "node"+digest, good),
+		"base: \"base:1@sha256:12\" isn't":   file(good, good, "base:1@sha256:12"),
+		"doesn't start with a Go version":    file("golang:bookworm"+digest, good, good),
+		"field gopher not found":             append(file(good, good, good), "gopher: x\n"...),
+		"repository is missing":              []byte("go: " + good + "\nnode: " + good + "\nbase: " + good + "\n"),
+		"image pins: EOF":                    nil,
 	} {
 		if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
@@ -46,12 +46,12 @@ func TestAFileThatPinsNothingIsRefused(t *testing.T) {
 	}
 }
 
-func TestRenewingChangesDigestsAndNothingElse(t *testing.T) {
+func TestRenew(t *testing.T) {
 	next := "sha256:" + strings.Repeat("1", 64)
-	asked := map[string]bool{}
+	resolved := map[string]bool{}
 	got, err := Renew(t.Context(), file("golang:1.26.8"+digest, "node:22"+digest, "localhost:5000/base:x"+digest),
 		func(_ context.Context, image string) (string, error) {
-			asked[image] = true
+			resolved[image] = true
 			return next, nil
 		})
 	if err != nil {
@@ -60,19 +60,19 @@ func TestRenewingChangesDigestsAndNothingElse(t *testing.T) {
 	if want := string(file("golang:1.26.8@"+next, "node:22@"+next, "localhost:5000/base:x@"+next)); string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if len(asked) != 3 || !asked["localhost:5000/base:x"] {
-		t.Errorf("asked for %v", asked)
+	if len(resolved) != 3 || !resolved["localhost:5000/base:x"] {
+		t.Errorf("resolved %v", resolved)
 	}
 }
 
-func TestRenewingFailsWhole(t *testing.T) {
+func TestRenew_errors(t *testing.T) {
 	good := "golang:1.26.8" + digest
 	for want, resolve := range map[string]func(context.Context, string) (string, error){
-		"golang:1.26.8: no such host": func(context.Context, string) (string, error) { return "", errors.New("no such host") },
-		"is not NAME:TAG@sha256":      func(context.Context, string) (string, error) { return "md5:1", nil },
+		"golang:1.26.8: no such host":       func(context.Context, string) (string, error) { return "", errors.New("no such host") },
+		"isn't of the form NAME:TAG@sha256": func(context.Context, string) (string, error) { return "md5:1", nil },
 	} {
 		if got, err := Renew(t.Context(), file(good, good, good), resolve); err == nil || got != nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s, error %v, want %q", got, err, want)
+			t.Errorf("Renew() = %q, error %v, want %q", got, err, want)
 		}
 	}
 }

@@ -20,11 +20,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// patience is how long a registry may take to answer [Target.CheckPush] for one repository.
-const patience = time.Minute
+// checkTimeout limits [Target.CheckPush] for one repository.
+const checkTimeout = time.Minute
 
-// CheckPush returns an error unless the registry accepts pushes to the programs' repositories. It starts an
-// upload to each and cancels it, so call it before the work that a refused push would waste.
+// CheckPush returns an error if the registry rejects pushes to the programs' repositories. It
+// starts an upload to each repository and cancels it. Call it before builds, so that missing
+// permissions are reported early.
 func (t Target) CheckPush(ctx context.Context, programs []string) error {
 	for _, program := range programs {
 		repo, err := t.repository(program)
@@ -39,67 +40,70 @@ func (t Target) CheckPush(ctx context.Context, programs []string) error {
 }
 
 func (t Target) checkPush(ctx context.Context, repo name.Repository) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer within %v: %w", patience, context.DeadlineExceeded))
+	ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, fmt.Errorf("no response within %v: %w", checkTimeout, context.DeadlineExceeded))
 	defer cancel()
-	err := remote.CheckPushPermission(repo.Tag("latest"), t.keychain(), transport.NewRetry(bound{ctx, t.transport()}))
+	err := remote.CheckPushPermission(repo.Tag("latest"), t.keychain(), transport.NewRetry(contextTransport{ctx, t.transport()}))
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
 }
 
-// bound is a transport whose requests end with a context.
-type bound struct {
-	ctx  context.Context // because the library's call takes none
+// contextTransport is a transport that cancels its requests when ctx is done.
+type contextTransport struct {
+	ctx  context.Context // in the struct because remote.CheckPushPermission takes none
 	base http.RoundTripper
 }
 
-func (b bound) RoundTrip(r *http.Request) (*http.Response, error) {
+func (b contextTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method == http.MethodDelete {
-		return b.base.RoundTrip(r) // cancels the upload, when the call has ended
+		return b.base.RoundTrip(r) // cancels the upload, even if ctx is done
 	}
 	return b.base.RoundTrip(r.WithContext(b.ctx))
 }
 
-// keychain has the target's credentials, or those of `docker login`.
+// keychain returns the target's credentials, or those of `docker login` if it has none.
 func (t Target) keychain() authn.Keychain {
 	if t.Username == "" {
 		return authn.DefaultKeychain
 	}
-	return fixed{&authn.Basic{Username: t.Username, Password: t.Password}}
+	return fixedKeychain{&authn.Basic{Username: t.Username, Password: t.Password}}
 }
 
-type fixed struct{ authn.Authenticator }
+// fixedKeychain returns the same credentials for every registry.
+type fixedKeychain struct{ authn.Authenticator }
 
-func (f fixed) Resolve(authn.Resource) (authn.Authenticator, error) { return f.Authenticator, nil }
+func (f fixedKeychain) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return f.Authenticator, nil
+}
 
-// explain adds to the error of a registry what to do.
+// explain adds a hint to an error of a registry, if it knows one. It returns nil if err is nil.
 func (t Target) explain(repo name.Repository, err error) error {
 	host := repo.RegistryStr()
 	var (
-		refused   *transport.Error
+		response  *transport.Error
 		authority x509.UnknownAuthorityError
 		network   net.Error
 		hint      string
 	)
 	switch {
-	case errors.As(err, &refused):
-		switch refused.StatusCode {
+	case errors.As(err, &response):
+		switch response.StatusCode {
 		case http.StatusUnauthorized:
-			hint = fmt.Sprintf("%s needs other credentials: set --registry-username and --registry-password, or without Dagger run `docker login %s`", host, host)
+			hint = fmt.Sprintf("%s requires other credentials: set --registry-username and --registry-password, or without Dagger run `docker login %s`", host, host)
 		case http.StatusForbidden:
 			hint = fmt.Sprintf("give the account access to %s, on Google Cloud with roles/artifactregistry.writer, or use other credentials: --registry-username and --registry-password, or without Dagger `docker login %s`", repo, host)
 		case http.StatusNotFound:
-			hint = fmt.Sprintf("check the name, and that %s has such a repository", host)
+			hint = fmt.Sprintf("check the repository's name, and create it on %s if it doesn't exist", host)
 		}
 	case errors.As(err, &authority):
-		hint = fmt.Sprintf("trust the authority of %s: add its certificate with --ca-bundle, or without Dagger to the system's", host)
+		hint = fmt.Sprintf("trust the certificate authority of %s: pass its certificate with --ca-bundle, or without Dagger add it to the system's", host)
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		hint = fmt.Sprintf("check the name, and that the registry %s runs", host)
+		hint = fmt.Sprintf("check the registry's name, and that %s is running", host)
 		if t.Dial != "" {
-			hint += " where --registry-service says"
+			hint += " at the address of --registry-service"
 		} else if repo.Scheme() == "http" {
-			hint += "; on the machine's own loopback, Dagger also needs --registry-service=tcp://" + t.host()
+			hint += "; for a registry on the machine's loopback interface, Dagger also needs --registry-service=tcp://" + t.host()
 		}
 	}
 	if hint == "" {
@@ -108,22 +112,23 @@ func (t Target) explain(repo name.Repository, err error) error {
 	return fmt.Errorf("%w\nhint: %s", err, hint)
 }
 
-// CheckKey returns an error unless text is a private key in the form that cosign signs with. Whether a password
-// decrypts it, only cosign can say.
+// CheckKey returns an error if text isn't a private key in cosign's format. It doesn't check the key's
+// password.
 func CheckKey(text string) error {
 	block, _ := pem.Decode([]byte(text))
 	switch {
 	case block == nil:
-		return errors.New("the signing key isn't in PEM\nhint: make one with `cosign generate-key-pair`, and pass the content of cosign.key")
+		return errors.New("the signing key isn't in PEM format\nhint: create one with `cosign generate-key-pair`, and pass the content of cosign.key")
 	case block.Type != "ENCRYPTED SIGSTORE PRIVATE KEY" && block.Type != "ENCRYPTED COSIGN PRIVATE KEY":
-		return fmt.Errorf("the signing key is a %q in PEM, not a private key of cosign\nhint: import it with `cosign import-key-pair`, or pass the content of cosign.key", block.Type)
+		return fmt.Errorf("the signing key is a PEM block of type %q, not a private cosign key\nhint: import it with `cosign import-key-pair`, or pass the content of cosign.key", block.Type)
 	}
 	return nil
 }
 
-// CheckToken returns an error unless text is an OpenID Connect token that is valid at the time.
+// CheckToken returns an error if text isn't an OpenID Connect token or if it has expired at the
+// time now. It doesn't verify the token's signature.
 func CheckToken(text string, now time.Time) error {
-	const hint = "\nhint: pass the token itself, new from its issuer, with the audience sigstore"
+	const hint = "\nhint: pass the token itself, not a file name, just issued for the audience sigstore"
 	parts := strings.Split(strings.TrimSpace(text), ".")
 	var claims struct {
 		Expires float64 `json:"exp"`

@@ -27,26 +27,26 @@ func TestCheckPush(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name   string
-		refuse func(*http.Request) int
+		reject func(*http.Request) int
 		want   []string
 	}{
 		{"accepted", nil, nil},
-		{"unauthorized", status("/v2/", http.StatusUnauthorized), []string{"push to HOST/fakeart/server: ", "401", "hint: HOST needs other credentials: set --registry-username"}},
+		{"unauthorized", status("/v2/", http.StatusUnauthorized), []string{"push to HOST/fakeart/server: ", "401", "hint: HOST requires other credentials: set --registry-username"}},
 		{"forbidden", status("/v2/fakeart/trainer/blobs/", http.StatusForbidden), []string{"push to HOST/fakeart/trainer: ", "403", "hint: give the account access to HOST/fakeart/trainer, "}},
-		{"missing_repository", status("/v2/fakeart/", http.StatusNotFound), []string{"push to HOST/fakeart/server: ", "404", "hint: check the name, and that HOST has such a repository"}},
+		{"missing_repository", status("/v2/fakeart/", http.StatusNotFound), []string{"push to HOST/fakeart/server: ", "404", "hint: check the repository's name, and create it on HOST"}},
 		{"server_error", status("/v2/fakeart/", http.StatusInternalServerError), []string{"push to HOST/fakeart/server: ", "500"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var mu sync.Mutex
-			var asked []string
+			var methods []string
 			host, tags := registrytest.Serve(t, func(r *http.Request) int {
 				mu.Lock()
 				defer mu.Unlock()
-				asked = append(asked, r.Method)
-				if c.refuse == nil {
+				methods = append(methods, r.Method)
+				if c.reject == nil {
 					return 0
 				}
-				return c.refuse(r)
+				return c.reject(r)
 			})
 			err := Target{Registry: host + "/fakeart"}.CheckPush(t.Context(), []string{"server", "trainer"})
 			if c.want == nil && err != nil || c.want != nil && err == nil {
@@ -59,8 +59,8 @@ func TestCheckPush(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if slices.Contains(asked, http.MethodPut) || slices.Contains(asked, http.MethodPatch) || len(tags()) > 0 {
-				t.Errorf("it pushed something: %q", asked)
+			if slices.Contains(methods, http.MethodPut) || slices.Contains(methods, http.MethodPatch) || len(tags()) > 0 {
+				t.Errorf("CheckPush() sent %q, want no upload", methods)
 			}
 		})
 	}
@@ -72,7 +72,7 @@ func TestCheckPush_unreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go func() { // accepts and hangs up, like a tunnel to a port where nothing listens
+	go func() { // accepts and hangs up, like a tunnel to a closed port
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -88,10 +88,10 @@ func TestCheckPush_unreachable(t *testing.T) {
 		target Target
 		want   string
 	}{
-		{"dead", Target{Registry: "127.0.0.1:1/a"}, "hint: check the name, and that the registry 127.0.0.1:1 runs; on the machine's own loopback, Dagger also needs --registry-service=tcp://127.0.0.1:1"},
-		{"dead_service", Target{Registry: "127.0.0.1:1/a", Dial: l.Addr().String()}, "hint: check the name, and that the registry 127.0.0.1:1 runs where --registry-service says"},
-		{"unknown_host", Target{Registry: "registry.invalid/a"}, "hint: check the name, and that the registry registry.invalid runs"},
-		{"unknown_authority", Target{Registry: "example.com/a", Dial: secure.Listener.Addr().String()}, "hint: trust the authority of example.com: add its certificate with --ca-bundle"},
+		{"connection_refused", Target{Registry: "127.0.0.1:1/a"}, "hint: check the registry's name, and that 127.0.0.1:1 is running; for a registry on the machine's loopback interface, Dagger also needs --registry-service=tcp://127.0.0.1:1"},
+		{"service_hangs_up", Target{Registry: "127.0.0.1:1/a", Dial: l.Addr().String()}, "hint: check the registry's name, and that 127.0.0.1:1 is running at the address of --registry-service"},
+		{"unknown_host", Target{Registry: "registry.invalid/a"}, "hint: check the registry's name, and that registry.invalid is running"},
+		{"unknown_authority", Target{Registry: "example.com/a", Dial: secure.Listener.Addr().String()}, "hint: trust the certificate authority of example.com: pass its certificate with --ca-bundle"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := c.target.CheckPush(t.Context(), []string{"server"})
@@ -100,7 +100,7 @@ func TestCheckPush_unreachable(t *testing.T) {
 			}
 		})
 	}
-	t.Run("cancelled", func(t *testing.T) {
+	t.Run("canceled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			cancel()
@@ -119,7 +119,7 @@ func TestCheckKey(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"sigstore", key("ENCRYPTED SIGSTORE PRIVATE KEY"), ""},
 		{"cosign", key("ENCRYPTED COSIGN PRIVATE KEY"), ""},
-		{"public_key", key("PUBLIC KEY"), `is a "PUBLIC KEY" in PEM`},
+		{"public_key", key("PUBLIC KEY"), `is a PEM block of type "PUBLIC KEY"`},
 		{"other_key", key("PRIVATE KEY"), "cosign import-key-pair"},
 		{"file_name", "cosign.key", "isn't in PEM"},
 		{"empty", "", "isn't in PEM"},

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// CommitTag is the tag that says of which commit an image is: its first twelve digits,
-// and "-modified" if the tree held more.
+// CommitTag returns an image's tag for its commit: the first twelve digits of the hash, and
+// "-modified" if the tree differed from the commit.
 func CommitTag(revision string) string {
 	hash, modified, _ := strings.Cut(revision, "-")
 	tag := hash[:min(12, len(hash))]
@@ -22,13 +22,13 @@ func CommitTag(revision string) string {
 	return tag
 }
 
-// Cosign returns the arguments of cosign to sign an image with a key, or with an identity if key is empty. If
-// dial isn't empty, cosign reaches the registry at that address, HOST:PORT, without TLS; the signature still has
-// the image's own name.
-func Cosign(ref name.Digest, key, dial string) []string {
+// CosignArgs returns the arguments for cosign to sign an image with a key, or with an identity if
+// key is empty. If dial isn't empty, cosign connects to the registry at that address, HOST:PORT,
+// without TLS; the signature still has the image's own name.
+func CosignArgs(ref name.Digest, key, dial string) []string {
 	args := []string{"sign", "--yes"}
 	if key != "" {
-		// Who verifies with a key needs no public log of signatures.
+		// Signatures that are verified with a key don't need the public transparency log.
 		args = append(args, "--key", key, "--tlog-upload=false")
 	}
 	if dial == "" {
@@ -39,7 +39,7 @@ func Cosign(ref name.Digest, key, dial string) []string {
 		dial+"/"+own.RepositoryStr()+"@"+ref.DigestStr())
 }
 
-// Lines returns a line for each image: its program and its name.
+// Lines returns one line per image, sorted: the program and the image's reference by digest.
 func Lines(pushed map[string]name.Digest) string {
 	var lines []string
 	for _, program := range slices.Sorted(maps.Keys(pushed)) {
@@ -48,8 +48,8 @@ func Lines(pushed map[string]name.Digest) string {
 	return strings.Join(lines, "\n")
 }
 
-// Trusting is a transport that trusts these certificates.
-func Trusting(t *http.Transport, pool *x509.CertPool) *http.Transport {
+// WithRootCAs returns a copy of a transport that trusts only the certificate authorities in pool.
+func WithRootCAs(t *http.Transport, pool *x509.CertPool) *http.Transport {
 	t = t.Clone()
 	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	return t

@@ -1,5 +1,7 @@
-// Package publish pushes images so that nothing is half done under a name that people
-// pull: all images by their digests first, then signatures, then tags.
+// Package publish pushes container images to a registry. [All] pushes all images by digest, then
+// signs them, then sets their tags, so a failed push never leaves a tag on an incomplete or
+// unsigned image. Call [Target.CheckPush] first to find missing permissions before images are
+// built.
 package publish
 
 import (
@@ -18,63 +20,68 @@ import (
 	"dagger/fakeart/internal/oci"
 )
 
-// Target is where images go.
+// Target is the registry that images are pushed to, and how to connect to it.
 type Target struct {
-	// Registry is what all repositories' names begin with, such as
-	// europe-west4-docker.pkg.dev/project/fakeart-dev. Each image has a repository of its program's name there.
+	// Registry is the prefix of the repositories' names, such as
+	// europe-west4-docker.pkg.dev/project/fakeart-dev. Each program has its own repository there,
+	// with the program's name.
 	Registry string
 	// Tags are set on every image.
 	Tags []string
-	// Username and Password are for the registry. Without them the credentials that
-	// `docker login` has left are used, if there are any.
+	// Username and Password are the registry's credentials. If they are empty, those of `docker
+	// login` are used, if there are any.
 	Username, Password string
-	// Dial is the address to connect to instead of the registry's own, HOST:PORT; empty for its own.
+	// Dial is the address, HOST:PORT, to connect to instead of the registry's own. Empty means its
+	// own.
 	Dial string
-	// Transport, if there is one, is used for requests; it may trust other certificates.
+	// Transport is used for requests, for example to trust other certificates. Nil means
+	// http.DefaultTransport.
 	Transport *http.Transport
-	// Sign, if it isn't nil, signs what was pushed, before it has tags.
+	// Sign signs a pushed image, before tags are set. Nil means that images aren't signed.
 	Sign func(context.Context, name.Digest) error
 }
 
-// Check says what is wrong with the target, before anything is built for it.
+// Check returns an error if the registry's name or a tag is invalid, or if the user name or the
+// password is missing. It sends no request.
 func (t Target) Check() error {
 	if _, err := t.repository("server"); err != nil {
 		return err
 	}
 	for _, tag := range t.Tags {
 		if _, err := name.NewTag("registry.example/image:"+tag, name.StrictValidation); err != nil {
-			return fmt.Errorf("tag %q: letters, digits, and ._- after the first; 128 at most", tag)
+			return fmt.Errorf("invalid tag %q\nhint: use up to 128 letters, digits, and any of ._- after the first character", tag)
 		}
 	}
 	if (t.Username == "") != (t.Password == "") {
-		return errors.New("registry: a user name and a password belong together: one is missing")
+		return errors.New("the registry's user name or password is missing\nhint: set both --registry-username and --registry-password, or neither")
 	}
 	return nil
 }
 
+// repository returns a program's repository, or an error if the registry's name is invalid.
 func (t Target) repository(program string) (name.Repository, error) {
 	repo, err := name.NewRepository(strings.TrimSuffix(t.Registry, "/")+"/"+program, name.StrictValidation)
 	if err != nil {
-		return name.Repository{}, fmt.Errorf("registry %q: %w; name it HOST/PATH, such as 127.0.0.1:5000/fakeart", t.Registry, err)
+		return name.Repository{}, fmt.Errorf("invalid registry %q\nhint: use HOST/PATH in lower case, such as 127.0.0.1:5000/fakeart", t.Registry)
 	}
 	return repo, nil
 }
 
-// All pushes images, by program, and returns their names by digest. When an image or a
-// signature fails, no tag has moved. Pushing the same again changes nothing.
-func All(ctx context.Context, made map[string]*oci.Bundle, t Target) (map[string]name.Digest, error) {
+// All pushes images, keyed by program, and returns their references by digest. If an image or a
+// signature fails, no tag has been set. Repeating a push changes nothing.
+func All(ctx context.Context, bundles map[string]*oci.Bundle, t Target) (map[string]name.Digest, error) {
 	if err := t.Check(); err != nil {
 		return nil, err
 	}
 	options := t.options()
 	pushed := map[string]name.Digest{}
-	programs := slices.Sorted(maps.Keys(made))
+	programs := slices.Sorted(maps.Keys(bundles))
 	for _, program := range programs {
 		repo, err := t.repository(program)
 		if err != nil {
 			return nil, err
 		}
-		if pushed[program], err = made[program].Push(ctx, repo, options...); err != nil {
+		if pushed[program], err = bundles[program].Push(ctx, repo, options...); err != nil {
 			return nil, t.explain(repo, err)
 		}
 	}
@@ -95,21 +102,23 @@ func All(ctx context.Context, made map[string]*oci.Bundle, t Target) (map[string
 	return pushed, nil
 }
 
-// Fetch reads images, named by their digests, from where they are.
+// Fetch reads an image with its attachments. The reference must have a digest. It's read from its own
+// registry, with the target's credentials.
 func (t Target) Fetch(ctx context.Context, reference string) (*oci.Bundle, error) {
 	ref, err := name.NewDigest(reference)
 	if err != nil {
-		return nil, fmt.Errorf("image %q: name it by its digest, HOST/PATH@sha256:…", reference)
+		return nil, fmt.Errorf("image %q has no digest\nhint: pass HOST/PATH@sha256:…", reference)
 	}
 	b, err := oci.Fetch(ctx, ref, t.options()...)
 	return b, t.explain(ref.Context(), err)
 }
 
+// options returns the options for requests to the registry.
 func (t Target) options() []remote.Option {
 	return []remote.Option{remote.WithTransport(t.transport()), remote.WithAuthFromKeychain(t.keychain())}
 }
 
-// transport returns the target's transport, connected to another address if there is one.
+// transport returns a copy of the target's transport, which connects to Dial if it's set.
 func (t Target) transport() *http.Transport {
 	base := t.Transport
 	if base == nil {
@@ -129,7 +138,7 @@ func (t Target) transport() *http.Transport {
 	return base
 }
 
-// host is the registry's address as it is dialled, with its port.
+// host returns the registry's own address, HOST:PORT, or "" if its name is invalid.
 func (t Target) host() string {
 	repo, err := t.repository("server")
 	if err != nil {

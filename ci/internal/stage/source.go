@@ -17,38 +17,38 @@ import (
 
 // Source is the commit that programs are built from.
 type Source struct {
-	// Revision is the commit's hash, with "-modified" after it if the tree differed from
-	// the commit.
+	// Revision is the commit's hash, followed by "-modified" if the tree differed from the commit.
 	Revision string `json:"revision"`
-	// Created is the commit's time, in UTC and whole seconds. It is the only time in
-	// what is made, as SOURCE_DATE_EPOCH means it.
+	// Created is the commit's time, in UTC and whole seconds. It's the only time in programs and
+	// images, like SOURCE_DATE_EPOCH in other builds.
 	Created time.Time `json:"created"`
-	// Changes lists what the tree has besides the commit, as `git status --porcelain` does.
+	// Changes lists the differences between the tree and the commit, in the format of
+	// `git status --porcelain`.
 	Changes string `json:"-"`
 }
 
-// modified marks a revision whose tree held more than the commit.
+// modified is the suffix of a revision whose tree differed from the commit.
 const modified = "-modified"
 
 var commit = regexp.MustCompile(`^[0-9a-f]{40}(` + modified + `)?$`)
 
-// Check returns an error unless the source is complete.
+// Check returns an error if the revision isn't a commit's hash or the time is missing.
 func (s Source) Check() error {
 	if !commit.MatchString(s.Revision) {
-		return fmt.Errorf("revision %q is no commit's hash of 40 digits, with or without %q after it", s.Revision, modified)
+		return fmt.Errorf("revision %q isn't a commit hash: want 40 hexadecimal digits, optionally followed by %q", s.Revision, modified)
 	}
 	if s.Created.IsZero() || s.Created.Before(time.Unix(0, 0)) {
-		return fmt.Errorf("revision %s: the time of the commit is missing", s.Revision)
+		return fmt.Errorf("revision %s: the commit's time is missing or before 1970", s.Revision)
 	}
 	return nil
 }
 
-// Clean reports whether the tree was the commit.
+// Clean reports whether the tree was identical to the commit.
 func (s Source) Clean() bool { return !strings.HasSuffix(s.Revision, modified) }
 
-// Version names the source as Go names a module's commit that has no tag,
-// v0.0.0-20261127031535-ae846c1fe1bd: a tag that is set later changes no image.
-// https://go.dev/ref/mod#pseudo-versions
+// Version returns the pseudo-version of the commit, such as v0.0.0-20261127031535-ae846c1fe1bd. It
+// doesn't depend on tags, so an image stays the same if its commit is tagged later. See
+// https://go.dev/ref/mod#pseudo-versions.
 func (s Source) Version() string {
 	version := "v0.0.0-" + s.Created.UTC().Format("20060102150405") + "-" + s.Revision[:12]
 	if !s.Clean() {
@@ -57,9 +57,10 @@ func (s Source) Version() string {
 	return version
 }
 
-// Script prints, run by a POSIX shell in a checkout, what [ParseTree] reads: the commit, and the files that
-// differ from it. It compares with an index of its own, so that files that the checkout's index marks as unchanged
-// are compared as well. Ignored source files count, because Go would compile them; ci/ isn't compiled.
+// Script is a POSIX shell script that prints a checkout's commit and the files that differ from it,
+// for [ParseTree]. Run it in the checkout. It compares the files with a new index, because the
+// checkout's index can mark changed files as unchanged. It also lists ignored source files outside
+// ci/, because Go would compile them.
 const Script = `git() { command git -c safe.directory="*" -c core.quotePath=false "$@"; }
 git log -1 --format="%H %ct"
 index=$(mktemp -d)
@@ -70,24 +71,24 @@ git status --porcelain --untracked-files=normal
 git ls-files --others --ignored --exclude-standard --directory -- ":(exclude)ci" | sed -n -E "/\.(go|s|S|c|h|syso)$/ s/^/!! /p"
 `
 
-// Of returns the source of the checkout in a folder, as git reports it.
-func Of(ctx context.Context, root string) (Source, error) {
+// FromGit returns the source of the checkout in root, as reported by git.
+func FromGit(ctx context.Context, root string) (Source, error) {
 	cmd := exec.CommandContext(ctx, "sh", "-euc", Script)
 	cmd.Dir, cmd.Env = root, gitEnvironment()
 	text, err := output(cmd)
 	if err != nil {
-		return Source{}, fmt.Errorf("find the commit of %s: %w\nhint: outside a git checkout, give the commit with --revision and --created", root, err)
+		return Source{}, fmt.Errorf("find the commit of %s: %w\nhint: outside a git checkout, pass --revision and --created", root, err)
 	}
 	return ParseTree(text)
 }
 
-// ParseTree returns the source that [Script] printed.
+// ParseTree parses the output of [Script].
 func ParseTree(text string) (Source, error) {
 	head, changes, _ := strings.Cut(strings.TrimRight(text, "\n"), "\n")
 	hash, seconds, _ := strings.Cut(head, " ")
 	unix, err := strconv.ParseInt(seconds, 10, 64)
 	if err != nil {
-		return Source{}, fmt.Errorf("find the commit: git printed %q", head)
+		return Source{}, fmt.Errorf("find the commit: unexpected output of git: %q", head)
 	}
 	if changes != "" {
 		hash += modified
@@ -96,22 +97,23 @@ func ParseTree(text string) (Source, error) {
 	return s, s.Check()
 }
 
-// Given returns the source that a caller names by a commit's hash and its time in RFC 3339.
-func Given(revision, created string) (Source, error) {
+// ParseSource returns the source with this revision and commit time, in RFC 3339.
+func ParseSource(revision, created string) (Source, error) {
 	if revision == "" || created == "" {
-		return Source{}, errors.New("--revision and --created belong together: one is missing")
+		return Source{}, errors.New("--revision or --created is missing\nhint: pass both or neither")
 	}
 	at, err := time.Parse(time.RFC3339, created)
 	if err != nil {
-		return Source{}, fmt.Errorf("--created %q is no time in RFC 3339, such as 2026-11-27T03:15:35Z", created)
+		return Source{}, fmt.Errorf("--created %q isn't a time in RFC 3339, such as 2026-11-27T03:15:35Z", created)
 	}
 	s := Source{Revision: revision, Created: at.UTC()}
 	return s, s.Check()
 }
 
-// Agrees returns an error unless tree, as git reports it, is this source, which a caller has given.
+// Agrees returns an error if the source, from a caller's arguments, differs from tree, the
+// checkout's source as reported by git.
 func (s Source) Agrees(tree Source) error {
-	const hint = "\nhint: leave out --revision and --created"
+	const hint = "\nhint: omit --revision and --created"
 	hash, own := strings.TrimSuffix(s.Revision, modified), strings.TrimSuffix(tree.Revision, modified)
 	switch {
 	case hash != own:
@@ -126,8 +128,9 @@ func (s Source) Agrees(tree Source) error {
 	return nil
 }
 
-// Verify compares this source, which a caller has given, with the checkout in a folder. Without a
-// .git there, or with that of a worktree whose repository is elsewhere, there is nothing to compare with.
+// Verify returns an error if the source, from a caller's arguments, differs from the checkout in
+// root. It returns nil if there is nothing to compare: no .git, or the .git of a worktree without
+// its repository.
 func (s Source) Verify(ctx context.Context, root string) error {
 	info, err := os.Lstat(filepath.Join(root, ".git"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -136,7 +139,7 @@ func (s Source) Verify(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	tree, err := Of(ctx, root)
+	tree, err := FromGit(ctx, root)
 	if err != nil {
 		if !info.IsDir() {
 			return nil
@@ -146,7 +149,8 @@ func (s Source) Verify(ctx context.Context, root string) error {
 	return s.Agrees(tree)
 }
 
-// CopyTree copies what git knows of a checkout, and what it would take in, to a new folder.
+// CopyTree copies a checkout's tracked files, and its untracked files that aren't ignored, to a new
+// directory.
 func CopyTree(ctx context.Context, to, from string) error {
 	names, err := git(ctx, from, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate")
 	if err != nil {
@@ -155,7 +159,7 @@ func CopyTree(ctx context.Context, to, from string) error {
 	for _, name := range strings.Split(strings.TrimRight(names, "\x00"), "\x00") {
 		info, err := os.Lstat(filepath.Join(from, name))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // deleted, and not yet told git
+			continue // deleted, but still in the index
 		}
 		if err == nil {
 			err = copyFile(filepath.Join(to, name), filepath.Join(from, name))
@@ -170,16 +174,17 @@ func CopyTree(ctx context.Context, to, from string) error {
 	return nil
 }
 
+// git runs git in a directory and returns its output.
 func git(ctx context.Context, root string, args ...string) (string, error) {
-	// The folder of a container's mount belongs to somebody else; git would not read it.
+	// In a container, the mounted checkout belongs to another user, so git would reject it.
 	args = append([]string{"-c", "safe.directory=*", "-C", root}, args...)
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Env = gitEnvironment()
 	return output(cmd)
 }
 
-// gitEnvironment is the process's environment without the variables that point git to another
-// repository than the folder's, such as those that hooks get.
+// gitEnvironment returns the process's environment without the variables that select another
+// repository than the directory's. Git sets such variables for hooks.
 func gitEnvironment() []string {
 	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
@@ -190,17 +195,17 @@ func gitEnvironment() []string {
 	})
 }
 
-// output runs a command and returns what it printed; its error ends with what it said
-// on standard error.
+// output runs a command and returns its standard output without surrounding white space. If the
+// command fails, the error includes its standard error.
 func output(cmd *exec.Cmd) (string, error) {
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		said := strings.TrimSpace(string(exit.Stderr))
-		if last := strings.LastIndexByte(said, '\n'); last >= 0 && len(said) > 2000 {
-			said = said[max(last-2000, 0):]
+		stderr := strings.TrimSpace(string(exit.Stderr))
+		if last := strings.LastIndexByte(stderr, '\n'); last >= 0 && len(stderr) > 2000 {
+			stderr = stderr[max(last-2000, 0):]
 		}
-		return "", fmt.Errorf("%s: %w: %s", cmd.Args[0], err, said)
+		return "", fmt.Errorf("%s: %w: %s", cmd.Args[0], err, stderr)
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", cmd.Args[0], err)

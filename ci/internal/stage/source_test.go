@@ -12,7 +12,7 @@ import (
 	"dagger/fakeart/internal/stage/stagetest"
 )
 
-// repository is a git repository with one commit, of one file.
+// repository returns a git repository with one commit of one file.
 func repository(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -23,9 +23,9 @@ func repository(t *testing.T) string {
 	return dir
 }
 
-func TestACheckoutKnowsItsCommit(t *testing.T) {
+func TestFromGit_version(t *testing.T) {
 	dir := repository(t)
-	s, err := stage.Of(t.Context(), dir)
+	s, err := stage.FromGit(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,16 +41,16 @@ func TestACheckoutKnowsItsCommit(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "new"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	more, err := stage.Of(t.Context(), dir)
+	more, err := stage.FromGit(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if more.Clean() || more.Revision != s.Revision+"-modified" || !strings.HasSuffix(more.Version(), "-modified") {
-		t.Errorf("with a file more it is %+v", more)
+		t.Errorf("FromGit() with an untracked file = %+v", more)
 	}
 }
 
-func TestOf(t *testing.T) {
+func TestFromGit(t *testing.T) {
 	git := func(t *testing.T, dir string, args ...string) {
 		t.Helper()
 		if text, err := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir}, args...)...).CombinedOutput(); err != nil {
@@ -113,7 +113,7 @@ func TestOf(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := repository(t)
 			c.change(t, dir)
-			s, err := stage.Of(t.Context(), dir)
+			s, err := stage.FromGit(t.Context(), dir)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,12 +123,13 @@ func TestOf(t *testing.T) {
 		})
 	}
 	t.Run("no_checkout", func(t *testing.T) {
-		if _, err := stage.Of(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "--revision and --created") {
+		if _, err := stage.FromGit(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "--revision and --created") {
 			t.Errorf("error %v", err)
 		}
 	})
 }
 
+// write writes a file and creates its directory.
 func write(t *testing.T, dir, name, content string) {
 	t.Helper()
 	path := filepath.Join(dir, name)
@@ -143,7 +144,7 @@ func write(t *testing.T, dir, name, content string) {
 func TestParseTree(t *testing.T) {
 	for _, text := range []string{"", "abc", "abc def", strings.Repeat("a", 40), "abc 1795749335"} {
 		if s, err := stage.ParseTree(text); err == nil {
-			t.Errorf("%q was read as %+v", text, s)
+			t.Errorf("ParseTree(%q) = %+v, want an error", text, s)
 		}
 	}
 }
@@ -151,19 +152,19 @@ func TestParseTree(t *testing.T) {
 func TestVerify(t *testing.T) {
 	const created = "2026-11-27T03:15:35Z"
 	dir := repository(t)
-	tree, err := stage.Of(t.Context(), dir)
+	tree, err := stage.FromGit(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	verify := func(t *testing.T, dir, revision, created string) error {
 		t.Helper()
-		given, err := stage.Given(revision, created)
+		given, err := stage.ParseSource(revision, created)
 		if err != nil {
 			return err
 		}
 		return given.Verify(t.Context(), dir)
 	}
-	refused := func(t *testing.T, err error, want string) {
+	checkError := func(t *testing.T, err error, want string) {
 		t.Helper()
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
@@ -176,18 +177,18 @@ func TestVerify(t *testing.T) {
 		}
 	})
 	t.Run("other_commit", func(t *testing.T) {
-		refused(t, verify(t, dir, other, created), "but the checkout's commit is "+tree.Revision)
+		checkError(t, verify(t, dir, other, created), "but the checkout's commit is "+tree.Revision)
 	})
 	t.Run("other_time", func(t *testing.T) {
-		refused(t, verify(t, dir, tree.Revision, "2026-11-27T03:15:36Z"), "but the commit's time is "+created)
+		checkError(t, verify(t, dir, tree.Revision, "2026-11-27T03:15:36Z"), "but the commit's time is "+created)
 	})
 	t.Run("modified_but_clean", func(t *testing.T) {
-		refused(t, verify(t, dir, tree.Revision+"-modified", created), "is that commit without changes")
+		checkError(t, verify(t, dir, tree.Revision+"-modified", created), "is that commit without changes")
 	})
 	t.Run("clean_but_modified", func(t *testing.T) {
 		changed := repository(t)
 		write(t, changed, "new", "")
-		refused(t, verify(t, changed, tree.Revision, created), "differs from that commit:\n?? new\nhint: ")
+		checkError(t, verify(t, changed, tree.Revision, created), "differs from that commit:\n?? new\nhint: ")
 		if err := verify(t, changed, tree.Revision+"-modified", created); err != nil {
 			t.Error(err)
 		}
@@ -202,8 +203,8 @@ func TestVerify(t *testing.T) {
 		if text, err := exec.CommandContext(t.Context(), "git", "-C", dir, "worktree", "add", "-q", linked).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, text)
 		}
-		refused(t, verify(t, linked, other, created), "but the checkout's commit is")
-		// In a container, its repository isn't there.
+		checkError(t, verify(t, linked, other, created), "but the checkout's commit is")
+		// In a container, the worktree's repository is missing.
 		write(t, linked, ".git", "gitdir: /nowhere\n")
 		if err := verify(t, linked, other, created); err != nil {
 			t.Error(err)
@@ -214,20 +215,20 @@ func TestVerify(t *testing.T) {
 		if err := os.Remove(filepath.Join(damaged, ".git/HEAD")); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, verify(t, damaged, tree.Revision, created), "compare --revision with the checkout: ")
+		checkError(t, verify(t, damaged, tree.Revision, created), "compare --revision with the checkout: ")
 	})
-	for want, given := range map[string][2]string{
-		"belong together":          {other, ""},
-		"--created \"yesterday\"":  {other, "yesterday"},
-		"is no commit's hash":      {"main", created},
-		"the time of the commit":   {other, "1969-01-01T00:00:00Z"},
-		"--revision and --created": {"", created},
+	for _, c := range []struct{ name, revision, created, want string }{
+		{"no_time", other, "", "--revision or --created is missing"},
+		{"no_revision", "", created, "--revision or --created is missing"},
+		{"invalid_time", other, "yesterday", "--created \"yesterday\""},
+		{"invalid_revision", "main", created, "isn't a commit hash"},
+		{"time_before_1970", other, "1969-01-01T00:00:00Z", "the commit's time is missing"},
 	} {
-		t.Run(want, func(t *testing.T) { refused(t, verify(t, t.TempDir(), given[0], given[1]), want) })
+		t.Run(c.name, func(t *testing.T) { checkError(t, verify(t, t.TempDir(), c.revision, c.created), c.want) })
 	}
 }
 
-func TestACopyHasWhatGitKnowsAndWouldTakeIn(t *testing.T) {
+func TestCopyTree(t *testing.T) {
 	dir := repository(t)
 	for name, content := range map[string]string{".gitignore": "ignored\n", "ignored": "x", "sub/new": "y"} {
 		path := filepath.Join(dir, name)
@@ -244,7 +245,7 @@ func TestACopyHasWhatGitKnowsAndWouldTakeIn(t *testing.T) {
 	}
 	got := files(t, to)
 	if len(got) != 3 || string(got["sub/new"]) != "y" || string(got["run.sh"]) != "true\n" {
-		t.Errorf("the copy has %v", got)
+		t.Errorf("copied %v", got)
 	}
 	if info, err := os.Stat(filepath.Join(to, "run.sh")); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("run.sh: %v, %v", info, err)
@@ -253,6 +254,6 @@ func TestACopyHasWhatGitKnowsAndWouldTakeIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := stage.CopyTree(t.Context(), filepath.Join(t.TempDir(), "copy"), dir); err != nil {
-		t.Errorf("with a file deleted: %v", err)
+		t.Errorf("CopyTree() with a deleted file: %v", err)
 	}
 }

@@ -1,5 +1,6 @@
-// Package stage builds the programs for images: for several platforms, with nothing in
-// them of the machine, the folder or the time they were built in.
+// Package stage builds the programs for images, for one or more platforms. Builds are reproducible:
+// the programs don't depend on the machine, the directory or the time of the build. [Write] builds
+// into a directory, and [Read] reads the directory's description.
 package stage
 
 import (
@@ -17,17 +18,17 @@ import (
 	"strings"
 )
 
-// Programs are what images are made of.
+// Programs lists the programs; each has its own image.
 var Programs = []string{"server", "trainer"}
 
-// Platforms are those that there can be images for: ONNX Runtime's npm package has a
-// library for each, and Debian a cross compiler.
+// Platforms lists the supported platforms. For each of them, ONNX Runtime's npm package has a
+// library and Debian has a cross compiler.
 var Platforms = []string{"linux/amd64", "linux/arm64"}
 
-// target is what a platform is called elsewhere.
+// target has a platform's names in Go, npm and GNU toolchains.
 type target struct {
 	goarch, npm, triple string
-	packages            string // Debian's, with the cross compiler
+	packages            string // Debian packages with the cross compiler
 }
 
 var targets = map[string]target{
@@ -35,77 +36,78 @@ var targets = map[string]target{
 	"linux/arm64": {"arm64", "arm64", "aarch64-linux-gnu", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"},
 }
 
-// Library is the ONNX Runtime library's name, in the npm package and beside a program.
+// Library is the file name of the ONNX Runtime library, both in the npm package and in images.
 const Library = "libonnxruntime.so.1"
 
-// runtimePackage is the npm package that has it.
+// runtimePackage is the npm package with the ONNX Runtime library.
 const runtimePackage = "onnxruntime-node"
 
-// Options say what is built.
+// Options configure a build.
 type Options struct {
-	// Root is the checkout, in which npm has installed the packages.
+	// Root is the checkout. Its npm packages must be installed.
 	Root string
-	// Source is the commit that the checkout is.
+	// Source is the commit of the checkout.
 	Source Source
-	// Platforms are some of Platforms.
+	// Platforms lists the platforms to build for. Each must be in [Platforms].
 	Platforms []string
-	// GoVersion is the version of Go that builds, such as 1.26.8. A go command of another
-	// version downloads it.
+	// GoVersion is the Go version to build with, such as 1.26.8. A go command of another version
+	// downloads it.
 	GoVersion string
-	// Tags are the build tags.
+	// Tags is a comma-separated list of build tags.
 	Tags string
-	// BuildCache is the folder of Go's build cache; empty for the usual one.
+	// BuildCache is the directory of Go's build cache. Empty means the default.
 	BuildCache string
-	// Log takes a line for each step.
+	// Log receives a line before each program is built.
 	Log io.Writer
 }
 
-// Build is what was built and with what; it is written beside the programs, as
-// build.json.
+// Build describes a build. It's written to build.json in the directory with the programs.
 type Build struct {
 	Source
 	GoVersion string   `json:"goVersion"`
 	Platforms []string `json:"platforms"`
-	// Compilers is what the C compiler says it is, by platform.
+	// Compilers has the C compiler's version line, by platform.
 	Compilers map[string]string `json:"compilers"`
 	// Runtime is the npm package with the ONNX Runtime library.
 	Runtime Package `json:"runtime"`
 }
 
-// Package is an npm package, as package-lock.json has it.
+// Package is an npm package in package-lock.json.
 type Package struct {
 	Name      string `json:"name"`
 	Version   string `json:"version"`
 	Integrity string `json:"integrity"` // of its archive, as in https://www.w3.org/TR/sri-2/
 }
 
-// buildFile is where Write leaves a Build, and Read finds it.
+// buildFile is the name of the file with a Build.
 const buildFile = "build.json"
 
-// Dir is the folder of a platform, such as linux_amd64.
+// Dir returns the name of a platform's directory, such as linux_amd64.
 func Dir(platform string) string { return strings.ReplaceAll(platform, "/", "_") }
 
-// CheckPlatforms returns an error unless there can be images for all of these platforms.
+// CheckPlatforms returns an error if the list is empty, or if a platform is unsupported or a
+// duplicate.
 func CheckPlatforms(platforms []string) error {
 	if len(platforms) == 0 {
-		return fmt.Errorf("platforms: none is given; there can be images for %s", strings.Join(Platforms, " and "))
+		return fmt.Errorf("no platforms\nhint: supported platforms are %s", strings.Join(Platforms, " and "))
 	}
 	for i, p := range platforms {
 		if _, ok := targets[p]; !ok {
-			return fmt.Errorf("platform %q: there can be images for %s", p, strings.Join(Platforms, " and "))
+			return fmt.Errorf("unsupported platform %q\nhint: supported platforms are %s", p, strings.Join(Platforms, " and "))
 		}
 		if slices.Contains(platforms[:i], p) {
-			return fmt.Errorf("platform %s is given twice", p)
+			return fmt.Errorf("duplicate platform %s", p)
 		}
 	}
 	return nil
 }
 
-// Compiler returns the C compiler for a platform. Its error says what to install.
+// Compiler returns the path of the C compiler for a platform. If it isn't installed, the error's
+// hint names the Debian packages to install.
 func Compiler(platform string) (string, error) {
 	t, ok := targets[platform]
 	if !ok {
-		return "", fmt.Errorf("platform %q: there can be images for %s", platform, strings.Join(Platforms, " and "))
+		return "", fmt.Errorf("unsupported platform %q\nhint: supported platforms are %s", platform, strings.Join(Platforms, " and "))
 	}
 	for _, name := range []string{t.triple + "-gcc", "gcc"} {
 		if name == "gcc" && platform != runtime.GOOS+"/"+runtime.GOARCH {
@@ -115,11 +117,12 @@ func Compiler(platform string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("platform %s: the C compiler %s-gcc is missing; on Debian: sudo apt-get install %s", platform, t.triple, t.packages)
+	return "", fmt.Errorf("platform %s: the C compiler %s-gcc isn't installed\nhint: on Debian, sudo apt-get install %s", platform, t.triple, t.packages)
 }
 
-// Write builds into a folder: for each platform the programs, the ONNX Runtime
-// library, and the licences of all that is in them. What was in the folder before goes.
+// Write builds the programs into out, with one directory per platform. Each contains the programs,
+// the ONNX Runtime library, and the licenses of everything in them. Write deletes the previous
+// content of out.
 func Write(ctx context.Context, out string, o Options) (*Build, error) {
 	if err := o.Source.Check(); err != nil {
 		return nil, err
@@ -155,19 +158,21 @@ func Write(ctx context.Context, out string, o Options) (*Build, error) {
 	return b, os.WriteFile(filepath.Join(out, buildFile), append(text, '\n'), 0o644)
 }
 
-// Read returns what Write left in a folder.
+// Read returns the description of the build that [Write] left in dir. It returns an error if the
+// description is missing or invalid.
 func Read(dir string) (*Build, error) {
 	text, err := os.ReadFile(filepath.Join(dir, buildFile))
 	if err != nil {
-		return nil, fmt.Errorf("staged programs: %w", err)
+		return nil, fmt.Errorf("read staged programs: %w", err)
 	}
 	var b Build
 	if err := json.Unmarshal(text, &b); err != nil {
-		return nil, fmt.Errorf("staged programs: %s: %w", filepath.Join(dir, buildFile), err)
+		return nil, fmt.Errorf("read staged programs: %s: %w", filepath.Join(dir, buildFile), err)
 	}
 	return &b, b.Check()
 }
 
+// platform builds the programs for one platform into dir.
 func (o Options) platform(ctx context.Context, dir, platform, compiler string) error {
 	t := targets[platform]
 	env, err := o.environment(ctx, t.goarch, compiler)
@@ -212,9 +217,9 @@ func (o Options) platform(ctx context.Context, dir, platform, compiler string) e
 	return nil
 }
 
-// linkerFlags has no build id, Go's or the linker's, since they are made of paths too;
-// no symbols for debuggers, a third of the size; and the source, which
-// -buildvcs would otherwise say differently in a shallow clone.
+// linkerFlags returns the flags for Go's linker. They remove Go's and the C linker's build ids, which depend
+// on paths, and debug symbols, which are a third of the size. They set the version and the commit, because
+// -buildvcs gives another version in a shallow clone.
 func (o Options) linkerFlags() string {
 	return strings.Join([]string{
 		"-s", "-w", "-buildid=", "-extldflags=-Wl,--build-id=none",
@@ -222,16 +227,18 @@ func (o Options) linkerFlags() string {
 	}, " ")
 }
 
-// kept are the settings that say where modules come from and where to keep them. All
-// others of Go's, of cgo's and of the C compiler's could change what is built.
-var kept = []string{
+// keptSettings lists the Go settings that a build takes from the environment: where modules come
+// from and where they are cached. All other settings of Go, cgo and the C compiler could change the
+// programs.
+var keptSettings = []string{
 	"GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOVCS", "GOAUTH",
 	"GOPATH", "GOMODCACHE", "GOCACHE",
 }
 
-// environment is this program's, but for whatever changes what is built.
+// environment returns the process's environment with fixed values for all settings that could
+// change the programs.
 func (o Options) environment(ctx context.Context, goarch, compiler string) ([]string, error) {
-	text, err := output(exec.CommandContext(ctx, "go", append([]string{"env", "-json"}, kept...)...))
+	text, err := output(exec.CommandContext(ctx, "go", append([]string{"env", "-json"}, keptSettings...)...))
 	if err != nil {
 		return nil, err
 	}
@@ -251,13 +258,13 @@ func (o Options) environment(ctx context.Context, goarch, compiler string) ([]st
 	var env []string
 	for _, variable := range os.Environ() {
 		name, _, _ := strings.Cut(variable, "=")
-		if _, ours := set[name]; ours || strings.HasPrefix(name, "GO") || strings.HasPrefix(name, "CGO_") {
+		if _, ok := set[name]; ok || strings.HasPrefix(name, "GO") || strings.HasPrefix(name, "CGO_") {
 			continue
 		}
 		env = append(env, variable)
 	}
 	for _, name := range slices.Sorted(maps.Keys(set)) {
-		// A search path that is set to nothing is, to gcc, the working directory.
+		// GCC treats an empty search path as the working directory, so leave those unset.
 		if set[name] != "" || strings.HasPrefix(name, "GO") || strings.HasPrefix(name, "CGO_") {
 			env = append(env, name+"="+set[name])
 		}
@@ -265,33 +272,34 @@ func (o Options) environment(ctx context.Context, goarch, compiler string) ([]st
 	return env, nil
 }
 
-// findRuntime reads from the lockfile which npm package the library is of, and checks
-// that it is the one installed.
+// findRuntime returns the npm package with the ONNX Runtime library from the lock file. It returns
+// an error if another version is installed.
 func findRuntime(root string) (*Package, error) {
-	const advice = "run `npm ci --ignore-scripts` there"
+	const hint = "\nhint: run `npm ci --ignore-scripts` in the checkout"
 	var lock, installed struct {
 		Packages map[string]struct{ Version, Integrity string }
 	}
 	for file, into := range map[string]any{"package-lock.json": &lock, "node_modules/.package-lock.json": &installed} {
 		text, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
-			return nil, fmt.Errorf("ONNX Runtime's package: %w; %s", err, advice)
+			return nil, fmt.Errorf("find ONNX Runtime's npm package: %w%s", err, hint)
 		}
 		if err := json.Unmarshal(text, into); err != nil {
-			return nil, fmt.Errorf("ONNX Runtime's package: %s: %w", file, err)
+			return nil, fmt.Errorf("find ONNX Runtime's npm package: %s: %w", file, err)
 		}
 	}
 	key := "node_modules/" + runtimePackage
 	want, ok := lock.Packages[key]
 	if !ok || want.Integrity == "" {
-		return nil, fmt.Errorf("ONNX Runtime's package: package-lock.json in %s has no %s with its integrity", root, runtimePackage)
+		return nil, fmt.Errorf("find ONNX Runtime's npm package: package-lock.json in %s has no %s with an integrity", root, runtimePackage)
 	}
 	if got := installed.Packages[key]; got != want {
-		return nil, fmt.Errorf("ONNX Runtime's package: %s has %s %s installed, the lockfile wants %s; %s", root, runtimePackage, got.Version, want.Version, advice)
+		return nil, fmt.Errorf("find ONNX Runtime's npm package: %s has %s %s installed, but package-lock.json requires %s%s", root, runtimePackage, got.Version, want.Version, hint)
 	}
 	return &Package{Name: runtimePackage, Version: want.Version, Integrity: want.Integrity}, nil
 }
 
+// copyFile copies a file's content and creates the target's directory.
 func copyFile(to, from string) (err error) {
 	in, err := os.Open(from)
 	if err != nil {

@@ -19,13 +19,14 @@ import (
 
 var source = stage.Source{Revision: strings.Repeat("ab", 20), Created: time.Date(2026, 11, 27, 3, 15, 35, 0, time.UTC)}
 
+// options returns options to build the test checkout in root.
 func options(root string) stage.Options {
 	return stage.Options{
 		Root: root, Source: source, Platforms: []string{stagetest.Platform}, GoVersion: strings.TrimPrefix(runtime.Version(), "go"), Log: io.Discard,
 	}
 }
 
-// files are all in a folder, by path.
+// files returns the content of all files in a directory by path.
 func files(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
@@ -46,7 +47,7 @@ func files(t *testing.T, dir string) map[string][]byte {
 	return all
 }
 
-func TestTwoFoldersAndTwoSettingsGiveTheSamePrograms(t *testing.T) {
+func TestWrite_reproducible(t *testing.T) {
 	first := filepath.Join(t.TempDir(), "a")
 	stagetest.Checkout(t, first)
 	out := filepath.Join(t.TempDir(), "out")
@@ -57,7 +58,7 @@ func TestTwoFoldersAndTwoSettingsGiveTheSamePrograms(t *testing.T) {
 
 	second := filepath.Join(t.TempDir(), "another", "and a longer", "one")
 	stagetest.Checkout(t, second)
-	// What a developer may have set for everyday work.
+	// Settings that a developer could have must not change the programs.
 	for name, value := range map[string]string{
 		"GOFLAGS": "-tags=debug -ldflags=-X=main.version=mine", "GOAMD64": "v3", "CGO_CFLAGS": "-O0 -g", "CGO_LDFLAGS": "-Wl,--build-id=sha1",
 		"GOEXPERIMENT": "nogreenteagc", "CC": "false", "GOOS": "windows", "SOURCE_DATE_EPOCH": "1", "LANG": "de_DE.UTF-8",
@@ -76,12 +77,12 @@ func TestTwoFoldersAndTwoSettingsGiveTheSamePrograms(t *testing.T) {
 	}
 	for name := range want {
 		if !bytes.Equal(got[name], want[name]) {
-			t.Errorf("%s is another", name)
+			t.Errorf("%s differs between the two builds", name)
 		}
 	}
 }
 
-func TestWhatIsStagedIsAllThatAnImageNeeds(t *testing.T) {
+func TestWrite(t *testing.T) {
 	root := t.TempDir()
 	stagetest.Checkout(t, root)
 	out := filepath.Join(t.TempDir(), "out")
@@ -102,17 +103,17 @@ func TestWhatIsStagedIsAllThatAnImageNeeds(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(out, "old")); err == nil {
-		t.Error("what was in the folder before is still there")
+		t.Error("Write() kept the previous content of the directory")
 	}
 	printed, err := exec.CommandContext(t.Context(), filepath.Join(out, dir, "server")).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := source.Version() + " " + source.Revision; !strings.HasPrefix(string(printed), want) {
-		t.Errorf("the program knows %q, want %q", printed, want)
+		t.Errorf("the program printed %q, want %q", printed, want)
 	}
 	if strings.Contains(string(printed), root) {
-		t.Errorf("the program knows the folder it was built in: %q", printed)
+		t.Errorf("the program contains the build directory: %q", printed)
 	}
 	if info, err := buildinfo.ReadFile(filepath.Join(out, dir, "server")); err != nil || info.Path != "fakeart/server" {
 		t.Errorf("build information %v, %v", info, err)
@@ -122,11 +123,11 @@ func TestWhatIsStagedIsAllThatAnImageNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	if build.Revision != source.Revision || !build.Created.Equal(source.Created) || build.Runtime.Version != "1.27.0" || build.Compilers[stagetest.Platform] == "" {
-		t.Errorf("build.json says %+v", build)
+		t.Errorf("Read() = %+v", build)
 	}
 }
 
-func TestWhatCannotBeBuiltSaysWhy(t *testing.T) {
+func TestWrite_errors(t *testing.T) {
 	change := func(name, content string) func(*testing.T, *stage.Options) {
 		return func(t *testing.T, o *stage.Options) {
 			t.Helper()
@@ -143,49 +144,53 @@ func TestWhatCannotBeBuiltSaysWhy(t *testing.T) {
 			}
 		}
 	}
-	for want, spoil := range map[string]func(*testing.T, *stage.Options){
-		"server/main.go:1:":                                  change("server/main.go", "not Go"),
-		"there can be images for linux/amd64":                func(_ *testing.T, o *stage.Options) { o.Platforms = []string{"plan9/mips"} },
-		"platform " + stagetest.Platform + " is given twice": func(_ *testing.T, o *stage.Options) { o.Platforms = []string{stagetest.Platform, stagetest.Platform} },
-		"platforms: none is given":                           func(_ *testing.T, o *stage.Options) { o.Platforms = nil },
-		"is no commit's hash":                                func(_ *testing.T, o *stage.Options) { o.Source.Revision = "main" },
-		"the time of the commit is missing":                  func(_ *testing.T, o *stage.Options) { o.Source.Created = time.Time{} },
-		"run `npm ci":                                        remove("node_modules/.package-lock.json"),
-		"the lockfile wants 1.28.0; run `npm ci":             change("package-lock.json", `{"packages":{"node_modules/onnxruntime-node":{"version":"1.28.0","integrity":"sha512-B"}}}`),
-		"has no onnxruntime-node with its integrity":         change("package-lock.json", `{}`),
-		"licence of fakeart: there is no LICENSE":            remove("LICENSE"),
-		"libonnxruntime.so.1: no such file":                  remove("node_modules/onnxruntime-node"),
+	for _, c := range []struct {
+		name   string
+		change func(*testing.T, *stage.Options)
+		want   string
+	}{
+		{"invalid_code", change("server/main.go", "not Go"), "server/main.go:1:"},
+		{"unsupported_platform", func(_ *testing.T, o *stage.Options) { o.Platforms = []string{"plan9/mips"} }, "supported platforms are linux/amd64"},
+		{"duplicate_platform", func(_ *testing.T, o *stage.Options) { o.Platforms = []string{stagetest.Platform, stagetest.Platform} }, "duplicate platform " + stagetest.Platform},
+		{"no_platforms", func(_ *testing.T, o *stage.Options) { o.Platforms = nil }, "no platforms"},
+		{"invalid_revision", func(_ *testing.T, o *stage.Options) { o.Source.Revision = "main" }, "isn't a commit hash"},
+		{"no_time", func(_ *testing.T, o *stage.Options) { o.Source.Created = time.Time{} }, "the commit's time is missing"},
+		{"no_npm_packages", remove("node_modules/.package-lock.json"), "hint: run `npm ci"},
+		{"other_npm_package", change("package-lock.json", `{"packages":{"node_modules/onnxruntime-node":{"version":"1.28.0","integrity":"sha512-B"}}}`), "package-lock.json requires 1.28.0\nhint: run `npm ci"},
+		{"npm_package_not_locked", change("package-lock.json", `{}`), "has no onnxruntime-node with an integrity"},
+		{"no_license", remove("LICENSE"), "license of fakeart: no LICENSE"},
+		{"no_library", remove("node_modules/onnxruntime-node"), "libonnxruntime.so.1: no such file"},
 	} {
-		t.Run(want, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			root := t.TempDir()
 			stagetest.Checkout(t, root)
 			o := options(root)
-			spoil(t, &o)
-			if _, err := stage.Write(t.Context(), filepath.Join(t.TempDir(), "out"), o); err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("error %v, want %q", err, want)
+			c.change(t, &o)
+			if _, err := stage.Write(t.Context(), filepath.Join(t.TempDir(), "out"), o); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})
 	}
 }
 
-func TestAMissingCompilerSaysWhatToInstall(t *testing.T) {
+func TestCompiler_missing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if _, err := stage.Compiler("linux/arm64"); err == nil || !strings.Contains(err.Error(), "apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross") {
 		t.Errorf("error %v", err)
 	}
 }
 
-func TestStagedProgramsAreRead(t *testing.T) {
+func TestRead_errors(t *testing.T) {
 	if _, err := stage.Read(t.TempDir()); err == nil || !strings.Contains(err.Error(), "build.json") {
-		t.Errorf("of an empty folder: error %v", err)
+		t.Errorf("Read() of an empty directory: error %v", err)
 	}
-	for text, want := range map[string]string{"{": "build.json", `{"revision":"x"}`: "is no commit's hash"} {
+	for text, want := range map[string]string{"{": "build.json", `{"revision":"x"}`: "isn't a commit hash"} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "build.json"), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := stage.Read(dir); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v, want %q", text, err, want)
+			t.Errorf("Read() of %s: error %v, want %q", text, err, want)
 		}
 	}
 }

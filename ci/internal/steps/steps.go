@@ -1,5 +1,5 @@
-// Package steps runs the steps of a pipeline, independent ones at once, and says of the first
-// that fails which it was and how it ended.
+// Package steps runs the steps of a pipeline, in sequence with [InSequence] or in parallel with
+// [InParallel]. The error of a failed step names the step and includes the end of its output.
 package steps
 
 import (
@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// tail is how many lines of what a failed step printed are shown.
-const tail = 30
+// tailLines is the number of output lines in the error of a failed step.
+const tailLines = 30
 
 // Step is a part of a pipeline.
 type Step struct {
@@ -22,67 +22,68 @@ type Step struct {
 	Run  func(context.Context) error
 }
 
-// Printed is implemented by errors that know what the failed command printed.
-type Printed interface {
+// OutputError is an error of a failed command that includes the command's output.
+type OutputError interface {
 	error
-	// Output returns what it printed, on both streams.
+	// Output returns the command's output, of both streams.
 	Output() string
 }
 
-// Failed is the error of a step. Its text is the last lines that the step printed, then the
-// step's name and the reason.
+// Failed is the error of a step. Its text has the last lines of the step's output, if Err wraps an
+// [OutputError], followed by a line with the step's name and the reason.
 type Failed struct {
 	Step string
 	Err  error
 }
 
-// Unwrap returns the reason as a list, for Dagger's generated code: an engine's error that it
-// finds in a chain of single errors replaces the whole chain, and with it the step's name.
+// Unwrap returns the reason as a list, because of Dagger's generated code. If that code finds an
+// engine's error in a chain of single errors, it prints only that error, without the step's name.
 func (f *Failed) Unwrap() []error { return []error{f.Err} }
 
 func (f *Failed) Error() string {
 	reason := fmt.Sprintf("step %s failed: %v", f.Step, f.Err)
-	var printed Printed
-	if !errors.As(f.Err, &printed) || printed.Output() == "" {
+	var command OutputError
+	if !errors.As(f.Err, &command) || command.Output() == "" {
 		return reason
 	}
-	lines := strings.Split(strings.TrimRight(printed.Output(), "\n"), "\n")
-	return strings.Join(append(lines[max(0, len(lines)-tail):], reason), "\n")
+	lines := strings.Split(strings.TrimRight(command.Output(), "\n"), "\n")
+	return strings.Join(append(lines[max(0, len(lines)-tailLines):], reason), "\n")
 }
 
-// Together runs steps at once, and returns when all have ended. The first that fails has
-// the others cancelled; its error, a *Failed, is the one that is returned.
-func Together(ctx context.Context, steps ...Step) error {
+// InParallel runs steps in parallel and returns when all have returned. If a step fails, the
+// others' contexts are canceled. InParallel returns the first error, which is a *Failed.
+func InParallel(ctx context.Context, steps ...Step) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, s := range steps {
-		g.Go(func() error { return one(ctx, s) })
+		g.Go(func() error { return run(ctx, s) })
 	}
 	return g.Wait()
 }
 
-// InTurn runs steps one after the other until one fails.
-func InTurn(ctx context.Context, steps ...Step) error {
+// InSequence runs steps one after the other, until one fails, and returns its error, which is a
+// *Failed.
+func InSequence(ctx context.Context, steps ...Step) error {
 	for _, s := range steps {
-		if err := one(ctx, s); err != nil {
+		if err := run(ctx, s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// one runs a step in a span of its name, under which the CLI shows what the step did.
-func one(ctx context.Context, s Step) error {
+// run runs a step in a span with its name. The CLI shows the step's work below that span.
+func run(ctx context.Context, s Step) error {
 	ctx, span := otel.Tracer("fakeart").Start(ctx, s.Name)
-	err := Named(s.Name, s.Run(ctx))
-	ended := err // which EndWithCause replaces by one with the span's number in its text
-	telemetry.EndWithCause(span, &ended)
+	err := Wrap(s.Name, s.Run(ctx))
+	spanErr := err // a copy, because EndWithCause replaces it with an error that has the span's id in its text
+	telemetry.EndWithCause(span, &spanErr)
 	return err
 }
 
-// Named returns err as the error of a step. If err is or wraps the error of an inner step, that
-// step is the one that is named.
-func Named(step string, err error) error {
-	if _, ok := err.(*Failed); err == nil || ok { //nolint:errorlint // a wrapped one has more to say
+// Wrap returns err as the error of a step, or nil if err is nil. If err is or wraps the error of an
+// inner step, the returned error names the inner step.
+func Wrap(step string, err error) error {
+	if _, ok := err.(*Failed); err == nil || ok { //nolint:errorlint // the text around a wrapped one must be kept
 		return err
 	}
 	if inner := new(Failed); errors.As(err, &inner) {
@@ -91,8 +92,8 @@ func Named(step string, err error) error {
 	return &Failed{Step: step, Err: err}
 }
 
-// wrapped is an error around that of an inner step. Its text has the inner step's reason in place
-// of the inner step's whole text.
+// wrapped is an error that wraps the error of an inner step. In its text, the inner step's reason
+// replaces the inner step's whole text.
 type wrapped struct {
 	error
 	inner *Failed

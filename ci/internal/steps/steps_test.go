@@ -14,22 +14,23 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
-// printed is an error of a command.
-type printed struct{ output string }
+// commandError is the error of a command.
+type commandError struct{ output string }
 
-func (p printed) Error() string  { return "make test: exit code 2" }
-func (p printed) Output() string { return p.output }
+func (c commandError) Error() string  { return "make test: exit code 2" }
+func (c commandError) Output() string { return c.output }
 
+// step returns a step that returns err.
 func step(name string, err error) Step {
 	return Step{Name: name, Run: func(context.Context) error { return err }}
 }
 
-func TestAFailedCommandShowsItsLastLinesAndTheReasonLast(t *testing.T) {
+func TestFailed_output(t *testing.T) {
 	var output strings.Builder
 	for i := range 100 {
 		fmt.Fprintf(&output, "line %d\n", i)
 	}
-	err := InTurn(t.Context(), step("lint", nil), step("test", printed{output.String()}))
+	err := InSequence(t.Context(), step("lint", nil), step("test", commandError{output.String()}))
 	lines := strings.Split(err.Error(), "\n")
 	if got, want := lines[len(lines)-1], "step test failed: make test: exit code 2"; got != want {
 		t.Errorf("the last line is %q, want %q", got, want)
@@ -39,29 +40,29 @@ func TestAFailedCommandShowsItsLastLinesAndTheReasonLast(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoCommandSaysItsWholeReason(t *testing.T) {
-	err := InTurn(t.Context(), step("gate", errors.New("accuracy 0.5, at least 0.9 is asked for")))
-	if got, want := err.Error(), "step gate failed: accuracy 0.5, at least 0.9 is asked for"; got != want {
+func TestFailed_noOutput(t *testing.T) {
+	err := InSequence(t.Context(), step("gate", errors.New("accuracy 0.5 is below the minimum")))
+	if got, want := err.Error(), "step gate failed: accuracy 0.5 is below the minimum"; got != want {
 		t.Errorf("error %q, want %q", got, want)
 	}
 }
 
-func TestStepsInTurnEndAtTheFirstThatFails(t *testing.T) {
+func TestInSequence_failure(t *testing.T) {
 	ran := false
 	cause := errors.New("no")
-	err := InTurn(t.Context(), step("a", cause), Step{Name: "b", Run: func(context.Context) error {
+	err := InSequence(t.Context(), step("a", cause), Step{Name: "b", Run: func(context.Context) error {
 		ran = true
 		return nil
 	}})
 	if !errors.Is(err, cause) || ran {
-		t.Errorf("error %v, and the next step ran: %v", err, ran)
+		t.Errorf("error %v, next step ran: %v", err, ran)
 	}
 }
 
-func TestTheInnermostStepIsTheOneThatIsNamed(t *testing.T) {
-	err := InTurn(t.Context(), Step{Name: "outer", Run: func(ctx context.Context) error {
-		return Together(ctx, step("lint", nil), Step{Name: "model", Run: func(ctx context.Context) error {
-			return InTurn(ctx, step("train", errors.New("no such experiment")))
+func TestFailed_innermostStep(t *testing.T) {
+	err := InSequence(t.Context(), Step{Name: "outer", Run: func(ctx context.Context) error {
+		return InParallel(ctx, step("lint", nil), Step{Name: "model", Run: func(ctx context.Context) error {
+			return InSequence(ctx, step("train", errors.New("no such experiment")))
 		}})
 	}})
 	if got, want := err.Error(), "step train failed: no such experiment"; got != want {
@@ -69,21 +70,21 @@ func TestTheInnermostStepIsTheOneThatIsNamed(t *testing.T) {
 	}
 }
 
-func TestNamed(t *testing.T) {
-	command := printed{"one\ntwo\n"}
+func TestWrap(t *testing.T) {
+	command := commandError{"one\ntwo\n"}
 	for _, c := range []struct {
 		name string
 		err  error
 		want string
 	}{
 		{"no_error", nil, ""},
-		{"command_without_output", printed{}, "step outer failed: make test: exit code 2"},
-		{"inner_step", Named("train", errors.New("no such experiment")), "step train failed: no such experiment"},
-		{"text_around_inner_step", fmt.Errorf("sign image: %w; hint", Named("tool", errors.New("no such host"))), "step tool failed: sign image: no such host; hint"},
-		{"text_around_command", fmt.Errorf("sign image: %w", Named("tool", command)), "one\ntwo\nstep tool failed: sign image: make test: exit code 2"},
+		{"command_without_output", commandError{}, "step outer failed: make test: exit code 2"},
+		{"inner_step", Wrap("train", errors.New("no such experiment")), "step train failed: no such experiment"},
+		{"text_around_inner_step", fmt.Errorf("sign image: %w; hint", Wrap("tool", errors.New("no such host"))), "step tool failed: sign image: no such host; hint"},
+		{"text_around_command", fmt.Errorf("sign image: %w", Wrap("tool", command)), "one\ntwo\nstep tool failed: sign image: make test: exit code 2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := Named("outer", c.err)
+			err := Wrap("outer", c.err)
 			if c.err == nil {
 				if err != nil {
 					t.Error(err)
@@ -93,16 +94,16 @@ func TestNamed(t *testing.T) {
 			if err.Error() != c.want {
 				t.Errorf("error %q, want %q", err, c.want)
 			}
-			if !errors.Is(err, c.err) || Named("outermost", err) != err { //nolint:errorlint // the same one
-				t.Errorf("%q lost the error that it was made of", err)
+			if !errors.Is(err, c.err) || Wrap("outermost", err) != err { //nolint:errorlint // the same one
+				t.Errorf("%q doesn't wrap %q, or wrapping it again changes it", err, c.err)
 			}
 		})
 	}
 }
 
-func TestStepsTogetherRunAtOnceAndTheFirstFailureCancelsTheRest(t *testing.T) {
+func TestInParallel_failure(t *testing.T) {
 	waiting, cause := make(chan struct{}), errors.New("no")
-	err := Together(
+	err := InParallel(
 		t.Context(),
 		Step{Name: "long", Run: func(ctx context.Context) error {
 			close(waiting)
@@ -110,11 +111,11 @@ func TestStepsTogetherRunAtOnceAndTheFirstFailureCancelsTheRest(t *testing.T) {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-time.After(time.Minute):
-				return errors.New("it was not cancelled")
+				return errors.New("it wasn't canceled")
 			}
 		}},
 		Step{Name: "short", Run: func(context.Context) error {
-			<-waiting // the other one runs as well
+			<-waiting // until the other step runs
 			return cause
 		}},
 	)
@@ -129,8 +130,8 @@ func TestSpans(t *testing.T) {
 	before := otel.GetTracerProvider()
 	otel.SetTracerProvider(trace.NewTracerProvider(trace.WithSpanProcessor(recorder)))
 	t.Cleanup(func() { otel.SetTracerProvider(before) })
-	err := InTurn(t.Context(), Step{"checks", func(ctx context.Context) error {
-		return Together(ctx,
+	err := InSequence(t.Context(), Step{"checks", func(ctx context.Context) error {
+		return InParallel(ctx,
 			Step{"lint", func(context.Context) error { return nil }},
 			Step{"test", func(context.Context) error { return errors.New("broken") }},
 		)

@@ -1,4 +1,5 @@
-// Package registrytest is a registry for tests, which may refuse.
+// Package registrytest provides a container registry for tests, which can reject requests. Call
+// [Serve].
 package registrytest
 
 import (
@@ -14,17 +15,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 )
 
-// Serve starts a registry on loopback that ends with the test. It answers a request with the
-// status that refuse returns, unless that is 0; refuse may be nil. tags lists the paths
-// of the tags that were set so far, in turn.
-func Serve(t *testing.T, refuse func(*http.Request) int) (host string, tags func() []string) {
+// Serve starts a registry on a loopback address, which is closed when the test ends. Before it
+// handles a request, it calls reject, which may be nil. If reject returns a status other than 0,
+// the registry responds with that status. The function tags returns the paths of the tags that were
+// set so far, in order. Both functions may be called concurrently.
+func Serve(t *testing.T, reject func(*http.Request) int) (host string, tags func() []string) {
 	t.Helper()
 	var mu sync.Mutex
 	var seen []string
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if refuse != nil {
-			if status := refuse(r); status != 0 {
+		if reject != nil {
+			if status := reject(r); status != 0 {
 				if status == http.StatusUnauthorized {
 					w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
 				}

@@ -1,4 +1,5 @@
-// Package stagetest makes checkouts that are quick to build, for tests.
+// Package stagetest creates small checkouts, which build quickly, and base images for tests. Start
+// with [Checkout].
 package stagetest
 
 import (
@@ -19,12 +20,12 @@ import (
 	"dagger/fakeart/internal/oci"
 )
 
-// Platform is the one that these tests build for: the machine's own, for which it has a
-// compiler.
+// Platform is the platform that tests build for: the machine's own, because it has a compiler for it.
 var Platform = "linux/" + runtime.GOARCH
 
-// Checkout writes a checkout into a new folder dir: two programs that call C, and what
-// npm would have installed, with a library of the system's as ONNX Runtime's.
+// Checkout writes a checkout to dir, with two programs that use cgo and with an npm package for
+// ONNX Runtime, which contains a library of the system instead. It skips the test on systems other
+// than Linux.
 func Checkout(t *testing.T, dir string) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -50,7 +51,7 @@ func main() { os.Stdout.WriteString(version + " " + commit + " " + C.GoString(C.
 	}
 	for name, content := range map[string]string{
 		"go.mod":                          "module fakeart\n\ngo 1.26.0\n",
-		"LICENSE":                         "may be used\n",
+		"LICENSE":                         "a license\n",
 		"server/main.go":                  program,
 		"trainer/main.go":                 program,
 		"package-lock.json":               string(packages),
@@ -59,11 +60,10 @@ func main() { os.Stdout.WriteString(version + " " + commit + " " + C.GoString(C.
 		write(t, filepath.Join(dir, name), []byte(content))
 	}
 	npm := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
-	write(t, filepath.Join(dir, "node_modules/onnxruntime-node/bin/napi-v6/linux", npm, "libonnxruntime.so.1"), System(t, "libm.so.6"))
+	write(t, filepath.Join(dir, "node_modules/onnxruntime-node/bin/napi-v6/linux", npm, "libonnxruntime.so.1"), SystemLibrary(t, "libm.so.6"))
 }
 
-// Commit makes a git repository of a folder, with one commit of what is in it but for
-// node_modules and build.
+// Commit creates a git repository in dir, with one commit of all files except node_modules and build.
 func Commit(t *testing.T, dir string) {
 	t.Helper()
 	write(t, filepath.Join(dir, ".gitignore"), []byte("/node_modules\n/build\n"))
@@ -80,11 +80,11 @@ func Commit(t *testing.T, dir string) {
 	}
 }
 
-// Base is an image with what a program needs of its base, the C library and the loader, and
-// more files by path; a file without content is left out.
+// Base returns a base image with the C library, the loader and more files by path. A file in more
+// without content isn't added, which removes a library of the same path.
 func Base(t *testing.T, more map[string][]byte) v1.Image {
 	t.Helper()
-	files := map[string][]byte{"/lib/libc.so.6": System(t, "libc.so.6"), "/lib/" + Loader: System(t, Loader)}
+	files := map[string][]byte{"/lib/libc.so.6": SystemLibrary(t, "libc.so.6"), "/lib/" + Loader: SystemLibrary(t, Loader)}
 	maps.Copy(files, more)
 	var entries []oci.Entry
 	for path, content := range files {
@@ -109,11 +109,11 @@ func Base(t *testing.T, more map[string][]byte) v1.Image {
 	return img
 }
 
-// Loader is the dynamic linker, as programs name it.
+// Loader is the file name of the dynamic linker.
 var Loader = map[string]string{"amd64": "ld-linux-x86-64.so.2", "arm64": "ld-linux-aarch64.so.1"}[runtime.GOARCH]
 
-// System returns the content of a library of this machine's.
-func System(t *testing.T, name string) []byte {
+// SystemLibrary returns the content of one of this machine's libraries.
+func SystemLibrary(t *testing.T, name string) []byte {
 	t.Helper()
 	path, err := exec.CommandContext(t.Context(), "gcc", "-print-file-name="+name).Output()
 	if err != nil {
@@ -126,6 +126,7 @@ func System(t *testing.T, name string) []byte {
 	return text
 }
 
+// write writes a file and creates its directory.
 func write(t *testing.T, path string, content []byte) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
