@@ -224,7 +224,7 @@ vulns: toolchain $(govulncheck) ## Find known vulnerabilities in the code that w
 		echo "govulncheck $${code%%:*}"; \
 		$(govulncheck) -C $${code%%:*} -tags "$${code#*:}" $(if $(GOVULNDB),-db $(GOVULNDB)) ./... || failed=1; \
 	done; \
-	test -z "$$failed" || { echo "hint: update the dependency, or Go for the standard library: docs/how-to/ci.md#known-vulnerabilities" >&2; exit 1; }
+	test -z "$$failed" || { echo "hint: update the dependency, or Go itself for the standard library; set GOVULNDB if the database is unreachable: docs/how-to/ci.md#known-vulnerabilities" >&2; exit 1; }
 
 $(hooks): bin/tools/%$(exe): tools/build.sh tools/gobuild.sh tools/hooks/go.mod tools/hooks/go.sum
 	tools/build.sh hooks $* $@
