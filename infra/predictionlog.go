@@ -27,8 +27,8 @@ type PredictionLog struct {
 
 	// Topic and FeedbackTopic are the topics to which the server publishes predictions and feedback.
 	Topic, FeedbackTopic *pubsub.Topic
-	// Dataset holds the tables predictions and feedback, and the views daily, drift and
-	// judged. It is nil if the stack uses an existing one.
+	// Dataset holds the tables predictions and feedback, and the views `daily`,
+	// `drift` and `judged`. It is nil if the stack uses an existing one.
 	Dataset *bigquery.Dataset
 	// DatasetID is the dataset's name.
 	DatasetID pulumi.StringOutput

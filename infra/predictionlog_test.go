@@ -218,7 +218,7 @@ func TestPredictionLog_Views(t *testing.T) {
 	}
 	for _, column := range regexp.MustCompile(`f\.(\w+) AS feedback_(\w+)`).FindAllStringSubmatch(judgedQuery, -1) {
 		if !strings.Contains(string(text), `"name": "`+column[1]+`"`) || column[1] != column[2] {
-			t.Errorf("the view judged selects an unknown column: %s", column[0])
+			t.Errorf("judgedQuery selects an unknown column: %s", column[0])
 		}
 	}
 	for _, view := range []string{"daily", "drift", "judged"} {

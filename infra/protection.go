@@ -14,7 +14,7 @@ type Protection struct {
 // NewProtection starts to collect all resources that the program registers.
 func NewProtection(ctx *pulumi.Context) (*Protection, error) {
 	p := &Protection{}
-	// Components can't be asked for their resources: the SDK adds them after the constructor returns.
+	// A component doesn't list its resources: the SDK adds them after the constructor returns.
 	return p, ctx.RegisterStackTransformation(func(args *pulumi.ResourceTransformationArgs) *pulumi.ResourceTransformationResult {
 		if custom, ok := args.Resource.(pulumi.CustomResource); ok {
 			p.resources = append(p.resources, custom)

@@ -215,7 +215,7 @@ func (e *engine) run(stack string, config map[string]string) error {
 	})
 }
 
-// find returns the resource with the type and name, and fails the test if there is none.
+// find returns the resource with the type and name, and fails the test if it is missing.
 func find(t *testing.T, resources []made, kind, name string) made {
 	t.Helper()
 	for _, r := range resources {

@@ -123,9 +123,9 @@ func (r explanationRequest) append(b []byte, values []float32) []byte {
 
 // mapPNG returns the saliency map as a grayscale PNG in which 255 stands for 1.
 func mapPNG(values []float32) []byte {
-	grey := image.NewGray(image.Rect(0, 0, imaging.Size, imaging.Size))
+	gray := image.NewGray(image.Rect(0, 0, imaging.Size, imaging.Size))
 	for i, v := range values {
-		grey.Pix[i] = uint8(math.Round(255 * float64(v)))
+		gray.Pix[i] = uint8(math.Round(255 * float64(v)))
 	}
-	return imaging.EncodePNG(grey)
+	return imaging.EncodePNG(gray)
 }

@@ -136,7 +136,7 @@ func execute(ctx context.Context, root string, c command) error {
 
 func (s *session) printf(format string, args ...any) { fmt.Fprintf(s.out, format, args...) }
 
-// confirm asks a yes-or-no question, except with --yes. It returns an error if the answer isn't yes.
+// confirm asks a yes-or-no question, except with --yes. It returns an error unless the user types yes.
 func (s *session) confirm(question string) error {
 	if s.yes {
 		return nil
@@ -144,7 +144,7 @@ func (s *session) confirm(question string) error {
 	s.printf("\n%s [y/N] ", question)
 	answer, err := bufio.NewReader(s.in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
+		return fmt.Errorf("read from standard input: %w", err)
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":

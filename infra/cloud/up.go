@@ -184,7 +184,7 @@ func (s *session) plan(ctx context.Context, next *stackFile, before outputs, ima
 	return true, s.confirm("Continue?")
 }
 
-// deploy pushes the images, uploads a model if there is none, and applies the configuration next.
+// deploy pushes the images, uploads a model if the bucket has no model, and applies the configuration next.
 func (s *session) deploy(ctx context.Context, next *stackFile, before outputs, images map[string]string) error {
 	if before.Registry == "" {
 		s.printf("\nCreating the registry, the bucket and everything else except the service and the jobs\n")

@@ -19,7 +19,7 @@ func (p problems) Error() string {
 	return fmt.Sprintf("%d problems:\n  %s", len(p), strings.Join(p, "\n  "))
 }
 
-// err returns the problems as an error, or nil if there are none.
+// err returns the problems as an error, or nil without problems.
 func (p problems) err() error {
 	if len(p) == 0 {
 		return nil

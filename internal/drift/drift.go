@@ -168,7 +168,7 @@ func Compare(reference, current []Row) (*Result, error) {
 }
 
 // CompareYielding is like Compare but calls yield every few milliseconds of work, so that a
-// program can throttle the comparison in favour of more urgent work. yield may block.
+// program can throttle the comparison in favor of more urgent work. yield may block.
 func CompareYielding(reference, current []Row, yield func()) (*Result, error) {
 	if n := len(reference); n < MinRows {
 		return nil, fmt.Errorf("%w: the reference has %d rows, at least %d are required; train on more images, or increase experiment.val_split", ErrTooFewRows, n, MinRows)

@@ -42,7 +42,7 @@ var ErrNoGradCAM = errors.New("the model has no Grad-CAM because an older traine
 
 // Map computes the saliency map for the prediction of an image (FAKE if fake, otherwise REAL)
 // and stores it in dst, which has one value per pixel. The image is square and consists of one
-// plane per colour channel. Map returns the session's error, [ErrNoGradCAM], or an error if the
+// plane per color channel. Map returns the session's error, [ErrNoGradCAM], or an error if the
 // model's outputs aren't finite.
 func Map(dst []float32, m Method, s Session, image []float32, fake bool) error {
 	sign := float32(1)
@@ -98,7 +98,7 @@ const (
 )
 
 // occlude sets each pixel of dst to the mean drop of the predicted class's logit over all
-// patches that cover the pixel. A patch has the mean colour of the image: that removes the
+// patches that cover the pixel. A patch has the mean color of the image: that removes the
 // detail while adding as little contrast at its edges as possible.
 func occlude(dst []float32, s Session, image []float32, sign float32, patch, stride int) error {
 	area := len(dst)

@@ -45,7 +45,7 @@ func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 		return cut()
 	}
 	h := data[14:at]
-	var colours int64
+	var colors int64
 	if size == 12 {
 		hdr.width, hdr.height = int64(le.Uint16(h[4:])), int64(le.Uint16(h[6:]))
 		hdr.bits = int(le.Uint16(h[10:]))
@@ -57,7 +57,7 @@ func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 		}
 		hdr.bits = int(le.Uint16(h[14:]))
 		hdr.compression = le.Uint32(h[16:])
-		colours = int64(le.Uint32(h[32:]))
+		colors = int64(le.Uint32(h[32:]))
 		hdr.paletteSize = 4
 	}
 
@@ -90,17 +90,17 @@ func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 	}
 
 	if hdr.bits <= 8 {
-		if colours == 0 {
-			colours = 1 << hdr.bits
+		if colors == 0 {
+			colors = 1 << hdr.bits
 		}
-		if colours > 1<<16 {
-			return hdr, broken("BMP", "a palette of %d colours", colours)
+		if colors > 1<<16 {
+			return hdr, broken("BMP", "a palette of %d colors", colors)
 		}
-		end := min(at+colours*int64(hdr.paletteSize), int64(len(data)))
+		end := min(at+colors*int64(hdr.paletteSize), int64(len(data)))
 		hdr.palette = data[at:end]
 		// Some writers store the offset of the palette instead of that of the pixels.
 		if hdr.pixels == 14+size {
-			hdr.pixels += 4 * colours
+			hdr.pixels += 4 * colors
 		}
 		at = end
 	}

@@ -17,7 +17,7 @@ type gifHeader struct {
 	left, top               int
 	frameWidth, frameHeight int
 	interlaced              bool
-	colours                 []byte
+	colors                  []byte
 	background              uint8
 	codeSize                int
 	data                    []byte
@@ -39,7 +39,7 @@ func readGIFHeader(data []byte) (hdr gifHeader, err error) {
 		if at+n > len(data) {
 			return cut()
 		}
-		hdr.colours = data[at : at+n]
+		hdr.colors = data[at : at+n]
 		at += n
 	}
 
@@ -96,7 +96,7 @@ func readGIFHeader(data []byte) (hdr gifHeader, err error) {
 		if at+n > len(data) {
 			return cut()
 		}
-		hdr.colours = data[at : at+n]
+		hdr.colors = data[at : at+n]
 		at += n
 	}
 	if at >= len(data) {
@@ -128,7 +128,7 @@ func (d *Decoder) decodeGIF(dst []uint8, hdr *gifHeader) error {
 	frame := lzw.NewReader(&subBlocks{data: hdr.data}, lzw.LSB, hdr.codeSize)
 	defer frame.Close()
 
-	pal := makePalette(hdr.colours, 3, 0, 2)
+	pal := makePalette(hdr.colors, 3, 0, 2)
 	r, g, b := d.rows.get(0, width), d.rows.get(1, width), d.rows.get(2, width)
 	index := d.rows.get(3, width)
 	for x := range index {

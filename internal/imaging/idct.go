@@ -2,7 +2,7 @@ package imaging
 
 import "encoding/binary"
 
-// block holds the 64 dequantised coefficients of 8×8 samples in rows of eight. The row index is the
+// block holds the 64 dequantized coefficients of 8×8 samples in rows of eight. The row index is the
 // vertical frequency. All coefficients are zero before a block is decoded.
 type block [64]int32
 

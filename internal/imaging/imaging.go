@@ -7,7 +7,7 @@
 //
 //	Image.open(file).convert("RGB").resize((32, 32), Image.BILINEAR)
 //
-// That means: alpha is dropped, not blended. EXIF rotation and colour profiles are ignored. Only the
+// That means: alpha is dropped, not blended. EXIF rotation and color profiles are ignored. Only the
 // first frame of an animation is decoded. A 32×32 image isn't resampled.
 //
 // The results equal Pillow's exactly, except for progressive JPEG, where the inverse DCT of image/jpeg
@@ -18,7 +18,7 @@
 // The package has its own decoder for sequential JPEG, with libjpeg's inverse DCT and without the tables
 // that image/jpeg allocates for each image. The entropy decoders for all other formats are those of the
 // standard library and golang.org/x/image. The steps around them, in which these differ from Pillow, are
-// implemented here: chroma upsampling and colour conversion (as in libjpeg-turbo and libwebp), palettes,
+// implemented here: chroma upsampling and color conversion (as in libjpeg-turbo and libwebp), palettes,
 // 16-bit samples, the GIF, WebP and BMP containers, and the antialiased resize.
 package imaging
 
@@ -31,7 +31,7 @@ import (
 const (
 	// Size is the width and height in pixels of the network's input.
 	Size = 32
-	// Channels is the number of colour channels of the network's input: red, green, blue.
+	// Channels is the number of color channels of the network's input: red, green, blue.
 	Channels = 3
 	// PreprocessingID identifies the preprocessing that this package implements. Model files and
 	// dataset manifests record it. It must change whenever the decoded pixels change.

@@ -47,8 +47,8 @@ func pngChunkOf(kind string, body []byte) []byte {
 }
 
 // pngOf returns a PNG with the given size in its header and the given bytes as data.
-func pngOf(width, height int, depth, colour byte, data []byte) []byte {
-	header := slices.Concat(be32(width), be32(height), []byte{depth, colour, 0, 0, 0})
+func pngOf(width, height int, depth, color byte, data []byte) []byte {
+	header := slices.Concat(be32(width), be32(height), []byte{depth, color, 0, 0, 0})
 	return slices.Concat([]byte(pngSignature), pngChunkOf("IHDR", header), pngChunkOf("IDAT", data), pngChunkOf("IEND", nil))
 }
 
@@ -209,19 +209,19 @@ func TestDecode_errors(t *testing.T) {
 		{"lossless JPEG", patched(jpeg, sof+1, 0xc3), ErrFormat, "lossless"},
 		{"hierarchical JPEG", patched(jpeg, sof+1, 0xc5), ErrFormat, "hierarchical"},
 		{"12-bit JPEG", patched(jpeg, sof+4, 12), ErrFormat, "12 bits"},
-		{"JPEG with 2 components", jpegOf(0xc0, 8, 8, 2), ErrFormat, "2 colour components"},
+		{"JPEG with 2 components", jpegOf(0xc0, 8, 8, 2), ErrFormat, "2 color components"},
 		{"JPEG with unusual sampling", patched(jpeg, sof+11, 0x31), ErrFormat, "subsampling"},
 		{"JPEG without Huffman tables", jpegOf(0xc0, 8, 8, 1), ErrBroken, "8×8"},
 		{"truncated PNG", fixtureNamed(t, "png-64x64.png").data[:6000], ErrBroken, "64×64"},
 		{"PNG without data", pngOf(10, 10, 8, 2, nil), ErrBroken, "truncated"},
 		{"PNG of width 0", pngOf(0, 10, 8, 2, nil), ErrBroken, "0×10"},
 		{"PNG with garbage data", pngOf(10, 10, 8, 2, make([]byte, 50)), ErrBroken, "10×10"},
-		{"PNG with unknown colour type", pngOf(10, 10, 8, 5, make([]byte, 50)), ErrBroken, "colour type 5"},
+		{"PNG with unknown color type", pngOf(10, 10, 8, 5, make([]byte, 50)), ErrBroken, "color type 5"},
 		{"3-bit PNG", pngOf(10, 10, 3, 0, make([]byte, 50)), ErrBroken, "3 bits"},
 		{"PNG with wrong header checksum", patched(pngOf(10, 10, 8, 2, nil), 30, 1), ErrBroken, "checksum"},
 		{"PNG with corrupt data", patched(fixtureNamed(t, "png-64x64.png").data, 6000, 1, 2, 3), ErrBroken, "64×64"},
 		{"PNG signature only", []byte(pngSignature), ErrBroken, "within the header"},
-		{"truncated GIF", fixtureNamed(t, "gif-256-colours.gif").data[:2000], ErrBroken, "61×50"},
+		{"truncated GIF", fixtureNamed(t, "gif-256-colors.gif").data[:2000], ErrBroken, "61×50"},
 		{"GIF without frame", []byte("GIF89a\x01\x00\x01\x00\x00\x00\x00;"), ErrBroken, "no frame"},
 		{"GIF of size 0", gifOf(0, 0, 0, 0, 0, 0), ErrBroken, "0×0"},
 		{"GIF signature only", []byte("GIF89a"), ErrBroken, "truncated after 6 bytes"},
@@ -339,7 +339,7 @@ func TestTensor_layout(t *testing.T) {
 	}
 }
 
-func TestResampler_constantColour(t *testing.T) {
+func TestResampler_constantColor(t *testing.T) {
 	var r resampler
 	dst := make([]uint8, numPixels)
 	for _, size := range [][2]int{{1, 1}, {2, 3}, {31, 33}, {32, 31}, {33, 32}, {100, 7}, {7, 4000}, {5000, 2}} {

@@ -5,7 +5,7 @@ import (
 	"compress/zlib"
 	"fmt"
 	"image"
-	colours "image/color/palette"
+	colors "image/color/palette"
 	"image/gif"
 	"path/filepath"
 	"regexp"
@@ -30,7 +30,7 @@ func TestDecode_info(t *testing.T) {
 		if want := formats[filepath.Ext(f.name)]; info.Format != want {
 			t.Errorf("%s: format %q, want %q", f.name, info.Format, want)
 		}
-		if m := sizeInName.FindStringSubmatch(f.name); m != nil && !strings.HasPrefix(f.name, "jpeg-grey-sampling") {
+		if m := sizeInName.FindStringSubmatch(f.name); m != nil && !strings.HasPrefix(f.name, "jpeg-gray-sampling") {
 			if got := []string{strconv.Itoa(info.Width), strconv.Itoa(info.Height)}; !slices.Equal(got, m[1:3]) {
 				t.Errorf("%s: size %v", f.name, got)
 			}
@@ -45,7 +45,7 @@ func TestDecode_info(t *testing.T) {
 	}{
 		{"jpeg-cmyk.jpg", 43, 39},
 		{"jpeg-exif-rotated.jpg", 48, 24},
-		{"gif-256-colours.gif", 61, 50},
+		{"gif-256-colors.gif", 61, 50},
 		{"bmp-24-top-down.bmp", 45, 37},
 	} {
 		if info, err := d.Decode(dst, fixtureNamed(t, c.name).data); err != nil || info.Width != c.width || info.Height != c.height {
@@ -78,9 +78,9 @@ func TestInspect_allocations(t *testing.T) {
 }
 
 // blankPNG returns a PNG whose data are all zero.
-func blankPNG(t *testing.T, width, height int, depth, colour byte, interlaced bool) []byte {
+func blankPNG(t *testing.T, width, height int, depth, color byte, interlaced bool) []byte {
 	t.Helper()
-	channels := map[byte]int{pngGrey: 1, pngRGB: 3, pngPalette: 1, pngGreyAlpha: 2, pngRGBA: 4}[colour]
+	channels := map[byte]int{pngGray: 1, pngRGB: 3, pngPalette: 1, pngGrayAlpha: 2, pngRGBA: 4}[color]
 	row := func(width int) int { return 1 + (width*channels*int(depth)+7)/8 }
 	size := row(width) * height
 	if interlaced {
@@ -99,23 +99,23 @@ func blankPNG(t *testing.T, width, height int, depth, colour byte, interlaced bo
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	header := slices.Concat(be32(width), be32(height), []byte{depth, colour, 0, 0, 0})
+	header := slices.Concat(be32(width), be32(height), []byte{depth, color, 0, 0, 0})
 	if interlaced {
 		header[12] = 1
 	}
 	return slices.Concat([]byte(pngSignature), pngChunkOf("IHDR", header), pngChunkOf("IDAT", data.Bytes()), pngChunkOf("IEND", nil))
 }
 
-// blankWebP returns a lossless WebP of one colour, or with a palette of two colours.
+// blankWebP returns a lossless WebP of one color, or with a palette of two colors.
 func blankWebP(width, height int, indexed bool) []byte {
 	var bits []byte
 	put := func(b string) { bits = append(bits, b...) }
 	codes := strings.Repeat("1000", 5) // five codes with the single symbol 0
 	if indexed {
-		put("1" + "11" + "10000000") // colour indexing transform with two colours
-		put("0" + codes)             // the palette, as an image without colour cache
+		put("1" + "11" + "10000000") // color indexing transform with two colors
+		put("0" + codes)             // the palette, as an image without color cache
 	}
-	put("0" + "0" + "0" + codes) // no more transforms, no colour cache, one group
+	put("0" + "0" + "0" + codes) // no more transforms, no color cache, one group
 	data := append([]byte{0x2f}, le32(width-1|(height-1)<<14)...)
 	for chunk := range slices.Chunk(bits, 8) {
 		b := byte(0)
@@ -143,16 +143,16 @@ func TestInfo_Memory(t *testing.T) {
 				})
 			}
 		}
-		for _, kind := range [][2]byte{{1, pngGrey}, {8, pngGrey}, {16, pngGrey}, {8, pngRGB}, {16, pngRGB}, {4, pngPalette}, {8, pngGreyAlpha}, {16, pngGreyAlpha}, {8, pngRGBA}, {16, pngRGBA}} {
+		for _, kind := range [][2]byte{{1, pngGray}, {8, pngGray}, {16, pngGray}, {8, pngRGB}, {16, pngRGB}, {4, pngPalette}, {8, pngGrayAlpha}, {16, pngGrayAlpha}, {8, pngRGBA}, {16, pngRGBA}} {
 			for _, interlaced := range []bool{false, true} {
 				images = append(images, testImage{
-					fmt.Sprintf("PNG of %v, %d bits, colour type %d, interlaced %v", size, kind[0], kind[1], interlaced),
+					fmt.Sprintf("PNG of %v, %d bits, color type %d, interlaced %v", size, kind[0], kind[1], interlaced),
 					blankPNG(t, size[0], size[1], kind[0], kind[1], interlaced),
 				})
 			}
 		}
 		var encoded bytes.Buffer
-		if err := gif.Encode(&encoded, image.NewPaletted(image.Rect(0, 0, size[0], size[1]), colours.Plan9), nil); err != nil {
+		if err := gif.Encode(&encoded, image.NewPaletted(image.Rect(0, 0, size[0], size[1]), colors.Plan9), nil); err != nil {
 			t.Fatal(err)
 		}
 		images = append(images, testImage{fmt.Sprintf("GIF of %v", size), encoded.Bytes()},
@@ -162,7 +162,7 @@ func TestInfo_Memory(t *testing.T) {
 		testImage{"lossy WebP", riffOf(vp8Of(w, h))},
 		testImage{"lossy WebP with a large partition size", patched(riffOf(vp8Of(w, h)), 20, 0xf0, 0xff, 0xff)},
 		testImage{"lossless WebP", blankWebP(w, h, false)},
-		testImage{"lossless WebP of two colours", blankWebP(w, h, true)},
+		testImage{"lossless WebP of two colors", blankWebP(w, h, true)},
 	)
 	for _, f := range readFixtures(t) {
 		images = append(images, testImage{f.name, f.data})

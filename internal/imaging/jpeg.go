@@ -11,10 +11,10 @@ type jpegHeader struct {
 	components    int
 	ids           [4]uint8
 	h, v          [4]int   // sampling factors; those of the first component are the largest
-	quant         [4]uint8 // numbers of the quantisation tables
+	quant         [4]uint8 // numbers of the quantization tables
 	progressive   bool
 	jfif          bool // there is a JFIF marker
-	adobe         int  // colour transform of the Adobe marker, or -1 without one
+	adobe         int  // color transform of the Adobe marker, or -1 without one
 	scan          int  // offset of the first scan's marker
 	info          Info // set by openJPEG
 }
@@ -28,7 +28,7 @@ const (
 	markerRST0  = 0xd0 // the first of eight restart markers
 	markerEOI   = 0xd9 // end of the image
 	markerSOS   = 0xda // header of a scan
-	markerDQT   = 0xdb // quantisation tables
+	markerDQT   = 0xdb // quantization tables
 	markerDRI   = 0xdd // restart interval
 	markerAPP0  = 0xe0 // the first of sixteen application markers: JFIF
 	markerAPP14 = 0xee // Adobe
@@ -148,7 +148,7 @@ func (hdr *jpegHeader) frame(marker uint8, body []byte) error {
 	hdr.components = int(body[5])
 	if n := hdr.components; n != 1 && n != 3 && n != 4 {
 		hdr.components = 0
-		return unsupported("JPEG", "%d colour components", n)
+		return unsupported("JPEG", "%d color components", n)
 	}
 	for i := range hdr.components {
 		c := body[6+3*i:]
@@ -170,7 +170,7 @@ func (hdr *jpegHeader) frame(marker uint8, body []byte) error {
 }
 
 // usual reports whether the sampling factors are those of a common scheme, as supported by image/jpeg: in
-// colour, both chroma components have equal factors that divide those of the first component.
+// color, both chroma components have equal factors that divide those of the first component.
 func (hdr *jpegHeader) usual() bool {
 	h, v := &hdr.h, &hdr.v
 	for i := range hdr.components {

@@ -37,12 +37,12 @@ func (d *Decoder) progressivePlanes(hdr *jpegHeader, data []byte) (planes [4]pla
 	case *image.CMYK:
 		planes = cmykPlanes(hdr, img)
 	default:
-		return planes, broken("JPEG", "unexpected colour model %T", img)
+		return planes, broken("JPEG", "unexpected color model %T", img)
 	}
 	return planes, nil
 }
 
-// Segments that keep image/jpeg from converting colours. With a JFIF marker, it returns the three planes of
+// Segments that keep image/jpeg from converting colors. With a JFIF marker, it returns the three planes of
 // an RGB image unchanged; with Adobe's transform 0, the four planes of a YCCK image.
 var (
 	jfifSegment  = []byte("\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00")

@@ -148,7 +148,7 @@ func (d *jpegDecoder) defineHuffman(body []byte, baseline bool) error {
 	return nil
 }
 
-// defineQuant reads the quantisation tables in a DQT segment.
+// defineQuant reads the quantization tables in a DQT segment.
 func (d *jpegDecoder) defineQuant(body []byte) error {
 	for len(body) > 0 {
 		wide, number := body[0]>>4, body[0]&15

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// blankJPEG returns a grey JPEG of the given size with one bit per DC coefficient and, unless progressive, one bit
+// blankJPEG returns a gray JPEG of the given size with one bit per DC coefficient and, unless progressive, one bit
 // for the end of each block. sampling holds the sampling factors of each component.
 func blankJPEG(marker byte, width, height int, sampling ...byte) []byte {
 	segment := func(marker byte, body ...byte) []byte {
@@ -213,13 +213,13 @@ func TestJPEG_errors(t *testing.T) {
 		{"restart interval of 3 bytes", slices.Insert(patched(f, interval+3, 5), interval+4, 0), errJPEGRestarts},
 		{"end marker within a scan", patched(f, first+1, markerEOI), errJPEGNoRestart},
 		{"scan with too little data", slices.Insert(slices.Clone(f), first-5, 0xff, markerEOI), errJPEGShort},
-		{"no quantisation table", patched(f, quant+1, markerCOM), errJPEGNoTable},
+		{"no quantization table", patched(f, quant+1, markerCOM), errJPEGNoTable},
 		{"no Huffman table", patched(f, huffman+1, markerCOM), errJPEGNoTable},
 		{"missing Huffman table", patched(f, huffman+4, 1), errJPEGNoTable},
 		{"invalid Huffman table number", patched(f, huffman+4, 2), nil},
 		{"too many Huffman codes", patched(f, huffman+5, 3), errJPEGTable},
-		{"short quantisation table", patched(f, quant+3, 0x42), errJPEGTable},
-		{"invalid quantisation table number", patched(f, quant+4, 7), errJPEGTable},
+		{"short quantization table", patched(f, quant+3, 0x42), errJPEGTable},
+		{"invalid quantization table number", patched(f, quant+4, 7), errJPEGTable},
 		{"scan of an unknown component", patched(f, scan+5, 9), errJPEGScan},
 		{"scan with a duplicate component", patched(f, scan+7, 1), errJPEGScan},
 		{"scan of four components", patched(f, scan+4, 4), errJPEGScan},

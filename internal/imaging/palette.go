@@ -1,10 +1,10 @@
 package imaging
 
-// palette maps indices to colours.
+// palette maps indices to colors.
 type palette struct{ r, g, b [256]uint8 }
 
 // makePalette reads palette entries of size bytes each. red and blue are the offsets of these samples in
-// an entry; green is at offset 1. Like Pillow, it maps an index without an entry to the grey of that
+// an entry; green is at offset 1. Like Pillow, it maps an index without an entry to the gray of that
 // level.
 func makePalette(entries []byte, size, red, blue int) *palette {
 	p := new(palette)

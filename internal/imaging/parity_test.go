@@ -85,7 +85,7 @@ func readFixtures(t testing.TB) []fixture {
 }
 
 // tolerance returns the allowed deviation: none, except for progressive JPEGs, which image/jpeg decodes. Its
-// inverse DCT sometimes rounds differently than libjpeg's, and the colour conversion can double the difference.
+// inverse DCT sometimes rounds differently than libjpeg's, and the color conversion can double the difference.
 func tolerance(name string) deviation {
 	if strings.Contains(name, "progressive") {
 		return deviation{max: 2, mean: 0.06}

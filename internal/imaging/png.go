@@ -13,7 +13,7 @@ const pngSignature = "\x89PNG\r\n\x1a\n"
 // pngHeader holds the information in the chunks of a PNG.
 type pngHeader struct {
 	width, height uint32
-	depth, colour uint8
+	depth, color  uint8
 	interlaced    bool
 	ihdr          []byte // the whole chunk
 	palette       []byte
@@ -21,12 +21,12 @@ type pngHeader struct {
 	info          Info   // set by openPNG
 }
 
-// Colour types.
+// Color types.
 const (
-	pngGrey      = 0
+	pngGray      = 0
 	pngRGB       = 2
 	pngPalette   = 3
-	pngGreyAlpha = 4
+	pngGrayAlpha = 4
 	pngRGBA      = 6
 )
 
@@ -42,21 +42,21 @@ func readPNGHeader(data []byte) (hdr pngHeader, err error) {
 	hdr.ihdr = data[at : at+8+13+4]
 	body := hdr.ihdr[8:]
 	hdr.width, hdr.height = binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])
-	hdr.depth, hdr.colour, hdr.interlaced = body[8], body[9], body[12] != 0
+	hdr.depth, hdr.color, hdr.interlaced = body[8], body[9], body[12] != 0
 	if crc32.ChecksumIEEE(hdr.ihdr[4:21]) != binary.BigEndian.Uint32(hdr.ihdr[21:]) {
 		return hdr, broken("PNG", "wrong checksum of the header")
 	}
 	valid := false
-	switch hdr.colour {
-	case pngGrey:
+	switch hdr.color {
+	case pngGray:
 		valid = hdr.depth == 1 || hdr.depth == 2 || hdr.depth == 4 || hdr.depth == 8 || hdr.depth == 16
 	case pngPalette:
 		valid = hdr.depth == 1 || hdr.depth == 2 || hdr.depth == 4 || hdr.depth == 8
-	case pngRGB, pngGreyAlpha, pngRGBA:
+	case pngRGB, pngGrayAlpha, pngRGBA:
 		valid = hdr.depth == 8 || hdr.depth == 16
 	}
 	if !valid {
-		return hdr, broken("PNG", "invalid combination of colour type %d and %d bits per sample", hdr.colour, hdr.depth)
+		return hdr, broken("PNG", "invalid combination of color type %d and %d bits per sample", hdr.color, hdr.depth)
 	}
 	return hdr, nil
 }
@@ -122,7 +122,7 @@ type pngStream struct {
 
 func (hdr *pngHeader) stream() *pngStream {
 	s := &pngStream{parts: [][]byte{[]byte(pngSignature), hdr.ihdr}, data: hdr.data}
-	if hdr.colour == pngPalette {
+	if hdr.color == pngPalette {
 		s.chunk("PLTE", make([]byte, 3<<hdr.depth))
 	}
 	return s
@@ -161,7 +161,7 @@ func (s *pngStream) Read(p []byte) (int, error) {
 // minData returns the smallest possible size of the compressed data: the ratio of deflate is at most 1032 to
 // 1. Checking it prevents a few bytes that claim to be a huge image from using much memory.
 func (hdr *pngHeader) minData() int64 {
-	samples := map[uint8]int64{pngGrey: 1, pngRGB: 3, pngPalette: 1, pngGreyAlpha: 2, pngRGBA: 4}[hdr.colour]
+	samples := map[uint8]int64{pngGray: 1, pngRGB: 3, pngPalette: 1, pngGrayAlpha: 2, pngRGBA: 4}[hdr.color]
 	row := (int64(hdr.width)*samples*int64(hdr.depth) + 7) / 8
 	return row * int64(hdr.height) / 1032
 }
@@ -187,9 +187,9 @@ func openPNG(data []byte, maxPixels int) (pngHeader, error) {
 func (hdr *pngHeader) held() int64 {
 	pixel := int64(1)
 	switch {
-	case hdr.colour == pngGrey:
+	case hdr.color == pngGray:
 		pixel = int64(hdr.depth+7) / 8
-	case hdr.colour != pngPalette:
+	case hdr.color != pngPalette:
 		pixel = 4 * int64(hdr.depth) / 8
 	}
 	pixels := pixel * int64(hdr.width) * int64(hdr.height)
@@ -232,7 +232,7 @@ func (d *Decoder) decodePNG(dst []uint8, hdr *pngHeader, data []byte) error {
 			d.res.row(y, row, row, row)
 		}
 	case *image.Gray16:
-		// Pillow reads 16-bit grey into 32-bit integers, and its conversion to RGB clips them at 255
+		// Pillow reads 16-bit gray into 32-bit integers, and its conversion to RGB clips them at 255
 		// instead of scaling: only levels 0 to 255 of 65,535 are kept, all others become white. This
 		// is reproduced because the model is trained on Pillow's results.
 		for y := range height {
@@ -260,7 +260,7 @@ func (d *Decoder) decodePNG(dst []uint8, hdr *pngHeader, data []byte) error {
 	case *image.NRGBA64:
 		split(img.Pix, img.Stride, 8, 2, 4)
 	default:
-		return broken("PNG", "unexpected colour model %T", img)
+		return broken("PNG", "unexpected color model %T", img)
 	}
 	d.res.end()
 	return nil

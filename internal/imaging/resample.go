@@ -6,8 +6,8 @@ const precision = 32 - 8 - 2
 
 // taps holds the coefficients that map a row or column of some length to Size samples.
 //
-// If the source is longer than the result, each source sample is in the windows of at most two neighbouring
-// results, because each window starts and ends at the centre of a neighbouring one. The two coefficients are
+// If the source is longer than the result, each source sample is in the windows of at most two neighboring
+// results, because each window starts and ends at the center of a neighboring one. The two coefficients are
 // packed into one word, so that a single multiplication computes both products.
 type taps struct {
 	length int           // of the source; 0: not computed yet
@@ -22,7 +22,7 @@ type taps struct {
 	coef   []uint32
 }
 
-// window returns the range of source samples for result i, and the centre of its window in samples.
+// window returns the range of source samples for result i, and the center of its window in samples.
 func (t *taps) window(i int) (first, last int, middle float64) {
 	scale := float64(t.length) / Size
 	support := max(scale, 1) // the triangle's own support is 1
@@ -154,7 +154,7 @@ func (r *resampler) begin(dst []uint8, width, height int) {
 // line returns row y of the result. If copying is true, callers may write to it instead of calling row.
 func (r *resampler) line(y int) []uint8 { return r.dst[y*Size*Channels:][:Size*Channels] }
 
-// row adds row y of the image. It must be called exactly once per row. For a grey image, the three slices
+// row adds row y of the image. It must be called exactly once per row. For a gray image, the three slices
 // can be the same, which takes a third of the time.
 func (r *resampler) row(y int, red, green, blue []uint8) {
 	if r.copying {

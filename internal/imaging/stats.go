@@ -16,10 +16,10 @@ type Stats struct {
 	// Contrast is the standard deviation of luma, known as RMS contrast: √(Σ(Y−Brightness)²/1024). 0 to 0.5.
 	Contrast float64
 	// Sharpness is the variance of luma's Laplacian, a common measure of focus: with
-	// L = above + below + left + right − 4·Y for the 30×30 pixels that have four neighbours, it is
+	// L = above + below + left + right − 4·Y for the 30×30 pixels that have four neighbors, it is
 	// Σ(L−ΣL/900)²/900. 0 to 16; most photographs are below 0.1.
 	Sharpness float64
-	// Saturation is the average saturation in the HSV colour model: (max−min)/max of a pixel's three
+	// Saturation is the average saturation in the HSV color model: (max−min)/max of a pixel's three
 	// levels, 0 for black. 0 to 1.
 	Saturation float64
 }

@@ -41,7 +41,7 @@ func TestStatsOf(t *testing.T) {
 		v := uint8(255 * ((x + y) % 2))
 		return [3]uint8{v, v, v}
 	})
-	halves := filled(func(x, _ int) [3]uint8 { // 20 % grey on the left, 60 % grey on the right
+	halves := filled(func(x, _ int) [3]uint8 { // 20 % gray on the left, 60 % gray on the right
 		v := uint8(51 + 102*(x/16))
 		return [3]uint8{v, v, v}
 	})
@@ -68,7 +68,7 @@ func TestStatsOf(t *testing.T) {
 		{"checkerboard", checkers, Stats{Mean: 0.5, StdDev: 0.5, Brightness: 0.5, Contrast: 0.5, Sharpness: 16}},
 		// The Laplacian is 0.4 for 30 pixels beside the edge, and -0.4 for another 30.
 		{"edge", halves, Stats{Mean: 0.4, StdDev: 0.2, Brightness: 0.4, Contrast: 0.2, Sharpness: 60 * 0.16 / 900}},
-		// The Laplacian is -4 at the dot and 1 at its four neighbours, with a mean of 0.
+		// The Laplacian is -4 at the dot and 1 at its four neighbors, with a mean of 0.
 		{"white dot", dot, Stats{
 			Mean: 1. / 1024, StdDev: math.Sqrt(1023) / 1024, Brightness: 1. / 1024, Contrast: math.Sqrt(1023) / 1024, Sharpness: 20. / 900,
 		}},

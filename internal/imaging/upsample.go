@@ -112,7 +112,7 @@ func triangleBoth(out, cur, next []uint8) {
 	}
 }
 
-// The colour conversion equals ycc_rgb_convert in libjpeg: 16 fraction bits, and one rounding per channel.
+// The color conversion equals ycc_rgb_convert in libjpeg: 16 fraction bits, and one rounding per channel.
 // A single 64-bit sum computes all three channels. Each has a lane of ten bits for the values -256 to 767,
 // with 256 added to avoid borrows. The lanes of red and blue hold integers, because the terms added to luma
 // are already rounded. Green, to which both chroma values contribute, has its fraction below the lane.

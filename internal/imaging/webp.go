@@ -163,7 +163,7 @@ func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 		}
 		pix, ok := img.(*image.NRGBA)
 		if !ok {
-			return broken("WebP", "unexpected colour model %T", img)
+			return broken("WebP", "unexpected color model %T", img)
 		}
 		for y := range f.height {
 			row := pix.Pix[y*pix.Stride:][:4*f.width]

@@ -11,16 +11,16 @@ import (
 	"fakeart/internal/ort"
 )
 
-// explainingGraph returns testGraph with the output gradcam, three times the mean over the colours.
+// explainingGraph returns testGraph with the output gradcam, three times the mean over the colors.
 func explainingGraph() *onnxpb.ModelProto {
 	m := testGraph()
 	g := m.Graph
 	g.Node = append(g.Node,
-		&onnxpb.NodeProto{Name: proto.String("mean"), OpType: proto.String("ReduceMean"), Input: []string{"input"}, Output: []string{"colours"}, Attribute: []*onnxpb.AttributeProto{
+		&onnxpb.NodeProto{Name: proto.String("mean"), OpType: proto.String("ReduceMean"), Input: []string{"input"}, Output: []string{"colors"}, Attribute: []*onnxpb.AttributeProto{
 			{Name: proto.String("axes"), Type: onnxpb.AttributeProto_INTS.Enum(), Ints: []int64{1}},
 			{Name: proto.String("keepdims"), Type: onnxpb.AttributeProto_INT.Enum(), I: proto.Int64(0)},
 		}},
-		&onnxpb.NodeProto{Name: proto.String("weigh"), OpType: proto.String("Mul"), Input: []string{"colours", "three"}, Output: []string{"gradcam"}},
+		&onnxpb.NodeProto{Name: proto.String("weigh"), OpType: proto.String("Mul"), Input: []string{"colors", "three"}, Output: []string{"gradcam"}},
 	)
 	g.Initializer = append(g.Initializer, tensor("three", []float32{3}, 1))
 	g.Output = append(g.Output, value("gradcam", onnxpb.TensorProto_FLOAT, "batch", testSize, testSize))

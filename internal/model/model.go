@@ -37,7 +37,7 @@ const (
 	gradCAMName   = "gradcam"
 )
 
-// channels is the number of colour channels of the input: red, green, blue.
+// channels is the number of color channels of the input: red, green, blue.
 const channels = 3
 
 // maxFileSize is the maximum size of a protocol buffer, and therefore of an ONNX file.
@@ -92,7 +92,7 @@ type File struct {
 	path string // empty if the model wasn't read from a file
 	// ONNX Runtime computes all outputs of a graph, even unused ones. So data holds the graph
 	// without `gradcam`, and gradCAM holds this output and the nodes that only it needs (empty
-	// if there is none). The concatenation of both is the complete graph: see onnx.Detach.
+	// if absent). The concatenation of both is the complete graph: see onnx.Detach.
 	data, gradCAM []byte
 }
 

@@ -184,7 +184,7 @@ func TestMarshal_deterministic(t *testing.T) {
 			t.Fatal("the bytes differ")
 		}
 	}
-	// A parsed graph can be marshalled again.
+	// A parsed graph can be marshaled again.
 	var m onnxpb.ModelProto
 	if err := proto.Unmarshal(first, &m); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 // output.
 //
 // Detaching saves time because ONNX Runtime computes all outputs of a graph, even unused ones.
-// The marshalled model followed by the marshalled result is the complete model again, because
+// The marshaled model followed by the marshaled result is the complete model again, because
 // concatenating protocol buffers merges them.
 func Detach(m *onnxpb.ModelProto, output string) *onnxpb.ModelProto {
 	g := m.GetGraph()

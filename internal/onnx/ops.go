@@ -215,7 +215,7 @@ func (g *Graph) Reshape(x Value, shape ...int64) Value {
 }
 
 // Resize enlarges each plane of x [N,C,H,W] to height×width, which must be multiples of H and W, by
-// linear interpolation between the centres of pixels.
+// linear interpolation between the centers of pixels.
 func (g *Graph) Resize(x Value, height, width int64) Value {
 	h, w := x.Dim(2), x.Dim(3)
 	scale := func(to, from int64) float32 { return float32(to) / float32(max(from, 1)) }

@@ -79,8 +79,8 @@ func check(path string) error {
 	if err != nil {
 		return fmt.Errorf("load ONNX Runtime library %s: %w; %s", path, err, replacement())
 	}
-	// Check the version string first, because the library prints a message if it's asked for an
-	// unsupported API version. Only a build with another version scheme must be asked.
+	// Check the version string first, because the library prints a message if it's called with an
+	// unsupported API version. Only a build with another version scheme must be called.
 	api, known := apiVersion(lib.version)
 	if known && api >= minAPIVersion || !known && lib.offersAPI(minAPIVersion) {
 		return nil

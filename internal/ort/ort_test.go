@@ -106,7 +106,7 @@ func TestCheck(t *testing.T) {
 }
 
 // fakeORT returns the C source of a library that pretends to be ONNX Runtime of the given version. Like the
-// real one, it prints a message when asked for an API version above newest.
+// real one, it prints a message for an API version above newest.
 func fakeORT(version string, newest int) string {
 	return fmt.Sprintf(`
 #include <stdint.h>

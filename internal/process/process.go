@@ -87,7 +87,7 @@ func (s *Server) Done() <-chan struct{} { return s.logged }
 func (s *Server) Stop() error {
 	select {
 	case <-s.ctxDone:
-		// The context was probably cancelled by Ctrl-C, which the terminal also sends to the
+		// The context was probably canceled by Ctrl-C, which the terminal also sends to the
 		// server. A second signal would interrupt its graceful shutdown.
 		select {
 		case <-s.logged:

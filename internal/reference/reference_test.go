@@ -41,7 +41,7 @@ func TestReplaced(t *testing.T) {
 func TestCommands(t *testing.T) {
 	var c struct {
 		Do struct {
-			File  string   `required:"" placeholder:"FILE" help:"What to read."`
+			File  string   `required:"" placeholder:"FILE" help:"File to read."`
 			Fast  bool     `negatable:"" default:"true" help:"Whether it is quick."`
 			Kind  string   `enum:"a,b" default:"a" env:"KIND" help:"Which."`
 			Quiet bool     `hidden:""`
@@ -59,7 +59,7 @@ Do it.
 
 | flag | variable | default | |
 |---|---|---|---|
-| '--file=FILE' (required) | | | What to read. |
+| '--file=FILE' (required) | | | File to read. |
 | '--fast', '--no-fast' | | 'true' | Whether it is quick. |
 | '--kind=a\|b' | 'KIND' | 'a' | Which. |
 

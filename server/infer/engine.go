@@ -164,7 +164,7 @@ func (e *Engine) Admit(images int, deadline time.Time, peer Peer) (*Call, error)
 	return c, nil
 }
 
-// acquire returns the current model with its reference count incremented, or nil if there is none.
+// acquire returns the current model with its reference count incremented, or nil without a model.
 func (e *Engine) acquire() *Model {
 	for {
 		m := e.current.Load()

@@ -164,7 +164,7 @@ func (s yieldingSession) Run(n int) error {
 }
 
 // explainer returns one of the model's sessions for explanations. It creates them on demand,
-// because most models are never asked for an explanation. The caller must hold a reference to the
+// because most models never compute an explanation. The caller must hold a reference to the
 // model, and return the session with putExplainer.
 func (m *Model) explainer() (*model.Session, error) {
 	m.explaining.Lock()

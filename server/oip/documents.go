@@ -65,7 +65,7 @@ type ModelReady struct {
 // ErrorObject is the body of every response of the protocol whose status isn't 200; see
 // AppendError.
 type ErrorObject struct {
-	Error string `json:"error" doc:"What is wrong, and what is expected" example:"input \"input\" has the datatype \"FP64\": expected \"FP32\""`
+	Error string `json:"error" doc:"Description of the error, and the expected value" example:"input \"input\" has the datatype \"FP64\": expected \"FP32\""`
 }
 
 // InferRequest is the JSON of an inference request. It documents what Request.Decode reads, which

@@ -264,7 +264,7 @@ func appendEscape(text, data []byte) ([]byte, int) {
 	return utf8.AppendRune(text, char), 6
 }
 
-// codeUnit decodes the escape \uXXXX at the beginning of data. It returns -1 if there is none.
+// codeUnit decodes the escape \uXXXX at the beginning of data. It returns -1 if data begins with something else.
 func codeUnit(data []byte) rune {
 	if len(data) < 6 || data[0] != '\\' || data[1] != 'u' {
 		return -1

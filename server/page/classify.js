@@ -68,7 +68,7 @@ export function initClassify(loadModel) {
   }
 }
 
-// addOrExplain adds the files, or shows the message if there are none.
+// addOrExplain adds the files, or shows the message without files.
 function addOrExplain(files, message) {
   if (files.length) add([...files])
   else announce(message, true)
@@ -147,7 +147,7 @@ function add(files, label = '') {
 }
 
 // storedSize returns an image's width and height without applying its EXIF orientation, which the
-// model ignores. naturalWidth and naturalHeight always apply it, whatever the style says.
+// model ignores. naturalWidth and naturalHeight always apply it, whatever the style is.
 function storedSize(image) {
   image.style.cssText = 'position: absolute; width: auto; height: auto; max-width: none'
   const { offsetWidth, offsetHeight } = image
@@ -347,7 +347,7 @@ function announceBatch() {
 }
 
 let fading
-// announce tells screen readers a message. If visible is set, it also shows the message.
+// announce makes screen readers read a message. If visible is set, it also shows the message.
 function announce(text, visible = false) {
   const note = byId('announce')
   note.textContent = text

@@ -10,7 +10,7 @@ import (
 type batch struct {
 	records []Record
 	first   time.Time // when the first record was added
-	commit  *commit   // what durable appends wait for; nil if none does
+	commit  *commit   // durable appends wait for it; nil without such an append
 
 	text   []byte
 	floats []float32

@@ -254,7 +254,7 @@ func (b *bucket) read(ctx context.Context, o Object) ([]byte, error) {
 	return data, nil
 }
 
-// canPin reports whether the store can be asked for exactly this version. A weak ETag cannot be a
+// canPin reports whether the store can return exactly this version. A weak ETag cannot be a
 // condition.
 func (b *bucket) canPin(version string) bool {
 	switch b.at.scheme {

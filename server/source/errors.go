@@ -14,7 +14,7 @@ import (
 )
 
 // Errors for errors.Is. All errors of this package wrap one of them, except those of a canceled
-// context. Each message is one line with the reference, without its query, and says what to do.
+// context. Each message is one line with the reference, without its query, and advice.
 var (
 	// ErrReference is returned for an invalid reference, and for one to something that isn't a
 	// model file, such as a device.

@@ -166,7 +166,7 @@ func ParseAllowlist(refs []string) (Allowlist, error) {
 // allowed source if it has none. It returns ErrNotAllowed for references outside the allowlist. To
 // rule out that another parser interprets the reference differently, it also rejects relative
 // paths, "." and "..", empty names, backslashes and control characters. Symbolic links are followed
-// when the reference is opened: whoever can create one in an allowed folder can lead out of it.
+// when the reference is opened: anyone who can create one in an allowed folder can lead out of it.
 func (p Allowlist) Resolve(ref string) (string, error) {
 	l, err := parse(ref)
 	if err != nil {

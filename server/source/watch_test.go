@@ -24,7 +24,7 @@ type watched struct {
 
 	mu   sync.Mutex
 	news []string
-	err  error // what changed returns
+	err  error // returned by changed
 }
 
 func (w *watched) add(text string) error {

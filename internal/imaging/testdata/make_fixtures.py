@@ -25,7 +25,7 @@ files = {}
 
 
 def test_image(width, height, seed, channels=3):
-    """Gradients, edges and noise in strong colours, to detect wrong chroma filters."""
+    """Gradients, edges and noise in strong colors, to detect wrong chroma filters."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     out = np.empty((height, width, channels))
@@ -185,9 +185,9 @@ def make_jpegs():
     save("jpeg-pillow-444-q100.jpg", rgb(33, 31, 133), format="JPEG", quality=100, subsampling=0)
     save("jpeg-progressive-420.jpg", rgb(61, 47, 134), format="JPEG", quality=85, progressive=True)
     save("jpeg-progressive-444-32x32.jpg", rgb(32, 32, 135), format="JPEG", quality=85, progressive=True, subsampling=0)
-    save("jpeg-progressive-grey.jpg", rgb(40, 44, 136).convert("L"), format="JPEG", quality=85, progressive=True)
+    save("jpeg-progressive-gray.jpg", rgb(40, 44, 136).convert("L"), format="JPEG", quality=85, progressive=True)
     save("jpeg-progressive-cmyk.jpg", Image.fromarray(test_image(35, 36, 137, 4), "CMYK"), format="JPEG", quality=85, progressive=True)
-    save("jpeg-grey.jpg", rgb(47, 29, 138).convert("L"), format="JPEG", quality=85)
+    save("jpeg-gray.jpg", rgb(47, 29, 138).convert("L"), format="JPEG", quality=85)
     save("jpeg-cmyk.jpg", Image.fromarray(test_image(43, 39, 139, 4), "CMYK"), format="JPEG", quality=90)
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated by 90 degrees, which is not applied
@@ -200,13 +200,13 @@ def make_jpegs():
     save("jpeg-saturated-noise-q1.jpg", Image.fromarray(np.random.default_rng(8).choice([0, 255], (40, 40, 3)).astype(np.uint8)), format="JPEG", quality=1, subsampling=0)
 
     w, h = 39, 35
-    grey = ycc(w, h, 151)[:1]
-    files["jpeg-grey-sampling-2x2.jpg"] = jpeg(w, h, grey, [(2, 2)])
-    colours = [test_image(w, h, 152)[:, :, c] for c in range(3)]
+    gray = ycc(w, h, 151)[:1]
+    files["jpeg-gray-sampling-2x2.jpg"] = jpeg(w, h, gray, [(2, 2)])
+    colors = [test_image(w, h, 152)[:, :, c] for c in range(3)]
     same = [(1, 1)] * 3
-    files["jpeg-rgb-adobe-0.jpg"] = jpeg(w, h, colours, same, adobe(0))
-    files["jpeg-rgb-by-ids.jpg"] = jpeg(w, h, colours, same, b"", b"RGB")
-    files["jpeg-rgb-adobe-0-420.jpg"] = jpeg(w, h, colours, [(2, 2), (1, 1), (1, 1)], adobe(0))
+    files["jpeg-rgb-adobe-0.jpg"] = jpeg(w, h, colors, same, adobe(0))
+    files["jpeg-rgb-by-ids.jpg"] = jpeg(w, h, colors, same, b"", b"RGB")
+    files["jpeg-rgb-adobe-0-420.jpg"] = jpeg(w, h, colors, [(2, 2), (1, 1), (1, 1)], adobe(0))
     y = ycc(w, h, 153)
     files["jpeg-ycc-adobe-1.jpg"] = jpeg(w, h, y, same, adobe(1))
     files["jpeg-ycc-no-marker.jpg"] = jpeg(w, h, y, same, b"")
@@ -220,7 +220,7 @@ def make_jpegs():
     files["jpeg-separate-scans-factors-4-2.jpg"] = jpeg(w, h, y, [(4, 2), (2, 1), (2, 1)], scans=separate)
     files["jpeg-two-scans.jpg"] = jpeg(w, h, y, half, scans=[[0], [2, 1]], restart=1)
     files["jpeg-factors-4-2.jpg"] = jpeg(w, h, y, [(4, 1), (2, 1), (2, 1)])
-    files["jpeg-restart-grey.jpg"] = jpeg(w, h, grey, [(1, 1)], restart=1)
+    files["jpeg-restart-gray.jpg"] = jpeg(w, h, gray, [(1, 1)], restart=1)
     files["jpeg-16-bit-quantisation.jpg"] = jpeg(w, h, y, same, sof=0xC1, wide=True)
     files["jpeg-extended-sequential.jpg"] = jpeg(w, h, y, same, sof=0xC1)
     files["jpeg-comments.jpg"] = jpeg(w, h, y, same, JFIF + segment(0xFE, b"a comment \xff\xd9") + segment(0xE1, bytes(300)))
@@ -265,7 +265,7 @@ def pack_rows(samples, depth, first=0):
     return out
 
 
-def png(samples, depth, colour, chunks=b"", interlaced=False, pieces=1):
+def png(samples, depth, color, chunks=b"", interlaced=False, pieces=1):
     if samples.ndim == 2:
         samples = samples[:, :, None]
     height, width = samples.shape[:2]
@@ -279,7 +279,7 @@ def png(samples, depth, colour, chunks=b"", interlaced=False, pieces=1):
     data = zlib.compress(raw, 9)
     cut = -(-len(data) // pieces)
     body = b"".join(chunk(b"IDAT", data[i : i + cut]) for i in range(0, len(data), cut))
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, int(interlaced))
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunks + body + chunk(b"IEND", b"")
 
 
@@ -292,25 +292,25 @@ def make_pngs():
     for interlaced in (False, True):
         suffix = "-interlaced" if interlaced else ""
         for depth in (1, 2, 4, 8, 16):
-            files[f"png-grey-{depth}{suffix}.png"] = png(samples(1, depth), depth, 0, interlaced=interlaced)
+            files[f"png-gray-{depth}{suffix}.png"] = png(samples(1, depth), depth, 0, interlaced=interlaced)
         for depth in (1, 2, 4, 8):
-            colours = chunk(b"PLTE", bytes(rng.integers(0, 256, 3 << depth).tolist()))
-            files[f"png-palette-{depth}{suffix}.png"] = png(samples(1, depth), depth, 3, colours, interlaced)
+            colors = chunk(b"PLTE", bytes(rng.integers(0, 256, 3 << depth).tolist()))
+            files[f"png-palette-{depth}{suffix}.png"] = png(samples(1, depth), depth, 3, colors, interlaced)
         for depth in (8, 16):
             files[f"png-rgb-{depth}{suffix}.png"] = png(samples(3, depth), depth, 2, interlaced=interlaced)
-            files[f"png-grey-alpha-{depth}{suffix}.png"] = png(samples(2, depth), depth, 4, interlaced=interlaced)
+            files[f"png-gray-alpha-{depth}{suffix}.png"] = png(samples(2, depth), depth, 4, interlaced=interlaced)
             files[f"png-rgba-{depth}{suffix}.png"] = png(samples(4, depth), depth, 6, interlaced=interlaced)
-    # Pillow clips 16-bit grey at 255: levels around it, where the clipping shows.
-    files["png-grey-16-dark.png"] = png(rng.integers(0, 400, (37, 45, 1)), 16, 0)
+    # Pillow clips 16-bit gray at 255: levels around it, where the clipping shows.
+    files["png-gray-16-dark.png"] = png(rng.integers(0, 400, (37, 45, 1)), 16, 0)
 
     eight = bytes(rng.integers(0, 256, 24).tolist())
     index = samples(1, 3)
     files["png-palette-transparent.png"] = png(index, 8, 3, chunk(b"PLTE", eight) + chunk(b"tRNS", b"\x00"))
     files["png-palette-many-alphas.png"] = png(index, 8, 3, chunk(b"PLTE", eight) + chunk(b"tRNS", bytes([10, 0, 200])))
     files["png-palette-index-beyond.png"] = png(samples(1, 8), 8, 3, chunk(b"PLTE", eight))
-    files["png-palette-4-too-many-colours.png"] = png(samples(1, 4), 4, 3, chunk(b"PLTE", bytes(rng.integers(0, 256, 768).tolist())))
+    files["png-palette-4-too-many-colors.png"] = png(samples(1, 4), 4, 3, chunk(b"PLTE", bytes(rng.integers(0, 256, 768).tolist())))
     files["png-palette-missing.png"] = png(samples(1, 8), 8, 3)
-    files["png-grey-transparent.png"] = png(samples(1, 8), 8, 0, chunk(b"tRNS", b"\0\x40"))
+    files["png-gray-transparent.png"] = png(samples(1, 8), 8, 0, chunk(b"tRNS", b"\0\x40"))
     files["png-rgb-transparent.png"] = png(samples(3, 8), 8, 2, chunk(b"tRNS", b"\0\x40\0\x41\0\x42"))
     files["png-rgb-with-palette.png"] = png(samples(3, 8), 8, 2, chunk(b"PLTE", eight))
     extra = chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"tEXt", b"Comment\0hello") + chunk(b"pHYs", b"\0\0\1\0\0\0\1\0\1")
@@ -411,16 +411,16 @@ def make_gifs():
     files["gif-local-palette.gif"] = gif((45, 37), index, palette=sixteen[0], local=sixteen[1])
     files["gif-local-palette-only.gif"] = gif((45, 37), small, (3, 4), local=sixteen[1], transparent=2)
     files["gif-no-palette.gif"] = gif((45, 37), index)
-    files["gif-few-colours.gif"] = gif((45, 37), index, palette=sixteen[0][:12])
-    files["gif-256-colours.gif"] = gif((61, 50), rng.integers(0, 256, (50, 61)), palette=bytes(rng.integers(0, 256, 768).tolist()), size=8)
+    files["gif-few-colors.gif"] = gif((45, 37), index, palette=sixteen[0][:12])
+    files["gif-256-colors.gif"] = gif((61, 50), rng.integers(0, 256, (50, 61)), palette=bytes(rng.integers(0, 256, 768).tolist()), size=8)
     files["gif-full-dictionary.gif"] = gif((90, 90), rng.integers(0, 16, (90, 90)), palette=sixteen[0])
-    files["gif-two-colours.gif"] = gif((33, 34), rng.integers(0, 2, (34, 33)), palette=sixteen[0][:6], size=2)
+    files["gif-two-colors.gif"] = gif((33, 34), rng.integers(0, 2, (34, 33)), palette=sixteen[0][:6], size=2)
     comment = b"!\xfe\x05hello\0" + b"!\xff\x0bNETSCAPE2.0\x03\1\0\0\0" + b"!\x07\x02ab\0"
     files["gif-extensions.gif"] = gif((45, 37), index, palette=sixteen[0], before=comment)
     files["gif-trailing-garbage.gif"] = gif((32, 32), rng.integers(0, 16, (32, 32)), palette=sixteen[0]) + b"garbage"
     frames = [rgb(40, 36, 311), rgb(40, 36, 312)]
     save("gif-animated.gif", frames[0], format="GIF", save_all=True, append_images=frames[1:])
-    save("gif-pillow-grey.gif", rgb(40, 36, 313).convert("L"), format="GIF")
+    save("gif-pillow-gray.gif", rgb(40, 36, 313).convert("L"), format="GIF")
 
 
 # ---------------------------------------------------------------------------------------- WebP
@@ -442,7 +442,7 @@ def make_webps():
     save("webp-lossy-high.webp", rgb(61, 47, 402), format="WEBP", quality=100, method=6)
     save("webp-lossless.webp", rgb(45, 37, 403), format="WEBP", lossless=True)
     save("webp-lossless-1x1.webp", rgb(1, 1, 404), format="WEBP", lossless=True)
-    save("webp-lossless-few-colours.webp", rgb(45, 37, 405).quantize(9).convert("RGB"), format="WEBP", lossless=True)
+    save("webp-lossless-few-colors.webp", rgb(45, 37, 405).quantize(9).convert("RGB"), format="WEBP", lossless=True)
     rgba = Image.fromarray(test_image(45, 37, 406, 4), "RGBA")
     save("webp-lossless-alpha.webp", rgba, format="WEBP", lossless=True, exact=True)
     save("webp-lossy-alpha.webp", rgba, format="WEBP", quality=80, exact=True)
@@ -466,11 +466,11 @@ def make_webps():
 # ----------------------------------------------------------------------------------------- BMP
 
 
-def bmp(width, height, bits, rows, palette=b"", compression=0, masks=b"", size=40, gap=b"", top_down=False, colours=0, offset=None):
+def bmp(width, height, bits, rows, palette=b"", compression=0, masks=b"", size=40, gap=b"", top_down=False, colors=0, offset=None):
     if size == 12:
         header = struct.pack("<IHHHH", 12, width, height, 1, bits)
     else:
-        header = struct.pack("<IiiHHIIiiII", size, width, -height if top_down else height, 1, bits, compression, len(rows), 2835, 2835, colours, 0)
+        header = struct.pack("<IiiHHIIiiII", size, width, -height if top_down else height, 1, bits, compression, len(rows), 2835, 2835, colors, 0)
         if size > 40:
             header += masks + bytes(size - 40 - len(masks))
             masks = b""
@@ -496,16 +496,16 @@ def make_bmps():
     w, h = 45, 37
     for bits in (1, 4, 8):
         index = rng.integers(0, 1 << bits, (h, w)).astype(np.uint8)
-        colours = bytes(rng.integers(0, 256, 4 << bits).tolist())
-        files[f"bmp-palette-{bits}.bmp"] = bmp(w, h, bits, lines(index, bits), colours)
-        files[f"bmp-palette-{bits}-top-down.bmp"] = bmp(w, h, bits, lines(index[::-1], bits), colours, top_down=True)
-        files[f"bmp-os2-{bits}.bmp"] = bmp(w, h, bits, lines(index, bits), colours[: 3 << bits], size=12)
+        colors = bytes(rng.integers(0, 256, 4 << bits).tolist())
+        files[f"bmp-palette-{bits}.bmp"] = bmp(w, h, bits, lines(index, bits), colors)
+        files[f"bmp-palette-{bits}-top-down.bmp"] = bmp(w, h, bits, lines(index[::-1], bits), colors, top_down=True)
+        files[f"bmp-os2-{bits}.bmp"] = bmp(w, h, bits, lines(index, bits), colors[: 3 << bits], size=12)
     index = rng.integers(0, 11, (h, w)).astype(np.uint8)
-    files["bmp-palette-8-few-colours.bmp"] = bmp(w, h, 8, lines(index, 8), bytes(rng.integers(0, 256, 28).tolist()), colours=7)
-    files["bmp-palette-8-gap.bmp"] = bmp(w, h, 8, lines(index, 8), bytes(rng.integers(0, 256, 64).tolist()), colours=16, gap=bytes(10))
+    files["bmp-palette-8-few-colors.bmp"] = bmp(w, h, 8, lines(index, 8), bytes(rng.integers(0, 256, 28).tolist()), colors=7)
+    files["bmp-palette-8-gap.bmp"] = bmp(w, h, 8, lines(index, 8), bytes(rng.integers(0, 256, 64).tolist()), colors=16, gap=bytes(10))
     files["bmp-palette-8-offset-of-palette.bmp"] = bmp(w, h, 8, lines(index, 8), bytes(rng.integers(0, 256, 1024).tolist()), offset=54)
     save("bmp-pillow-1.bmp", rgb(w, h, 501).convert("1"), format="BMP")
-    save("bmp-pillow-grey.bmp", rgb(w, h, 502).convert("L"), format="BMP")
+    save("bmp-pillow-gray.bmp", rgb(w, h, 502).convert("L"), format="BMP")
     save("bmp-pillow-palette.bmp", rgb(w, h, 503).quantize(50), format="BMP")
     save("bmp-pillow-rgb.bmp", rgb(w, h, 504), format="BMP")
     save("bmp-pillow-rgba.bmp", Image.fromarray(test_image(w, h, 505, 4), "RGBA"), format="BMP")
@@ -514,15 +514,15 @@ def make_bmps():
     files["bmp-16.bmp"] = bmp(w, h, 16, lines(words, 16))
     files["bmp-16-565.bmp"] = bmp(w, h, 16, lines(words, 16), compression=3, masks=struct.pack("<III", 0xF800, 0x7E0, 0x1F))
     files["bmp-16-555.bmp"] = bmp(w, h, 16, lines(words, 16), compression=3, masks=struct.pack("<III", 0x7C00, 0x3E0, 0x1F))
-    colours = rng.integers(0, 256, (h, w, 3)).astype(np.uint8)
-    files["bmp-24.bmp"] = bmp(w, h, 24, lines(colours, 24))
-    files["bmp-24-top-down.bmp"] = bmp(w, h, 24, lines(colours, 24), top_down=True)
-    files["bmp-24-os2.bmp"] = bmp(w, h, 24, lines(colours, 24), size=12)
-    files["bmp-24-v5.bmp"] = bmp(w, h, 24, lines(colours, 24), size=124)
-    files["bmp-24-gap.bmp"] = bmp(w, h, 24, lines(colours, 24), gap=bytes(7))
+    colors = rng.integers(0, 256, (h, w, 3)).astype(np.uint8)
+    files["bmp-24.bmp"] = bmp(w, h, 24, lines(colors, 24))
+    files["bmp-24-top-down.bmp"] = bmp(w, h, 24, lines(colors, 24), top_down=True)
+    files["bmp-24-os2.bmp"] = bmp(w, h, 24, lines(colors, 24), size=12)
+    files["bmp-24-v5.bmp"] = bmp(w, h, 24, lines(colors, 24), size=124)
+    files["bmp-24-gap.bmp"] = bmp(w, h, 24, lines(colors, 24), gap=bytes(7))
     files["bmp-24-32x32.bmp"] = bmp(32, 32, 24, lines(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8), 24))
-    files["bmp-24-trailing-garbage.bmp"] = bmp(w, h, 24, lines(colours, 24)) + b"garbage"
-    files["bmp-24-bitfields.bmp"] = bmp(w, h, 24, lines(colours, 24), compression=3, masks=struct.pack("<III", 0xFF0000, 0xFF00, 0xFF))
+    files["bmp-24-trailing-garbage.bmp"] = bmp(w, h, 24, lines(colors, 24)) + b"garbage"
+    files["bmp-24-bitfields.bmp"] = bmp(w, h, 24, lines(colors, 24), compression=3, masks=struct.pack("<III", 0xFF0000, 0xFF00, 0xFF))
     quads = rng.integers(0, 256, (h, w, 4)).astype(np.uint8)
     files["bmp-32.bmp"] = bmp(w, h, 32, lines(quads, 32))
     files["bmp-32-top-down.bmp"] = bmp(w, h, 32, lines(quads, 32), top_down=True)
