@@ -326,7 +326,7 @@ func TestPredict_Formats(t *testing.T) {
 		{"one_pixel", pngOf(t, solid(blue, 1, 1)), model.Real},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			contentType, body := newForm(t, field{"data", "picture", test.img})
+			contentType, body := newForm(t, field{"data", "image", test.img})
 			response, respBody := do(t, "POST", m.URL()+"/predict", contentType, body)
 			checkPrediction(t, m, response, respBody, test.want)
 			// The content type of a raw body doesn't matter; curl sends that of a form.

@@ -16,7 +16,7 @@ import (
 )
 
 // The encoded files may differ between releases of the encoders, but the pixels must not.
-func TestPictures_UpToDate(t *testing.T) {
+func TestImages_UpToDate(t *testing.T) {
 	const again = "; run go generate ./loadtest/draw"
 	dir := filepath.Join("..", "pictures")
 	read := func(file string) []byte {

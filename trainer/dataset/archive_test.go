@@ -168,7 +168,7 @@ func prepareArchive(path, dir string, strict bool) (*Manifest, error) {
 	return Prepare(context.Background(), config.Dataset{Name: "archive", Path: path, Dir: dir, Strict: strict}, io.Discard)
 }
 
-func TestTheSamePicturesGiveTheSameFilesWhateverTheyArePackedIn(t *testing.T) {
+func TestPrepare_SameDigestForEveryArchiveFormat(t *testing.T) {
 	files := layout(t)
 	var want map[string][]byte
 	var digest string
@@ -222,7 +222,7 @@ func TestTheSamePicturesGiveTheSameFilesWhateverTheyArePackedIn(t *testing.T) {
 	}
 }
 
-func TestPicturesGetTheLabelOfTheirFolder(t *testing.T) {
+func TestPrepare_LabelsFromFolders(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	if _, err := prepareArchive(asDirectory(t, layout(t)), dir, true); err != nil {
 		t.Fatal(err)

@@ -63,7 +63,7 @@ func prepareFeedback(path, dir string, out io.Writer) (*Manifest, error) {
 	return Prepare(context.Background(), config.Dataset{Name: "feedback", Path: path, Dir: dir}, out)
 }
 
-func TestLabelledPicturesOfALogBecomeADataset(t *testing.T) {
+func TestPrepare_Feedback(t *testing.T) {
 	images, labels := labeled(t, 100)
 	n := len(images)
 	// An image twice with the same label, and two images with conflicting labels.
@@ -124,7 +124,7 @@ func TestLabelledPicturesOfALogBecomeADataset(t *testing.T) {
 	}
 }
 
-func TestAPictureStaysInItsSplitAsTheLogGrows(t *testing.T) {
+func TestPrepare_FeedbackSplitStable(t *testing.T) {
 	images, labels := labeled(t, 200)
 	prepare := func(n int) [2]map[string]bool {
 		path, _ := logOf(t, images[:n], labels[:n])

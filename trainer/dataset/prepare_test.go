@@ -24,7 +24,7 @@ func synthetic(dir string, seed int64) config.Dataset {
 	return config.Dataset{Name: "synthetic", Dir: dir, Seed: seed, TrainPerClass: 20, TestPerClass: 5}
 }
 
-func TestPreparedPicturesAreLoadedAgain(t *testing.T) {
+func TestLoad_PreparedDataset(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data", "d")
 	m, err := Prepare(context.Background(), synthetic(dir, 1), new(bytes.Buffer))
 	if err != nil {

@@ -38,7 +38,7 @@ func TestSynthetic_Golden(t *testing.T) {
 	}
 }
 
-func TestNoTwoPicturesAreEqual(t *testing.T) {
+func TestSynthetic_NoDuplicates(t *testing.T) {
 	seen := map[string]bool{}
 	var d drawing
 	pixels := make([]byte, imageBytes)
@@ -57,7 +57,7 @@ func TestNoTwoPicturesAreEqual(t *testing.T) {
 	}
 }
 
-func TestAPictureDoesNotDependOnThoseDrawnBefore(t *testing.T) {
+func TestSynthetic_IndependentOfOrder(t *testing.T) {
 	var used, fresh drawing
 	a, b := make([]byte, imageBytes), make([]byte, imageBytes)
 	for i := range 20 {
