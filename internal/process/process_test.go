@@ -33,7 +33,7 @@ func TestStart(t *testing.T) {
 	}
 }
 
-func TestStop_contextCancelled(t *testing.T) {
+func TestStop_contextCanceled(t *testing.T) {
 	for script, want := range map[string]string{`trap 'exit 0' TERM`: "", `trap 'exit 3' TERM`: "exit status 3"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		s, _, err := shell(ctx, t, script+listen)
