@@ -252,7 +252,7 @@ func (c writeCommand) Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	made, err := c.images(ctx, base, p, o)
+	bundles, err := c.images(ctx, base, p, o)
 	if err != nil {
 		return err
 	}
@@ -260,23 +260,23 @@ func (c writeCommand) Run(ctx context.Context, out io.Writer) error {
 	if err := os.RemoveAll(folder); err != nil {
 		return err
 	}
-	for _, program := range slices.Sorted(maps.Keys(made)) {
-		if err := images.Check(program, made[program]); err != nil {
+	for _, program := range slices.Sorted(maps.Keys(bundles)) {
+		if err := images.Check(program, bundles[program]); err != nil {
 			return fmt.Errorf("image of %s: %w", program, err)
 		}
 		dir := filepath.Join(folder, program)
-		if err := made[program].Save(dir, program+":"+o.Source.Revision); err != nil {
+		if err := bundles[program].Save(dir, program+":"+o.Source.Revision); err != nil {
 			return err
 		}
 	}
-	digests, err := images.DigestList(made)
+	digests, err := images.DigestList(bundles)
 	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(folder, "digests.txt"), []byte(digests+"\n"), 0o644); err != nil {
 		return err
 	}
-	return report(out, folder, made)
+	return report(out, folder, bundles)
 }
 
 // images returns the images of programs that it builds or, with --staged, of staged ones. Those
@@ -291,20 +291,20 @@ func (c writeCommand) images(ctx context.Context, base *oci.Base, p pins.Pins, o
 		return nil, fmt.Errorf("%w\nhint: run make stage first", err)
 	}
 	if build.Revision != o.Source.Revision || !build.Created.Equal(o.Source.Created) || !slices.Equal(build.Platforms, o.Platforms) {
-		return nil, fmt.Errorf("staged programs in %s are of commit %s for %s, want commit %s for %s\nhint: run make stage with the same arguments",
+		return nil, fmt.Errorf("staged programs in %s are of commit %s for %s, but this build is of commit %s for %s\nhint: run make stage with the same arguments",
 			relative(folder), build.Revision, strings.Join(build.Platforms, ","), o.Source.Revision, strings.Join(o.Platforms, ","))
 	}
 	return c.makeImages(folder, base, p)
 }
 
 // report prints one line per image: its program, digest, folder, and compressed size per platform.
-func report(out io.Writer, folder string, made map[string]*oci.Bundle) error {
-	for _, program := range slices.Sorted(maps.Keys(made)) {
-		digest, err := made[program].Digest()
+func report(out io.Writer, folder string, bundles map[string]*oci.Bundle) error {
+	for _, program := range slices.Sorted(maps.Keys(bundles)) {
+		digest, err := bundles[program].Digest()
 		if err != nil {
 			return err
 		}
-		sizes, err := images.Sizes(made[program])
+		sizes, err := images.Sizes(bundles[program])
 		if err != nil {
 			return err
 		}
@@ -335,8 +335,8 @@ func (c checkCommand) Run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	digests := map[string]map[string]string{} // by program and build
-	record := func(where string, made map[string]*oci.Bundle) error {
-		for program, b := range made {
+	record := func(where string, bundles map[string]*oci.Bundle) error {
+		for program, b := range bundles {
 			d, err := b.Digest()
 			if err != nil {
 				return err
@@ -359,11 +359,11 @@ func (c checkCommand) Run(ctx context.Context, out io.Writer) (err error) {
 		}
 	}
 	for _, folder := range []string{"one", "a-folder-of-another-length/two"} {
-		made, err := c.buildCopy(ctx, folder, base, p, o)
+		bundles, err := c.buildCopy(ctx, folder, base, p, o)
 		if err != nil {
 			return err
 		}
-		if err := record("build in "+folder, made); err != nil {
+		if err := record("build in "+folder, bundles); err != nil {
 			return err
 		}
 	}
@@ -501,7 +501,7 @@ type pushCommand struct {
 }
 
 func (c pushCommand) Run(ctx context.Context, out io.Writer) error {
-	made := map[string]*oci.Bundle{}
+	bundles := map[string]*oci.Bundle{}
 	t := publish.Target{Registry: c.Registry, Tags: c.Tags}
 	if err := t.Check(); err != nil {
 		return err
@@ -519,7 +519,7 @@ func (c pushCommand) Run(ctx context.Context, out io.Writer) error {
 			return fmt.Errorf("image of %s: its base was built from Debian packages and must not be published\nhint: run `make images` with BASE set to an OCI layout of the real base", program)
 		}
 		t.Tags = slices.Compact(append([]string{publish.CommitTag(about.Revision)}, c.Tags...))
-		made[program] = b
+		bundles[program] = b
 	}
 	if c.SignKey != "" || c.Keyless {
 		t.Sign = func(ctx context.Context, ref name.Digest) error {
@@ -532,7 +532,7 @@ func (c pushCommand) Run(ctx context.Context, out io.Writer) error {
 	if err := c.checkKey(ctx); err != nil {
 		return err
 	}
-	pushed, err := publish.All(ctx, made, t)
+	pushed, err := publish.All(ctx, bundles, t)
 	if err != nil {
 		return err
 	}

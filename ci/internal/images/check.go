@@ -110,7 +110,7 @@ func Differences(want, got *oci.Bundle) ([]string, error) {
 	if err != nil || g == w {
 		return nil, err
 	}
-	differences := []string{fmt.Sprintf("index: want %s, got %s", w, g)}
+	differences := []string{fmt.Sprintf("index: expected %s, got %s", w, g)}
 	parts := [2]map[string]string{}
 	for i, b := range []*oci.Bundle{want, got} {
 		parts[i] = map[string]string{}
@@ -136,12 +136,12 @@ func Differences(want, got *oci.Bundle) ([]string, error) {
 	var lines []string
 	for part, want := range parts[0] {
 		if got := parts[1][part]; got != want {
-			lines = append(lines, fmt.Sprintf("%s: want %s, got %s", part, want, orNone(got)))
+			lines = append(lines, fmt.Sprintf("%s: expected %s, got %s", part, want, orNone(got)))
 		}
 	}
 	for part, got := range parts[1] {
 		if _, ok := parts[0][part]; !ok {
-			lines = append(lines, fmt.Sprintf("%s: want none, got %s", part, got))
+			lines = append(lines, fmt.Sprintf("%s: expected none, got %s", part, got))
 		}
 	}
 	slices.Sort(lines)
