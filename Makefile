@@ -87,7 +87,7 @@ demo: setup-build build ## Prepare data, train, evaluate, serve and classify two
 
 .PHONY: test
 test: setup
-test: lint-go vet workflows docs-check cover slo-check fuzz smoke ## Run every check that CI and the pipeline run
+test: lint-go prose vet workflows docs-check cover slo-check fuzz smoke ## Run every check that CI and the pipeline run
 
 # New module path and URL of the repository for a fork.
 MODULE ?=
@@ -134,11 +134,11 @@ $(gotestsum) $(k6) $(govulncheck) $(cyclonedx) $(cosign) $(vale) $(pulumi) bin/t
 ##@ Check
 
 .PHONY: lint
-lint: lint-go ## Run the linters
+lint: lint-go prose ## Check the code and the language
 
 .PHONY: lint-go
 lint-go: toolchain $(linter) $(style) ## Run golangci-lint
-	@echo 'golangci-lint: type-checks all packages; this takes minutes the first time'
+	@echo "golangci-lint: type-checks all packages; this takes minutes the first time"
 	$(linter) run
 	$(linter) fmt --diff
 	cd tools/vale && ../../$(linter) run --config ../../.golangci.yml

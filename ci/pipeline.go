@@ -56,6 +56,10 @@ func (m *Fakeart) Pipeline(ctx context.Context) (digests string, err error) {
 					_, err := m.Lint(ctx)
 					return err
 				}},
+				steps.Step{Name: "prose", Run: func(ctx context.Context) error {
+					_, err := m.Prose(ctx)
+					return err
+				}},
 				steps.Step{Name: "cover", Run: func(ctx context.Context) error {
 					_, err := m.Cover(ctx)
 					return err
