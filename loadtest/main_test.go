@@ -205,6 +205,9 @@ const k6Program = "../bin/tools/k6"
 // that the fake server meets it even on a busy machine.
 func newRun(t *testing.T, fault, scenario, duration string) (*loadtest, *bytes.Buffer) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("runs k6, which takes minutes to build")
+	}
 	if _, err := os.Stat(k6Program); err != nil {
 		t.Fatalf("%v\nhint: run make bin/tools/k6 in the root of the checkout", err)
 	}
