@@ -313,7 +313,7 @@ func init() {
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		separator := ": "
 		for _, err := range errs {
-			text := ""
+			var text string
 			if e, ok := errors.AsType[*huma.ErrorDetail](err); ok {
 				text = e.Location + ": " + e.Message
 			} else if err != nil {

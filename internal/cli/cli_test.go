@@ -29,7 +29,7 @@ func TestPrintError(t *testing.T) {
 		"repeated_hint":      {errors.Join(hinted, hinted), "error: model.onnx: file is empty\nmodel.onnx: file is empty\nhint: download it again\n"},
 		"several_lines":      {errors.New("2 problems:\n  epochs is 0\n  lr is -1"), "error: 2 problems:\n  epochs is 0\n  lr is -1\n"},
 		"hint_inside_a_line": {errors.New("unknown key hint: x"), "error: unknown key hint: x\n"},
-		"trailing_newline":   {errors.New("exit status 1\n"), "error: exit status 1\n"},
+		"trailing_newline":   {fmt.Errorf("exit status 1%s", "\n"), "error: exit status 1\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b strings.Builder

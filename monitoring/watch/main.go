@@ -100,7 +100,7 @@ func (w *watch) run(ctx context.Context) (err error) {
 	case <-server.Done():
 		err = fmt.Errorf("the server exited; see %s", w.log("server"))
 	case <-prometheus.Done():
-		err = fmt.Errorf("Prometheus exited; see %s", w.log("prometheus"))
+		err = fmt.Errorf("the Prometheus server exited; see %s", w.log("prometheus"))
 	}
 	return err
 }

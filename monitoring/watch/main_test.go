@@ -130,7 +130,7 @@ func TestWatch_Failures(t *testing.T) {
 		"server_fails_to_start":     {"fails to start", "quick", "server: the server exited before it was listening", "server", "the port is taken"},
 		"prometheus_fails_to_start": {"quick", "fails to start", "prometheus: the server exited before it was listening", "prometheus", "the port is taken"},
 		"server_exits":              {"exits", "quick", "the server exited", "server", "out of memory"},
-		"prometheus_exits":          {"quick", "exits", "Prometheus exited", "prometheus", "out of memory"},
+		"prometheus_exits":          {"quick", "exits", "the Prometheus server exited", "prometheus", "out of memory"},
 		"prometheus_not_installed":  {"quick", "none", "docker compose -f monitoring/compose.yaml up", "", ""},
 		"configuration_missing":     {"quick", "quick", "prometheus.yaml", "", ""},
 		"dir_not_writable":          {"quick", "quick", "not a directory", "", ""},

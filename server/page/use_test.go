@@ -226,7 +226,7 @@ func TestModels_SwitchAndRollBack(t *testing.T) {
 	b.do(chromedp.SendKeys(chromedp.CSS("#token"), "wrong"))
 	b.click(use)
 	b.click("#confirm-yes")
-	b.wait(`document.querySelector('#models-message').textContent.includes('not valid')`)
+	b.wait(`document.querySelector('#models-message').textContent.includes('token is invalid')`)
 	value[bool](b, `document.querySelector('#token').select(), true`)
 	b.do(chromedp.KeyEvent(token))
 	b.click(use)

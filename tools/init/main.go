@@ -11,6 +11,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -144,7 +145,7 @@ func checkRepository(repository string) (string, error) {
 // trackedFiles returns the paths of all files that git tracks and that exist, with slashes. It leaves
 // out links, and this program's own files, which name the placeholder.
 func trackedFiles(dir string) ([]string, error) {
-	cmd := exec.Command("git", "ls-files", "-z")
+	cmd := exec.CommandContext(context.Background(), "git", "ls-files", "-z")
 	cmd.Dir = dir
 	out, err := cmd.Output()
 	if err != nil {

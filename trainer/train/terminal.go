@@ -49,7 +49,7 @@ func (h *terminalHandler) WithGroup(string) slog.Handler { return h }
 
 // Handle implements [slog.Handler].
 func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
-	text := ""
+	var text string
 	if r.Message == epochMessage {
 		text = h.row(r)
 	} else {
