@@ -87,7 +87,7 @@ demo: setup-build build ## Prepare data, train, evaluate, serve and classify two
 
 .PHONY: test
 test: setup
-test: lint-go prose vet workflows docs-check cover slo-check fuzz smoke ## Run every check that CI and the pipeline run
+test: lint-go prose workflows docs-check cover slo-check fuzz smoke ## Run every check that CI and the pipeline run
 
 # New module path and URL of the repository for a fork.
 MODULE ?=
@@ -161,7 +161,7 @@ $(style): .golangci.yml
 	sed 's,module-path: .*,module-path: dagger/fakeart,' $< > $@
 
 .PHONY: vet
-vet: toolchain ## Run go vet
+vet: toolchain ## Run go vet, which is also part of golangci-lint
 	go vet ./...
 	cd ci && go vet $(offline) ./...
 	cd tools/vale && go vet ./...
