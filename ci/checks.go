@@ -39,7 +39,7 @@ func (m *Fakeart) Lint(ctx context.Context) (out string, err error) { //nolint:u
 // Check the language of docs, comments and messages
 //
 // +check
-func (m *Fakeart) Prose(ctx context.Context) (out string, err error) { //nolint:unparam // Dagger returns out to the caller
+func (m *Fakeart) Prose(ctx context.Context) (out string, err error) {
 	defer explain("prose", &err)
 	c, err := m.fullWorkspace(ctx, "vale/vale")
 	if err != nil {
