@@ -141,7 +141,7 @@ func (d *deployments) changeTo(ctx context.Context, ref, digest string) error {
 		}
 	} else if !strings.Contains(ref, "://") {
 		// A request can't name a file by its path, only by a file:// URL.
-		return err
+		return fmt.Errorf("%w; for a file elsewhere, use its file:// URL", err)
 	} else if strings.Contains(ref, "?") {
 		// Parameters such as ?endpoint= would let a request make this program connect to any host
 		// of its network.

@@ -188,7 +188,7 @@ func TestModelChange_Invalid(t *testing.T) {
 		{"invalid_digest", write("good.onnx", good), "sha256:12", 400, []string{"64 hexadecimal"}},
 		{"missing_file", "file://" + filepath.Join(dir, "absent.onnx"), "", 404, []string{"absent.onnx"}},
 		{"long_file_name", "file:///" + strings.Repeat("x", 5000), "", 404, []string{"no such file"}},
-		{"path_outside_source", outside, "", 404, []string{"outside.onnx"}},
+		{"path_outside_source", outside, "", 404, []string{"outside.onnx", "file:// URL"}},
 		{"path_traversal", "../../etc/passwd", "", 404, nil},
 		{"system_file", "/etc/passwd", "", 404, nil},
 		{"endpoint_parameter", "s3://bucket/model.onnx?endpoint=http://127.0.0.1:1&region=x", "", 403, []string{"--model-source"}},

@@ -109,7 +109,7 @@ func (c *driftCommand) read(ctx context.Context) (*drift.Reference, *predictions
 		return nil, nil, fmt.Errorf("%w, and not a prediction log either", err)
 	}
 	if err2 != nil {
-		return nil, nil, err2
+		return nil, nil, fmt.Errorf("reference: %w", err2)
 	}
 	return &drift.Reference{Model: older.Model, Rows: older.Rows}, current, nil
 }

@@ -152,6 +152,7 @@ func TestDrift_Error(t *testing.T) {
 		{[]string{"--reference", run, "--current", run}, exitFailure, []string{run, "not a regular file"}},
 		{[]string{"--reference", empty, "--current", other}, exitFailure, []string{empty}},
 		{[]string{"--reference", t.TempDir(), "--current", other}, exitFailure, []string{drift.ReferenceFile}},
+		{[]string{"--reference", other, "--current", other, "--since", "2000-01-01"}, exitFailure, []string{"reference: ", other, "outside the requested time"}},
 		{[]string{"--reference", run}, exitUsage, []string{"--current"}},
 		{[]string{"--reference", run, "--current", other, "--since", "tomorrow"}, exitUsage, []string{"tomorrow"}},
 		{[]string{"--reference", run, "--current", other, "--since", "2026-01-02T00:00:00Z", "--until", "2026-01-01T00:00:00Z"}, exitUsage, []string{"isn't before"}},
