@@ -560,7 +560,7 @@ func (c pushCommand) cosign(ctx context.Context, out io.Writer, args ...string) 
 }
 
 type renewCommand struct {
-	File string `arg:"" help:"File to update." default:"images.yaml" type:"existingfile"`
+	File string `arg:"" help:"File to update." default:"images.yaml"` // kong ignores the default of an existingfile argument
 }
 
 func (c renewCommand) Run(ctx context.Context) error {

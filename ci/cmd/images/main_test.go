@@ -252,3 +252,10 @@ func TestErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestRenew_DefaultFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if out, err := call(t, "renew"); err == nil || !strings.Contains(err.Error(), "open images.yaml") {
+		t.Errorf("renew: %q, error %v, want one about images.yaml", out, err)
+	}
+}
