@@ -124,7 +124,13 @@ func withHint(err error, args []string) error {
 	}
 	program := "trainer"
 	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil && parse.Context.Selected() != nil {
-		program = parse.Context.Selected().FullPath()
+		selected := parse.Context.Selected()
+		program = selected.FullPath()
+		// After a flag, kong accepts no more values of an argument that was given before it.
+		arg, unexpected := strings.CutPrefix(message, "unexpected argument ")
+		if unexpected && strings.Contains(arg, "=") && len(selected.Positional) > 0 {
+			return fmt.Errorf("%w\n%sput all settings before the flags", err, cli.HintPrefix)
+		}
 	}
 	return fmt.Errorf("%w\n%srun %s --help", err, cli.HintPrefix, program)
 }

@@ -162,6 +162,8 @@ func TestRun_UsageError(t *testing.T) {
 		{"batch_size_0", []string{"evaluate", "--model", "m", "--data", "d", "--batch-size", "0"}, []string{"batch size 0", "hint: use 1 to"}},
 		{"batches_not_numbers", []string{"benchmark", "--batches", "32,x"}, []string{"--batches", `"x" isn't an integer`}},
 		{"task_not_a_number", []string{"train", "--task", "first"}, []string{"--task", `"first" isn't an integer`}},
+		{"setting_after_flag", []string{"train", "experiment=smoke", "--task=1", "experiment.epochs=1"}, []string{"experiment.epochs=1", "hint: put all settings before the flags"}},
+		{"setting_of_command_without_settings", []string{"evaluate", "--model", "m", "experiment.epochs=1"}, []string{"experiment.epochs=1", "hint: run trainer evaluate --help"}},
 		{"time", []string{"drift", "--reference", "r", "--current", "l", "--since", "last week"}, []string{"--since", `invalid time "last week"`, "yesterday", "24h", "2026-11-30", "RFC 3339", "local time zone"}},
 	}
 	for _, test := range tests {
