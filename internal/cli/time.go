@@ -2,8 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -35,18 +33,8 @@ func ParseTime(text string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t, nil
 	}
-	if age, ok := parseAge(text); ok {
+	if age, err := ParseDuration(text); err == nil && age > 0 {
 		return now.Add(-age), nil
 	}
 	return time.Time{}, fmt.Errorf("invalid time %q\n"+HintPrefix+"use %s; dates are in the local time zone", text, TimeForms)
-}
-
-// parseAge parses a positive duration, or a whole number of days such as 7d.
-func parseAge(text string) (time.Duration, bool) {
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		n, err := strconv.ParseUint(days, 10, 16)
-		return time.Duration(n) * 24 * time.Hour, err == nil && n > 0
-	}
-	d, err := time.ParseDuration(text)
-	return d, err == nil && d > 0
 }
