@@ -67,7 +67,7 @@ type Fakeart struct {
 func New(
 	// Checkout, including its .git folder
 	// +defaultPath="/"
-	// +ignore=["**/bin", "**/build", "data", "runs", ".pulumi-state", "**/node_modules", "**/.venv", "**/.idea", "**/.vscode", "**/__pycache__", "**/.DS_Store", "docs/site/.vitepress/cache", "docs/site/.vitepress/.temp", "**/*.prof", "predictions.db*", ".env", "ci/dagger.gen.go"]
+	// +ignore=["**/bin", "**/build", "data", "runs", "models", ".pulumi-state", "**/node_modules", "**/.venv", "**/.idea", "**/.vscode", "**/__pycache__", "**/.DS_Store", "docs/site/.vitepress/cache", "docs/site/.vitepress/.temp", "**/*.prof", "predictions.db*", ".env", "ci/dagger.gen.go"]
 	source *dagger.Directory,
 	// Image with Go to build in, by digest. Default: the one in ci/images.yaml
 	// +optional
