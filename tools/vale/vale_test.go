@@ -48,13 +48,20 @@ func TestRules_rewritten(t *testing.T) {
 	if len(files) < 80 {
 		t.Fatalf("testdata/rewritten.txt has %d sentences, want at least 40", len(files)/2)
 	}
+	expectFindings(t, files, sentences, "before/")
+}
+
+// expectFindings lints files, and checks that exactly the texts whose name begins with rejected have
+// findings. Texts and files have the same names.
+func expectFindings(t *testing.T, files, texts map[string]string, rejected string) {
+	t.Helper()
 	found := map[string][]finding{}
 	for _, f := range lint(t, files) {
 		found[f.path] = append(found[f.path], f)
 	}
-	for name, sentence := range sentences {
-		if strings.HasPrefix(name, "before/") == (len(found[name]) == 0) {
-			t.Errorf("%s: %q has the findings %v", name, sentence, found[name])
+	for name, text := range texts {
+		if strings.HasPrefix(name, rejected) == (len(found[name]) == 0) {
+			t.Errorf("%s: %q has the findings %v", name, text, found[name])
 		}
 	}
 }
@@ -181,15 +188,7 @@ func TestRules_vocabulary(t *testing.T) {
 			}
 		}
 	}
-	found := map[string][]finding{}
-	for _, f := range lint(t, files) {
-		found[f.path] = append(found[f.path], f)
-	}
-	for name, term := range terms {
-		if strings.HasPrefix(name, "not/") == (len(found[name]) == 0) {
-			t.Errorf("%s: %q has the findings %v", name, term, found[name])
-		}
-	}
+	expectFindings(t, files, terms, "not/")
 }
 
 // TestRules checks the rules that are about Markdown or that testdata/rewritten.txt has no sentence for.
