@@ -58,6 +58,11 @@ var digestExcludes = []string{
 	"dataset.path", "dataset.dir", "dataset.strict", "dataset.endpoint",
 }
 
+// excluded reports whether the digest leaves the key out.
+func (f field) excluded() bool {
+	return slices.Contains(digestExcludes, f.section()) || slices.Contains(digestExcludes, f.key)
+}
+
 // Digest returns "sha256:" and the hash, in hexadecimal, of everything that determines the
 // model. Two configurations with the same digest train the same model from the same data.
 //
@@ -67,7 +72,7 @@ var digestExcludes = []string{
 func (c *Config) Digest() string {
 	values := c.flat()
 	for _, f := range schema() {
-		if slices.Contains(digestExcludes, f.section()) || slices.Contains(digestExcludes, f.key) {
+		if f.excluded() {
 			delete(values, f.key)
 		}
 	}
@@ -80,14 +85,13 @@ func (c *Config) Digest() string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Differences lists the keys whose values differ in o, such as "experiment.epochs: 6 → 8", in
-// the order of Config's fields. It skips run.resume, which always differs between a run and
-// its continuation.
+// Differences lists the keys that [Config.Digest] covers and whose values differ in o, such as
+// "experiment.epochs: 6 → 8", in the order of Config's fields.
 func (c *Config) Differences(o *Config) []string {
 	var lines []string
 	a, b := c.flat(), o.flat()
 	for _, f := range schema() {
-		if f.key == "run.resume" || reflect.DeepEqual(a[f.key], b[f.key]) {
+		if f.excluded() || reflect.DeepEqual(a[f.key], b[f.key]) {
 			continue
 		}
 		lines = append(lines, fmt.Sprintf("%s: %s → %s", f.key, showOr(a[f.key]), showOr(b[f.key])))

@@ -9,14 +9,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
+	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/go-viper/mapstructure/v2"
-	"github.com/knadh/koanf/parsers/yaml"
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/v2"
 
 	"fakeart/configs"
 )
@@ -50,15 +45,23 @@ func LoadFile(name string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %s: %w", name, err)
 	}
-	k := koanf.New(".")
-	if err := k.Load(confmap.Provider(values, ""), nil); err != nil {
+	flat := map[string]any{}
+	if err := flatten(flat, "", values); err != nil {
 		return nil, fmt.Errorf("configuration: %s: %w", name, err)
 	}
-	config, err := c.decode(k.All())
+	for key := range removed {
+		delete(flat, key) // in the config.yaml of older runs
+	}
+	config, err := c.decode(flat)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %s: %w", name, err)
 	}
 	return config, nil
+}
+
+// removed lists the keys of earlier versions, each with what to use instead.
+var removed = map[string]string{
+	"evaluate.split": "training evaluates the test split; `trainer evaluate --split` evaluates another",
 }
 
 // composer composes one configuration.
@@ -66,7 +69,7 @@ type composer struct {
 	files  fs.FS
 	folder string // path of files in error messages
 	fields []field
-	values *koanf.Koanf
+	values map[string]any // by key, such as "experiment.epochs"
 	origin map[string]string // key → file that set it; keys set by overrides are absent
 }
 
@@ -76,7 +79,7 @@ func newComposer(dir string) *composer {
 		files:  configs.Files,
 		folder: "configs",
 		fields: schema(),
-		values: koanf.New("."),
+		values: map[string]any{},
 		origin: map[string]string{},
 	}
 	if dir != "" {
@@ -98,16 +101,13 @@ func (c *composer) compose(overrides []string) (*Config, error) {
 		return nil, err
 	}
 	for _, s := range settings {
-		if err := c.values.Load(confmap.Provider(map[string]any{s.key: s.value}, "."), nil); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.key, err)
-		}
+		c.values[s.key] = s.value
 		delete(c.origin, s.key)
 	}
-	values := c.values.All()
-	if err := c.unknownKeys(values).err(); err != nil {
+	if err := c.unknownKeys(c.values).err(); err != nil {
 		return nil, err
 	}
-	values, wrong = interpolate(values, keys(c.fields))
+	values, wrong := interpolate(c.values, c.fields)
 	if err := wrong.err(); err != nil {
 		return nil, err
 	}
@@ -178,7 +178,12 @@ func (c *composer) parseOverrides(overrides []string, groups map[string][]string
 			wrong = append(wrong, fmt.Sprintf("%s: select a whole file instead: write %s=%s", override, section, value))
 			continue
 		}
-		settings = append(settings, setting{key, c.fields[i].kind.parse(value)})
+		parsed, err := c.fields[i].kind.parse(value)
+		if err != nil {
+			wrong = append(wrong, fmt.Sprintf("%s: %v", override, err))
+			continue
+		}
+		settings = append(settings, setting{key, parsed})
 	}
 	return choices, settings, wrong
 }
@@ -213,71 +218,6 @@ func choose(group, choice string, options []string) error {
 		group, choice, group, suggest(choice, options), strings.Join(options, ", "))
 }
 
-// digits matches a decimal whole number, which YAML 1.1 would read as octal if it starts with
-// a zero (010 = 8).
-var digits = regexp.MustCompile(`^[+-]?[0-9]+$`)
-
-// parse parses the value of an override as YAML, with two exceptions. A string is taken
-// literally unless it's quoted, so that run.name=2024 and dataset.path=C:\cifake need no
-// quotes. Whole numbers are decimal even with leading zeros. A value that isn't valid YAML is
-// returned as a string; convert checks the type later.
-func (k kind) parse(value string) any {
-	if k == kindString && !strings.HasPrefix(value, `"`) && !strings.HasPrefix(value, "'") {
-		return value
-	}
-	if digits.MatchString(value) {
-		sign, rest := "", value
-		if rest[0] == '+' || rest[0] == '-' {
-			sign, rest = strings.TrimPrefix(rest[:1], "+"), rest[1:]
-		}
-		if rest = strings.TrimLeft(rest, "0"); rest == "" {
-			rest = "0"
-		}
-		value = sign + rest
-	}
-	// The parser requires a mapping at the top level.
-	parsed, err := yaml.Parser().Unmarshal([]byte("value: " + value))
-	if err != nil || len(parsed) != 1 {
-		return value
-	}
-	return parsed["value"]
-}
-
-// parse parses a YAML file with a mapping at the top level. The error is a single line.
-func parse(data []byte) (map[string]any, error) {
-	values, err := yaml.Parser().Unmarshal(data)
-	if err != nil {
-		return nil, yamlError(err)
-	}
-	return values, nil
-}
-
-var (
-	yamlTopLevel  = regexp.MustCompile(`line (\d+): cannot unmarshal .* into map\[string\]interface`)
-	yamlDuplicate = regexp.MustCompile(`line (\d+): mapping key (".*") already defined at line (\d+)`)
-	yamlSyntax    = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
-)
-
-// yamlError rewrites an error of the YAML parser for users, on a single line.
-func yamlError(err error) error {
-	message := strings.Join(strings.Fields(err.Error()), " ")
-	if m := yamlTopLevel.FindStringSubmatch(message); m != nil {
-		return fmt.Errorf(`line %s: the file must consist of "key: value" lines`, m[1])
-	}
-	if m := yamlDuplicate.FindStringSubmatch(message); m != nil {
-		return fmt.Errorf("line %s: key %s is already set on line %s", m[1], m[2], m[3])
-	}
-	m := yamlSyntax.FindStringSubmatch(message)
-	switch {
-	case m == nil:
-		return fmt.Errorf("invalid YAML: %s", message)
-	case m[1] == "":
-		return fmt.Errorf("invalid YAML: %s", m[2])
-	default:
-		return fmt.Errorf("line %s: invalid YAML: %s", m[1], m[2])
-	}
-}
-
 // loadRoot processes the defaults list of config.yaml. Choices from overrides replace those of
 // the list.
 func (c *composer) loadRoot(groups map[string][]string, choices map[string]string) error {
@@ -289,7 +229,7 @@ func (c *composer) loadRoot(groups map[string][]string, choices map[string]strin
 	seen := map[string]bool{}
 	self := false
 	for _, item := range defaults {
-		if item == "_self_" && !self {
+		if name, ok := item.(scalar); ok && name.text == "_self_" && !self {
 			self = true
 			if err := c.merge(file, "", values); err != nil {
 				return err
@@ -309,17 +249,17 @@ func (c *composer) loadRoot(groups map[string][]string, choices map[string]strin
 				return fmt.Errorf("%s: defaults: %s is listed twice", file, group)
 			}
 			seen[group] = true
-			name, isText := choice.(string)
+			name, _ := choice.(scalar)
 			if chosen, ok := choices[group]; ok {
-				name, isText = chosen, true
+				name = scalar{chosen, true}
 			}
-			if !isText {
+			if !name.isText {
 				return fmt.Errorf("%s: defaults: %s: %s is not the name of a file", file, group, show(choice))
 			}
-			if err := choose(group, name, options); err != nil {
+			if err := choose(group, name.text, options); err != nil {
 				return fmt.Errorf("%s: defaults: %w", file, err)
 			}
-			if err := c.loadChoice(group, name, nil); err != nil {
+			if err := c.loadChoice(group, name.text, nil); err != nil {
 				return err
 			}
 		}
@@ -349,9 +289,10 @@ func (c *composer) loadChoice(group, name string, within []string) error {
 	}
 	self := false
 	for _, item := range defaults {
-		other, ok := item.(string)
+		named, _ := item.(scalar)
+		other := named.text
 		switch {
-		case !ok:
+		case !named.isText:
 			return fmt.Errorf(`%s: defaults: %s: each entry must be the name of another file in %s, or "_self_"`, label, show(item), group)
 		case other == "_self_":
 			self = true
@@ -395,24 +336,23 @@ func (c *composer) read(file string) (values map[string]any, defaults []any, err
 // merge merges a file's values into the configuration, under the group's name. Later values
 // replace earlier ones.
 func (c *composer) merge(label, group string, values map[string]any) error {
+	prefix := ""
 	if group != "" {
-		values = map[string]any{group: values}
+		prefix = group + "."
 	}
-	layer := koanf.New(".")
-	if err := layer.Load(confmap.Provider(values, ""), nil); err != nil {
+	layer := map[string]any{}
+	if err := flatten(layer, prefix, values); err != nil {
 		return fmt.Errorf("%s: %w", label, err)
 	}
 	// Check each file before merging: a value that replaces a section would otherwise only
 	// show up as missing keys.
-	for key := range layer.All() {
+	for key := range layer {
 		c.origin[key] = label
 	}
-	if err := c.unknownKeys(layer.All()).err(); err != nil {
+	if err := c.unknownKeys(layer).err(); err != nil {
 		return err
 	}
-	if err := c.values.Merge(layer); err != nil {
-		return fmt.Errorf("%s: %w", label, err)
-	}
+	maps.Copy(c.values, layer)
 	return nil
 }
 
@@ -431,6 +371,9 @@ func (c *composer) unknownKeys(values map[string]any) problems {
 }
 
 func (c *composer) unknownKey(key string) string {
+	if instead, ok := removed[key]; ok {
+		return fmt.Sprintf("%s was removed: %s", key, instead)
+	}
 	section, _, _ := strings.Cut(key, ".")
 	switch names := sections(c.fields); {
 	case slices.Contains(names, key):
@@ -469,23 +412,24 @@ func (c *composer) filePrefix(key string) string {
 // don't apply, wrong types and values out of range.
 func (c *composer) decode(values map[string]any) (*Config, error) {
 	wrong := c.unknownKeys(values)
-	typed := koanf.New(".")
+	var config Config
+	written := map[string]string{}
 	for _, f := range c.fields {
-		name, _ := values[f.section()+".name"].(string)
-		if all := variants[f.section()]; all != nil && !slices.Contains(all, name) {
-			if key := f.section() + ".name"; f.key == key && name != "" {
-				wrong = append(wrong, c.filePrefix(key)+notOneOf(key, name, all))
+		name, _ := values[f.section()+".name"].(scalar)
+		if all := variants[f.section()]; all != nil && !slices.Contains(all, name.text) {
+			if key := f.section() + ".name"; f.key == key && name.text != "" {
+				wrong = append(wrong, c.filePrefix(key)+notOneOf(key, name.text, all))
 			}
 			if f.only != nil {
 				continue // can't tell whether it applies
 			}
 		}
 		value, there := values[f.key]
-		if applies := f.appliesTo(name); !there || !applies {
+		if applies := f.appliesTo(name.text); !there || !applies {
 			switch {
 			case there:
 				wrong = append(wrong, fmt.Sprintf("%s%s does not apply to %s=%s, only to %s",
-					c.filePrefix(f.key), f.key, f.section(), name, orList(f.only)))
+					c.filePrefix(f.key), f.key, f.section(), name.text, orList(f.only)))
 			case applies:
 				wrong = append(wrong, f.key+" has no value: set it in a file or on the command line")
 			}
@@ -494,52 +438,38 @@ func (c *composer) decode(values map[string]any) (*Config, error) {
 		converted, ok := f.kind.convert(value)
 		if !ok {
 			wrong = append(wrong, fmt.Sprintf("%s%s is %s: it must be %s%s",
-				c.filePrefix(f.key), f.key, show(value), f.kind, typeHint(f.kind, value)))
+				c.filePrefix(f.key), f.key, show(value), f.kind, c.typeHint(f, value)))
 			continue
 		}
-		if err := typed.Load(confmap.Provider(map[string]any{f.key: converted}, "."), nil); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.key, err)
-		}
+		target := reflect.ValueOf(&config).Elem().FieldByIndex(f.index)
+		target.Set(reflect.ValueOf(converted).Convert(target.Type()))
+		written[f.key] = show(value)
 	}
 	if err := wrong.err(); err != nil {
 		return nil, err
 	}
-	var config Config
-	err := typed.UnmarshalWithConf("", &config, koanf.UnmarshalConf{
-		DecoderConfig: &mapstructure.DecoderConfig{
-			Result: &config, TagName: "koanf", ErrorUnused: true, WeaklyTypedInput: false,
-		},
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := config.validate(); err != nil {
+	if err := config.validate(written); err != nil {
 		return nil, err
 	}
 	return &config, nil
 }
 
 // typeHint completes the message "it must be <kind>".
-func typeHint(k kind, value any) string {
-	if k == kindString {
+func (c *composer) typeHint(f field, value any) string {
+	_, inFile := c.origin[f.key]
+	s, isScalar := value.(scalar)
+	switch {
+	case !isScalar:
+	case f.kind == kindString && inFile:
 		return ` (quote it if YAML reads it as another type; "" for an empty string)`
-	}
-	if k == kindInt && outOfRange(value) {
-		return fmt.Sprintf(" from %d to %d", math.MinInt64, math.MaxInt64)
+	case f.kind == kindString:
+		return fmt.Sprintf(" (%s= for an empty one)", f.key)
+	case f.kind == kindInt:
+		if _, inRange, ok := s.integer(); ok && !inRange {
+			return fmt.Sprintf(" from %d to %d", math.MinInt64, math.MaxInt64)
+		}
 	}
 	return ""
-}
-
-// outOfRange reports whether the YAML parser returned a type other than int and int64 because
-// the whole number doesn't fit into 64 bits.
-func outOfRange(value any) bool {
-	switch n := value.(type) {
-	case uint64:
-		return true
-	case float64:
-		return math.Abs(n) >= 1<<63
-	}
-	return false
 }
 
 func sortedKeys(values map[string]any) []string {

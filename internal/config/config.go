@@ -6,7 +6,11 @@
 // each group (dataset/, model/, optimizer/, …). An override either selects another file of a
 // group (experiment=base) or sets a single value (experiment.epochs=6). ${experiment.lr} is
 // replaced by the value of that key. The result is a complete, type-checked [Config] with every
-// value in range, or an error that lists all problems at once.
+// value in range, or an error that lists all problems at once and quotes values as they were written.
+//
+// Numbers are read by one rule on the command line, in files and in lists: decimal, even with leading
+// zeros, unless they have a prefix 0x, 0o or 0b. null is a value of no key. The files are YAML with
+// anchors and merge keys, one document per file, without tags.
 //
 // The package supports this subset of Hydra: the defaults list with _self_, defaults lists in
 // a group's files (naming files of the same group), choices, values and interpolation. It
@@ -18,87 +22,86 @@ package config
 // Config is a complete, validated configuration. It holds plain values only, so two Configs
 // describe the same run if they are deeply equal.
 type Config struct {
-	Run        Run        `koanf:"run"`
-	Dataset    Dataset    `koanf:"dataset"`
-	Model      Model      `koanf:"model"`
-	Optimizer  Optimizer  `koanf:"optimizer"`
-	Experiment Experiment `koanf:"experiment"`
-	Profiler   Profiler   `koanf:"profiler"`
-	Evaluate   Evaluate   `koanf:"evaluate"`
+	Run        Run        `key:"run"`
+	Dataset    Dataset    `key:"dataset"`
+	Model      Model      `key:"model"`
+	Optimizer  Optimizer  `key:"optimizer"`
+	Experiment Experiment `key:"experiment"`
+	Profiler   Profiler   `key:"profiler"`
+	Evaluate   Evaluate   `key:"evaluate"`
 }
 
 // Run sets where a training run stores its files.
 type Run struct {
-	Root   string `koanf:"root"`   // parent directory of all runs
-	Dir    string `koanf:"dir"`    // directory of this run; empty: <root>/<time>-<name>
-	Name   string `koanf:"name"`   // safe as part of a file name
-	Resume bool   `koanf:"resume"` // continue from the last checkpoint
+	Root   string `key:"root"`   // parent directory of all runs
+	Dir    string `key:"dir"`    // directory of this run; empty: <root>/<time>-<name>
+	Name   string `key:"name"`   // safe as part of a file name
+	Resume bool   `key:"resume"` // continue from the last checkpoint
 }
 
 // Dataset selects the images to train on. Name determines which of the other fields apply;
 // the others are zero.
 type Dataset struct {
-	Name          string `koanf:"name"`                                       // synthetic, archive, feedback or huggingface
-	Path          string `koanf:"path" only:"archive,feedback"`               // source: directory, .zip, .tar or .tar.gz; for feedback a prediction log
-	Dir           string `koanf:"dir"`                                        // directory of the prepared dataset
-	Strict        bool   `koanf:"strict" only:"archive,feedback,huggingface"` // fail on an unreadable image
-	Seed          int64  `koanf:"seed" only:"synthetic"`
-	TrainPerClass int    `koanf:"train_per_class" only:"synthetic"` // at least 1
-	TestPerClass  int    `koanf:"test_per_class" only:"synthetic"`  // at least 1
-	Repo          string `koanf:"repo" only:"huggingface"`          // <owner>/<name>
-	Revision      string `koanf:"revision" only:"huggingface"`      // branch, tag or commit
-	Endpoint      string `koanf:"endpoint" only:"huggingface"`      // empty: HF_ENDPOINT or the public hub
+	Name          string `key:"name"`                                       // synthetic, archive, feedback or huggingface
+	Path          string `key:"path" only:"archive,feedback"`               // source: directory, .zip, .tar or .tar.gz; for feedback a prediction log
+	Dir           string `key:"dir"`                                        // directory of the prepared dataset
+	Strict        bool   `key:"strict" only:"archive,feedback,huggingface"` // fail on an unreadable image
+	Seed          int64  `key:"seed" only:"synthetic"`
+	TrainPerClass int    `key:"train_per_class" only:"synthetic"` // at least 1
+	TestPerClass  int    `key:"test_per_class" only:"synthetic"`  // at least 1
+	Repo          string `key:"repo" only:"huggingface"`          // <owner>/<name>
+	Revision      string `key:"revision" only:"huggingface"`      // branch, tag or commit
+	Endpoint      string `key:"endpoint" only:"huggingface"`      // empty: HF_ENDPOINT or the public hub
 }
 
 // Model sets the architecture of the network and the decision threshold.
 type Model struct {
-	Channels  []int   `koanf:"channels"`  // output channels of each block, 1 to 5 blocks
-	Dense     []int   `koanf:"dense"`     // hidden widths, at least one; the last is the embedding
-	Slope     float64 `koanf:"slope"`     // leaky ReLU, [0,1)
-	Dropout   float64 `koanf:"dropout"`   // [0,1)
-	Threshold float64 `koanf:"threshold"` // an image is classified as FAKE above this probability, (0,1)
+	Channels  []int   `key:"channels"`  // output channels of each block, 1 to 5 blocks
+	Dense     []int   `key:"dense"`     // hidden widths, at least one; the last is the embedding
+	Slope     float64 `key:"slope"`     // leaky ReLU, [0,1)
+	Dropout   float64 `key:"dropout"`   // [0,1)
+	Threshold float64 `key:"threshold"` // an image is classified as FAKE above this probability, (0,1)
 }
 
 // Optimizer sets how gradients update the weights. Name determines which of the other fields
 // apply; the others are zero.
 type Optimizer struct {
-	Name        string  `koanf:"name"`                // adam or sgd
-	LR          float64 `koanf:"lr"`                  // peak learning rate, above 0
-	WeightDecay float64 `koanf:"weight_decay"`        // L2 penalty, 0 or more
-	Beta1       float64 `koanf:"beta1" only:"adam"`   // [0,1)
-	Beta2       float64 `koanf:"beta2" only:"adam"`   // [0,1)
-	Epsilon     float64 `koanf:"epsilon" only:"adam"` // above 0
-	Momentum    float64 `koanf:"momentum" only:"sgd"` // [0,1)
-	Nesterov    bool    `koanf:"nesterov" only:"sgd"` // requires Momentum above 0
+	Name        string  `key:"name"`                // adam or sgd
+	LR          float64 `key:"lr"`                  // peak learning rate, above 0
+	WeightDecay float64 `key:"weight_decay"`        // L2 penalty, 0 or more
+	Beta1       float64 `key:"beta1" only:"adam"`   // [0,1)
+	Beta2       float64 `key:"beta2" only:"adam"`   // [0,1)
+	Epsilon     float64 `key:"epsilon" only:"adam"` // above 0
+	Momentum    float64 `key:"momentum" only:"sgd"` // [0,1)
+	Nesterov    bool    `key:"nesterov" only:"sgd"` // requires Momentum above 0
 }
 
 // Experiment holds the hyperparameters that change from run to run. Training doesn't read LR
 // and Dropout directly: optimizer.lr and model.dropout refer to them by interpolation.
 type Experiment struct {
-	Name         string  `koanf:"name"`
-	Epochs       int     `koanf:"epochs"`        // 1 to MaxEpochs
-	BatchSize    int     `koanf:"batch_size"`    // 1 to MaxBatchSize
-	LR           float64 `koanf:"lr"`            // above 0
-	Dropout      float64 `koanf:"dropout"`       // [0,1)
-	Seed         int64   `koanf:"seed"`          // any
-	Schedule     string  `koanf:"schedule"`      // constant or cosine
-	WarmupEpochs float64 `koanf:"warmup_epochs"` // 0 to Epochs
-	ValSplit     float64 `koanf:"val_split"`     // fraction of train held out, (0,0.5]
-	Patience     int     `koanf:"patience"`      // 0: no early stopping
-	Flip         bool    `koanf:"flip"`          // random horizontal flips
-	Layout       string  `koanf:"layout"`        // auto, standard or blocked
-	Threads      int     `koanf:"threads"`       // 0: all cores
+	Name         string  `key:"name"`
+	Epochs       int     `key:"epochs"`        // 1 to MaxEpochs
+	BatchSize    int     `key:"batch_size"`    // 1 to MaxBatchSize
+	LR           float64 `key:"lr"`            // above 0
+	Dropout      float64 `key:"dropout"`       // [0,1)
+	Seed         int64   `key:"seed"`          // any
+	Schedule     string  `key:"schedule"`      // constant or cosine
+	WarmupEpochs float64 `key:"warmup_epochs"` // 0 to Epochs
+	ValSplit     float64 `key:"val_split"`     // fraction of train held out, (0,0.5]
+	Patience     int     `key:"patience"`      // 0: no early stopping
+	Flip         bool    `key:"flip"`          // random horizontal flips
+	Layout       string  `key:"layout"`        // auto, standard or blocked
+	Threads      int     `key:"threads"`       // 0: all cores
 }
 
 // Profiler selects the profile that training records.
 type Profiler struct {
-	Name string `koanf:"name"` // none, pprof or onnxruntime
+	Name string `key:"name"` // none, pprof or onnxruntime
 }
 
 // Evaluate sets how a trained model is evaluated.
 type Evaluate struct {
-	BatchSize int    `koanf:"batch_size"` // 1 to MaxBatchSize
-	Split     string `koanf:"split"`      // train or test
+	BatchSize int `key:"batch_size"` // 1 to MaxBatchSize
 }
 
 // MaxBatchSize is the largest batch size allowed. It catches typos before they cause an

@@ -61,7 +61,7 @@ func TestLoad_defaults(t *testing.T) {
 		},
 		Optimizer: Optimizer{Name: "adam", LR: 1e-3, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8},
 		Profiler:  Profiler{Name: "none"},
-		Evaluate:  Evaluate{BatchSize: 250, Split: "test"},
+		Evaluate:  Evaluate{BatchSize: 250},
 	}
 	got := load(t)
 	// The schedule of base is tuned by experiment; these values are fixed.
@@ -340,7 +340,7 @@ func TestLoad_invalidOverrides(t *testing.T) {
 		{
 			"reference of wrong type",
 			[]string{"experiment.epochs=${experiment.lr}"},
-			[]string{"experiment.epochs is 0.001", "must be a whole number"},
+			[]string{"experiment.epochs is 1.0e-3", "must be a whole number"},
 		},
 		{
 			"unclosed reference",
@@ -359,8 +359,8 @@ func TestLoad_invalidOverrides(t *testing.T) {
 		},
 		{
 			"several problems",
-			[]string{"experiment.epochs=0", "experiment.lr=.nan", "model.threshold=1", "evaluate.split=tset"},
-			[]string{"experiment.epochs is 0", "experiment.lr is NaN", "model.threshold is 1", `evaluate.split is "tset"`, "did you mean test?"},
+			[]string{"experiment.epochs=0", "experiment.lr=.nan", "model.threshold=1", "experiment.schedule=cosin"},
+			[]string{"experiment.epochs is 0", "experiment.lr is .nan", "model.threshold is 1", `experiment.schedule is "cosin"`, "did you mean cosine?"},
 		},
 	}
 	for _, test := range tests {
@@ -440,7 +440,6 @@ func TestLoad_outOfRange(t *testing.T) {
 		{"experiment.threads=1025"},
 		{"profiler.name=perf"},
 		{"evaluate.batch_size=0"},
-		{"evaluate.split=validation"},
 	}
 	for _, overrides := range tests {
 		last := overrides[len(overrides)-1]
@@ -634,7 +633,7 @@ func TestLoadFile_roundTrip(t *testing.T) {
 		"defaults":                nil,
 		"sgd and archive":         {"optimizer=sgd", "dataset=archive", "dataset.path=a: b"},
 		"hub":                     {"dataset=huggingface", "dataset.revision=0123", "experiment=cloud"},
-		"special strings":         {"run.dir=1e3", `run.root=a\${b}: "c' #d`, "dataset.dir=null", "run.name=true"},
+		"special strings":         {"run.dir=1e3", `run.root=a\${b}: "c' #d`, `dataset.dir="null"`, "run.name=true"},
 		"extreme numbers":         {"experiment.lr=0.1000000000000000055", "experiment.seed=-9223372036854775808", "optimizer.epsilon=5e-324"},
 		"whole numbers as floats": {"experiment.lr=1", "experiment.warmup_epochs=0"},
 		"multiple lines":          {"run.dir=\"a\\nb\""},
@@ -696,7 +695,7 @@ func TestConfig_Digest(t *testing.T) {
 	for _, same := range [][]string{
 		{"run.root=x", "run.dir=y", "run.name=z", "run.resume=true"},
 		{"profiler=pprof"},
-		{"evaluate.batch_size=1", "evaluate.split=train"},
+		{"evaluate.batch_size=1"},
 		{"dataset.dir=elsewhere"},
 		{"experiment.lr=0.0010"},
 		{"experiment=base", "dataset=synthetic"},
@@ -725,8 +724,8 @@ func TestConfig_Digest(t *testing.T) {
 
 func TestConfig_Differences(t *testing.T) {
 	a := load(t)
-	if d := a.Differences(load(t, "run.resume=true")); len(d) != 0 {
-		t.Errorf("Differences with run.resume=true = %v, want none", d)
+	if d := a.Differences(load(t, "run.resume=true", "run.dir=x", "evaluate.batch_size=1")); len(d) != 0 {
+		t.Errorf("Differences of other paths = %v, want none", d)
 	}
 	got := a.Differences(load(t, "experiment.batch_size=8", "optimizer=sgd", "model.channels=[1]"))
 	want := []string{

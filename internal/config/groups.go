@@ -29,7 +29,8 @@ func Groups(dir string) ([]Group, error) {
 		pair, _ := item.(map[string]any) // "_self_" isn't a group
 		for name, choice := range pair {
 			slices.Sort(choices[name])
-			groups = append(groups, Group{Name: name, Choices: choices[name], Default: fmt.Sprint(choice)})
+			chosen, _ := choice.(scalar)
+			groups = append(groups, Group{Name: name, Choices: choices[name], Default: chosen.text})
 		}
 	}
 	return groups, nil

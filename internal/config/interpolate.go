@@ -8,10 +8,13 @@ import (
 )
 
 // interpolate returns a copy of values in which each ${key} is replaced by the value of that
-// key. A value that consists of a single reference takes the type of its target. In a longer
-// string, the target is formatted as text.
-func interpolate(values map[string]any, known []string) (map[string]any, problems) {
-	r := resolver{values: values, known: known, done: map[string]any{}}
+// key. A value that consists of a single reference takes the type of its target. In a string,
+// the target is formatted as text.
+func interpolate(values map[string]any, fields []field) (map[string]any, problems) {
+	r := resolver{values: values, known: keys(fields), kinds: map[string]kind{}, done: map[string]any{}}
+	for _, f := range fields {
+		r.kinds[f.key] = f.kind
+	}
 	var wrong problems
 	for _, key := range sortedKeys(values) {
 		if _, err := r.value(key); err != nil {
@@ -24,6 +27,7 @@ func interpolate(values map[string]any, known []string) (map[string]any, problem
 type resolver struct {
 	values map[string]any
 	known  []string
+	kinds  map[string]kind
 	done   map[string]any
 	path   []string // keys whose values are being resolved, outermost first
 }
@@ -38,7 +42,7 @@ func (r *resolver) value(key string) (any, error) {
 	r.path = append(r.path, key)
 	defer func() { r.path = r.path[:len(r.path)-1] }()
 
-	v, err := r.resolve(r.values[key])
+	v, err := r.resolve(r.values[key], r.kinds[key])
 	if err != nil {
 		return nil, err
 	}
@@ -46,14 +50,15 @@ func (r *resolver) value(key string) (any, error) {
 	return v, nil
 }
 
-func (r *resolver) resolve(v any) (any, error) {
+// resolve resolves the references in a value of kind k.
+func (r *resolver) resolve(v any, k kind) (any, error) {
 	switch v := v.(type) {
-	case string:
-		return r.text(v)
+	case scalar:
+		return r.text(v, k)
 	case []any:
 		list := make([]any, len(v))
 		for i, item := range v {
-			resolved, err := r.resolve(item)
+			resolved, err := r.resolve(item, k)
 			if err != nil {
 				return nil, err
 			}
@@ -65,14 +70,14 @@ func (r *resolver) resolve(v any) (any, error) {
 	}
 }
 
-// text resolves the references in a string, innermost first.
-func (r *resolver) text(s string) (any, error) {
+// text resolves the references in a scalar of kind k, innermost first.
+func (r *resolver) text(s scalar, k kind) (any, error) {
 	var out strings.Builder
-	for rest := s; ; {
+	for rest := s.text; ; {
 		i := strings.Index(rest, "${")
 		if i < 0 {
 			out.WriteString(rest)
-			return out.String(), nil
+			return scalar{out.String(), s.isText}, nil
 		}
 		if i > 0 && rest[i-1] == '\\' {
 			out.WriteString(rest[:i-1] + "${")
@@ -84,17 +89,26 @@ func (r *resolver) text(s string) (any, error) {
 			return nil, errors.New(`"${" is not closed; write ${group.key}, or \${ for a literal "${"`)
 		}
 		reference := rest[i : i+n]
-		v, err := r.target(reference)
+		key, err := r.key(reference)
 		if err != nil {
 			return nil, err
 		}
-		if reference == s {
+		v, err := r.value(key)
+		if err != nil {
+			return nil, err
+		}
+		target, single := v.(scalar)
+		if reference == s.text && (k != kindString || !single) {
 			return v, nil
 		}
-		if _, list := v.([]any); list {
+		if !single {
 			return nil, fmt.Errorf("%s is a list, which can't be part of a string", reference)
 		}
-		out.WriteString(rest[:i] + fmt.Sprint(v))
+		text := target.text
+		if number, ok := r.kinds[key].convert(target); ok {
+			text = fmt.Sprint(number) // 1.0e-3 as 0.001
+		}
+		out.WriteString(rest[:i] + text)
 		rest = rest[i+n:]
 	}
 }
@@ -116,21 +130,25 @@ func closing(s string) int {
 	return -1
 }
 
-// target returns the value that reference ("${…}") refers to.
-func (r *resolver) target(reference string) (any, error) {
-	inner, err := r.text(reference[len("${") : len(reference)-len("}")])
+// key returns the key that reference ("${…}") refers to, which has a value.
+func (r *resolver) key(reference string) (string, error) {
+	inner, err := r.text(scalar{reference[len("${") : len(reference)-len("}")], true}, kindString)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	key := strings.TrimSpace(fmt.Sprint(inner))
+	name, ok := inner.(scalar)
+	if !ok {
+		return "", fmt.Errorf("%s: the inner reference is a list, not the name of a key", reference)
+	}
+	key := strings.TrimSpace(name.text)
 	if strings.Contains(key, ":") {
-		return nil, fmt.Errorf("%s: resolvers are not supported, only ${group.key}", reference)
+		return "", fmt.Errorf("%s: resolvers are not supported, only ${group.key}", reference)
 	}
 	if _, ok := r.values[key]; ok {
-		return r.value(key)
+		return key, nil
 	}
 	if slices.Contains(r.known, key) {
-		return nil, fmt.Errorf("%s is not set by the selected files", reference)
+		return "", fmt.Errorf("%s is not set by the selected files", reference)
 	}
-	return nil, fmt.Errorf("%s: unknown key %q%s", reference, key, suggest(key, r.known))
+	return "", fmt.Errorf("%s: unknown key %q%s", reference, key, suggest(key, r.known))
 }

@@ -59,7 +59,7 @@ func schema() []field {
 				only = strings.Split(tag, ",")
 			}
 			fields = append(fields, field{
-				key:   section.Tag.Get("koanf") + "." + f.Tag.Get("koanf"),
+				key:   section.Tag.Get("key") + "." + f.Tag.Get("key"),
 				kind:  kindOf(f.Type),
 				only:  only,
 				index: []int{i, j},
@@ -107,50 +107,34 @@ func sections(fields []field) []string {
 	return names
 }
 
-// convert returns a decoded YAML value as the Go type of k, and whether it has that type. It
-// accepts a whole number where k is kindFloat, and converts nothing else.
+// convert returns a value of a file or an override as the Go type of k, and whether it has that
+// type. It accepts a whole number where k is kindFloat, and converts nothing else.
 func (k kind) convert(value any) (any, bool) {
-	switch k {
-	case kindString:
-		s, ok := value.(string)
-		return s, ok
-	case kindBool:
-		b, ok := value.(bool)
-		return b, ok
-	case kindInt:
-		return integer(value)
-	case kindFloat:
-		if f, ok := value.(float64); ok {
-			return f, true
-		}
-		n, ok := integer(value)
-		return float64(n), ok
-	case kindInts:
+	if k == kindInts {
 		list, ok := value.([]any)
-		if !ok {
-			return nil, false
-		}
 		numbers := make([]int, len(list))
 		for i, item := range list {
-			n, ok := integer(item)
-			if !ok {
-				return nil, false
-			}
-			numbers[i] = int(n)
+			s, _ := item.(scalar)
+			n, inRange, isInt := s.integer()
+			numbers[i], ok = int(n), ok && isInt && inRange
 		}
-		return numbers, true
+		return numbers, ok
 	}
-	return nil, false
-}
-
-func integer(value any) (int64, bool) {
-	switch n := value.(type) {
-	case int:
-		return int64(n), true
-	case int64:
-		return n, true
+	s, ok := value.(scalar)
+	if !ok {
+		return nil, false
 	}
-	return 0, false
+	switch k {
+	case kindString:
+		return s.text, s.isText
+	case kindBool:
+		return s.boolean()
+	case kindInt:
+		n, inRange, ok := s.integer()
+		return n, ok && inRange
+	default:
+		return s.float()
+	}
 }
 
 // suggest returns "; did you mean …?" with the known names closest to an unknown one, or "" if
@@ -189,11 +173,17 @@ func nearest(unknown string, known []string) []string {
 	return found
 }
 
-// show formats a value for an error message, as the user would write it.
+// show formats a value for an error message, as the user wrote it or would write it.
 func show(value any) string {
 	switch v := value.(type) {
-	case nil:
-		return "empty"
+	case scalar:
+		switch {
+		case v.isText:
+			return fmt.Sprintf("%q", v.text)
+		case v.text == "":
+			return "empty"
+		}
+		return v.text
 	case string:
 		return fmt.Sprintf("%q", v)
 	case map[string]any:

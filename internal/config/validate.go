@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"regexp"
@@ -38,12 +39,13 @@ func notOneOf(key, value string, allowed []string) string {
 	return fmt.Sprintf("%s is %q: it must be %s%s", key, value, orList(allowed), suggest(value, allowed))
 }
 
-// validate returns an error that lists all values out of range.
-func (c *Config) validate() error {
+// validate returns an error that lists all values out of range. written has the values as the user
+// wrote them, by key.
+func (c *Config) validate(written map[string]string) error {
 	var p problems
 	check := func(ok bool, key string, value any, allowed string) {
 		if !ok {
-			p = append(p, fmt.Sprintf("%s is %s: it must be %s", key, show(value), allowed))
+			p = append(p, fmt.Sprintf("%s is %s: it must be %s", key, cmp.Or(written[key], show(value)), allowed))
 		}
 	}
 	choice := func(key, value string, allowed ...string) {
@@ -131,7 +133,6 @@ func (c *Config) validate() error {
 
 	choice("profiler.name", c.Profiler.Name, "none", "pprof", "onnxruntime")
 	batch("evaluate.batch_size", c.Evaluate.BatchSize)
-	choice("evaluate.split", c.Evaluate.Split, "train", "test")
 	return p.err()
 }
 

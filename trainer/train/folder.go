@@ -131,18 +131,9 @@ func (f *folder) check(cfg *config.Config) (fresh bool, err error) {
 		return false, fmt.Errorf("run folder %s already contains a run\nhint: set another run.dir, or add run.resume=true to resume it", f.path)
 	case before.Digest() != cfg.Digest():
 		return false, fmt.Errorf("run folder %s contains a run with another configuration (%s)\nhint: use the same overrides, or set another run.dir",
-			f.path, strings.Join(modelDifferences(before, cfg), ", "))
+			f.path, strings.Join(before.Differences(cfg), ", "))
 	}
 	return false, nil
-}
-
-// modelDifferences lists the differences between two configurations that affect the model. Other
-// options are not part of the digest and may change when a run is resumed.
-func modelDifferences(before, now *config.Config) []string {
-	b := *before
-	b.Run, b.Profiler, b.Evaluate = now.Run, now.Profiler, now.Evaluate
-	b.Dataset.Path, b.Dataset.Dir, b.Dataset.Strict, b.Dataset.Endpoint = now.Dataset.Path, now.Dataset.Dir, now.Dataset.Strict, now.Dataset.Endpoint
-	return b.Differences(now)
 }
 
 // checkpoint returns the last checkpoint, or an initial one if the run has not saved any.
