@@ -76,6 +76,14 @@ func (m *Main) register(app *fiber.App) {
 		panic(err) // can't fail: the document doesn't depend on input
 	}
 	m.document = append(text, '\n')
+	m.parameters = map[string]bool{}
+	for _, item := range document.Paths {
+		for _, op := range operationsOf(item) {
+			for _, p := range op.Parameters {
+				m.parameters[p.Name] = m.parameters[p.Name] || p.In == "query"
+			}
+		}
+	}
 	m.literalRoutes = map[[2]string]fiber.Route{}
 	for _, r := range app.GetRoutes(true) {
 		m.literalRoutes[[2]string{r.Method, r.Path}] = r
@@ -98,16 +106,18 @@ var jsonFormat = huma.Format{
 func describeFailures(document *huma.OpenAPI) {
 	schema := document.Components.Schemas.Schema(reflect.TypeFor[problem](), true, "")
 	for _, item := range document.Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put} {
-			if op == nil {
-				continue
-			}
+		for _, op := range operationsOf(item) {
 			delete(op.Responses, "500")
 			if op.Responses["default"] == nil || len(op.Responses["default"].Content) == 0 {
 				op.Responses["default"] = &huma.Response{Description: otherFailure, Content: media{problemType: schema}.content()}
 			}
 		}
 	}
+}
+
+// operationsOf returns the operations of a path.
+func operationsOf(item *huma.PathItem) []*huma.Operation {
+	return slices.DeleteFunc([]*huma.Operation{item.Get, item.Post, item.Put}, func(o *huma.Operation) bool { return o == nil })
 }
 
 const otherFailure = "Any other error"
@@ -294,28 +304,48 @@ func (m *Main) humaAdminOnly(ctx huma.Context, next func(huma.Context)) {
 	m.humaReadBody(ctx, next)
 }
 
-// humaReadBody is a middleware for huma's operations that reads the body within the configured
+// humaReadBody is a middleware for huma's operations that reads a JSON body within the configured
 // limits.
 func (m *Main) humaReadBody(ctx huma.Context, next func(huma.Context)) {
 	c := humafiber.Unwrap(ctx)
 	var b body
 	defer m.bodies.free(&b)
-	if err := m.bodies.read(c, &b); err != nil {
+	err := checkJSONType(c.Get(fiber.HeaderContentType))
+	if err == nil {
+		err = m.readBody(c, &b)
+	}
+	if err != nil {
 		_ = m.handleError(c, err) // always writes a response and returns nil
 		return
 	}
+	c.Request().Header.SetContentType(fiber.MIMEApplicationJSON)
 	c.Request().SetBodyStream(bytes.NewReader(b.bytes), len(b.bytes))
 	next(ctx)
+}
+
+// checkJSONType returns an error if huma can't read a body with the content type as JSON.
+func checkJSONType(contentType string) error {
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
+	if mediaType == "" || mediaType == fiber.MIMEApplicationJSON || mediaType == fiber.MIMEApplicationForm || strings.HasSuffix(mediaType, "+json") {
+		return nil
+	}
+	return fiber.NewError(fiber.StatusUnsupportedMediaType, "unsupported content type; send application/json")
 }
 
 // Errors that huma itself returns are problem documents as well.
 func init() {
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
-		separator := ": "
-		for _, err := range errs {
+		separator, room := ": ", maxEcho
+		for i, err := range errs {
 			var text string
 			if e, ok := errors.AsType[*huma.ErrorDetail](err); ok {
-				text = e.Location + ": " + e.Message
+				location := shortened(e.Location) // contains keys of the request
+				if room -= len(location); room < 0 {
+					message += fmt.Sprintf("%sand %d more", separator, len(errs)-i)
+					break
+				}
+				text = location + ": " + e.Message
 			} else if err != nil {
 				text = err.Error()
 			} else {

@@ -460,7 +460,7 @@ func (constantCommand) Run(c *Config, std streams) error {
 		app.Post("/predict", func(c *fiber.Ctx) error {
 			x := m.newExchange(c)
 			defer x.free()
-			if err := m.bodies.read(c, &x.body); err != nil {
+			if err := m.readBody(c, &x.body); err != nil {
 				return err
 			}
 			c.Response().Header.SetContentType(fiber.MIMEApplicationJSON)

@@ -34,13 +34,27 @@ type body struct {
 	held  int64 // bytes acquired from bodies.memory
 }
 
-// read reads the whole request body into b and reuses b's buffer. The caller must release the
-// memory with free.
+// readBody reads the whole request body into b and reuses b's buffer. The caller must release the
+// memory with bodies.free. It is called after everything that can be checked without the body: a
+// client that waits for 100 Continue doesn't send the body of a request that is rejected before.
+//
+// The request doesn't count as in progress while it is being received, so that slow clients don't
+// use up Config.MaxRequests or delay a shutdown.
+func (m *Main) readBody(c *fiber.Ctx, b *body) error {
+	m.pending.Add(-1)
+	err := m.bodies.read(c, b)
+	if m.pending.Add(1) > int64(m.config.MaxRequests) && err == nil {
+		return m.overLimit()
+	}
+	return err
+}
+
+// read is readBody without counting requests.
 func (s *bodies) read(c *fiber.Ctx, b *body) error {
 	b.bytes = b.bytes[:0]
 	// A compressed body could expand to any size.
 	if encoding := c.Get(fiber.HeaderContentEncoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return fiber.NewError(fiber.StatusUnsupportedMediaType, fmt.Sprintf("content encoding %.40q isn't supported; send the body uncompressed", encoding))
+		return fiber.NewError(fiber.StatusUnsupportedMediaType, "the content encoding isn't supported; send the body uncompressed")
 	}
 	length := c.Request().Header.ContentLength()
 	stream := c.Context().RequestBodyStream()
@@ -56,6 +70,11 @@ func (s *bodies) read(c *fiber.Ctx, b *body) error {
 	}
 	if err := s.grow(b, size); err != nil {
 		return err
+	}
+	if conn, ok := c.Context().Conn().(*conn); ok && conn.request.continues {
+		if err := conn.sendContinue(); err != nil {
+			return errClientClosed
+		}
 	}
 	for {
 		if len(b.bytes) == cap(b.bytes) {

@@ -12,11 +12,17 @@ import (
 // lingerTime is how long the server discards what a rejected client still sends.
 const lingerTime = 5 * time.Second
 
+// interimTimeout is the maximum time to send what fits into the empty send buffer of a connection,
+// which never takes long.
+const interimTimeout = time.Second
+
 // listener accepts connections that track two things fasthttp doesn't: whether the client has
-// sent anything yet, and whether to close without losing the response. Close doesn't reset
-// connections that the operating system has already accepted.
+// sent anything yet, and whether to close without losing the response. It rejects connections above
+// a limit. Close doesn't reset connections that the operating system has already accepted.
 type listener struct {
 	*net.TCPListener
+	limit   int            // maximum number of open connections
+	reject  func(net.Conn) // responds to, and closes, a connection above the limit
 	closing atomic.Bool
 	backlog []net.Conn // connections accepted on Close; owned by the goroutine that calls Accept
 
@@ -24,8 +30,8 @@ type listener struct {
 	conns map[*conn]bool // open connections
 }
 
-func newListener(l *net.TCPListener) *listener {
-	return &listener{TCPListener: l, conns: map[*conn]bool{}}
+func newListener(l *net.TCPListener, limit int, reject func(net.Conn)) *listener {
+	return &listener{TCPListener: l, limit: limit, reject: reject, conns: map[*conn]bool{}}
 }
 
 // Close makes Accept return the connections that the operating system has already accepted, which
@@ -38,14 +44,26 @@ func (l *listener) Close() error {
 	return l.SetDeadline(time.Now()) // wakes Accept
 }
 
+// Accept returns the next connection within the limit.
 func (l *listener) Accept() (net.Conn, error) {
+	for {
+		inner, err := l.accept()
+		if err != nil {
+			return nil, err
+		}
+		if c := l.opened(inner); c != nil {
+			return c, nil
+		}
+		l.reject(inner)
+	}
+}
+
+// accept returns the next connection.
+func (l *listener) accept() (net.Conn, error) {
 	if len(l.backlog) == 0 {
 		inner, err := l.TCPListener.Accept()
-		if err == nil {
-			return l.opened(inner), nil
-		}
-		if !l.closing.Load() {
-			return nil, err
+		if err == nil || !l.closing.Load() {
+			return inner, err
 		}
 		l.backlog = drainBacklog(l.TCPListener)
 		_ = l.TCPListener.Close()
@@ -55,13 +73,17 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	inner := l.backlog[0]
 	l.backlog = l.backlog[1:]
-	return l.opened(inner), nil
+	return inner, nil
 }
 
+// opened counts a connection. It returns nil if the connection is above the limit.
 func (l *listener) opened(inner net.Conn) *conn {
-	c := &conn{Conn: inner, listener: l}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.conns) >= l.limit {
+		return nil
+	}
+	c := &conn{Conn: inner, listener: l}
 	l.conns[c] = true
 	return c
 }
@@ -99,8 +121,11 @@ type conn struct {
 	// response of any length then reaches a client that keeps reading.
 	renew atomic.Int64
 
-	// request is the state of the current request, owned by the goroutine that handles it.
+	// request is the state of the current request. unsent is whether the previous response may
+	// still be in fasthttp's buffer, because more requests follow in the same packet. Both are
+	// owned by the goroutine that handles the connection.
 	request requestState
+	unsent  bool
 }
 
 // requestState is what the server tracks about a request besides its content.
@@ -109,12 +134,27 @@ type requestState struct {
 	traceID   string          // hexadecimal ID of the request's trace; empty without one
 	ctx       context.Context // carries the request's span; nil if the request isn't traced
 	overLimit bool            // whether the request exceeds Config.MaxRequests
+	continues bool            // whether the client waits for 100 Continue before it sends the body
 	bodyRead  bool            // whether the whole body was read
 	canceled  bool            // whether the client closed the connection before the response
 }
 
+// sendContinue asks the client for the body. It does nothing if an earlier response isn't sent
+// yet: the client also sends the body without being asked.
+func (c *conn) sendContinue() error {
+	if c.unsent {
+		return nil
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(interimTimeout)); err != nil {
+		return err
+	}
+	_, err := c.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+	return err
+}
+
 // Write sends b, and extends the write deadline if renew is set.
 func (c *conn) Write(b []byte) (int, error) {
+	c.unsent = false
 	if d := c.renew.Load(); d > 0 {
 		if err := c.SetWriteDeadline(time.Now().Add(time.Duration(d))); err != nil {
 			return 0, err
@@ -137,7 +177,7 @@ func (c *conn) Read(b []byte) (int, error) {
 // still sending loses the response. Lingering closes the sending side first and reads the rest
 // (RFC 9112, section 9.6).
 func (c *conn) Close() error {
-	c.listener.remove(c)
+	defer c.listener.remove(c)
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger.Load() && half.CloseWrite() == nil {
 		if c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
 			_, _ = io.Copy(io.Discard, c.Conn)

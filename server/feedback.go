@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/middleware/limiter"
 
@@ -40,7 +41,7 @@ func (m *Main) registerFeedback(api huma.API) {
 		Description: "Anyone who has a prediction's ID can send feedback on it. The last feedback on a prediction counts; earlier ones are kept as its history. " +
 			"Repeating the same feedback changes nothing. --feedback-limit bounds how many feedback requests per minute one client can send.",
 		DefaultStatus: http.StatusOK,
-		Middlewares:   huma.Middlewares{m.humaReadBody}, Errors: []int{400, 404, 413, 415, 422, 429, 503},
+		Middlewares:   huma.Middlewares{m.humaFeedbackEnabled, m.humaReadBody}, Errors: []int{400, 404, 413, 415, 422, 429, 503},
 	}, func(ctx context.Context, in *struct{ Body FeedbackRequest }) (*struct{ Body Feedback }, error) {
 		f, err := m.storeFeedback(ctx, in.Body)
 		if err != nil {
@@ -50,11 +51,17 @@ func (m *Main) registerFeedback(api huma.API) {
 	})
 }
 
+// humaFeedbackEnabled is a middleware that rejects feedback if this server doesn't log predictions.
+func (m *Main) humaFeedbackEnabled(ctx huma.Context, next func(huma.Context)) {
+	if !m.logs() {
+		_ = m.handleError(humafiber.Unwrap(ctx), fiber.NewError(fiber.StatusNotFound, "feedback is disabled on this server, because predictions aren't logged (--log-store=none)"))
+		return
+	}
+	next(ctx)
+}
+
 // storeFeedback stores the feedback and counts it.
 func (m *Main) storeFeedback(ctx context.Context, r FeedbackRequest) (*Feedback, error) {
-	if !m.logs() {
-		return nil, newProblem(fiber.StatusNotFound, "feedback is disabled on this server, because predictions aren't logged (--log-store=none)")
-	}
 	ctx, cancel := context.WithTimeout(ctx, m.config.RequestTimeout)
 	defer cancel()
 	h, err := m.predictions.Feedback(ctx, predlog.Feedback{ID: r.ID, Time: time.Now(), Label: r.Label, Comment: r.Comment})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/pprof"
 	"runtime/debug"
@@ -21,6 +22,7 @@ import (
 	"github.com/gofiber/fiber/v2/middleware/limiter"
 	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
+	"golang.org/x/net/http/httpguts"
 
 	"fakeart/internal/explain"
 	"fakeart/server/infer"
@@ -47,11 +49,12 @@ func (m *Main) newFiber() *fiber.App {
 		ReadTimeout:    m.config.ReadTimeout,
 		WriteTimeout:   m.config.WriteTimeout,
 		IdleTimeout:    m.config.IdleTimeout,
-		Concurrency:    m.config.MaxConnections,
-		ErrorHandler:   m.handleMalformed,
-		CaseSensitive:  true,
-		UnescapePath:   true,
-		JSONEncoder:    encodeJSONLine,
+		// The listener rejects connections above the limit. fasthttp would do so in plain text, and
+		// its count still includes connections that are being closed.
+		Concurrency:   2 * m.config.MaxConnections,
+		CaseSensitive: true,
+		UnescapePath:  true,
+		JSONEncoder:   encodeJSONLine,
 		// The handlers read bodies themselves to bound their memory.
 		StreamRequestBody:     true,
 		DisableStartupMessage: true,
@@ -138,25 +141,37 @@ func (m *Main) handleProfile(c *fiber.Ctx) error {
 // serveWith wraps the application's handler with what has to happen before and after Fiber.
 func (m *Main) serveWith(app *fiber.App) {
 	handle := app.Handler()
+	app.Server().HeaderReceived = deferBody
+	app.Server().ErrorHandler = m.handleMalformed
 	app.Server().Handler = func(c *fasthttp.RequestCtx) {
 		pending := m.pending.Add(1)
 		defer m.pending.Add(-1)
+		h := readHead(&c.Request.Header)
 		s := stateOf(c)
-		*s = requestState{}
+		*s = requestState{id: requestID(&c.Request.Header), continues: h.continues}
 		s.overLimit = pending > int64(m.config.MaxRequests)
-		if wrong := ambiguous(&c.Request.Header); wrong != "" {
-			writeProblem(&c.Response, fiber.StatusBadRequest, "malformed request header: "+wrong)
+		setCommonHeaders(&c.Response.Header, s.id)
+		if h.body && (c.IsGet() || c.IsHead()) {
+			// No route reads it, but fasthttp's adapter for net/http would, whatever its size.
+			c.Request.ResetBody()
+		}
+		switch {
+		case h.invalid != "":
+			m.reject(c, fiber.StatusBadRequest, "malformed request header: "+h.invalid)
 			c.Response.SetConnectionClose()
-			m.metrics.Route(unmatched, otherMethod).Observe(fiber.StatusBadRequest, time.Since(c.Time()))
-		} else if slices.Contains(fiber.DefaultMethods, string(c.Method())) {
+		case bytes.Contains(c.URI().PathOriginal(), []byte("%2F")), bytes.Contains(c.URI().PathOriginal(), []byte("%2f")):
+			// Fiber would route /log%2Fexport like /log/export, unlike proxies in front of it.
+			m.reject(c, fiber.StatusNotFound, fmt.Sprintf("unknown path %.80q", c.URI().PathOriginal()))
+		case h.expectation:
+			m.reject(c, fiber.StatusExpectationFailed, "unknown expectation in the header Expect; the only one is 100-continue")
+		case slices.Contains(fiber.DefaultMethods, string(c.Method())):
 			handle(c)
-		} else {
+		default:
 			// Fiber itself would respond in plain text to an unknown method, without counting the
 			// request.
-			writeProblem(&c.Response, fiber.StatusNotImplemented, fmt.Sprintf("unknown method %.20q", c.Method()))
-			m.metrics.Route(unmatched, otherMethod).Observe(fiber.StatusNotImplemented, time.Since(c.Time()))
+			m.reject(c, fiber.StatusNotImplemented, fmt.Sprintf("unknown method %.20q", c.Method()))
 		}
-		if c.RequestBodyStream() != nil && !s.bodyRead && c.Request.Header.ContentLength() != 0 {
+		if h.body && !s.bodyRead {
 			// Otherwise the unread body would be parsed as the next request.
 			c.Response.SetConnectionClose()
 			if conn, ok := c.Conn().(*conn); ok {
@@ -166,14 +181,51 @@ func (m *Main) serveWith(app *fiber.App) {
 		if m.portClosed.Load() {
 			c.Response.SetConnectionClose()
 		}
+		if conn, ok := c.Conn().(*conn); ok {
+			conn.unsent = true
+		}
 	}
 }
 
-// ambiguous returns why the header could be interpreted differently by this server and by a proxy
-// in front of it, or "". Such a header enables request smuggling (RFC 9112, sections 5 and 6).
-// fasthttp accepts these headers.
-func ambiguous(h *fasthttp.RequestHeader) string {
-	var lengths, encodings, hosts int
+// reject responds to, and counts, a request that isn't passed to Fiber.
+func (m *Main) reject(c *fasthttp.RequestCtx, status int, detail string) {
+	writeError(&c.Response, string(c.URI().PathOriginal()), status, detail)
+	m.metrics.Route(unmatched, otherMethod).Observe(status, time.Since(c.Time()))
+}
+
+// setCommonHeaders sets the headers of all responses.
+func setCommonHeaders(h *fasthttp.ResponseHeader, id string) {
+	h.Set("X-Request-Id", id)
+	h.Set(fiber.HeaderXContentTypeOptions, "nosniff")
+	h.Set(fiber.HeaderCacheControl, "no-store")
+	h.Set(fiber.HeaderContentSecurityPolicy, contentSecurityPolicy)
+}
+
+// deferBody makes fasthttp call the handler as soon as it has received the header. fasthttp
+// otherwise reads up to 8 KiB of the body first, and requests every body that a client announces
+// with Expect: 100-continue. It reads nothing of a chunked body; readHead restores the length.
+func deferBody(h *fasthttp.RequestHeader) (config fasthttp.RequestConfig) {
+	h.Del(fiber.HeaderExpect)
+	if h.ContentLength() > 0 {
+		h.SetContentLength(-1)
+	}
+	return config
+}
+
+// head is what the header says about the transfer of a request.
+type head struct {
+	invalid     string // why the request must be rejected
+	body        bool   // whether the request has a body that isn't empty
+	continues   bool   // whether the client waits for 100 Continue before it sends the body
+	expectation bool   // whether the client expects something unknown
+}
+
+// readHead reads the raw header and restores the length of the body that deferBody removed. It
+// detects headers that could be interpreted differently by this server and by a proxy in front of
+// it, which enables request smuggling (RFC 9112, sections 3.2, 5 and 6). fasthttp accepts them.
+func readHead(h *fasthttp.RequestHeader) (r head) {
+	var hosts, lengths, encodings int
+	length := 0
 	for rest := h.RawHeaders(); len(rest) > 0; {
 		line := rest
 		if end := bytes.IndexByte(rest, '\n'); end >= 0 {
@@ -186,16 +238,24 @@ func ambiguous(h *fasthttp.RequestHeader) string {
 		}
 		colon := bytes.IndexByte(line, ':')
 		if line[0] == ' ' || line[0] == '\t' || colon <= 0 || line[colon-1] == ' ' || line[colon-1] == '\t' {
-			return "white space before a field name or its colon"
+			r.invalid = "white space before a field name or its colon"
+			return r
 		}
-		switch name := line[:colon]; len(name) {
+		name, value := line[:colon], bytes.TrimSpace(line[colon+1:])
+		switch len(name) { // most fields need no comparison
 		case len("Host"):
 			if bytes.EqualFold(name, []byte("Host")) {
 				hosts++
 			}
+		case len("Expect"):
+			if bytes.EqualFold(name, []byte("Expect")) {
+				r.continues = bytes.EqualFold(value, []byte("100-continue"))
+				r.expectation = !r.continues
+			}
 		case len("Content-Length"):
 			if bytes.EqualFold(name, []byte("Content-Length")) {
 				lengths++
+				length, _ = fasthttp.ParseUint(value) // valid, because fasthttp has parsed it
 			}
 		case len("Transfer-Encoding"):
 			if bytes.EqualFold(name, []byte("Transfer-Encoding")) {
@@ -203,13 +263,24 @@ func ambiguous(h *fasthttp.RequestHeader) string {
 			}
 		}
 	}
+	if lengths > 0 && encodings == 0 {
+		h.SetContentLength(length)
+	}
+	r.body = h.ContentLength() == -1 || h.ContentLength() > 0
+	if !r.body || !h.IsHTTP11() { // RFC 9110, section 10.1.1
+		r.continues = false
+	}
 	switch {
 	case hosts > 1:
-		return "more than one Host field"
+		r.invalid = "more than one Host field"
+	case hosts == 0 && h.IsHTTP11():
+		r.invalid = "missing Host field"
+	case !httpguts.ValidHostHeader(string(h.Host())):
+		r.invalid = "invalid Host field"
 	case encodings > 1 || encodings == 1 && (lengths > 0 || !h.IsHTTP11()):
-		return "conflicting lengths of the body"
+		r.invalid = "conflicting lengths of the body"
 	}
-	return ""
+	return r
 }
 
 func stateOf(c *fasthttp.RequestCtx) *requestState {
@@ -222,21 +293,15 @@ func stateOf(c *fasthttp.RequestCtx) *requestState {
 // state returns the state that the server tracks for the request.
 func state(c *fiber.Ctx) *requestState { return stateOf(c.Context()) }
 
-// observe is the middleware around every request. It assigns the request ID, measures the
-// request, turns errors into responses and recovers from panics.
+// observe is the middleware around every request. It measures the request, turns errors into
+// responses and recovers from panics.
 func (m *Main) observe(c *fiber.Ctx) (err error) {
 	began := c.Context().Time()
 	s := state(c)
-	s.id = requestID(c)
-	h := &c.Response().Header
-	h.Set("X-Request-Id", s.id)
-	h.Set(fiber.HeaderXContentTypeOptions, "nosniff")
-	h.Set(fiber.HeaderCacheControl, "no-store")
-	h.Set(fiber.HeaderContentSecurityPolicy, contentSecurityPolicy)
 	span := m.beginTrace(c, s)
 
 	if s.overLimit {
-		err = busy(fmt.Sprintf("more than %d concurrent requests", m.config.MaxRequests))
+		err = m.overLimit()
 	} else {
 		err = m.next(c)
 	}
@@ -255,6 +320,11 @@ func (m *Main) observe(c *fiber.Ctx) (err error) {
 	}
 	m.logRequest(c, s, status, took)
 	return err
+}
+
+// overLimit returns the error for a request that exceeds Config.MaxRequests.
+func (m *Main) overLimit() error {
+	return busy(fmt.Sprintf("more than %d concurrent requests", m.config.MaxRequests))
 }
 
 // contentSecurityPolicy keeps browsers from treating a response as an active page.
@@ -279,13 +349,17 @@ var errPanic = fiber.NewError(fiber.StatusInternalServerError, internalDetail)
 const maxRequestID = 128
 
 // requestID returns the value of the header X-Request-Id if it is valid, or else a new UUIDv7.
-func requestID(c *fiber.Ctx) string {
-	given := c.Request().Header.Peek("X-Request-Id")
+func requestID(h *fasthttp.RequestHeader) string {
+	given := h.Peek("X-Request-Id")
 	if n := len(given); n == 0 || n > maxRequestID || slices.ContainsFunc(given, func(b byte) bool { return b <= ' ' || b > '~' }) {
-		var text [36]byte
-		return string(appendUUID(text[:0], uuid.Must(uuid.NewV7())))
+		return newRequestID()
 	}
 	return string(given)
+}
+
+func newRequestID() string {
+	var text [36]byte
+	return string(appendUUID(text[:0], uuid.Must(uuid.NewV7())))
 }
 
 // Labels of requests that match no route, and of unknown methods.
@@ -335,7 +409,7 @@ func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.D
 	attrs := []slog.Attr{
 		slog.Group("httpRequest",
 			slog.String("requestMethod", c.Method()),
-			slog.String("requestUrl", c.OriginalURL()),
+			slog.String("requestUrl", m.loggedURL(c)),
 			slog.Int("status", status),
 			slog.String("userAgent", c.Get(fiber.HeaderUserAgent)),
 			slog.String("remoteIp", m.clients.addr(c).String()),
@@ -347,6 +421,22 @@ func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.D
 		attrs = append(attrs, slog.String(telemetry.TraceKey, m.tracing.CloudTraceName(s.traceID)))
 	}
 	m.log.LogAttrs(context.Background(), level, "request", attrs...)
+}
+
+// loggedURL returns the request's path and query. A query with unknown parameters, which could be
+// secrets, is left out.
+func (m *Main) loggedURL(c *fiber.Ctx) string {
+	uri := c.Request().URI()
+	path, query := string(uri.PathOriginal()), string(uri.QueryString())
+	if query == "" {
+		return path
+	}
+	for key := range uri.QueryArgs().All() {
+		if !m.parameters[string(key)] {
+			return path + "?…"
+		}
+	}
+	return path + "?" + query
 }
 
 // requestError converts an error of the engine to the error to return to the client.
@@ -366,15 +456,44 @@ func (m *Main) requestError(err error) error {
 	return err
 }
 
-// handleMalformed responds to, and counts, data that fasthttp couldn't parse as a request.
-func (m *Main) handleMalformed(c *fiber.Ctx, err error) error {
-	err = m.handleError(c, err)
-	m.metrics.Route(unmatched, otherMethod).Observe(c.Response().StatusCode(), 0)
-	return err
+// handleMalformed responds to, and counts, data that fasthttp couldn't read as a request. The text
+// of fasthttp's errors quotes the data, which can contain secrets, so it isn't used.
+func (m *Main) handleMalformed(c *fasthttp.RequestCtx, err error) {
+	status, detail := fiber.StatusBadRequest, "malformed request: the request line or a header field is invalid"
+	switch e, _ := errors.AsType[net.Error](err); {
+	case errors.As(err, new(*fasthttp.ErrSmallBuffer)):
+		status, detail = fiber.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request header is larger than %d bytes", m.config.MaxHeader)
+	case e != nil && e.Timeout():
+		status, detail = fiber.StatusRequestTimeout, m.requestTimeout()
+	case errors.Is(err, fasthttp.ErrDuplicateContentLength):
+		detail = "malformed request header: more than one Content-Length field"
+	}
+	setCommonHeaders(&c.Response.Header, requestID(&c.Request.Header))
+	m.reject(c, status, detail)
+	if conn, ok := c.Conn().(*conn); ok {
+		conn.linger.Store(true)
+	}
 }
 
-// handleError writes the response for an error: of a handler, of the router, or one that fasthttp
-// encounters before any handler runs.
+// rejectConnection responds to, and closes, a connection above Config.MaxConnections.
+func (m *Main) rejectConnection(c net.Conn) {
+	var response fasthttp.Response
+	setCommonHeaders(&response.Header, newRequestID())
+	writeProblem(&response, fiber.StatusServiceUnavailable, fmt.Sprintf("more than %d connections", m.config.MaxConnections))
+	response.Header.Set(fiber.HeaderRetryAfter, "1")
+	response.SetConnectionClose()
+	if c.SetWriteDeadline(time.Now().Add(interimTimeout)) == nil {
+		_, _ = response.WriteTo(c)
+	}
+	_ = c.Close()
+	m.metrics.Route(unmatched, otherMethod).Observe(fiber.StatusServiceUnavailable, 0)
+}
+
+func (m *Main) requestTimeout() string {
+	return fmt.Sprintf("the request was not received within %s", m.config.ReadTimeout)
+}
+
+// handleError writes the response for an error of a handler or of the router.
 func (m *Main) handleError(c *fiber.Ctx, err error) error {
 	status, detail, public := problemOf(err)
 	if !public {
@@ -388,18 +507,25 @@ func (m *Main) handleError(c *fiber.Ctx, err error) error {
 	case errors.Is(err, fiber.ErrRequestEntityTooLarge):
 		detail = fmt.Sprintf("the request body is larger than %d bytes", m.config.MaxBody)
 	case errors.Is(err, fiber.ErrRequestTimeout):
-		detail = fmt.Sprintf("the request was not received within %s", m.config.ReadTimeout)
+		detail = m.requestTimeout()
 	case errors.Is(err, fiber.ErrMethodNotAllowed):
-		detail = fmt.Sprintf("%.200s doesn't support %s", c.Path(), c.Method())
-	case errors.Is(err, fiber.ErrRequestHeaderFieldsTooLarge):
-		detail = fmt.Sprintf("the request header is larger than %d bytes", m.config.MaxHeader)
+		detail = fmt.Sprintf("%.80q doesn't support %s", c.Path(), c.Method())
+	case status == fiber.StatusNotFound && strings.HasPrefix(detail, "Cannot "): // the router's text contains the whole path
+		detail = fmt.Sprintf("unknown path %.80q", c.Path())
 	}
 	if e, ok := errors.AsType[*unavailable](err); ok {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(e.after))
 	}
-	if strings.HasPrefix(c.Path(), "/v2/") || c.Path() == "/v2" {
-		return writeProtocolError(c, status, detail)
-	}
-	writeProblem(c.Response(), status, detail)
+	writeError(c.Response(), c.Path(), status, detail)
 	return nil
+}
+
+// writeError writes an error as a problem document or, under /v2, as an error object of the Open
+// Inference Protocol.
+func writeError(response *fasthttp.Response, path string, status int, detail string) {
+	if strings.HasPrefix(path, "/v2/") || path == "/v2" {
+		writeProtocolError(response, status, detail)
+		return
+	}
+	writeProblem(response, status, detail)
 }

@@ -415,7 +415,7 @@ func TestPredict_InvalidRequests(t *testing.T) {
 		{"form_with_wrong_boundary", "multipart/form-data; boundary=other", goodForm, 400, []string{"malformed form"}},
 		{"form_without_boundary", "multipart/form-data", goodForm, 400, []string{"malformed form", "boundary"}},
 		{"form_with_invalid_type", `multipart/form-data; boundary="`, goodForm, 400, []string{"malformed form"}},
-		{"multipart_mixed", strings.Replace(goodType, "form-data", "mixed", 1), goodForm, 415, []string{"multipart/mixed"}},
+		{"multipart_mixed", strings.Replace(goodType, "form-data", "mixed", 1), goodForm, 415, []string{"multipart/form-data"}},
 		{"text_in_form", textType, textForm, 415, []string{"image"}},
 		{"text", "image/png", []byte("hello"), 415, []string{"image"}},
 		{"JSON_without_instances", "application/json", []byte(`{"data":"aGVsbG8="}`), 400, []string{"instances"}},
@@ -444,7 +444,7 @@ func TestPredict_CompressedBody(t *testing.T) {
 	}
 	request.Header.Set("Content-Encoding", "gzip")
 	response, respBody := send(t, request)
-	checkProblem(t, response, respBody, 415, "gzip")
+	checkProblem(t, response, respBody, 415, "encoding")
 }
 
 // A client that is still sending when its request is rejected must get the response instead of a reset

@@ -330,14 +330,18 @@ func (m *Main) registerModels(api huma.API) {
 	}, func(ctx context.Context, in *struct{ Body ModelChange }) (*current, error) {
 		use, err := m.models.change(ctx, in.Body.Model, in.Body.SHA256)
 		if err != nil {
-			return nil, modelProblem(err)
+			p := modelProblem(err)
+			for _, input := range []string{in.Body.Model, in.Body.SHA256} {
+				p.Detail = strings.ReplaceAll(p.Detail, input, shortened(input))
+			}
+			return nil, p
 		}
 		return &current{use.document()}, nil
 	})
 }
 
 // modelProblem returns the problem for a model that couldn't be loaded or used.
-func modelProblem(err error) error {
+func modelProblem(err error) *problem {
 	status := fiber.StatusInternalServerError
 	switch {
 	case errors.Is(err, errNoPrevious), errors.Is(err, source.ErrChanged):

@@ -189,7 +189,15 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 	if x.explain, err = parseExplanationRequest(c); err != nil {
 		return err
 	}
-	if err := m.bodies.read(c, &x.body); err != nil {
+	if _, err := m.models.inUse(); err != nil {
+		return err
+	}
+	if contentType := c.Get(fiber.HeaderContentType); form.IsMultipart(contentType) {
+		if err := form.CheckType(contentType); err != nil {
+			return formError(err)
+		}
+	}
+	if err := m.readBody(c, &x.body); err != nil {
 		return err
 	}
 	if err := x.parseBody(); err != nil {
@@ -209,15 +217,8 @@ func (x *exchange) parseBody() error {
 	switch {
 	case form.IsMultipart(contentType):
 		parts, err := form.Parts(x.parts, contentType, data, formField, maxInstances)
-		switch {
-		case errors.Is(err, form.ErrContentType):
-			return fiber.NewError(fiber.StatusUnsupportedMediaType, err.Error())
-		case errors.Is(err, form.ErrTooMany):
-			return fiber.NewError(fiber.StatusRequestEntityTooLarge, err.Error())
-		case errors.Is(err, form.ErrMissing):
-			return fiber.NewError(fiber.StatusBadRequest, "no image: "+err.Error())
-		case err != nil:
-			return fiber.NewError(fiber.StatusBadRequest, err.Error())
+		if err != nil {
+			return formError(err)
 		}
 		x.parts, x.batch = parts, len(parts) > 1
 		for _, data := range parts {
@@ -231,6 +232,19 @@ func (x *exchange) parseBody() error {
 		x.images = append(x.images, inputImage{data: data})
 	}
 	return nil
+}
+
+// formError converts an error of package form to one with its HTTP status.
+func formError(err error) error {
+	switch {
+	case errors.Is(err, form.ErrContentType):
+		return fiber.NewError(fiber.StatusUnsupportedMediaType, err.Error())
+	case errors.Is(err, form.ErrTooMany):
+		return fiber.NewError(fiber.StatusRequestEntityTooLarge, err.Error())
+	case errors.Is(err, form.ErrMissing):
+		return fiber.NewError(fiber.StatusBadRequest, "no image: "+err.Error())
+	}
+	return fiber.NewError(fiber.StatusBadRequest, err.Error())
 }
 
 func isJSON(contentType string) bool {
@@ -333,10 +347,11 @@ func jsonMessage(err error) string {
 		return fmt.Sprintf("syntax error at byte %d", e.Offset)
 	}
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		kind, _, _ := strings.Cut(e.Value, " ") // a number is followed by its digits
 		if e.Field == "" {
-			return "unexpected " + e.Value
+			return "unexpected " + kind
 		}
-		return fmt.Sprintf("unexpected %s in %q", e.Value, e.Field)
+		return fmt.Sprintf("unexpected %s in %q", kind, e.Field)
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return "unexpected end"

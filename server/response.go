@@ -61,9 +61,30 @@ func problemOf(err error) (status int, detail string, public bool) {
 const internalDetail = "internal error; the server's log has the details"
 
 // oneLine joins the lines of a message. A hint, which programs print on a line of its own, follows
-// the message after a semicolon.
+// the message after a semicolon. Words that are longer than maxEcho, which can only originate from
+// the request, are cut.
 func oneLine(message string) string {
-	return strings.NewReplacer("\nhint: ", "; ", "\n", "; ").Replace(message)
+	if len(message) <= maxEcho {
+		return separators.Replace(message)
+	}
+	words := strings.Split(separators.Replace(message), " ")
+	for i, w := range words {
+		words[i] = shortened(w)
+	}
+	return strings.Join(words, " ")
+}
+
+var separators = strings.NewReplacer("\nhint: ", "; ", "\n", "; ")
+
+// maxEcho is the maximum number of bytes of a request that an error repeats.
+const maxEcho = 100
+
+// shortened cuts text to maxEcho.
+func shortened(text string) string {
+	if len(text) <= maxEcho {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxEcho-len("…")], "") + "…"
 }
 
 func appendProblem(b []byte, err error) []byte {

@@ -53,6 +53,7 @@ type Main struct {
 	routes        sync.Map                  // *telemetry.Route by *fiber.Route
 	literalRoutes map[[2]string]fiber.Route // routes by method and path; read-only once serving
 	document      []byte                    // OpenAPI document in JSON
+	parameters    map[string]bool           // names of all query parameters; read-only once serving
 
 	endpoints     []*endpoint   // addresses that it listens on; the first one is the main address
 	draining      atomic.Bool   // set when shutdown begins
@@ -251,7 +252,7 @@ func (m *Main) listen(ctx context.Context, addr, flag string, newApp func() *fib
 		return fmt.Errorf("listen on %s: %w\n"+cli.HintPrefix+"set %s to HOST:PORT, such as 127.0.0.1:8080", addr, err, flag)
 	}
 	m.endpoints = append(m.endpoints, &endpoint{
-		listener: newListener(l.(*net.TCPListener)), // always a TCPListener for network "tcp"
+		listener: newListener(l.(*net.TCPListener), m.config.MaxConnections, m.rejectConnection), // always a TCPListener for network "tcp"
 		app:      newApp(), served: make(chan struct{}),
 	})
 	return nil

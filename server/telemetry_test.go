@@ -186,7 +186,7 @@ func requestLog(t *testing.T, level slog.Level, f func(m *Main)) (requests []map
 func TestRequestLog_Debug(t *testing.T) {
 	t.Setenv("GOOGLE_CLOUD_PROJECT", "my-project")
 	got := requestLog(t, slog.LevelDebug, func(m *Main) {
-		for _, path := range []string{"/healthz", "/nowhere?x=1", "/readyz"} {
+		for _, path := range []string{"/healthz", "/nowhere?token=secret", "/log?limit=1"} {
 			request, err := http.NewRequestWithContext(t.Context(), "GET", m.URL()+path, nil)
 			if err != nil {
 				t.Fatal(err)
@@ -200,7 +200,7 @@ func TestRequestLog_Debug(t *testing.T) {
 		t.Fatalf("%d lines: %v", len(got), got)
 	}
 	request := got[1]["httpRequest"].(map[string]any)
-	if request["requestMethod"] != "GET" || request["requestUrl"] != "/nowhere?x=1" || request["status"] != 404.0 || request["remoteIp"] != "127.0.0.1" || !strings.HasSuffix(request["latency"].(string), "s") {
+	if request["requestMethod"] != "GET" || request["requestUrl"] != "/nowhere?…" || got[2]["httpRequest"].(map[string]any)["requestUrl"] != "/log?limit=1" || request["status"] != 404.0 || request["remoteIp"] != "127.0.0.1" || !strings.HasSuffix(request["latency"].(string), "s") {
 		t.Errorf("httpRequest: %v", request)
 	}
 	if got[1]["request_id"] != "r1" || got[1][telemetry.TraceKey] != "projects/my-project/traces/0af7651916cd43dd8448eb211c80319c" || got[1]["severity"] != "DEBUG" {

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
 
 	"fakeart/internal/imaging"
 	"fakeart/server/oip"
@@ -22,26 +23,17 @@ const modelName = "fakeart"
 const tensorFormat = "tensor"
 
 // writeProtocolError writes the protocol's error object as the response.
-func writeProtocolError(c *fiber.Ctx, status int, message string) error {
-	c.Status(status)
-	c.Response().Header.SetContentType(oip.TypeJSON)
-	c.Response().SetBody(append(oip.AppendError(nil, oneLine(message)), '\n'))
-	return nil
-}
-
-// checkName returns an error if the request names a model other than modelName.
-func checkName(c *fiber.Ctx) error {
-	if name := c.Params("name"); name != modelName {
-		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("unknown model %.80q; the model is called %q", name, modelName))
-	}
-	return nil
+func writeProtocolError(response *fasthttp.Response, status int, message string) {
+	response.SetStatusCode(status)
+	response.Header.SetContentType(oip.TypeJSON)
+	response.SetBody(append(oip.AppendError(nil, oneLine(message)), '\n'))
 }
 
 // namedModel returns the model in use if its name and version match the request's. If no model is
 // in use, the error is an *unavailable.
 func (m *Main) namedModel(c *fiber.Ctx) (*served, error) {
-	if err := checkName(c); err != nil {
-		return nil, err
+	if name := c.Params("name"); name != modelName {
+		return nil, fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("unknown model %.80q; the model is called %q", name, modelName))
 	}
 	use, err := m.models.inUse()
 	if err != nil {
@@ -107,12 +99,12 @@ var tensorPool = sync.Pool{New: func() any { return new(tensors) }}
 
 // handleV2Infer classifies the images in a tensor.
 func (m *Main) handleV2Infer(c *fiber.Ctx) error {
-	if err := checkName(c); err != nil {
+	if _, err := m.namedModel(c); err != nil {
 		return err
 	}
 	x := m.newExchange(c)
 	defer x.free()
-	if err := m.bodies.read(c, &x.body); err != nil {
+	if err := m.readBody(c, &x.body); err != nil {
 		return err
 	}
 	t := tensorPool.Get().(*tensors)

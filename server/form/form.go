@@ -44,6 +44,16 @@ func IsMultipart(contentType string) bool {
 	return len(contentType) >= 10 && strings.EqualFold(contentType[:10], "multipart/")
 }
 
+// CheckType returns an error, ErrContentType or ErrMalformed, if no body with the content type can
+// be parsed by Parts.
+func CheckType(contentType string) error {
+	if _, ok := simpleBoundary(contentType); ok {
+		return nil
+	}
+	_, err := boundaryOf(contentType)
+	return err
+}
+
 // simpleBoundary returns the boundary if the content type has the form that browsers, curl and HTTP
 // libraries write.
 func simpleBoundary(contentType string) (string, bool) {
@@ -200,19 +210,13 @@ func hasFoldedPrefix(line, prefix []byte) bool {
 
 // read parses any form with the standard library.
 func read(dst [][]byte, contentType string, body []byte, field string, limit int) ([][]byte, error) {
-	mediaType, params, err := mime.ParseMediaType(contentType)
+	boundary, err := boundaryOf(contentType)
 	if err != nil {
-		return nil, fmt.Errorf("%w: invalid content type %.80q", ErrMalformed, contentType)
-	}
-	if mediaType != "multipart/form-data" {
-		return nil, fmt.Errorf("%w: unsupported content type %.80s, send multipart/form-data", ErrContentType, mediaType)
-	}
-	boundary := params["boundary"]
-	if boundary == "" {
-		return nil, fmt.Errorf("%w: the content type has no boundary", ErrMalformed)
+		return nil, err
 	}
 	begin := len(dst)
-	var others []string
+	var others []string // names of other fields, for the error
+	length := 0
 	for form := multipart.NewReader(bytes.NewReader(body), boundary); ; {
 		part, err := form.NextPart()
 		if errors.Is(err, io.EOF) {
@@ -223,10 +227,10 @@ func read(dst [][]byte, contentType string, body []byte, field string, limit int
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+			return nil, fmt.Errorf("%w: a part has an invalid header or isn't terminated by the boundary", ErrMalformed)
 		}
 		if name := part.FormName(); name != field {
-			if len(others) < 10 {
+			if length += len(name); length <= maxNames {
 				others = append(others, name)
 			}
 			continue
@@ -236,12 +240,29 @@ func read(dst [][]byte, contentType string, body []byte, field string, limit int
 		}
 		content, err := io.ReadAll(part)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+			return nil, fmt.Errorf("%w: a part is truncated or has an invalid encoding", ErrMalformed)
 		}
 		dst = append(dst, content)
 	}
 	if len(dst) == begin {
-		return nil, fmt.Errorf("%w: %q (found: %.200q)", ErrMissing, field, others)
+		return nil, fmt.Errorf("%w: %q (found: %q)", ErrMissing, field, others)
 	}
 	return dst, nil
+}
+
+// maxNames is the maximum length of all field names in an error.
+const maxNames = 80
+
+// boundaryOf returns the boundary that the content type of a form specifies.
+func boundaryOf(contentType string) (string, error) {
+	mediaType, params, err := mime.ParseMediaType(contentType)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%w: invalid content type", ErrMalformed)
+	case mediaType != "multipart/form-data":
+		return "", fmt.Errorf("%w: unsupported content type, send multipart/form-data", ErrContentType)
+	case params["boundary"] == "":
+		return "", fmt.Errorf("%w: the content type has no boundary", ErrMalformed)
+	}
+	return params["boundary"], nil
 }

@@ -137,12 +137,12 @@ func (r *Request) Decode(shape Shape, lengthHeader string, body []byte) error {
 func parseLength(text string, size int) (int, error) {
 	for _, c := range []byte(text) {
 		if c < '0' || c > '9' {
-			return 0, invalid("the header %s is %.40q: expected the length of the JSON in bytes, as a decimal integer", LengthHeader, text)
+			return 0, invalid("the header %s is invalid: expected the length of the JSON in bytes, as a decimal integer", LengthHeader)
 		}
 	}
 	length, err := strconv.Atoi(text)
 	if err != nil || length > size {
-		return 0, invalid("the header %s is %.40s, but the body has only %d bytes", LengthHeader, text, size)
+		return 0, invalid("the header %s is larger than the body, which has only %d bytes", LengthHeader, size)
 	}
 	return length, nil
 }

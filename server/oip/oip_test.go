@@ -385,14 +385,14 @@ func TestDecode_InvalidLengthHeader(t *testing.T) {
 	m := binaryRequest(raw(ramp(1)))
 	body := []byte(m.json + m.binary)
 	for _, test := range []struct{ header, want string }{
-		{"-1", `the header Inference-Header-Content-Length is "-1": expected the length of the JSON in bytes, as a decimal integer`},
+		{"-1", `the header Inference-Header-Content-Length is invalid: expected the length of the JSON in bytes, as a decimal integer`},
 		{"+5", "as a decimal integer"},
 		{" 5", "as a decimal integer"},
 		{"0x10", "as a decimal integer"},
 		{"1e2", "as a decimal integer"},
 		{"many", "as a decimal integer"},
-		{strconv.Itoa(len(body) + 1), fmt.Sprintf("is %d, but the body has only %d bytes", len(body)+1, len(body))},
-		{"99999999999999999999", fmt.Sprintf("is 99999999999999999999, but the body has only %d bytes", len(body))},
+		{strconv.Itoa(len(body) + 1), fmt.Sprintf("is larger than the body, which has only %d bytes", len(body))},
+		{"99999999999999999999", fmt.Sprintf("is larger than the body, which has only %d bytes", len(body))},
 		{strconv.Itoa(len(m.json) - 1), "the JSON is truncated"},
 		{strconv.Itoa(len(m.json) + 1), "expected the end of the request"},
 		{"0", fmt.Sprintf(`is 0, so the body must be the tensor "input" only, but it has %d bytes: expected 48 for each of 1 to 4 images`, len(body))},

@@ -73,15 +73,16 @@ func parse(ref string) (location, error) {
 	return l, nil
 }
 
-// shown returns a possibly invalid reference for messages, without parts that could be secret.
+// shown returns at most 100 bytes of a possibly invalid reference for messages, without parts that
+// could be secret.
 func shown(ref string) string {
 	ref, _, _ = strings.Cut(ref, "?")
 	scheme, rest, isURL := strings.Cut(ref, "://")
 	if i := strings.LastIndexByte(rest, '@'); isURL && i >= 0 {
 		ref = scheme + "://…" + rest[i:]
 	}
-	if len(ref) > 300 {
-		ref = strings.ToValidUTF8(ref[:300], "") + "…"
+	if len(ref) > 100 {
+		ref = strings.ToValidUTF8(ref[:97], "") + "…"
 	}
 	return ref
 }
