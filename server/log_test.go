@@ -322,6 +322,41 @@ func TestLog_CorruptDatabase(t *testing.T) {
 	}
 }
 
+// While another program's change makes the log unwritable, predictions continue.
+func TestLog_SchemaChangedByAnotherProgram(t *testing.T) {
+	m := start(t)
+	img := pngOf(t, solid(red, 32, 32))
+	predict := func() {
+		t.Helper()
+		response, body := do(t, "POST", m.URL()+"/predict", "", img)
+		checkPrediction(t, m, response, body, model.Fake)
+	}
+	predict()
+	waitForRecords(t, m, 1)
+	db, err := sql.Open("sqlite", m.config.LogPath+"?_busy_timeout=5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	rename := func(from, to string) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), "ALTER TABLE predictions RENAME COLUMN "+from+" TO "+to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename("probability", "p")
+	for range 5 {
+		predict()
+	}
+	waitFor(t, "the log isn't writable", func() bool { return metric(t, m, "fakeart_log_writable") == 0 })
+	response, body := do(t, "GET", m.URL()+"/readyz", "", nil)
+	checkProblem(t, response, body, 503, "isn't writable", "column probability")
+	predict()
+	rename("p", "probability")
+	waitForRecords(t, m, 7)
+	waitFor(t, "the log is writable", func() bool { return metric(t, m, "fakeart_log_writable") == 1 })
+}
+
 func TestLog_PubSub(t *testing.T) {
 	ctx := t.Context()
 	name := "mem://" + uuid.NewString() // topics are shared, and this test shuts its topic down

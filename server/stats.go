@@ -156,11 +156,11 @@ func (h *history) stats(now time.Time) (*Stats, error) {
 		},
 	}
 	if err := m.unready(); err != nil {
-		s.Ready, s.Reason = false, err.Error()
+		s.Ready, s.Reason = false, oneLine(err.Error())
 	}
 	if m.logs() {
 		if err := m.predictions.Err(); err != nil {
-			s.Log.Writable, s.Log.Error = false, err.Error()
+			s.Log.Writable, s.Log.Error = false, oneLine(err.Error())
 		}
 	}
 	s.Feedback.Count = totals.Feedback

@@ -27,7 +27,7 @@ var rowsAtOnce = [...]int{50, 8, 1}
 type inserter struct {
 	conn                    *sql.Conn
 	begin, commit, rollback driver.Stmt
-	image                   driver.Stmt
+	version, image          driver.Stmt
 	rows                    [len(rowsAtOnce)]driver.Stmt
 
 	args    []driver.NamedValue
@@ -43,8 +43,14 @@ func newInserter(ctx context.Context, db *sql.DB) (_ *inserter, err error) {
 		return nil, err
 	}
 	prepare := func(c driver.ConnPrepareContext, statement *driver.Stmt, text string) {
-		if err == nil {
-			*statement, err = c.PrepareContext(ctx, text)
+		if err != nil {
+			return
+		}
+		// After an error, the driver's statement isn't nil, but an interface that holds a nil pointer.
+		if prepared, e := c.PrepareContext(ctx, text); e != nil {
+			err = e
+		} else {
+			*statement = prepared
 		}
 	}
 	e := n.conn.Raw(func(c any) error {
@@ -52,6 +58,7 @@ func newInserter(ctx context.Context, db *sql.DB) (_ *inserter, err error) {
 		prepare(conn, &n.begin, "BEGIN IMMEDIATE")
 		prepare(conn, &n.commit, "COMMIT")
 		prepare(conn, &n.rollback, "ROLLBACK")
+		prepare(conn, &n.version, "PRAGMA schema_version")
 		prepare(conn, &n.image, "INSERT INTO images (sha256, data) VALUES (?, ?) ON CONFLICT DO NOTHING")
 		row := "(?" + strings.Repeat(",?", numColumns-1) + ")"
 		for i, rows := range rowsAtOnce {
@@ -69,7 +76,7 @@ func newInserter(ctx context.Context, db *sql.DB) (_ *inserter, err error) {
 func (n *inserter) close() {
 	// Statements must be closed before their connection.
 	_ = n.conn.Raw(func(any) error {
-		for _, s := range append(n.rows[:], n.begin, n.commit, n.rollback, n.image) {
+		for _, s := range append(n.rows[:], n.begin, n.commit, n.rollback, n.version, n.image) {
 			if s != nil {
 				_ = s.Close()
 			}
@@ -77,6 +84,21 @@ func (n *inserter) close() {
 		return nil
 	})
 	_ = n.conn.Close()
+}
+
+// schemaVersion returns a number that SQLite increments with each change of the schema.
+func (n *inserter) schemaVersion() (version int64, err error) {
+	err = n.conn.Raw(func(any) error {
+		rows, err := n.version.(driver.StmtQueryContext).QueryContext(context.Background(), nil)
+		if err != nil {
+			return err
+		}
+		values := make([]driver.Value, 1)
+		err = rows.Next(values)
+		version, _ = values[0].(int64)
+		return errors.Join(err, rows.Close())
+	})
+	return version, err
 }
 
 // write inserts the records in one transaction.

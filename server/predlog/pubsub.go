@@ -271,16 +271,13 @@ func (s *SQLite) removeFrom(ctx context.Context, table string, seqs []int64) err
 	if len(seqs) == 0 {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.db == nil {
-		return fmt.Errorf("delete from %s: the database is not open", s.options.Path)
-	}
 	list := strings.Trim(strings.ReplaceAll(fmt.Sprint(seqs), " ", ","), "[]")
-	if _, err := s.db.insert.conn.ExecContext(context.WithoutCancel(ctx), "DELETE FROM "+table+" WHERE seq IN ("+list+")"); err != nil {
-		return fmt.Errorf("delete from %s: %w", s.options.Path, err)
-	}
-	return nil
+	// Don't cancel a transaction: that would close the connection.
+	ctx = context.WithoutCancel(ctx)
+	return s.change(ctx, func(db *database) error {
+		_, err := db.insert.conn.ExecContext(ctx, "DELETE FROM "+table+" WHERE seq IN ("+list+")")
+		return err
+	})
 }
 
 // addFeedback stores an encoded feedback message in the outbox.

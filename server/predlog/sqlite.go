@@ -18,6 +18,7 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Synchronous is when SQLite flushes its data to the disk.
@@ -75,7 +76,8 @@ type SQLiteOptions struct {
 // A damaged database is renamed, together with its -wal and -shm files, to a name that ends in
 // .corrupt-TIME, and replaced by a new one. Damage is detected while opening, writing and reading,
 // and by a check in the background. Nothing is deleted. A database file that disappears is replaced
-// as well.
+// as well. If another program changes the schema, writing fails with ErrSchema until that is undone,
+// while reading works as far as possible.
 type SQLite struct {
 	options SQLiteOptions
 	lock    *flock.Flock
@@ -86,15 +88,16 @@ type SQLite struct {
 	mu sync.Mutex // held while the writing connection or db is used
 	// reading is read-locked while reading from db, and locked while db is replaced.
 	reading sync.RWMutex
-	db      *database // nil if not open; changes only with both locks held
+	db      *database // nil if not open; changes only with both locks held; it may be read-only
 }
 
 // OpenSQLite opens or creates the database. No other process may have it open as a log. OpenSQLite
 // does only cheap checks; a thorough one runs in the background.
 //
 // It returns an error if the path is a directory or not writable, or if the database is in use, was
-// written by a newer version of this program, or belongs to another program. A full disk is not an
-// error: the first write fails, and the database is opened once there is space.
+// written by a newer version of this program, belongs to another program, or was changed by one
+// (ErrSchema). A full disk is not an error: the first write fails, and the database is opened once
+// there is space.
 func OpenSQLite(ctx context.Context, options SQLiteOptions) (*SQLite, error) {
 	fail := func(err error) (*SQLite, error) {
 		return nil, fmt.Errorf("open prediction log %s: %w", options.Path, err)
@@ -123,8 +126,8 @@ func OpenSQLite(ctx context.Context, options SQLiteOptions) (*SQLite, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return fail(err)
 	}
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return fail(errors.New("not a regular file; give the name of a file"))
+	if err := checkFile(path); err != nil {
+		return fail(err)
 	}
 	s := &SQLite{options: options, lock: flock.New(path + ".lock")}
 	locked, err := s.lock.TryLock()
@@ -139,8 +142,8 @@ func OpenSQLite(ctx context.Context, options SQLiteOptions) (*SQLite, error) {
 	err = s.open(ctx)
 	s.mu.Unlock()
 	if err != nil && !isDisk(err) {
-		s.cancel()
-		return fail(errors.Join(err, s.lock.Unlock()))
+		_ = s.Close(ctx)
+		return fail(err)
 	}
 	if options.MaxAge > 0 || options.MaxRows > 0 {
 		s.group.Go(s.keepRetention)
@@ -153,12 +156,25 @@ type database struct {
 	ctx    context.Context // canceled when the database is closed
 	cancel context.CancelFunc
 	info   fs.FileInfo // of the opened file
+	wal    fs.FileInfo // of its -wal file; nil if there was none
+	reader *sql.DB
+
+	// These are nil if the database is read-only.
 	writer *sql.DB
 	insert *inserter
-	reader *sql.DB
+	schema int64 // the version of the schema that was checked; see inserter.schemaVersion
 }
 
-// open opens the database. A damaged one is moved aside first. s.mu must be held.
+// checkFile returns an error if the path exists but isn't a file.
+func checkFile(path string) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return errors.New("not a regular file; give the name of a file")
+	}
+	return nil
+}
+
+// open opens the database. A damaged one is moved aside first. After an error, the database may be
+// open read-only. s.mu must be held.
 func (s *SQLite) open(ctx context.Context) error {
 	if err := s.moveWALAside(); err != nil {
 		return err
@@ -169,7 +185,7 @@ func (s *SQLite) open(ctx context.Context) error {
 			db, err = s.openDatabase(ctx)
 		}
 	}
-	if err != nil {
+	if db.reader == nil {
 		db.close()
 		return err
 	}
@@ -177,37 +193,67 @@ func (s *SQLite) open(ctx context.Context) error {
 	s.db = db
 	s.reading.Unlock()
 	s.group.Go(func() { s.check(db) })
-	return nil
+	return err
 }
 
-// openDatabase opens or creates the database. The caller must close the result, even after an
-// error.
+// openDatabase opens or creates the database. If it cannot be written, but may be readable, the
+// result is read-only. The caller must close the result, even after an error.
 func (s *SQLite) openDatabase(ctx context.Context) (db *database, err error) {
 	db = new(database)
 	db.ctx, db.cancel = context.WithCancel(s.ctx)
 	// The directory may have been deleted meanwhile.
-	if err := os.MkdirAll(filepath.Dir(s.options.Path), 0o750); err != nil {
+	if err := errors.Join(checkFile(s.options.Path), os.MkdirAll(filepath.Dir(s.options.Path), 0o750)); err != nil {
 		return db, err
 	}
-	if db.writer, err = sql.Open("sqlite", s.address("_synchronous", string(s.options.Synchronous), "_pragma", fmt.Sprintf("journal_size_limit(%d)", keptWAL))); err != nil {
-		return db, err
-	}
-	db.writer.SetMaxOpenConns(1)
-	if err := s.migrate(ctx, db.writer); err != nil {
-		return db, err
-	}
-	if db.insert, err = newInserter(ctx, db.writer); err != nil {
-		return db, err
+	failure := s.openWriter(ctx, db)
+	if failure != nil && (isCorrupt(failure) || code(failure) == 0 && !errors.Is(failure, ErrSchema)) {
+		return db, failure
 	}
 	if db.info, err = os.Stat(s.options.Path); err != nil {
-		return db, err
+		return db, errors.Join(failure, err)
 	}
+	db.wal, _ = os.Stat(s.options.Path + "-wal")
 	if db.reader, err = sql.Open("sqlite", s.address("mode", "ro")); err != nil {
 		return db, err
 	}
 	db.reader.SetMaxOpenConns(readers)
 	db.reader.SetMaxIdleConns(1)
-	return db, nil
+	return db, failure
+}
+
+// openWriter makes the database writable.
+func (s *SQLite) openWriter(ctx context.Context, db *database) (err error) {
+	defer func() {
+		if err != nil {
+			db.closeWriter()
+		}
+	}()
+	if db.writer, err = sql.Open("sqlite", s.address("_synchronous", string(s.options.Synchronous), "_pragma", fmt.Sprintf("journal_size_limit(%d)", keptWAL))); err != nil {
+		return err
+	}
+	db.writer.SetMaxOpenConns(1)
+	if err := s.migrate(ctx, db.writer); err != nil {
+		return err
+	}
+	if db.insert, err = newInserter(ctx, db.writer); err != nil {
+		return err
+	}
+	db.wal, _ = os.Stat(s.options.Path + "-wal") // a new one if there were no readers
+	db.schema, err = db.insert.schemaVersion()
+	return err
+}
+
+// checkSchema returns ErrSchema if the schema has changed in a way that matters.
+func (db *database) checkSchema(ctx context.Context) error {
+	version, err := db.insert.schemaVersion()
+	if err != nil || version == db.schema {
+		return err
+	}
+	if err := checkSchema(ctx, db.insert.conn, goose.MaxVersion); err != nil {
+		return err
+	}
+	db.schema = version
+	return nil
 }
 
 // address returns the driver's data source name for the file, with additional query parameters.
@@ -251,11 +297,7 @@ func (s *SQLite) migrate(ctx context.Context, db *sql.DB) error {
 	if mode != "wal" {
 		return fmt.Errorf("WAL mode is not available (journal mode is %q); use a file on a local disk", mode)
 	}
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler)))
+	provider, err := newMigrations(db)
 	if err != nil {
 		return err
 	}
@@ -265,6 +307,11 @@ func (s *SQLite) migrate(ctx context.Context, db *sql.DB) error {
 	}
 	if current > target {
 		return fmt.Errorf("the database was written by a newer version of this program (schema %d, this version supports %d); use that version or another file", current, target)
+	}
+	if current > 0 {
+		if err := checkSchema(ctx, db, current); err != nil {
+			return err
+		}
 	}
 	_, err = provider.Up(ctx)
 	return err
@@ -276,12 +323,18 @@ func (db *database) close() {
 	if db.reader != nil {
 		_ = db.reader.Close()
 	}
+	db.closeWriter()
+}
+
+// closeWriter makes the database read-only.
+func (db *database) closeWriter() {
 	if db.insert != nil {
 		db.insert.close()
 	}
 	if db.writer != nil {
-		_ = db.writer.Close() // checkpoints the -wal file
+		_ = db.writer.Close() // checkpoints the -wal file if there are no readers
 	}
+	db.writer, db.insert, db.schema = nil, nil, 0
 }
 
 // vanished reports whether the file was deleted or replaced. SQLite would keep writing to the old
@@ -302,6 +355,23 @@ func (s *SQLite) drop(f func(db *database)) {
 	defer s.reading.Unlock()
 	f(s.db)
 	s.db = nil
+}
+
+// retire closes a database whose file was deleted or replaced. SQLite would apply the -wal file that
+// is left to the next file of that name.
+func (s *SQLite) retire(db *database) error {
+	if db.insert != nil {
+		_, _ = db.insert.conn.ExecContext(s.ctx, "PRAGMA wal_checkpoint(TRUNCATE)") // usually empties it
+	}
+	db.close()
+	path := s.options.Path + "-wal"
+	info, err := os.Stat(path)
+	if err != nil || info.Size() == 0 || db.wal == nil || !os.SameFile(info, db.wal) {
+		return nil
+	}
+	aside := freeName(path + ".old-" + time.Now().UTC().Format(secondLayout))
+	s.options.Logger.Warn("the -wal file belongs to the database that has vanished; moved it aside", "path", path, "moved_to", aside)
+	return os.Rename(path, aside)
 }
 
 // closeAside moves the damaged database aside and closes it.
@@ -332,7 +402,8 @@ func (s *SQLite) Write(ctx context.Context, records []Record) error {
 }
 
 // change calls f to write to the database. It opens the database, or creates a new one, if
-// necessary. If the database is damaged, it calls f again with a new one.
+// necessary. If the database is damaged, it calls f again with a new one. If another program has
+// changed the schema, the database becomes read-only.
 func (s *SQLite) change(ctx context.Context, f func(*database) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -344,7 +415,11 @@ func (s *SQLite) change(ctx context.Context, f func(*database) error) error {
 	}
 	if s.db != nil && s.db.vanished(s.options.Path) {
 		s.options.Logger.Error("the prediction log database has vanished; creating a new one", "path", s.options.Path)
-		s.drop((*database).close)
+		var err error
+		s.drop(func(db *database) { err = s.retire(db) })
+		if err != nil {
+			return err
+		}
 	}
 	err := s.tryChange(ctx, f)
 	if isCorrupt(err) {
@@ -352,20 +427,30 @@ func (s *SQLite) change(ctx context.Context, f func(*database) error) error {
 			err = s.tryChange(ctx, f)
 		}
 	}
-	if err != nil {
-		if s.db != nil && !isFull(err) && !isBusy(err) {
-			s.drop((*database).close) // the next write opens a new connection
-		}
-		return fmt.Errorf("write prediction log %s: %w", s.options.Path, err)
+	switch {
+	case err == nil:
+		return nil
+	case s.db == nil || s.db.insert == nil || isFull(err) || isBusy(err):
+	case errors.Is(err, ErrSchema):
+		s.db.closeWriter()
+	default:
+		s.drop((*database).close) // the next write opens new connections
 	}
-	return nil
+	return fmt.Errorf("write prediction log %s: %w", s.options.Path, err)
 }
 
 func (s *SQLite) tryChange(ctx context.Context, f func(*database) error) error {
-	if s.db == nil {
-		if err := s.open(ctx); err != nil {
-			return err
-		}
+	var err error
+	switch {
+	case s.db == nil:
+		err = s.open(ctx)
+	case s.db.insert == nil:
+		err = s.openWriter(ctx, s.db)
+	default:
+		err = s.db.checkSchema(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	return f(s.db)
 }
@@ -407,6 +492,11 @@ func (s *SQLite) read(ctx context.Context, f func(context.Context, *sql.DB) erro
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(db.ctx, func() { cancel(errors.New("the database was closed")) })
 	err := f(ctx, db.reader)
+	if code(err) == sqlite3.SQLITE_ERROR { // such as an unknown column
+		if e := checkSchema(ctx, db.reader, goose.MaxVersion); errors.Is(e, ErrSchema) {
+			err = e
+		}
+	}
 	stop()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -500,7 +590,7 @@ func (s *SQLite) retainStep(oldest string) (deleted int64, db *database, err err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	db = s.db
-	if db == nil {
+	if db == nil || db.insert == nil {
 		return 0, nil, nil
 	}
 	// Only the oldest records are deleted, so seq has no gaps and counts rows.
