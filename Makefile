@@ -35,7 +35,9 @@ offline := -tags=offline -overlay=offline.json
 stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
 # Leave out gRPC's xDS support, 20 MB that only the gRPC transport of Google's storage library needs.
 tags := -tags disable_grpc_modules
-# Model file for bench-serve, loadtest and watch. If it's missing, the demo trains it.
+# Python for interop, 3.11 or newer.
+PYTHON ?= python3
+# Model file for bench-serve, interop, loadtest and watch. If it's missing, the demo trains it.
 MODEL ?= runs/demo/run/model.onnx
 # Stack for the infra targets, and further arguments for Pulumi, such as ARGS=--diff.
 STACK ?= dev
@@ -87,7 +89,7 @@ demo: setup-build build ## Prepare data, train, evaluate, serve and classify two
 
 .PHONY: test
 test: setup
-test: lint-go prose workflows docs-check cover slo-check fuzz smoke ## Run every check that CI and the pipeline run
+test: lint-go prose workflows docs-check cover slo-check fuzz smoke ## Run every check that CI and the pipeline run, except interop
 
 # New module path and URL of the repository for a fork.
 MODULE ?=
@@ -208,6 +210,23 @@ fuzz: deps ## Run each fuzz target (FUZZTIME=5s)
 smoke: build $(k6) ## Run the demo, then send its server every kind of request
 	go run ./internal/demo --dir runs/smoke
 	SCENARIO=smoke go run ./loadtest --model runs/smoke/run/model.onnx --dir runs/smoke/loadtest
+
+# This file marks a complete installation of the clients and tools that requirements.txt locks.
+clients := build/interop/installed
+$(clients): tools/interop/requirements.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)/venv
+	$(@D)/venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $<
+	touch $@
+
+.PHONY: setup-interop
+setup-interop:
+	@PYTHON='$(PYTHON)' tools/setup/setup.sh interop
+
+.PHONY: interop
+interop: setup-interop build $(clients) ## Test the server with other projects' clients and tools, in Python (PYTHON=python3.12 MODEL=FILE)
+	@test -e $(MODEL) || go run ./internal/demo
+	$(dir $(clients))venv/bin/python -m pytest -p no:cacheprovider tools/interop --model $(MODEL)
 
 .PHONY: workflows
 workflows: toolchain $(linter) ## Check that .github refers only to targets, Dagger functions and outputs that exist

@@ -156,6 +156,17 @@ func (m *Fakeart) Smoke(ctx context.Context) (out string, err error) {
 	return c.WithExec([]string{"make", "smoke"}).CombinedOutput(ctx)
 }
 
+// Test the server with other projects' clients and tools
+func (m *Fakeart) Interop(ctx context.Context) (out string, err error) {
+	defer explain("interop", &err)
+	c, err := m.testWorkspace(ctx, nil, install("python3-venv"))
+	if err != nil {
+		return "", err
+	}
+	return c.WithMountedCache("/root/.cache/pip", dag.CacheVolume("fakeart-pip")).
+		WithExec([]string{"make", "interop"}).CombinedOutput(ctx)
+}
+
 // Find known vulnerabilities that our code can reach
 //
 // +cache="never"

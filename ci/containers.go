@@ -22,7 +22,7 @@ func (m *Fakeart) builder(ctx context.Context) (*dagger.Container, error) {
 		WithDirectory("/usr/local/lib/node_modules", node.Directory("/usr/local/lib/node_modules")).
 		WithSymlink("../lib/node_modules/npm/bin/npm-cli.js", "/usr/local/bin/npm")
 	// The order is fixed because it's part of the engine's cache key.
-	for _, v := range [][2]string{{"CI", "true"}, {"GOPROXY", m.GoProxy}, {"GOSUMDB", m.GoSumdb}, {"NPM_CONFIG_REGISTRY", m.NpmRegistry}} {
+	for _, v := range [][2]string{{"CI", "true"}, {"GOPROXY", m.GoProxy}, {"GOSUMDB", m.GoSumdb}, {"NPM_CONFIG_REGISTRY", m.NpmRegistry}, {"PIP_INDEX_URL", m.PipIndex}} {
 		if v[1] != "" {
 			c = c.WithEnvVariable(v[0], v[1])
 		}
@@ -34,7 +34,8 @@ func (m *Fakeart) builder(ctx context.Context) (*dagger.Container, error) {
 		const bundle = "/usr/local/share/ca-certificates/given.crt"
 		c = c.WithFile(bundle, m.CaBundle).
 			WithExec([]string{"update-ca-certificates"}).
-			WithEnvVariable("NODE_EXTRA_CA_CERTS", bundle)
+			WithEnvVariable("NODE_EXTRA_CA_CERTS", bundle).
+			WithEnvVariable("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt")
 	}
 	if m.AptMirror != "" {
 		c = c.WithExec([]string{"sed", "-i", "-E", "s|^(URIs: *)[a-z]+://[^/]+|\\1" + strings.TrimSuffix(m.AptMirror, "/") + "|", "/etc/apt/sources.list.d/debian.sources"})

@@ -34,6 +34,8 @@ type Fakeart struct {
 	// +private
 	NpmRegistry string
 	// +private
+	PipIndex string
+	// +private
 	AptMirror string
 	// +private
 	CaBundle *dagger.File
@@ -90,6 +92,9 @@ func New(
 	// URL of the npm registry
 	// +optional
 	npmRegistry string,
+	// URL of the Python package index
+	// +optional
+	pipIndex string,
 	// URL of a Debian mirror, which replaces scheme and host of the image's package sources
 	// +optional
 	aptMirror string,
@@ -135,7 +140,7 @@ func New(
 ) *Fakeart {
 	return &Fakeart{
 		Source: source, GoImage: goImage, NodeImage: nodeImage, Base: base, BaseLayout: baseLayout,
-		GoProxy: goProxy, GoSumdb: goSumdb, NpmRegistry: npmRegistry, AptMirror: aptMirror, CaBundle: caBundle, Netrc: netrc,
+		GoProxy: goProxy, GoSumdb: goSumdb, NpmRegistry: npmRegistry, PipIndex: pipIndex, AptMirror: aptMirror, CaBundle: caBundle, Netrc: netrc,
 		Revision: revision, Created: created,
 		Experiment: experiment, MinAccuracy: minAccuracy, Platforms: platforms,
 		Registry: registry, Tags: tags, RegistryUsername: registryUsername, RegistryPassword: registryPassword, RegistryService: registryService,

@@ -174,7 +174,7 @@ func start(t *testing.T) *engine {
 
 // module returns a module with default arguments, changed by options.
 func module(options ...func(*Fakeart)) *Fakeart {
-	m := New(dag.Directory().WithNewDirectory("checkout"), "", "", "", nil, "", "", "", "", nil, nil, "", "",
+	m := New(dag.Directory().WithNewDirectory("checkout"), "", "", "", nil, "", "", "", "", "", nil, nil, "", "",
 		"smoke", 0.9, []dagger.Platform{dagger.Platform(stagetest.Platform)}, "", nil, "", nil, nil, "")
 	for _, o := range options {
 		o(m)
@@ -411,7 +411,7 @@ func TestPipeline(t *testing.T) {
 	}
 }
 
-// TestPipelineTargets checks that the pipeline runs every check of `make test`.
+// TestPipelineTargets checks that the pipeline runs every check of `make test`, and `make interop`.
 func TestPipelineTargets(t *testing.T) {
 	e := start(t)
 	if _, err := module().Pipeline(t.Context()); err != nil {
@@ -426,7 +426,7 @@ func TestPipelineTargets(t *testing.T) {
 		t.Fatal("the Makefile has no target test")
 	}
 	ran := strings.Join(e.ran(), " ") + " "
-	for target := range strings.FieldsSeq(string(test[1])) {
+	for target := range strings.FieldsSeq(string(test[1]) + " interop") {
 		if !strings.Contains(ran, " "+target+" ") {
 			t.Errorf("the pipeline doesn't run make %s", target)
 		}
@@ -494,6 +494,7 @@ func TestPipeline_failure(t *testing.T) {
 		{"make slo-check", "slo-check"},
 		{"make fuzz", "fuzz"},
 		{"make smoke", "smoke"},
+		{"make interop", "interop"},
 		{"make docs-check", "docs-check"},
 		{"make stage", ""},
 		{"make images", "images"},
@@ -684,7 +685,7 @@ func TestInfra_neverCached(t *testing.T) {
 func TestSettings(t *testing.T) {
 	e := start(t)
 	m := New(dag.Directory().WithNewDirectory("checkout"), "golang@sha256:1", "node@sha256:2", "", nil,
-		"http://go.example", "off", "http://npm.example", "http://apt.example/", dag.File("ca.pem", "x"), dag.SetSecret("netrc", "x"), "", "",
+		"http://go.example", "off", "http://npm.example", "http://pip.example", "http://apt.example/", dag.File("ca.pem", "x"), dag.SetSecret("netrc", "x"), "", "",
 		"smoke", 0.9, nil, "", nil, "", nil, nil, "")
 	if _, err := m.Lint(t.Context()); err != nil {
 		t.Fatal(err)
@@ -692,7 +693,7 @@ func TestSettings(t *testing.T) {
 	all := strings.Join(e.calls, "\n")
 	for _, want := range []string{
 		"from(golang@sha256:1)", "from(node@sha256:2)", "withEnvVariable(GOPROXY, http://go.example)", "withEnvVariable(GOSUMDB, off)",
-		"withEnvVariable(NPM_CONFIG_REGISTRY, http://npm.example)", `://[^/]+|\1http://apt.example|`, "withExec(update-ca-certificates)",
+		"withEnvVariable(NPM_CONFIG_REGISTRY, http://npm.example)", "withEnvVariable(PIP_INDEX_URL, http://pip.example)", `://[^/]+|\1http://apt.example|`, "withExec(update-ca-certificates)",
 		"withMountedSecret(/root/.netrc,",
 	} {
 		if !strings.Contains(all, want) {

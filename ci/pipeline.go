@@ -76,6 +76,10 @@ func (m *Fakeart) Pipeline(ctx context.Context) (digests string, err error) {
 					_, err := m.Smoke(ctx)
 					return err
 				}},
+				steps.Step{Name: "interop", Run: func(ctx context.Context) error {
+					_, err := m.Interop(ctx)
+					return err
+				}},
 				steps.Step{Name: "docs-check", Run: m.docsCheck},
 				steps.Step{Name: "model", Run: m.model},
 				steps.Step{Name: "images", Run: func(ctx context.Context) (err error) {

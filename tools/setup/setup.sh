@@ -1,15 +1,16 @@
 #!/bin/sh
-# setup.sh [build|test] checks for the programs that no make target builds, and installs those that are
+# setup.sh [build|test|interop] checks for the programs that no make target builds, and installs those that are
 # missing with the system's package manager. With `build` it looks for what `make demo` needs, with
-# `test` (the default) also for what the tests need.
+# `test` (the default) also for what the tests need, and with `interop` also for Python. The variable PYTHON
+# names another program than python3.
 #
 # On a terminal it asks first. Without one it installs as root, or in CI (the variable CI is set) with sudo.
 # Otherwise it prints the command to run and exits with status 1. If nothing is missing, it does nothing.
 set -eu
 scope=${1:-test}
-case $scope in build | test) ;; *)
+case $scope in build | test | interop) ;; *)
 	echo "error: unknown scope $scope
-hint: setup.sh build or setup.sh test" >&2
+hint: setup.sh build, setup.sh test or setup.sh interop" >&2
 	exit 2
 	;;
 esac
@@ -65,6 +66,19 @@ if [ "$scope" = test ]; then
 	if ! have chromium && ! have chromium-browser && ! have google-chrome &&
 		! [ -e "/Applications/Google Chrome.app" ] && ! [ -e /Applications/Chromium.app ]; then
 		add "Chromium or Chrome" chromium chromium chromium "--cask chromium"
+	fi
+fi
+if [ "$scope" = interop ]; then
+	python=${PYTHON:-python3}
+	if have "$python"; then
+		"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+			fail "$python is older than Python 3.11" "name a newer one, such as PYTHON=python3.12"
+		# Debian packages these modules separately.
+		"$python" -c 'import ensurepip, venv' 2>/dev/null || add "Python's module venv" python3-venv python3 python python
+	elif [ "$python" = python3 ]; then
+		add Python "python3 python3-venv" python3 python python
+	else
+		fail "$python is missing" "install it, or name another one, such as PYTHON=python3"
 	fi
 fi
 [ -n "$missing" ] || exit 0

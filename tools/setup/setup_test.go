@@ -50,6 +50,10 @@ func run(t *testing.T, s system, scope string) (out, ran string, code int) {
 			script(name, "echo gcc")
 		case "apt-get", "dnf", "pacman", "brew":
 			script(name, `echo "`+name+` $*" >> '`+calls+`'`)
+		case "old python3":
+			script("python3", "exit 1")
+		case "python3 without venv":
+			script("python3", `case $2 in *venv*) exit 1 ;; esac`)
 		case "sudo":
 			script(name, `case $1 in -n) exit 0 ;; esac; "$@"`)
 		default:
@@ -120,6 +124,25 @@ func TestSetup(t *testing.T) {
 		"unknown package manager": {system: system{without("chromium"), "0", "Linux", false}, scope: "test", code: 1, out: "hint: install them with your system's package manager\n"},
 		"no Go":                   {system: system{append(without("go"), "apt-get"), "0", "Linux", false}, scope: "build", code: 1, out: "error: Go is missing\nhint: install Go 1."},
 		"no Node":                 {system: system{append(without("npm"), "apt-get"), "0", "Linux", false}, scope: "build", code: 1, out: "error: npm is missing"},
+		"test ignores Python": {system: system{everything, "1000", "Linux", false}, scope: "test"},
+		"Python":              {system: system{append(without(), "python3"), "1000", "Linux", false}, scope: "interop"},
+		"no Python, apt": {
+			system: system{append(without(), "apt-get"), "0", "Linux", false}, scope: "interop",
+			ran: update + "apt-get install -y -q --no-install-recommends python3 python3-venv\n",
+		},
+		"no Python, brew": {system: system{append(without(), "brew"), "501", "Darwin", false}, scope: "interop", ran: "brew install python\n"},
+		"no venv module": {
+			system: system{append(without(), "python3 without venv", "apt-get"), "0", "Linux", false}, scope: "interop",
+			out: "Missing: Python's module venv\n", ran: update + "apt-get install -y -q --no-install-recommends python3-venv\n",
+		},
+		"no venv module, user without a terminal": {
+			system: system{append(without(), "python3 without venv", "apt-get"), "1000", "Linux", false}, scope: "interop", code: 1,
+			out: "error: missing: Python's module venv\nhint: run sudo sh -c 'apt-get update",
+		},
+		"old Python": {
+			system: system{append(without(), "old python3", "apt-get"), "0", "Linux", false}, scope: "interop", code: 1,
+			out: "error: python3 is older than Python 3.11\nhint: name a newer one, such as PYTHON=python3.12\n",
+		},
 		"unknown scope":           {system: system{everything, "0", "Linux", false}, scope: "everything", code: 2, out: "error: unknown scope everything\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

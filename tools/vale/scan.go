@@ -33,6 +33,8 @@ func languageOf(name string) (language, bool) {
 		return yaml, true
 	case ".sh", ".py", ".awk":
 		return shell, true
+	case ".toml":
+		return language{comment: "#"}, true
 	}
 	switch base {
 	case "Makefile", "run":

@@ -95,7 +95,7 @@ func kind(e ast.Expr) string {
 func TestFunctions(t *testing.T) {
 	all := functions(t)
 	for _, name := range []string{
-		"New", "Pipeline", "Run", "Lint", "Prose", "Test", "Cover", "Report", "SloCheck", "Fuzz", "Smoke", "Docs", "Vulns", "Build", "Train",
+		"New", "Pipeline", "Run", "Lint", "Prose", "Test", "Cover", "Report", "SloCheck", "Fuzz", "Smoke", "Interop", "Docs", "Vulns", "Build", "Train",
 		"ServerImage", "TrainerImage", "ImageTarball", "Publish", "Promote", "Serve", "LoadTest", "Terminal",
 		"Fmt", "Reference", "RenewImages", "InfraPreview", "InfraUp", "Deploy",
 	} {
@@ -111,7 +111,7 @@ func TestFunctions(t *testing.T) {
 
 // verbs lists the words that a help text can start with.
 var verbs = []string{
-	"Apply", "Build", "Check", "Configure", "Copy", "Deploy", "Find", "Format", "Generate", "Lint", "Look", "Make", "Open", "Prepare", "Run", "Serve", "Show",
+	"Apply", "Build", "Check", "Configure", "Copy", "Deploy", "Find", "Format", "Generate", "Lint", "Look", "Make", "Open", "Prepare", "Run", "Serve", "Show", "Test",
 }
 
 func TestHelp(t *testing.T) {
