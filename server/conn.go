@@ -130,6 +130,7 @@ type conn struct {
 
 // requestState is what the server tracks about a request besides its content.
 type requestState struct {
+	method    string          // as received; the request itself has otherMethod for an unknown one
 	id        string          // X-Request-Id: the client's value or a new UUID
 	traceID   string          // hexadecimal ID of the request's trace; empty without one
 	ctx       context.Context // carries the request's span; nil if the request isn't traced

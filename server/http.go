@@ -51,10 +51,11 @@ func (m *Main) newFiber() *fiber.App {
 		IdleTimeout:    m.config.IdleTimeout,
 		// The listener rejects connections above the limit. fasthttp would do so in plain text, and
 		// its count still includes connections that are being closed.
-		Concurrency:   2 * m.config.MaxConnections,
-		CaseSensitive: true,
-		UnescapePath:  true,
-		JSONEncoder:   encodeJSONLine,
+		Concurrency:    2 * m.config.MaxConnections,
+		RequestMethods: requestMethods,
+		CaseSensitive:  true,
+		UnescapePath:   true,
+		JSONEncoder:    encodeJSONLine,
 		// The handlers read bodies themselves to bound their memory.
 		StreamRequestBody:     true,
 		DisableStartupMessage: true,
@@ -62,6 +63,10 @@ func (m *Main) newFiber() *fiber.App {
 		DisablePreParseMultipartForm: true,
 	})
 }
+
+// requestMethods are the methods that Fiber knows. It would respond to any other in plain text, without
+// counting the request. serveWith replaces such a method by otherMethod, which no route has.
+var requestMethods = append(slices.Clone(fiber.DefaultMethods), otherMethod)
 
 // encodeJSONLine returns the JSON encoding of v, followed by a newline.
 func encodeJSONLine(v any) ([]byte, error) {
@@ -164,12 +169,14 @@ func (m *Main) serveWith(app *fiber.App) {
 			m.reject(c, fiber.StatusNotFound, fmt.Sprintf("unknown path %.80q", c.URI().PathOriginal()))
 		case h.expectation:
 			m.reject(c, fiber.StatusExpectationFailed, "unknown expectation in the header Expect; the only one is 100-continue")
-		case slices.Contains(fiber.DefaultMethods, string(c.Method())):
-			handle(c)
 		default:
-			// Fiber itself would respond in plain text to an unknown method, without counting the
-			// request.
-			m.reject(c, fiber.StatusNotImplemented, fmt.Sprintf("unknown method %.20q", c.Method()))
+			if i := slices.IndexFunc(requestMethods, func(known string) bool { return known == string(c.Method()) }); i >= 0 {
+				s.method = requestMethods[i]
+			} else {
+				s.method = string(c.Method())
+				c.Request.Header.SetMethod(otherMethod)
+			}
+			handle(c)
 		}
 		if h.body && !s.bodyRead {
 			// Otherwise the unread body would be parsed as the next request.
@@ -382,7 +389,7 @@ func (m *Main) route(c *fiber.Ctx) *telemetry.Route {
 			return m.metrics.Route(r.Path, r.Method)
 		}
 		// Fiber's string of the method is only valid during the request.
-		method := fiber.DefaultMethods[slices.Index(fiber.DefaultMethods, c.Method())]
+		method := requestMethods[slices.Index(requestMethods, c.Method())]
 		return m.metrics.Route(unmatched, method)
 	}
 	counters := m.metrics.Route(r.Path, r.Method)
@@ -408,7 +415,7 @@ func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.D
 	}
 	attrs := []slog.Attr{
 		slog.Group("httpRequest",
-			slog.String("requestMethod", c.Method()),
+			slog.String("requestMethod", s.method),
 			slog.String("requestUrl", m.loggedURL(c)),
 			slog.Int("status", status),
 			slog.String("userAgent", c.Get(fiber.HeaderUserAgent)),
@@ -509,7 +516,7 @@ func (m *Main) handleError(c *fiber.Ctx, err error) error {
 	case errors.Is(err, fiber.ErrRequestTimeout):
 		detail = m.requestTimeout()
 	case errors.Is(err, fiber.ErrMethodNotAllowed):
-		detail = fmt.Sprintf("%.80q doesn't support %s", c.Path(), c.Method())
+		detail = fmt.Sprintf("%.80q doesn't support %.20q", c.Path(), state(c).method)
 	case status == fiber.StatusNotFound && strings.HasPrefix(detail, "Cannot "): // the router's text contains the whole path
 		detail = fmt.Sprintf("unknown path %.80q", c.Path())
 	}

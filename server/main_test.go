@@ -492,11 +492,20 @@ func TestUnmatchedRequests(t *testing.T) {
 		{"GET_predict", "GET", "/predict", 405, []string{"/predict", "GET"}, "POST"},
 		{"PUT_predict", "PUT", "/predict", 405, []string{"PUT"}, "POST"},
 		{"POST_healthz", "POST", "/healthz", 405, nil, "GET"},
-		{"unknown_method", "BREW", "/predict", 501, []string{"BREW"}, ""},
+		{"unknown_method", "BREW", "/predict", 405, []string{"/predict", "BREW"}, "POST"},
+		{"unknown_method_with_parameter", "QUERY", "/v2/models/fakeart/infer", 405, nil, "POST"},
+		{"unknown_method_and_path", "QUERY", "/nowhere", 404, nil, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			response, respBody := do(t, test.method, m.URL()+test.path, "", nil)
-			checkProblem(t, response, respBody, test.status, test.words...)
+			if !strings.HasPrefix(test.path, "/v2/") {
+				checkProblem(t, response, respBody, test.status, test.words...)
+			} else if response.StatusCode != test.status {
+				t.Errorf("status %d, want %d", response.StatusCode, test.status)
+			}
+			if response.Header.Get("X-Request-Id") == "" {
+				t.Error("no X-Request-Id")
+			}
 			if !strings.Contains(response.Header.Get("Allow"), test.allow) {
 				t.Errorf("Allow: %q, want %q", response.Header.Get("Allow"), test.allow)
 			}
@@ -521,7 +530,8 @@ func TestUnmatchedRequests(t *testing.T) {
 	for series, want := range map[string]float64{
 		`fakeart_requests_total{code="404",method="GET",route="unmatched"}`:    2,
 		`fakeart_requests_total{code="405",method="PUT",route="unmatched"}`:    1,
-		`fakeart_requests_total{code="501",method="_OTHER",route="unmatched"}`: 1,
+		`fakeart_requests_total{code="405",method="_OTHER",route="unmatched"}`: 2,
+		`fakeart_requests_total{code="404",method="_OTHER",route="unmatched"}`: 1,
 		`fakeart_requests_total{code="400",method="_OTHER",route="unmatched"}`: 1,
 		`fakeart_requests_total{code="431",method="_OTHER",route="unmatched"}`: 1,
 	} {
