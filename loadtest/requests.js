@@ -213,7 +213,7 @@ export function infer(binary, expected) {
   const id = `${__VU}-${__ITER}`;
   if (!binary) {
     const request = { id, inputs: [{ ...input, data: Array.from(values) }], outputs: [{ name: 'logit' }] };
-    const r = http.post(inferURL, JSON.stringify(request), params(inferRoute, json));
+    const r = http.post(inferURL, JSON.stringify(request), { ...params(inferRoute, json), compression: 'gzip' });
     if (record(inferRoute, r)) return;
     const response = body(r);
     checkInference(r, response, response?.outputs?.[0]?.data?.[0], id, image, expected);
@@ -325,7 +325,8 @@ export const invalidRequests = [
   { what: 'JSON of the wrong shape', headers: json, send: () => '{"instances":{"b64":1}}' },
   { what: 'no instances', headers: json, send: () => '{"instances":[]}' },
   { what: '10,000 instances', headers: json, send: () => JSON.stringify({ instances: Array(10_000).fill({ b64: '' }) }) },
-  { what: 'unsupported encoding', headers: { 'Content-Encoding': 'gzip' }, send: () => find('real-0.png') },
+  { what: 'unsupported encoding', headers: { 'Content-Encoding': 'br' }, send: () => find('real-0.png') },
+  { what: 'invalid gzip', headers: { 'Content-Encoding': 'gzip' }, send: () => find('real-0.png') },
   { what: 'unknown explanation method', path: '/predict?explain=tarot', send: () => find('real-0.png') },
   { what: 'unknown input format', path: '/predict?input=jpeg', send: () => find('real-0.png') },
   { what: 'wrong HTTP method', method: 'DELETE', send: () => null },

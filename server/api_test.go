@@ -134,7 +134,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 		name    string
 		version string
 	}
-	gzip := map[string]string{"Content-Encoding": "gzip"}
+	brotli := map[string]string{"Content-Encoding": "br"}
 	proxied := map[string]string{"X-Forwarded-For": "192.0.2.1"}
 	big := make([]byte, open.config.MaxBody+1)
 	asForm, asJSON := map[string]string{"Content-Type": formType}, map[string]string{"Content-Type": "application/json"}
@@ -156,7 +156,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 		"feedback": {
 			"200": {m: open, body: feedbackBody(predict(t, open)), header: asJSON}, "400": {m: open, body: []byte("x"), header: asJSON},
 			"404": {m: open, body: feedbackBody("00000000-0000-7000-8000-000000000000"), header: asJSON}, "413": {m: open, body: big, header: asJSON},
-			"415": {m: open, body: feedbackBody("x"), header: gzip}, "422": {m: open, body: feedbackBody("x"), header: asJSON},
+			"415": {m: open, body: feedbackBody("x"), header: brotli}, "422": {m: open, body: feedbackBody("x"), header: asJSON},
 			"429": {m: quiet, body: feedbackBody("x"), header: asJSON, times: 2}, "503": {m: unwritable, body: feedbackBody("00000000-0000-7000-8000-000000000000"), header: asJSON},
 		},
 		"drift": {
@@ -189,7 +189,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 	for _, id := range []string{"v2-infer", "v2-version-infer"} {
 		answers[id] = map[string]call{
 			"200": {m: open, body: tensor(2)}, "400": {m: open, body: []byte(`{"inputs":[]}`)}, "404": {m: open, body: tensor(1), name: "other"},
-			"413": {m: open, body: big}, "415": {m: open, body: tensor(1), header: gzip},
+			"413": {m: open, body: big}, "415": {m: open, body: tensor(1), header: brotli},
 			"429": {m: limited, body: tensor(1), times: 2}, "503": {m: held, body: tensor(1)},
 		}
 	}

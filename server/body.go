@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -49,12 +52,13 @@ func (m *Main) readBody(c *fiber.Ctx, b *body) error {
 	return err
 }
 
-// read is readBody without counting requests.
+// read is readBody without counting requests. A compressed body is decompressed; both its forms are
+// bounded by the limits for bodies.
 func (s *bodies) read(c *fiber.Ctx, b *body) error {
 	b.bytes = b.bytes[:0]
-	// A compressed body could expand to any size.
-	if encoding := c.Get(fiber.HeaderContentEncoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return fiber.NewError(fiber.StatusUnsupportedMediaType, "the content encoding isn't supported; send the body uncompressed")
+	encoding, err := contentEncoding(c)
+	if err != nil {
+		return err
 	}
 	length := c.Request().Header.ContentLength()
 	stream := c.Context().RequestBodyStream()
@@ -76,6 +80,28 @@ func (s *bodies) read(c *fiber.Ctx, b *body) error {
 			return errClientClosed
 		}
 	}
+	if err := s.fill(b, stream, length); err != nil {
+		if errors.As(err, new(*fiber.Error)) || errors.As(err, new(*unavailable)) {
+			return err
+		}
+		if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+			return fiber.ErrRequestTimeout
+		}
+		return fiber.NewError(fiber.StatusBadRequest, "the request body is incomplete or malformed")
+	}
+	state(c).bodyRead = true
+	if length >= 0 && len(b.bytes) != length {
+		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("the request body ends after %d of %d bytes", len(b.bytes), length))
+	}
+	if encoding != "" {
+		return s.decompress(b, encoding)
+	}
+	return nil
+}
+
+// fill reads from r into b until length bytes are read or, if length is negative, until the end. It
+// returns an error if b exceeds a limit, or the error of r.
+func (s *bodies) fill(b *body, r io.Reader, length int) error {
 	for {
 		if len(b.bytes) == cap(b.bytes) {
 			// Only a body of unknown length gets here before its end.
@@ -83,26 +109,67 @@ func (s *bodies) read(c *fiber.Ctx, b *body) error {
 				return err
 			}
 		}
-		n, err := stream.Read(b.bytes[len(b.bytes):cap(b.bytes)])
+		n, err := r.Read(b.bytes[len(b.bytes):cap(b.bytes)])
 		b.bytes = b.bytes[:len(b.bytes)+n]
 		if len(b.bytes) > s.limit {
 			return fiber.ErrRequestEntityTooLarge
 		}
 		if errors.Is(err, io.EOF) || err == nil && length >= 0 && len(b.bytes) == length {
-			break
+			return nil
 		}
 		if err != nil {
-			if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
-				return fiber.ErrRequestTimeout
-			}
-			return fiber.NewError(fiber.StatusBadRequest, "the request body is incomplete or malformed")
+			return err
 		}
 	}
-	state(c).bodyRead = true
-	if length >= 0 && len(b.bytes) != length {
-		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("the request body ends after %d of %d bytes", len(b.bytes), length))
+}
+
+// acceptedEncodings are the content encodings of requests, for the header Accept-Encoding.
+const acceptedEncodings = "gzip, deflate"
+
+// contentEncoding returns the encoding of the request body: gzip, deflate, or "" if it isn't
+// compressed.
+func contentEncoding(c *fiber.Ctx) (string, error) {
+	fields := c.Request().Header.PeekAll(fiber.HeaderContentEncoding)
+	if len(fields) == 0 {
+		return "", nil
 	}
-	return nil
+	switch strings.ToLower(strings.TrimSpace(string(bytes.Join(fields, []byte(","))))) {
+	case "", "identity":
+		return "", nil
+	case "gzip", "x-gzip":
+		return "gzip", nil
+	case "deflate":
+		return "deflate", nil
+	}
+	c.Set(fiber.HeaderAcceptEncoding, acceptedEncodings) // RFC 9110, section 15.5.16
+	return "", fiber.NewError(fiber.StatusUnsupportedMediaType, "the content encoding isn't supported; use gzip or deflate, or send the body uncompressed")
+}
+
+// decompress replaces the compressed content of b. It stops as soon as the decompressed content
+// exceeds a limit, whatever its size.
+func (s *bodies) decompress(b *body, encoding string) error {
+	source := bytes.NewReader(b.bytes)
+	var r io.ReadCloser
+	var err error
+	if encoding == "gzip" {
+		r, err = gzip.NewReader(source)
+	} else {
+		r, err = zlib.NewReader(source)
+	}
+	var plain body
+	if err == nil {
+		err = s.fill(&plain, r, -1)
+		_ = r.Close() // only returns the error of Read again
+	}
+	if err == nil && source.Len() > 0 {
+		err = errors.New("unexpected data after the end") // after zlib; gzip reports it
+	}
+	s.free(b)
+	*b = plain
+	if err == nil || errors.As(err, new(*fiber.Error)) || errors.As(err, new(*unavailable)) {
+		return err
+	}
+	return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("the request body is truncated or isn't valid %s data", encoding))
 }
 
 // grow extends the buffer to a capacity of n bytes. It returns a 503 error if the memory limit is

@@ -315,6 +315,7 @@ func (m *Main) observe(c *fiber.Ctx) (err error) {
 	if err != nil {
 		err = m.handleError(c, err)
 	}
+	compressResponse(c)
 	status := c.Response().StatusCode()
 	if s.canceled {
 		status = statusClientClosed

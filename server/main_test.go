@@ -436,17 +436,6 @@ func TestPredict_InvalidRequests(t *testing.T) {
 	}
 }
 
-func TestPredict_CompressedBody(t *testing.T) {
-	m := start(t)
-	request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/predict", bytes.NewReader([]byte("\x1f\x8b")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Encoding", "gzip")
-	response, respBody := send(t, request)
-	checkProblem(t, response, respBody, 415, "encoding")
-}
-
 // A client that is still sending when its request is rejected must get the response instead of a reset
 // connection. The body is far larger than the buffers of the sockets.
 func TestPredict_HugeBodyGetsResponse(t *testing.T) {
