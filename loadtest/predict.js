@@ -12,7 +12,7 @@ import { Counter } from 'k6/metrics';
 import { metricOf, objectives, thresholdOf } from './objectives.js';
 import { summarize } from './report.js';
 import {
-  changeModel, currentModel, data as dataDigest, health, images, infer, invalidRequests, jpegs, offeredModels, pick,
+  changeModel, currentModel, data as dataDigest, health, images, infer, invalidRequests, jpegs, modelDetails, offeredModels, pick,
   probabilities, sendBody, sendExplained, sendFeedback, sendForInput, sendForm, sendForms, sendInstances, sendInvalid, stats, target, timeout,
 } from './requests.js';
 
@@ -240,6 +240,7 @@ export const smoke = abortOnError((data) => {
   sendInstances(images, data, 1);
   for (const binary of [true, false]) infer(binary, data);
   stats();
+  modelDetails();
   invalidRequests.forEach(sendInvalid);
 });
 

@@ -298,6 +298,20 @@ export function health() {
   });
 }
 
+/** Checks the descriptions of the model by Triton's extensions of the protocol. */
+export function modelDetails() {
+  const config = '/v2/models/fakeart/config', statistics = '/v2/models/fakeart/stats', index = '/v2/repository/index';
+  check(http.get(target + config, params(config)), {
+    'config has the input': (r) => r.status === 200 && String(body(r)?.input?.[0]?.dims) === '3,32,32',
+  });
+  check(http.get(target + statistics, params(statistics)), {
+    'statistics count images': (r) => r.status === 200 && body(r)?.model_stats?.[0]?.inference_count > 0,
+  });
+  check(http.post(target + index, '{"ready":true}', params(index, json)), {
+    'index lists the model': (r) => r.status === 200 && body(r)?.[0]?.state === 'READY',
+  });
+}
+
 /** Checks that /stats counts predictions. */
 export function stats() {
   const route = '/stats';
@@ -336,6 +350,7 @@ export const invalidRequests = [
   { what: 'feedback on an unknown prediction', path: '/feedback', headers: json, send: () => '{"id":"00000000-0000-7000-8000-000000000000","label":"REAL"}' },
   { what: 'invalid feedback', path: '/feedback', headers: json, send: () => '{"id":"1","label":"MAYBE"}' },
   { what: 'unknown model', path: '/v2/models/other/infer', headers: json, send: () => '{}' },
+  { what: 'invalid index request', path: '/v2/repository/index', headers: json, send: () => '[]' },
 ];
 
 /** Sends an invalid request and checks that the server rejects it as documented. @param {typeof invalidRequests[number]} h */

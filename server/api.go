@@ -33,6 +33,7 @@ const (
 const apiDescription = `Classifies images as photographs or AI-generated.
 
 Every response has the header X-Request-Id: the request's value or a new ID. The W3C header traceparent is supported.
+Request bodies may be compressed (Content-Encoding: gzip or deflate), and so are JSON responses on request (Accept-Encoding).
 Errors are problem documents (RFC 9457), except under /v2, where they are the protocol's error objects. Requests
 rejected with 503 or 429 can be retried after the seconds in Retry-After. Operations with a lock require an admin token
 or, if no token is configured, a request from the machine itself.`
@@ -230,6 +231,14 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 			oip.TypeJSON, oip.ErrorObject{}, 400, 404, 413, 415, 429, 503)
 	}
 
+	index := func() operation {
+		o := operation{huma.Operation{
+			Method: http.MethodPost, Path: "/v2/repository/index", OperationID: "v2-index", Tags: []string{tagProtocol}, Summary: "Index of models",
+			RequestBody: &huma.RequestBody{Content: media{oip.TypeJSON: schema(oip.IndexRequest{})}.content()},
+		}, []fiber.Handler{m.handleV2Index}}
+		return withResponses(o, media{oip.TypeJSON: {Type: huma.TypeArray, Items: schema(oip.ModelIndex{})}}, oip.TypeJSON, oip.ErrorObject{}, 400, 413, 415)
+	}
+
 	export := media{}
 	formats := []any{}
 	for _, f := range []predlog.Format{predlog.NDJSON, predlog.CSV, predlog.Parquet, predlog.Database} {
@@ -249,10 +258,16 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 		v2("/v2", "v2-server", "Server metadata", m.handleV2Server, oip.ServerMetadata{}),
 		v2("/v2/health/live", "v2-live", "Server liveness", m.handleV2Live, oip.Live{}),
 		readiness(v2("/v2/health/ready", "v2-ready", "Server readiness", m.handleV2Ready, oip.Ready{}), oip.Ready{}),
+		v2("/v2/models/stats", "v2-stats", "Statistics of all models", m.handleV2Stats, oip.Statistics{}), // before routes with a name
+		index(),
 		v2(model, "v2-model", "Model metadata", m.handleV2Model, oip.ModelMetadata{}, 404, 503),
 		v2(version, "v2-version", "Metadata of a model version", m.handleV2Model, oip.ModelMetadata{}, 404, 503),
 		readiness(v2(model+"/ready", "v2-model-ready", "Model readiness", m.handleV2ModelReady, oip.ModelReady{}, 404), oip.ModelReady{}),
 		readiness(v2(version+"/ready", "v2-version-ready", "Readiness of a model version", m.handleV2ModelReady, oip.ModelReady{}, 404), oip.ModelReady{}),
+		v2(model+"/config", "v2-model-config", "Model configuration", m.handleV2Config, oip.ModelConfig{}, 404, 503),
+		v2(version+"/config", "v2-version-config", "Configuration of a model version", m.handleV2Config, oip.ModelConfig{}, 404, 503),
+		v2(model+"/stats", "v2-model-stats", "Model statistics", m.handleV2Stats, oip.Statistics{}, 404, 503),
+		v2(version+"/stats", "v2-version-stats", "Statistics of a model version", m.handleV2Stats, oip.Statistics{}, 404, 503),
 		infer(model+"/infer", "v2-infer", "Run the model on tensors"),
 		infer(version+"/infer", "v2-version-infer", "Run a version of the model on tensors"),
 		withResponses(operation{huma.Operation{

@@ -167,6 +167,8 @@ func TestOpenAPI_Responses(t *testing.T) {
 			"403": {m: open, header: proxied}, "404": {m: unlogged},
 		},
 		"v2-server": {"200": {m: open}},
+		"v2-stats":  {"200": {m: open}},
+		"v2-index":  {"200": {m: open}, "400": {m: open, body: []byte("x")}, "413": {m: open, body: big}, "415": {m: open, header: brotli}},
 		"v2-live":   {"200": {m: open}},
 		"v2-ready":  {"200": {m: open}, "503": {m: unready}},
 		"stats":     {"200": {m: open}},
@@ -184,6 +186,9 @@ func TestOpenAPI_Responses(t *testing.T) {
 	for _, prefix := range []string{"v2-model", "v2-version"} {
 		answers[prefix] = map[string]call{"200": {m: open}, "404": {m: open, name: "other"}, "503": {m: empty}}
 		answers[prefix+"-ready"] = map[string]call{"200": {m: open}, "404": {m: open, name: "other"}, "503": {m: unready}}
+	}
+	for _, id := range []string{"v2-model-config", "v2-version-config", "v2-model-stats", "v2-version-stats"} {
+		answers[id] = map[string]call{"200": {m: open}, "404": {m: open, name: "other"}, "503": {m: empty}}
 	}
 	answers["v2-version"]["404"] = call{m: open, version: "1"}
 	for _, id := range []string{"v2-infer", "v2-version-infer"} {

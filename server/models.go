@@ -32,6 +32,8 @@ type served struct {
 	object  source.Object
 	since   time.Time
 	metrics *telemetry.Model
+	model   *infer.Model
+	counts  requestCounts
 }
 
 // deployments manages which model is in use. It prepares a new model while the current one keeps
@@ -177,7 +179,7 @@ func (d *deployments) use(file *model.File, object source.Object) error {
 	if err != nil {
 		return unusableError{fmt.Errorf("%s: %w", object.Ref, err)}
 	}
-	now := &served{file: file, object: object, since: time.Now(), metrics: d.metrics.Model(file.Digest, file.Metadata.Classes)}
+	now := &served{file: file, object: object, since: time.Now(), metrics: d.metrics.Model(file.Digest, file.Metadata.Classes), model: ready}
 	ready.Data = now
 	d.engine.Use(ready) // first, because requests are served as soon as d.current is set
 	before := d.current.Swap(now)

@@ -100,8 +100,10 @@ type inputImage struct {
 // allocates next to nothing.
 type exchange struct {
 	m        *Main
-	c        *fiber.Ctx
+	c        *fiber.Ctx // nil if the request was received by gRPC
+	client   infer.Peer // to detect that the client has disconnected; may be nil
 	state    *requestState
+	received time.Time
 	deadline time.Time
 	body     body
 	parts    [][]byte
@@ -148,9 +150,19 @@ func (x *exchange) Value(any) any { return nil }
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 func (m *Main) newExchange(c *fiber.Ctx) *exchange {
+	x := m.beginExchange(state(c), c.Context().Time())
+	x.c = c
+	if conn, ok := c.Context().Conn().(*conn); ok {
+		x.client = conn
+	}
+	return x
+}
+
+// beginExchange returns an exchange for a request received at the given time.
+func (m *Main) beginExchange(s *requestState, received time.Time) *exchange {
 	x := exchanges.Get().(*exchange)
-	x.m, x.c, x.state = m, c, state(c)
-	x.deadline = c.Context().Time().Add(m.config.RequestTimeout)
+	x.m, x.state, x.received = m, s, received
+	x.deadline = received.Add(m.config.RequestTimeout)
 	return x
 }
 
@@ -361,14 +373,15 @@ func jsonMessage(err error) string {
 
 // classify runs one model on every image and logs the predictions. An image that can't be
 // classified has its own error. A returned error applies to the whole request.
-func (x *exchange) classify() error {
+func (x *exchange) classify() (err error) {
 	m := x.m
-	call, err := m.engine.Admit(len(x.images), x.deadline, x.peer())
+	call, err := m.engine.Admit(len(x.images), x.deadline, x.client)
 	if err != nil {
 		return m.requestError(err)
 	}
 	defer call.Close()
 	x.served = call.Model().Data.(*served)
+	defer func() { x.count(err) }()
 	if x.explain.method != "" {
 		if err := call.AdmitExplanations(x.explain.method, len(x.images)); err != nil {
 			return m.requestError(err)
@@ -422,18 +435,7 @@ func (x *exchange) wait(call *infer.Call) (err error) {
 	return err
 }
 
-// peer returns the client's connection, to detect that the client has closed it.
-func (x *exchange) peer() infer.Peer {
-	if conn, ok := x.c.Context().Conn().(*conn); ok {
-		return conn
-	}
-	return nil
-}
-
-func (x *exchange) disconnected() bool {
-	p := x.peer()
-	return p != nil && p.Disconnected()
-}
+func (x *exchange) disconnected() bool { return x.client != nil && x.client.Disconnected() }
 
 // decode converts the image to model input and submits it. If the image can't be decoded, its err
 // is set and decode returns nil. A returned error applies to the whole request.
@@ -541,7 +543,7 @@ func (x *exchange) log() error {
 			continue
 		}
 		r := &p.record
-		r.ID, r.Time = p.id, x.c.Context().Time()
+		r.ID, r.Time = p.id, x.received
 		r.RequestID, r.TraceID = x.state.id, x.state.traceID
 		r.Model, r.Label, r.Probability = x.served.file.Digest, p.label, p.probability
 		r.Latency = x.inferred.Sub(r.Time)

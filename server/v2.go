@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -29,22 +30,22 @@ func writeProtocolError(response *fasthttp.Response, status int, message string)
 	response.SetBody(append(oip.AppendError(nil, oneLine(message)), '\n'))
 }
 
-// namedModel returns the model in use if its name and version match the request's. If no model is
-// in use, the error is an *unavailable.
-func (m *Main) namedModel(c *fiber.Ctx) (*served, error) {
-	if name := c.Params("name"); name != modelName {
+// namedModel returns the model in use if it has the given name and version. An empty version is the
+// one in use. If no model is in use, the error is an *unavailable.
+func (m *Main) namedModel(name, version string) (*served, error) {
+	if name != modelName {
 		return nil, fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("unknown model %.80q; the model is called %q", name, modelName))
 	}
 	use, err := m.models.inUse()
 	if err != nil {
 		return nil, err
 	}
-	return use, checkVersion(c, use)
+	return use, checkVersion(version, use)
 }
 
-// checkVersion returns an error if the request names a version other than the one in use.
-func checkVersion(c *fiber.Ctx, use *served) error {
-	if version := c.Params("version"); version != "" && version != use.file.Digest {
+// checkVersion returns an error if a request names a version other than the one in use.
+func checkVersion(version string, use *served) error {
+	if version != "" && version != use.file.Digest {
 		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("unknown model version %.80q; the version in use is %q", version, use.file.Digest))
 	}
 	return nil
@@ -55,7 +56,7 @@ func (m *Main) shape() oip.Shape {
 }
 
 func (m *Main) handleV2Model(c *fiber.Ctx) error {
-	use, err := m.namedModel(c)
+	use, err := m.namedModel(c.Params("name"), c.Params("version"))
 	if err != nil {
 		return err
 	}
@@ -63,15 +64,96 @@ func (m *Main) handleV2Model(c *fiber.Ctx) error {
 }
 
 func (m *Main) handleV2ModelReady(c *fiber.Ctx) error {
-	_, err := m.namedModel(c)
-	if missing := (*unavailable)(nil); err != nil && !errors.As(err, &missing) {
+	ready, err := m.modelReady(c.Params("name"), c.Params("version"))
+	if err != nil {
 		return err
 	}
-	status := fiber.StatusOK
-	if m.unready() != nil {
-		status = fiber.StatusServiceUnavailable
+	if !ready {
+		c.Status(fiber.StatusServiceUnavailable)
 	}
-	return c.Status(status).JSON(oip.ModelReady{Name: modelName, Ready: status == fiber.StatusOK})
+	return c.JSON(oip.ModelReady{Name: modelName, Ready: ready})
+}
+
+// modelReady reports whether the named model can serve requests. It returns an error if the name or
+// the version is unknown.
+func (m *Main) modelReady(name, version string) (bool, error) {
+	_, err := m.namedModel(name, version)
+	if err != nil && !errors.As(err, new(*unavailable)) {
+		return false, err
+	}
+	return m.unready() == nil, nil
+}
+
+func (m *Main) handleV2Config(c *fiber.Ctx) error {
+	config, err := m.modelConfig(c.Params("name"), c.Params("version"))
+	if err != nil {
+		return err
+	}
+	return c.JSON(config)
+}
+
+func (m *Main) modelConfig(name, version string) (oip.ModelConfig, error) {
+	use, err := m.namedModel(name, version)
+	if err != nil {
+		return oip.ModelConfig{}, err
+	}
+	return m.shape().Config(modelName, use.file.EmbeddingSize, m.config.workers(), m.config.MaxBatch), nil
+}
+
+func (m *Main) handleV2Stats(c *fiber.Ctx) error {
+	s, err := m.modelStatistics(c.Params("name"), c.Params("version"))
+	if err != nil {
+		return err
+	}
+	return c.JSON(s)
+}
+
+// modelStatistics returns the statistics of the named model, or of all models in use if name is empty.
+func (m *Main) modelStatistics(name, version string) (oip.Statistics, error) {
+	s := oip.Statistics{ModelStats: []oip.ModelStatistics{}}
+	if name == "" {
+		if use := m.models.current.Load(); use != nil {
+			s.ModelStats = append(s.ModelStats, use.statistics())
+		}
+		return s, nil
+	}
+	use, err := m.namedModel(name, version)
+	if err != nil {
+		return s, err
+	}
+	s.ModelStats = append(s.ModelStats, use.statistics())
+	return s, nil
+}
+
+func (m *Main) handleV2Index(c *fiber.Ctx) error {
+	var b body
+	defer m.bodies.free(&b)
+	if err := m.readBody(c, &b); err != nil {
+		return err
+	}
+	var request oip.IndexRequest
+	if len(b.bytes) > 0 {
+		if err := json.Unmarshal(b.bytes, &request); err != nil {
+			return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf(`invalid JSON body: %s; send {"ready":true}, {} or no body`, jsonMessage(err)))
+		}
+	}
+	return c.JSON(m.modelIndex(request.Ready))
+}
+
+// modelIndex returns the index of models: the one model, which is omitted if onlyReady is set and it
+// isn't ready.
+func (m *Main) modelIndex(onlyReady bool) []oip.ModelIndex {
+	one := oip.ModelIndex{Name: modelName, State: "READY"}
+	if use := m.models.current.Load(); use != nil {
+		one.Version = use.file.Digest
+	}
+	if err := m.unready(); err != nil {
+		if onlyReady {
+			return []oip.ModelIndex{}
+		}
+		one.State, one.Reason = "UNAVAILABLE", oneLine(err.Error())
+	}
+	return []oip.ModelIndex{one}
 }
 
 func (m *Main) handleV2Live(c *fiber.Ctx) error { return c.JSON(oip.Live{Live: true}) }
@@ -99,7 +181,7 @@ var tensorPool = sync.Pool{New: func() any { return new(tensors) }}
 
 // handleV2Infer classifies the images in a tensor.
 func (m *Main) handleV2Infer(c *fiber.Ctx) error {
-	if _, err := m.namedModel(c); err != nil {
+	if _, err := m.namedModel(c.Params("name"), c.Params("version")); err != nil {
 		return err
 	}
 	x := m.newExchange(c)
@@ -112,12 +194,7 @@ func (m *Main) handleV2Infer(c *fiber.Ctx) error {
 	if err := t.request.Decode(m.shape(), c.Get(oip.LengthHeader), x.body.bytes); err != nil {
 		return protocolError(err)
 	}
-	if d := t.request.Timeout; d > 0 {
-		if own := c.Context().Time().Add(d); own.Before(x.deadline) {
-			x.deadline = own
-		}
-	}
-	if err := x.classifyTensor(t); err != nil {
+	if err := x.classifyTensor(t, c.Params("version")); err != nil {
 		return err
 	}
 	body, length, err := t.request.AppendResponse(x.response, oip.Result{
@@ -147,18 +224,26 @@ func protocolError(err error) error {
 	return err
 }
 
-// classifyTensor runs one model on each image of the tensor and logs the predictions.
-func (x *exchange) classifyTensor(t *tensors) error {
+// classifyTensor runs a model on each image of the tensor and logs the predictions: the model in use,
+// which must have the given version unless that is empty.
+func (x *exchange) classifyTensor(t *tensors, version string) (err error) {
 	m := x.m
-	call, err := m.engine.Admit(t.request.Batch, x.deadline, x.peer())
+	if d := t.request.Timeout; d > 0 {
+		if own := x.received.Add(d); own.Before(x.deadline) {
+			x.deadline = own
+		}
+	}
+	call, err := m.engine.Admit(t.request.Batch, x.deadline, x.client)
 	if err != nil {
 		return m.requestError(err)
 	}
 	defer call.Close()
-	x.served = call.Model().Data.(*served)
-	if err := checkVersion(x.c, x.served); err != nil {
+	use := call.Model().Data.(*served)
+	if err := checkVersion(version, use); err != nil {
 		return err
 	}
+	x.served = use
+	defer func() { x.count(err) }()
 	const size = imaging.Channels * imaging.Size * imaging.Size
 	for i := range t.request.Batch {
 		input := t.request.Input[i*size:][:size]

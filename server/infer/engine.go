@@ -344,6 +344,7 @@ func (e *Engine) run(id int, jobs []*Job) {
 	m := jobs[0].model
 	session, inputSize, embedding := m.sessions[id], m.inputSize, m.File.EmbeddingSize
 	input := session.Input()
+	began := time.Now()
 	for i, j := range jobs {
 		copy(input[i*inputSize:], j.Input)
 	}
@@ -353,11 +354,19 @@ func (e *Engine) run(id int, jobs []*Job) {
 	if err != nil {
 		err = fmt.Errorf("classify images: %w", err)
 	}
-	for i, j := range jobs {
-		if err == nil {
+	if err == nil {
+		for i, j := range jobs {
 			j.Logit = session.Logits()[i]
 			copy(j.Embedding, session.Embeddings()[i*embedding:])
 		}
+		// Count before the callers continue, so that they find their images counted.
+		counts := &m.batches[len(jobs)-1]
+		counts.count.Add(1)
+		counts.input.Add(int64(started.Sub(began)))
+		counts.inference.Add(int64(ended.Sub(started)))
+		counts.output.Add(int64(time.Since(ended)))
+	}
+	for _, j := range jobs {
 		j.err, j.Started, j.Ended = err, started, ended
 		j.done <- struct{}{} // never blocks: the channel has a buffer of one, and one value is sent per job
 	}

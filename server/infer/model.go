@@ -8,6 +8,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"fakeart/internal/imaging"
 	"fakeart/internal/model"
@@ -25,6 +26,7 @@ type Model struct {
 	sessions  []*model.Session
 	inputSize int // values per image
 	refs      atomic.Int64
+	batches   []batchCounts // by size minus 1
 
 	explaining sync.Mutex
 	explainers []*model.Session // idle sessions for explanations
@@ -43,7 +45,7 @@ func (e *Engine) Load(file *model.File) (_ *Model, err error) {
 	}
 	m := &Model{
 		File: file, inputSize: imaging.Channels * imaging.Size * imaging.Size,
-		sessions: make([]*model.Session, e.options.Workers),
+		sessions: make([]*model.Session, e.options.Workers), batches: make([]batchCounts, e.options.MaxBatch),
 	}
 	m.refs.Store(1)
 	defer func() {
@@ -72,6 +74,33 @@ func (e *Engine) Load(file *model.File) (_ *Model, err error) {
 		}
 	}
 	return m, nil
+}
+
+// batchCounts are the totals of the batches of one size, with times in nanoseconds.
+type batchCounts struct{ count, input, inference, output atomic.Int64 }
+
+// Batches are the successful batches of one size that a model has classified.
+type Batches struct {
+	// Size is the number of images per batch.
+	Size int
+	// Count is the number of batches, at least 1.
+	Count int64
+	// Input, Inference and Output are the total times to copy images to the session, to run it, and to
+	// copy its results.
+	Input, Inference, Output time.Duration
+}
+
+// Batches returns the totals since Load by batch size, in ascending order. It is safe for concurrent
+// use.
+func (m *Model) Batches() []Batches {
+	var list []Batches
+	for i := range m.batches {
+		b := &m.batches[i]
+		if n := b.count.Load(); n > 0 {
+			list = append(list, Batches{i + 1, n, time.Duration(b.input.Load()), time.Duration(b.inference.Load()), time.Duration(b.output.Load())})
+		}
+	}
+	return list
 }
 
 // Discard frees a model that was not passed to Use.

@@ -4,10 +4,15 @@ package oip
 // generates from these types.
 
 // Extensions returns the names of the protocol extensions that this package implements.
-func Extensions() []string { return []string{"binary_tensor_data"} }
+func Extensions() []string {
+	return []string{"binary_tensor_data", "model_configuration", "statistics"}
+}
 
-// Platform is Triton's name of the model's runtime.
-const Platform = "onnxruntime_onnx"
+// Triton's names of the model's runtime.
+const (
+	Platform = "onnxruntime_onnx"
+	Backend  = "onnxruntime"
+)
 
 // ServerMetadata is the response to GET /v2.
 type ServerMetadata struct {
@@ -43,6 +48,124 @@ func (s Shape) Metadata(name string, embedding int, versions ...string) ModelMet
 			{Name: EmbeddingName, Datatype: Datatype, Shape: []int{-1, embedding}},
 		},
 	}
+}
+
+// ModelConfig is the response to GET /v2/models/{name}[/versions/{version}]/config: the part of
+// Triton's model configuration that applies. Its JSON is that of Triton's message ModelConfig.
+type ModelConfig struct {
+	Name            string          `json:"name" doc:"Name of the model" example:"fakeart"`
+	Platform        string          `json:"platform" doc:"Runtime of the model" example:"onnxruntime_onnx"`
+	Backend         string          `json:"backend" doc:"Name of the runtime as a backend of Triton" example:"onnxruntime"`
+	VersionPolicy   VersionPolicy   `json:"version_policy" doc:"Versions that are served"`
+	MaxBatchSize    int             `json:"max_batch_size" doc:"Maximum number of images per request" example:"128"`
+	Input           []TensorConfig  `json:"input" nullable:"false" doc:"Input tensors"`
+	Output          []TensorConfig  `json:"output" nullable:"false" doc:"Output tensors"`
+	InstanceGroup   []InstanceGroup `json:"instance_group" nullable:"false" doc:"Sessions that run the model"`
+	DynamicBatching DynamicBatching `json:"dynamic_batching" doc:"How requests are combined"`
+}
+
+// VersionPolicy states which versions of a model are served.
+type VersionPolicy struct {
+	Latest LatestVersions `json:"latest" doc:"The latest versions"`
+}
+
+// LatestVersions are the latest versions of a model.
+type LatestVersions struct {
+	NumVersions int `json:"num_versions" doc:"Number of versions" example:"1"`
+}
+
+// TensorConfig describes an input or output of the model.
+type TensorConfig struct {
+	Name     string `json:"name" doc:"Name of the tensor" example:"input"`
+	DataType string `json:"data_type" doc:"Type of the values" example:"TYPE_FP32"`
+	Format   string `json:"format,omitempty" doc:"Order of the dimensions of an input" example:"FORMAT_NCHW"`
+	Dims     []int  `json:"dims" nullable:"false" doc:"Dimensions, without the number of images" example:"[3,32,32]"`
+}
+
+// InstanceGroup describes the sessions that run the model.
+type InstanceGroup struct {
+	Name  string `json:"name" doc:"Name of the group" example:"fakeart"`
+	Kind  string `json:"kind" doc:"Kind of processor" example:"KIND_CPU"`
+	Count int    `json:"count" doc:"Number of sessions" example:"2"`
+}
+
+// DynamicBatching describes how requests are combined to batches.
+type DynamicBatching struct {
+	PreferredBatchSize []int `json:"preferred_batch_size" nullable:"false" doc:"Maximum number of images that a session classifies at once" example:"[8]"`
+}
+
+// Config describes a model with this input shape, an embedding of the given width, and that number of
+// sessions, which classify up to batch images at once.
+func (s Shape) Config(name string, embedding, sessions, batch int) ModelConfig {
+	const float = "TYPE_" + Datatype
+	return ModelConfig{
+		Name: name, Platform: Platform, Backend: Backend, VersionPolicy: VersionPolicy{LatestVersions{1}}, MaxBatchSize: s.MaxBatch,
+		Input:           []TensorConfig{{Name: InputName, DataType: float, Format: "FORMAT_NCHW", Dims: []int{s.Channels, s.Size, s.Size}}},
+		Output:          []TensorConfig{{Name: LogitName, DataType: float, Dims: []int{1}}, {Name: EmbeddingName, DataType: float, Dims: []int{embedding}}},
+		InstanceGroup:   []InstanceGroup{{name, "KIND_CPU", sessions}},
+		DynamicBatching: DynamicBatching{[]int{batch}},
+	}
+}
+
+// Statistics is the response to GET /v2/models/stats and /v2/models/{name}[/versions/{version}]/stats.
+type Statistics struct {
+	ModelStats []ModelStatistics `json:"model_stats" nullable:"false" doc:"Statistics of each model in use"`
+}
+
+// ModelStatistics are the statistics of one model since it was put in use.
+type ModelStatistics struct {
+	Name           string            `json:"name" doc:"Name of the model" example:"fakeart"`
+	Version        string            `json:"version" doc:"Version of the model" example:"1"`
+	LastInference  int64             `json:"last_inference" doc:"When the last request finished, in milliseconds since 1970; 0 if there was none"`
+	InferenceCount int64             `json:"inference_count" doc:"Images classified"`
+	ExecutionCount int64             `json:"execution_count" doc:"Batches classified"`
+	InferenceStats InferStatistics   `json:"inference_stats" doc:"Times of requests and batches"`
+	BatchStats     []BatchStatistics `json:"batch_stats" nullable:"false" doc:"Times of the batches of each size"`
+}
+
+// InferStatistics are the times of requests and batches.
+type InferStatistics struct {
+	Success       StatisticDuration `json:"success" doc:"Successful requests, from receipt to result"`
+	Fail          StatisticDuration `json:"fail" doc:"Failed requests"`
+	Queue         StatisticDuration `json:"queue" doc:"Waiting times of successful requests for a session"`
+	ComputeInput  StatisticDuration `json:"compute_input" doc:"Batches: time to prepare the input"`
+	ComputeInfer  StatisticDuration `json:"compute_infer" doc:"Batches: time to run the model"`
+	ComputeOutput StatisticDuration `json:"compute_output" doc:"Batches: time to read the output"`
+}
+
+// BatchStatistics are the times of the batches of one size.
+type BatchStatistics struct {
+	BatchSize     int               `json:"batch_size" doc:"Images per batch" example:"8"`
+	ComputeInput  StatisticDuration `json:"compute_input" doc:"Time to prepare the input"`
+	ComputeInfer  StatisticDuration `json:"compute_infer" doc:"Time to run the model"`
+	ComputeOutput StatisticDuration `json:"compute_output" doc:"Time to read the output"`
+}
+
+// StatisticDuration is a number of durations and their sum.
+type StatisticDuration struct {
+	Count       int64 `json:"count" doc:"Number of durations"`
+	Nanoseconds int64 `json:"ns" doc:"Sum of the durations in nanoseconds"`
+}
+
+// Add adds the durations of other.
+func (d *StatisticDuration) Add(other StatisticDuration) {
+	d.Count += other.Count
+	d.Nanoseconds += other.Nanoseconds
+}
+
+// IndexRequest is the optional body of POST /v2/repository/index.
+type IndexRequest struct {
+	_ struct{} `additionalProperties:"true"`
+
+	Ready bool `json:"ready,omitempty" doc:"Return only models that are ready"`
+}
+
+// ModelIndex describes a model in the response to POST /v2/repository/index, which is a list.
+type ModelIndex struct {
+	Name    string `json:"name" doc:"Name of the model" example:"fakeart"`
+	Version string `json:"version,omitempty" doc:"Version of the model; absent if none is in use" example:"1"`
+	State   string `json:"state" enum:"READY,UNAVAILABLE" doc:"Whether the model can serve requests"`
+	Reason  string `json:"reason" doc:"Why the model is unavailable; empty if it is ready"`
 }
 
 // Live is the response to GET /v2/health/live. The status code carries the same information.
