@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
+	"compress/bzip2"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -20,6 +21,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 
 	"fakeart/internal/config"
 )
@@ -129,6 +133,84 @@ func gzipped(tb testing.TB, data []byte) []byte {
 	return buf.Bytes()
 }
 
+// compressed compresses data as xz or zstd.
+func compressed(tb testing.TB, format string, data []byte) []byte {
+	tb.Helper()
+	var buf bytes.Buffer
+	var w io.WriteCloser
+	var err error
+	if format == "xz" {
+		w, err = xz.NewWriter(&buf)
+	} else {
+		w, err = zstd.NewWriter(&buf)
+	}
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// linked returns a tar archive whose images in train are links to files elsewhere in it, through
+// another link for some. The targets are in a hidden directory, so that they are no images of their own.
+func linked(tb testing.TB, files map[string][]byte, kind byte) []byte {
+	tb.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	add := func(h *tar.Header, data []byte) {
+		h.Mode, h.Size = 0o644, int64(len(data))
+		if err := w.WriteHeader(h); err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	link := func(name, target string) {
+		if kind == tar.TypeSymlink {
+			target = strings.Repeat("../", strings.Count(name, "/")) + target
+		}
+		add(&tar.Header{Name: name, Typeflag: kind, Linkname: target}, nil)
+	}
+	for i, name := range shuffled(files, 3) {
+		if !strings.HasPrefix(name, "train/") {
+			add(&tar.Header{Name: name}, files[name])
+			continue
+		}
+		pool := fmt.Sprintf(".pool/%d", i)
+		add(&tar.Header{Name: pool}, files[name])
+		if i%2 == 0 {
+			link(".alias/"+pool, pool)
+			pool = ".alias/" + pool
+		}
+		link(name, pool)
+	}
+	if err := w.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func cut(data []byte) []byte { return data[:len(data)*2/3] }
+
+// brokenClass returns the directory of a dataset whose directory train/REAL is a broken link.
+func brokenClass(tb testing.TB, files map[string][]byte) string {
+	tb.Helper()
+	dir := asDirectory(tb, files)
+	if err := os.RemoveAll(filepath.Join(dir, "train", "REAL")); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.Symlink("nowhere", filepath.Join(dir, "train", "REAL")); err != nil {
+		tb.Skip(err)
+	}
+	return dir
+}
+
 func asFile(tb testing.TB, name string, data []byte) string {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), name)
@@ -178,6 +260,16 @@ func TestPrepare_SameDigestForEveryArchiveFormat(t *testing.T) {
 		{"tar", asFile(t, "a.tar", tarred(t, files))},
 		{"tar_gz", asFile(t, "a.tar.gz", gzipped(t, tarred(t, files)))},
 		{"zip_named_tar", asFile(t, "b.tar", zipped(t, files))},
+		{"tar_xz", asFile(t, "a.tar.xz", compressed(t, "xz", tarred(t, files)))},
+		{"tar_zst", asFile(t, "a.tar.zst", compressed(t, "zstd", tarred(t, files)))},
+		{"tar_hard_links", asFile(t, "h.tar", linked(t, files, tar.TypeLink))},
+		{"tar_gz_hard_links", asFile(t, "h.tar.gz", gzipped(t, linked(t, files, tar.TypeLink)))},
+		{"tar_symbolic_links", asFile(t, "s.tar", linked(t, files, tar.TypeSymlink))},
+		{"tar_absolute_names", asFile(t, "p.tar", tarred(t, renamed(files, func(s string) string { return "/home/me/" + s })))},
+		{"zip_absolute_names", asFile(t, "p.zip", zipped(t, renamed(files, func(s string) string { return `\home\me\` + strings.ReplaceAll(s, "/", `\`) })))},
+		{"nested_splits", asFile(t, "n.zip", zipped(t, renamed(files, func(s string) string { split, _, _ := strings.Cut(s, "/"); return "cifake/" + split + "/" + s })))},
+		{"one_nested_split", asDirectory(t, renamed(files, func(s string) string { return strings.Replace(s, "train/", "Train/train/", 1) }))},
+		{"upper_case_extension", asDirectory(t, renamed(files, func(s string) string { return strings.Replace(s, ".png", ".PNG", 1) }))},
 		{"tar_gz_without_extension", asFile(t, "archive", gzipped(t, tarred(t, files)))},
 		{"nested_directory", asDirectory(t, renamed(files, func(s string) string { return "more/cifake/" + s }))},
 		{"zip_nested_directory", asFile(t, "c.zip", zipped(t, renamed(files, func(s string) string { return "cifake/" + s })))},
@@ -219,6 +311,100 @@ func TestPrepare_SameDigestForEveryArchiveFormat(t *testing.T) {
 				t.Error("digest differs from that of the directory")
 			}
 		})
+	}
+}
+
+// testdata/pixels.tar.bz2 has two images of one pixel per class and split, in two streams like a file
+// of pbzip2.
+func TestPrepare_TarBzip2(t *testing.T) {
+	const name = "testdata/pixels.tar.bz2"
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	unpacked, err := io.ReadAll(bzip2.NewReader(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := prepareArchive(asFile(t, "a.tar", unpacked), filepath.Join(t.TempDir(), "d"), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := prepareArchive(name, filepath.Join(t.TempDir(), "d"), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Digest() != want.Digest() || got.Count(Train) != 4 || got.Count(Test) != 4 {
+		t.Errorf("digest %s with %v, want %s with 4 images per split", got.Digest(), got.Splits, want.Digest())
+	}
+}
+
+func TestPrepare_BrokenLinksInTar(t *testing.T) {
+	files := layout(t)
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for name, data := range files {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data))}); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = w.Write(data)
+	}
+	want := map[string]string{}
+	for _, l := range []struct {
+		name, target string
+		kind         byte
+	}{
+		{"train/REAL/nowhere.png", "train/REAL/missing.png", tar.TypeLink},
+		{"train/REAL/outside.png", "/etc/passwd", tar.TypeSymlink},
+		{"train/REAL/above.png", "../../../x.png", tar.TypeSymlink},
+		{"train/REAL/folder.png", "../FAKE", tar.TypeSymlink},
+		{"train/REAL/itself.png", "itself.png", tar.TypeSymlink},
+		{"train/REAL/a.png", "train/REAL/b.png", tar.TypeLink},
+		{"train/REAL/b.png", "train/REAL/a.png", tar.TypeLink},
+	} {
+		if err := w.WriteHeader(&tar.Header{Name: l.name, Linkname: l.target, Typeflag: l.kind}); err != nil {
+			t.Fatal(err)
+		}
+		want[l.name] = "which is not a file in the archive"
+	}
+	if err := w.WriteHeader(&tar.Header{Name: "train/REAL/pipe.png", Typeflag: tar.TypeFifo}); err != nil {
+		t.Fatal(err)
+	}
+	want["train/REAL/pipe.png"] = "not a regular file"
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := asFile(t, "a.tar", buf.Bytes())
+	m, err := prepareArchive(path, filepath.Join(t.TempDir(), "d"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range m.Rejected {
+		if part, ok := want[r.Path]; !ok || !strings.Contains(r.Reason, part) {
+			t.Errorf("rejected %s: %s", r.Path, r.Reason)
+		}
+		delete(want, r.Path)
+	}
+	if len(want) > 0 || m.Splits[Train]["REAL"] != 3 {
+		t.Errorf("not rejected: %v; %d REAL", want, m.Splits[Train]["REAL"])
+	}
+	if _, err := prepareArchive(path, filepath.Join(t.TempDir(), "d"), true); err == nil || !strings.Contains(err.Error(), "dataset.strict=false") {
+		t.Errorf("strict: error = %v", err)
+	}
+}
+
+func TestPrepare_ValidationSplitIsReported(t *testing.T) {
+	files := layout(t)
+	more := map[string][]byte{"Val/REAL/1.png": files["train/REAL/0000.png"], "Val/FAKE/1.png": files["train/FAKE/0000.png"]}
+	for name, path := range map[string]string{"directory": asDirectory(t, with(files, more)), "zip": asFile(t, "a.zip", zipped(t, with(files, more)))} {
+		m, err := prepareArchive(path, filepath.Join(t.TempDir(), "d"), true)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(m.Rejected) != 1 || m.Rejected[0].Path != "Val" || !strings.Contains(m.Rejected[0].Reason, "2 files of a validation split") || m.Count(Train) != 6 {
+			t.Errorf("%s: rejected %v, %d training images", name, m.Rejected, m.Count(Train))
+		}
 	}
 }
 
@@ -312,6 +498,10 @@ func TestPrepare_ArchiveErrors(t *testing.T) {
 	}
 	goodZip, goodTar := zipped(t, good), tarred(t, good)
 	goodGz := gzipped(t, goodTar)
+	bzipped, err := os.ReadFile("testdata/pixels.tar.bz2")
+	if err != nil {
+		t.Fatal(err)
+	}
 	emptyDirs := asDirectory(t, without("test/"))
 	for _, dir := range []string{"test/REAL", "test/FAKE"} {
 		if err := os.MkdirAll(filepath.Join(emptyDirs, dir), 0o755); err != nil {
@@ -342,7 +532,18 @@ func TestPrepare_ArchiveErrors(t *testing.T) {
 		{"truncated_tar_between_files", asFile(t, "cut2.tar", goodTar[:len(goodTar)-1024]), []string{"cut2.tar", "truncated or damaged"}},
 		{"truncated_tar_gz", asFile(t, "cut.tgz", goodGz[:len(goodGz)-100]), []string{"cut.tgz", "truncated or damaged"}},
 		{"truncated_tar_gz_checksum", asFile(t, "cut2.tgz", goodGz[:len(goodGz)-6]), []string{"cut2.tgz", "truncated or damaged"}},
-		{"gzip_without_tar", asFile(t, "a.gz", gzipped(t, []byte("hello"))), []string{"a.gz", "does not contain a tar archive"}},
+		{"gzip_without_tar", asFile(t, "a.gz", gzipped(t, []byte("hello"))), []string{"a.gz", "compressed with gzip but does not contain a tar archive"}},
+		{"truncated_tar_xz", asFile(t, "cut.tar.xz", cut(compressed(t, "xz", goodTar))), []string{"cut.tar.xz", "truncated or damaged"}},
+		{"truncated_tar_zst", asFile(t, "cut.tar.zst", cut(compressed(t, "zstd", goodTar))), []string{"cut.tar.zst", "truncated or damaged: unexpected end of the file"}},
+		{"truncated_tar_bz2", asFile(t, "cut.tar.bz2", cut(bzipped)), []string{"cut.tar.bz2", "truncated or damaged: unexpected end of the file"}},
+		{"not_xz", asFile(t, "bad.xz", []byte("\xfd7zXZ\x00 and more")), []string{"bad.xz", "truncated or damaged"}},
+		{"lz4", asFile(t, "a.tar.lz4", []byte("\x04\x22\x4d\x18 and more")), []string{"LZ4", ".tar.gz"}},
+		{"only_validation", asDirectory(t, renamed(good, func(s string) string { return "val/" + strings.SplitN(s, "/", 2)[1] })), []string{"contains no images", "val: 6 files of a validation split are not used"}},
+		{"validation_instead_of_test", asDirectory(t, move("test/", "validation/")), []string{"no images in test", "hint: rename validation to test"}},
+		{"only_hidden_files", asFile(t, "h.zip", zipped(t, renamed(good, func(s string) string { return ".data/" + s }))), []string{"contains no images", "skipped 10 hidden files"}},
+		{"only_files_outside_of_the_archive", asFile(t, "o.tar", tarred(t, renamed(good, func(s string) string { return "../" + s }))), []string{"contains no images", "rejected 10, for example ../test/FAKE/0000.png: path is outside of the archive"}},
+		{"nested_and_not_nested", asDirectory(t, with(good, map[string][]byte{"train/train/REAL/0.png": good["train/REAL/0000.png"]})), []string{"two datasets", `"train"`, `"train/train"`}},
+		{"class_is_broken_link", brokenClass(t, good), []string{"no readable images in train/REAL", "broken symbolic link"}},
 		{"seven_zip", asFile(t, "a.7z", []byte("7z\xbc\xaf\x27\x1c and more")), []string{"7-Zip", ".tar.gz"}},
 		{"html_named_zip", asFile(t, "page.zip", []byte("<!DOCTYPE html>")), []string{"page.zip"}},
 		{"text_file", asFile(t, "notes.txt", []byte("hello there")), []string{"notes.txt", "hello there"}},
@@ -432,7 +633,6 @@ func TestPrepare_InvalidZipMembers(t *testing.T) {
 		"train/REAL/encrypted.png": "encrypted",
 		"train/REAL/link.png":      "not a regular file",
 		"../train/REAL/up.png":     "outside of the archive",
-		"/train/REAL/root.png":     "outside of the archive",
 		"C:/train/REAL/drive.png":  "outside of the archive",
 
 		"train/../../train/REAL/out.png": "outside of the archive",
@@ -442,8 +642,8 @@ func TestPrepare_InvalidZipMembers(t *testing.T) {
 			t.Errorf("%s: rejected with reason %q, want %q", path, reasons[path], want)
 		}
 	}
-	if m.Splits[Train]["REAL"] != 3 {
-		t.Errorf("%d REAL images, want 3", m.Splits[Train]["REAL"])
+	if m.Splits[Train]["REAL"] != 4 {
+		t.Errorf("%d REAL images, want 3 and the one with an absolute name", m.Splits[Train]["REAL"])
 	}
 }
 
@@ -469,8 +669,20 @@ func TestPrepare_SymbolicLinks(t *testing.T) {
 	if m.Splits[Train]["REAL"] != 4 {
 		t.Errorf("%d REAL images, want 3 and the one that the link points to", m.Splits[Train]["REAL"])
 	}
-	if len(m.Rejected) != 2 {
-		t.Errorf("rejected %v, want the loop and the dangling link", m.Rejected)
+	if len(m.Rejected) != 2 || m.Rejected[1].Reason != "broken symbolic link to "+filepath.Join(source, "missing") {
+		t.Errorf("rejected %v, want the loop and the broken link", m.Rejected)
+	}
+	for _, link := range []string{"train/REAL/nowhere.png", "train/REAL/loop"} {
+		_, err := prepareArchive(source, filepath.Join(t.TempDir(), "d"), true)
+		if err == nil || !strings.Contains(err.Error(), "symbolic link") || !strings.Contains(err.Error(), "dataset.strict=false") {
+			t.Errorf("strict: error = %v, want the link", err)
+		}
+		if err := os.Remove(filepath.Join(source, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := prepareArchive(source, filepath.Join(t.TempDir(), "d"), true); err != nil {
+		t.Errorf("strict without broken links: %v", err)
 	}
 }
 
