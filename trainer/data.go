@@ -34,7 +34,7 @@ func (c *prepareCommand) Run(ctx context.Context, std streams) error {
 	}
 	d := cfg.Dataset
 	if d.Name == "archive" && d.Path == "" {
-		return usageError{errors.New("dataset.path is empty\nhint: set it to a folder, .zip, .tar or .tar.gz, such as dataset.path=cifake.zip")}
+		return usageError{errors.New("dataset.path is empty\nhint: set it to a folder, .zip or .tar, such as dataset.path=cifake.zip")}
 	}
 	if d.Name == "feedback" && d.Path == "" {
 		return usageError{errors.New("dataset.path is empty\nhint: set it to a prediction log, such as dataset.path=predictions.db")}
@@ -56,6 +56,9 @@ func (c *prepareCommand) Run(ctx context.Context, std streams) error {
 			break
 		}
 		fmt.Fprintf(std.err, "rejected %s: %s\n", rejection.Path, rejection.Reason)
+	}
+	for _, warning := range manifest.Warnings {
+		fmt.Fprintf(std.err, "warning: %s\n", warning)
 	}
 	return summarize(std.out, d.Dir, manifest)
 }

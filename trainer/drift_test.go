@@ -20,7 +20,7 @@ func trained(t *testing.T) string {
 	data, run := filepath.Join(dir, "d"), filepath.Join(dir, "r")
 	for _, args := range [][]string{
 		{"data", "prepare", "dataset.dir=" + data, "dataset.train_per_class=200", "dataset.test_per_class=2"},
-		{"train", "dataset.dir=" + data, "run.dir=" + run, "experiment.epochs=1", "experiment.val_split=0.5", "model.channels=[2]", "model.dense=[8]"},
+		{"train", "dataset.dir=" + data, "dataset.train_per_class=200", "dataset.test_per_class=2", "run.dir=" + run, "experiment.epochs=1", "experiment.val_split=0.5", "model.channels=[2]", "model.dense=[8]"},
 	} {
 		if code, _, stderr := trainer(t, args...); code != 0 {
 			t.Fatal(stderr)

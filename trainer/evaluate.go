@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"fakeart/internal/cli"
+	"fakeart/internal/config"
 	"fakeart/internal/model"
 	"fakeart/trainer/dataset"
 	"fakeart/trainer/evaluate"
@@ -63,7 +64,7 @@ func (c *evaluateCommand) Run(ctx context.Context, std streams) error {
 		}
 	}
 	if c.Report != "" {
-		if err := c.writeReport(f, result, logits); err != nil {
+		if err := c.writeReport(f, result, logits, std); err != nil {
 			return err
 		}
 	}
@@ -104,19 +105,22 @@ func (c *evaluateCommand) evaluateLog(ctx context.Context, std streams) (err err
 }
 
 // writeReport writes the HTML report. It includes the configuration and metrics of the training run if
-// the model file is in a run folder.
-func (c *evaluateCommand) writeReport(f *model.File, result *evaluate.Result, logits []float32) error {
+// the model file is in its run folder.
+func (c *evaluateCommand) writeReport(f *model.File, result *evaluate.Result, logits []float32, std streams) error {
 	images, manifest, err := dataset.Load(c.Data, c.Split)
 	if err != nil {
 		return err
 	}
 	r := report.Report{Model: f.Metadata, Manifest: manifest, Result: result, Logits: logits, Split: images}
-	run := filepath.Dir(c.Model)
-	if r.Config, err = os.ReadFile(filepath.Join(run, "config.yaml")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("report: %w", err)
-	}
-	if r.Metrics, err = runlog.Read(filepath.Join(run, "metrics.csv")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("report: %w", err)
+	file := filepath.Join(filepath.Dir(c.Model), "config.yaml")
+	switch cfg, err := config.LoadFile(file); {
+	case errors.Is(err, os.ErrNotExist):
+	case err == nil && cfg.Digest() == f.Metadata.ConfigDigest:
+		if err := readRun(&r, filepath.Dir(c.Model)); err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
+	default:
+		fmt.Fprintf(std.err, "the report has no training curves: %s isn't the configuration of %s\n", file, c.Model)
 	}
 	if f.HasGradCAM() {
 		explainer, err := evaluate.NewExplainer(f)
@@ -127,4 +131,15 @@ func (c *evaluateCommand) writeReport(f *model.File, result *evaluate.Result, lo
 		r.Explain = explainer.GradCAM
 	}
 	return report.Write(c.Report, r)
+}
+
+// readRun adds the configuration and the metrics of a run folder to a report.
+func readRun(r *report.Report, run string) (err error) {
+	if r.Config, err = os.ReadFile(filepath.Join(run, "config.yaml")); err != nil {
+		return err
+	}
+	if r.Metrics, err = runlog.Read(filepath.Join(run, "metrics.csv")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }

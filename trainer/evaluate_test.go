@@ -88,3 +88,31 @@ func TestEvaluate_TableOnTerminalJSONOtherwise(t *testing.T) {
 		})
 	}
 }
+
+func TestEvaluate_ReportOfModelInAnotherRunFolder(t *testing.T) {
+	run, other := trained(t), t.TempDir()
+	model, err := os.ReadFile(filepath.Join(run, "model.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(run, "config.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"model.onnx": model, "config.yaml": []byte(strings.Replace(string(text), "patience: 3", "patience: 4", 1))} {
+		if err := os.WriteFile(filepath.Join(other, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page := filepath.Join(other, "report.html")
+	code, stdout, stderr := trainer(t, "evaluate", "--model", filepath.Join(other, "model.onnx"), "--data", filepath.Join(filepath.Dir(run), "d"), "--split", "train", "--report", page)
+	if code != 0 || !strings.Contains(stderr, filepath.Join(other, "config.yaml")+" isn't the configuration of") {
+		t.Errorf("exit code %d, standard error %q", code, stderr)
+	}
+	if !strings.Contains(stdout, "the model was trained on these images") {
+		t.Errorf("standard output lacks the note on the train split:\n%s", stdout)
+	}
+	if html, err := os.ReadFile(page); err != nil || strings.Contains(string(html), "patience: 4") {
+		t.Errorf("the report shows the configuration of another run (%v)", err)
+	}
+}

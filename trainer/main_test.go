@@ -355,13 +355,18 @@ func TestTrain_TaskChangesSeed(t *testing.T) {
 		t.Fatal(stderr)
 	}
 	t.Setenv("CLOUD_RUN_TASK_INDEX", "2")
-	if code, _, stderr := trainer(t, "train", "dataset.dir="+data, "run.dir="+run, "experiment.epochs=1", "experiment.seed=40", "model.channels=[2]", "model.dense=[2]"); code != 0 {
+	if code, _, stderr := trainer(t, "train", "dataset.dir="+data, "dataset.train_per_class=20", "dataset.test_per_class=2", "run.dir="+run, "run.name=s${experiment.seed}", "experiment.epochs=1", "experiment.seed=40", "model.channels=[2]", "model.dense=[2]"); code != 0 {
 		t.Fatal(stderr)
 	}
 	text, err := os.ReadFile(filepath.Join(run, "config.yaml"))
-	if err != nil || !strings.Contains(string(text), "seed: 42\n") {
+	if err != nil || !strings.Contains(string(text), "seed: 42\n") || !strings.Contains(string(text), "name: s42\n") {
 		t.Errorf("config.yaml of the run (%v):\n%s", err, text)
 	}
+	code, _, stderr := trainer(t, "train", "experiment.seed=9223372036854775806")
+	if code != exitUsage {
+		t.Errorf("overflow: exit code %d", code)
+	}
+	checkError(t, stderr, "experiment.seed is 9223372036854775806", "--task=2", "smaller experiment.seed")
 }
 
 func TestDataPrepare_FailureRemovesCreatedDirectories(t *testing.T) {
@@ -393,7 +398,7 @@ func TestTrain_OutputOnTerminalAndFile(t *testing.T) {
 	if code, _, stderr := trainer(t, "data", "prepare", "dataset.dir="+data, "dataset.train_per_class=20", "dataset.test_per_class=2"); code != 0 {
 		t.Fatal(stderr)
 	}
-	args := []string{"train", "dataset.dir=" + data, "experiment.epochs=2", "model.channels=[2]", "model.dense=[2]"}
+	args := []string{"train", "dataset.dir=" + data, "dataset.train_per_class=20", "dataset.test_per_class=2", "experiment.epochs=2", "model.channels=[2]", "model.dense=[2]"}
 	code, _, stderr := trainerOnTerminal(t, append(args, "run.dir="+filepath.Join(dir, "terminal"))...)
 	if code != 0 {
 		t.Fatal(stderr)

@@ -20,7 +20,17 @@ func (c *trainCommand) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	cfg.Experiment.Seed += c.Task
+	if c.Task != 0 {
+		// Compose again, because names can contain ${experiment.seed}.
+		seed := cfg.Experiment.Seed + c.Task
+		if (seed > cfg.Experiment.Seed) != (c.Task > 0) {
+			return usageError{fmt.Errorf("experiment.seed is %d, which is too large to add --task=%d\nhint: set a smaller experiment.seed", cfg.Experiment.Seed, c.Task)}
+		}
+		c.Overrides = append(c.Overrides, fmt.Sprintf("experiment.seed=%d", seed))
+		if cfg, err = c.load(); err != nil {
+			return err
+		}
+	}
 	s, err := train.Run(ctx, cfg, revision(), std.err)
 	if err != nil {
 		return err

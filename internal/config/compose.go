@@ -69,7 +69,7 @@ type composer struct {
 	files  fs.FS
 	folder string // path of files in error messages
 	fields []field
-	values map[string]any // by key, such as "experiment.epochs"
+	values map[string]any    // by key, such as "experiment.epochs"
 	origin map[string]string // key → file that set it; keys set by overrides are absent
 }
 

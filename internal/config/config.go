@@ -43,9 +43,9 @@ type Run struct {
 // the others are zero.
 type Dataset struct {
 	Name          string `key:"name"`                                       // synthetic, archive, feedback or huggingface
-	Path          string `key:"path" only:"archive,feedback"`               // source: directory, .zip, .tar or .tar.gz; for feedback a prediction log
+	Path          string `key:"path" only:"archive,feedback"`               // source: directory, .zip or .tar; for feedback a prediction log
 	Dir           string `key:"dir"`                                        // directory of the prepared dataset
-	Strict        bool   `key:"strict" only:"archive,feedback,huggingface"` // fail on an unreadable image
+	Strict        bool   `key:"strict" only:"archive,feedback,huggingface"` // fail on unreadable images and on warnings
 	Seed          int64  `key:"seed" only:"synthetic"`
 	TrainPerClass int    `key:"train_per_class" only:"synthetic"` // at least 1
 	TestPerClass  int    `key:"test_per_class" only:"synthetic"`  // at least 1

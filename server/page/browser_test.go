@@ -84,11 +84,12 @@ func build() (b built, err error) {
 		suffix = ".exe"
 	}
 	b.server = filepath.Join(scratch, "server"+suffix)
-	trainer, data := filepath.Join(scratch, "trainer"+suffix), "dataset.dir="+filepath.Join(scratch, "data")
-	run(trainer, "data", "prepare", "dataset=synthetic", data, "dataset.train_per_class=600", "dataset.test_per_class=50")
+	trainer := filepath.Join(scratch, "trainer"+suffix)
+	data := []string{"dataset=synthetic", "dataset.dir=" + filepath.Join(scratch, "data"), "dataset.train_per_class=600", "dataset.test_per_class=50"}
+	run(trainer, append([]string{"data", "prepare"}, data...)...)
 	for seed, model := range []string{b.first, b.second} {
 		folder := filepath.Join(scratch, fmt.Sprint("run", seed))
-		run(trainer, "train", "experiment=smoke", "dataset=synthetic", data, "run.dir="+folder, fmt.Sprint("experiment.seed=", seed+1), fmt.Sprint("experiment.name=model-", seed+1))
+		run(trainer, append([]string{"train", "experiment=smoke", "run.dir=" + folder, fmt.Sprint("experiment.seed=", seed+1), fmt.Sprint("experiment.name=model-", seed+1)}, data...)...)
 		if err == nil {
 			err = os.Rename(filepath.Join(folder, "model.onnx"), model)
 		}

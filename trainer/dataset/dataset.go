@@ -23,10 +23,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"fakeart/internal/config"
 	"fakeart/internal/imaging"
 )
 
@@ -89,6 +91,9 @@ type Manifest struct {
 	Files map[string]File `json:"files"`
 	// Rejected lists the files and rows of the source that were not included, sorted by path.
 	Rejected []Rejection `json:"refused"`
+	// Warnings are reasons why metrics on the dataset may mislead, such as test images that are also
+	// in the train split, each with a count and examples.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Source describes where a dataset came from.
@@ -101,11 +106,12 @@ type Source struct {
 	Labeled      int `json:"labelled,omitempty"`
 	WithoutImage int `json:"without_picture,omitempty"`
 
-	// For huggingface: Revision is the commit that the configured revision resolved to. Labels are
-	// the class names in the order of the Hub, before they were mapped to REAL 0 and FAKE 1.
-	Repo     string   `json:"repo,omitempty"`
-	Revision string   `json:"revision,omitempty"`
-	Labels   []string `json:"labels,omitempty"`
+	// For huggingface: Revision is the commit that the configured revision, Requested, resolved to.
+	// Labels are the class names in the order of the Hub, before they were mapped to REAL 0 and FAKE 1.
+	Repo      string   `json:"repo,omitempty"`
+	Revision  string   `json:"revision,omitempty"`
+	Requested string   `json:"requested_revision,omitempty"`
+	Labels    []string `json:"labels,omitempty"`
 
 	// For synthetic: Generator is the version of the drawing algorithm.
 	Generator     string `json:"generator,omitempty"`
@@ -174,28 +180,97 @@ func (m Manifest) fileNames() []string {
 	return names
 }
 
+// setting is a configuration key of the dataset with its value, as on the command line.
+type setting struct{ key, value string }
+
+func (s setting) String() string {
+	value := s.value
+	if strings.ContainsAny(value, " \t'\"$&|;<>()*?\\") {
+		value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+	}
+	return s.key + "=" + value
+}
+
+// settings returns the keys that select this source, except for the kind.
+func (s Source) settings() []setting {
+	all := []setting{{"dataset.path", s.Path}, {"dataset.repo", s.Repo}, {"dataset.revision", s.Revision}}
+	if s.Seed != nil {
+		all = append(all, setting{"dataset.seed", strconv.FormatInt(*s.Seed, 10)},
+			setting{"dataset.train_per_class", strconv.Itoa(s.TrainPerClass)}, setting{"dataset.test_per_class", strconv.Itoa(s.TestPerClass)})
+	}
+	return slices.DeleteFunc(all, func(s setting) bool { return s.value == "" })
+}
+
 // prepareCommand returns the command that prepares this dataset again in dir.
 func (m Manifest) prepareCommand(dir string) string {
 	command := "bin/trainer data prepare dataset=" + cmp.Or(m.Source.Kind, "synthetic|archive|feedback|huggingface")
-	set := func(key, value string) {
-		if value == "" {
-			return
-		}
-		if strings.ContainsAny(value, " \t'\"$&|;<>()*?\\") {
-			value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
-		}
-		command += " dataset." + key + "=" + value
+	for _, s := range append(m.Source.settings(), setting{"dataset.dir", dir}) {
+		command += " " + s.String()
 	}
-	set("path", m.Source.Path)
-	set("repo", m.Source.Repo)
-	set("revision", m.Source.Revision)
-	if m.Source.Seed != nil {
-		set("seed", strconv.FormatInt(*m.Source.Seed, 10))
-		set("train_per_class", strconv.Itoa(m.Source.TrainPerClass))
-		set("test_per_class", strconv.Itoa(m.Source.TestPerClass))
-	}
-	set("dir", dir)
 	return command
+}
+
+// Matches returns an error that names all differences if the dataset, in cfg.Dir, was prepared from
+// another source than the one that cfg describes. It doesn't compare dataset.strict and
+// dataset.endpoint, which don't select images, and an empty dataset.path, which training doesn't need.
+func (m Manifest) Matches(cfg config.Dataset) error {
+	configured := Source{Kind: cfg.Name, Path: cfg.Path, Repo: cfg.Repo, Revision: cfg.Revision}
+	if cfg.Name == "synthetic" {
+		configured.Seed, configured.TrainPerClass, configured.TestPerClass = &cfg.Seed, cfg.TrainPerClass, cfg.TestPerClass
+	}
+	var differences []string
+	fix := []setting{{"dataset", m.Source.Kind}}
+	differ := func(key, configured, prepared string) {
+		differences = append(differences, fmt.Sprintf("%s is %s, but the dataset was prepared with %s", key, configured, prepared))
+	}
+	if configured.Kind != m.Source.Kind {
+		differ("dataset", configured.Kind, m.Source.Kind)
+		fix = append(fix, slices.DeleteFunc(m.Source.settings(), func(s setting) bool { return s.key == "dataset.path" && cfg.Path == "" })...)
+	} else {
+		prepared := m.Source.settings()
+		for _, s := range configured.settings() {
+			i := slices.IndexFunc(prepared, func(p setting) bool { return p.key == s.key })
+			if i < 0 || s.value == prepared[i].value ||
+				s.key == "dataset.path" && sameFile(s.value, prepared[i].value) || s.key == "dataset.revision" && m.Source.isRevision(s.value) {
+				continue
+			}
+			differ(s.key, s.value, prepared[i].value)
+			fix = append(fix, prepared[i])
+		}
+	}
+	if len(differences) == 0 {
+		return nil
+	}
+	hint := "to train on this dataset, add"
+	for _, s := range fix {
+		hint += " " + s.String()
+	}
+	return fmt.Errorf("the configuration doesn't match the dataset in %s: %s\nhint: %s\nhint: to train on the configured dataset, prepare it: %s",
+		cfg.Dir, strings.Join(differences, "; "), hint, Manifest{Source: configured}.prepareCommand(cfg.Dir))
+}
+
+// sameFile reports whether two paths are the same file, which need not exist any more.
+func sameFile(a, b string) bool {
+	absA, errA := filepath.Abs(a)
+	absB, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && absA == absB
+}
+
+var (
+	commitPattern      = regexp.MustCompile(`^[0-9a-f]{40}$`)
+	shortCommitPattern = regexp.MustCompile(`^[0-9a-f]{7,40}$`)
+)
+
+// isRevision reports whether a configured revision resolved to the commit of the source. Manifests of
+// earlier versions don't have the name of a branch or tag, so that any is accepted.
+func (s Source) isRevision(revision string) bool {
+	switch {
+	case revision == s.Requested:
+		return true
+	case shortCommitPattern.MatchString(revision):
+		return strings.HasPrefix(s.Revision, revision)
+	}
+	return s.Requested == "" && commitPattern.MatchString(s.Revision)
 }
 
 func imagesName(split string) string { return split + "-images.npy" }

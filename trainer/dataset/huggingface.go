@@ -46,7 +46,7 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 	if cache == "" {
 		dir, err := os.UserCacheDir()
 		if err != nil {
-			return Source{}, fmt.Errorf("no cache directory for downloads: %w\nhint: set dataset.path to a directory", err)
+			return Source{}, errors.New("no cache directory for downloads: neither HOME nor XDG_CACHE_HOME is set\nhint: set the environment variable XDG_CACHE_HOME to a directory")
 		}
 		cache = filepath.Join(dir, "fakeart", "huggingface")
 	}
@@ -117,7 +117,11 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 	if err := c.complete(cfg.Repo); err != nil {
 		return Source{}, fmt.Errorf("hub: %w", err)
 	}
-	return Source{Kind: "huggingface", Repo: cfg.Repo, Revision: repo.commit, Labels: names}, nil
+	source := Source{Kind: "huggingface", Repo: cfg.Repo, Revision: repo.commit, Labels: names}
+	if cfg.Revision != repo.commit {
+		source.Requested = cfg.Revision
+	}
+	return source, nil
 }
 
 // shard is a Parquet file with a part of a split.

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -787,5 +788,17 @@ func TestHub_SameOrigin(t *testing.T) {
 		if got := h.sameOrigin(u); got != want {
 			t.Errorf("sameOrigin(%s) = %v, want %v", address, got, want)
 		}
+	}
+}
+
+func TestPrepare_HubWithoutHome(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the cache directory isn't below HOME on Windows")
+	}
+	t.Setenv("HOME", "")
+	t.Setenv("XDG_CACHE_HOME", "")
+	_, err := Prepare(t.Context(), config.Dataset{Name: "huggingface", Repo: "a/b", Revision: "main", Dir: filepath.Join(t.TempDir(), "d")}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "XDG_CACHE_HOME to a directory") || strings.Contains(err.Error(), "dataset.path") {
+		t.Errorf("error = %v, want the environment variable, and not dataset.path, which doesn't apply", err)
 	}
 }

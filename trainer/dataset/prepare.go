@@ -16,8 +16,8 @@ import (
 //
 // The result is written next to cfg.Dir and renamed when it is complete: if Prepare fails, is
 // canceled or killed, or the disk is full, the existing dataset is unchanged. Prepare returns an
-// error if cfg.Dir contains anything except a dataset. Images that cannot be read are listed in the
-// manifest, or are an error if cfg.Strict is set. Progress is written to out: as a bar if out is a
+// error if cfg.Dir contains anything except a dataset. Images that cannot be read and warnings are
+// listed in the manifest, or are an error if cfg.Strict is set. Progress is written to out: as a bar if out is a
 // terminal, otherwise as lines.
 func Prepare(ctx context.Context, cfg config.Dataset, out io.Writer) (*Manifest, error) {
 	gather, ok := map[string]func(context.Context, config.Dataset, *collection, io.Writer) (Source, error){
@@ -52,6 +52,10 @@ func prepare(
 		return nil, err
 	}
 	c.sort()
+	m.Warnings = c.warnings()
+	if err := Reject(cfg.Strict, m.Warnings); err != nil {
+		return nil, err
+	}
 	if err := s.write(ctx, &m, c); err != nil {
 		return nil, err
 	}

@@ -20,6 +20,9 @@ import (
 // SyntheticNote accompanies every metric that was measured on the synthetic dataset.
 const SyntheticNote = "the images are synthetic, generated from a seed: these metrics don't predict the accuracy on real AI-generated images"
 
+// TrainNote accompanies every metric that was measured on the images that the model was trained on.
+const TrainNote = "the model was trained on these images, except for the validation images: these metrics don't predict the accuracy on other images"
+
 // Result holds the metrics of a model on a split. It is the content of eval.json.
 type Result struct {
 	// Model and Data are the digests ("sha256:…") of the model file and of the dataset.
@@ -66,6 +69,10 @@ func Run(ctx context.Context, f *model.File, dataDir, split string, batch int) (
 	if manifest.Source.Kind == "feedback" {
 		metrics.Notes = append(metrics.Notes, FeedbackNote)
 	}
+	if split == dataset.Train && manifest.Digest() == f.Metadata.DataDigest {
+		metrics.Notes = append(metrics.Notes, TrainNote)
+	}
+	metrics.Notes = append(metrics.Notes, manifest.Warnings...)
 	return &Result{
 		Model:   f.Digest,
 		Data:    manifest.Digest(),

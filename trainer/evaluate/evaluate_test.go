@@ -103,7 +103,7 @@ func prepare(t *testing.T) string {
 			}
 		}
 	}
-	cfg := config.Dataset{Name: "archive", Path: source, Dir: dir, Strict: true}
+	cfg := config.Dataset{Name: "archive", Path: source, Dir: dir}
 	if _, err := dataset.Prepare(context.Background(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,8 @@ const (
 // name, so they must not be renamed.
 type checkpoint struct {
 	ConfigDigest, DataDigest string
+	// Revision lists the source revisions that trained so far, separated by commas.
+	Revision string
 	// State contains the weights, the optimizer state and the number of training steps.
 	State net.State
 	// Epoch contains the sums over the current epoch so far.

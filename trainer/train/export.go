@@ -158,7 +158,7 @@ func (r *run) summary(digest string) *Summary {
 // atomically, and the report is the last one.
 func (r *run) finished() *Summary {
 	f, err := model.Open(r.folder.file(modelFile))
-	if err != nil {
+	if err != nil || f.Metadata.ConfigDigest != r.cfg.Digest() || f.Metadata.DataDigest != r.manifest.Digest() {
 		return nil
 	}
 	s := r.summary(f.Digest)

@@ -76,10 +76,21 @@ func trainAsChild(overrides []string) int {
 }
 
 // overrides returns the options of a run of about a second: 32 of 44 images for training in steps
-// of 12, 12 and 8, two epochs, with flips and dropout.
+// of 12, 12 and 8, two epochs, with flips and dropout. The dataset is configured as it was drawn.
 func overrides(dir string, more ...string) []string {
+	data := testData
+	for _, option := range more {
+		if path, ok := strings.CutPrefix(option, "dataset.dir="); ok {
+			data = path
+		}
+	}
+	train, test := 22, 10
+	if m, err := dataset.ReadManifest(data); err == nil {
+		train, test = m.Source.TrainPerClass, m.Source.TestPerClass
+	}
 	return append([]string{
-		"run.dir=" + dir, "dataset.dir=" + testData,
+		"run.dir=" + dir, "dataset.dir=" + testData, "dataset.seed=7",
+		fmt.Sprint("dataset.train_per_class=", train), fmt.Sprint("dataset.test_per_class=", test),
 		"model.channels=[16,16]", "model.dense=[16,8]",
 		"experiment.epochs=2", "experiment.batch_size=12", "experiment.val_split=0.25", "experiment.lr=0.01",
 		"experiment.flip=true", "experiment.dropout=0.3", "experiment.threads=1", "experiment.layout=standard",

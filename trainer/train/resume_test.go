@@ -209,9 +209,10 @@ func TestResume_OtherDataset(t *testing.T) {
 	dir := interruptedRun(t)
 	before := snapshot(t, dir)
 	data := filepath.Join(t.TempDir(), "data")
-	if err := draw(data, 23, 10); err != nil {
+	if err := draw(data, 22, 10); err != nil {
 		t.Fatal(err)
 	}
+	relabel(t, data) // the same configuration, but other data
 	mustFail(t, dir, []string{"run.resume=true", "dataset.dir=" + data}, "started with dataset", data)
 	mustBeUnchanged(t, dir, before)
 	mustTrain(t, dir, "run.resume=true")

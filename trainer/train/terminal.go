@@ -102,8 +102,12 @@ func line(r slog.Record) string {
 		attrs = append(attrs, strings.ReplaceAll(a.Key, "_", " ")+" "+a.Value.String())
 		return true
 	})
-	if len(attrs) == 0 {
-		return r.Message + "\n"
+	message := r.Message
+	if r.Level >= slog.LevelWarn {
+		message = "warning: " + message
 	}
-	return r.Message + ": " + strings.Join(attrs, ", ") + "\n"
+	if len(attrs) == 0 {
+		return message + "\n"
+	}
+	return message + ": " + strings.Join(attrs, ", ") + "\n"
 }

@@ -10,6 +10,7 @@ package train
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,8 @@ import (
 	"math"
 	"os"
 	"runtime/pprof"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -64,6 +67,7 @@ type run struct {
 	split        *dataset.Split
 	trainIndices []int // of split
 	validation   *dataset.Split
+	warnings     []string // about the dataset
 
 	folder   *folder
 	log      *slog.Logger     // to out and to train.log in the run folder
@@ -81,6 +85,9 @@ type run struct {
 // shows a progress bar and a table with one row per epoch there instead. When ctx ends, the run stops
 // between two training steps, saves a checkpoint and returns ErrInterrupted. revision is the source
 // revision of the trainer, which is stored in the model file.
+//
+// Run returns an error if the dataset wasn't prepared from the configured source, or if dataset.strict
+// is set and there is a reason why metrics may mislead, which is logged as a warning otherwise.
 //
 // An error never damages what the run folder contained. If an error occurs before the first
 // training step, no new run folder is left behind. If the run is already complete, Run returns its
@@ -105,24 +112,45 @@ func (r *run) do(ctx context.Context) (_ *Summary, err error) {
 		handler = slog.NewTextHandler(r.out, nil)
 	}
 	r.log = slog.New(slog.NewMultiHandler(handler, slog.NewTextHandler(r.folder.log, nil)))
+	for _, warning := range r.warnings {
+		r.log.Warn(warning)
+	}
 	c, err := r.folder.checkpoint(r.cfg, r.manifest)
 	if err != nil {
 		return nil, err
 	}
 	r.state = *c
+	if r.state.Done {
+		if s := r.finished(); s != nil {
+			r.log.Info("run is already complete", "run", r.folder.path)
+			return s, nil
+		}
+	}
+	r.addRevision()
 	if !r.state.Done {
 		if err := r.train(ctx); err != nil {
 			return nil, err
 		}
-	} else if s := r.finished(); s != nil {
-		r.log.Info("run is already complete", "run", r.folder.path)
-		return s, nil
 	}
 	s, err := r.finish(ctx)
 	if err != nil && ctx.Err() != nil {
 		return nil, r.interruptedError()
 	}
 	return s, err
+}
+
+// addRevision adds this revision to those that trained before, if they differ. The model file names all.
+func (r *run) addRevision() {
+	before := r.state.Revision
+	switch {
+	case before == "":
+	case before == r.revision || strings.HasSuffix(before, ", "+r.revision):
+		r.revision = before
+	default:
+		r.log.Warn("another revision of the trainer continues the run", "before", before, "now", r.revision)
+		r.revision = before + ", " + r.revision
+	}
+	r.state.Revision = r.revision
 }
 
 // prepare loads all splits of the dataset, so that a damaged test split is found before the
@@ -135,6 +163,9 @@ func (r *run) prepare() (err error) {
 	if r.split, r.manifest, err = dataset.Load(dir, dataset.Train); err != nil {
 		return err
 	}
+	if err := r.manifest.Matches(r.cfg.Dataset); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
 	if r.manifest.Count(dataset.Test) > 0 {
 		if _, _, err := dataset.Load(dir, dataset.Test); err != nil {
 			return err
@@ -146,7 +177,38 @@ func (r *run) prepare() (err error) {
 			dir, r.split.Len())
 	}
 	r.trainIndices, r.validation = learn, subset(r.split, validate)
+	r.warnings = append(slices.Clone(r.manifest.Warnings), validationWarnings(r.split, learn, validate)...)
+	if err := dataset.Reject(r.cfg.Dataset.Strict, r.warnings); err != nil {
+		return fmt.Errorf("train: the dataset in %s: %w", dir, err)
+	}
 	return ort.Init()
+}
+
+// validationWarnings describes what makes validation metrics misleading: classes without validation
+// images, and validation images that are also training images.
+func validationWarnings(split *dataset.Split, learn, validate []int) (warnings []string) {
+	validated := make([]int, len(dataset.Classes()))
+	training := make(map[[sha256.Size]byte]int, len(learn))
+	for _, i := range learn {
+		training[sha256.Sum256(split.Image(i))] = i
+	}
+	var repeated []string
+	for _, i := range validate {
+		validated[split.Labels[i]]++
+		if j, ok := training[sha256.Sum256(split.Image(i))]; ok {
+			repeated = append(repeated, fmt.Sprintf("%d = %d", i, j))
+		}
+	}
+	for label, name := range dataset.Classes() {
+		if validated[label] == 0 {
+			warnings = append(warnings, fmt.Sprintf("no validation image is %s: validation metrics don't measure it", name))
+		}
+	}
+	if len(repeated) > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d of %d validation images are also training images; rows of train-images.npy: %s",
+			len(repeated), len(validate), dataset.Examples(repeated)))
+	}
+	return warnings
 }
 
 // train makes the remaining training steps, starting from the state of the checkpoint.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -177,9 +178,13 @@ func TestSampleByClass(t *testing.T) {
 
 func TestRun_NoTestSplit(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	if err := draw(data, 12, 0); err != nil {
+	if err := draw(data, 12, 1); err != nil {
 		t.Fatal(err)
 	}
+	edit(t, data, "train-labels.npy", func([]byte) {}, func(m *dataset.Manifest) {
+		delete(m.Splits, dataset.Test)
+		maps.DeleteFunc(m.Files, func(name string, _ dataset.File) bool { return strings.HasPrefix(name, dataset.Test) })
+	})
 	dir := filepath.Join(t.TempDir(), "run")
 	s := mustTrain(t, dir, "dataset.dir="+data, "experiment.epochs=1")
 	if _, err := model.Open(s.Model); err != nil {
