@@ -108,7 +108,7 @@ func (l *loadtest) run(ctx context.Context) (err error) {
 	cmd.Env = append(cmd.Env, env...)
 	server, err := process.Start(ctx, cmd, log)
 	if err != nil {
-		return fmt.Errorf("%w; see %s", err, log.Name())
+		return fmt.Errorf("%w\nhint: see %s for all messages", err, log.Name())
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 

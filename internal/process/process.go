@@ -3,7 +3,6 @@
 package process
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -36,63 +35,68 @@ type Server struct {
 	// URL is the base URL of the server, without a trailing slash.
 	URL string
 
-	cmd     *exec.Cmd
-	ctxDone <-chan struct{} // closed when the context of Start is done
-	logged  chan struct{}   // closed at the end of the server's standard error
+	cmd      *exec.Cmd
+	messages *messages
+	ctxDone  <-chan struct{} // closed when the context of Start is done
+	exited   chan struct{}   // closed when the process has exited
+	err      error           // of the process; valid once exited is closed
 }
 
-// gracePeriod is how long Stop waits for the server to exit after the context is done.
-const gracePeriod = 3 * time.Second
-
-// listening matches the log message of our server, or of Prometheus, that it's listening.
-var listening = regexp.MustCompile(`(?:listening on http://|msg="Listening on" .*address=)([0-9.]+:[0-9]+)`)
+const (
+	// gracePeriod is how long Stop waits for the server to exit after the context is done.
+	gracePeriod = 3 * time.Second
+	// stopTimeout is how long Stop waits after SIGTERM until it kills the server. Our server takes
+	// at most about 20 seconds by default.
+	stopTimeout = 30 * time.Second
+)
 
 // Start starts cmd, which must be our server or Prometheus, and waits until it's listening. It
-// copies the server's standard error to log. The caller must call Stop.
+// copies the server's standard error to log. The caller must call Stop. If the server exits
+// instead, the error contains the last message that it logged.
 func Start(ctx context.Context, cmd *exec.Cmd, log io.Writer) (*Server, error) {
-	messages, err := cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
+	m := &messages{log: log, address: make(chan string, 1)}
+	cmd.Stderr = m
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
-	s := &Server{cmd: cmd, ctxDone: ctx.Done(), logged: make(chan struct{})}
-	address := make(chan string, 1)
+	s := &Server{cmd: cmd, messages: m, ctxDone: ctx.Done(), exited: make(chan struct{})}
 	go func() {
-		defer close(s.logged)
-		lines := bufio.NewScanner(messages)
-		for lines.Scan() {
-			fmt.Fprintln(log, lines.Text())
-			if m := listening.FindStringSubmatch(lines.Text()); m != nil {
-				address <- "http://" + m[1]
-			}
-		}
+		s.err = cmd.Wait()
+		close(s.exited)
 	}()
 	select {
-	case s.URL = <-address:
+	case s.URL = <-m.address:
 		return s, nil
-	case <-s.logged:
-		return nil, errors.Join(errors.New("the server exited before it was listening"), s.Stop())
+	case <-s.exited:
+		select {
+		case s.URL = <-m.address: // it did listen before it exited
+			return s, nil
+		default:
+		}
+		return nil, fmt.Errorf("the server exited before it was listening (%s): %s", cmd.ProcessState, m.reason())
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), s.Stop())
 	}
 }
 
-// Done returns a channel that is closed when the server exits or closes its standard error.
-func (s *Server) Done() <-chan struct{} { return s.logged }
+// Done returns a channel that is closed when the server has exited.
+func (s *Server) Done() <-chan struct{} { return s.exited }
 
-// Stop shuts the server down with SIGTERM and waits until it has exited. It returns an error if
-// the server exits with a failure. On Windows, it kills the server.
+// Address returns the host and the port of URL.
+func (s *Server) Address() string { return strings.TrimPrefix(s.URL, "http://") }
+
+// Pid returns the process ID of the server.
+func (s *Server) Pid() int { return s.cmd.Process.Pid }
+
+// Stop shuts the server down with SIGTERM and waits until it has exited, for up to half a minute.
+// It returns an error with the last message that the server logged if the server exits with a
+// failure, or has to be killed. On Windows, it always kills the server.
 func (s *Server) Stop() error {
 	select {
 	case <-s.ctxDone:
 		// The context was probably canceled by Ctrl-C, which the terminal also sends to the
 		// server. A second signal would interrupt its graceful shutdown.
-		select {
-		case <-s.logged:
-		case <-time.After(gracePeriod):
-		}
+		s.wait(gracePeriod)
 	default:
 	}
 	// The server may have exited already; the error of Signal doesn't matter then. Windows
@@ -101,13 +105,66 @@ func (s *Server) Stop() error {
 	if killed {
 		_ = s.cmd.Process.Kill()
 	}
-	<-s.logged
-	err := s.cmd.Wait()
-	if errors.Is(err, context.Canceled) && s.cmd.ProcessState.Success() {
+	if !s.wait(stopTimeout) {
+		_ = s.cmd.Process.Kill()
+		<-s.exited
+		return fmt.Errorf("%s: killed, because it was still running %s after SIGTERM", s.cmd.Path, stopTimeout)
+	}
+	if errors.Is(s.err, context.Canceled) && s.cmd.ProcessState.Success() {
 		return nil // graceful shutdown after Ctrl-C
 	}
-	if err != nil && !killed {
-		return fmt.Errorf("%s: %w", s.cmd.Path, err)
+	if s.err != nil && !killed {
+		return fmt.Errorf("%s: %w: %s", s.cmd.Path, s.err, s.messages.reason())
 	}
 	return nil
+}
+
+// wait waits up to a time for the server to exit, and reports whether it did.
+func (s *Server) wait(limit time.Duration) bool {
+	select {
+	case <-s.exited:
+		return true
+	case <-time.After(limit):
+		return false
+	}
+}
+
+// messages is the standard error of a server. It copies it to log, and finds the address.
+type messages struct {
+	log     io.Writer
+	address chan string // receives the URL once
+	found   bool
+	text    []byte // the end of what was written
+}
+
+// maxText is the number of bytes of standard error that are kept.
+const maxText = 64 << 10
+
+// listening matches the log message of our server, or of Prometheus, that it's listening.
+var listening = regexp.MustCompile(`(?:listening on http://|msg="Listening on" .*address=)([0-9.]+:[0-9]+)[^0-9]`)
+
+// Write implements io.Writer. It never fails, because a server that can't write would block or end.
+func (m *messages) Write(b []byte) (int, error) {
+	_, _ = m.log.Write(b)
+	m.text = append(m.text, b...)
+	if !m.found {
+		if match := listening.FindSubmatch(m.text); match != nil {
+			m.found = true
+			m.address <- "http://" + string(match[1])
+		}
+	}
+	if extra := len(m.text) - maxText; extra > 0 {
+		m.text = append(m.text[:0], m.text[extra:]...)
+	}
+	return len(b), nil
+}
+
+// reason returns the error that our server prints last, with its hint, or else the last line.
+func (m *messages) reason() string {
+	text := strings.TrimSpace(string(m.text))
+	const prefix = "error: "
+	if i := strings.LastIndex("\n"+text, "\n"+prefix); i >= 0 {
+		return text[i+len(prefix):]
+	}
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }

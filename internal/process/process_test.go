@@ -3,10 +3,13 @@ package process
 import (
 	"context"
 	"io"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // shell starts a shell script as a server and returns its log.
@@ -97,6 +100,71 @@ func TestStart_exitsEarly(t *testing.T) {
 	}
 	if _, err := Start(t.Context(), Command(t.Context(), io.Discard, t.TempDir()+"/none"), io.Discard); err == nil || !strings.Contains(err.Error(), "start server") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A server's last error explains why it exited.
+func TestStart_exitReason(t *testing.T) {
+	for script, want := range map[string]string{
+		`echo "msg=starting" >&2; printf 'error: port 1 is in use\nhint: use another\n' >&2; exit 1`: "(exit status 1): port 1 is in use\nhint: use another",
+		`echo first >&2; echo last >&2; exit 2`:                                                      "(exit status 2): last",
+		`exit 0`:                                                                                     "(exit status 0): ",
+	} {
+		if _, _, err := shell(t.Context(), t, script); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: error %v, want one that ends in %q", script, err, want)
+		}
+	}
+}
+
+// Clients decide about parts of what a server logs. It may not block, nor end, because of that.
+func TestStart_oddMessages(t *testing.T) {
+	for name, script := range map[string]string{
+		"listening_logged_again": `; i=0; while [ $i -lt 5 ]; do echo "userAgent=\"listening on http://127.0.0.1:1 \"" >&2; i=$((i+1)); done; trap 'exit 0' TERM; while :; do sleep 0.01; done`,
+		"long_line":              `; head -c 300000 /dev/zero | tr '\0' x >&2; echo >&2; trap 'exit 0' TERM; while :; do sleep 0.01; done`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _, err := shell(t.Context(), t, `trap 'exit 0' TERM; echo 'listening on http://127.0.0.1:4567' >&2`+script)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Address() != "127.0.0.1:4567" {
+				t.Errorf("address %q", s.Address())
+			}
+			if err := s.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("long_line_before_listening", func(t *testing.T) {
+		s, _, err := shell(t.Context(), t, `head -c 300000 /dev/zero | tr '\0' x >&2; echo >&2; trap 'exit 0' TERM`+listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A child of the server that keeps standard error open doesn't keep Start waiting.
+func TestStart_orphan(t *testing.T) {
+	cmd := Command(t.Context(), io.Discard, "sh", "-c", `sleep 300 & echo "error: left $!" >&2; exit 1`)
+	cmd.WaitDelay = 10 * time.Millisecond
+	_, err := Start(t.Context(), cmd, io.Discard)
+	if err == nil {
+		t.Fatal("no error")
+	}
+	_, text, _ := strings.Cut(err.Error(), ": left ")
+	pid, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := os.FindProcess(pid)
+	if err == nil {
+		err = child.Kill()
+	}
+	if err != nil {
+		t.Errorf("the child has exited: %v", err)
 	}
 }
 

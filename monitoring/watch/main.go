@@ -146,7 +146,7 @@ func (w *watch) start(ctx context.Context, name string, args ...string) (*proces
 	cmd.Env = append(cmd.Env, w.env...)
 	s, err := process.Start(ctx, cmd, log)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("%s: %w; see %s", name, err, log.Name()), log.Close())
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w\nhint: see %s for all messages", name, err, log.Name()), log.Close())
 	}
 	return s, func() error { return errors.Join(s.Stop(), log.Close()) }, nil
 }

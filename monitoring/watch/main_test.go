@@ -127,8 +127,8 @@ func TestWatch_Interrupted(t *testing.T) {
 
 func TestWatch_Failures(t *testing.T) {
 	for name, c := range map[string]struct{ server, prometheus, want, log, logged string }{
-		"server_fails_to_start":     {"fails to start", "quick", "server: the server exited before it was listening", "server", "the port is taken"},
-		"prometheus_fails_to_start": {"quick", "fails to start", "prometheus: the server exited before it was listening", "prometheus", "the port is taken"},
+		"server_fails_to_start":     {"fails to start", "quick", "server: the server exited before it was listening (exit status 1): the port is taken\n", "server", "the port is taken"},
+		"prometheus_fails_to_start": {"quick", "fails to start", "prometheus: the server exited before it was listening (exit status 1): the port is taken\n", "prometheus", "the port is taken"},
 		"server_exits":              {"exits", "quick", "the server exited", "server", "out of memory"},
 		"prometheus_exits":          {"quick", "exits", "the Prometheus server exited", "prometheus", "out of memory"},
 		"prometheus_not_installed":  {"quick", "none", "docker compose -f monitoring/compose.yaml up", "", ""},
