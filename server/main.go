@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-	"go.opentelemetry.io/otel"
 	"golang.org/x/term"
 
 	"fakeart/internal/cli"
@@ -304,6 +303,6 @@ func newLogger(c *Config, w io.Writer) *slog.Logger {
 		asJSON = !ok || !term.IsTerminal(int(f.Fd()))
 	}
 	log := telemetry.NewLogger(w, level, asJSON)
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
+	telemetry.LogSDK(log)
 	return log
 }

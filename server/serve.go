@@ -111,9 +111,7 @@ func (m *Main) Run(ctx context.Context) (err error) {
 		Accuracy:    m.currentAccuracy,
 	})
 	m.history = newHistory(m)
-	if m.tracing, err = telemetry.NewTracing(ctx, versionText()); err != nil {
-		return err
-	}
+	m.tracing = telemetry.NewTracing(ctx, versionText(), m.log)
 	// Open the log while the model is loading.
 	opened := make(chan error, 1)
 	go func() { opened <- m.openLog(ctx) }()

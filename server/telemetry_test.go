@@ -147,17 +147,6 @@ func TestTracing_CollectorDown(t *testing.T) {
 	}
 }
 
-func TestTracing_InvalidProtocol(t *testing.T) {
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon")
-	m := NewMain(testConfig(t, writeModel(t, redDetector(t), metadata())), slog.New(slog.DiscardHandler))
-	err := m.Run(t.Context())
-	_ = m.Close()
-	if err == nil || !strings.Contains(err.Error(), "carrier-pigeon") {
-		t.Errorf("error %v", err)
-	}
-}
-
 // requestLog starts a server with a JSON log, calls f to send requests, and returns the log entries of
 // requests.
 func requestLog(t *testing.T, level slog.Level, f func(m *Main)) (requests []map[string]any) {

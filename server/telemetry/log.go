@@ -1,9 +1,14 @@
 package telemetry
 
 import (
+	"context"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
+
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
 )
 
 // Keys of log attributes that Cloud Logging maps to its own fields.
@@ -50,4 +55,58 @@ func severity(level slog.Level) string {
 		return "INFO"
 	}
 	return "DEBUG"
+}
+
+// LogSDK makes OpenTelemetry's SDK, which by default writes to standard error, log to log. Problems
+// are warnings, because tracing doesn't affect requests. It changes the state of the process.
+func LogSDK(log *slog.Logger) {
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
+	otel.SetLogger(logr.FromSlogHandler(sdkHandler{log.Handler()}))
+}
+
+// sdkHandler is a handler for the SDK's logger. logr passes the SDK's verbosity as a negative level:
+// warnings have -1, which is below slog's INFO.
+type sdkHandler struct{ slog.Handler }
+
+func sdkLevel(level slog.Level) slog.Level {
+	if level < -1 {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
+}
+
+// Enabled implements slog.Handler.
+func (h sdkHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.Handler.Enabled(ctx, sdkLevel(level))
+}
+
+// Handle implements slog.Handler. It drops the content of headers, which may be secret.
+func (h sdkHandler) Handle(ctx context.Context, r slog.Record) error {
+	level := sdkLevel(r.Level)
+	if !h.Handler.Enabled(ctx, level) { // logr doesn't ask for errors
+		return nil
+	}
+	now := slog.NewRecord(r.Time, level, "tracing: "+r.Message, r.PC)
+	secret := strings.Contains(r.Message, "header")
+	r.Attrs(func(a slog.Attr) bool {
+		switch {
+		case a.Key == "err":
+			a.Key = "error"
+		case secret:
+			return true
+		}
+		now.AddAttrs(a)
+		return true
+	})
+	return h.Handler.Handle(ctx, now)
+}
+
+// WithAttrs implements slog.Handler.
+func (h sdkHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return sdkHandler{h.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup implements slog.Handler.
+func (h sdkHandler) WithGroup(name string) slog.Handler {
+	return sdkHandler{h.Handler.WithGroup(name)}
 }
