@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
@@ -34,13 +36,27 @@ func newAdmins(tokens []string, file string) (*admins, error) {
 	if file != "" && len(all) == len(tokens) {
 		return nil, fmt.Errorf("admin token file %s is empty\n"+cli.HintPrefix+"write one token per line", file)
 	}
+	if slices.ContainsFunc(all[:len(all)-len(tokens)], invalidToken) {
+		return nil, fmt.Errorf("admin token file %s: %w", file, errInvalidToken)
+	}
 	return a, nil
+}
+
+// errInvalidToken is returned for a token that no request could contain.
+var errInvalidToken = errors.New("a token contains characters that are invalid in an HTTP header\n" + cli.HintPrefix + "use only visible ASCII characters")
+
+func invalidToken(token string) bool {
+	return strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // current returns the tokens that are valid now. It reads the token file on each call.
 func (a *admins) current() ([]string, error) {
 	if a.file == "" {
 		return a.tokens, nil
+	}
+	// A device or a pipe could block, or never end.
+	if info, err := os.Stat(a.file); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read admin tokens: %s is not a regular file", a.file)
 	}
 	text, err := os.ReadFile(a.file)
 	if err != nil {
@@ -131,12 +147,18 @@ func isLocal(c *fiber.Ctx) bool {
 // clients identifies the client of a request, for rate limits and logs.
 type clients struct{ proxies []netip.Prefix }
 
-func newClients(proxies []string) *clients {
+// newClients parses the networks of trusted proxies. The error lists all invalid ones.
+func newClients(proxies []string) (*clients, error) {
 	c := &clients{}
-	for _, p := range proxies {
-		c.proxies = append(c.proxies, netip.MustParsePrefix(p)) // valid: checked by Config.Validate
+	var errs []error
+	for _, text := range proxies {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p.Addr().Is4In6() { // addresses of clients are never of this form
+			errs = append(errs, fmt.Errorf("--trusted-proxy=%s: invalid network\n"+cli.HintPrefix+"use CIDR notation, such as 10.0.0.0/8", text))
+		}
+		c.proxies = append(c.proxies, p)
 	}
-	return c
+	return c, errors.Join(errs...)
 }
 
 func (s *clients) trusted(ip netip.Addr) bool {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -13,17 +12,13 @@ import (
 	"math/rand/v2"
 	"mime/multipart"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -31,7 +26,7 @@ import (
 
 	"fakeart/internal/model"
 	"fakeart/internal/ort"
-	"fakeart/internal/otelenv"
+	programs "fakeart/internal/process" // tests have a type process
 	"fakeart/server/load"
 )
 
@@ -82,10 +77,12 @@ func (b benchmarkCommand) Run(c *Config, std streams) (err error) {
 	if c.Model == "" {
 		return usageError{errNoModelFlag}
 	}
-	if b.Connections < 1 || b.Rounds < 1 || b.Time <= 0 {
-		return usageError{errors.New("--connections, --rounds and --time must be positive")}
+	if b.Write != "" { // find out before measuring for minutes
+		if _, _, err := around(b.Write, benchBegin, benchEnd); err != nil {
+			return err
+		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signalContext()
 	defer stop()
 	run := &bench{benchmarkCommand: b, config: *c, out: std.err}
 	if run.dir, err = os.MkdirTemp("", "fakeart-benchmark-"); err != nil {
@@ -101,6 +98,23 @@ func (b benchmarkCommand) Run(c *Config, std streams) (err error) {
 		return err
 	}
 	return replaceBetween(b.Write, benchBegin, benchEnd, text)
+}
+
+// Validate returns an error if a flag of the command is invalid. kong calls it after parsing.
+func (b benchmarkCommand) Validate() error {
+	switch {
+	case b.Connections < 1 || b.Connections > maxConcurrent:
+		return fmt.Errorf("--connections=%d: must be from 1 to %d", b.Connections, maxConcurrent)
+	case b.Rounds < 1:
+		return fmt.Errorf("--rounds=%d: must be at least 1", b.Rounds)
+	case b.Time <= 0 || b.Time > maxTime:
+		return fmt.Errorf("--time=%s: must be positive, and at most 36500d", b.Time)
+	case b.Users < 0 || b.Users > maxTime:
+		return fmt.Errorf("--users=%s: must be from 0 to 36500d", b.Users)
+	case b.Requests != 0 && b.Requests <= warmRequests:
+		return fmt.Errorf("--requests=%d: must be 0, or more than %d", b.Requests, warmRequests)
+	}
+	return nil
 }
 
 // imageRequest returns a prediction request with a JPEG in a form. Like those of a photograph,
@@ -192,9 +206,9 @@ func (b *bench) all(ctx context.Context) (string, error) {
 		if b.Users <= 0 {
 			return nil
 		}
-		run, err := b.withServer(ctx, setups[2], func(c *child) (*load.Run, error) {
+		run, err := b.withServer(ctx, setups[2], func(c *programs.Server) (*load.Run, error) {
 			defer b.background(ctx, c, background)()
-			return load.Users(ctx, c.addr, b.small, 100, time.Second, 4*time.Second, load.Limit{Time: b.Users})
+			return load.Users(ctx, c.Address(), b.small, 100, time.Second, 4*time.Second, load.Limit{Time: b.Users})
 		})
 		if err != nil {
 			return fmt.Errorf("%.3s: %w", label, err)
@@ -302,27 +316,29 @@ func (b *bench) measureRuntime(ctx context.Context) (best float64, at int, err e
 
 // rate measures the requests per second.
 func (b *bench) rate(ctx context.Context, s setup) (*load.Run, error) {
-	return b.withServer(ctx, s, func(c *child) (*load.Run, error) {
+	return b.withServer(ctx, s, func(c *programs.Server) (*load.Run, error) {
 		request := s.request
 		if request == nil {
 			request = b.small
 		}
 		defer b.background(ctx, c, s.background)()
-		if _, err := load.ClosedLoop(ctx, c.addr, request, b.Connections, load.Limit{Time: b.Time / 3}); err != nil {
+		if _, err := load.ClosedLoop(ctx, c.Address(), request, b.Connections, load.Limit{Time: b.Time / 3}); err != nil {
 			return nil, err
 		}
-		return load.ClosedLoop(ctx, c.addr, request, b.Connections, load.Limit{Time: b.Time})
+		return load.ClosedLoop(ctx, c.Address(), request, b.Connections, load.Limit{Time: b.Time})
 	})
 }
 
 // background sends a request repeatedly on other connections until end is called. It does nothing
 // if request is nil.
-func (b *bench) background(ctx context.Context, c *child, request []byte) (end func()) {
+func (b *bench) background(ctx context.Context, c *programs.Server, request []byte) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	if request != nil {
 		// The results don't count: under full load many of these requests are rejected.
-		group.Go(func() { _, _ = load.ClosedLoop(ctx, c.addr, request, explainConnections, load.Limit{Time: time.Hour}) })
+		group.Go(func() {
+			_, _ = load.ClosedLoop(ctx, c.Address(), request, explainConnections, load.Limit{Time: time.Hour})
+		})
 	}
 	return func() {
 		cancel()
@@ -331,20 +347,20 @@ func (b *bench) background(ctx context.Context, c *child, request []byte) (end f
 }
 
 // withServer starts the server, measures and stops the server.
-func (b *bench) withServer(ctx context.Context, s setup, measure func(*child) (*load.Run, error)) (run *load.Run, err error) {
+func (b *bench) withServer(ctx context.Context, s setup, measure func(*programs.Server) (*load.Run, error)) (run *load.Run, err error) {
 	c, err := b.start(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, c.stop()) }()
+	defer func() { err = errors.Join(err, c.Stop()) }()
 	return measure(c)
 }
 
 // coldStart returns the time from starting the server to its first successful response.
 func (b *bench) coldStart(ctx context.Context, s setup) (took time.Duration, err error) {
 	began := time.Now()
-	_, err = b.withServer(ctx, s, func(c *child) (*load.Run, error) {
-		run, err := load.ClosedLoop(ctx, c.addr, b.small, 1, load.Limit{Requests: 1})
+	_, err = b.withServer(ctx, s, func(c *programs.Server) (*load.Run, error) {
+		run, err := load.ClosedLoop(ctx, c.Address(), b.small, 1, load.Limit{Requests: 1})
 		took = time.Since(began)
 		return run, err
 	})
@@ -353,86 +369,38 @@ func (b *bench) coldStart(ctx context.Context, s setup) (took time.Duration, err
 
 // memory returns the resident memory in MB (10⁶ bytes) after few and after many requests.
 func (b *bench) memory(ctx context.Context, s setup) (first, last float64, err error) {
-	_, err = b.withServer(ctx, s, func(c *child) (*load.Run, error) {
-		if _, err := load.ClosedLoop(ctx, c.addr, b.small, b.Connections, load.Limit{Requests: warmRequests}); err != nil {
+	_, err = b.withServer(ctx, s, func(c *programs.Server) (*load.Run, error) {
+		if _, err := load.ClosedLoop(ctx, c.Address(), b.small, b.Connections, load.Limit{Requests: warmRequests}); err != nil {
 			return nil, err
 		}
-		if first, err = c.resident(); err != nil {
+		if first, err = resident(c); err != nil {
 			return nil, err
 		}
-		if _, err := load.ClosedLoop(ctx, c.addr, b.small, b.Connections, load.Limit{Requests: b.Requests - warmRequests}); err != nil {
+		if _, err := load.ClosedLoop(ctx, c.Address(), b.small, b.Connections, load.Limit{Requests: b.Requests - warmRequests}); err != nil {
 			return nil, err
 		}
-		last, err = c.resident()
+		last, err = resident(c)
 		return nil, err
 	})
 	return first, last, err
 }
 
-// child is the server process under measurement.
-type child struct {
-	cmd    *exec.Cmd
-	addr   string
-	output chan string // the last lines that it logged
-}
-
-var listeningLine = regexp.MustCompile(`listening on http://([^ "]+)`)
-
 // start starts this program's executable as the setup specifies and waits until it listens.
-func (b *bench) start(ctx context.Context, s setup) (*child, error) {
+func (b *bench) start(ctx context.Context, s setup) (*programs.Server, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	args := append(slices.Clone(s.args),
+	args := append([]string{exe}, s.args...)
+	args = append(args,
 		"--model="+b.config.Model, "--addr=127.0.0.1:0",
 		"--workers="+strconv.Itoa(b.config.Workers), "--max-batch="+strconv.Itoa(b.config.MaxBatch), "--queue="+strconv.Itoa(b.config.Queue))
-	cmd := exec.CommandContext(ctx, exe, args...)
-	cmd.Env = otelenv.Without(os.Environ()) // don't measure tracing
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 15 * time.Second
-	log, err := cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	c := &child{cmd: cmd, output: make(chan string, 1)}
-	lines := bufio.NewScanner(log)
-	var logged []string
-	for lines.Scan() {
-		logged = append(logged, lines.Text())
-		if m := listeningLine.FindStringSubmatch(lines.Text()); m != nil {
-			c.addr = m[1]
-			break
-		}
-	}
-	if c.addr == "" {
-		return nil, errors.Join(fmt.Errorf("the server did not start: %s", strings.Join(logged, "; ")), cmd.Wait())
-	}
-	go func() {
-		for lines.Scan() { // keep reading, or the child would block
-			logged = append(logged, lines.Text())
-		}
-		c.output <- strings.Join(logged[max(0, len(logged)-3):], "; ")
-	}()
-	return c, nil
-}
-
-// stop terminates the server as an operator would.
-func (c *child) stop() error {
-	_ = c.cmd.Process.Signal(syscall.SIGTERM)
-	logged := <-c.output
-	if err := c.cmd.Wait(); err != nil {
-		return fmt.Errorf("the server failed: %w: %s", err, logged)
-	}
-	return nil
+	return programs.Start(ctx, programs.Command(ctx, io.Discard, args...), io.Discard)
 }
 
 // resident returns the resident memory of the server in MB.
-func (c *child) resident() (float64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+func resident(s *programs.Server) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Pid()))
 	if err != nil {
 		return 0, fmt.Errorf("read resident memory: %w\nhint: this works only on Linux; skip it with --requests=0", err)
 	}
@@ -450,7 +418,7 @@ func (c *child) resident() (float64, error) {
 type constantCommand struct{}
 
 func (constantCommand) Run(c *Config, std streams) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signalContext()
 	defer stop()
 	scheduleAsBatch()
 	m := NewMain(*c, newLogger(c, std.err))
@@ -474,20 +442,28 @@ func (constantCommand) Run(c *Config, std streams) error {
 	}
 	m.endpoints[0].serve()
 	m.log.Info("listening on " + m.URL())
-	<-ctx.Done()
-	return m.Close()
+	return errors.Join(m.Wait(ctx), m.Close())
+}
+
+// around returns the text of a file before and after what is between two of its lines.
+func around(path, begin, end string) (before, after string, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", "", err
+	}
+	before, rest, found := strings.Cut(string(text), begin+"\n")
+	_, after, closed := strings.Cut(rest, end)
+	if !found || !closed {
+		return "", "", fmt.Errorf("write %s: the file doesn't contain the lines %q and %q", path, begin, end)
+	}
+	return before, after, nil
 }
 
 // replaceBetween replaces the text between two lines of a file.
 func replaceBetween(path, begin, end, text string) error {
-	old, err := os.ReadFile(path)
+	before, after, err := around(path, begin, end)
 	if err != nil {
 		return err
 	}
-	head, rest, found := strings.Cut(string(old), begin+"\n")
-	_, tail, closed := strings.Cut(rest, end)
-	if !found || !closed {
-		return fmt.Errorf("write %s: the file doesn't contain the lines %q and %q", path, begin, end)
-	}
-	return os.WriteFile(path, []byte(head+begin+"\n\n"+text+"\n"+end+tail), 0o644)
+	return os.WriteFile(path, []byte(before+begin+"\n\n"+text+"\n"+end+after), 0o644)
 }

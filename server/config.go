@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
-	"net/netip"
+	"math"
+	"net"
 	"net/url"
 	"os"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -20,7 +25,10 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"fakeart/internal/cli"
+	"fakeart/internal/drift"
 	"fakeart/internal/imaging"
+	"fakeart/server/predlog"
+	"fakeart/server/source"
 )
 
 // Config is the configuration of the server. It is set by flags, FAKEART_… variables and a YAML file,
@@ -28,7 +36,7 @@ import (
 type Config struct {
 	Model       string   `help:"Model to serve: a file exported by the trainer, a folder (its newest *.onnx), or a URL: file:///…, gs://bucket/key, s3://bucket/key?region=…. A URL that ends in / is a folder." placeholder:"REF" group:"Model"`
 	ModelSHA256 string   `name:"model-sha256" env:"FAKEART_MODEL_SHA256" help:"Expected digest of the model: sha256:… or hexadecimal." placeholder:"DIGEST" group:"Model"`
-	ModelWatch  interval `help:"Interval at which to check for a newly published model and deploy it; 10s if no time is given. The server then also starts without a model and waits for the first one." placeholder:"TIME" group:"Model"`
+	ModelWatch  interval `help:"Interval at which to check for a newly published model and deploy it, at least 1s; 10s if no time is given. The server then also starts without a model and waits for the first one." placeholder:"TIME" group:"Model"`
 	ModelSource []string `help:"Folder or URL prefix that PUT /models/current may load models from; repeatable. By default, all files and all buckets that need no parameters are allowed." placeholder:"PREFIX" group:"Model"`
 
 	Addr      string `help:"Address to listen on; port 0 picks a free port. If neither this flag nor its variable is set, the variable PORT sets the address to :PORT." default:"127.0.0.1:8080" group:"Listening"`
@@ -49,7 +57,7 @@ type Config struct {
 	TrustedProxy    []string      `help:"Networks (CIDR) of proxies whose X-Forwarded-For header identifies the client; repeatable." placeholder:"CIDR" group:"Limits"`
 	ReadTimeout     time.Duration `help:"Maximum time to receive a request." default:"30s" group:"Limits"`
 	WriteTimeout    time.Duration `help:"Maximum time to send a response, or the next part of a streamed one." default:"30s" group:"Limits"`
-	IdleTimeout     time.Duration `help:"Maximum time that a connection stays open without a request." default:"2m" group:"Limits"`
+	IdleTimeout     time.Duration `help:"Maximum time that a connection stays open without a request. It should exceed that of a load balancer in front, which is 600s for Google's." default:"620s" group:"Limits"`
 	RequestTimeout  time.Duration `help:"Maximum time to process a request after it was received." default:"10s" group:"Limits"`
 	ShutdownTimeout time.Duration `help:"Maximum time to wait, during shutdown, for requests in progress and for writing the prediction log." default:"8s" group:"Limits"`
 
@@ -81,7 +89,11 @@ type Config struct {
 // interval is a duration that may be omitted: --model-watch alone means every 10 seconds.
 type interval time.Duration
 
-const defaultInterval = interval(10 * time.Second)
+const (
+	defaultInterval = interval(10 * time.Second)
+	// minWatch keeps a watched folder or bucket from being listed without pause.
+	minWatch = interval(time.Second)
+)
 
 // Decode implements kong.MapperValue. It consumes the next argument only if that is a duration.
 func (i *interval) Decode(ctx *kong.DecodeContext) error {
@@ -154,45 +166,55 @@ func decodeInteger(ctx *kong.DecodeContext, target reflect.Value) error {
 	return nil
 }
 
-// Validate returns an error that lists all invalid values. kong calls it after parsing.
+// The largest values of flags. Larger ones would overflow, or allocate memory before it is needed.
+const (
+	maxMaxBatch   = 256
+	maxWorkers    = 1024
+	maxQueue      = 1 << 20
+	maxConcurrent = 1 << 20 // connections and requests
+	maxHeader     = 1 << 20 // the server allocates it for each connection
+	maxBytes      = 1 << 40
+	maxMaxPixels  = 1 << 32
+	maxTime       = 100 * 365 * 24 * time.Hour
+)
+
+// Validate returns an error that lists all invalid values. It constructs what they configure where
+// that takes neither files nor the network; see check for the others. kong calls it after parsing.
 func (c *Config) Validate() error {
 	var errs []error
 	invalid := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for _, n := range []struct {
-		flag    string
-		value   int64
-		minimum int64
+		flag             string
+		value            int64
+		minimum, maximum int64
+		hint             string
 	}{
-		{"max-body", int64(c.MaxBody), 1},
-		{"max-header", int64(c.MaxHeader), 1024},
-		{"max-images", int64(c.MaxImages), 1},
-		{"max-pixels", int64(c.MaxPixels), 1},
-		{"max-memory", int64(c.MaxMemory), 1},
-		{"max-connections", int64(c.MaxConnections), 1},
-		{"max-requests", int64(c.MaxRequests), 1},
-		{"rate-limit", int64(c.RateLimit), 0},
-		{"feedback-limit", int64(c.FeedbackLimit), 0},
-		{"workers", int64(c.Workers), 0},
-		{"max-batch", int64(c.MaxBatch), 1},
-		{"queue", int64(c.Queue), 1},
-		{"log-max-rows", c.LogMaxRows, 0},
+		{"max-body", int64(c.MaxBody), 1, maxBytes, ""},
+		{"max-header", int64(c.MaxHeader), 1024, maxHeader, ""},
+		{"max-images", int64(c.MaxImages), 1, maxQueue, ""},
+		{"max-pixels", int64(c.MaxPixels), 1, maxMaxPixels, ""},
+		{"max-memory", int64(c.MaxMemory), 1, maxBytes, ""},
+		{"max-connections", int64(c.MaxConnections), 1, maxConcurrent, ""},
+		{"max-requests", int64(c.MaxRequests), 1, maxConcurrent, ""},
+		{"rate-limit", int64(c.RateLimit), 0, math.MaxInt32, ""},
+		{"feedback-limit", int64(c.FeedbackLimit), 0, math.MaxInt32, ""},
+		{"workers", int64(c.Workers), 0, maxWorkers, ""},
+		{"max-batch", int64(c.MaxBatch), 1, maxMaxBatch, "\n" + cli.HintPrefix + "values above 8 only increase latency"},
+		{"queue", int64(c.Queue), 1, maxQueue, ""},
+		{"log-max-rows", c.LogMaxRows, 0, math.MaxInt64, ""},
 	} {
 		if n.value < n.minimum {
 			invalid("--%s=%d: must be at least %d", n.flag, n.value, n.minimum)
 		}
-	}
-	if c.MaxBatch > maxMaxBatch {
-		invalid("--max-batch=%d: must be at most %d\n"+cli.HintPrefix+"values above 8 only increase latency", c.MaxBatch, maxMaxBatch)
-	}
-	if c.Workers > maxWorkers {
-		invalid("--workers=%d: must be at most %d", c.Workers, maxWorkers)
+		if n.value > n.maximum {
+			invalid("--%s=%d: must be at most %d%s", n.flag, n.value, n.maximum, n.hint)
+		}
 	}
 	for _, d := range []struct {
 		flag    string
 		value   time.Duration
 		minimum time.Duration
 	}{
-		{"model-watch", time.Duration(c.ModelWatch), 0},
 		{"read-timeout", c.ReadTimeout, time.Millisecond},
 		{"write-timeout", c.WriteTimeout, time.Millisecond},
 		{"idle-timeout", c.IdleTimeout, time.Millisecond},
@@ -201,10 +223,17 @@ func (c *Config) Validate() error {
 		{"log-max-age", c.LogMaxAge, 0},
 		{"drift-every", c.DriftEvery, time.Second},
 		{"drift-window", c.DriftWindow, time.Second},
+		{"model-watch", time.Duration(c.ModelWatch), 0},
 	} {
 		if d.value < d.minimum {
 			invalid("--%s=%s: must be at least %s", d.flag, d.value, d.minimum)
 		}
+		if d.value > maxTime {
+			invalid("--%s=%s: must be at most %s", d.flag, d.value, "36500d")
+		}
+	}
+	if c.ModelWatch > 0 && c.ModelWatch < minWatch {
+		invalid("--model-watch=%s: must be at least %s, or 0 to watch nothing", c.ModelWatch, minWatch)
 	}
 	if c.MaxImages > c.Queue {
 		invalid("--max-images=%d: must not exceed the size of the queue (--queue=%d)", c.MaxImages, c.Queue)
@@ -212,20 +241,30 @@ func (c *Config) Validate() error {
 	if c.ModelWatch > 0 && c.ModelSHA256 != "" {
 		invalid("--model-watch can't be used with --model-sha256, because a newer model has another digest\n" + cli.HintPrefix + "remove one of the two flags")
 	}
-	for _, cidr := range c.TrustedProxy {
-		if _, err := netip.ParsePrefix(cidr); err != nil {
-			invalid("--trusted-proxy=%s: invalid network\n"+cli.HintPrefix+"use CIDR notation, such as 10.0.0.0/8", cidr)
+	if c.Model != "" {
+		if from, err := source.Open(context.Background(), c.Model, source.Options{}); err != nil {
+			invalid("--model: %w", err)
+		} else {
+			errs = append(errs, from.Close())
 		}
 	}
-	for _, origin := range c.CORSOrigin {
-		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "") {
-			invalid("--cors-origin=%s: invalid origin\n"+cli.HintPrefix+"use a scheme and a host, such as https://example.org", origin)
+	if err := source.CheckDigest(c.ModelSHA256); err != nil {
+		invalid("--model-sha256: %w", err)
+	}
+	if _, err := source.ParseAllowlist(c.ModelSource); err != nil {
+		invalid("--model-source: %w", err)
+	}
+	for _, flag := range []struct{ name, topic string }{{"log-topic", c.LogTopic}, {"feedback-topic", c.FeedbackTopic}} {
+		if err := predlog.CheckTopic(flag.topic); flag.topic != "" && err != nil {
+			invalid("--%s: %w", flag.name, err)
 		}
 	}
-	for _, token := range c.tokens() {
-		if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			invalid("--admin-token: a token contains characters that are invalid in an HTTP header\n" + cli.HintPrefix + "use only visible ASCII characters")
-		}
+	_, err := newClients(c.TrustedProxy)
+	errs = append(errs, err)
+	_, err = newCORS(c.CORSOrigin)
+	errs = append(errs, err)
+	if slices.ContainsFunc(c.tokens(), invalidToken) {
+		invalid("--admin-token: %w", errInvalidToken)
 	}
 	if c.LogStore == "pubsub" && c.LogTopic == "" {
 		invalid("--log-store=pubsub requires --log-topic\n" + cli.HintPrefix + "set it to the URL of the topic, such as gcppubsub://projects/P/topics/T")
@@ -248,10 +287,44 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-const (
-	maxMaxBatch = 256
-	maxWorkers  = 1024
-)
+// check returns an error if an address or a file that the configuration names can't be used. Unlike
+// the result of Validate, that of check depends on the machine.
+func (c *Config) check() error {
+	_, err := newAdmins(c.tokens(), c.AdminTokenFile)
+	errs := []error{err, checkAddr("--addr", c.Addr)}
+	if c.AdminAddr != "" {
+		errs = append(errs, checkAddr("--admin-addr", c.AdminAddr))
+	}
+	if c.DriftReference != "" && c.ModelWatch == 0 { // a watched reference is published with the model
+		if _, err := drift.ReadReference(c.DriftReference); err != nil {
+			errs = append(errs, fmt.Errorf("--drift-reference: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkAddr returns an error if addr isn't an address to listen on. It doesn't resolve the host.
+func checkAddr(flag, addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	reason := ""
+	switch {
+	case err != nil:
+		reason = "missing port"
+		if e, ok := errors.AsType[*net.AddrError](err); ok && e.Err != "missing port in address" {
+			reason = e.Err
+		}
+	case port == "":
+		reason = "missing port"
+	default:
+		if _, err := net.LookupPort("tcp", port); err != nil {
+			reason = fmt.Sprintf("invalid port %q", port)
+		}
+	}
+	if reason == "" {
+		return nil
+	}
+	return fmt.Errorf("listen on %s: %s\n"+cli.HintPrefix+"set %s to HOST:PORT, such as 127.0.0.1:8080", addr, reason, flag)
+}
 
 // workers returns the number of inference sessions.
 func (c *Config) workers() int { return cmp.Or(c.Workers, runtime.GOMAXPROCS(0)) }
@@ -294,14 +367,24 @@ func newFileResolver(path string) (*fileResolver, error) {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	r := &fileResolver{path: path}
-	if err := yaml.Unmarshal(text, &r.values); err != nil {
+	documents := yaml.NewDecoder(bytes.NewReader(text))
+	if err := documents.Decode(&r.values); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read configuration %s: invalid YAML: %s\n"+cli.HintPrefix+"write one flag per line, as in addr: 127.0.0.1:8080", path, yamlMessage(err))
+	}
+	if err := documents.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read configuration %s: the file contains several YAML documents\n"+cli.HintPrefix+"remove the lines that consist of ---", path)
 	}
 	return r, nil
 }
 
+// keyTwice matches package yaml's message for a duplicate key.
+var keyTwice = regexp.MustCompile(`(line \d+): mapping key (".*") already defined at (line \d+)`)
+
 // yamlMessage returns the message of an error of package yaml in terms of the file.
 func yamlMessage(err error) string {
+	if match := keyTwice.FindStringSubmatch(err.Error()); match != nil {
+		return fmt.Sprintf("%s is set in %s and again in %s", match[2], match[3], match[1])
+	}
 	if errors.As(err, new(*yaml.TypeError)) {
 		return "it isn't a map of flags to values"
 	}
@@ -348,17 +431,36 @@ func (r *fileResolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (
 			return nil, nil
 		}
 	}
-	switch node.Kind {
-	case yaml.ScalarNode:
-		return node.Value, nil
-	case yaml.SequenceNode:
-		texts := make([]string, len(node.Content))
-		for i, e := range node.Content {
-			texts[i] = strings.ReplaceAll(e.Value, ",", `\,`)
-		}
-		return strings.Join(texts, ","), nil
+	value := &node
+	if node.Kind == yaml.AliasNode {
+		value = node.Alias
 	}
-	return nil, fmt.Errorf("configuration %s: %s must be a value or a list, not a map", r.path, flag.Name)
+	if text, ok := scalar(value); ok {
+		return text, nil
+	}
+	if value.Kind == yaml.SequenceNode && flag.IsSlice() {
+		texts := make([]any, len(value.Content)) // the type that kong expects
+		for i, e := range value.Content {
+			text, ok := scalar(e)
+			if !ok {
+				return nil, fmt.Errorf("configuration %s: %s: line %d must be a value", r.path, flag.Name, e.Line)
+			}
+			texts[i] = text
+		}
+		return texts, nil
+	}
+	if flag.IsSlice() {
+		return nil, fmt.Errorf("configuration %s: %s must be a value or a list, not a map", r.path, flag.Name)
+	}
+	return nil, fmt.Errorf("configuration %s: %s must be a value, not a map or a list", r.path, flag.Name)
+}
+
+// scalar returns the text of a node, or false if it has none: a list, a map or null.
+func scalar(node *yaml.Node) (text string, ok bool) {
+	if node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
+	return node.Value, node.Kind == yaml.ScalarNode && node.Tag != "!!null"
 }
 
 // print returns the configuration as a file for --config, with secrets masked.

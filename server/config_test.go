@@ -2,12 +2,22 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"fakeart/server/infer"
+	"fakeart/server/telemetry"
 )
 
 // parsed is the configuration of a command line.
@@ -109,7 +119,30 @@ func TestConfig_Invalid(t *testing.T) {
 		{"duration", []string{"--model-watch=soon"}, []string{"soon", "30s"}},
 		{"negative_duration", []string{"--read-timeout=-1s"}, []string{"--read-timeout=-1s"}},
 		{"proxy_not_CIDR", []string{"--trusted-proxy=10.0.0.1"}, []string{"10.0.0.1", "10.0.0.0/8"}},
+		{"IPv4_mapped_proxy", []string{"--trusted-proxy=::ffff:10.0.0.0/104"}, []string{"::ffff:10.0.0.0/104", "10.0.0.0/8"}},
 		{"origin_without_scheme", []string{"--cors-origin=example.org"}, []string{"example.org", "https://"}},
+		{"origins_with_star", []string{"--cors-origin=*,https://a.example"}, []string{"--cors-origin=*", "remove"}},
+		{"origin_star_host", []string{"--cors-origin=https://*"}, []string{"--cors-origin=https://*", "https://"}},
+		{"origin_two_stars", []string{"--cors-origin=https://*.*.example"}, []string{"--cors-origin=https://*.*.example", "https://"}},
+		{"origin_in_file", yaml("cors-origin: ['https://a.example,https://*']"), []string{"https://a.example,https://*"}},
+		{"watch_without_pause", []string{"--model-watch=1ns"}, []string{"--model-watch=1ns", "at least 1s"}},
+		{"duration_too_long", []string{"--read-timeout=2562047h"}, []string{"--read-timeout=2562047h", "36500d"}},
+		{"queue_too_long", []string{"--queue=9223372036854775807"}, []string{"--queue=9223372036854775807", "at most"}},
+		{"header_too_large", []string{"--max-header=1TiB"}, []string{"--max-header", "at most 1048576"}},
+		{"model_reference", []string{"--model=ftp://x/y"}, []string{"--model: ftp://x/y", "gs://"}},
+		{"model_credentials", []string{"--model=s3://user:pass@bucket/m"}, []string{"--model: s3://…@bucket/m", "credentials"}},
+		{"digest", []string{"--model-sha256=abc"}, []string{"--model-sha256", "abc", "64 hexadecimal digits"}},
+		{"model_source", []string{"--model-source=ftp://x/"}, []string{"--model-source", "ftp://x/"}},
+		{"topic_scheme", []string{"--log-store=pubsub", "--log-topic=kafka://x"}, []string{"--log-topic", "kafka://x", "gcppubsub://"}},
+		{"topic_without_name", []string{"--model=m", "--log-store=pubsub", "--log-topic=gcppubsub://projects/p"}, []string{"--log-topic", "gcppubsub://projects/PROJECT/topics/TOPIC"}},
+		{"topic_parameter", []string{"--log-store=pubsub", "--log-topic=gcppubsub://projects/p/topics/t?x=y"}, []string{"--log-topic", "parameters"}},
+		{"feedback_topic", []string{"--log-store=pubsub", "--log-topic=gcppubsub://projects/p/topics/t", "--feedback-topic=t"}, []string{"--feedback-topic", `"t"`}},
+		{"key_twice", yaml("queue: 500\nqueue: 600\n"), []string{"c.yaml", `"queue" is set in line 1 and again in line 2`}},
+		{"two_documents", yaml("queue: 500\n---\nqueue: 600\n"), []string{"c.yaml", "several YAML documents"}},
+		{"list_for_one_value", yaml("queue: [500]"), []string{"queue", "not a map or a list"}},
+		{"list_in_list", yaml("cors-origin: [[a, b]]"), []string{"cors-origin", "line 1"}},
+		{"null_in_list", yaml("cors-origin: [~]"), []string{"cors-origin", "line 1"}},
+		{"benchmark_requests", []string{"benchmark", "--requests=5"}, []string{"--requests=5", "10000"}},
 		{"token_not_ASCII", []string{"--admin-token=gehört mir"}, []string{"--admin-token"}},
 		{"unknown_log_store", []string{"--log-store=csv"}, []string{"--log-store", "sqlite"}},
 		{"log_topic_without_pubsub", []string{"--log-topic=mem://x"}, []string{"--log-topic", "pubsub"}},
@@ -140,13 +173,13 @@ func TestConfig_Invalid(t *testing.T) {
 func TestConfigCommand(t *testing.T) {
 	var out, stderr bytes.Buffer
 	args := []string{
-		"config", "--model=s3://user:pass@bucket/m?secret=hush&region=eu", "--admin-token=very-secret-token", "--log-max-age=1h", "--model-watch",
+		"config", "--model=s3://bucket/m?secret=hush&region=eu", "--admin-token=very-secret-token", "--log-max-age=1h", "--model-watch",
 		"--trusted-proxy=10.0.0.0/8", "--trusted-proxy=192.168.0.0/16",
 	}
 	if code := run(args, streams{&out, &stderr}); code != 0 {
 		t.Fatalf("exit code %d: %s", code, &stderr)
 	}
-	for _, secret := range []string{"very-secret", "hush", "pass"} {
+	for _, secret := range []string{"very-secret", "hush"} {
 		if strings.Contains(out.String(), secret) {
 			t.Errorf("the output contains the secret %q", secret)
 		}
@@ -191,6 +224,11 @@ func TestConfig_InvalidValues(t *testing.T) {
 		{"unknown_flag", []string{"--moddel=x"}, "error: unknown flag --moddel\nhint: did you mean \"--model\"?\n"},
 		{"unknown_command", []string{"serv", "--model=x"}, "error: unexpected argument serv\nhint: did you mean \"serve\"?\n"},
 		{"no_suggestion", []string{"--zzzzzzzzzzz"}, "error: unknown flag --zzzzzzzzzzz\nhint: run server --help for all commands and flags\n"},
+		{"missing_value", []string{"--addr"}, "error: --addr: missing value\nhint: write the value after the flag, as in --queue=1024\n"},
+		{"flag_as_value", []string{"--addr", "--ui"}, "error: --addr: missing value\nhint: write the value after the flag, as in --queue=1024\n"},
+		{"missing_list", []string{"--cors-origin"}, "error: --cors-origin: missing value\nhint: write the value after the flag, as in --queue=1024\n"},
+		{"missing_duration", []string{"--read-timeout"}, "error: --read-timeout: missing value\nhint: write the value after the flag, as in --queue=1024\n"},
+		{"switch", []string{"--ui=maybe"}, "error: --ui: invalid value \"maybe\"\nhint: use true or false\n"},
 		{"two_errors", []string{"--max-batch=0", "--trusted-proxy=x"}, "error: --max-batch=0: must be at least 1\n--trusted-proxy=x: invalid network\nhint: use CIDR notation, such as 10.0.0.0/8\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -209,6 +247,153 @@ func TestConfig_InvalidVariable(t *testing.T) {
 	if code := run(nil, streams{io.Discard, &stderr}); code != exitUsage || stderr.String() != want {
 		t.Errorf("run() = %d, printed %q, want %q", code, &stderr, want)
 	}
+}
+
+func TestConfig_InvalidVariableOfSwitch(t *testing.T) {
+	t.Setenv("FAKEART_UI", "maybe")
+	var stderr bytes.Buffer
+	const want = "error: FAKEART_UI: invalid value \"maybe\"\nhint: use true or false\n"
+	if code := run(nil, streams{io.Discard, &stderr}); code != exitUsage || stderr.String() != want {
+		t.Errorf("run() = %d, printed %q, want %q", code, &stderr, want)
+	}
+}
+
+// Values from a file reach the flags unchanged, whatever they contain.
+func TestConfig_FileValues(t *testing.T) {
+	file := writeFile(t, "c.yaml", []byte("log-path: &path 'a\\,b\\'\nadmin-token: ['one\\', *path]\nmodel: *path\n"))
+	c, err := parsed(t, "--config", file)
+	if err != nil || c.LogPath != `a\,b\` || c.Model != `a\,b\` || !slices.Equal(c.AdminToken, []string{`one\`, `a\,b\`}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if c, err := parsed(t, "--config", writeFile(t, "empty.yaml", nil)); err != nil || c.Queue != 1024 {
+		t.Errorf("empty file: %+v, %v", c, err)
+	}
+}
+
+// The commands config and serve report the same errors about addresses and files, before anything
+// is started.
+func TestConfig_Check(t *testing.T) {
+	good := writeFile(t, "tokens", []byte("a-token\n"))
+	for _, test := range []struct {
+		name, arg string
+		words     []string
+	}{
+		{"missing_port", "--addr=127.0.0.1", []string{"127.0.0.1", "missing port", "--addr"}},
+		{"missing_admin_port", "--admin-addr=localhost", []string{"localhost", "missing port", "--admin-addr"}},
+		{"empty_admin_port", "--admin-addr=localhost:", []string{"localhost:", "missing port", "--admin-addr"}},
+		{"port_out_of_range", "--addr=:99999", []string{"99999", "--addr"}},
+		{"unknown_port", "--addr=:nonsense", []string{"nonsense", "--addr"}},
+		{"colons", "--addr=::1:80:90", []string{"::1:80:90", "--addr"}},
+		{"missing_token_file", "--admin-token-file=absent", []string{"absent"}},
+		{"token_file_is_a_directory", "--admin-token-file=" + filepath.Dir(good), []string{"regular file"}},
+		{"endless_token_file", "--admin-token-file=/dev/zero", []string{"regular file"}},
+		{"empty_token_file", "--admin-token-file=" + writeFile(t, "empty", nil), []string{"empty", "one token per line"}},
+		{"token_in_file_not_ASCII", "--admin-token-file=" + writeFile(t, "tokens", []byte("gehört\n")), []string{"tokens", "visible ASCII"}},
+		{"missing_drift_reference", "--drift-reference=absent", []string{"--drift-reference", "absent"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var config, serve, out bytes.Buffer
+			args := []string{"--model=absent.onnx", test.arg}
+			if code := run(append([]string{"config"}, args...), streams{&out, &config}); code != exitFailure || out.Len() > 0 {
+				t.Errorf("config: exit code %d, printed %q", code, &out)
+			}
+			if code := run(args, streams{&out, &serve}); code != exitFailure {
+				t.Errorf("serve: exit code %d", code)
+			}
+			if config.String() != serve.String() {
+				t.Errorf("config printed %q, serve %q", &config, &serve)
+			}
+			for _, w := range test.words {
+				if !strings.Contains(serve.String(), w) {
+					t.Errorf("%q doesn't contain %q", &serve, w)
+				}
+			}
+		})
+	}
+	var out bytes.Buffer
+	if code := run([]string{"config", "--addr=:http", "--admin-addr=[::1]:0", "--admin-token-file=" + good}, streams{&out, &out}); code != 0 {
+		t.Errorf("valid addresses and files: exit code %d: %s", code, &out)
+	}
+}
+
+// goNames matches names of Go's types and packages, and results of formatting them.
+var goNames = regexp.MustCompile(`\b(u?int(8|16|32|64)?|float(32|64)?|bool|strconv|reflect|netip|time\.\w+|yaml)\b|interface ?\{|\*[a-z]+\.[A-Z]|%!|<EOL>|0x[0-9a-f]{6}|goroutine`)
+
+// oddValues are values that at least one flag doesn't expect.
+var oddValues = []string{
+	"", " ", ",", ",,", "-", "-1", "0", "1", "1.5", "1e3", "1e400", "0x10", "NaN", "Inf", "9223372036854775807", "-9223372036854775808", "99999999999999999999",
+	"1ns", "-1s", "1e9d", "2562047h", "106751d", "36500d", "1TB", "1EB", "8388607TB", "10M", "true", "false", "maybe", "null", "none", "pubsub", "full", "debug",
+	"*", "**", "*,*", "*,https://a.example", "https://*", "https://*.", "https://*.*.example", "https://a.*.example", "https://*.example:443", "https://*a.example",
+	"https://a.example/", "https://a.example:99999", "https://a.example:", "https://user@a.example", "https://a.example?x", "https://a.example#", "https://[::1", "https://[::1]:80",
+	"https://", "://", ":", ":0", ":80:90", "[::1]", "[::1]:0", "127.0.0.1", "127.0.0.1:-1", "localhost:http", "nonsense", "10.0.0.0/8", "10.0.0.0/33", "::/0", "fe80::%eth0/64",
+	"gs://", "gs://b", "gs://b/k", "s3://b/k?region=eu&x=%zz", "s3://u:p@b/k", "file:", "file:///", "file://h/x", "http://x", "%zz", "\x00", "\x1b[31m", "é", "\xff", "..", "/", "/dev/zero",
+	"gcppubsub://", "gcppubsub://p", "gcppubsub://p/t", "gcppubsub://projects/p/topics/t?max_send_batch_size=-1", "sha256:", strings.Repeat("9", 5000), strings.Repeat("ab", 32), "${x}", "a=b;c",
+}
+
+// TestConfig_OddValues gives each flag odd values. The command config accepts one only if everything
+// that the flags configure can be constructed, and neither panics.
+func TestConfig_OddValues(t *testing.T) {
+	for _, flag := range newParser(&commands{}, streams{io.Discard, io.Discard}).Model.Flags {
+		if flag.Name == "help" || flag.Name == "version" || flag.Name == "config" {
+			continue
+		}
+		t.Run(flag.Name, func(t *testing.T) {
+			for _, value := range oddValues {
+				args := []string{"--workers=1", "--" + flag.Name + "=" + value}
+				switch flag.Name {
+				case "feedback-topic":
+					args = append(args, "--log-store=pubsub", "--log-topic=gcppubsub://projects/p/topics/t")
+				case "log-topic":
+					args = append(args, "--log-store=pubsub")
+				}
+				var out, stderr bytes.Buffer
+				if code := run(append([]string{"config"}, args...), streams{&out, &stderr}); code != 0 {
+					text := stderr.String()
+					if len(value) > 3 {
+						text = strings.ReplaceAll(text, value, "")
+					}
+					if found := goNames.FindString(text); found != "" || !strings.HasPrefix(text, "error: ") || out.Len() > 0 {
+						t.Errorf("config --%s=%q printed %q and %q, which contains %q", flag.Name, value, &out, &stderr, found)
+					}
+					continue
+				}
+				config, _, err := parse(args, streams{io.Discard, io.Discard})
+				if err != nil {
+					t.Fatalf("--%s=%q: config accepts it, but serve doesn't: %v", flag.Name, value, err)
+				}
+				if err := construct(t, config, flag.Group.Title); err != nil {
+					t.Errorf("--%s=%q: config accepts it, but it can't be used: %v", flag.Name, value, err)
+				}
+			}
+		})
+	}
+}
+
+// construct creates what the flags of a group configure.
+func construct(t *testing.T, config *Config, group string) error {
+	t.Helper()
+	if group == "Inference" {
+		engine, err := infer.New(infer.Options{Workers: config.workers(), MaxBatch: config.MaxBatch, Queue: config.Queue})
+		if err != nil {
+			return err
+		}
+		return engine.Close()
+	}
+	m := NewMain(*config, newLogger(config, io.Discard))
+	if err := errors.Join(m.config.check(), m.prepare()); err != nil || group != "Limits" && group != "Listening" {
+		return err
+	}
+	m.tracing = telemetry.NewTracing(t.Context(), "test", m.log)
+	for _, app := range []*fiber.App{m.newApp(), m.newAdminApp()} {
+		request := httptest.NewRequest(http.MethodGet, "/healthz", nil)
+		request.Header.Set("Origin", "https://a.example")
+		response, err := app.Test(request, -1)
+		if err != nil {
+			return err
+		}
+		_ = response.Body.Close()
+	}
+	return nil
 }
 
 // unsetConfiguration removes all FAKEART_… variables for the duration of a test.

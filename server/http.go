@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -24,6 +26,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"golang.org/x/net/http/httpguts"
 
+	"fakeart/internal/cli"
 	"fakeart/internal/explain"
 	"fakeart/server/infer"
 	"fakeart/server/telemetry"
@@ -79,14 +82,8 @@ func encodeJSONLine(v any) ([]byte, error) {
 func (m *Main) newApp() *fiber.App {
 	app := m.newFiber()
 	app.Use(m.observe)
-	if len(m.config.CORSOrigin) > 0 {
-		app.Use(cors.New(cors.Config{
-			AllowOrigins:  strings.Join(m.config.CORSOrigin, ","),
-			AllowMethods:  "GET,POST,HEAD",
-			AllowHeaders:  "Content-Type,X-Request-Id,Traceparent,Tracestate,Inference-Header-Content-Length",
-			ExposeHeaders: "X-Request-Id,Inference-Header-Content-Length,Retry-After",
-			MaxAge:        3600,
-		}))
+	if m.cors != nil {
+		app.Use(m.cors)
 	}
 	if m.config.RateLimit > 0 {
 		app.Use(limiter.New(limiter.Config{
@@ -108,6 +105,49 @@ func (m *Main) newApp() *fiber.App {
 	m.register(app)
 	m.serveWith(app)
 	return app
+}
+
+// newCORS returns the middleware that allows web pages of other origins to use the API, or nil if
+// there are no origins. The error lists all invalid ones.
+func newCORS(origins []string) (fiber.Handler, error) {
+	if len(origins) == 0 {
+		return nil, nil
+	}
+	var errs []error
+	for _, origin := range origins {
+		switch {
+		case origin == "*" && len(origins) > 1:
+			errs = append(errs, errors.New("--cors-origin=*: can't be used with other origins, because it already allows them\n"+cli.HintPrefix+"remove the other origins, or *"))
+		case origin != "*" && !validOrigin(origin):
+			errs = append(errs, fmt.Errorf("--cors-origin=%s: invalid origin\n"+cli.HintPrefix+"use a scheme and a host, such as https://example.org, https://*.example.org for its subdomains, or * for every origin", origin))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return cors.New(cors.Config{ // panics if an origin is invalid
+		AllowOrigins:  strings.Join(origins, ","),
+		AllowMethods:  "GET,POST,HEAD",
+		AllowHeaders:  "Content-Type,X-Request-Id,Traceparent,Tracestate,Inference-Header-Content-Length",
+		ExposeHeaders: "X-Request-Id,Inference-Header-Content-Length,Retry-After",
+		MaxAge:        3600,
+	}), nil
+}
+
+// validOrigin reports whether a browser could send the origin (RFC 6454, section 6.2), in which the
+// first label of the host may be *.
+func validOrigin(origin string) bool {
+	scheme, host, found := strings.Cut(origin, "://")
+	host = strings.TrimPrefix(host, "*.")
+	if !found || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("*,/?#@%\\", r) }) {
+		return false
+	}
+	u, err := url.Parse(scheme + "://" + host)
+	if err != nil || u.Hostname() == "" || strings.HasPrefix(host, ".") || strings.HasSuffix(host, ":") {
+		return false
+	}
+	_, err = strconv.ParseUint(cmp.Or(u.Port(), "0"), 10, 16)
+	return err == nil
 }
 
 // newAdminApp returns the application for the admin address: all routes of the main address, and

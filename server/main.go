@@ -144,14 +144,26 @@ func configuredByEnvironment(std streams) bool {
 // fromVariable matches the end of an error of kong's about the value of a variable.
 var fromVariable = regexp.MustCompile(` \(from envar (\w+)=.*\)$`)
 
+// Errors of kong's that name types of Go or of its parser.
+var (
+	missingValue = regexp.MustCompile(`^(.*: )(?:expected \w+ value but got|missing value, expecting) .*$`)
+	invalidBool  = regexp.MustCompile(`^(.*: )?bool value must be .* but got (".*")$`)
+)
+
 // withHint adds a hint to an error of kong's. An error about the value of a variable then names the
 // variable instead of the flag.
 func withHint(err error) error {
 	if match := fromVariable.FindStringSubmatchIndex(err.Error()); match != nil {
 		text := err.Error()
 		if flag, message, ok := strings.Cut(text[:match[0]], ": "); ok && strings.HasPrefix(flag, "--") {
-			return fmt.Errorf("%s: %s", text[match[2]:match[3]], message)
+			err = fmt.Errorf("%s: %s", text[match[2]:match[3]], message)
 		}
+	}
+	if match := missingValue.FindStringSubmatch(err.Error()); match != nil {
+		return errors.New(match[1] + "missing value\n" + cli.HintPrefix + "write the value after the flag, as in --queue=1024")
+	}
+	if match := invalidBool.FindStringSubmatch(err.Error()); match != nil {
+		return fmt.Errorf("%sinvalid value %s\n"+cli.HintPrefix+"use true or false", match[1], match[2])
 	}
 	if text, suggestion, ok := strings.Cut(err.Error(), ", did you mean "); ok {
 		return fmt.Errorf("%s\n"+cli.HintPrefix+"did you mean %s", text, suggestion)
@@ -248,6 +260,9 @@ func versionText() string {
 type printCommand struct{}
 
 func (printCommand) Run(c *Config, std streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	text, err := c.print()
 	if err != nil {
 		return err
@@ -275,17 +290,27 @@ func (serveCommand) Run(c *Config, std streams) error {
 	if c.Model == "" {
 		return usageError{errNoModelFlag}
 	}
-	// stop restores the default behavior, so that a second signal kills the program.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signalContext()
 	defer stop()
 	scheduleAsBatch()
 	m := NewMain(*c, newLogger(c, std.err))
 	err := m.Run(ctx)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = m.Wait(ctx)
+	case ctx.Err() != nil:
+		m.log.Info("interrupted while starting", "reason", err)
+		err = nil
 	}
-	stop()
 	return errors.Join(err, m.Close())
+}
+
+// signalContext returns a context that ends at the first SIGTERM or Ctrl-C. A second one kills the
+// program, whatever it is doing.
+func signalContext() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // errNoModelFlag is returned by commands that need --model if it isn't set.

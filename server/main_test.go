@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -759,7 +760,9 @@ func TestRun_Invalid(t *testing.T) {
 		{"swapped_classes", writeModel(t, redDetector(t), otherClasses), "127.0.0.1:0", []string{`["FAKE" "REAL"]`}},
 		{"unknown_operator", writeModel(t, damaged, metadata()), "127.0.0.1:0", []string{"ReduceMeen"}},
 		{"address_in_use", good, taken.Addr().String(), []string{taken.Addr().String(), "in use", "--addr"}},
-		{"invalid_address", good, "nonsense", []string{"nonsense"}},
+		{"invalid_address", good, "nonsense", []string{"nonsense", "HOST:PORT"}},
+		{"unknown_host", good, "fakeart.invalid:0", []string{`unknown host "fakeart.invalid"`, "HOST:PORT"}},
+		{"address_of_another_machine", good, "192.0.2.1:0", []string{"192.0.2.1:0", "isn't one of this machine"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			config := testConfig(t, test.model)
@@ -781,6 +784,70 @@ func TestRun_Invalid(t *testing.T) {
 				t.Errorf("error %q, want one line and at most one hint: %q", text, hint)
 			}
 		})
+	}
+}
+
+// A failed start releases what it opened, in particular the first of two ports, and doesn't wait
+// for what never ran.
+func TestRun_SecondPortFails(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	for name, addr := range map[string]string{
+		"in_use": taken.Addr().String(), "without_port": "127.0.0.1", "unknown_host": "fakeart.invalid:0", "invalid_port": "127.0.0.1:99999",
+	} {
+		t.Run(name, func(t *testing.T) {
+			free, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			config := testConfig(t, writeModel(t, redDetector(t), metadata()))
+			config.Addr, config.AdminAddr, config.ShutdownTimeout = free.Addr().String(), addr, time.Hour
+			_ = free.Close()
+			m := NewMain(config, slog.New(slog.NewTextHandler(&out, nil)))
+			if err := m.Run(t.Context()); err == nil || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), "--admin-addr") {
+				t.Errorf("error %v", err)
+			}
+			if err := m.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			if out.Len() > 0 {
+				t.Errorf("logged %s", &out)
+			}
+			config.AdminAddr = ""
+			again := NewMain(config, slog.New(slog.DiscardHandler)) // with the same port and prediction log
+			if err := errors.Join(again.Run(t.Context()), again.Close()); err != nil {
+				t.Errorf("second start: %v", err)
+			}
+		})
+	}
+}
+
+func TestRun_Interrupted(t *testing.T) {
+	store, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections, but doesn't answer
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	t.Setenv("STORAGE_EMULATOR_HOST", store.Addr().String())
+	ctx, interrupt := context.WithCancel(t.Context())
+	go func() {
+		conn, err := store.Accept() // reading the model has begun
+		if err == nil {
+			defer func() { _ = conn.Close() }()
+		}
+		interrupt()
+		<-t.Context().Done()
+	}()
+	m := NewMain(testConfig(t, "gs://bucket/model.onnx"), slog.New(slog.DiscardHandler))
+	if err := m.Run(ctx); !errors.Is(err, context.Canceled) && (err == nil || !strings.Contains(err.Error(), "canceled")) {
+		t.Errorf("error %v", err)
+	}
+	if err := m.Close(); err != nil {
+		t.Errorf("close: %v", err)
 	}
 }
 
@@ -886,6 +953,8 @@ func TestProgram_StartFails(t *testing.T) {
 	}{
 		{"missing_model", nil, []string{"--model=absent.onnx"}, []string{"absent.onnx", "no such file"}},
 		{"address_in_use", nil, []string{"--model", good, "--addr", taken.Addr().String()}, []string{"in use", "--addr"}},
+		{"admin_address_in_use", nil, []string{"--model", good, "--addr=127.0.0.1:0", "--admin-addr", taken.Addr().String()}, []string{"in use", "--admin-addr"}},
+		{"unknown_host", nil, []string{"--model", good, "--addr=127.0.0.1:0", "--admin-addr=fakeart.invalid:9090"}, []string{"fakeart.invalid", "--admin-addr"}},
 		{"missing_library", []string{ort.LibraryPathVariable + "=" + missing}, []string{"--model", good}, []string{missing, "npm ci --ignore-scripts"}},
 		{"missing_library_without_model", []string{ort.LibraryPathVariable + "=" + missing}, []string{"--model=absent.onnx", "--model-watch"}, []string{missing, "npm ci --ignore-scripts"}},
 	} {

@@ -169,7 +169,7 @@ func TestWithoutModel_Bucket(t *testing.T) {
 
 func TestWithoutModel_Log(t *testing.T) {
 	dir := t.TempDir()
-	cmd, _ := program(t, nil, "--model", dir, "--model-watch=20ms", "--addr=127.0.0.1:0", "--log-format=json")
+	cmd, _ := program(t, nil, "--model", dir, "--model-watch=1s", "--addr=127.0.0.1:0", "--log-format=json")
 	_, rest := listening(t, cmd)
 	line, err := rest.ReadString('\n')
 	if err != nil || !strings.Contains(line, "WARN") || !strings.Contains(line, "no model in the folder") {

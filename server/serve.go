@@ -47,6 +47,7 @@ type Main struct {
 	decoders      *decoders
 	admins        *admins
 	clients       *clients
+	cors          fiber.Handler // nil if no other origins are allowed
 	metrics       *telemetry.Metrics
 	history       *history
 	tracing       *telemetry.Tracing
@@ -72,7 +73,7 @@ type Main struct {
 type endpoint struct {
 	listener *listener
 	app      *fiber.App
-	served   chan struct{} // closed when the listener is no longer served
+	served   chan struct{} // nil before serve is called; closed when the listener is no longer served
 	err      error         // why it is no longer served; valid once served is closed
 }
 
@@ -87,35 +88,24 @@ func NewMain(config Config, log *slog.Logger) *Main {
 // logs reports whether predictions are logged.
 func (m *Main) logs() bool { return m.predictions != nil }
 
-// Run opens the model, the prediction log and the ports. It returns once requests are served.
-// Call Close even if Run returns an error.
+// Run opens the model, the prediction log and the ports. It returns once requests are served, or an
+// error if something can't be opened or ctx is done before the model is loaded. Later, ctx has no
+// effect. Call Close even if Run returns an error.
 func (m *Main) Run(ctx context.Context) (err error) {
-	// If ctx is already done, the server still starts, and then exits without an error.
+	starting := ctx // reading a model from a bucket may take long
 	ctx = context.WithoutCancel(ctx)
 	c := &m.config
-	if m.admins, err = newAdmins(c.tokens(), c.AdminTokenFile); err != nil {
+	if err := c.check(); err != nil {
 		return err
 	}
-	if m.admins.hasShortToken() {
-		m.log.Warn("an admin token is short enough to be guessed", "shorter_than", minToken)
+	if err := m.prepare(); err != nil {
+		return err
 	}
-	m.clients = newClients(c.TrustedProxy)
-	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory))
-	m.decoders = newDecoders(2*c.workers(), c.MaxPixels, int(c.MaxMemory))
-	m.metrics = telemetry.NewMetrics(versionText(), telemetry.Sources{
-		QueueDepth:  func() int { return m.engine.Waiting() },
-		InFlight:    func() int { return int(m.pending.Load()) },
-		LogWaiting:  func() int { return waiting(m.predictions) },
-		LogOutbox:   m.outboxRecords,
-		LogWritable: func() bool { return m.predictions == nil || m.predictions.Err() == nil },
-		Accuracy:    m.currentAccuracy,
-	})
-	m.history = newHistory(m)
 	m.tracing = telemetry.NewTracing(ctx, versionText(), m.log)
 	// Open the log while the model is loading.
 	opened := make(chan error, 1)
 	go func() { opened <- m.openLog(ctx) }()
-	err = m.openModel(ctx)
+	err = m.openModel(starting)
 	if err = errors.Join(err, <-opened); err != nil {
 		return err
 	}
@@ -153,6 +143,35 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	if len(m.endpoints) > 1 {
 		m.log.Info("admin API on http://" + m.endpoints[1].listener.Addr().String())
 	}
+	return nil
+}
+
+// prepare creates the components that need nothing from outside except the file of admin tokens.
+func (m *Main) prepare() (err error) {
+	c := &m.config
+	if m.admins, err = newAdmins(c.tokens(), c.AdminTokenFile); err != nil {
+		return err
+	}
+	if m.admins.hasShortToken() {
+		m.log.Warn("an admin token is short enough to be guessed", "shorter_than", minToken)
+	}
+	if m.clients, err = newClients(c.TrustedProxy); err != nil {
+		return err
+	}
+	if m.cors, err = newCORS(c.CORSOrigin); err != nil {
+		return err
+	}
+	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory))
+	m.decoders = newDecoders(2*c.workers(), c.MaxPixels, int(c.MaxMemory))
+	m.metrics = telemetry.NewMetrics(versionText(), telemetry.Sources{
+		QueueDepth:  func() int { return m.engine.Waiting() },
+		InFlight:    func() int { return int(m.pending.Load()) },
+		LogWaiting:  func() int { return waiting(m.predictions) },
+		LogOutbox:   m.outboxRecords,
+		LogWritable: func() bool { return m.predictions == nil || m.predictions.Err() == nil },
+		Accuracy:    m.currentAccuracy,
+	})
+	m.history = newHistory(m)
 	return nil
 }
 
@@ -237,26 +256,47 @@ func (m *Main) openLog(ctx context.Context) error {
 	return nil
 }
 
+// listenTimeout is the maximum time to resolve the host of an address.
+const listenTimeout = 5 * time.Second
+
 // listen opens an address. newApp returns the application that serves it.
 func (m *Main) listen(ctx context.Context, addr, flag string, newApp func() *fiber.App) error {
+	ctx, cancel := context.WithTimeout(ctx, listenTimeout)
+	defer cancel()
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("listen on %s: the address is already in use\n"+cli.HintPrefix+"stop the program that uses it, or choose another address with %s", addr, flag)
-	}
-	if e, ok := errors.AsType[*net.OpError](err); ok {
-		err = e.Err // without the address again
-	}
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w\n"+cli.HintPrefix+"set %s to HOST:PORT, such as 127.0.0.1:8080", addr, err, flag)
+		return listenError(addr, flag, err)
 	}
 	m.endpoints = append(m.endpoints, &endpoint{
 		listener: newListener(l.(*net.TCPListener), m.config.MaxConnections, m.rejectConnection), // always a TCPListener for network "tcp"
-		app:      newApp(), served: make(chan struct{}),
+		app:      newApp(),
 	})
 	return nil
 }
 
+// listenError returns the error for an address that couldn't be opened.
+func listenError(addr, flag string, err error) error {
+	reason, hint := "", "set "+flag+" to HOST:PORT, such as 127.0.0.1:8080"
+	switch dns, unresolved := errors.AsType[*net.DNSError](err); {
+	case errors.Is(err, syscall.EADDRINUSE):
+		reason, hint = "the address is already in use", "stop the program that uses it, or choose another address with "+flag
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		reason, hint = "the address isn't one of this machine", "use 127.0.0.1 for local clients only, or no host for all addresses, as in "+flag+"=:8080"
+	case errors.Is(err, syscall.EACCES):
+		reason, hint = "permission denied", "use a port from 1024 to 65535, or run the server with the right to open others"
+	case unresolved:
+		reason = fmt.Sprintf("unknown host %q", dns.Name)
+	default:
+		if e, ok := errors.AsType[*net.OpError](err); ok {
+			err = e.Err // without the address again
+		}
+		reason = err.Error()
+	}
+	return fmt.Errorf("listen on %s: %s\n"+cli.HintPrefix+"%s", addr, reason, hint)
+}
+
 func (e *endpoint) serve() {
+	e.served = make(chan struct{})
 	go func() {
 		defer close(e.served)
 		e.err = e.app.Listener(e.listener)
@@ -305,12 +345,19 @@ func (m *Main) Close() error {
 		m.stopWatching()
 		m.watching.Wait()
 	}
-	err := m.shutdown(ctx)
-	m.driftChecks.Wait() // takes at most half a second, so it needn't delay requests
-	if m.predictions != nil {
+	flushTimeout := minFlush
+	var err error
+	if m.serving() {
 		// Records are still in memory. They get time to be written even if the requests used up
 		// the timeout.
-		flush, cancel := context.WithTimeout(context.Background(), max(m.config.ShutdownTimeout, minFlush))
+		flushTimeout = max(m.config.ShutdownTimeout, minFlush)
+		err = m.shutdown(ctx)
+	} else {
+		err = m.closePorts()
+	}
+	m.driftChecks.Wait() // takes at most half a second, so it needn't delay requests
+	if m.predictions != nil {
+		flush, cancel := context.WithTimeout(context.Background(), flushTimeout)
 		err = errors.Join(err, m.predictions.Close(flush))
 		cancel()
 	}
@@ -332,10 +379,21 @@ func (m *Main) Close() error {
 // minFlush is the minimum time for writing the prediction log during shutdown.
 const minFlush = 2 * time.Second
 
-func (m *Main) shutdown(ctx context.Context) error {
-	if len(m.endpoints) == 0 {
-		return nil
+// serving reports whether the ports are served. They aren't if Run failed.
+func (m *Main) serving() bool { return len(m.endpoints) > 0 && m.endpoints[0].served != nil }
+
+// closePorts closes ports that were opened but never served.
+func (m *Main) closePorts() error {
+	var errs []error
+	for _, e := range m.endpoints {
+		errs = append(errs, e.listener.TCPListener.Close())
 	}
+	m.endpoints = nil
+	return errors.Join(errs...)
+}
+
+// shutdown closes the ports and responds to the requests that have been received.
+func (m *Main) shutdown(ctx context.Context) error {
 	m.log.Info("shutting down")
 	m.draining.Store(true)
 	time.Sleep(drainTime)

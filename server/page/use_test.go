@@ -397,7 +397,7 @@ func TestNoModel(t *testing.T) {
 	folder := t.TempDir()
 	screen := desktop
 	screen.failedRequests = true
-	b, url := start(t, screen, "--model", folder, "--model-watch=50ms")
+	b, url := start(t, screen, "--model", folder, "--model-watch=1s")
 	b.choose(sample(t, "fake-1.png"))
 	b.wait(`document.querySelector('.card[data-state=failed]')`) // immediately: publishing a model may take hours
 	if text := b.text(".label strong"); text != "No model yet" {

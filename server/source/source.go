@@ -217,6 +217,12 @@ func (s *Source) Read(ctx context.Context, o Object, digest string) ([]byte, err
 
 const digestPrefix = "sha256:"
 
+// CheckDigest returns an ErrReference if digest can't be passed to Read.
+func CheckDigest(digest string) error {
+	_, err := parseDigest(digest)
+	return err
+}
+
 // parseDigest returns the hexadecimal digits of a digest in lower case.
 func parseDigest(text string) (string, error) {
 	digits := strings.ToLower(text)
