@@ -56,6 +56,7 @@ func (m *Main) register(app *fiber.App) {
 	}
 	router := withHead{app}
 	api := humafiber.NewWithGroup(app, router, config)
+	api.UseMiddleware(m.humaCheckQuery)
 	document := api.OpenAPI()
 	m.registerState(api)
 	m.registerModels(api)
@@ -64,7 +65,16 @@ func (m *Main) register(app *fiber.App) {
 	m.registerStats(api)
 	m.registerFeedback(api)
 	for _, o := range m.operations(document.Components.Schemas) {
-		router.Add(o.Method, strings.NewReplacer("{", ":", "}", "").Replace(o.Path), o.handlers...)
+		handlers := o.handlers
+		if o.Path != "/docs" { // links to pages can have any parameters
+			handlers = append([]fiber.Handler{func(c *fiber.Ctx) error {
+				if err := checkQuery(c, o.Parameters); err != nil {
+					return err
+				}
+				return c.Next()
+			}}, handlers...)
+		}
+		router.Add(o.Method, strings.NewReplacer("{", ":", "}", "").Replace(o.Path), handlers...)
 		document.AddOperation(&o.Operation)
 	}
 	router.Add(http.MethodGet, "/docs/*", m.handleDocs) // static files of that page
@@ -109,6 +119,9 @@ func describeFailures(document *huma.OpenAPI) {
 	for _, item := range document.Paths {
 		for _, op := range operationsOf(item) {
 			delete(op.Responses, "500")
+			if op.RequestBody == nil {
+				delete(op.Responses, "422") // checkQuery returns 400
+			}
 			if op.Responses["default"] == nil || len(op.Responses["default"].Content) == 0 {
 				op.Responses["default"] = &huma.Response{Description: otherFailure, Content: media{problemType: schema}.content()}
 			}
@@ -240,11 +253,9 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 	}
 
 	export := media{}
-	formats := []any{}
-	for _, f := range []predlog.Format{predlog.NDJSON, predlog.CSV, predlog.Parquet, predlog.Database} {
+	for _, f := range exportFormats {
 		mediaType, _, _ := strings.Cut(f.ContentType(), ";")
 		export[mediaType] = binary
-		formats = append(formats, string(f))
 	}
 	state := func(path, id, summary, mediaType string, handler fiber.Handler) operation {
 		o := operation{huma.Operation{Method: http.MethodGet, Path: path, OperationID: id, Tags: []string{tagState}, Summary: summary}, []fiber.Handler{handler}}
@@ -275,7 +286,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 			Summary: "Export the prediction log", Security: adminSecurity,
 			Description: "Returns a snapshot of all records, oldest first. Writing to the log continues meanwhile. If the response is cut off, the export is incomplete.",
 			Parameters: []*huma.Param{{Name: "format", In: "query", Schema: &huma.Schema{
-				Type: huma.TypeString, Enum: formats, Default: string(predlog.NDJSON),
+				Type: huma.TypeString, Enum: enum(exportFormats...), Default: string(predlog.NDJSON),
 			}}},
 		}, []fiber.Handler{m.adminOnly, m.handleExport}}, export, problemType, problem{}, 400, 401, 403, 404),
 		state("/metrics", "metrics", "Metrics for Prometheus", "text/plain", adaptor.HTTPHandler(m.metrics.Handler())),

@@ -12,6 +12,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -151,7 +152,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 		},
 		"log": {
 			"200": {m: open, query: "?limit=5"}, "400": {m: open, query: "?cursor=x"}, "401": {m: tokens}, "403": {m: open, header: proxied},
-			"404": {m: unlogged}, "422": {m: open, query: "?limit=0"},
+			"404": {m: unlogged},
 		},
 		"feedback": {
 			"200": {m: open, body: feedbackBody(predict(t, open)), header: asJSON}, "400": {m: open, body: []byte("x"), header: asJSON},
@@ -372,11 +373,89 @@ func TestV2Infer_BinaryTensors(t *testing.T) {
 
 func TestV2Infer_InputOutOfRange(t *testing.T) {
 	m := start(t)
-	values := strings.TrimSuffix(strings.Repeat("3e38,", 3*32*32), ",")
-	response, body := do(t, "POST", m.URL()+"/v2/models/fakeart/infer", "application/json",
-		fmt.Appendf(nil, `{"inputs":[{"name":"input","shape":[1,3,32,32],"datatype":"FP32","data":[%s]}]}`, values))
-	if response.StatusCode != 400 || !bytes.Contains(body, []byte("finite")) {
-		t.Errorf("status %d: %s", response.StatusCode, body)
+	const size = 3 * 32 * 32
+	zeros := strings.Repeat("0,", size-1)
+	for name, test := range map[string]struct{ value, want string }{
+		"pixel":     {"200", "value 3071 is 200: expected 0 to 1; divide values from 0 to 255 by 255"},
+		"negative":  {"-0.5", "value 3071 is -0.5: expected 0 to 1"},
+		"above_one": {"1.001", "value 3071 is 1.001: expected 0 to 1"},
+		"huge":      {"3e38", "value 3071 is 3e+38: expected 0 to 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			response, body := do(t, "POST", m.URL()+"/v2/models/fakeart/infer", "application/json",
+				fmt.Appendf(nil, `{"inputs":[{"name":"input","shape":[1,3,32,32],"datatype":"FP32","data":[%s%s]}]}`, zeros, test.value))
+			if response.StatusCode != 400 || !bytes.Contains(body, []byte(test.want+`"`)) {
+				t.Errorf("JSON: status %d: %s", response.StatusCode, body)
+			}
+			value, err := strconv.ParseFloat(test.value, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			request, err := http.NewRequestWithContext(t.Context(), "POST", m.URL()+"/v2/models/fakeart/infer",
+				bytes.NewReader(binary.LittleEndian.AppendUint32(make([]byte, 4*(size-1)), math.Float32bits(float32(value)))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set(oip.LengthHeader, "0")
+			response, body = send(t, request)
+			if response.StatusCode != 400 || !bytes.Contains(body, []byte(test.want+`"`)) {
+				t.Errorf("binary: status %d: %s", response.StatusCode, body)
+			}
+		})
+	}
+}
+
+func TestQuery_Invalid(t *testing.T) {
+	m := start(t, func(c *Config) { c.AdminAddr = "127.0.0.1:0" })
+	img := pngOf(t, solid(red, 32, 32))
+	for _, test := range []struct{ method, path, want string }{
+		{"POST", "/predict?embedding=null&embedding=null", "invalid embedding=\"null\"; use true or false"},
+		{"POST", "/predict?embedding=true&embedding=true", "the parameter embedding is given more than once"},
+		{"POST", "/predict?embedding=1", "use true or false"},
+		{"POST", "/predict?embedding=TRUE", "use true or false"},
+		{"POST", "/predict?embedding=", "use true or false"},
+		{"POST", "/predict?embedding", "use true or false"},
+		{"POST", "/model/?embedding=yes", "use true or false"},
+		{"POST", "/predict?input=", "use png"},
+		{"POST", "/predict?input=PNG", "use png"},
+		{"POST", "/predict?explain=", "use one of gradcam, occlusion"},
+		{"POST", "/predict?explain=gradcam&explain=occlusion", "more than once"},
+		{"POST", "/predict?explain=occlusion&explain_format=", "use one of array, png"},
+		{"POST", "/predict?embeding=true", "unknown parameter \"embeding\"; use embedding, input, explain, explain_format"},
+		{"POST", "/predict?Embedding=true", "unknown parameter"},
+		{"GET", "/log?limit=0", "use a whole number from 1 to 1000"},
+		{"GET", "/log?limit=1001", "use a whole number from 1 to 1000"},
+		{"GET", "/log?limit=", "use a whole number from 1 to 1000"},
+		{"GET", "/log?limit=+5", "use a whole number from 1 to 1000"},
+		{"GET", "/log?limit=005", "use a whole number from 1 to 1000"},
+		{"GET", "/log?limit=5.0", "use a whole number from 1 to 1000"},
+		{"GET", "/log?limit=99999999999999999999", "use a whole number from 1 to 1000"},
+		{"GET", "/log?limit=5&limit=5", "more than once"},
+		{"GET", "/log?page=2", "unknown parameter \"page\"; use limit, cursor"},
+		{"GET", "/log/export?format=", "use one of ndjson, csv, parquet, sqlite"},
+		{"GET", "/log/export?format=csv&format=csv", "more than once"},
+		{"GET", "/stats?x=1", "unknown parameter \"x\"; this route has none"},
+		{"GET", "/healthz?x", "this route has none"},
+		{"GET", "/metrics?x=1", "this route has none"},
+		{"GET", "/v2/models/fakeart?x=1", "this route has none"},
+	} {
+		response, body := do(t, test.method, m.URL()+test.path, "", img)
+		var detail struct{ Detail, Error string }
+		if err := json.Unmarshal(body, &detail); err != nil || response.StatusCode != 400 || !strings.Contains(detail.Detail+detail.Error, test.want) {
+			t.Errorf("%s %s: status %d, %s, want 400 and %q", test.method, test.path, response.StatusCode, body, test.want)
+		}
+	}
+	for _, test := range []struct{ method, path string }{
+		{"POST", "/predict?embedding=true&input=png"},
+		{"POST", "/predict?embedding=false"},
+		{"POST", "/predict?%65mbedding=true"},
+		{"GET", "/log?limit=5&cursor="},
+		{"GET", "/log/export?format=csv"},
+		{"GET", "/docs?from=elsewhere"},
+	} {
+		if response, body := do(t, test.method, m.URL()+test.path, "", img); response.StatusCode != 200 {
+			t.Errorf("%s %s: status %d: %.200s", test.method, test.path, response.StatusCode, body)
+		}
 	}
 }
 

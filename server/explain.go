@@ -3,11 +3,8 @@ package main
 import (
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"image"
 	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -45,32 +42,12 @@ type explanationRequest struct {
 	format explanationFormat
 }
 
-// parseExplanationRequest reads the query parameters explain and explain_format.
-func parseExplanationRequest(c *fiber.Ctx) (r explanationRequest, err error) {
-	r.format = explainArray
-	if text := c.Query("explain"); text != "" {
-		if r.method, err = oneOf("explain", text, explain.Methods()); err != nil {
-			return r, err
-		}
+// explanationOf reads the query parameters explain and explain_format.
+func explanationOf(c *fiber.Ctx) explanationRequest {
+	return explanationRequest{
+		constant(explain.Methods(), c.Query("explain")),
+		constant(explanationFormats(), c.Query("explain_format", string(explainArray))),
 	}
-	if text := c.Query("explain_format"); text != "" {
-		r.format, err = oneOf("explain_format", text, explanationFormats())
-	}
-	return r, err
-}
-
-// oneOf returns the element of allowed that equals text, or a 400 error that lists the allowed
-// values of the parameter.
-func oneOf[T ~string](parameter, text string, allowed []T) (T, error) {
-	// text is only valid during the request, so return the constant instead.
-	if i := slices.Index(allowed, T(text)); i >= 0 {
-		return allowed[i], nil
-	}
-	var names []string
-	for _, a := range allowed {
-		names = append(names, string(a))
-	}
-	return "", fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("invalid %s=%.80q; use one of %s", parameter, text, strings.Join(names, ", ")))
 }
 
 // explainAll computes the saliency map of each prediction, one after the other. Between two of

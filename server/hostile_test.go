@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -134,6 +135,47 @@ func TestPredict_InvalidInstances(t *testing.T) {
 			response, body := do(t, "POST", m.URL()+"/predict", "application/json", []byte(test.body))
 			checkProblem(t, response, body, test.status, test.word)
 		})
+	}
+}
+
+func TestPredict_Base64(t *testing.T) {
+	m := start(t)
+	img := pngOf(t, gradient(32, 32)) // long enough for both characters that differ
+	standard := base64.StdEncoding.EncodeToString(img)
+	if !strings.ContainsAny(standard, "+/") || !strings.HasSuffix(standard, "=") {
+		t.Fatal("the image doesn't distinguish the alphabets")
+	}
+	classify := func(text string) []byte {
+		response, body := do(t, "POST", m.URL()+"/predict", "application/json", fmt.Appendf(nil, `{"instances":[{"b64":%q}]}`, text))
+		if response.StatusCode != 200 {
+			t.Fatalf("status %d: %s", response.StatusCode, body)
+		}
+		return body
+	}
+	for name, text := range map[string]string{
+		"standard":          standard,
+		"without_padding":   strings.TrimRight(standard, "="),
+		"URL_safe":          base64.URLEncoding.EncodeToString(img),
+		"URL_safe_unpadded": base64.RawURLEncoding.EncodeToString(img),
+		"data_URL":          "data:image/png;base64," + standard,
+		"data_URL_upper":    "DATA:image/png;name=a.png;BASE64," + standard,
+		"data_URL_untyped":  "data:;base64," + base64.RawURLEncoding.EncodeToString(img),
+		"lines":             standard[:76] + "\r\n" + standard[76:] + "\r\n",
+	} {
+		if body := classify(text); !bytes.Contains(body, []byte(`"label"`)) {
+			t.Errorf("%s: %s", name, body)
+		}
+	}
+	for name, text := range map[string]string{
+		"mixed_alphabets": "-_+/",
+		"wrong_padding":   standard[:len(standard)-1] + "==",
+		"data_URL_text":   "data:image/png," + standard,
+		"other_URL":       "https://example.org/;base64," + standard,
+		"space":           standard[:40] + " " + standard[40:],
+	} {
+		if body := classify(text); !bytes.Contains(body, []byte("isn't valid base64")) {
+			t.Errorf("%s: %s", name, body)
+		}
 	}
 }
 

@@ -282,10 +282,18 @@ func TestProblems_Wording(t *testing.T) {
 		{"GET", "/log?limit=99999999999999999999", ``},
 		{"GET", "/log?cursor=!", ``},
 		{"GET", "/log/export?format=xls", ``},
+		{"POST", "/feedback", `{"id":1e999}`},
+		{"POST", "/feedback", `{"id":[{}]}`},
+		{"POST", "/feedback", `[1]`},
+		{"POST", "/feedback", `null`},
+		{"PUT", "/models/current", `{"model":"file:///dev/null"}`},
+		{"PUT", "/models/current", `{"model":"file://` + writeFile(t, "bad.onnx", []byte("\x08\x07\x3a\x02\x0a\xff")) + `"}`},
+		{"POST", "/v2/models/fakeart/infer", `{"inputs":[{"name":7}]}`},
+		{"POST", "/v2/models/fakeart/infer", `{"id":7}`},
 	} {
 		_, body := do(t, test.method, m.URL()+test.path, "application/json", []byte(test.body))
 		t.Logf("%s %s %s: %s", test.method, test.path, test.body, body)
-		for _, word := range []string{"strconv", "json:", "Go value", "Go struct", "invalid character", "looking for beginning", "illegal base64", "EOF", "unmarshal"} {
+		for _, word := range []string{"strconv", "json:", "Go value", "Go struct", "invalid character", "looking for beginning", "illegal base64", "EOF", "unmarshal", "proto", "uint8", "float64", "map[", "main."} {
 			if bytes.Contains(body, []byte(word)) {
 				t.Errorf("%s %s %s: response contains %q: %s", test.method, test.path, test.body, word, body)
 			}

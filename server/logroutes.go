@@ -12,7 +12,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
-	"github.com/gofiber/fiber/v2/utils"
 
 	"fakeart/server/predlog"
 )
@@ -38,7 +37,7 @@ func (m *Main) errUnreadableLog() error {
 func (m *Main) registerLog(api huma.API) {
 	huma.Register(api, huma.Operation{
 		Method: http.MethodGet, Path: "/log", OperationID: "log", Tags: []string{tagLog}, Summary: "Read the prediction log",
-		Security: adminSecurity, Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404, 422},
+		Security: adminSecurity, Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404},
 	}, func(ctx context.Context, q *logQuery) (*struct{ Body LogPage }, error) {
 		if m.reader == nil {
 			return nil, humaError(m.errUnreadableLog())
@@ -71,12 +70,12 @@ func humaError(err error) error {
 	return newProblem(status, detail)
 }
 
+// exportFormats are the formats of the query parameter format.
+var exportFormats = []predlog.Format{predlog.NDJSON, predlog.CSV, predlog.Parquet, predlog.Database}
+
 // handleExport streams the whole log as a file.
 func (m *Main) handleExport(c *fiber.Ctx) error {
-	format, err := predlog.ParseFormat(utils.CopyString(c.Query("format", string(predlog.NDJSON))))
-	if err != nil {
-		return fiber.NewError(fiber.StatusBadRequest, err.Error())
-	}
+	format := constant(exportFormats, c.Query("format", string(predlog.NDJSON)))
 	if m.reader == nil {
 		return m.errUnreadableLog()
 	}

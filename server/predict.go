@@ -79,7 +79,7 @@ type Instances struct {
 
 // Instance is one image of Instances.
 type Instance struct {
-	B64 string `json:"b64" contentEncoding:"base64" doc:"Image file in base64."`
+	B64 string `json:"b64" contentEncoding:"base64" doc:"Image file in base64, standard or URL-safe, or as a data URL."`
 }
 
 // inputImage is one image of a request, with its result.
@@ -191,16 +191,8 @@ func (x *exchange) free() {
 func (m *Main) handlePredict(c *fiber.Ctx) error {
 	x := m.newExchange(c)
 	defer x.free()
-	switch input := c.Query("input"); input {
-	case "", "png":
-		x.input = input != ""
-	default:
-		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("invalid input=%.20q; use png", input))
-	}
-	var err error
-	if x.explain, err = parseExplanationRequest(c); err != nil {
-		return err
-	}
+	x.input = c.Query("input") == "png"
+	x.explain = explanationOf(c)
 	if _, err := m.models.inUse(); err != nil {
 		return err
 	}
@@ -218,7 +210,7 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 	if err := x.classify(); err != nil {
 		return err
 	}
-	x.write(c.Query("embedding") != "" && c.QueryBool("embedding")) // QueryBool would allocate an error for ""
+	x.write(c.Query("embedding") == "true")
 	return nil
 }
 
@@ -282,12 +274,36 @@ func (x *exchange) parseInstances(maxInstances int) error {
 			return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf(`instance %d has no "b64"`, i))
 		}
 		var err error
-		if p.data, err = base64.StdEncoding.DecodeString(*instance.B64); err != nil {
+		if p.data, err = decodeBase64(*instance.B64); err != nil {
 			p.err = fiber.NewError(fiber.StatusBadRequest, `"b64" isn't valid base64`)
 		}
 		x.images = append(x.images, p)
 	}
 	return nil
+}
+
+// decodeBase64 decodes base64 in the standard or the URL-safe alphabet, with or without padding. A
+// data URL (RFC 2397) in base64 is also accepted, as browsers produce it.
+func decodeBase64(text string) ([]byte, error) {
+	if head, rest, ok := strings.Cut(text, ","); ok && hasFoldedPrefix(head, "data:") && hasFoldedSuffix(head, ";base64") {
+		text = rest
+	}
+	encoding := base64.StdEncoding
+	if strings.ContainsAny(text, "-_") {
+		encoding = base64.URLEncoding
+	}
+	if !strings.HasSuffix(strings.TrimRight(text, "\r\n"), "=") {
+		encoding = encoding.WithPadding(base64.NoPadding)
+	}
+	return encoding.DecodeString(text)
+}
+
+func hasFoldedPrefix(text, prefix string) bool {
+	return len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix)
+}
+
+func hasFoldedSuffix(text, suffix string) bool {
+	return len(text) >= len(suffix) && strings.EqualFold(text[len(text)-len(suffix):], suffix)
 }
 
 // instance is an image in a JSON request.

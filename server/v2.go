@@ -228,6 +228,9 @@ func protocolError(err error) error {
 // which must have the given version unless that is empty.
 func (x *exchange) classifyTensor(t *tensors, version string) (err error) {
 	m := x.m
+	if err := oip.CheckValues(t.request.Input); err != nil {
+		return protocolError(err)
+	}
 	if d := t.request.Timeout; d > 0 {
 		if own := x.received.Add(d); own.Before(x.deadline) {
 			x.deadline = own

@@ -210,7 +210,7 @@ type InferInput struct {
 	Shape      []int          `json:"shape" nullable:"false" doc:"Dimensions: images, channels, rows, columns" example:"[1,3,32,32]"`
 	Datatype   string         `json:"datatype" doc:"Type of the values" enum:"FP32"`
 	Parameters map[string]any `json:"parameters,omitempty" doc:"binary_data_size (integer): size in bytes of the values after the JSON. Others are ignored."`
-	Data       any            `json:"data,omitempty" doc:"The values, finite numbers in row-major order: an array, flat or nested like the shape. Omit it if the values are sent as binary data."`
+	Data       any            `json:"data,omitempty" doc:"The values, numbers from 0 to 1 in row-major order: an array, flat or nested like the shape. Omit it if the values are sent as binary data."`
 }
 
 // InferOutput is a requested output.

@@ -87,8 +87,8 @@ type Request struct {
 	ID string
 	// Batch is the number of images, 1 to Shape.MaxBatch.
 	Batch int
-	// Input contains the values of the images, row-major and finite. Decode reuses its memory if it
-	// is large enough.
+	// Input contains the values of the images, row-major and finite. CheckValues checks their range.
+	// Decode reuses its memory if it is large enough.
 	Input []float32
 	// Outputs are the requested tensors, in order and without duplicates.
 	Outputs []Output
@@ -171,6 +171,23 @@ func (r *Request) grow(n int) {
 		r.Input = make([]float32, n)
 	}
 	r.Input = r.Input[:n]
+}
+
+// CheckValues returns an *Error that names the first value outside [0,1], which is the range of the
+// model's input.
+func CheckValues(values []float32) error {
+	for i, v := range values {
+		switch {
+		case v >= 0 && v <= 1:
+		case v-v != 0:
+			return notFinite(i)
+		case v >= 2 && v <= 255:
+			return invalid("input %q: value %d is %g: expected 0 to 1; divide values from 0 to 255 by 255", InputName, i, v)
+		default:
+			return invalid("input %q: value %d is %g: expected 0 to 1", InputName, i, v)
+		}
+	}
+	return nil
 }
 
 func notFinite(i int) error {

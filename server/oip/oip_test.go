@@ -381,6 +381,25 @@ func checkError(t *testing.T, err error, want string) {
 	}
 }
 
+func TestCheckValues(t *testing.T) {
+	inf, nan := float32(math.Inf(1)), float32(math.NaN())
+	for _, test := range []struct {
+		values []float32
+		want   string
+	}{
+		{[]float32{0, 0.5, nan, 7}, "value 2 is NaN or infinite"},
+		{[]float32{0, -inf}, "value 1 is NaN or infinite"},
+		{[]float32{255, 2}, "value 0 is 255: expected 0 to 1; divide values from 0 to 255 by 255"},
+		{[]float32{0, math.Nextafter32(1, 2)}, "value 1 is 1.0000001: expected 0 to 1"},
+		{[]float32{-math.SmallestNonzeroFloat32}, "value 0 is -1e-45: expected 0 to 1"},
+	} {
+		checkError(t, CheckValues(test.values), test.want)
+	}
+	if err := CheckValues([]float32{0, float32(math.Copysign(0, -1)), 1, 0.25}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDecode_InvalidLengthHeader(t *testing.T) {
 	m := binaryRequest(raw(ramp(1)))
 	body := []byte(m.json + m.binary)
