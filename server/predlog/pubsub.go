@@ -111,14 +111,14 @@ func newPubSub(ctx context.Context, topic, feedback *pubsub.Topic, options PubSu
 	ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	p.records = &sender{
 		topic: topic, what: "predictions", url: options.Topic, outbox: options.Outbox, logger: options.Logger, ctx: ctx, wake: make(chan struct{}, 1),
-		attempt: attempt, resend: resend(), oldest: p.oldestRecords, remove: outbox.remove,
+		attempt: attempt, resend: resend(), retry: resend(), oldest: p.oldestRecords, remove: outbox.remove,
 		sent: func(n int) { options.Count.count(Written, n) },
 	}
 	p.group.Go(p.records.sendOutbox)
 	if feedback != nil {
 		p.feedback = &sender{
 			topic: feedback, what: "feedback", url: options.FeedbackTopic, outbox: options.Outbox, logger: options.Logger, ctx: ctx, wake: make(chan struct{}, 1),
-			attempt: attempt, resend: resend(), oldest: outbox.oldestFeedback, remove: outbox.removeFeedback,
+			attempt: attempt, resend: resend(), retry: resend(), oldest: outbox.oldestFeedback, remove: outbox.removeFeedback,
 			sent: func(int) {},
 		}
 		p.group.Go(p.feedback.sendOutbox)
@@ -138,13 +138,15 @@ func (p *PubSub) Write(ctx context.Context, records []Record) error {
 			row := records[i].row()
 			messages[i] = p.message(0, &row)
 		}
-		unsent, err := p.records.send(ctx, messages)
-		if err != nil {
+		results := p.records.send(ctx, messages)
+		if err := failure(results); err != nil {
 			p.records.fails(err)
 		}
-		spill = make([]Record, len(unsent))
-		for i, k := range unsent {
-			spill[i] = records[k]
+		spill = nil
+		for i, err := range results {
+			if err != nil {
+				spill = append(spill, records[i])
+			}
 		}
 	}
 	if len(spill) > 0 {
@@ -196,13 +198,15 @@ func (p *PubSub) Feedback(ctx context.Context, f Feedback) (FeedbackResult, erro
 	if err != nil {
 		return FeedbackResult{}, fmt.Errorf("feedback: %w", err)
 	}
-	var unsent []int
-	if p.feedback.failing.Load() {
-		unsent = []int{0}
-	} else if unsent, err = p.feedback.send(ctx, []message{{0, f.ID, body, nil}}); err != nil {
-		p.feedback.fails(err)
+	unsent := p.feedback.failing.Load()
+	if !unsent {
+		results := p.feedback.send(ctx, []message{{0, f.ID, body, nil}})
+		if err := failure(results); err != nil {
+			p.feedback.fails(err)
+		}
+		unsent = results[0] != nil
 	}
-	if len(unsent) > 0 {
+	if unsent {
 		if err := p.outbox.addFeedback(context.WithoutCancel(ctx), body); err != nil {
 			p.feedback.failing.Store(false)
 			return FeedbackResult{}, fmt.Errorf("cannot send feedback, and cannot write it to the outbox: %w", err)
@@ -221,16 +225,15 @@ func (p *PubSub) Spilled(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// Close finishes sending until ctx is done, and closes topics and outbox. The contents of the
-// outbox are kept for the next process.
+// Close closes the outbox, whose contents are kept for the next process.
+//
+// It doesn't shut the topics down. By now nothing is left to send: what Write could not send is in the
+// outbox. If a request to Pub/Sub is still in progress, Topic.Shutdown would publish empty batches in
+// a loop (gocloud.dev v0.49.0), and then fail.
 func (p *PubSub) Close(ctx context.Context) error {
 	p.cancel()
 	p.group.Wait()
-	err := p.records.topic.Shutdown(ctx)
-	if p.feedback != nil {
-		err = errors.Join(err, p.feedback.topic.Shutdown(ctx))
-	}
-	return errors.Join(err, p.outbox.Close(ctx))
+	return p.outbox.Close(ctx)
 }
 
 // oldestRecords returns the oldest records of the outbox after the given position, as messages.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"gocloud.dev/gcerrors"
 	"gocloud.dev/pubsub"
+	"gocloud.dev/pubsub/batcher"
 	"gocloud.dev/pubsub/driver"
 	"gocloud.dev/pubsub/mempubsub"
 )
@@ -27,6 +29,8 @@ type fakeTopic struct {
 	hang    bool
 	reject  string // messages containing this text make the whole call fail
 	calls   int
+	empty   int           // calls without a message
+	release chan struct{} // ends calls that hang
 }
 
 var errRejected = errors.New("invalid message")
@@ -35,11 +39,17 @@ func (f *fakeTopic) SendBatch(ctx context.Context, ms []*driver.Message) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls++
+	if len(ms) == 0 {
+		f.empty++
+	}
 	if f.hang {
 		f.mu.Unlock()
-		<-ctx.Done()
+		select {
+		case <-ctx.Done():
+		case <-f.release:
+		}
 		f.mu.Lock()
-		return ctx.Err()
+		return errDown
 	}
 	if f.failure != nil {
 		return f.failure
@@ -374,5 +384,116 @@ func TestLogClose_SpillsUnsentRecords(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{Path: outbox})
 	if n := len(allRowsAtOnce(t, s)); n != 1 {
 		t.Errorf("%d records in the outbox", n)
+	}
+}
+
+// gcpBatches are the batches of the driver for Pub/Sub.
+var gcpBatches = &batcher.Options{MaxBatchSize: 1000, MaxHandlers: 2, MaxBatchByteSize: 8 << 20}
+
+func TestPubSubClose_WhileSending(t *testing.T) {
+	topic := &fakeTopic{hang: true, release: make(chan struct{})}
+	outbox := filepath.Join(t.TempDir(), "outbox.db")
+	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, gcpBatches), pubsub.NewTopic(topic, gcpBatches), PubSubOptions{Outbox: outbox}, 10*time.Millisecond, hourly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, p, newRecords(1)...)
+	if _, err := p.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: time.Now(), Label: "REAL"}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := p.Close(ctx); err != nil {
+		t.Errorf("Close = %v, want nil: the records are in the outbox", err)
+	}
+	close(topic.release)
+	s := openSQLite(t, SQLiteOptions{Path: outbox})
+	if n := len(allRowsAtOnce(t, s)); n != 1 {
+		t.Errorf("%d records in the outbox, want 1", n)
+	}
+	topic.mu.Lock()
+	defer topic.mu.Unlock()
+	if topic.empty > 0 {
+		t.Errorf("%d empty batches were published", topic.empty)
+	}
+}
+
+func TestPubSub_TopicRejectsEverything(t *testing.T) {
+	topic, lines := &fakeTopic{reject: "{"}, logLines{}
+	p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, gcpBatches), pubsub.NewTopic(topic, gcpBatches),
+		PubSubOptions{Outbox: filepath.Join(t.TempDir(), "outbox.db"), Logger: lines.logger()}, time.Minute, hourly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := newRecords(300)
+	for i := range 30 {
+		mustWrite(t, p, records[10*i:10*i+10]...)
+	}
+	if _, err := p.Feedback(t.Context(), Feedback{ID: uuid.NewString(), Time: time.Now(), Label: "REAL"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both are reported", func() bool { return strings.Count(lines.String(), "rejects") == 2 })
+	topic.mu.Lock()
+	calls := topic.calls
+	topic.mu.Unlock()
+	mustWrite(t, p, newRecords(1)...)
+	if n := spilled(t, p); n != 302 {
+		t.Errorf("%d messages in the outbox, want 302", n)
+	}
+	mustClose(t, p)
+	if topic.calls != calls+1 {
+		t.Errorf("%d calls after the report, want 1 for the new record", topic.calls-calls)
+	}
+	logged := lines.String()
+	if strings.Count(logged, "\n") != 2 || strings.Count(logged, errRejected.Error()) != 2 {
+		t.Errorf("want a line for predictions and one for feedback, with the reason, got\n%s", logged)
+	}
+}
+
+func TestPubSub_RejectedRecords(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		reject  string
+		batches *batcher.Options
+		reason  string
+	}{
+		{"invalid", `"request-7`, gcpBatches, errRejected.Error()}, // 111 of 800 records
+		{"too large", "", &batcher.Options{MaxBatchByteSize: 8000}, "too large"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			topic, lines := &fakeTopic{failure: errDown, reject: test.reject}, logLines{}
+			intervals := []func() *backoff.ExponentialBackOff{quickly, hourly} // while sending fails, and for rejected records
+			p, err := newPubSub(t.Context(), pubsub.NewTopic(topic, test.batches), nil,
+				PubSubOptions{Outbox: filepath.Join(t.TempDir(), "outbox.db"), Logger: lines.logger()}, time.Minute, func() *backoff.ExponentialBackOff {
+					next := intervals[0]
+					intervals = intervals[1:]
+					return next()
+				})
+			if err != nil {
+				t.Fatal(err)
+			}
+			records := newRecords(800)
+			var valid []Record
+			for i := range records {
+				bad := test.reject != "" && strings.Contains(mustJSON(t, records[i].row()), test.reject)
+				if test.reject == "" && i%100 == 7 {
+					bad, records[i].Image = true, make([]byte, 8000)
+				}
+				if !bad {
+					valid = append(valid, records[i])
+				}
+			}
+			mustWrite(t, p, records...)
+			topic.set(func() { topic.failure = nil })
+			left := int64(len(records) - len(valid))
+			eventually(t, "all valid records are sent", func() bool { return spilled(t, p) == left })
+			eventually(t, "the others are reported", func() bool { return strings.Contains(lines.String(), "rejects") })
+			wantSent(t, topic, valid)
+			mustClose(t, p)
+			logged := lines.String()
+			if want := fmt.Sprintf("records=%d", left); strings.Count(logged, "rejects") != 1 || !strings.Contains(logged, want) || !strings.Contains(logged, test.reason) {
+				t.Errorf("want one line with %s and %q, got\n%s", want, test.reason, logged)
+			}
+		})
 	}
 }

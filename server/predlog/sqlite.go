@@ -156,7 +156,7 @@ type database struct {
 	ctx    context.Context // canceled when the database is closed
 	cancel context.CancelFunc
 	info   fs.FileInfo // of the opened file
-	wal    fs.FileInfo // of its -wal file; nil if there was none
+	wal    fs.FileInfo // of its -wal file, or nil
 	reader *sql.DB
 
 	// These are nil if the database is read-only.
