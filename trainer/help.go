@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -106,15 +107,28 @@ func writeChoices(ctx *kong.Context) {
 // dashedSetting matches a setting that is written like a flag.
 var dashedSetting = regexp.MustCompile(`^-+([a-z]+\.[a-z0-9_.]+(=.*)?|[a-z]+=.*)$`)
 
+// missingValue matches the errors of kong for a flag without a value.
+var missingValue = regexp.MustCompile(`^(--[a-z-]+): (?:expected .* value but got "EOL"|missing value)`)
+
+// isSetting reports whether an argument that looks like a flag is a setting with dashes: a key or the
+// name of a group.
+func isSetting(arg string) bool {
+	name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+	return strings.Contains(name, ".") || slices.ContainsFunc(config.Keys(), func(key string) bool { return strings.HasPrefix(key, name+".") })
+}
+
 // withHint adds a hint to a parse error, unless it has one. args is the command line.
 func withHint(err error, args []string) error {
 	message := err.Error()
 	if strings.Contains(message, "\n"+cli.HintPrefix) {
 		return err
 	}
+	if m := missingValue.FindStringSubmatch(message); m != nil {
+		message = m[1] + " needs a value"
+	}
 	if strings.HasPrefix(message, "unknown flag") {
 		for _, arg := range args {
-			if dashedSetting.MatchString(arg) {
+			if dashedSetting.MatchString(arg) && isSetting(arg) {
 				return fmt.Errorf("%w\n%ssettings are written without dashes: %s", err, cli.HintPrefix, strings.TrimLeft(arg, "-"))
 			}
 		}
@@ -129,10 +143,10 @@ func withHint(err error, args []string) error {
 		// After a flag, kong accepts no more values of an argument that was given before it.
 		arg, unexpected := strings.CutPrefix(message, "unexpected argument ")
 		if unexpected && strings.Contains(arg, "=") && len(selected.Positional) > 0 {
-			return fmt.Errorf("%w\n%sput all settings before the flags", err, cli.HintPrefix)
+			return fmt.Errorf("%s\n%sput all settings before the flags", message, cli.HintPrefix)
 		}
 	}
-	return fmt.Errorf("%w\n%srun %s --help", err, cli.HintPrefix, program)
+	return fmt.Errorf("%s\n%srun %s --help", message, cli.HintPrefix, program)
 }
 
 // decodeInteger decodes an integer flag. It replaces kong's own function, whose errors mention Go's

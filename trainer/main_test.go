@@ -117,6 +117,10 @@ func TestRun_UsageError(t *testing.T) {
 			[]string{"config", "--experiment.epochs=6"},
 			[]string{"hint: settings are written without dashes: experiment.epochs=6"},
 		},
+		{"unknown_flag_with_value", []string{"config", "--verbose=1"}, []string{"unknown flag --verbose", "hint: run trainer config --help"}},
+		{"flag_without_value", []string{"drift", "--reference", "r", "--current", "l", "--since"}, []string{"--since needs a value", "hint: run trainer drift --help"}},
+		{"integer_flag_without_value", []string{"train", "--task"}, []string{"--task needs a value", "hint: run trainer train --help"}},
+		{"list_flag_without_value", []string{"benchmark", "--batches"}, []string{"--batches needs a value"}},
 		{
 			"choice_with_dashes",
 			[]string{"config", "--experiment=base"},

@@ -436,6 +436,9 @@ func (c *composer) decode(values map[string]any) (*Config, error) {
 			continue
 		}
 		converted, ok := f.kind.convert(value)
+		if !ok && c.reportedElsewhere(f) {
+			continue
+		}
 		if !ok {
 			wrong = append(wrong, fmt.Sprintf("%s%s is %s: it must be %s%s",
 				c.filePrefix(f.key), f.key, show(value), f.kind, c.typeHint(f, value)))
@@ -452,6 +455,15 @@ func (c *composer) decode(values map[string]any) (*Config, error) {
 		return nil, err
 	}
 	return &config, nil
+}
+
+// reportedElsewhere reports whether a key with an invalid value only passes on the value of another key
+// of its kind, as optimizer.lr does with ${experiment.lr}.
+func (c *composer) reportedElsewhere(f field) bool {
+	s, _ := c.values[f.key].(scalar)
+	return slices.ContainsFunc(c.fields, func(other field) bool {
+		return s.text == "${"+other.key+"}" && other.kind == f.kind
+	})
 }
 
 // typeHint completes the message "it must be <kind>".

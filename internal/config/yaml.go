@@ -48,7 +48,7 @@ func parse(data []byte) (map[string]any, error) {
 	return nil, fmt.Errorf(`line %d: the file must consist of "key: value" lines`, node.Line)
 }
 
-// document returns the top-level node of the only YAML document in data, or nil if there is none.
+// document returns the top-level node of the only YAML document in data, or nil if data is empty.
 func document(data []byte) (*yaml.Node, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var first, second yaml.Node

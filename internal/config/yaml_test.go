@@ -180,6 +180,16 @@ func TestLoad_KeySetTwice(t *testing.T) {
 	wantParts(t, err, []string{"config.yaml", `key "experiment.epochs" is set twice`})
 }
 
+func TestLoad_InvalidValueIsReportedOnce(t *testing.T) {
+	_, err := Load("", []string{"experiment.lr="})
+	wantParts(t, err, []string{"experiment.lr is empty: it must be a number"})
+	if strings.Contains(err.Error(), "optimizer.lr") {
+		t.Errorf("error %q also names optimizer.lr, which refers to it", err)
+	}
+	_, err = Load("", []string{"experiment.patience=${experiment.lr}"}) // another kind
+	wantParts(t, err, []string{"experiment.patience is 1.0e-3"})
+}
+
 func TestLoad_RemovedKey(t *testing.T) {
 	_, err := Load("", []string{"evaluate.split=test"})
 	wantParts(t, err, []string{"evaluate.split was removed", "trainer evaluate --split"})

@@ -242,7 +242,7 @@ func locate(parts []string) (*location, error) {
 		}
 		if indexFold(classNames[:], dir) >= 0 {
 			if i == 0 {
-				return nil, fmt.Errorf("%s is not in a directory train or test\nhint: set dataset.path to the directory that contains train/ and test/", at)
+				return nil, fmt.Errorf("%s is not in a directory train or test\nhint: move the classes into train/ and test/, or set dataset.path to the directory that contains these", at)
 			}
 			wrong := dirs[i-1]
 			return nil, fmt.Errorf("%s: unknown split, want train or test\nhint: rename or remove the directory%s",
@@ -429,7 +429,7 @@ func (a *archive) tarStream(kind string, file io.Reader, read func(io.Reader) er
 		return &brokenArchiveError{a.name, err}
 	}
 	if archiveKind(head) != "tar" {
-		return fmt.Errorf("%s is compressed with %s but does not contain a tar archive", a.name, kind)
+		return fmt.Errorf("%s is compressed with %s but does not contain a tar archive\nhint: unpack it first", a.name, kind)
 	}
 	return read(stream)
 }
@@ -465,6 +465,7 @@ func archiveKind(head []byte) string {
 		{"\x28\xb5\x2f\xfd", "Zstandard"},
 		{"\x04\x22\x4d\x18", "LZ4"},
 		{"LZIP", "lzip"},
+		{"\x5d\x00\x00", "LZMA"},
 		{"\x1f\x9d", "compress (.Z)"},
 		{"PAR1", "Parquet"},
 	} {
@@ -486,7 +487,11 @@ type brokenArchiveError struct {
 }
 
 func (e *brokenArchiveError) Error() string {
-	return fmt.Sprintf("%s is truncated or damaged: %v\nhint: copy or download it again", e.name, plainError(e.err))
+	reason := plainError(e.err)
+	if text := reason.Error(); strings.Contains(text, "unsupported") || strings.Contains(text, "filter") { // of xz, for programs
+		return fmt.Sprintf("%s cannot be unpacked: %v\nhint: unpack it with another program, or repack it as .zip or .tar.gz", e.name, reason)
+	}
+	return fmt.Sprintf("%s is truncated or damaged: %v\nhint: copy or download it again", e.name, reason)
 }
 
 func (e *brokenArchiveError) Unwrap() error { return e.err }

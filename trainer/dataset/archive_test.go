@@ -7,6 +7,7 @@ import (
 	"compress/bzip2"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -157,7 +158,7 @@ func compressed(tb testing.TB, format string, data []byte) []byte {
 }
 
 // linked returns a tar archive whose images in train are links to files elsewhere in it, through
-// another link for some. The targets are in a hidden directory, so that they are no images of their own.
+// another link for some. The targets are in a hidden directory, so that they are ignored.
 func linked(tb testing.TB, files map[string][]byte, kind byte) []byte {
 	tb.Helper()
 	var buf bytes.Buffer
@@ -194,6 +195,17 @@ func linked(tb testing.TB, files map[string][]byte, kind byte) []byte {
 		tb.Fatal(err)
 	}
 	return buf.Bytes()
+}
+
+// unsupportedFilter turns the only filter of an xz file, LZMA2, into the filter for ARM code.
+func unsupportedFilter(tb testing.TB, data []byte) []byte {
+	tb.Helper()
+	const block = 12 // after the header of the stream
+	size := (int(data[block]) + 1) * 4
+	header := data[block : block+size]
+	header[2] = 7 // 0x21 is LZMA2
+	binary.LittleEndian.PutUint32(header[size-4:], crc32.ChecksumIEEE(header[:size-4]))
+	return data
 }
 
 func cut(data []byte) []byte { return data[:len(data)*2/3] }
@@ -314,8 +326,8 @@ func TestPrepare_SameDigestForEveryArchiveFormat(t *testing.T) {
 	}
 }
 
-// testdata/pixels.tar.bz2 has two images of one pixel per class and split, in two streams like a file
-// of pbzip2.
+// testdata/pixels.tar.bz2 has two images of one pixel per class and split, in two streams, as
+// pbzip2 writes them.
 func TestPrepare_TarBzip2(t *testing.T) {
 	const name = "testdata/pixels.tar.bz2"
 	f, err := os.Open(name)
@@ -538,6 +550,9 @@ func TestPrepare_ArchiveErrors(t *testing.T) {
 		{"truncated_tar_bz2", asFile(t, "cut.tar.bz2", cut(bzipped)), []string{"cut.tar.bz2", "truncated or damaged: unexpected end of the file"}},
 		{"not_xz", asFile(t, "bad.xz", []byte("\xfd7zXZ\x00 and more")), []string{"bad.xz", "truncated or damaged"}},
 		{"lz4", asFile(t, "a.tar.lz4", []byte("\x04\x22\x4d\x18 and more")), []string{"LZ4", ".tar.gz"}},
+		{"lzma", asFile(t, "a.tar.lzma", []byte("\x5d\x00\x00\x80\x00 and more")), []string{"LZMA", ".tar.gz"}},
+		{"no_splits", asDirectory(t, renamed(good, func(s string) string { _, s, _ = strings.Cut(s, "/"); return s })), []string{"FAKE is not in a directory train or test", "hint: move the classes into train/ and test/"}},
+		{"unsupported_xz_filter", asFile(t, "f.tar.xz", unsupportedFilter(t, compressed(t, "xz", goodTar))), []string{"f.tar.xz cannot be unpacked: invalid filter", "hint: unpack it with another program"}},
 		{"only_validation", asDirectory(t, renamed(good, func(s string) string { return "val/" + strings.SplitN(s, "/", 2)[1] })), []string{"contains no images", "val: 6 files of a validation split are not used"}},
 		{"validation_instead_of_test", asDirectory(t, move("test/", "validation/")), []string{"no images in test", "hint: rename validation to test"}},
 		{"only_hidden_files", asFile(t, "h.zip", zipped(t, renamed(good, func(s string) string { return ".data/" + s }))), []string{"contains no images", "skipped 10 hidden files"}},

@@ -245,8 +245,9 @@ func (m Manifest) Matches(cfg config.Dataset) error {
 	for _, s := range fix {
 		hint += " " + s.String()
 	}
-	return fmt.Errorf("the configuration doesn't match the dataset in %s: %s\nhint: %s\nhint: to train on the configured dataset, prepare it: %s",
-		cfg.Dir, strings.Join(differences, "; "), hint, Manifest{Source: configured}.prepareCommand(cfg.Dir))
+	return fmt.Errorf("the configuration doesn't match the dataset in %s: %s\nhint: %s\n"+
+		"hint: to train on the configured dataset, set another dataset.dir, and prepare it with the same settings: bin/trainer data prepare",
+		cfg.Dir, strings.Join(differences, "; "), hint)
 }
 
 // sameFile reports whether two paths are the same file, which need not exist any more.
@@ -320,7 +321,7 @@ func ReadManifest(dir string) (*Manifest, error) {
 		return nil, fmt.Errorf("load dataset: %w", err)
 	}
 	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, fmt.Errorf("load dataset: %s is invalid: %w\nhint: prepare it again: %s", path, err, Manifest{}.prepareCommand(dir))
+		return nil, fmt.Errorf("load dataset: %s is invalid: not the JSON of a manifest\nhint: prepare it again: %s", path, Manifest{}.prepareCommand(dir))
 	}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("load dataset: %s: %w\nhint: prepare it again: %s", path, err, m.prepareCommand(dir))

@@ -68,7 +68,10 @@ func (c *collection) warnings() []string {
 			}
 		}
 	}
-	leaked, both := 0, 0
+	leaked, both, total := 0, 0, 0
+	for _, images := range c.splits {
+		total += len(images)
+	}
 	var leaks, conflicts []string
 	for _, sum := range order {
 		same := places[sum]
@@ -89,10 +92,10 @@ func (c *collection) warnings() []string {
 		}
 	}
 	if leaked > 0 {
-		found = append(found, fmt.Sprintf("%d images of the test split are also in the train split: %s", leaked, Examples(leaks)))
+		found = append(found, fmt.Sprintf("%d of %d test images are also in the train split: %s", leaked, len(c.splits[1]), Examples(leaks)))
 	}
 	if both > 0 {
-		found = append(found, fmt.Sprintf("%d images have a copy in the other class: %s", both, Examples(conflicts)))
+		found = append(found, fmt.Sprintf("%d of %d images have a copy in the other class: %s", both, total, Examples(conflicts)))
 	}
 	return found
 }

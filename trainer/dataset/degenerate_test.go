@@ -46,19 +46,29 @@ func TestPrepare_Warnings(t *testing.T) {
 	}{
 		{"good", good, nil},
 		{"repeated_in_one_class", with(good, map[string][]byte{"train/REAL/again.png": same}), nil},
-		{"test_image_in_train", with(good, map[string][]byte{"test/REAL/leak.png": same}),
-			[][]string{{"1 images of the test split are also in the train split: test/REAL/leak.png = train/REAL/0000.png"}}},
-		{"same_pixels_in_train_and_test", with(good, map[string][]byte{"test/REAL/leak.png": reencoded}),
-			[][]string{{"1 images of the test split", "test/REAL/leak.png = train/REAL/0000.png"}}},
-		{"many_test_images_in_train", with(good, leaks),
-			[][]string{{"4 images of the test split", "test/REAL/a.png", "test/REAL/c.png = train/REAL/0000.png, …"}}},
-		{"two_classes", with(good, map[string][]byte{"train/FAKE/x.png": reencoded}),
-			[][]string{{"2 images have a copy in the other class: train/FAKE/x.png (FAKE) = train/REAL/0000.png (REAL)"}}},
-		{"two_classes_in_test", with(good, map[string][]byte{"test/FAKE/x.png": good["test/REAL/0000.png"]}),
-			[][]string{{"2 images have a copy in the other class: test/FAKE/x.png (FAKE) = test/REAL/0000.png (REAL)"}}},
+		{
+			"test_image_in_train", with(good, map[string][]byte{"test/REAL/leak.png": same}),
+			[][]string{{"1 of 5 test images are also in the train split: test/REAL/leak.png = train/REAL/0000.png"}},
+		},
+		{
+			"same_pixels_in_train_and_test", with(good, map[string][]byte{"test/REAL/leak.png": reencoded}),
+			[][]string{{"1 of 5 test images", "test/REAL/leak.png = train/REAL/0000.png"}},
+		},
+		{
+			"many_test_images_in_train", with(good, leaks),
+			[][]string{{"4 of 8 test images", "test/REAL/a.png", "test/REAL/c.png = train/REAL/0000.png, …"}},
+		},
+		{
+			"two_classes", with(good, map[string][]byte{"train/FAKE/x.png": reencoded}),
+			[][]string{{"2 of 11 images have a copy in the other class: train/FAKE/x.png (FAKE) = train/REAL/0000.png (REAL)"}},
+		},
+		{
+			"two_classes_in_test", with(good, map[string][]byte{"test/FAKE/x.png": good["test/REAL/0000.png"]}),
+			[][]string{{"2 of 11 images have a copy in the other class: test/FAKE/x.png (FAKE) = test/REAL/0000.png (REAL)"}},
+		},
 		{"other_split_and_class", with(good, map[string][]byte{"test/FAKE/x.png": same}), [][]string{
-			{"1 images of the test split", "test/FAKE/x.png = train/REAL/0000.png"},
-			{"2 images have a copy in the other class", "train/REAL/0000.png (REAL) = test/FAKE/x.png (FAKE)"},
+			{"1 of 5 test images", "test/FAKE/x.png = train/REAL/0000.png"},
+			{"2 of 11 images have a copy in the other class", "train/REAL/0000.png (REAL) = test/FAKE/x.png (FAKE)"},
 		}},
 		{"one_image_of_a_class", one, [][]string{{"the train split has 1 FAKE and 3 REAL", "no FAKE is left for validation"}}},
 		{"few_images_of_a_class", many, [][]string{{"the train split has 3 FAKE and 43 REAL", "metrics say little about FAKE"}}},

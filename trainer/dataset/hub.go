@@ -260,7 +260,7 @@ func (h *hub) getJSON(ctx context.Context, address string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s returned an invalid response: %w\nhint: check that dataset.endpoint or HF_ENDPOINT is the address of a Hugging Face Hub", address, err)
+		return fmt.Errorf("%s returned an invalid response\nhint: check that dataset.endpoint or HF_ENDPOINT is the address of a Hugging Face Hub", address)
 	}
 	return nil
 }

@@ -386,7 +386,7 @@ func openTable(local, name string) (t *table, err error) {
 	}
 	if text, ok := file.Lookup("huggingface"); ok {
 		if err := json.Unmarshal([]byte(text), &meta); err != nil {
-			return nil, fmt.Errorf("%s: invalid Hugging Face metadata: %w", name, err)
+			return nil, fmt.Errorf("%s: invalid Hugging Face metadata: not JSON", name)
 		}
 	}
 	all := features(meta.Info.Features)

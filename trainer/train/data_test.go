@@ -61,7 +61,7 @@ func TestRun_ConfigurationDoesNotMatchData(t *testing.T) {
 	}{
 		"seed": {
 			[]string{"dataset.seed=99"},
-			[]string{"dataset.seed is 99, but the dataset was prepared with 7", "hint: to train on this dataset, add dataset=synthetic dataset.seed=7\n", "bin/trainer data prepare dataset=synthetic dataset.seed=99"},
+			[]string{"dataset.seed is 99, but the dataset was prepared with 7", "hint: to train on this dataset, add dataset=synthetic dataset.seed=7\n", "set another dataset.dir, and prepare it"},
 		},
 		"several_keys": {
 			[]string{"dataset.train_per_class=3", "dataset.test_per_class=4"},
