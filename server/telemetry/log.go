@@ -58,32 +58,33 @@ func severity(level slog.Level) string {
 }
 
 // LogSDK makes OpenTelemetry's SDK, which by default writes to standard error, log to log. Problems
-// are warnings, because tracing doesn't affect requests. It changes the state of the process.
+// are warnings, because tracing doesn't affect requests. It changes the state of the process: the
+// SDK's handlers, and the default loggers of packages slog and log, which the SDK uses as well.
 func LogSDK(log *slog.Logger) {
+	slog.SetDefault(log)
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing", "error", err) }))
 	otel.SetLogger(logr.FromSlogHandler(sdkHandler{log.Handler()}))
 }
 
 // sdkHandler is a handler for the SDK's logger. logr passes the SDK's verbosity as a negative level:
-// warnings have -1, which is below slog's INFO.
+// -1 for warnings, which is below slog's INFO, and -4 for information.
 type sdkHandler struct{ slog.Handler }
 
-func sdkLevel(level slog.Level) slog.Level {
-	if level < -1 {
-		return slog.LevelDebug
-	}
-	return slog.LevelWarn
-}
-
-// Enabled implements slog.Handler.
+// Enabled implements slog.Handler. Handle decides about the level of information.
 func (h sdkHandler) Enabled(ctx context.Context, level slog.Level) bool {
-	return h.Handler.Enabled(ctx, sdkLevel(level))
+	if level < -4 {
+		return h.Handler.Enabled(ctx, slog.LevelDebug)
+	}
+	return h.Handler.Enabled(ctx, slog.LevelWarn)
 }
 
 // Handle implements slog.Handler. It drops the content of headers, which may be secret.
 func (h sdkHandler) Handle(ctx context.Context, r slog.Record) error {
-	level := sdkLevel(r.Level)
-	if !h.Handler.Enabled(ctx, level) { // logr doesn't ask for errors
+	level := slog.LevelWarn
+	if r.Level < -1 && !strings.Contains(r.Message, "invalid value") { // of a variable
+		level = slog.LevelDebug
+	}
+	if !h.Handler.Enabled(ctx, level) {
 		return nil
 	}
 	now := slog.NewRecord(r.Time, level, "tracing: "+r.Message, r.PC)

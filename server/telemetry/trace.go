@@ -1,11 +1,13 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -33,18 +35,18 @@ type Tracing struct {
 // background, so an unreachable collector does not slow down requests.
 //
 // Tracing never prevents the server from starting. As the specification demands, an invalid variable
-// is discarded and logged: by NewTracing to log, and by the SDK to the logger of LogSDK.
+// is discarded, that is unset, and logged: by NewTracing to log, and by the SDK to the logger of
+// LogSDK.
 func NewTracing(ctx context.Context, version string, log *slog.Logger) *Tracing {
 	t := &Tracing{Tracer: noop.NewTracerProvider().Tracer("fakeart/server"), project: os.Getenv("GOOGLE_CLOUD_PROJECT")}
 	if !tracingEnabled(log) {
 		return t
 	}
-	exporter, err := newExporter(ctx, log)
+	exporter, err := newExporter(ctx)
 	if err != nil {
 		log.Warn("tracing is off: cannot create the exporter; check OTEL_EXPORTER_OTLP_ENDPOINT", "error", err)
 		return t
 	}
-	checkResourceAttributes(log)
 	r, err := resource.New(ctx,
 		resource.WithAttributes(attribute.String("service.name", "fakeart-server"), attribute.String("service.version", version)),
 		resource.WithTelemetrySDK(),
@@ -60,65 +62,85 @@ func NewTracing(ctx context.Context, version string, log *slog.Logger) *Tracing 
 	return t
 }
 
-// discarded logs that the value of a variable is ignored.
-func discarded(log *slog.Logger, name, reason string) {
-	log.Warn("tracing: ignoring the variable "+name, "reason", reason)
+// otlp returns the names of a variable for all signals and for traces.
+func otlp(name string) []string {
+	return []string{"OTEL_EXPORTER_OTLP_" + name, "OTEL_EXPORTER_OTLP_TRACES_" + name}
 }
 
-// newExporter creates the exporter for the protocol that the variables specify.
-func newExporter(ctx context.Context, log *slog.Logger) (*otlptrace.Exporter, error) {
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
-		switch protocol := os.Getenv(name); protocol {
-		case "grpc":
-			return otlptracegrpc.New(ctx)
-		case "http/protobuf":
-			return otlptracehttp.New(ctx)
-		case "":
-		default:
-			discarded(log, name, fmt.Sprintf("unsupported protocol %.40q: use grpc or http/protobuf", protocol))
-		}
+// protocol returns the value of OTEL_EXPORTER_OTLP_PROTOCOL for traces.
+func protocol() string {
+	return cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL"))
+}
+
+// newExporter creates the exporter for the protocol.
+func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
+	if protocol() == "grpc" {
+		return otlptracegrpc.New(ctx)
 	}
 	return otlptracehttp.New(ctx)
 }
 
-// checkResourceAttributes unsets OTEL_RESOURCE_ATTRIBUTES if it is malformed. The specification
-// demands to discard the whole value, but the SDK would use the valid part of it.
-func checkResourceAttributes(log *slog.Logger) {
-	const name = "OTEL_RESOURCE_ATTRIBUTES"
-	text := strings.TrimSpace(os.Getenv(name))
-	if text == "" {
-		return
+// tracingEnabled reports whether the variables turn tracing on. If so, it discards invalid ones.
+func tracingEnabled(log *slog.Logger) bool {
+	endpoint := func() bool {
+		return slices.ContainsFunc(otlp("ENDPOINT"), func(name string) bool { return os.Getenv(name) != "" })
 	}
-	for i, pair := range strings.Split(text, ",") {
-		key, value, found := strings.Cut(pair, "=")
-		if _, err := url.PathUnescape(strings.TrimSpace(value)); !found || strings.TrimSpace(key) == "" || err != nil {
-			discarded(log, name, fmt.Sprintf("attribute %d of its value isn't KEY=VALUE with percent encoding", i+1))
+	exporter := os.Getenv("OTEL_TRACES_EXPORTER")
+	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") || exporter == "none" || exporter == "" && !endpoint() {
+		return false
+	}
+	discardInvalid(log)
+	return os.Getenv("OTEL_TRACES_EXPORTER") == "otlp" || endpoint()
+}
+
+// discardInvalid unsets and logs the variables that the SDK would misinterpret or reject as a whole.
+// It logs no values, because they may contain credentials.
+func discardInvalid(log *slog.Logger) {
+	oneOf := func(values ...string) func(string) bool {
+		return func(text string) bool { return slices.Contains(values, text) }
+	}
+	isBool := func(text string) bool { return strings.EqualFold(text, "true") || strings.EqualFold(text, "false") }
+	for _, rule := range []struct {
+		names    []string
+		valid    func(text string) bool
+		expected string
+	}{
+		{[]string{"OTEL_SDK_DISABLED"}, isBool, "true or false"},
+		{[]string{"OTEL_TRACES_EXPORTER"}, oneOf("otlp"), "otlp or none"},
+		{otlp("PROTOCOL"), oneOf("grpc", "http/protobuf"), "grpc or http/protobuf"},
+		{otlp("ENDPOINT"), validEndpoint, "a URL such as http://127.0.0.1:4318"},
+		{otlp("COMPRESSION"), oneOf("gzip", "none"), "gzip or none"},
+		{otlp("INSECURE"), isBool, "true or false"},
+		{[]string{"OTEL_RESOURCE_ATTRIBUTES"}, validAttributes, "KEY=VALUE, with percent encoding and separated by commas"},
+	} {
+		for _, name := range rule.names {
+			if text := strings.TrimSpace(os.Getenv(name)); text == "" || rule.valid(text) {
+				continue
+			}
+			log.Warn("tracing: ignoring the invalid variable "+name, "expected", rule.expected)
 			if err := os.Unsetenv(name); err != nil {
 				log.Warn("tracing", "error", err)
 			}
-			return
 		}
 	}
 }
 
-func tracingEnabled(log *slog.Logger) bool {
-	switch disabled := os.Getenv("OTEL_SDK_DISABLED"); strings.ToLower(disabled) {
-	case "true":
-		return false
-	case "", "false":
-	default:
-		discarded(log, "OTEL_SDK_DISABLED", fmt.Sprintf("invalid value %.40q: use true or false", disabled))
+// validEndpoint reports whether the exporter can use the endpoint. gRPC has its own forms.
+func validEndpoint(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (protocol() == "grpc" || (u.Scheme == "http" || u.Scheme == "https") && u.Host != "")
+}
+
+// validAttributes reports whether a list of attributes is well-formed. The specification demands to
+// discard the whole list otherwise, but the SDK would use the valid part of it.
+func validAttributes(text string) bool {
+	for pair := range strings.SplitSeq(text, ",") {
+		key, value, found := strings.Cut(pair, "=")
+		if _, err := url.PathUnescape(strings.TrimSpace(value)); !found || strings.TrimSpace(key) == "" || err != nil {
+			return false
+		}
 	}
-	switch exporter := os.Getenv("OTEL_TRACES_EXPORTER"); exporter {
-	case "otlp":
-		return true
-	case "none":
-		return false
-	case "":
-	default:
-		discarded(log, "OTEL_TRACES_EXPORTER", fmt.Sprintf("unsupported exporter %.40q: use otlp or none", exporter))
-	}
-	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
+	return true
 }
 
 // Enabled reports whether spans are exported.
