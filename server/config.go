@@ -316,7 +316,7 @@ func checkAddr(flag, addr string) error {
 	case port == "":
 		reason = "missing port"
 	default:
-		if _, err := net.LookupPort("tcp", port); err != nil {
+		if _, err := net.DefaultResolver.LookupPort(context.Background(), "tcp", port); err != nil {
 			reason = fmt.Sprintf("invalid port %q", port)
 		}
 	}

@@ -276,7 +276,8 @@ func (m *Main) listen(ctx context.Context, addr, flag string, newApp func() *fib
 
 // listenError returns the error for an address that couldn't be opened.
 func listenError(addr, flag string, err error) error {
-	reason, hint := "", "set "+flag+" to HOST:PORT, such as 127.0.0.1:8080"
+	var reason string
+	hint := "set " + flag + " to HOST:PORT, such as 127.0.0.1:8080"
 	switch dns, unresolved := errors.AsType[*net.DNSError](err); {
 	case errors.Is(err, syscall.EADDRINUSE):
 		reason, hint = "the address is already in use", "stop the program that uses it, or choose another address with "+flag
