@@ -18,6 +18,7 @@ import (
 
 	"fakeart/internal/explain"
 	"fakeart/server/oip"
+	"fakeart/server/page"
 	"fakeart/server/predlog"
 )
 
@@ -35,8 +36,10 @@ const apiDescription = `Classifies images as photographs or AI-generated.
 Every response has the header X-Request-Id: the request's value or a new ID. The W3C header traceparent is supported.
 Request bodies may be compressed (Content-Encoding: gzip or deflate), and so are JSON responses on request (Accept-Encoding).
 Errors are problem documents (RFC 9457), except under /v2, where they are the protocol's error objects. Requests
-rejected with 503 or 429 can be retried after the seconds in Retry-After. Operations with a lock require an admin token
-or, if no token is configured, a request from the machine itself.`
+rejected with 503 or 429 can be retried after the seconds in Retry-After.
+
+Operations on models and the prediction log require an admin token or, if no token is configured, a request from the
+machine itself.`
 
 // register adds all routes to the application and builds the OpenAPI document that describes
 // them.
@@ -77,7 +80,6 @@ func (m *Main) register(app *fiber.App) {
 		router.Add(o.Method, strings.NewReplacer("{", ":", "}", "").Replace(o.Path), handlers...)
 		document.AddOperation(&o.Operation)
 	}
-	router.Add(http.MethodGet, "/docs/*", m.handleDocs) // static files of that page
 	if m.config.UI {
 		m.registerPage(router)
 	}
@@ -87,6 +89,9 @@ func (m *Main) register(app *fiber.App) {
 		panic(err) // can't fail: the document doesn't depend on input
 	}
 	m.document = append(text, '\n')
+	if m.docs, err = page.Docs(document); err != nil {
+		panic(err) // can't fail: the document doesn't depend on input
+	}
 	m.parameters = map[string]bool{}
 	for _, item := range document.Paths {
 		for _, op := range operationsOf(item) {
@@ -309,7 +314,7 @@ func (m *Main) handleDocument(c *fiber.Ctx) error {
 	return c.Send(m.document)
 }
 
-// adminSecurity snapshots an operation as an admin operation.
+// adminSecurity marks an operation as an admin operation.
 var adminSecurity = []map[string][]string{{"token": {}}}
 
 // adminOnly is a middleware that rejects requests without admin access.

@@ -21,7 +21,7 @@ type Explanation struct {
 	// Method is the explanation method.
 	Method explain.Method `json:"method" enum:"gradcam,occlusion" doc:"Explanation method."`
 	// Map has one row per row of input pixels, from the top.
-	Map [][]float32 `json:"map,omitempty" doc:"Saliency map: 32 rows of 32 values in [0,1], from the top. 1 snapshots the area that contributed most to the predicted class; all values are 0 if no area did."`
+	Map [][]float32 `json:"map,omitempty" doc:"Saliency map: 32 rows of 32 values in [0,1], from the top. 1 is the area that contributed most to the predicted class; all values are 0 if no area did."`
 	// PNG is the saliency map as a grayscale image.
 	PNG []byte `json:"png,omitempty" contentEncoding:"base64" doc:"Saliency map as a grayscale PNG of 32×32 pixels, where 255 stands for 1, with ?explain_format=png."`
 }

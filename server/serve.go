@@ -17,6 +17,7 @@ import (
 	"fakeart/internal/cli"
 	"fakeart/internal/ort"
 	"fakeart/server/infer"
+	"fakeart/server/page"
 	"fakeart/server/predlog"
 	"fakeart/server/source"
 	"fakeart/server/telemetry"
@@ -55,6 +56,7 @@ type Main struct {
 	literalRoutes map[[2]string]fiber.Route // routes by method and path; read-only once serving
 	document      []byte                    // OpenAPI document in JSON
 	parameters    map[string]bool           // names of all query parameters; read-only once serving
+	docs          *page.File                // the same as a page
 
 	endpoints     []*endpoint   // addresses that it listens on; the first one is the main address
 	draining      atomic.Bool   // set when shutdown begins

@@ -2,19 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"regexp"
 	"strings"
-	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
-	"github.com/gofiber/fiber/v2/middleware/adaptor"
-	"github.com/swaggest/swgui/v5emb"
+
+	"fakeart/server/page"
 )
 
 // Health is the response of the liveness check.
@@ -65,35 +60,12 @@ func (m *Main) unready() error {
 	return nil
 }
 
-// swagger returns the handler of the API page, Swagger UI with the OpenAPI document. All files
-// are embedded in the program.
-var swagger = sync.OnceValue(func() fiber.Handler {
-	return adaptor.HTTPHandler(v5emb.New("Fakeart", "/openapi.json", "/docs"))
-})
-
-var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
-
-// pagePolicy returns the Content-Security-Policy of the API page. It allows only the page's own
-// files and its inline scripts. Swagger UI sets styles on its elements.
-var pagePolicy = sync.OnceValue(func() string {
-	recorder := httptest.NewRecorder()
-	v5emb.New("Fakeart", "/openapi.json", "/docs").ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/docs", nil))
-	policy := []string{"default-src 'none'", "style-src 'self' 'unsafe-inline'", "img-src 'self' data:", "connect-src 'self'", "frame-ancestors 'none'"}
-	scripts := "script-src 'self'"
-	for _, match := range inlineScript.FindAllSubmatch(recorder.Body.Bytes(), -1) {
-		digest := sha256.Sum256(match[1])
-		scripts += " 'sha256-" + base64.StdEncoding.EncodeToString(digest[:]) + "'"
-	}
-	return strings.Join(append(policy, scripts), "; ")
-})
-
-// handleDocs serves the API page and its files.
+// handleDocs serves the OpenAPI document as a page.
 func (m *Main) handleDocs(c *fiber.Ctx) error {
-	if !adaptable(c) {
-		return fiber.ErrNotFound
+	if strings.HasSuffix(c.Path(), "/") {
+		return c.Redirect("../docs", fiber.StatusPermanentRedirect) // the page's link is relative
 	}
-	c.Set(fiber.HeaderContentSecurityPolicy, pagePolicy())
-	return swagger()(c)
+	return sendFile(c, m.docs, page.DocsPolicy)
 }
 
 // adaptable reports whether the request can be converted to one of net/http, which requires a

@@ -64,13 +64,20 @@ export function describe(error) {
     'Server error',
     `Try again. If that does not help, contact the operator of this server${error.requestID ? ` (request ID ${error.requestID})` : ''}.`,
   ]
-  return { title, advice, detail: error.detail }
+  return { title, advice, detail: error.detail.replace(/\b\d{4,} bytes\b/g, (size) => fileSize(parseInt(size))) }
 }
 
 // explain returns the description of an error as one text.
 export function explain(error) {
   const { title, advice, detail } = describe(error)
   return [`${title}.`, detail && `${capital(detail)}.`.replace(/([.!?])\.$/, '$1'), advice].filter(Boolean).join(' ')
+}
+
+// fileSize returns a number of bytes in kB or MB.
+export function fileSize(bytes) {
+  if (bytes < 1000) return `${bytes} bytes`
+  const [value, unit] = bytes < 999_500 ? [bytes / 1e3, 'kB'] : [bytes / 1e6, 'MB']
+  return `${value < 9.95 ? value.toFixed(1) : Math.round(value)}\u00a0${unit}`
 }
 
 // capital returns the text with an upper-case first letter.

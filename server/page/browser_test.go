@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -189,7 +190,8 @@ type screen struct {
 	name           string
 	width, height  int64
 	mobile, dark   bool
-	failedRequests bool // requests may fail from the start, as after allowFailedRequests
+	failedRequests bool   // requests may fail from the start, as after allowFailedRequests
+	ready          string // the condition that the page is loaded; default: that of the web page
 }
 
 var (
@@ -242,7 +244,7 @@ func open(t testing.TB, url string, s screen) *tab {
 		}),
 		chromedp.Navigate(url),
 	)
-	b.wait(`document.documentElement.dataset.ready === 'true'`)
+	b.wait(cmp.Or(s.ready, `document.documentElement.dataset.ready === 'true'`))
 	return b
 }
 

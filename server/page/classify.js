@@ -1,6 +1,6 @@
 // The classify view: upload images, show predictions.
 
-import { describe, element, noModel, Problem, request, short, sleep } from './api.js'
+import { describe, element, fileSize, noModel, Problem, request, short, sleep } from './api.js'
 
 const byId = (id) => document.getElementById(id)
 const cards = byId('cards')
@@ -8,6 +8,7 @@ const template = byId('card')
 
 const maxRequests = 4 // concurrent requests
 const maxAttempts = 4 // per image, while the server is busy
+const manyImages = 12 // more are shown as a compact grid at first
 const timeout = 120_000 // milliseconds per request; uploads can be slow
 
 const entries = new Set() // all images in the list
@@ -51,6 +52,12 @@ export function initClassify(loadModel) {
     if (event.clipboardData.files.length) location.hash = 'classify'
     addOrExplain(event.clipboardData.files, 'The clipboard contains no image. Copy one, or choose a file.')
   })
+  addEventListener('beforeunload', (event) => {
+    if (entries.size) event.preventDefault() // the results would be lost: the browser asks
+  })
+  byId('filter').addEventListener('change', filter)
+  byId('compact').addEventListener('click', () => setCompact(!cards.classList.contains('compact')))
+  byId('csv').addEventListener('click', downloadCSV)
   byId('clear').addEventListener('click', () => {
     for (const entry of [...entries]) remove(entry)
     byId('files').focus()
@@ -102,7 +109,9 @@ async function addSample(url, name, label) {
 
 // add adds the files to the list and classifies them. label is the known label of a sample.
 function add(files, label = '') {
+  if (entries.size === 0) setCompact(files.length > manyImages)
   byId('results').hidden = false
+  byId('filter').value = '' // so that the new images are visible
   const added = document.createDocumentFragment()
   for (const file of files) {
     const entry = { file, label, url: URL.createObjectURL(file) }
@@ -117,6 +126,7 @@ function add(files, label = '') {
       stack.style.aspectRatio = `${w} / ${h}`
       stack.classList.toggle('wide', w >= h)
       if (Math.max(w, h) <= 64) stack.classList.add('pixels')
+      entry.part('.size').textContent = `${w}×${h}, ${fileSize(file.size)}`
     })
     original.addEventListener('error', () => card.classList.add('no-preview'))
     original.decoding = 'async'
@@ -124,6 +134,7 @@ function add(files, label = '') {
     original.src = entry.url
     entry.part('.name').textContent = file.name || 'pasted image'
     entry.part('.name').title = file.name
+    entry.part('.size').textContent = fileSize(file.size)
     entry.part('.remove').setAttribute('aria-label', `Remove ${file.name} from the list`)
     entry.part('.remove').addEventListener('click', () => {
       const next = card.nextElementSibling ?? card.previousElementSibling
@@ -224,6 +235,9 @@ async function classify(entry) {
   await show(entry)
 }
 
+// confidence returns the probability of the predicted class.
+const confidence = ({ isAI, probability }) => (isAI ? probability : 1 - probability)
+
 const other = (label) => (label === 'FAKE' ? 'REAL' : 'FAKE')
 
 function percent(p) {
@@ -238,10 +252,11 @@ async function show(entry) {
   part('.label strong').textContent = result.label
   part('.label span').textContent = result.isAI ? 'probably AI-generated' : 'probably a photograph'
   const bar = part('.bar')
-  bar.setAttribute('aria-valuenow', (100 * result.probability).toFixed(1))
-  bar.setAttribute('aria-valuetext', `${percent(result.probability)} likely AI-generated`)
-  part('.bar i').style.width = `${100 * result.probability}%`
-  part('.percent').textContent = percent(result.probability)
+  const p = confidence(result)
+  bar.setAttribute('aria-valuenow', (100 * p).toFixed(1))
+  bar.setAttribute('aria-valuetext', `${percent(p)} ${result.label}`)
+  part('.bar i').style.width = `${100 * p}%`
+  part('.percent').textContent = `${percent(p)} ${result.label}`
   const name = model?.model === result.model ? model.name : ''
   part('.facts').replaceChildren(
     `Classified in ${entry.took < 10 ? entry.took.toFixed(1) : Math.round(entry.took)} ms by `,
@@ -320,6 +335,41 @@ function setState(entry, state) {
   entry.state = entry.card.dataset.state = state
 }
 
+// setCompact shows the images as a grid of small cards, or as a list with all details.
+function setCompact(compact) {
+  cards.classList.toggle('compact', compact)
+  byId('compact').setAttribute('aria-pressed', String(compact))
+}
+
+// filter hides the images that don't match the selected filter. Waiting images always match.
+function filter() {
+  const wanted = byId('filter').value
+  for (const { card, state } of entries) card.hidden = wanted !== '' && state !== wanted && state !== 'waiting'
+  byId('filtered').hidden = entries.size === 0 || [...entries].some(({ card }) => !card.hidden)
+}
+
+// downloadCSV downloads the list as a CSV file (RFC 4180), in the order of the page.
+function downloadCSV() {
+  const rows = [['file', 'bytes', 'label', 'confidence', 'probability_fake', 'id', 'model', 'feedback', 'error']]
+  for (const card of cards.children) {
+    const { file, state, result, feedback, part } = [...entries].find((entry) => entry.card === card)
+    if (state === 'real' || state === 'fake') rows.push([file.name, file.size, result.label, confidence(result), result.probability, result.id, result.model, feedback, ''])
+    else rows.push([file.name, file.size, '', '', '', '', '', '', state === 'failed' ? part('.label strong').textContent : 'waiting'])
+  }
+  const csv = rows.map((row) => row.map(csvField).join(',') + '\r\n').join('')
+  const url = URL.createObjectURL(new Blob([csv], { type: 'text/csv' }))
+  element('a', { href: url, download: 'predictions.csv' }).click()
+  setTimeout(() => URL.revokeObjectURL(url), 60_000) // the download has started by then
+}
+
+// csvField quotes a value if necessary. Spreadsheets run text that begins like a formula: an apostrophe
+// prevents that.
+function csvField(value) {
+  let text = String(value ?? '')
+  if (typeof value === 'string' && /^[=+\-@\t\r]/.test(text)) text = `'${text}`
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
+}
+
 function count(list) {
   const counts = { real: 0, fake: 0, failed: 0, waiting: 0 }
   for (const { state } of list) counts[state]++
@@ -330,6 +380,7 @@ function summarize() {
   const n = count(entries)
   const parts = [n.fake && `${n.fake} FAKE`, n.real && `${n.real} REAL`, n.failed && `${n.failed} failed`, n.waiting && `${n.waiting} waiting`]
   byId('summary').textContent = parts.filter(Boolean).join(', ') || 'Predictions'
+  filter()
   byId('retry-failed').hidden = ![...entries].some((entry) => entry.state === 'failed' && entry.retryable)
 }
 
@@ -339,7 +390,7 @@ function announceBatch() {
   batch = []
   if (done.length === 1) {
     const [{ file, result, state, part }] = done
-    announce(state === 'failed' ? `${file.name}: ${part('.label strong').textContent}. ${part('.facts').textContent}` : `${file.name}: ${result.label}, ${percent(result.probability)} likely AI-generated`)
+    announce(state === 'failed' ? `${file.name}: ${part('.label strong').textContent}. ${part('.facts').textContent}` : `${file.name}: ${percent(confidence(result))} ${result.label}`)
   } else if (done.length > 1) {
     const n = count(done)
     announce(`${done.length} images: ${n.fake} FAKE, ${n.real} REAL, ${n.failed} failed`)

@@ -12,11 +12,10 @@ import (
 	"encoding/hex"
 	"io/fs"
 	"path"
-	"strings"
 	"sync"
 )
 
-//go:embed index.html icon.svg *.css *.js samples/*.png
+//go:embed index.html icon.svg style.css *.js samples/*.png
 var files embed.FS
 
 // Policy is the page's Content-Security-Policy: nothing from other origins, nothing inline. Images
@@ -59,21 +58,9 @@ var Files = sync.OnceValue(func() map[string]*File {
 		if err != nil {
 			return err
 		}
-		sum := sha256.Sum256(data)
-		f := &File{Type: types[path.Ext(name)], ETag: `"` + hex.EncodeToString(sum[:16]) + `"`, Plain: data}
-		var compressed bytes.Buffer
-		w, err := gzip.NewWriterLevel(&compressed, gzip.BestCompression)
+		f, err := newFile(name, data)
 		if err != nil {
 			return err
-		}
-		if _, err := w.Write(data); err != nil {
-			return err
-		}
-		if err := w.Close(); err != nil {
-			return err
-		}
-		if compressed.Len() < len(data) && !strings.HasPrefix(f.Type, "image/png") {
-			f.Gzip = compressed.Bytes()
 		}
 		all[name] = f
 		return nil
@@ -83,3 +70,27 @@ var Files = sync.OnceValue(func() map[string]*File {
 	}
 	return all
 })
+
+// newFile returns a file with the given name and content.
+func newFile(name string, data []byte) (*File, error) {
+	sum := sha256.Sum256(data)
+	f := &File{Type: types[path.Ext(name)], ETag: `"` + hex.EncodeToString(sum[:16]) + `"`, Plain: data}
+	if f.Type == "image/png" {
+		return f, nil
+	}
+	var compressed bytes.Buffer
+	w, err := gzip.NewWriterLevel(&compressed, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(data); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	if compressed.Len() < len(data) {
+		f.Gzip = compressed.Bytes()
+	}
+	return f, nil
+}

@@ -2,7 +2,9 @@ package page_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
@@ -12,13 +14,19 @@ import (
 	"image/png"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	neturl "net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -113,6 +121,12 @@ func TestClassify_ExplanationAndFeedback(t *testing.T) {
 	}
 	if percent := value[float64](b, `Number(document.querySelector('.bar').ariaValueNow)`); percent <= 50 || percent > 100 {
 		t.Errorf("bar = %g%%, want more than 50%%", percent)
+	}
+	if text := b.text(".percent"); !strings.HasSuffix(text, "% FAKE") {
+		t.Errorf("text next to the bar = %q, want a percentage of FAKE", text)
+	}
+	if text := b.text(".size"); !strings.HasPrefix(text, "32×32, ") || !strings.HasSuffix(text, "\u00a0kB") {
+		t.Errorf("size = %q, want 32×32 and kB", text)
 	}
 	if b.wait(`document.querySelector('.input').complete`); value[int](b, `document.querySelector('.input').naturalWidth`) != 32 {
 		t.Error("the model input is not 32 pixels wide")
@@ -296,7 +310,7 @@ func TestClassify_Errors(t *testing.T) {
 		{"empty.png", "Nothing to classify", "no image"},
 		{"cut.png", "Damaged image", "png"},
 		{"sixty-thousand.png", "Image too large", "60000"},
-		{"heavy.jpg", "Image too large", "300000 bytes"},
+		{"heavy.jpg", "Image too large", "300\u00a0kB"},
 		{"<img src=x onerror=alert(1)>.png", "Not a supported image", "unsupported"},
 		{"data.json", "Not a supported image", "unsupported"},
 	}
@@ -321,6 +335,9 @@ func TestClassify_Errors(t *testing.T) {
 		if b.text(card+".facts") == "" || value[bool](b, fmt.Sprintf(`!document.querySelector(%q).hidden`, card+".retry")) {
 			t.Errorf("%s: the advice is missing, or there is a retry button", c.name)
 		}
+	}
+	if height := value[float64](b, `document.querySelector('.card[data-state=failed]').offsetHeight`); height > 150 {
+		t.Errorf("the card of a failed image is %g pixels high, want at most 150", height)
 	}
 	if value[int](b, `document.querySelectorAll('[onerror]').length`) != 0 {
 		t.Error("a file name was inserted as HTML")
@@ -454,10 +471,156 @@ func TestClassify_200Images(t *testing.T) {
 		t.Errorf("announcement = %q", text)
 	}
 	logged(t, url, 200)
+	if height := value[float64](b, `document.querySelector('.card').offsetHeight`); height > 300 || !value[bool](b, `document.querySelector('#cards').matches('.compact')`) {
+		t.Errorf("200 images aren't shown as a compact grid: a card is %g pixels high", height)
+	}
+	b.shot("grid")
+	b.accessible()
+	b.inside()
+	visible := `[...document.querySelectorAll('.card')].filter((card) => card.checkVisibility()).length`
+	total := 0
+	for _, state := range []string{"fake", "real", "failed"} {
+		value[bool](b, fmt.Sprintf(`(() => { const f = document.querySelector('#filter'); f.value = %q; f.dispatchEvent(new Event('change')); return true })()`, state))
+		n := value[int](b, visible)
+		if want := value[int](b, fmt.Sprintf(`document.querySelectorAll('.card[data-state=%s]').length`, state)); n != want {
+			t.Errorf("the filter %s shows %d images, want %d", state, n, want)
+		}
+		if none := value[bool](b, `document.querySelector('#filtered').hidden`); none != (n > 0) {
+			t.Errorf("the filter %s shows %d images, but its note is hidden: %t", state, n, none)
+		}
+		total += n
+	}
+	if total != 200 {
+		t.Errorf("the filters show %d images together, want 200", total)
+	}
+	b.click("#compact")
+	if value[bool](b, `document.querySelector('#cards').matches('.compact')`) {
+		t.Error("the button doesn't switch to the list")
+	}
 	b.click("nav a[href='#status']")
 	b.wait(`document.querySelectorAll('#chart-predictions rect').length > 0`)
 	b.wait(`document.querySelector('.tile strong').textContent === '200'`)
 	b.shot("status")
+}
+
+func TestClassify_CSV(t *testing.T) {
+	b, _ := start(t, desktop)
+	b.allowFailedRequests()
+	data, err := os.ReadFile(sample(t, "fake-1.png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.choose(writeFile(t, `=1+1,"a".png`, data), writeFile(t, "text.jpg", []byte("hello")))
+	b.wait(done(2))
+	value[bool](b, `window.saved = new Promise((done) => { const create = URL.createObjectURL
+		URL.createObjectURL = (blob) => { blob.text().then(done); return create.call(URL, blob) } }), true`)
+	b.click("#csv")
+	records, err := csv.NewReader(strings.NewReader(value[string](b, `window.saved`))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(records) != 3 {
+		t.Fatalf("%d records, want a header and 2: %q", len(records), records)
+	}
+	rows := map[string]map[string]string{}
+	for _, r := range records[1:] {
+		row := map[string]string{}
+		for i, name := range records[0] {
+			row[name] = r[i]
+		}
+		rows[row["file"]] = row
+	}
+	row := rows[`'=1+1,"a".png`] // the apostrophe keeps a spreadsheet from running a formula
+	confidence, err := strconv.ParseFloat(row["confidence"], 64)
+	if err != nil || confidence <= 0.5 || confidence > 1 || row["label"] != "FAKE" || row["id"] == "" || row["model"] == "" || row["bytes"] != fmt.Sprint(len(data)) {
+		t.Errorf("row of the image = %q", row)
+	}
+	if row := rows["text.jpg"]; row["error"] != "Not a supported image" || row["label"] != "" {
+		t.Errorf("row of the failed image = %q", row)
+	}
+}
+
+func TestClassify_ReloadWarns(t *testing.T) {
+	b, _ := start(t, desktop)
+	dialogs := make(chan cdppage.DialogType, 10)
+	if err := chromedp.Listen(b.ctx, func(event any) {
+		if e, ok := event.(*cdppage.EventJavascriptDialogOpening); ok {
+			dialogs <- e.Type
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.click("#samples button")
+	b.wait(done(1))
+	value[bool](b, `setTimeout(() => location.reload()), true`)
+	select {
+	case kind := <-dialogs:
+		if kind != cdppage.DialogTypeBeforeunload {
+			t.Errorf("dialog %s, want beforeunload", kind)
+		}
+	case <-time.After(patience):
+		t.Fatal("the page reloads without a warning")
+	}
+	b.do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, cdppage.HandleJavaScriptDialog, cdppage.HandleJavaScriptDialogParams{Accept: false})
+		return err
+	}))
+	if n := value[int](b, `document.querySelectorAll('.card').length`); n != 1 {
+		t.Errorf("%d images after the reload was canceled, want 1", n)
+	}
+	b.click("#clear")
+	b.do(chromedp.Reload()) // without results there is no warning
+	b.wait(`document.documentElement.dataset.ready === 'true'`)
+	if len(dialogs) > 0 {
+		t.Error("the page warns although it has no results")
+	}
+}
+
+func TestClassify_Transparency(t *testing.T) {
+	b, _ := start(t, desktop)
+	var data bytes.Buffer
+	if err := png.Encode(&data, image.NewNRGBA(image.Rect(0, 0, 80, 80))); err != nil { // fully transparent
+		t.Fatal(err)
+	}
+	b.choose(writeFile(t, "transparent.png", data.Bytes()))
+	b.wait(done(1))
+	if background := value[string](b, `getComputedStyle(document.querySelector('.stack')).backgroundImage`); !strings.Contains(background, "gradient") {
+		t.Errorf("background of a transparent image = %s, want a checkerboard", background)
+	}
+	b.shot("transparent")
+}
+
+func TestDocs(t *testing.T) {
+	for _, s := range []screen{desktop, phone, phone.inDark()} {
+		t.Run(s.name, func(t *testing.T) {
+			if testing.Short() {
+				t.Skip("needs a browser and trains models; run without -short")
+			}
+			url, _ := serve(t)
+			// A proxy that serves the server below a path prefix.
+			target, err := neturl.Parse(url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			proxy := httptest.NewServer(http.StripPrefix("/prefix", httputil.NewSingleHostReverseProxy(target)))
+			t.Cleanup(proxy.Close)
+			s.ready = `document.querySelectorAll('details').length > 20`
+			b := open(t, proxy.URL+"/prefix/docs#predict", s)
+			b.wait(`document.querySelector('#predict').checkVisibility()`) // a link to an operation opens it
+			b.shot("docs")
+			value[bool](b, `document.querySelectorAll('details').forEach((e) => { e.open = true }), true`)
+			b.accessible()
+			b.inside()
+			response, err := http.Get(value[string](b, `document.querySelector('a[href="openapi.json"]').href`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			if response.StatusCode != 200 {
+				t.Errorf("the link to the document has status %d behind a path prefix", response.StatusCode)
+			}
+		})
+	}
 }
 
 func TestClassify_ScriptErrors(t *testing.T) {
