@@ -422,13 +422,13 @@ func (constantCommand) Run(c *Config, std streams) error {
 	defer stop()
 	scheduleAsBatch()
 	m := NewMain(*c, newLogger(c, std.err))
-	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory))
+	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory), m.now)
 	err := m.listen(ctx, c.Addr, "--addr", func() *fiber.App {
 		app := m.newFiber()
 		app.Post("/predict", func(c *fiber.Ctx) error {
 			x := m.newExchange(c)
 			defer x.free()
-			if err := m.readBody(c, &x.body); err != nil {
+			if err := x.readBody(); err != nil {
 				return err
 			}
 			c.Response().Header.SetContentType(fiber.MIMEApplicationJSON)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/klauspost/compress/gzip"
@@ -24,11 +25,12 @@ type bodies struct {
 	limit  int
 	memory *semaphore.Weighted
 	room   int64 // size of memory in bytes
+	now    func() time.Time
 }
 
-func newBodies(limit, memory int) *bodies {
+func newBodies(limit, memory int, now func() time.Time) *bodies {
 	room := max(int64(memory), int64(limit))
-	return &bodies{limit: limit, memory: semaphore.NewWeighted(room), room: room}
+	return &bodies{limit: limit, memory: semaphore.NewWeighted(room), room: room, now: now}
 }
 
 // body is the content of a request and its share of the memory for bodies.
@@ -41,13 +43,17 @@ type body struct {
 // memory with bodies.free. It is called after everything that can be checked without the body: a
 // client that waits for 100 Continue doesn't send the body of a request that is rejected before.
 //
-// The request doesn't count as in progress while it is being received, so that slow clients don't
+// The time of the server, and with it the request's timeout, latency and span, starts when the last
+// byte has been received. The request doesn't count as in progress while it is being received, so that slow clients don't
 // use up Config.MaxRequests or delay a shutdown.
 func (m *Main) readBody(c *fiber.Ctx, b *body) error {
 	m.pending.Add(-1)
 	err := m.bodies.read(c, b)
 	if m.pending.Add(1) > int64(m.config.MaxRequests) && err == nil {
-		return m.overLimit()
+		err = m.overLimit()
+	}
+	if err == nil {
+		m.beginTrace(c)
 	}
 	return err
 }
@@ -80,7 +86,9 @@ func (s *bodies) read(c *fiber.Ctx, b *body) error {
 			return errClientClosed
 		}
 	}
-	if err := s.fill(b, stream, length); err != nil {
+	err = s.fill(b, stream, length)
+	state(c).received = s.now()
+	if err != nil {
 		if errors.As(err, new(*fiber.Error)) || errors.As(err, new(*unavailable)) {
 			return err
 		}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // lingerTime is how long the server discards what a rejected client still sends.
@@ -23,6 +25,7 @@ type listener struct {
 	*net.TCPListener
 	limit   int            // maximum number of open connections
 	reject  func(net.Conn) // responds to, and closes, a connection above the limit
+	now     func() time.Time
 	closing atomic.Bool
 	backlog []net.Conn // connections accepted on Close; owned by the goroutine that calls Accept
 
@@ -30,8 +33,8 @@ type listener struct {
 	conns map[*conn]bool // open connections
 }
 
-func newListener(l *net.TCPListener, limit int, reject func(net.Conn)) *listener {
-	return &listener{TCPListener: l, limit: limit, reject: reject, conns: map[*conn]bool{}}
+func newListener(l *net.TCPListener, limit int, now func() time.Time, reject func(net.Conn)) *listener {
+	return &listener{TCPListener: l, limit: limit, now: now, reject: reject, conns: map[*conn]bool{}}
 }
 
 // Close makes Accept return the connections that the operating system has already accepted, which
@@ -121,10 +124,12 @@ type conn struct {
 	// response of any length then reaches a client that keeps reading.
 	renew atomic.Int64
 
-	// request is the state of the current request. unsent is whether the previous response may
-	// still be in fasthttp's buffer, because more requests follow in the same packet. Both are
-	// owned by the goroutine that handles the connection.
+	// The following fields are owned by the goroutine that handles the connection: the state of the
+	// current request, when its first byte was received (zero if that was with the previous request),
+	// and whether the previous response may still be in fasthttp's buffer, because more requests
+	// follow in the same packet.
 	request requestState
+	began   time.Time
 	unsent  bool
 }
 
@@ -135,7 +140,10 @@ type requestState struct {
 	traceID   string          // hexadecimal ID of the request's trace; empty without one
 	ctx       context.Context // carries the request's span; nil if the request isn't traced
 	overLimit bool            // whether the request exceeds Config.MaxRequests
+	received  time.Time       // when its last byte was received, which is when the server's time starts
+	span      trace.Span      // span of the request; nil if it isn't traced or hasn't been received
 	continues bool            // whether the client waits for 100 Continue before it sends the body
+	hasBody   bool            // whether it has a body that isn't empty
 	bodyRead  bool            // whether the whole body was read
 	canceled  bool            // whether the client closed the connection before the response
 }
@@ -164,9 +172,18 @@ func (c *conn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
+// sinceFirstByte returns how long it took to receive the current request until the given time.
+func (c *conn) sinceFirstByte(received time.Time) time.Duration {
+	if c.began.IsZero() { // it was received together with the previous request
+		return 0
+	}
+	return received.Sub(c.began)
+}
+
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n > 0 && !c.received.Load() {
+	if n > 0 && c.began.IsZero() {
+		c.began = c.listener.now()
 		c.received.Store(true)
 	}
 	return n, err

@@ -193,7 +193,7 @@ func (m *Main) serveWith(app *fiber.App) {
 		defer m.pending.Add(-1)
 		h := readHead(&c.Request.Header)
 		s := stateOf(c)
-		*s = requestState{id: requestID(&c.Request.Header), continues: h.continues}
+		*s = requestState{id: requestID(&c.Request.Header), continues: h.continues, hasBody: h.body, received: m.now()}
 		s.overLimit = pending > int64(m.config.MaxRequests)
 		setCommonHeaders(&c.Response.Header, s.id)
 		if h.body && (c.IsGet() || c.IsHead()) {
@@ -218,7 +218,7 @@ func (m *Main) serveWith(app *fiber.App) {
 			}
 			handle(c)
 		}
-		if h.body && !s.bodyRead {
+		if s.hasBody && !s.bodyRead {
 			// Otherwise the unread body would be parsed as the next request.
 			c.Response.SetConnectionClose()
 			if conn, ok := c.Conn().(*conn); ok {
@@ -229,7 +229,7 @@ func (m *Main) serveWith(app *fiber.App) {
 			c.Response.SetConnectionClose()
 		}
 		if conn, ok := c.Conn().(*conn); ok {
-			conn.unsent = true
+			conn.unsent, conn.began = true, time.Time{}
 		}
 	}
 }
@@ -237,7 +237,7 @@ func (m *Main) serveWith(app *fiber.App) {
 // reject responds to, and counts, a request that isn't passed to Fiber.
 func (m *Main) reject(c *fasthttp.RequestCtx, status int, detail string) {
 	writeError(&c.Response, string(c.URI().PathOriginal()), status, detail)
-	m.metrics.Route(unmatched, otherMethod).Observe(status, time.Since(c.Time()))
+	m.metrics.Route(unmatched, otherMethod).Observe(status, 0)
 }
 
 // setCommonHeaders sets the headers of all responses.
@@ -343,10 +343,7 @@ func state(c *fiber.Ctx) *requestState { return stateOf(c.Context()) }
 // observe is the middleware around every request. It measures the request, turns errors into
 // responses and recovers from panics.
 func (m *Main) observe(c *fiber.Ctx) (err error) {
-	began := c.Context().Time()
 	s := state(c)
-	span := m.beginTrace(c, s)
-
 	if s.overLimit {
 		err = m.overLimit()
 	} else {
@@ -360,11 +357,15 @@ func (m *Main) observe(c *fiber.Ctx) (err error) {
 	if s.canceled {
 		status = statusClientClosed
 	}
-	took := time.Since(began)
+	took := m.now().Sub(s.received)
 	route := m.route(c)
 	route.Observe(status, took)
-	if span != nil {
-		endTrace(span, c, route.Pattern, status)
+	if conn, ok := c.Context().Conn().(*conn); ok && (s.bodyRead || !s.hasBody) {
+		route.ObserveReceive(conn.sinceFirstByte(s.received))
+	}
+	m.beginTrace(c) // unless readBody has done so
+	if s.span != nil {
+		endTrace(s.span, c, route.Pattern, status)
 	}
 	m.logRequest(c, s, status, took)
 	return err

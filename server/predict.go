@@ -150,7 +150,7 @@ func (x *exchange) Value(any) any { return nil }
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 func (m *Main) newExchange(c *fiber.Ctx) *exchange {
-	x := m.beginExchange(state(c), c.Context().Time())
+	x := m.beginExchange(state(c), state(c).received)
 	x.c = c
 	if conn, ok := c.Context().Conn().(*conn); ok {
 		x.client = conn
@@ -161,9 +161,22 @@ func (m *Main) newExchange(c *fiber.Ctx) *exchange {
 // beginExchange returns an exchange for a request received at the given time.
 func (m *Main) beginExchange(s *requestState, received time.Time) *exchange {
 	x := exchanges.Get().(*exchange)
-	x.m, x.state, x.received = m, s, received
-	x.deadline = received.Add(m.config.RequestTimeout)
+	x.m, x.state = m, s
+	x.start(received)
 	return x
+}
+
+// start sets the time at which the request was received, and the deadline that follows from it.
+func (x *exchange) start(received time.Time) {
+	x.received = received
+	x.deadline = received.Add(x.m.config.RequestTimeout)
+}
+
+// readBody reads the request's body; see Main.readBody.
+func (x *exchange) readBody() error {
+	err := x.m.readBody(x.c, &x.body)
+	x.start(x.state.received)
+	return err
 }
 
 // free releases the exchange's resources and returns it to the pool.
@@ -201,7 +214,7 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 			return formError(err)
 		}
 	}
-	if err := m.readBody(c, &x.body); err != nil {
+	if err := x.readBody(); err != nil {
 		return err
 	}
 	if err := x.parseBody(); err != nil {
@@ -447,7 +460,7 @@ func (x *exchange) wait(call *infer.Call) (err error) {
 		}
 		x.setPrediction(p)
 	}
-	x.inferred = time.Now()
+	x.inferred = x.m.now()
 	return err
 }
 

@@ -34,7 +34,8 @@ const drainTime = 100 * time.Millisecond
 type Main struct {
 	config Config
 	log    *slog.Logger
-	debug  bool // whether each request is logged
+	debug  bool             // whether each request is logged
+	now    func() time.Time // clock of the times of requests
 	sample rate.Sometimes
 
 	engine        *infer.Engine
@@ -82,7 +83,7 @@ type endpoint struct {
 // NewMain returns a server that hasn't been started.
 func NewMain(config Config, log *slog.Logger) *Main {
 	return &Main{
-		config: config, log: log, debug: log.Enabled(context.Background(), slog.LevelDebug),
+		config: config, log: log, debug: log.Enabled(context.Background(), slog.LevelDebug), now: time.Now,
 		sample: rate.Sometimes{Interval: time.Second}, rejectWaiting: make(chan struct{}),
 	}
 }
@@ -163,7 +164,7 @@ func (m *Main) prepare() (err error) {
 	if m.cors, err = newCORS(c.CORSOrigin); err != nil {
 		return err
 	}
-	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory))
+	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory), m.now)
 	m.decoders = newDecoders(2*c.workers(), c.MaxPixels, int(c.MaxMemory))
 	m.metrics = telemetry.NewMetrics(versionText(), telemetry.Sources{
 		QueueDepth:  func() int { return m.engine.Waiting() },
@@ -270,7 +271,7 @@ func (m *Main) listen(ctx context.Context, addr, flag string, newApp func() *fib
 		return listenError(addr, flag, err)
 	}
 	m.endpoints = append(m.endpoints, &endpoint{
-		listener: newListener(l.(*net.TCPListener), m.config.MaxConnections, m.rejectConnection), // always a TCPListener for network "tcp"
+		listener: newListener(l.(*net.TCPListener), m.config.MaxConnections, m.now, m.rejectConnection), // always a TCPListener for network "tcp"
 		app:      newApp(),
 	})
 	return nil

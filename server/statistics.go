@@ -27,7 +27,7 @@ func (d *durationCount) document() oip.StatisticDuration {
 
 // count counts the request, which failed unless err is nil, in the statistics of its model.
 func (x *exchange) count(err error) {
-	c, now := &x.served.counts, time.Now()
+	c, now := &x.served.counts, x.m.now()
 	c.last.Store(now.UnixMilli())
 	if err != nil {
 		c.fail.add(now.Sub(x.received))

@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"image"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -233,5 +237,77 @@ func TestMetrics_Routes(t *testing.T) {
 		if got := metric(t, m, series); got != want {
 			t.Errorf("%s is %g, want %g", series, got, want)
 		}
+	}
+}
+
+// TestServerTime sends bodies in pieces, one per hour of the server's clock. The server's time starts
+// with the last one.
+func TestServerTime(t *testing.T) {
+	noise := image.NewNRGBA(image.Rect(0, 0, 64, 64)) // as PNG larger than the 8 KiB that fasthttp reads in advance
+	for i, random := 0, rand.New(rand.NewPCG(1, 2)); i < len(noise.Pix); i++ {
+		noise.Pix[i] = uint8(random.Uint32())
+	}
+	img := pngOf(t, noise)
+	chunked := fmt.Appendf(nil, "%x\r\n%s\r\n0\r\n\r\n", len(img), img)
+	tensor := make([]byte, 4*3*32*32)
+	for name, test := range map[string]struct {
+		path, header string
+		body         []byte
+		pieces       []int // ends of the pieces after the header, as indices of body
+	}{
+		"at_once":        {"/predict", fmt.Sprintf("Content-Length: %d", len(img)), img, []int{len(img)}},
+		"halves":         {"/predict", fmt.Sprintf("Content-Length: %d", len(img)), img, []int{len(img) / 2, len(img)}},
+		"small_first":    {"/predict", fmt.Sprintf("Content-Length: %d", len(img)), img, []int{10, len(img)}},
+		"first_8_KiB":    {"/predict", fmt.Sprintf("Content-Length: %d", len(img)), img, []int{8 << 10, len(img)}},
+		"last_byte":      {"/predict", fmt.Sprintf("Content-Length: %d", len(img)), img, []int{100, len(img) - 1, len(img)}},
+		"chunked":        {"/predict", "Transfer-Encoding: chunked", chunked, []int{3, 500, len(chunked)}},
+		"before_the_end": {"/predict", "Transfer-Encoding: chunked", chunked, []int{len(chunked) - 5, len(chunked)}},
+		"tensor":         {"/v2/models/fakeart/infer", fmt.Sprintf("Inference-Header-Content-Length: 0\r\nContent-Length: %d", len(tensor)), tensor, []int{5000, len(tensor)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := NewMain(testConfig(t, writeModel(t, redDetector(t), metadata())), slog.New(slog.DiscardHandler))
+			begin := time.Now()
+			var hours atomic.Int64
+			m.now = func() time.Time { return begin.Add(time.Duration(hours.Load()) * time.Hour) }
+			startMain(t, m)
+			conn := dial(t, m)
+			if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n", test.path, test.header); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "the first byte", func() bool {
+				l := m.endpoints[0].listener
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				for c := range l.conns {
+					return c.received.Load()
+				}
+				return false
+			})
+			sent := 0
+			for _, end := range test.pieces {
+				hours.Add(1)
+				if _, err := conn.Write(test.body[sent:end]); err != nil {
+					t.Fatal(err)
+				}
+				sent = end
+			}
+			if response, body := receive(t, conn); response.StatusCode != 200 {
+				t.Fatalf("status %d: %s", response.StatusCode, body)
+			}
+			route := strings.Replace(test.path, "fakeart", ":name", 1)
+			labels := fmt.Sprintf(`{method="POST",route=%q}`, route)
+			waitFor(t, "the metrics", func() bool { return metric(t, m, "fakeart_request_duration_seconds_count"+labels) == 1 })
+			if got := metric(t, m, "fakeart_request_duration_seconds_sum"+labels); got != 0 {
+				t.Errorf("latency %g s, want 0", got)
+			}
+			if got, want := metric(t, m, "fakeart_request_receive_duration_seconds_sum"+labels), 3600*float64(len(test.pieces)); got != want {
+				t.Errorf("received in %g s, want %g", got, want)
+			}
+			waitForRecords(t, m, 1)
+			r := logPage(t, m, "").Records[0]
+			if want := m.now().UTC().Truncate(time.Microsecond); r.LatencySeconds != 0 || !r.Time.Truncate(time.Microsecond).Equal(want) {
+				t.Errorf("record of %s with latency %g, want %s and 0", r.Time, r.LatencySeconds, want)
+			}
+		})
 	}
 }

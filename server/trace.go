@@ -22,25 +22,25 @@ func (h headerCarrier) Get(key string) string { return string(h.Peek(key)) }
 func (h headerCarrier) Keys() []string        { return nil }
 
 // beginTrace finds the trace that the request belongs to and, if tracing is enabled, starts the
-// request's span. It returns nil if there is no span to end.
-func (m *Main) beginTrace(c *fiber.Ctx, s *requestState) trace.Span {
-	header := &c.Request().Header
-	if !m.tracing.Enabled() && len(header.Peek("traceparent")) == 0 {
-		return nil
+// request's span at the time at which the request was received. A second call does nothing.
+func (m *Main) beginTrace(c *fiber.Ctx) {
+	header, s := &c.Request().Header, state(c)
+	if s.traceID != "" || !m.tracing.Enabled() && len(header.Peek("traceparent")) == 0 {
+		return
 	}
 	ctx := telemetry.ExtractTraceContext(context.Background(), headerCarrier{header})
 	if !m.tracing.Enabled() {
 		if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
 			s.traceID = id.String()
 		}
-		return nil
+		return
 	}
-	ctx, span := m.tracing.Start(ctx, c.Method(), trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(c.Context().Time()))
+	ctx, span := m.tracing.Start(ctx, c.Method(), trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(s.received))
 	s.traceID = span.SpanContext().TraceID().String()
 	if span.IsRecording() {
 		s.ctx = ctx
 	}
-	return span
+	s.span = span
 }
 
 // endTrace ends the request's span. The attributes follow OpenTelemetry's semantic conventions

@@ -186,7 +186,7 @@ func (m *Main) handleV2Infer(c *fiber.Ctx) error {
 	}
 	x := m.newExchange(c)
 	defer x.free()
-	if err := m.readBody(c, &x.body); err != nil {
+	if err := x.readBody(); err != nil {
 		return err
 	}
 	t := tensorPool.Get().(*tensors)

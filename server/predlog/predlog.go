@@ -97,7 +97,7 @@ type Record struct {
 	Label string
 	// Probability is the predicted probability of FAKE, in [0,1].
 	Probability float64
-	// Latency is the time from the request to its response.
+	// Latency is the time from the last byte of the request until the prediction was made.
 	Latency time.Duration
 	// ImageSHA256 is the digest of the image file as received.
 	ImageSHA256 [32]byte

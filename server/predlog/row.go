@@ -22,7 +22,7 @@ type Row struct {
 	Model          string    `json:"model" parquet:"model,dict" doc:"Digest of the model file, sha256:…"`
 	Label          string    `json:"label" parquet:"label,dict" doc:"Predicted class, REAL or FAKE."`
 	Probability    float64   `json:"probability" parquet:"probability" doc:"Predicted probability of FAKE, 0 to 1."`
-	LatencySeconds float64   `json:"latency_seconds" parquet:"latency_seconds" doc:"Time from the request to the response, in seconds."`
+	LatencySeconds float64   `json:"latency_seconds" parquet:"latency_seconds" doc:"Time from the last byte of the request until the prediction, in seconds."`
 	ImageSHA256    string    `json:"image_sha256" parquet:"image_sha256" doc:"SHA-256 of the image file as received, in hexadecimal."`
 	ImageFormat    string    `json:"image_format" parquet:"image_format,dict" doc:"jpeg, png, gif, webp, bmp or tensor."`
 	ImageBytes     int64     `json:"image_bytes" parquet:"image_bytes" doc:"Size of the image file as received, in bytes."`

@@ -42,6 +42,7 @@ type Metrics struct {
 
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
+	receives  *prometheus.HistogramVec
 	routes    sync.Map // of *Route, by pattern and method
 
 	inference   prometheus.Histogram
@@ -84,8 +85,13 @@ func NewMetrics(version string, s Sources) *Metrics {
 		}, []string{"route", "method", "code"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    durationsName,
-			Help:    "Time from the header of a request to its response, by route pattern and method.",
+			Help:    "Time in the server, from the last byte of a request until its response is ready, by route pattern and method.",
 			Buckets: durationBuckets[:],
+		}, []string{"route", "method"}),
+		receives: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "fakeart_request_receive_duration_seconds",
+			Help:    "Time to receive a request, from its first byte to its last one, by route pattern and method; it depends on the network and the client.",
+			Buckets: []float64{0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30},
 		}, []string{"route", "method"}),
 		inference: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "fakeart_inference_duration_seconds",
@@ -156,7 +162,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	m.registry.MustRegister(
-		m.requests, m.durations, m.inference, m.batch, m.predictions, m.probability, m.modelInfo, m.swaps, m.logRecords, m.feedback, m.panics,
+		m.requests, m.durations, m.receives, m.inference, m.batch, m.predictions, m.probability, m.modelInfo, m.swaps, m.logRecords, m.feedback, m.panics,
 		m.driftScore, m.driftDetected, m.driftRows, m.driftTime, m.explanations, m.explanationDurations,
 		gauge("fakeart_queue_depth", "Images that wait for a session.", func() float64 { return float64(s.QueueDepth()) }),
 		gauge("fakeart_requests_in_flight", "Requests in flight.", func() float64 { return float64(s.InFlight()) }),
@@ -223,6 +229,7 @@ type Route struct {
 	Pattern, Method string
 
 	duration prometheus.Observer
+	receive  prometheus.Observer
 	requests *prometheus.CounterVec
 	codes    [600]atomic.Pointer[prometheus.Counter]
 }
@@ -236,7 +243,7 @@ func (m *Metrics) Route(pattern, method string) *Route {
 	}
 	r, _ := m.routes.LoadOrStore(key, &Route{
 		Pattern: pattern, Method: method,
-		duration: m.durations.WithLabelValues(pattern, method), requests: m.requests,
+		duration: m.durations.WithLabelValues(pattern, method), receive: m.receives.WithLabelValues(pattern, method), requests: m.requests,
 	})
 	return r.(*Route)
 }
@@ -256,6 +263,9 @@ func (r *Route) Observe(status int, took time.Duration) {
 	}
 	(*counter).Inc()
 }
+
+// ObserveReceive counts a request that was received completely by how long that took.
+func (r *Route) ObserveReceive(took time.Duration) { r.receive.Observe(took.Seconds()) }
 
 // Batch counts a batch of images and its duration.
 func (m *Metrics) Batch(images int, took time.Duration) {
