@@ -33,8 +33,9 @@ offline := -tags=offline -overlay=offline.json
 # Embed the git revision in the programs, which write it into model files. Outside a git checkout, such as
 # an unpacked archive, the build works without it.
 stamp := $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),-buildvcs=true)
-# Leave out gRPC's xDS support, 20 MB that only the gRPC transport of Google's storage library needs.
-tags := -tags disable_grpc_modules
+# Leave out gRPC's xDS support, 20 MB that only the gRPC transport of Google's storage library needs, and the
+# code that looks for libheif and libavif on the system: the programs contain both.
+tags := -tags disable_grpc_modules,nodynamic
 # Python for interop, 3.11 or newer.
 PYTHON ?= python3
 # Model file for bench-serve, interop, loadtest and watch. If it's missing, the demo trains it.
@@ -61,7 +62,7 @@ STAGED ?=
 DEMO_KEEP ?=
 # Duration of each fuzz target.
 FUZZTIME ?= 5s
-fuzz := internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/model:FuzzParse \
+fuzz := internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/imaging:FuzzHEIF internal/model:FuzzParse \
 	server/form:FuzzParts server/oip:FuzzJSON server/oip:FuzzBinary
 # npm writes this file last, so it marks a complete installation.
 installed := node_modules/.package-lock.json
@@ -236,7 +237,7 @@ workflows: toolchain $(linter) ## Check that .github refers only to targets, Dag
 GOVULNDB ?=
 # Our code as DIRECTORY:BUILD_TAGS. Of ci/ only the command: the rest runs inside a Dagger engine, which
 # pins its own dependencies (docs/how-to/ci.md).
-ours := .:disable_grpc_modules ci/cmd:offline tools/workflows: tools/vale:
+ours := .:disable_grpc_modules,nodynamic ci/cmd:offline tools/workflows: tools/vale:
 .PHONY: vulns
 vulns: toolchain $(govulncheck) ## Find known vulnerabilities in the code that we call
 	@failed=; for code in $(ours); do \

@@ -17,6 +17,7 @@ import (
 	"github.com/gofiber/fiber/v2/middleware/adaptor"
 
 	"fakeart/internal/explain"
+	"fakeart/internal/imaging"
 	"fakeart/server/oip"
 	"fakeart/server/page"
 	"fakeart/server/predlog"
@@ -215,7 +216,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 			}},
 			RequestBody: &huma.RequestBody{Required: true, Content: media{
 				fiber.MIMEMultipartForm: {Type: huma.TypeObject, Required: []string{formField}, Properties: map[string]*huma.Schema{
-					formField: {Type: huma.TypeArray, Items: binary, Description: "Images in JPEG, PNG, GIF, WebP or BMP format."},
+					formField: {Type: huma.TypeArray, Items: binary, Description: "Images in " + imaging.FormatList("or") + " format."},
 				}},
 				"image/*":                 binary,
 				fiber.MIMEApplicationJSON: schema(Instances{}),

@@ -25,40 +25,44 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	const limit = 1 << 16
-	reused := Decoder{MaxPixels: limit}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		before := bytes.Clone(data)
-		first, second := make([]uint8, numPixels), make([]uint8, numPixels)
-		header, early := Inspect(data, limit)
-		info1, err1 := reused.Decode(first, data)
-		start := allocated()
-		fresh := Decoder{MaxPixels: limit}
-		info2, err2 := fresh.Decode(second, data)
-		used := allocated() - start
-		if fmt.Sprint(err1) != fmt.Sprint(err2) || info1 != info2 {
-			t.Fatalf("reused Decoder: %+v, %v; new Decoder: %+v, %v", info1, err1, info2, err2)
-		}
-		if err1 == nil && !bytes.Equal(first, second) {
-			t.Fatal("a reused and a new Decoder give different pixels")
-		}
-		if err1 != nil && !slices.ContainsFunc(kinds, func(k error) bool { return errors.Is(err1, k) }) {
-			t.Fatalf("error doesn't wrap an Err value: %v", err1)
-		}
-		if !bytes.Equal(before, data) {
-			t.Fatal("Decode changed its input")
-		}
-		if early != nil && fmt.Sprint(early) != fmt.Sprint(err1) {
-			t.Fatalf("Inspect: error %v, want Decode's %v", early, err1)
-		}
-		if err1 == nil && header != info1 {
-			t.Fatalf("Inspect = %+v, want Decode's %+v", header, info1)
-		}
-		// Add the Decoder itself and the libraries' short-lived tables, which can be thousands of times
-		// larger than the data that defines them.
-		if most := uint64(header.Memory) + 1<<20 + 8<<10*uint64(len(data)); used > most {
-			t.Fatalf("allocated %d bytes for %d bytes of data, want at most %d", used, len(data), most)
-		}
-	})
+	f.Fuzz(func(t *testing.T, data []byte) { checkDecode(t, data, limit) })
+}
+
+var reused Decoder // in checkDecode
+
+func checkDecode(t *testing.T, data []byte, limit int) {
+	reused.MaxPixels = limit
+	before := bytes.Clone(data)
+	first, second := make([]uint8, numPixels), make([]uint8, numPixels)
+	header, early := Inspect(data, limit)
+	info1, err1 := reused.Decode(first, data)
+	start := allocated()
+	fresh := Decoder{MaxPixels: limit}
+	info2, err2 := fresh.Decode(second, data)
+	used := allocated() - start
+	if fmt.Sprint(err1) != fmt.Sprint(err2) || info1 != info2 {
+		t.Fatalf("reused Decoder: %+v, %v; new Decoder: %+v, %v", info1, err1, info2, err2)
+	}
+	if err1 == nil && !bytes.Equal(first, second) {
+		t.Fatal("a reused and a new Decoder give different pixels")
+	}
+	if err1 != nil && !slices.ContainsFunc(kinds, func(k error) bool { return errors.Is(err1, k) }) {
+		t.Fatalf("error doesn't wrap an Err value: %v", err1)
+	}
+	if !bytes.Equal(before, data) {
+		t.Fatal("Decode changed its input")
+	}
+	if early != nil && fmt.Sprint(early) != fmt.Sprint(err1) {
+		t.Fatalf("Inspect: error %v, want Decode's %v", early, err1)
+	}
+	if err1 == nil && header != info1 {
+		t.Fatalf("Inspect = %+v, want Decode's %+v", header, info1)
+	}
+	// Add the Decoder itself and the libraries' short-lived tables, which can be thousands of times
+	// larger than the data that defines them.
+	if most := uint64(header.Memory) + 1<<20 + 8<<10*uint64(len(data)); used > most {
+		t.Fatalf("allocated %d bytes for %d bytes of data, want at most %d", used, len(data), most)
+	}
 }
 
 // FuzzJPEG compares our decoder of sequential JPEGs with image/jpeg.

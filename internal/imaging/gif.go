@@ -118,7 +118,7 @@ func openGIF(data []byte, maxPixels int) (gifHeader, error) {
 			return hdr, err
 		}
 	}
-	hdr.info = Info{formatGIF, hdr.width, hdr.height, memory(hdr.width, hdr.height, 0)}
+	hdr.info = Info{Format: formatGIF, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, hdr.height, 0)}
 	return hdr, err
 }
 

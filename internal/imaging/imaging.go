@@ -1,5 +1,5 @@
-// Package imaging decodes images and converts them to the network's input. It reads JPEG, PNG,
-// GIF, WebP and BMP. Use [Decoder.Tensor] to decode an image to a tensor, or [Decoder.Decode] to
+// Package imaging decodes images and converts them to the network's input. [Formats] lists the formats
+// that it reads. Use [Decoder.Tensor] to decode an image to a tensor, or [Decoder.Decode] to
 // get its pixels and format. [Inspect] reads only the header.
 //
 // Trainer and server both use this package, so that the same image gives the same numbers in
@@ -70,7 +70,7 @@ var (
 
 // Info describes an image, as its header does.
 type Info struct {
-	// Format is "jpeg", "png", "gif", "webp" or "bmp".
+	// Format is the Name of one of Formats.
 	Format string
 	// Width and Height are the size in pixels before resizing. For an animation, they are the size
 	// of the canvas.
@@ -80,6 +80,11 @@ type Info struct {
 	// and the length of the data. The actual usage can be far below for formats whose decoders may
 	// need much more memory than usual: a lossless WebP can contain thousands of Huffman codes.
 	Memory int64
+	// Orientation is how a viewer should turn the image, as in EXIF: 1 for not at all, 2 to 8 for rotated or
+	// mirrored. Decoders ignore it, so that a model sees the image as it's stored. It's read from EXIF in JPEG,
+	// PNG, WebP and TIFF, and from the properties irot and imir in AVIF. It's 1 for HEIC, whose properties are
+	// part of decoding, and if it's absent or invalid.
+	Orientation int
 }
 
 // Inspect reads the header of an image without decoding pixels. It usually takes less than a
@@ -94,7 +99,7 @@ func Inspect(data []byte, maxPixels int) (Info, error) {
 	return info, nil
 }
 
-func inspect(data []byte, maxPixels int) (Info, error) {
+func inspect(data []byte, maxPixels int) (info Info, err error) {
 	format, err := formatOf(data)
 	if err != nil {
 		return Info{}, err
@@ -102,19 +107,25 @@ func inspect(data []byte, maxPixels int) (Info, error) {
 	switch format {
 	case formatJPEG:
 		hdr, err := openJPEG(data, maxPixels)
-		return hdr.info, err
+		return oriented(hdr.info, data), err
 	case formatPNG:
 		hdr, err := openPNG(data, maxPixels)
-		return hdr.info, err
+		return oriented(hdr.info, data), err
 	case formatGIF:
 		hdr, err := openGIF(data, maxPixels)
-		return hdr.info, err
+		return oriented(hdr.info, data), err
 	case formatWebP:
 		f, err := openWebP(data, maxPixels)
+		return oriented(f.info, data), err
+	case formatTIFF:
+		hdr, err := openTIFF(data, maxPixels)
+		return hdr.info, err
+	case formatHEIC, formatAVIF:
+		f, err := openHEIF(format, data, maxPixels)
 		return f.info, err
 	default:
 		hdr, err := openBMP(data, maxPixels)
-		return hdr.info, err
+		return oriented(hdr.info, data), err
 	}
 }
 
@@ -213,102 +224,52 @@ func (d *Decoder) decode(dst []uint8, data []byte) (Info, error) {
 		if err != nil {
 			return Info{}, err
 		}
-		return hdr.info, d.decodeJPEG(dst, &hdr, data)
+		return oriented(hdr.info, data), d.decodeJPEG(dst, &hdr, data)
 	case formatPNG:
 		hdr, err := openPNG(data, d.MaxPixels)
 		if err != nil {
 			return Info{}, err
 		}
-		return hdr.info, d.decodePNG(dst, &hdr, data)
+		return oriented(hdr.info, data), d.decodePNG(dst, &hdr, data)
 	case formatGIF:
 		hdr, err := openGIF(data, d.MaxPixels)
 		if err != nil {
 			return Info{}, err
 		}
-		return hdr.info, d.decodeGIF(dst, &hdr)
+		return oriented(hdr.info, data), d.decodeGIF(dst, &hdr)
 	case formatWebP:
 		f, err := openWebP(data, d.MaxPixels)
 		if err != nil {
 			return Info{}, err
 		}
-		return f.info, d.decodeWebP(dst, &f)
+		return oriented(f.info, data), d.decodeWebP(dst, &f)
+	case formatTIFF:
+		hdr, err := openTIFF(data, d.MaxPixels)
+		if err != nil {
+			return Info{}, err
+		}
+		return hdr.info, d.decodeTIFF(dst, &hdr, data)
+	case formatHEIC, formatAVIF:
+		f, err := openHEIF(format, data, d.MaxPixels)
+		if err != nil {
+			return Info{}, err
+		}
+		if format == formatHEIC {
+			return f.info, d.decodeHEIC(dst, &f)
+		}
+		return f.info, d.decodeAVIF(dst, &f)
 	default:
 		hdr, err := openBMP(data, d.MaxPixels)
 		if err != nil {
 			return Info{}, err
 		}
-		return hdr.info, d.decodeBMP(dst, &hdr, data)
+		return oriented(hdr.info, data), d.decodeBMP(dst, &hdr, data)
 	}
-}
-
-// The supported formats, as in Info.Format.
-const (
-	formatJPEG = "jpeg"
-	formatPNG  = "png"
-	formatGIF  = "gif"
-	formatWebP = "webp"
-	formatBMP  = "bmp"
-)
-
-// formatOf detects an image's format from its first bytes.
-func formatOf(data []byte) (string, error) {
-	switch {
-	case len(data) == 0:
-		return "", fmt.Errorf("%w: send a JPEG, PNG, GIF, WebP or BMP image", ErrEmpty)
-	case hasPrefix(data, "\xff\xd8\xff"):
-		return formatJPEG, nil
-	case hasPrefix(data, pngSignature):
-		return formatPNG, nil
-	case hasPrefix(data, "GIF87a"), hasPrefix(data, "GIF89a"):
-		return formatGIF, nil
-	case hasPrefix(data, "RIFF") && len(data) >= 12 && string(data[8:12]) == "WEBP":
-		return formatWebP, nil
-	case hasPrefix(data, "BM"):
-		return formatBMP, nil
-	}
-	if name := otherFormat(data); name != "" {
-		return "", fmt.Errorf("%w %q: send a JPEG, PNG, GIF, WebP or BMP image", ErrFormat, name)
-	}
-	return "", fmt.Errorf("%w: the data isn't a JPEG, PNG, GIF, WebP or BMP image", ErrFormat)
-}
-
-func hasPrefix(data []byte, prefix string) bool {
-	return len(data) >= len(prefix) && string(data[:len(prefix)]) == prefix
-}
-
-// otherFormat returns the name of a common unsupported format for the error message, or "".
-func otherFormat(data []byte) string {
-	for _, f := range []struct {
-		at          int
-		magic, name string
-	}{
-		{0, "II*\x00", "tiff"},
-		{0, "MM\x00*", "tiff"},
-		{4, "ftypavif", "avif"},
-		{4, "ftypheic", "heic"},
-		{4, "ftypmif1", "heif"},
-		{0, "\x00\x00\x00\x0cjP  ", "jpeg2000"},
-		{0, "\xff\x4f\xff\x51", "jpeg2000"},
-		{0, "\x00\x00\x00\x0cJXL ", "jpegxl"},
-		{0, "\xff\x0a", "jpegxl"},
-		{0, "8BPS", "photoshop"},
-		{0, "\x00\x00\x01\x00", "ico"},
-		{0, "%PDF-", "pdf"},
-		{0, "<svg", "svg"},
-	} {
-		if len(data) > f.at && hasPrefix(data[f.at:], f.magic) {
-			return f.name
-		}
-	}
-	return ""
 }
 
 // admit rejects an image that is too large, before anything is allocated for it.
 func admit(format string, width, height int64, maxPixels int) error {
-	limit := int64(maxPixels)
-	if limit <= 0 {
-		limit = DefaultMaxPixels
-	}
+	limit := pixelLimit(maxPixels)
 	switch {
 	case width <= 0 || height <= 0:
 		return broken(format, "invalid size %d×%d in the header", width, height)
@@ -320,6 +281,14 @@ func admit(format string, width, height int64, maxPixels int) error {
 			ErrTooLarge, format, width, height, maxSide)
 	}
 	return nil
+}
+
+// pixelLimit returns the limit that Decoder.MaxPixels stands for.
+func pixelLimit(maxPixels int) int64 {
+	if maxPixels <= 0 {
+		return DefaultMaxPixels
+	}
+	return int64(maxPixels)
 }
 
 // broken returns an ErrBroken for corrupt data of a known format.

@@ -243,7 +243,7 @@ func openJPEG(data []byte, maxPixels int) (jpegHeader, error) {
 	if len(data)-hdr.scan < hdr.minBytes() {
 		return hdr, broken("JPEG", "truncated: %d bytes can't hold %d×%d pixels", len(data), hdr.width, hdr.height)
 	}
-	hdr.info = Info{formatJPEG, hdr.width, hdr.height, memory(hdr.width, hdr.height, hdr.held())}
+	hdr.info = Info{Format: formatJPEG, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, hdr.height, hdr.held())}
 	return hdr, nil
 }
 

@@ -178,7 +178,7 @@ func openPNG(data []byte, maxPixels int) (pngHeader, error) {
 		return hdr, err
 	}
 	w, h := int(hdr.width), int(hdr.height)
-	hdr.info = Info{formatPNG, w, h, memory(w, h, hdr.held())}
+	hdr.info = Info{Format: formatPNG, Width: w, Height: h, Memory: memory(w, h, hdr.held())}
 	return hdr, nil
 }
 

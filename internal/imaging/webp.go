@@ -115,7 +115,7 @@ func openWebP(data []byte, maxPixels int) (webpFrame, error) {
 		held = losslessMemory(&f)
 	}
 	w, h := f.canvasWidth, f.canvasHeight
-	f.info = Info{formatWebP, w, h, memory(w, h, held)}
+	f.info = Info{Format: formatWebP, Width: w, Height: h, Memory: memory(w, h, held)}
 	return f, nil
 }
 

@@ -101,7 +101,7 @@ type Record struct {
 	Latency time.Duration
 	// ImageSHA256 is the digest of the image file as received.
 	ImageSHA256 [32]byte
-	// ImageFormat is "jpeg", "png", "gif", "webp", "bmp", or "tensor".
+	// ImageFormat is the Name of one of imaging.Formats, or "tensor".
 	ImageFormat string
 	// ImageBytes is the size of the image file as received.
 	ImageBytes int

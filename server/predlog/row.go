@@ -24,7 +24,7 @@ type Row struct {
 	Probability    float64   `json:"probability" parquet:"probability" doc:"Predicted probability of FAKE, 0 to 1."`
 	LatencySeconds float64   `json:"latency_seconds" parquet:"latency_seconds" doc:"Time from the last byte of the request until the prediction, in seconds."`
 	ImageSHA256    string    `json:"image_sha256" parquet:"image_sha256" doc:"SHA-256 of the image file as received, in hexadecimal."`
-	ImageFormat    string    `json:"image_format" parquet:"image_format,dict" doc:"jpeg, png, gif, webp, bmp or tensor."`
+	ImageFormat    string    `json:"image_format" parquet:"image_format,dict" doc:"jpeg, png, gif, webp, bmp, tiff, heic, avif or tensor."`
 	ImageBytes     int64     `json:"image_bytes" parquet:"image_bytes" doc:"Size of the image file as received, in bytes."`
 	Width          int64     `json:"width" parquet:"width" doc:"Width of the original image, in pixels."`
 	Height         int64     `json:"height" parquet:"height" doc:"Height of the original image, in pixels."`
