@@ -157,9 +157,9 @@ func decodeInteger(ctx *kong.DecodeContext, target reflect.Value) error {
 		return err
 	}
 	text := fmt.Sprint(token.Value)
-	n, err := strconv.ParseInt(text, 0, target.Type().Bits())
+	n, err := config.ParseInteger(text)
 	switch {
-	case errors.Is(err, strconv.ErrRange):
+	case errors.Is(err, strconv.ErrRange) || err == nil && target.OverflowInt(n):
 		return fmt.Errorf("%s is out of range", text)
 	case err != nil:
 		return fmt.Errorf("%q isn't an integer", text)

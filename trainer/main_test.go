@@ -358,7 +358,7 @@ func TestTrain_TaskChangesSeed(t *testing.T) {
 	if code, _, stderr := trainer(t, "data", "prepare", "dataset.dir="+data, "dataset.train_per_class=20", "dataset.test_per_class=2"); code != 0 {
 		t.Fatal(stderr)
 	}
-	t.Setenv("CLOUD_RUN_TASK_INDEX", "2")
+	t.Setenv("CLOUD_RUN_TASK_INDEX", "02") // decimal, as in settings
 	if code, _, stderr := trainer(t, "train", "dataset.dir="+data, "dataset.train_per_class=20", "dataset.test_per_class=2", "run.dir="+run, "run.name=s${experiment.seed}", "experiment.epochs=1", "experiment.seed=40", "model.channels=[2]", "model.dense=[2]"); code != 0 {
 		t.Fatal(stderr)
 	}

@@ -166,21 +166,22 @@ func (k kind) parse(text string) (any, error) {
 // digits matches a decimal whole number, which YAML 1.1 would read as octal if it starts with a zero.
 var digits = regexp.MustCompile(`^[+-]?[0-9]+$`)
 
-// integer parses a whole number: decimal, even with leading zeros, or with a prefix 0x, 0o or 0b.
-// Digits may be grouped by underscores. inRange is false if only 64 bits are too few.
-func (s scalar) integer() (n int64, inRange, ok bool) {
-	if s.isText {
-		return 0, false, false
-	}
-	text, base := strings.ReplaceAll(s.text, "_", ""), 0
+// ParseInteger parses a whole number by the rule for values: decimal, even with leading zeros, or with
+// a prefix 0x, 0o or 0b. Digits may be grouped by underscores. The error is strconv.ErrRange (wrapped)
+// if 64 bits are too few.
+func ParseInteger(text string) (int64, error) {
+	text, base := strings.ReplaceAll(text, "_", ""), 0
 	if digits.MatchString(text) {
 		base = 10
 	}
-	n, err := strconv.ParseInt(text, base, 64)
-	if errors.Is(err, strconv.ErrRange) {
-		return 0, false, true
-	}
-	return n, true, err == nil
+	return strconv.ParseInt(text, base, 64)
+}
+
+// integer is like ParseInteger. inRange is false if only 64 bits are too few.
+func (s scalar) integer() (n int64, inRange, ok bool) {
+	n, err := ParseInteger(s.text)
+	inRange = !errors.Is(err, strconv.ErrRange)
+	return n, inRange, !s.isText && (err == nil || !inRange)
 }
 
 // float parses a number: a whole number as integer does, a decimal fraction, or .inf and .nan.

@@ -183,9 +183,12 @@ func (m Manifest) fileNames() []string {
 // setting is a configuration key of the dataset with its value, as on the command line.
 type setting struct{ key, value string }
 
+// plainPattern matches values that mean themselves in a shell.
+var plainPattern = regexp.MustCompile(`^[\w./:=@%+,-]*$`)
+
 func (s setting) String() string {
 	value := s.value
-	if strings.ContainsAny(value, " \t'\"$&|;<>()*?\\") {
+	if !plainPattern.MatchString(value) {
 		value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
 	}
 	return s.key + "=" + value

@@ -348,7 +348,7 @@ func TestHub_ClassNames(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkHubData(t, cfg.Dir)
-			if m.Source.Revision != hubCommit || !slices.Equal(m.Source.Labels, test.labels) {
+			if m.Source.Revision != hubCommit || m.Source.Requested != "main" || !slices.Equal(m.Source.Labels, test.labels) {
 				t.Errorf("source %+v, want commit %s and labels %q", m.Source, hubCommit, test.labels)
 			}
 			if m.Splits[Train]["REAL"] != 7 || m.Splits[Test]["FAKE"] != 2 {
