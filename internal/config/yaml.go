@@ -33,7 +33,7 @@ func parse(data []byte) (map[string]any, error) {
 	if err != nil || node == nil {
 		return nil, err
 	}
-	value, err := tree(node, 0)
+	value, err := new(reader).tree(node, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -67,18 +67,25 @@ func document(data []byte) (*yaml.Node, error) {
 	return nil, fmt.Errorf(`line %d: a second YAML document; remove the "---" before it, or move it to a file of its own`, second.Line)
 }
 
-// maxDepth limits how deeply values are nested, so that an alias that contains itself is an error.
-const maxDepth = 5
+// Limits of a file, so that aliases that contain themselves or multiply are an error.
+const (
+	maxDepth  = 5
+	maxValues = 10000
+)
+
+// reader converts the nodes of one file and counts them.
+type reader struct{ values int }
 
 // tree converts a node to scalars, lists and sections. Aliases and merge keys are replaced by what
 // they refer to.
-func tree(node *yaml.Node, depth int) (any, error) {
+func (r *reader) tree(node *yaml.Node, depth int) (any, error) {
+	r.values++
 	if node.Kind == yaml.AliasNode {
 		node = node.Alias
 	}
 	switch {
-	case depth > maxDepth:
-		return nil, fmt.Errorf("line %d: values are nested too deeply, or an alias contains itself", node.Line)
+	case depth > maxDepth || r.values > maxValues:
+		return nil, fmt.Errorf("line %d: too many values or nested too deeply, or an alias contains itself", node.Line)
 	case node.Style&yaml.TaggedStyle != 0:
 		return nil, fmt.Errorf("line %d: tags such as %s are not supported", node.Line, node.Tag)
 	}
@@ -91,7 +98,7 @@ func tree(node *yaml.Node, depth int) (any, error) {
 		section := map[string]any{}
 		for _, key := range slices.Sorted(maps.Keys(entries)) {
 			entry := entries[key]
-			value, err := tree(&entry, depth+1)
+			value, err := r.tree(&entry, depth+1)
 			if err != nil {
 				return nil, err
 			}
@@ -101,7 +108,7 @@ func tree(node *yaml.Node, depth int) (any, error) {
 	case yaml.SequenceNode:
 		list := []any{}
 		for _, item := range node.Content {
-			value, err := tree(item, depth+1)
+			value, err := r.tree(item, depth+1)
 			if err != nil {
 				return nil, err
 			}
@@ -151,7 +158,7 @@ func (k kind) parse(text string) (any, error) {
 	}
 	if err == nil {
 		var value any
-		if value, err = tree(node, 0); err == nil {
+		if value, err = new(reader).tree(node, 0); err == nil {
 			if _, section := value.(map[string]any); !section {
 				return value, nil
 			}

@@ -26,7 +26,7 @@ func Reject(strict bool, warnings []string) error {
 	if !strict || len(warnings) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s\nhint: remove or relabel these images, or set dataset.strict=false to continue with a warning", strings.Join(warnings, "; "))
+	return fmt.Errorf("%s\nhint: correct the images, or set dataset.strict=false to continue with a warning", strings.Join(warnings, "; "))
 }
 
 // warnings returns the Manifest.Warnings of the collection, which must be sorted: classes that are too
