@@ -47,11 +47,13 @@ machine itself.`
 func (m *Main) register(app *fiber.App) {
 	config := huma.DefaultConfig("Fakeart", versionText())
 	config.Info.Description = apiDescription
+	if m.admins.configured() {
+		config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{tokenScheme: {Type: "http", Scheme: "bearer"}}
+	}
 	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	for _, tag := range []string{tagPredict, tagProtocol, tagModels, tagLog, tagState} { // in the order of the page
 		config.Tags = append(config.Tags, &huma.Tag{Name: tag})
 	}
-	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
 	// The document and its page have handlers of their own, and schemas have no URLs.
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", "", nil
 	// curl -d sends the content type of a form, whatever the data is.
@@ -84,7 +86,9 @@ func (m *Main) register(app *fiber.App) {
 	if m.config.UI {
 		m.registerPage(router)
 	}
-	describeFailures(document)
+	m.describeTensors(document.Components.Schemas.Map())
+	m.describeFailures(document)
+	addLinks(document)
 	text, err := json.Marshal(document)
 	if err != nil {
 		panic(err) // can't fail: the document doesn't depend on input
@@ -107,6 +111,43 @@ func (m *Main) register(app *fiber.App) {
 	}
 }
 
+// describeTensors completes the schemas of inference requests in JSON with what struct tags can't express.
+// No schema can express that the number of values is the product of the shape.
+func (m *Main) describeTensors(schemas map[string]*huma.Schema) {
+	integer := func(minimum, maximum int) *huma.Schema {
+		return &huma.Schema{Type: huma.TypeInteger, Minimum: new(float64(minimum)), Maximum: new(float64(maximum))}
+	}
+	members := func(description string, properties map[string]*huma.Schema, unsupported ...string) *huma.Schema {
+		s := &huma.Schema{Type: huma.TypeObject, Nullable: true, Description: description, Properties: properties, AdditionalProperties: true}
+		for _, name := range unsupported {
+			s.Properties[name] = &huma.Schema{Extensions: map[string]any{"type": "null"}}
+		}
+		return s
+	}
+	sharedMemory := []string{"shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"}
+	flag := &huma.Schema{Type: huma.TypeBoolean, Nullable: true}
+
+	schemas["InferRequest"].Properties["parameters"] = members(
+		"binary_data_output: default of the outputs' binary_data; timeout: maximum waiting time in microseconds. Others are ignored.",
+		map[string]*huma.Schema{"binary_data_output": flag, "timeout": {Type: huma.TypeInteger, Nullable: true, Minimum: new(0.0)}})
+	schemas["InferOutput"].Properties["parameters"] = members(
+		"binary_data: return the values as binary data after the JSON. Others are ignored, unless they ask for something unsupported.",
+		map[string]*huma.Schema{"binary_data": flag}, append(sharedMemory, "classification")...)
+
+	input, shape := schemas["InferInput"], m.shape()
+	input.Properties["shape"].Extensions = map[string]any{"prefixItems": []*huma.Schema{
+		integer(1, shape.MaxBatch), integer(shape.Channels, shape.Channels), integer(shape.Size, shape.Size), integer(shape.Size, shape.Size),
+	}}
+	input.Properties["parameters"] = members(
+		"binary_data_size: size in bytes of the values, if they follow the JSON. Others are ignored, unless they ask for something unsupported.",
+		map[string]*huma.Schema{}, append(sharedMemory, "binary_data_size")...)
+	input.Properties["data"] = &huma.Schema{
+		Type: huma.TypeArray, MinItems: new(1), Description: input.Properties["data"].Description,
+		Items: &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeNumber, Minimum: new(0.0), Maximum: new(1.0)}, {Type: huma.TypeArray, MinItems: new(1)}}},
+	}
+	input.Required = append(input.Required, "data")
+}
+
 // jsonFormat is huma's JSON format with the error messages of jsonMessage.
 var jsonFormat = huma.Format{
 	Marshal: huma.DefaultJSONFormat.Marshal,
@@ -119,14 +160,17 @@ var jsonFormat = huma.Format{
 }
 
 // describeFailures replaces huma's 500 response of each operation with one response for all
-// statuses that the operation doesn't list.
-func describeFailures(document *huma.OpenAPI) {
+// statuses that the operation doesn't list. Without an admin token, no operation returns 401.
+func (m *Main) describeFailures(document *huma.OpenAPI) {
 	schema := document.Components.Schemas.Schema(reflect.TypeFor[problem](), true, "")
 	for _, item := range document.Paths {
 		for _, op := range operationsOf(item) {
 			delete(op.Responses, "500")
 			if op.RequestBody == nil {
 				delete(op.Responses, "422") // checkQuery returns 400
+			}
+			if !m.admins.configured() {
+				delete(op.Responses, "401")
 			}
 			if op.Responses["default"] == nil || len(op.Responses["default"].Content) == 0 {
 				op.Responses["default"] = &huma.Response{Description: otherFailure, Content: media{problemType: schema}.content()}
@@ -141,6 +185,31 @@ func operationsOf(item *huma.PathItem) []*huma.Operation {
 }
 
 const otherFailure = "Any other error"
+
+// addLinks adds links from responses to the operations that need their values.
+func addLinks(document *huma.OpenAPI) {
+	paths := document.Paths
+	confirm := func(prediction string) *huma.Link {
+		return &huma.Link{OperationID: "feedback", Description: "Confirm the predicted class", RequestBody: map[string]any{
+			"id": "$response.body#" + prediction + "/id", "label": "$response.body#" + prediction + "/label",
+		}}
+	}
+	for _, predict := range []*huma.Operation{paths["/predict"].Post, paths["/model/"].Post} {
+		predict.Responses["200"].Links = map[string]*huma.Link{"feedback": confirm("")}
+	}
+	paths["/log"].Get.Responses["200"].Links = map[string]*huma.Link{
+		"next":     {OperationID: "log", Description: "The next page", Parameters: map[string]any{"cursor": "$response.body#/next"}},
+		"feedback": confirm("/records/0"),
+	}
+	paths["/models"].Get.Responses["200"].Links = map[string]*huma.Link{
+		"change-model": {OperationID: "change-model", Description: "Put the newest model in use", RequestBody: map[string]any{"model": "$response.body#/models/0/ref"}},
+	}
+	version := map[string]*huma.Link{}
+	for _, id := range []string{"v2-version", "v2-version-ready", "v2-version-config", "v2-version-stats", "v2-version-infer"} {
+		version[id] = &huma.Link{OperationID: id, Parameters: map[string]any{"name": modelName, "version": "$response.body#/model"}}
+	}
+	paths["/models/current"].Get.Responses["200"].Links = version
+}
 
 // withHead registers a HEAD route with each GET route. Its response consists of the header only.
 type withHead struct{ *fiber.App }
@@ -194,6 +263,10 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 		return o
 	}
 
+	var imageTypes []string
+	for _, f := range imaging.Formats() {
+		imageTypes = append(imageTypes, f.MediaTypes...)
+	}
 	predict := func(path, id, summary string) operation {
 		o := operation{huma.Operation{
 			Method: http.MethodPost, Path: path, OperationID: id, Tags: []string{tagPredict}, Summary: summary,
@@ -215,13 +288,18 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 				Schema: &huma.Schema{Type: huma.TypeString, Enum: enum(explanationFormats()...), Default: string(explainArray)},
 			}},
 			RequestBody: &huma.RequestBody{Required: true, Content: media{
-				fiber.MIMEMultipartForm: {Type: huma.TypeObject, Required: []string{formField}, Properties: map[string]*huma.Schema{
-					formField: {Type: huma.TypeArray, Items: binary, Description: "Images in " + imaging.FormatList("or") + " format."},
+				fiber.MIMEMultipartForm: {Type: huma.TypeObject, Required: []string{formField}, Extensions: map[string]any{
+					"propertyNames": map[string]any{"pattern": `^[^\x00-\x1f\x7f]*$`}, // no control characters in the header of a part
+				}, Properties: map[string]*huma.Schema{
+					formField: {Type: huma.TypeArray, Items: binary, MinItems: new(1), Description: "Images in " + imaging.FormatList("or") + " format."},
 				}},
 				"image/*":                 binary,
 				fiber.MIMEApplicationJSON: schema(Instances{}),
 			}.content()},
 		}, []fiber.Handler{m.handlePredict}}
+		o.RequestBody.Content[fiber.MIMEMultipartForm].Encoding = map[string]*huma.Encoding{
+			formField: {ContentType: strings.Join(imageTypes, ", ")},
+		}
 		return withResponses(o, media{fiber.MIMEApplicationJSON: {OneOf: []*huma.Schema{schema(Prediction{}), schema(Predictions{})}}},
 			problemType, problem{}, 400, 413, 415, 422, 429, 503)
 	}
@@ -240,7 +318,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 			Method: http.MethodPost, Path: path, OperationID: id, Tags: []string{tagProtocol}, Summary: summary,
 			Description: "Maps the tensor `input` to the tensors `logit` and `embedding`, in JSON or with the binary tensor data extension. With the extension, " +
 				"the header " + oip.LengthHeader + " is the length of the JSON, and the values follow it.",
-			Parameters: []*huma.Param{{Name: oip.LengthHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeInteger}}},
+			Parameters: []*huma.Param{{Name: oip.LengthHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(0.0)}}},
 			RequestBody: &huma.RequestBody{
 				Required: true,
 				Content:  media{oip.TypeJSON: schema(oip.InferRequest{}), oip.TypeBinary: binary}.content(),
@@ -289,7 +367,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 		infer(version+"/infer", "v2-version-infer", "Run a version of the model on tensors"),
 		withResponses(operation{huma.Operation{
 			Method: http.MethodGet, Path: "/log/export", OperationID: "export-log", Tags: []string{tagLog},
-			Summary: "Export the prediction log", Security: adminSecurity,
+			Summary: "Export the prediction log", Security: m.adminSecurity(),
 			Description: "Returns a snapshot of all records, oldest first. Writing to the log continues meanwhile. If the response is cut off, the export is incomplete.",
 			Parameters: []*huma.Param{{Name: "format", In: "query", Schema: &huma.Schema{
 				Type: huma.TypeString, Enum: enum(exportFormats...), Default: string(predlog.NDJSON),
@@ -315,8 +393,16 @@ func (m *Main) handleDocument(c *fiber.Ctx) error {
 	return c.Send(m.document)
 }
 
-// adminSecurity marks an operation as an admin operation.
-var adminSecurity = []map[string][]string{{"token": {}}}
+// tokenScheme is the name of the security scheme with admin tokens.
+const tokenScheme = "token"
+
+// adminSecurity returns the security requirement of admin operations, which is nil without an admin token.
+func (m *Main) adminSecurity() []map[string][]string {
+	if !m.admins.configured() {
+		return nil
+	}
+	return []map[string][]string{{tokenScheme: {}}}
+}
 
 // adminOnly is a middleware that rejects requests without admin access.
 func (m *Main) adminOnly(c *fiber.Ctx) error {
@@ -365,8 +451,9 @@ func checkJSONType(contentType string) error {
 	return fiber.NewError(fiber.StatusUnsupportedMediaType, "unsupported content type; send application/json")
 }
 
-// Errors that huma itself returns are problem documents as well.
+// Errors that huma itself returns are problem documents as well, and names of members are case-sensitive.
 func init() {
+	huma.ValidateStrictCasing = true
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		separator, room := ": ", maxEcho
 		for i, err := range errs {

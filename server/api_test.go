@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"os"
@@ -148,7 +150,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 			"200": {m: start(t), body: put("file://" + good)}, "400": {m: open, body: put("ftp://x/y")}, "401": {m: tokens, body: put("previous")},
 			"403": {m: open, body: put("previous"), header: proxied}, "404": {m: open, body: put("file:///nowhere.onnx")},
 			"409": {m: open, body: put("previous")}, "413": {m: small, body: put("file://" + good)}, "415": {m: open, body: []byte("x"), header: map[string]string{"Content-Type": "text/html"}},
-			"422": {m: open, body: put("file://" + bad)}, "502": {m: unreachable, body: put("gs://bucket/other.onnx")},
+			"422": {m: open, body: put("file://" + bad)},
 		},
 		"log": {
 			"200": {m: open, query: "?limit=5"}, "400": {m: open, query: "?cursor=x"}, "401": {m: tokens}, "403": {m: open, header: proxied},
@@ -208,7 +210,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 		{m: explainable, body: form, header: asForm, query: "?explain=occlusion&explain_format=png"},
 	}}
 
-	d := document(t, open)
+	d := document(t, tokens)
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
 	if err := compiler.AddResource("http://localhost/openapi.json", d); err != nil {
@@ -281,6 +283,161 @@ func TestOpenAPI_Responses(t *testing.T) {
 	}
 	for id := range answers {
 		t.Errorf("unknown operation %s", id)
+	}
+}
+
+// TestOpenAPI_Requests checks that the schemas of request bodies allow exactly what the server accepts.
+func TestOpenAPI_Requests(t *testing.T) {
+	m := start(t)
+	d := document(t, m)
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("http://localhost/openapi.json", d); err != nil {
+		t.Fatal(err)
+	}
+	values := strings.TrimSuffix(strings.Repeat("0.5,", 3*32*32), ",")
+	tensor := func(members, input string) string {
+		return `{` + members + `"inputs":[{"name":"input","shape":[1,3,32,32],"datatype":"FP32",` + input + `}]}`
+	}
+	data := `"data":[` + values + `]`
+	img := base64.StdEncoding.EncodeToString(pngOf(t, solid(red, 32, 32)))
+	id := predict(t, m)
+	const infer = "/v2/models/{name}/infer"
+	for _, test := range []struct {
+		name, method, path, body string
+		valid                    bool
+	}{
+		{"instances", "post", "/predict", `{"instances":[{"b64":"` + img + `"}]}`, true},
+		{"unknown_members", "post", "/predict", `{"parameters":{},"instances":[{"b64":"` + img + `","key":1}]}`, true},
+		{"failing_instance", "post", "/predict", `{"instances":[{"b64":"!"}]}`, true},
+		{"null_instances", "post", "/predict", `{"instances":null}`, false},
+		{"no_instances", "post", "/predict", `{"instances":[]}`, false},
+		{"null_instance", "post", "/predict", `{"instances":[null]}`, false},
+		{"null_b64", "post", "/predict", `{"instances":[{"b64":null}]}`, false},
+		{"other_case", "post", "/predict", `{"instances":[{"B64":"` + img + `"}]}`, false},
+		{"values_above_1", "post", infer, tensor("", `"data":[`+strings.ReplaceAll(values, "0.5", "255")+`]`), false},
+		{"tensor", "post", infer, tensor("", data), true},
+		{"null_members", "post", infer, tensor(`"id":null,"parameters":null,"outputs":null,`, `"parameters":null,`+data), true},
+		{"nested_data", "post", infer, tensor("", `"data":[[`+values+`]]`), true},
+		{"parameters", "post", infer, tensor(`"parameters":{"binary_data_output":false,"timeout":10000000,"x":1},`, data), true},
+		{"no_data", "post", infer, tensor("", `"parameters":{}`), false},
+		{"null_data", "post", infer, tensor("", `"data":null`), false},
+		{"empty_data", "post", infer, tensor("", `"data":[]`), false},
+		{"text_data", "post", infer, tensor("", `"data":["0.5"]`), false},
+		{"binary_size_in_JSON", "post", infer, tensor("", `"parameters":{"binary_data_size":12288},`+data), false},
+		{"shared_memory", "post", infer, tensor("", `"parameters":{"shared_memory_region":"x"},`+data), false},
+		{"text_flag", "post", infer, tensor(`"parameters":{"binary_data_output":"yes"},`, data), false},
+		{"negative_timeout", "post", infer, tensor(`"parameters":{"timeout":-1},`, data), false},
+		{"classification", "post", infer, tensor(`"outputs":[{"name":"logit","parameters":{"classification":1}}],`, data), false},
+		{"unknown_output", "post", infer, tensor(`"outputs":[{"name":"x"}],`, data), false},
+		{"null_inputs", "post", infer, `{"inputs":null}`, false},
+		{"no_inputs", "post", infer, `{"inputs":[]}`, false},
+		{"two_inputs", "post", infer, strings.Replace(tensor("", data), "}]}", "},{}]}", 1), false},
+		{"short_shape", "post", infer, strings.Replace(tensor("", data), "[1,3,32,32]", "[3,32,32]", 1), false},
+		{"empty_shape", "post", infer, strings.Replace(tensor("", data), "[1,3,32,32]", "[]", 1), false},
+		{"integral_shape", "post", infer, strings.Replace(tensor("", data), "[1,3,32,32]", "[1.0,3,32.0,32]", 1), true},
+		{"other_shape", "post", infer, strings.Replace(tensor("", data), "[1,3,32,32]", "[1,32,32,3]", 1), false},
+		{"zero_images", "post", infer, strings.Replace(tensor("", data), "[1,3,32,32]", "[0,3,32,32]", 1), false},
+		{"index", "post", "/v2/repository/index", `{"ready":true}`, true},
+		{"null_ready", "post", "/v2/repository/index", `{"ready":null}`, true},
+		{"null_index", "post", "/v2/repository/index", `null`, false},
+		{"index_of_text", "post", "/v2/repository/index", `{"ready":"yes"}`, false},
+		{"feedback", "post", "/feedback", `{"id":"` + id + `","label":"REAL"}`, true},
+		{"null_comment", "post", "/feedback", `{"id":"` + id + `","label":"REAL","comment":null}`, true},
+		{"other_case_of_label", "post", "/feedback", `{"id":"` + id + `","Label":"REAL"}`, false},
+		{"unknown_label", "post", "/feedback", `{"id":"` + id + `","label":"x"}`, false},
+		{"model", "put", "/models/current", `{"model":"` + m.config.Model + `"}`, true},
+		{"model_and_digest", "put", "/models/current", `{"model":"` + m.config.Model + `","sha256":"` + strings.ToUpper(inUse(m)) + `"}`, true},
+		{"null_digest", "put", "/models/current", `{"model":"` + m.config.Model + `","sha256":null}`, true},
+		{"null_model", "put", "/models/current", `{"model":null}`, false},
+		{"invalid_digest", "put", "/models/current", `{"model":"` + m.config.Model + `","sha256":"x"}`, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pointer := strings.Join([]string{"paths", escape(test.path), test.method, "requestBody", "content", escape("application/json"), "schema"}, "/")
+			schema, err := compiler.Compile("http://localhost/openapi.json#/" + pointer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			value, err := jsonschema.UnmarshalJSON(strings.NewReader(test.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.Validate(value); (err == nil) != test.valid {
+				t.Errorf("the schema allows it: %t, want %t: %v", err == nil, test.valid, err)
+			}
+			response, body := do(t, strings.ToUpper(test.method), m.URL()+strings.ReplaceAll(test.path, "{name}", modelName), "application/json", []byte(test.body))
+			if (response.StatusCode < 400) != test.valid {
+				t.Errorf("status %d, want it accepted: %t: %s", response.StatusCode, test.valid, body)
+			}
+		})
+	}
+	for name, form := range map[string]string{"a form without data": "--x\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--x--\r\n", "an empty form": "--x--\r\n"} {
+		if response, body := do(t, "POST", m.URL()+"/predict", "multipart/form-data; boundary=x", []byte(form)); response.StatusCode != 400 {
+			t.Errorf("%s: status %d: %s", name, response.StatusCode, body)
+		}
+	}
+	if form := member(d, "paths", "/predict", "post", "requestBody", "content", "multipart/form-data", "schema"); fmt.Sprint(member(form, "required")) != "[data]" || fmt.Sprint(member(form, "properties", "data", "minItems")) != "1" {
+		t.Errorf("the schema of forms doesn't require data: %v", form)
+	}
+}
+
+// TestOpenAPI_Security checks that the document requires a token exactly if the server does.
+func TestOpenAPI_Security(t *testing.T) {
+	locked := func(d map[string]any) (operations []string) {
+		for path, item := range d["paths"].(map[string]any) {
+			for method, op := range item.(map[string]any) {
+				if member(op, "security") != nil || member(op, "responses", "401") != nil {
+					operations = append(operations, method+" "+path)
+				}
+			}
+		}
+		slices.Sort(operations)
+		return operations
+	}
+	open := document(t, start(t))
+	if member(open, "components", "securitySchemes") != nil || len(locked(open)) > 0 {
+		t.Errorf("without a token, the document requires one for %v", locked(open))
+	}
+	file := writeFile(t, "tokens", []byte("secret-secret-secret\n"))
+	for name, option := range map[string]func(*Config){
+		"token":      func(c *Config) { c.AdminToken = []string{"secret-secret-secret"} },
+		"token_file": func(c *Config) { c.AdminTokenFile = file },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := document(t, start(t, option))
+			if got, want := locked(d), []string{"get /drift", "get /log", "get /log/export", "put /models/current"}; !slices.Equal(got, want) || member(d, "components", "securitySchemes", tokenScheme) == nil {
+				t.Errorf("the document requires a token for %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// TestOpenAPI_Links checks that links refer to operations and their parameters.
+func TestOpenAPI_Links(t *testing.T) {
+	d := document(t, start(t))
+	operations := map[string]any{}
+	var links []any
+	for _, item := range d["paths"].(map[string]any) {
+		for _, op := range item.(map[string]any) {
+			operations[member(op, "operationId").(string)] = op
+			if all, ok := member(op, "responses", "200", "links").(map[string]any); ok {
+				links = slices.AppendSeq(links, maps.Values(all))
+			}
+		}
+	}
+	if len(links) == 0 {
+		t.Error("no links")
+	}
+	for _, link := range links {
+		target := operations[member(link, "operationId").(string)]
+		if target == nil {
+			t.Errorf("unknown operation in %v", link)
+		}
+		parameters, _ := member(link, "parameters").(map[string]any)
+		for name := range parameters {
+			if !strings.Contains(fmt.Sprint(member(target, "parameters")), "name:"+name+" ") {
+				t.Errorf("unknown parameter %s in %v", name, link)
+			}
+		}
 	}
 }
 

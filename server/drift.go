@@ -158,7 +158,7 @@ func (m *Main) registerDrift(api huma.API) {
 	huma.Register(api, huma.Operation{
 		Method: http.MethodGet, Path: "/drift", OperationID: "drift", Tags: []string{tagLog}, Summary: "Drift of the prediction log from the model's reference",
 		Description: "Returns the result of the last drift check. The status is 409 if the check failed, with the reason, and 404 if drift checks are disabled.",
-		Security:    adminSecurity, Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{401, 403, 404, 409},
+		Security:    m.adminSecurity(), Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{401, 403, 404, 409},
 	}, func(context.Context, *struct{}) (*struct{ Body Drift }, error) {
 		if m.drift == nil {
 			return nil, newProblem(fiber.StatusNotFound, "drift checks are disabled on this server; enable them with --drift-reference")

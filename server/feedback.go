@@ -21,7 +21,7 @@ import (
 type FeedbackRequest struct {
 	ID      string `json:"id" format:"uuid" minLength:"36" maxLength:"36" doc:"ID of the prediction, from its response."`
 	Label   string `json:"label" enum:"REAL,FAKE" doc:"Correct label of the image."`
-	Comment string `json:"comment,omitempty" maxLength:"1000" doc:"The user's comment."`
+	Comment string `json:"comment,omitempty" nullable:"true" maxLength:"1000" doc:"The user's comment."`
 }
 
 // Feedback is the stored feedback.

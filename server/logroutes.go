@@ -25,7 +25,7 @@ type LogPage struct {
 
 type logQuery struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Maximum number of records."`
-	Cursor string `query:"cursor" doc:"Where to continue: the field next of the previous page."`
+	Cursor string `query:"cursor" pattern:"^([1-9][0-9]{0,17})?$" patternDescription:"the field next of the previous page" doc:"Where to continue: the field next of the previous page."`
 }
 
 // errUnreadableLog returns the error for requests to read the log of a server that can't read it.
@@ -37,7 +37,7 @@ func (m *Main) errUnreadableLog() error {
 func (m *Main) registerLog(api huma.API) {
 	huma.Register(api, huma.Operation{
 		Method: http.MethodGet, Path: "/log", OperationID: "log", Tags: []string{tagLog}, Summary: "Read the prediction log",
-		Security: adminSecurity, Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404},
+		Security: m.adminSecurity(), Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404},
 	}, func(ctx context.Context, q *logQuery) (*struct{ Body LogPage }, error) {
 		if m.reader == nil {
 			return nil, humaError(m.errUnreadableLog())

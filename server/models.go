@@ -286,7 +286,7 @@ type Models struct {
 // ModelChange is a request to put another model in use.
 type ModelChange struct {
 	Model  string `json:"model" minLength:"1" example:"gs://bucket/models/new.onnx" doc:"Reference from GET /models, a URL, or \"previous\"."`
-	SHA256 string `json:"sha256,omitempty" doc:"Expected digest of the model file."`
+	SHA256 string `json:"sha256,omitempty" nullable:"true" pattern:"^(((sha256|SHA256):)?[0-9a-fA-F]{64})?$" patternDescription:"sha256: and 64 hexadecimal digits" doc:"Expected digest of the model file: 64 hexadecimal digits, with or without sha256:."`
 }
 
 // registerModels adds the routes that list and change models.
@@ -298,7 +298,7 @@ func (m *Main) registerModels(api huma.API) {
 	}, func(ctx context.Context, _ *struct{}) (*struct{ Body Models }, error) {
 		objects, err := m.models.source.List(ctx)
 		if err != nil {
-			return nil, modelProblem(err)
+			return nil, modelProblem(err, fiber.StatusBadGateway)
 		}
 		use := m.models.current.Load()
 		models := Models{Models: []AvailableModel{}}
@@ -328,11 +328,11 @@ func (m *Main) registerModels(api huma.API) {
 		Summary: "Put another model in use",
 		Description: "The new model is prepared while the current one keeps serving: its metadata is checked and it classifies probe images. " +
 			"Requests in flight finish on the old model. If the new model fails, the old one stays in use.",
-		Security: adminSecurity, Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404, 409, 413, 415, 422, 502},
+		Security: m.adminSecurity(), Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404, 409, 413, 415, 422},
 	}, func(ctx context.Context, in *struct{ Body ModelChange }) (*current, error) {
 		use, err := m.models.change(ctx, in.Body.Model, in.Body.SHA256)
 		if err != nil {
-			p := modelProblem(err)
+			p := modelProblem(err, fiber.StatusConflict)
 			for _, input := range []string{in.Body.Model, in.Body.SHA256} {
 				p.Detail = strings.ReplaceAll(p.Detail, input, shortened(input))
 			}
@@ -342,11 +342,13 @@ func (m *Main) registerModels(api huma.API) {
 	})
 }
 
-// modelProblem returns the problem for a model that couldn't be loaded or used.
-func modelProblem(err error) *problem {
+// modelProblem returns the problem for a model that couldn't be loaded or used. unreachable is the status if
+// its store couldn't be reached: the server's failure if the store is its own source, but not if a request
+// named it.
+func modelProblem(err error, unreachable int) *problem {
 	status := fiber.StatusInternalServerError
 	switch {
-	case errors.Is(err, errNoPrevious), errors.Is(err, source.ErrChanged):
+	case errors.Is(err, errNoPrevious), errors.Is(err, source.ErrChanged), errors.Is(err, source.ErrDigest):
 		status = fiber.StatusConflict
 	case errors.Is(err, source.ErrReference):
 		status = fiber.StatusBadRequest
@@ -356,10 +358,10 @@ func modelProblem(err error) *problem {
 		status = fiber.StatusNotFound
 	case errors.Is(err, source.ErrTooLarge):
 		status = fiber.StatusRequestEntityTooLarge
-	case errors.Is(err, source.ErrDigest), errors.As(err, new(unusableError)):
+	case errors.As(err, new(unusableError)):
 		status = fiber.StatusUnprocessableEntity
 	case errors.Is(err, source.ErrUnreachable):
-		status = fiber.StatusBadGateway
+		status = unreachable
 	}
 	return newProblem(status, err.Error())
 }

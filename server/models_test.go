@@ -21,6 +21,7 @@ import (
 	"fakeart/internal/model"
 	"fakeart/internal/onnx"
 	"fakeart/internal/onnx/onnxpb"
+	"fakeart/server/source"
 )
 
 // detector returns a graph that classifies images of one color (0 is red, 2 is blue) as FAKE.
@@ -141,6 +142,18 @@ func TestModelChange_Rollback(t *testing.T) {
 	}
 }
 
+// TestModelChange_UnreachableBucket checks that a bucket that a request names isn't a failure of the server.
+func TestModelChange_UnreachableBucket(t *testing.T) {
+	m := start(t)
+	m.models.options = source.Options{Timeout: time.Second}
+	before := inUse(m)
+	response, body := change(t, m, "gs://bucket/new.onnx", "")
+	checkProblem(t, response, body, 409, "gs://bucket/new.onnx")
+	if inUse(m) != before {
+		t.Errorf("in use is %s", inUse(m))
+	}
+}
+
 func TestModelChange_Invalid(t *testing.T) {
 	m, dir, first := startFolder(t)
 	good := modelBytes(t, detector(t, 2))
@@ -184,8 +197,8 @@ func TestModelChange_Invalid(t *testing.T) {
 		{"unknown_operator", write("broken.onnx", modelBytes(t, broken)), "", 422, []string{"ReduceMeen"}},
 		{"constant_output", write("constant.onnx", modelBytes(t, constant)), "", 422, []string{"every probe image"}},
 		{"PNG", write("picture.onnx", pngOf(t, solid(red, 8, 8))), "", 422, []string{"not an ONNX model"}},
-		{"digest_mismatch", write("good.onnx", good), digestOf(first), 422, []string{digestOf(first), digestOf(good)}},
-		{"invalid_digest", write("good.onnx", good), "sha256:12", 400, []string{"64 hexadecimal"}},
+		{"digest_mismatch", write("good.onnx", good), digestOf(first), 409, []string{digestOf(first), digestOf(good)}},
+		{"invalid_digest", write("good.onnx", good), "sha256:12", 422, []string{"64 hexadecimal"}},
 		{"missing_file", "file://" + filepath.Join(dir, "absent.onnx"), "", 404, []string{"absent.onnx"}},
 		{"long_file_name", "file:///" + strings.Repeat("x", 5000), "", 404, []string{"no such file"}},
 		{"path_outside_source", outside, "", 404, []string{"outside.onnx", "file:// URL"}},

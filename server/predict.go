@@ -74,11 +74,15 @@ type Predictions struct {
 
 // Instances is a JSON request for several images, in the format of TensorFlow Serving.
 type Instances struct {
-	Instances []Instance `json:"instances" minItems:"1" doc:"Images to classify."`
+	_ struct{} `additionalProperties:"true"`
+
+	Instances []Instance `json:"instances" nullable:"false" minItems:"1" doc:"Images to classify, up to --max-images."`
 }
 
 // Instance is one image of Instances.
 type Instance struct {
+	_ struct{} `additionalProperties:"true"`
+
 	B64 string `json:"b64" contentEncoding:"base64" doc:"Image file in base64, standard or URL-safe, or as a data URL."`
 }
 
@@ -321,7 +325,7 @@ func hasFoldedSuffix(text, suffix string) bool {
 
 // instance is an image in a JSON request.
 type instance struct {
-	B64 *string `json:"b64"`
+	B64 *string
 }
 
 var errTooManyInstances = errors.New("too many instances")
@@ -363,8 +367,8 @@ func readInstances(body []byte, maxInstances int) (instances []instance, err err
 			if len(instances) == maxInstances {
 				return nil, errTooManyInstances
 			}
-			var one instance
-			if err := d.Decode(&one); err != nil {
+			one, err := readInstance(d)
+			if err != nil {
 				return nil, err
 			}
 			instances = append(instances, one)
@@ -380,6 +384,33 @@ func readInstances(body []byte, maxInstances int) (instances []instance, err err
 		return nil, errors.New("unexpected data after the JSON object")
 	}
 	return instances, nil
+}
+
+// readInstance reads one instance. Names of members are case-sensitive, unlike in encoding/json.
+func readInstance(d *json.Decoder) (one instance, err error) {
+	if token, err := d.Token(); err != nil || token == nil {
+		return one, err
+	} else if token != json.Delim('{') {
+		return one, fmt.Errorf("expected an instance, got %.40v", token)
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return one, err
+		}
+		var value any = new(json.RawMessage)
+		if key == "b64" {
+			if one.B64 != nil {
+				return one, errors.New(`duplicate key "b64"`)
+			}
+			value = &one.B64
+		}
+		if err := d.Decode(value); err != nil {
+			return one, err
+		}
+	}
+	_, err = d.Token()
+	return one, err
 }
 
 // jsonMessage returns the message of an error of encoding/json in terms of the request.

@@ -62,10 +62,10 @@ func TestPredict_Batch(t *testing.T) {
 	var instances Instances
 	for i, p := range images {
 		fields = append(fields, field{"data", fmt.Sprintf("%d.png", i), p})
-		instances.Instances = append(instances.Instances, Instance{base64.StdEncoding.EncodeToString(p)})
+		instances.Instances = append(instances.Instances, Instance{B64: base64.StdEncoding.EncodeToString(p)})
 	}
 	formType, form := newForm(t, fields...)
-	instances.Instances = append(instances.Instances, Instance{"not base64!"})
+	instances.Instances = append(instances.Instances, Instance{B64: "not base64!"})
 	object, err := json.Marshal(instances)
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestPredict_Batch(t *testing.T) {
 
 func TestPredict_Embedding(t *testing.T) {
 	m := start(t)
-	for query, want := range map[string][]float32{"": nil, "?embedding=false": nil, "?embedding=true": {1, 0, 0}, "?embedding=1": {1, 0, 0}} {
+	for query, want := range map[string][]float32{"": nil, "?embedding=false": nil, "?embedding=true": {1, 0, 0}} {
 		response, body := do(t, "POST", m.URL()+"/predict"+query, "", pngOf(t, solid(red, 32, 32)))
 		checkPrediction(t, m, response, body, model.Fake)
 		var p Prediction

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,6 +58,8 @@ func expected(schema *huma.Schema, value string) string {
 		if err != nil || strconv.Itoa(n) != value || float64(n) < *schema.Minimum || float64(n) > *schema.Maximum {
 			return fmt.Sprintf("a whole number from %g to %g", *schema.Minimum, *schema.Maximum)
 		}
+	case schema.Pattern != "" && !regexp.MustCompile(schema.Pattern).MatchString(value):
+		return schema.PatternDescription
 	case len(schema.Enum) > 0 && !slices.Contains(schema.Enum, any(value)):
 		names := make([]string, len(schema.Enum))
 		for i, e := range schema.Enum {

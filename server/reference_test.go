@@ -66,7 +66,7 @@ How to run the server: [operations](../how-to/operate.md).
 }
 
 func TestReferenceHTTP(t *testing.T) {
-	response, text := do(t, "GET", start(t).URL()+"/openapi.json", "", nil)
+	response, text := do(t, "GET", start(t, func(c *Config) { c.AdminToken = []string{"a token of some length"} }).URL()+"/openapi.json", "", nil)
 	if response.StatusCode != 200 {
 		t.Fatalf("status %d", response.StatusCode)
 	}

@@ -131,9 +131,13 @@ func (m *Main) handleV2Index(c *fiber.Ctx) error {
 	if err := m.readBody(c, &b); err != nil {
 		return err
 	}
-	var request oip.IndexRequest
+	request := &oip.IndexRequest{}
 	if len(b.bytes) > 0 {
-		if err := json.Unmarshal(b.bytes, &request); err != nil {
+		err := json.Unmarshal(b.bytes, &request)
+		if err == nil && request == nil {
+			err = errors.New("expected an object, got null")
+		}
+		if err != nil {
 			return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf(`invalid JSON body: %s; send {"ready":true}, {} or no body`, jsonMessage(err)))
 		}
 	}

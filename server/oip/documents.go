@@ -157,7 +157,7 @@ func (d *StatisticDuration) Add(other StatisticDuration) {
 type IndexRequest struct {
 	_ struct{} `additionalProperties:"true"`
 
-	Ready bool `json:"ready,omitempty" doc:"Return only models that are ready"`
+	Ready bool `json:"ready,omitempty" nullable:"true" doc:"Return only models that are ready"`
 }
 
 // ModelIndex describes a model in the response to POST /v2/repository/index, which is a list.
@@ -196,10 +196,10 @@ type ErrorObject struct {
 type InferRequest struct {
 	_ struct{} `additionalProperties:"true"`
 
-	ID         string         `json:"id,omitempty" doc:"Identifier of the request, returned in the response" example:"42"`
+	ID         string         `json:"id,omitempty" nullable:"true" doc:"Identifier of the request, returned in the response" example:"42"`
 	Parameters map[string]any `json:"parameters,omitempty" doc:"binary_data_output (true or false): default of the outputs' binary_data; timeout (integer): maximum waiting time in microseconds. Others are ignored."`
 	Inputs     []InferInput   `json:"inputs" nullable:"false" doc:"The tensor \"input\"" minItems:"1" maxItems:"1"`
-	Outputs    []InferOutput  `json:"outputs,omitempty" doc:"Outputs to return, in this order; all if omitted or empty"`
+	Outputs    []InferOutput  `json:"outputs,omitempty" doc:"Outputs to return, in this order, each once; all if omitted or empty" maxItems:"2" uniqueItems:"true"`
 }
 
 // InferInput is the input of an inference request.
@@ -207,7 +207,7 @@ type InferInput struct {
 	_ struct{} `additionalProperties:"true"`
 
 	Name       string         `json:"name" doc:"Name of the tensor" enum:"input"`
-	Shape      []int          `json:"shape" nullable:"false" doc:"Dimensions: images, channels, rows, columns" example:"[1,3,32,32]"`
+	Shape      []int          `json:"shape" nullable:"false" minItems:"4" maxItems:"4" doc:"Dimensions: images, channels, rows, columns" example:"[1,3,32,32]"`
 	Datatype   string         `json:"datatype" doc:"Type of the values" enum:"FP32"`
 	Parameters map[string]any `json:"parameters,omitempty" doc:"binary_data_size (integer): size in bytes of the values after the JSON. Others are ignored."`
 	Data       any            `json:"data,omitempty" doc:"The values, numbers from 0 to 1 in row-major order: an array, flat or nested like the shape. Omit it if the values are sent as binary data."`

@@ -405,7 +405,7 @@ var powers = [...]float64{
 	1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
 }
 
-// integer reads a number without fraction and exponent.
+// integer reads a whole number without exponent.
 func (r *reader) integer(name string) (int64, error) {
 	if kind := r.kind(); kind != "a number" {
 		return 0, r.wrongKind(name, "an integer")
@@ -414,7 +414,12 @@ func (r *reader) integer(name string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := strconv.ParseInt(string(text), 10, 64)
+	// 32.0 is an integer to JSON Schema, and to languages that know only one kind of number.
+	whole := text
+	if before, fraction, ok := bytes.Cut(text, []byte(".")); ok && len(bytes.Trim(fraction, "0")) == 0 {
+		whole = before
+	}
+	n, err := strconv.ParseInt(string(whole), 10, 64)
 	if errors.Is(err, strconv.ErrRange) {
 		return 0, invalid("%s is %.40s: out of range", name, text)
 	}
