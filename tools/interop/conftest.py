@@ -67,9 +67,14 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def start_server(request, tmp_path_factory):
+def model(request):
+    """The path of the model file."""
+    return ROOT / request.config.getoption("--model")
+
+
+@pytest.fixture(scope="session")
+def start_server(model, tmp_path_factory):
     """A function that starts a server with further arguments. All servers stop at the end of the session."""
-    model = ROOT / request.config.getoption("--model")
     servers = []
 
     def start(*arguments):
