@@ -5,16 +5,19 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/binary"
 	"encoding/csv"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"math"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -94,6 +97,32 @@ func TestLog_Record(t *testing.T) {
 	}
 	if math.Abs(r.Mean-1.0/3) > 1e-6 || math.Abs(r.Brightness-0.299) > 0.01 || r.Contrast != 0 || r.Sharpness != 0 {
 		t.Errorf("statistics of a red image: %+v", r)
+	}
+}
+
+func TestLog_Orientation(t *testing.T) {
+	var logged bytes.Buffer
+	m := startMain(t, NewMain(testConfig(t, writeModel(t, redDetector(t), metadata())), slog.New(slog.NewTextHandler(&logged, nil))))
+	upright := pngOf(t, solid(red, 32, 32))
+	chunk := []byte("eXIfII*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00")
+	chunk = binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(chunk))
+	chunk = append(binary.BigEndian.AppendUint32(nil, uint32(len(chunk)-8)), chunk...)
+	turned := slices.Insert(slices.Clone(upright), 33, chunk...)
+	for _, img := range [][]byte{upright, turned, turned} {
+		if response, body := do(t, "POST", m.URL()+"/predict", "", img); response.StatusCode != 200 {
+			t.Fatalf("status %d: %s", response.StatusCode, body)
+		}
+	}
+	waitForRecords(t, m, 3)
+	var got []int64
+	for _, r := range logPage(t, m, "").Records { // newest first
+		got = append(got, r.Orientation)
+	}
+	if want := []int64{6, 6, 1}; !slices.Equal(got, want) {
+		t.Errorf("orientations %v, want %v", got, want)
+	}
+	if n := strings.Count(logged.String(), "EXIF orientation"); n != 1 {
+		t.Errorf("%d warnings, want 1:\n%s", n, &logged)
 	}
 }
 

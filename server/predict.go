@@ -540,6 +540,12 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 		return err
 	}
 	p.record.ImageFormat, p.record.Width, p.record.Height, p.record.ImageBytes = info.Format, info.Width, info.Height, len(p.data)
+	if p.record.Orientation = info.Orientation; info.Orientation != 1 {
+		m.rotated.Do(func() {
+			m.log.Warn("an image is rotated or mirrored by its EXIF orientation, which isn't applied: predictions may be less accurate; this is logged once, the prediction log counts such images",
+				"orientation", info.Orientation, "format", info.Format)
+		})
+	}
 	p.job = job
 	call.Submit(job)
 	if m.logs() {

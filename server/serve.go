@@ -32,11 +32,12 @@ const drainTime = 100 * time.Millisecond
 
 // Main is the server: its components, and its lifecycle from Run to Close.
 type Main struct {
-	config Config
-	log    *slog.Logger
-	debug  bool             // whether each request is logged
-	now    func() time.Time // clock of the times of requests
-	sample rate.Sometimes
+	config  Config
+	log     *slog.Logger
+	debug   bool             // whether each request is logged
+	now     func() time.Time // clock of the times of requests
+	sample  rate.Sometimes
+	rotated sync.Once // logs the first image with an EXIF orientation
 
 	engine        *infer.Engine
 	models        *deployments

@@ -183,9 +183,15 @@ func TestOpenSQLite_MigratesFeedback(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "old.db")
 	s := openSQLite(t, SQLiteOptions{Path: path})
 	records := newRecords(3)
+	for i := range records {
+		records[i].Orientation = 0 // unknown: the first version didn't log it
+	}
 	mustWrite(t, s, records...)
-	// Restore the schema of the previous version.
-	for _, text := range []string{"DROP TRIGGER predictions_delete_feedback", "DROP TABLE feedback", "DROP TABLE unsent_feedback", "DELETE FROM goose_db_version WHERE version_id = 2"} {
+	// Restore the schema of the first version.
+	for _, text := range []string{
+		"ALTER TABLE predictions DROP COLUMN orientation",
+		"DROP TRIGGER predictions_delete_feedback", "DROP TABLE feedback", "DROP TABLE unsent_feedback", "DELETE FROM goose_db_version WHERE version_id >= 2",
+	} {
 		if _, err := s.db.insert.conn.ExecContext(t.Context(), text); err != nil {
 			t.Fatal(err)
 		}

@@ -107,6 +107,8 @@ type Record struct {
 	ImageBytes int
 	// Width and Height are those of the original image, in pixels.
 	Width, Height int
+	// Orientation is that of imaging.Info, or 0 for a tensor.
+	Orientation int
 	// Mean, StdDev, Brightness, Contrast, Sharpness and Saturation are the values of imaging.Stats.
 	// They must be finite.
 	Mean, StdDev, Brightness, Contrast, Sharpness, Saturation float64

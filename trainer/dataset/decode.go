@@ -47,7 +47,7 @@ func decodeAll(ctx context.Context, c *collection, produce func(submit func(job)
 					slab = make([]byte, 128*imageBytes)
 				}
 				pixels := slab[:imageBytes:imageBytes]
-				err := decoder.Pixels(pixels, j.data.Bytes())
+				info, err := decoder.Decode(pixels, j.data.Bytes())
 				pool.put(j.data)
 				if err != nil {
 					if err := c.unreadable(j.path, err); err != nil {
@@ -56,7 +56,7 @@ func decodeAll(ctx context.Context, c *collection, produce func(submit func(job)
 					continue
 				}
 				slab = slab[imageBytes:]
-				c.add(j.split, sample{key: j.key, class: j.class, pixels: pixels})
+				c.add(j.split, sample{key: j.key, class: j.class, pixels: pixels, rotated: info.Orientation != 1})
 			}
 		})
 	}

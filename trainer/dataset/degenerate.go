@@ -30,7 +30,7 @@ func Reject(strict bool, warnings []string) error {
 }
 
 // warnings returns the Manifest.Warnings of the collection, which must be sorted: classes that are too
-// small, test images that are also in the train split, and images in both classes. Two images are
+// small, test images that are also in the train split, images in both classes, and rotated images. Two images are
 // the same if their pixels are equal, and so also if their files are.
 func (c *collection) warnings() []string {
 	var found []string
@@ -69,8 +69,14 @@ func (c *collection) warnings() []string {
 		}
 	}
 	leaked, both, total := 0, 0, 0
+	var rotated []string
 	for _, images := range c.splits {
 		total += len(images)
+		for _, s := range images {
+			if s.rotated {
+				rotated = append(rotated, s.key)
+			}
+		}
 	}
 	var leaks, conflicts []string
 	for _, sum := range order {
@@ -96,6 +102,9 @@ func (c *collection) warnings() []string {
 	}
 	if both > 0 {
 		found = append(found, fmt.Sprintf("%d of %d images have a copy in the other class: %s", both, total, Examples(conflicts)))
+	}
+	if len(rotated) > 0 {
+		found = append(found, fmt.Sprintf("%d of %d images are rotated or mirrored by their EXIF orientation, which isn't applied: %s", len(rotated), total, Examples(rotated)))
 	}
 	return found
 }

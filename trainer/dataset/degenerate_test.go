@@ -2,9 +2,12 @@ package dataset
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"image/png"
 	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,6 +73,10 @@ func TestPrepare_Warnings(t *testing.T) {
 			{"1 of 5 test images", "test/FAKE/x.png = train/REAL/0000.png"},
 			{"2 of 11 images have a copy in the other class", "train/REAL/0000.png (REAL) = test/FAKE/x.png (FAKE)"},
 		}},
+		{
+			"rotated", with(good, map[string][]byte{"train/REAL/turned.png": rotated(pngOf(t, Real, 77))}),
+			[][]string{{"1 of 11 images are rotated or mirrored by their EXIF orientation, which isn't applied: train/REAL/turned.png"}},
+		},
 		{"one_image_of_a_class", one, [][]string{{"the train split has 1 FAKE and 3 REAL", "no FAKE is left for validation"}}},
 		{"few_images_of_a_class", many, [][]string{{"the train split has 3 FAKE and 43 REAL", "metrics say little about FAKE"}}},
 	} {
@@ -161,4 +168,12 @@ func TestManifest_Matches(t *testing.T) {
 			checkLines(t, err)
 		})
 	}
+}
+
+// rotated returns a copy of a PNG with the EXIF orientation 6.
+func rotated(data []byte) []byte {
+	chunk := []byte("eXIfII*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00")
+	chunk = binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(chunk))
+	chunk = append(binary.BigEndian.AppendUint32(nil, uint32(len(chunk)-8)), chunk...)
+	return slices.Insert(slices.Clone(data), 33, chunk...) // after the signature and the header
 }

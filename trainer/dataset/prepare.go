@@ -71,6 +71,8 @@ type sample struct {
 	key    string // unique sort key within a split; the same from a directory, zip and tar
 	class  uint8
 	pixels []byte
+	// rotated is set if the image has an EXIF orientation, which isn't applied.
+	rotated bool
 }
 
 // collection gathers samples and rejections. It is safe for concurrent use. 120,000 images, the
