@@ -250,7 +250,8 @@ const dailyQuery = "SELECT DATE(time) AS day, label, model, COUNT(DISTINCT id) A
 // driftQuery compares each day with the 28 days before it. The column shift is the difference
 // between the averages in standard deviations of those 28 days. Unlike the p-value of a test, it
 // doesn't depend on the number of images. drifted is true from half a standard deviation on, which
-// is visible in a plot of both distributions, given 100 records of the day and 1,000 before it.
+// is visible in a plot of both distributions, and NULL without 100 records of the day and 1,000 before
+// it. A difference below 1e-9 is a rounding error.
 const driftQuery = "WITH records AS (\n" +
 	"  SELECT DATE(time) AS day, model, probability, mean, std_dev, brightness, contrast, sharpness, saturation\n" +
 	"  FROM `%s`\n" +
@@ -280,12 +281,18 @@ compared AS (
 )
 SELECT
   *, SAFE_DIVIDE(average - baseline_average, baseline_deviation) AS shift,
-  COALESCE(records >= 100 AND baseline_records >= 1000 AND ABS(SAFE_DIVIDE(average - baseline_average, baseline_deviation)) >= 0.5, FALSE) AS drifted
+  IF(
+    records >= 100 AND baseline_records >= 1000,
+    ABS(average - baseline_average) > 1e-9 AND COALESCE(ABS(SAFE_DIVIDE(average - baseline_average, baseline_deviation)) >= 0.5, FALSE),
+    NULL
+  ) AS drifted
 FROM compared
 `
 
 // judgedQuery returns each prediction once, with the latest feedback on it, if any. The columns have
 // the names of the server's exports, so that the trainer can read an export of the view as well.
+// Deliveries of a record are identical, so the id determines the time. With the time in PARTITION BY,
+// BigQuery reads only the days that a query selects.
 const judgedQuery = "SELECT p.*, f.label AS feedback_label, f.comment AS feedback_comment, f.time AS feedback_time\n" +
 	"FROM (SELECT * FROM `%s` WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY id, time) = 1) AS p\n" +
 	"LEFT JOIN (SELECT * FROM `%s` WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY id ORDER BY time DESC) = 1) AS f ON f.id = p.id\n"

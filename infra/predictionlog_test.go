@@ -227,8 +227,17 @@ func TestPredictionLog_Views(t *testing.T) {
 			t.Errorf("unexpected query of the view %s:\n%s", view, query)
 		}
 		expect(t, r, map[string]any{"tableId": view, "view.useLegacySql": false})
-		if query := r.value("view.query").(string); !strings.Contains(query, "`my-project-1.fakeart_dev.predictions`") || strings.Contains(query, "%!") {
+		query := r.value("view.query").(string)
+		if !strings.Contains(query, "`my-project-1.fakeart_dev.predictions`") || strings.Contains(query, "%!") {
 			t.Errorf("unexpected query of the view %s:\n%s", view, query)
 		}
+		// Records are delivered at least once.
+		if tables, once := strings.Count(query, "`my-project-1"), strings.Count(query, "ROW_NUMBER() OVER (PARTITION BY id")+strings.Count(query, "COUNT(DISTINCT id)"); once != tables {
+			t.Errorf("the view %s reads %d tables, but ignores duplicates of %d", view, tables, once)
+		}
+	}
+	// Too few records are not a basis for a result.
+	if !regexp.MustCompile(`IF\(\s*records >= 100 AND baseline_records >= 1000,[^;]*NULL\s*\) AS drifted`).MatchString(driftQuery) {
+		t.Errorf("drifted isn't NULL for few records:\n%s", driftQuery)
 	}
 }

@@ -309,3 +309,35 @@ func BenchmarkCompare(b *testing.B) {
 		})
 	}
 }
+
+// Differences as small as rounding errors aren't drift, even of columns that are otherwise constant.
+func TestCompare_RoundingErrors(t *testing.T) {
+	constant := func(v float64, noise float64) []Row {
+		rows := randomRows(1, 500, 0)
+		for i := range rows {
+			r := &rows[i]
+			r.Mean, r.StdDev, r.Sharpness = v+noise*float64(i%7), noise, v
+			for k := range r.Embedding {
+				r.Embedding[k] = float32(noise)
+			}
+		}
+		return rows
+	}
+	for _, test := range []struct {
+		name               string
+		reference, current []Row
+		drift              []string
+	}{
+		{"zero_and_1e-12", constant(0, 0), constant(1e-12, 1e-12), nil},
+		{"1e-12_and_zero", constant(1e-12, 1e-12), constant(0, 0), nil},
+		{"constant_and_rounding_errors", constant(0.7, 0), constant(0.7, 1e-15), nil},
+		{"rounding_errors_and_constant", constant(0.7, 1e-15), constant(0.7, 0), nil},
+		{"constants_that_differ", constant(0.7, 0), constant(0.701, 0), []string{"mean", "sharpness"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := compare(t, test.reference, test.current).Drifted(); !slices.Equal(got, test.drift) {
+				t.Errorf("drift in %v, want %v", got, test.drift)
+			}
+		})
+	}
+}

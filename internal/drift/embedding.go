@@ -94,6 +94,9 @@ func kernel(all [][]float64, yield func()) [][]float64 {
 				d := x[c] - v
 				sum += d * d
 			}
+			if sum <= tolerance*tolerance*float64(len(x)) {
+				sum = 0
+			}
 			k[i][j] = sum
 		}
 		squares = append(squares, k[i]...)
