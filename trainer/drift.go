@@ -26,6 +26,7 @@ type driftCommand struct {
 	Current     string   `required:"" placeholder:"LOG" help:"Prediction log: the server's database, which may be in use, or an export (ndjson, csv, parquet)."`
 	Since       cli.Time `placeholder:"TIME" help:"Ignore records before this time. If the reference is a log, use only its records before this time. TIME is ${time_forms}; dates are in the local time zone."`
 	Until       cli.Time `placeholder:"TIME" help:"Ignore records at or after this time."`
+	Strict      bool     `help:"Fail if a record can't be read, instead of skipping it."`
 	Report      string   `placeholder:"FILE" help:"Write an HTML report with the distributions."`
 	JSON        string   `placeholder:"FILE" help:"Write the result as JSON."`
 	FailOnDrift bool     `help:"Exit with code 3 if there is drift."`
@@ -50,13 +51,18 @@ type driftResult struct {
 	Records     int            `json:"records"`
 	OtherModels map[string]int `json:"records_of_other_models"`
 	Broken      int            `json:"broken_rows"`
+	Duplicates  int            `json:"duplicate_records"`
+	Unreadable  int            `json:"unreadable_records"`
 }
 
 // Run prints the result as a table on standard output.
 func (c *driftCommand) Run(ctx context.Context, std streams) error {
-	reference, current, err := c.read(ctx)
+	reference, current, messages, err := c.read(ctx)
 	if err != nil {
 		return err
+	}
+	for _, line := range messages {
+		fmt.Fprintln(std.err, "reference: "+line)
 	}
 	for _, line := range ignored(current) {
 		fmt.Fprintln(std.err, line)
@@ -66,7 +72,7 @@ func (c *driftCommand) Run(ctx context.Context, std streams) error {
 		return fmt.Errorf("compare %s with %s: %w", c.Current, c.Reference, err)
 	}
 	if c.JSON != "" {
-		text, err := json.MarshalIndent(driftResult{result, current.From, current.To, current.Matched, current.OtherModels, current.NonFinite}, "", "  ")
+		text, err := json.MarshalIndent(driftResult{result, current.From, current.To, current.Matched, current.OtherModels, current.NonFinite, current.Duplicates, current.Unreadable}, "", "  ")
 		if err != nil {
 			return fmt.Errorf("encode result as JSON: %w", err)
 		}
@@ -88,33 +94,66 @@ func (c *driftCommand) Run(ctx context.Context, std streams) error {
 	return nil
 }
 
-// read reads the reference and the log.
-func (c *driftCommand) read(ctx context.Context) (*drift.Reference, *predictions.Log, error) {
-	query := predictions.Query{Since: c.Since.Time, Until: c.Until.Time}
+// read reads the reference and the log. If the reference is a log, it returns messages about the
+// records of it that weren't used.
+func (c *driftCommand) read(ctx context.Context) (*drift.Reference, *predictions.Log, []string, error) {
+	fail := func(err error) (*drift.Reference, *predictions.Log, []string, error) { return nil, nil, nil, err }
+	query := predictions.Query{Since: c.Since.Time, Until: c.Until.Time, Strict: c.Strict}
 	reference, err := drift.ReadReference(c.Reference)
 	if err == nil {
 		query.Model = reference.Model
 		current, err := predictions.Read(ctx, c.Current, query)
-		return reference, current, err
+		return reference, current, nil, err
 	}
 	if !errors.Is(err, drift.ErrNoReference) {
-		return nil, nil, err
+		return fail(err)
 	}
 	current, err2 := predictions.Read(ctx, c.Current, query)
 	if err2 != nil {
-		return nil, nil, err2
+		return fail(err2)
 	}
-	older, err2 := predictions.Read(ctx, c.Reference, predictions.Query{Model: current.Model, Until: c.Since.Time})
+	older, err2 := predictions.Read(ctx, c.Reference, predictions.Query{Model: current.Model, Until: c.Since.Time, Strict: c.Strict})
 	if errors.Is(err2, predictions.ErrFormat) {
-		return nil, nil, fmt.Errorf("%w, and not a prediction log either", err)
+		return fail(fmt.Errorf("%w, and not a prediction log either: %w", err, err2))
 	}
 	if err2 != nil {
-		return nil, nil, fmt.Errorf("reference: %w", err2)
+		return fail(fmt.Errorf("reference: %w", err2))
 	}
-	return &drift.Reference{Model: older.Model, Rows: older.Rows}, current, nil
+	if c.Since.IsZero() {
+		if !c.Until.IsZero() {
+			return fail(errors.New("--until without --since: the reference is a log, and would include the records after that time\n" + splitHint))
+		}
+		if n := shared(older.Rows, current.Rows); n > 0 {
+			return fail(fmt.Errorf("the reference %s and the log %s have the same records (%d of %d compared): a log can't drift from itself\n%s",
+				c.Reference, c.Current, n, len(current.Rows), splitHint))
+		}
+	}
+	return &drift.Reference{Model: older.Model, Rows: older.Rows}, current, older.Messages(), nil
 }
 
-// ignored returns messages about records in the requested time that weren't compared.
+const splitHint = "hint: add --since=TIME: the records before it are the reference"
+
+// shared returns the number of rows that are in both samples. Logs can lack IDs, but two predictions
+// in the same microsecond with the same statistics are one.
+func shared(a, b []drift.Row) (n int) {
+	type key struct {
+		time                          int64
+		probability, mean, brightness float64
+	}
+	of := func(r *drift.Row) key { return key{r.Time.UnixMicro(), r.Probability, r.Mean, r.Brightness} }
+	in := map[key]bool{}
+	for i := range a {
+		in[of(&a[i])] = true
+	}
+	for i := range b {
+		if in[of(&b[i])] {
+			n++
+		}
+	}
+	return n
+}
+
+// ignored returns messages about records that weren't compared.
 func ignored(l *predictions.Log) (lines []string) {
 	for _, model := range slices.Sorted(maps.Keys(l.OtherModels)) {
 		lines = append(lines, fmt.Sprintf("ignored %d records of another model, %s", l.OtherModels[model], model))
@@ -122,7 +161,7 @@ func ignored(l *predictions.Log) (lines []string) {
 	if l.NonFinite > 0 {
 		lines = append(lines, fmt.Sprintf("ignored %d records with NaN or infinite values", l.NonFinite))
 	}
-	return lines
+	return append(lines, l.Messages()...)
 }
 
 // writeDrift prints the result as a table.

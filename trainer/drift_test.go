@@ -168,3 +168,83 @@ func TestDrift_Error(t *testing.T) {
 		t.Errorf("ten rows: exit code %d, standard output %q, standard error %q", code, stdout, stderr)
 	}
 }
+
+func TestDrift_LogAgainstItself(t *testing.T) {
+	run := trained(t)
+	log := logged(t, run, 2, func(*drift.Row) {})
+	copied := filepath.Join(t.TempDir(), "copy.ndjson")
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Half of the records are in both logs.
+	if err := os.WriteFile(copied, text[len(text)/2:], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"same_file", []string{"--reference", log, "--current", log}, "400 of 400"},
+		{"copy_of_a_part", []string{"--reference", log, "--current", copied}, "the same records"},
+		{"until_only", []string{"--reference", log, "--current", log, "--until", "2026-01-01"}, "--until without --since"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, stdout, stderr := trainer(t, append([]string{"drift"}, test.args...)...)
+			if code != exitFailure || stdout != "" {
+				t.Errorf("exit code %d, standard output %q, want an error", code, stdout)
+			}
+			checkError(t, stderr, test.want)
+			if !strings.Contains(stderr, "hint: add --since") {
+				t.Errorf("standard error %q, want a hint", stderr)
+			}
+		})
+	}
+	// Other records with the same values can be compared, and a run's reference needs no --since.
+	later := filepath.Join(t.TempDir(), "later.ndjson")
+	if err := os.WriteFile(later, []byte(strings.ReplaceAll(string(text), `{"time":"2001`, `{"time":"2002`)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--reference", log, "--current", later}, {"--reference", run, "--current", log, "--until", "2026-01-01"}} {
+		if code, stdout, stderr := trainer(t, append([]string{"drift"}, args...)...); code != 0 || !strings.Contains(stdout, "no drift") {
+			t.Errorf("%v: exit code %d, standard error %q, standard output\n%s", args, code, stderr, stdout)
+		}
+	}
+}
+
+func TestDrift_SkippedRecords(t *testing.T) {
+	run := trained(t)
+	n := 0
+	log := logged(t, run, 1, func(*drift.Row) {})
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(string(text), "\n")
+	for i := range lines {
+		lines[i] = strings.Replace(lines[i], "{", fmt.Sprintf(`{"id":"%d",`, n), 1)
+		n++
+	}
+	lines = append(lines[:len(lines)-1], lines[0], lines[0], "{\"id\":\n")
+	if err := os.WriteFile(log, []byte(strings.Join(lines, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	result := filepath.Join(t.TempDir(), "drift.json")
+	code, stdout, stderr := trainer(t, "drift", "--reference", run, "--current", log, "--json", result)
+	if code != 0 || !strings.HasPrefix(stdout, "200 records ") || !strings.Contains(stderr, "ignored 2 duplicate records") || !strings.Contains(stderr, "skipped 1 unreadable records: "+log+":203: ") {
+		t.Errorf("exit code %d, standard error %q, standard output\n%s", code, stderr, stdout)
+	}
+	var got struct {
+		Duplicates int `json:"duplicate_records"`
+		Unreadable int `json:"unreadable_records"`
+	}
+	text, err = os.ReadFile(result)
+	if err != nil || json.Unmarshal(text, &got) != nil || got.Duplicates != 2 || got.Unreadable != 1 {
+		t.Errorf("JSON = %s, %v", text, err)
+	}
+	code, stdout, stderr = trainer(t, "drift", "--reference", run, "--current", log, "--strict")
+	if code != exitFailure || stdout != "" || !strings.Contains(stderr, log+":203: ") {
+		t.Errorf("--strict: exit code %d, standard error %q, standard output %q", code, stderr, stdout)
+	}
+}

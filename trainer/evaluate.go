@@ -22,6 +22,7 @@ type evaluateCommand struct {
 	Model     string `placeholder:"FILE" help:"Model file. With --log, ignore the predictions of other models."`
 	Data      string `placeholder:"DIR" help:"Dataset from trainer data prepare."`
 	Log       string `placeholder:"LOG" help:"Evaluate the predictions in a prediction log against users' feedback instead. The log is the server's database or an export (ndjson, csv, parquet)."`
+	Strict    bool   `help:"With --log, fail if a record can't be read, instead of skipping it."`
 	Split     string `default:"test" enum:"train,test" help:"Split to evaluate on: train or test."`
 	BatchSize int    `default:"64" help:"Images per batch. Affects speed and memory use, not the result."`
 
@@ -38,6 +39,8 @@ func (c *evaluateCommand) Validate() error {
 		return errors.New("nothing to evaluate\nhint: set --model=FILE and --data=DIR, or --log=LOG")
 	case c.Log != "" && (c.Data != "" || c.Corruptions || c.Report != ""):
 		return errors.New("--log can't be combined with --data, --corruptions or --report\nhint: --log evaluates logged predictions, the others a model on a dataset")
+	case c.Log == "" && c.Strict:
+		return errors.New("--strict requires --log")
 	}
 	return checkBatchSize(c.BatchSize)
 }
@@ -97,9 +100,12 @@ func (c *evaluateCommand) evaluateLog(ctx context.Context, std streams) (err err
 			return err
 		}
 	}
-	result, err := evaluate.MeasureFeedback(ctx, c.Log, f)
+	result, err := evaluate.MeasureFeedback(ctx, c.Log, f, c.Strict)
 	if err != nil {
 		return err
+	}
+	for _, line := range result.Messages {
+		fmt.Fprintln(std.err, line)
 	}
 	return c.print(std.out, result)
 }

@@ -116,3 +116,37 @@ func TestEvaluate_ReportOfModelInAnotherRunFolder(t *testing.T) {
 		t.Errorf("the report shows the configuration of another run (%v)", err)
 	}
 }
+
+func TestEvaluate_LogWithDuplicatesAndUnreadableRecords(t *testing.T) {
+	line := func(id, label string) string {
+		return `{"id":"` + id + `","time":"2026-11-26T10:00:00Z","model":"sha256:aa","label":"` + label + `","probability":0.9,"image_format":"png","width":32,"height":32,"mean":0,"std_dev":0,` +
+			`"brightness":0,"contrast":0,"sharpness":0,"saturation":0,"embedding":[],"feedback_label":"FAKE"}` + "\n"
+	}
+	log := filepath.Join(t.TempDir(), "log.ndjson")
+	text := line("1", "FAKE") + line("2", "REAL") + line("2", "REAL") + line("2", "REAL") + line("3", "cat")
+	if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := trainer(t, "evaluate", "--log", log)
+	var result struct {
+		Predictions, Feedback int
+		Models                []struct{ Accuracy float64 }
+		Duplicates            int `json:"duplicate_records"`
+		Unreadable            int `json:"unreadable_records"`
+	}
+	if err := json.Unmarshal([]byte(stdout), &result); err != nil || code != 0 {
+		t.Fatalf("exit code %d, %v: %s", code, err, stderr)
+	}
+	if result.Predictions != 2 || result.Feedback != 2 || result.Models[0].Accuracy != 0.5 || result.Duplicates != 2 || result.Unreadable != 1 {
+		t.Errorf("%+v, want 2 predictions with feedback, accuracy 0.5, 2 duplicates and 1 unreadable record", result)
+	}
+	if !strings.Contains(stderr, "ignored 2 duplicate records") || !strings.Contains(stderr, log+`:5: label "cat"`) {
+		t.Errorf("standard error %q", stderr)
+	}
+	if code, _, stderr := trainer(t, "evaluate", "--log", log, "--strict"); code != exitFailure || !strings.Contains(stderr, log+`:5: label "cat"`) {
+		t.Errorf("--strict: exit code %d, standard error %q", code, stderr)
+	}
+	if code, _, _ := trainer(t, "evaluate", "--model", "m", "--data", "d", "--strict"); code != exitUsage {
+		t.Errorf("--strict without --log: exit code %d", code)
+	}
+}

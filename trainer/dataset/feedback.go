@@ -26,13 +26,14 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 	source := Source{Kind: "feedback", Path: cfg.Path}
 	labels := map[string]string{} // by SHA-256 of the image
 	conflicts := map[string]bool{}
+	var messages []string
 	err := decodeAll(ctx, c, func(submit func(job) error) error {
-		_, err := predictions.Feedback(ctx, cfg.Path, func(j *predictions.Labeled) error {
-			source.Labeled++
+		counts, err := predictions.Feedback(ctx, cfg.Path, cfg.Strict, func(j *predictions.Labeled) error {
 			data, err := j.Image()
 			if err != nil {
 				return err
 			}
+			source.Labeled++
 			if len(data) == 0 {
 				source.WithoutImage++
 				return nil
@@ -57,10 +58,17 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 			buffer.Write(data)
 			return submit(job{split: split, class: uint8(slices.Index(classNames[:], j.Label)), key: key, path: key, data: buffer})
 		})
-		return err
+		if err != nil {
+			return err
+		}
+		messages = counts.Messages()
+		return nil
 	})
 	if err != nil {
 		return Source{}, err
+	}
+	for _, line := range messages {
+		fmt.Fprintln(out, line)
 	}
 	if source.Labeled == 0 {
 		return Source{}, fmt.Errorf("no prediction in %s has feedback\nhint: clients send feedback with POST /feedback", cfg.Path)

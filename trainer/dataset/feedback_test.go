@@ -191,3 +191,36 @@ func TestPrepare_FeedbackErrors(t *testing.T) {
 		t.Errorf("no path: error = %v, want dataset.path", err)
 	}
 }
+
+func TestPrepare_FeedbackDuplicatesAndUnreadableRecords(t *testing.T) {
+	images, labels := labeled(t, 100)
+	_, store := logOf(t, images, labels)
+	var text bytes.Buffer
+	if err := store.Export(t.Context(), &text, predlog.NDJSON); err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := bytes.Cut(text.Bytes(), []byte("\n"))
+	damaged := bytes.Replace(first, []byte(`"id":"0`), []byte(`"id":"f`), 1)
+	damaged = bytes.Replace(damaged, []byte(`"image":"`), []byte(`"image":"-`), 1)
+	path := filepath.Join(t.TempDir(), "log.ndjson")
+	if err := os.WriteFile(path, bytes.Join([][]byte{bytes.TrimSpace(text.Bytes()), first, first, damaged, []byte("{")}, []byte("\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	m, err := prepareFeedback(path, filepath.Join(t.TempDir(), "d"), &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Source.Labeled != 100 {
+		t.Errorf("%d predictions with feedback, want 100", m.Source.Labeled)
+	}
+	for _, want := range []string{"ignored 2 duplicate records", "skipped 2 unreadable records: " + path + ":103: image: must be base64; " + path + ":104: "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("output %q doesn't contain %q", out.String(), want)
+		}
+	}
+	_, err = Prepare(t.Context(), config.Dataset{Name: "feedback", Path: path, Dir: filepath.Join(t.TempDir(), "d"), Strict: true}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), path+":103: ") {
+		t.Errorf("strict: error = %v, want one with line 103", err)
+	}
+}

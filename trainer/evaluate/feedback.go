@@ -28,6 +28,13 @@ type Feedback struct {
 	// Models are the models that have feedback, by decreasing amount of it.
 	Models []ModelFeedback `json:"models"`
 	Notes  []string        `json:"notes"`
+	// Duplicates is the number of records that were not counted because an earlier one has the same
+	// ID, and Unreadable the number of those that can't be read.
+	Duplicates int `json:"duplicate_records"`
+	Unreadable int `json:"unreadable_records"`
+
+	// Messages describes these records for people.
+	Messages []string `json:"-"`
 }
 
 // ModelFeedback is the part of [Feedback] that concerns one model. Its metrics compare the logged
@@ -48,8 +55,8 @@ var maxLogit = -math.Log(0x1p-53)
 
 // MeasureFeedback compares the predictions in a prediction log with the latest feedback on each, for
 // every model with feedback, or only for the model f unless it is nil. It returns an error if there
-// is no feedback.
-func MeasureFeedback(ctx context.Context, log string, f *model.File) (*Feedback, error) {
+// is no feedback, or if strict is true and a record can't be read.
+func MeasureFeedback(ctx context.Context, log string, f *model.File, strict bool) (*Feedback, error) {
 	type samples struct {
 		logits        []float32
 		labels        []uint8
@@ -57,7 +64,7 @@ func MeasureFeedback(ctx context.Context, log string, f *model.File) (*Feedback,
 		clipped       bool
 	}
 	models := map[string]*samples{}
-	counts, err := predictions.Feedback(ctx, log, func(p *predictions.Labeled) error {
+	counts, err := predictions.Feedback(ctx, log, strict, func(p *predictions.Labeled) error {
 		s := models[p.Model]
 		if s == nil {
 			s = &samples{}
@@ -75,17 +82,17 @@ func MeasureFeedback(ctx context.Context, log string, f *model.File) (*Feedback,
 	if err != nil {
 		return nil, err
 	}
-	result := &Feedback{Log: log, Notes: []string{FeedbackNote}}
-	for _, digest := range slices.Sorted(maps.Keys(counts)) {
+	result := &Feedback{Log: log, Notes: []string{FeedbackNote}, Duplicates: counts.Duplicates, Unreadable: counts.Unreadable, Messages: counts.Messages()}
+	for _, digest := range slices.Sorted(maps.Keys(counts.Predictions)) {
 		if f != nil && digest != f.Digest {
 			continue
 		}
-		result.Predictions += counts[digest]
+		result.Predictions += counts.Predictions[digest]
 		s := models[digest]
 		if s == nil {
 			continue
 		}
-		m := ModelFeedback{Model: digest, Predictions: counts[digest], Count: len(s.logits), Metrics: measure(s.logits, s.labels, s.predictedFake)}
+		m := ModelFeedback{Model: digest, Predictions: counts.Predictions[digest], Count: len(s.logits), Metrics: measure(s.logits, s.labels, s.predictedFake)}
 		if f != nil {
 			m.Threshold = &f.Metadata.Threshold
 		}

@@ -44,7 +44,7 @@ func TestMeasureFeedback(t *testing.T) {
 		"sha256:a FAKE 0.9 FAKE", "sha256:a FAKE 0.4 FAKE", "sha256:a FAKE 0.8 REAL", "sha256:a REAL 0.2 REAL", "sha256:a REAL 0.25 FAKE",
 		"sha256:a REAL 0.1", "sha256:a FAKE 0.99", "sha256:b REAL 0.1 REAL", "sha256:b FAKE 1 FAKE", "sha256:c REAL 0.1",
 	)
-	r, err := MeasureFeedback(t.Context(), log, nil)
+	r, err := MeasureFeedback(t.Context(), log, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestMeasureFeedback(t *testing.T) {
 }
 
 func TestMeasureFeedback_OnAllPredictions(t *testing.T) {
-	r, err := MeasureFeedback(t.Context(), logFile(t, "sha256:a FAKE 0.9 FAKE", "sha256:a REAL 0.1 FAKE"), nil)
+	r, err := MeasureFeedback(t.Context(), logFile(t, "sha256:a FAKE 0.9 FAKE", "sha256:a REAL 0.1 FAKE"), nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,19 +103,19 @@ func TestMeasureFeedback_OnAllPredictions(t *testing.T) {
 func TestMeasureFeedback_OneModel(t *testing.T) {
 	log := logFile(t, "sha256:a FAKE 0.9 FAKE", "sha256:b REAL 0.1 FAKE", "sha256:b REAL 0.1", "sha256:c REAL 0.1")
 	f := &model.File{Digest: "sha256:b", Metadata: model.Metadata{Threshold: 0.4}}
-	r, err := MeasureFeedback(t.Context(), log, f)
+	r, err := MeasureFeedback(t.Context(), log, f, false)
 	if err != nil || len(r.Models) != 1 || r.Models[0].Model != "sha256:b" || r.Predictions != 2 || r.Count != 1 || *r.Models[0].Threshold != 0.4 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	_, err = MeasureFeedback(t.Context(), log, &model.File{Digest: "sha256:c"})
+	_, err = MeasureFeedback(t.Context(), log, &model.File{Digest: "sha256:c"}, false)
 	if err == nil || !strings.Contains(err.Error(), "no feedback on the 1 predictions of sha256:c") || !strings.Contains(err.Error(), "hint: 2 predictions") {
 		t.Errorf("got %v", err)
 	}
-	_, err = MeasureFeedback(t.Context(), logFile(t, "sha256:a FAKE 0.9"), nil)
+	_, err = MeasureFeedback(t.Context(), logFile(t, "sha256:a FAKE 0.9"), nil, false)
 	if err == nil || !strings.Contains(err.Error(), "POST /feedback") {
 		t.Errorf("got %v", err)
 	}
-	if _, err = MeasureFeedback(t.Context(), filepath.Join(t.TempDir(), "absent"), nil); err == nil {
+	if _, err = MeasureFeedback(t.Context(), filepath.Join(t.TempDir(), "absent"), nil, false); err == nil {
 		t.Error("MeasureFeedback(missing file) succeeded")
 	}
 }

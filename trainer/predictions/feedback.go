@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"fakeart/internal/drift"
 )
@@ -30,55 +29,52 @@ func (l *Labeled) Image() ([]byte, error) {
 	return l.image()
 }
 
-// Feedback calls f for each prediction of a log that has feedback, in the order of the log. It
-// returns the number of predictions per model digest, with or without feedback. Logs of versions
-// that didn't support feedback have none.
-func Feedback(ctx context.Context, path string, f func(*Labeled) error) (predictions map[string]int, err error) {
-	fail := func(err error) (map[string]int, error) {
-		return nil, fmt.Errorf("read prediction log %s: %w", path, err)
-	}
-	info, err := os.Stat(path)
+// Counts describes the predictions of a log.
+type Counts struct {
+	// Predictions is the number of predictions per model digest, with or without feedback.
+	Predictions map[string]int
+	Skipped
+}
+
+// Feedback calls f for each prediction of a log that has feedback, in the order of the log. Records
+// that can't be read are an error if strict is true. Logs of versions that didn't support feedback have
+// none.
+func Feedback(ctx context.Context, path string, strict bool, f func(*Labeled) error) (*Counts, error) {
+	source, err := open(ctx, path, true, strict)
 	if err != nil {
-		return nil, fmt.Errorf("read prediction log: %w", err)
+		return nil, wrap(path, err)
 	}
-	if !info.Mode().IsRegular() {
-		return fail(fmt.Errorf("%w: not a regular file", ErrFormat))
-	}
-	each, err := open(path, true)
-	if err != nil {
-		return fail(err)
-	}
-	predictions = map[string]int{}
-	n := 0
-	err = each(ctx, func(r record) error {
-		n++
-		predictions[r.model]++
-		if r.feedback == "" {
-			return nil
-		}
-		var row drift.Row
-		if err := r.fill(&row); err != nil {
-			return err
-		}
-		l := &Labeled{Model: r.model, Predicted: row.Label, Probability: row.Probability, Label: r.feedback, image: r.image}
-		for _, label := range []string{l.Predicted, l.Label} {
-			if label != "REAL" && label != "FAKE" {
-				return fmt.Errorf("record %d: label %q is neither REAL nor FAKE", n, label)
+	counts := &Counts{Predictions: map[string]int{}}
+	counts.Skipped, err = source.each(ctx, func(r record) error {
+		if r.feedback != "" {
+			var row drift.Row
+			if err := r.fill(&row); err != nil {
+				return err
+			}
+			l := &Labeled{Model: r.model, Predicted: row.Label, Probability: row.Probability, Label: r.feedback, image: r.image}
+			for _, label := range []string{l.Predicted, l.Label} {
+				if label != "REAL" && label != "FAKE" {
+					return &badRecord{err: fmt.Errorf("label %.40q is neither REAL nor FAKE", label)}
+				}
+			}
+			if !(l.Probability >= 0 && l.Probability <= 1) {
+				return &badRecord{err: fmt.Errorf("probability %v isn't between 0 and 1", l.Probability)}
+			}
+			if err := f(l); err != nil {
+				return err
 			}
 		}
-		if !(l.Probability >= 0 && l.Probability <= 1) {
-			return fmt.Errorf("record %d: probability %v isn't between 0 and 1", n, l.Probability)
-		}
-		return f(l)
+		counts.Predictions[r.model]++
+		return nil
 	})
-	if err == nil && n == 0 {
+	if err == nil && len(counts.Predictions) == 0 {
 		err = errEmpty
 	}
 	if errors.Is(err, context.Canceled) {
 		return nil, err
 	}
 	if err != nil {
-		return fail(err)
+		return nil, wrap(path, err)
 	}
-	return predictions, nil
+	return counts, nil
 }

@@ -28,9 +28,9 @@ func giveFeedback(t *testing.T, store *predlog.SQLite, i int, label string) {
 }
 
 // collect returns the arguments that Feedback passes to its callback, and its result.
-func collect(t *testing.T, path string) (labeled []string, counts map[string]int) {
+func collect(t *testing.T, path string) (labeled []string, counts *Counts) {
 	t.Helper()
-	counts, err := Feedback(t.Context(), path, func(l *Labeled) error {
+	counts, err := Feedback(t.Context(), path, false, func(l *Labeled) error {
 		image, err := l.Image()
 		labeled = append(labeled, fmt.Sprintf("%s %s %g %s %q", l.Model, l.Predicted, l.Probability, l.Label, image))
 		return err
@@ -58,7 +58,7 @@ func TestFeedback_AllFormats(t *testing.T) {
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %q, want %q", got, want)
 			}
-			if !maps.Equal(all, map[string]int{modelA: 16, modelB: 4}) {
+			if !maps.Equal(all.Predictions, map[string]int{modelA: 16, modelB: 4}) {
 				t.Errorf("predictions by model: %v", all)
 			}
 			// Feedback doesn't change what Read returns.
@@ -92,7 +92,7 @@ func TestFeedback_OldLog(t *testing.T) {
 			"2026-11-26T10:00:00Z,sha256:aaaa,FAKE,0.75,png,640,480,0.5,0.1,0.5,0.1,0.01,0.2,\"[1.5,2]\"\n")),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, all := collect(t, path); len(got) != 0 || all[modelA] == 0 {
+			if got, all := collect(t, path); len(got) != 0 || all.Predictions[modelA] == 0 {
 				t.Errorf("got %v, counts %v, want no feedback", got, all)
 			}
 		})
@@ -115,21 +115,21 @@ func TestFeedback_InvalidLog(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			text := strings.Replace(string(good), test.old, test.text, 1)
-			_, err := Feedback(t.Context(), file(t, []byte(text)), func(*Labeled) error { return nil })
+			_, err := Feedback(t.Context(), file(t, []byte(text)), true, func(*Labeled) error { return nil })
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error = %v, want one with %q", err, test.want)
 			}
 		})
 	}
 	for name, path := range map[string]string{"missing file": filepath.Join(t.TempDir(), "absent"), "directory": t.TempDir(), "other file": file(t, []byte("hello")), "empty file": file(t, nil)} {
-		if _, err := Feedback(t.Context(), path, func(*Labeled) error { return nil }); err == nil {
+		if _, err := Feedback(t.Context(), path, false, func(*Labeled) error { return nil }); err == nil {
 			t.Errorf("Feedback(%s) succeeded", name)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	path, _ := newLog(t, 5)
-	if _, err := Feedback(ctx, path, func(*Labeled) error { return nil }); !errors.Is(err, context.Canceled) {
+	if _, err := Feedback(ctx, path, false, func(*Labeled) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("Feedback with a canceled context: error = %v, want context.Canceled", err)
 	}
 }

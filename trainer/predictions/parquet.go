@@ -19,7 +19,7 @@ import (
 
 // eachParquet calls f for each row of a Parquet export. It identifies columns only by name: exports of
 // BigQuery have other column types than the server's.
-func eachParquet(ctx context.Context, path string, f func(record) error) (err error) {
+func eachParquet(ctx context.Context, path string, f func(record, error) error) (err error) {
 	// The library panics on some corrupt files.
 	defer func() {
 		if e := recover(); e != nil {
@@ -60,22 +60,34 @@ func eachParquet(ctx context.Context, path string, f func(record) error) (err er
 			}
 		}
 	}
-	timeAt, modelAt, embeddingAt, imageAt := at("time"), at("model"), at("embedding"), at("image")
+	idAt, timeAt, modelAt, embeddingAt, imageAt := at("id"), at("time"), at("model"), at("embedding"), at("image")
 	feedbackAt := at("feedback_label") // -1 for logs of older versions
 	rows := parquet.NewReader(table)
 	defer func() { _ = rows.Close() }()
 	batch := make([]parquet.Row, 64)
-	for {
+	for number := 0; ; {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		n, err := rows.ReadRows(batch)
 		for _, row := range batch[:n] {
 			var stamp int64
-			var model, feedback string
+			var id, model, feedback string
 			hasImage := false
+			number++
+			place := fmt.Sprintf(", row %d", number)
+			if name := missing(row, names); name != "" {
+				if err := f(record{place: place}, &badRecord{err: fmt.Errorf("missing field %q", name)}); err != nil {
+					return err
+				}
+				continue
+			}
 			for _, v := range row {
 				switch v.Column() {
+				case idAt:
+					if !v.IsNull() {
+						id = string(v.ByteArray())
+					}
 				case timeAt:
 					stamp = v.Int64()
 				case modelAt:
@@ -88,7 +100,7 @@ func eachParquet(ctx context.Context, path string, f func(record) error) (err er
 					hasImage = !v.IsNull() && len(v.ByteArray()) > 0
 				}
 			}
-			r := record{time: time.UnixMicro(0).Add(time.Duration(stamp) * unit).UTC(), model: model, feedback: feedback, fill: func(to *drift.Row) error {
+			r := record{place: place, id: id, time: time.UnixMicro(0).Add(time.Duration(stamp) * unit).UTC(), model: model, feedback: feedback, fill: func(to *drift.Row) error {
 				*to = drift.Row{}
 				for _, v := range row {
 					if v.Column() == embeddingAt {
@@ -107,7 +119,7 @@ func eachParquet(ctx context.Context, path string, f func(record) error) (err er
 					return bytes.Clone(row[i].ByteArray()), nil
 				}
 			}
-			if err := f(r); err != nil {
+			if err := f(r, nil); err != nil {
 				return err
 			}
 		}
@@ -118,6 +130,17 @@ func eachParquet(ctx context.Context, path string, f func(record) error) (err er
 			return err
 		}
 	}
+}
+
+// missing returns the name of the first required column that is null in the row, or "". An empty
+// embedding is null as well.
+func missing(row parquet.Row, names []string) string {
+	for _, v := range row {
+		if name := names[v.Column()]; v.IsNull() && name != "embedding" && slices.Contains(requiredColumns, name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // set sets the field of a column.

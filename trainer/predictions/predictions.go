@@ -1,22 +1,22 @@
 // Package predictions reads prediction logs: the server's database, even while the server writes to
 // it, and exports (NDJSON, CSV, Parquet) from GET /log/export or BigQuery.
 //
-// [Read] returns the records of one model for a drift check. It keeps a uniform sample, so that its
-// memory use doesn't depend on the size of the log. [Feedback] visits the predictions that have
-// feedback.
+// [Read] returns the records of one model for a drift check. It keeps a uniform sample. [Feedback]
+// visits the predictions that have feedback.
+//
+// Records can be delivered more than once: of those with the same ID, only the first counts. To find
+// the others in an export, the readers keep a hash of each ID, which takes up to 40 MB per million
+// records. The server's database has no duplicates, and needs no such map. Records that can't be read
+// are skipped. [Skipped] describes both.
 package predictions
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +30,8 @@ type Query struct {
 	Model string
 	// Since (inclusive) and Until (exclusive) bound the time. Zero values mean no bound.
 	Since, Until time.Time
+	// Strict makes a record that can't be read an error.
+	Strict bool
 }
 
 // Log is a sample of the records that match a [Query].
@@ -50,6 +52,7 @@ type Log struct {
 	NonFinite int
 	// Images are a random sample of the logged images of matching records, at most 24.
 	Images []Image
+	Skipped
 }
 
 // Image is a logged image with its prediction.
@@ -69,6 +72,8 @@ var ErrFormat = errors.New("not a prediction log")
 // record is a record while it is read: the fields that queries use, and functions that load the
 // others. It is valid only during the call that it is passed to.
 type record struct {
+	place string // where it is in the file: ":17" for line 17
+	id    string // empty in exports without this column
 	time  time.Time
 	model string
 	// feedback is the correct class according to the latest feedback, or empty without feedback.
@@ -82,21 +87,14 @@ type record struct {
 // Read reads a log. If no record matches the query, it returns an error that describes the records
 // that the log has.
 func Read(ctx context.Context, path string, q Query) (*Log, error) {
-	fail := func(err error) (*Log, error) { return nil, fmt.Errorf("read prediction log %s: %w", path, err) }
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("read prediction log: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return fail(fmt.Errorf("%w: not a regular file", ErrFormat))
-	}
-	each, err := open(path, false)
+	fail := func(err error) (*Log, error) { return nil, wrap(path, err) }
+	source, err := open(ctx, path, false, q.Strict)
 	if err != nil {
 		return fail(err)
 	}
 	if q.Model == "" {
 		newest := time.Time{}
-		if err := each(ctx, func(r record) error {
+		if _, err := source.each(ctx, func(r record) error {
 			if !r.time.Before(newest) {
 				newest, q.Model = r.time, strings.Clone(r.model)
 			}
@@ -111,7 +109,7 @@ func Read(ctx context.Context, path string, q Query) (*Log, error) {
 	l := &Log{Model: q.Model, OtherModels: map[string]int{}}
 	var s drift.Sampler
 	rng, seen := rand.New(rand.NewPCG(1, 4)), 0
-	if err := each(ctx, func(r record) error {
+	l.Skipped, err = source.each(ctx, func(r record) error {
 		if !q.Since.IsZero() && r.time.Before(q.Since) || !q.Until.IsZero() && !r.time.Before(q.Until) {
 			l.OtherTime++
 			return nil
@@ -146,6 +144,9 @@ func Read(ctx context.Context, path string, q Query) (*Log, error) {
 			return nil
 		}
 		data, err := r.image()
+		if _, bad := errors.AsType[*badRecord](err); bad {
+			return nil // the record has counted already, without its image
+		}
 		if err == nil && row.Model == "" {
 			err = r.fill(&row)
 		}
@@ -159,7 +160,8 @@ func Read(ctx context.Context, path string, q Query) (*Log, error) {
 			l.Images[at] = image
 		}
 		return nil
-	}); err != nil {
+	})
+	if err != nil {
 		return fail(err)
 	}
 	if l.Matched == 0 {
@@ -190,45 +192,6 @@ func (l *Log) noMatch(q Query) error {
 		return fmt.Errorf("all of its %d records are outside the requested time\nhint: change --since or --until", l.OtherTime)
 	}
 	return errEmpty
-}
-
-// open detects the format of a file by its first bytes, and returns a function that calls another one
-// for each record. The database's feedback is only read if feedback is true.
-func open(path string, feedback bool) (func(context.Context, func(record) error) error, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	head := make([]byte, 512)
-	n, err := io.ReadFull(file, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	head = bytes.TrimPrefix(head[:n], []byte("\ufeff")) // spreadsheets write a byte order mark before CSV
-	lines := func(read func(context.Context, *bufio.Reader, func(record) error) error) func(context.Context, func(record) error) error {
-		return func(ctx context.Context, f func(record) error) error {
-			file, err := os.Open(path)
-			if err != nil {
-				return err
-			}
-			defer func() { _ = file.Close() }()
-			return read(ctx, bufio.NewReaderSize(file, 1<<20), f)
-		}
-	}
-	switch {
-	case len(bytes.TrimSpace(head)) == 0:
-		return nil, errEmpty
-	case bytes.HasPrefix(head, []byte("SQLite format 3\x00")):
-		return func(ctx context.Context, f func(record) error) error { return eachDatabase(ctx, path, feedback, f) }, nil
-	case bytes.HasPrefix(head, []byte("PAR1")):
-		return func(ctx context.Context, f func(record) error) error { return eachParquet(ctx, path, f) }, nil
-	case bytes.TrimSpace(head)[0] == '{':
-		return lines(eachNDJSON), nil
-	case bytes.Contains(bytes.SplitN(head, []byte("\n"), 2)[0], []byte("probability")):
-		return lines(eachCSV), nil
-	}
-	return nil, fmt.Errorf("%w: neither a SQLite database nor an export (ndjson, csv, parquet)\nhint: use the file of the server's --log-path, or a response of GET /log/export", ErrFormat)
 }
 
 // parseTime parses a time in the server's format (RFC 3339) or BigQuery's.

@@ -16,19 +16,37 @@ import (
 	"fakeart/internal/drift"
 )
 
-// eachDatabase calls f for each record of a database. It reads a consistent snapshot, also while a
-// server writes to the database, and loads the large columns of a record only if f calls fill or
-// image. Feedback is only read if requested.
-func eachDatabase(ctx context.Context, path string, feedback bool, f func(record) error) (err error) {
-	path, err = filepath.Abs(path)
+// openDatabase opens a database for reading.
+func openDatabase(path string) (*sql.DB, error) {
+	path, err := filepath.Abs(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	address := filepath.ToSlash(path)
 	if !strings.HasPrefix(address, "/") {
 		address = "/" + address // Windows: C:/…
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: address}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
+	return sql.Open("sqlite", "file:"+(&url.URL{Path: address}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
+}
+
+// uniqueIDs reports whether the database ensures that no two records have the same ID, as the
+// server's does.
+func uniqueIDs(ctx context.Context, path string) (unique bool, err error) {
+	db, err := openDatabase(path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = db.Close() }()
+	err = db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM pragma_index_list('predictions') AS list
+		WHERE list."unique" AND NOT list.partial AND (SELECT group_concat(name) FROM pragma_index_info(list.name)) = 'id')`).Scan(&unique)
+	return unique, err
+}
+
+// eachDatabase calls f for each record of a database. It reads a consistent snapshot, also while a
+// server writes to the database, and loads the large columns of a record only if f calls fill or
+// image. Feedback is only read if requested.
+func eachDatabase(ctx context.Context, path string, feedback bool, f func(record, error) error) (err error) {
+	db, err := openDatabase(path)
 	if err != nil {
 		return err
 	}
@@ -54,26 +72,38 @@ func eachDatabase(ctx context.Context, path string, feedback bool, f func(record
 			return err
 		}
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT seq, time, model, image_logged, image_sha256, "+labelColumn+" FROM predictions ORDER BY seq")
+	// SQLite stores any type in any column, and NaN as NULL.
+	readable := "typeof(label) = 'text' AND typeof(image_format) = 'text' AND typeof(width) = 'integer' AND typeof(height) = 'integer' AND typeof(embedding) = 'blob'"
+	for _, name := range []string{"probability", "mean", "std_dev", "brightness", "contrast", "sharpness", "saturation"} {
+		readable += " AND typeof(" + name + ") IN ('real', 'integer', 'null')"
+	}
+	rows, err := tx.QueryContext(ctx, "SELECT seq, id, time, model, coalesce(image_logged, 0), image_sha256, "+readable+", "+labelColumn+" FROM predictions ORDER BY seq")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		var (
-			seq                int64
-			stamp, model, hash sql.RawBytes
-			logged             bool
-			label              sql.NullString
+			seq                    int64
+			id, stamp, model, hash sql.RawBytes
+			logged, readable       bool
+			label                  sql.NullString
 		)
-		if err := rows.Scan(&seq, &stamp, &model, &logged, &hash, &label); err != nil {
+		if err := rows.Scan(&seq, &id, &stamp, &model, &logged, &hash, &readable, &label); err != nil {
 			return err
 		}
+		place := fmt.Sprintf(", seq %d", seq)
 		t, err := parseTime(string(stamp))
-		if err != nil {
-			return fmt.Errorf("record %d: %w", seq, err)
+		if err == nil && !readable {
+			err = errors.New("a field is missing or has the wrong type")
 		}
-		r := record{time: t, model: string(model), feedback: label.String, fill: func(r *drift.Row) error {
+		if err != nil {
+			if err := f(record{place: place}, &badRecord{err: err}); err != nil {
+				return err
+			}
+			continue
+		}
+		r := record{place: place, id: string(id), time: t, model: string(model), feedback: label.String, fill: func(r *drift.Row) error {
 			var embedding []byte
 			numbers := make([]sql.NullFloat64, 7) // SQLite stores NaN as NULL
 			err := row.QueryRowContext(ctx, seq).Scan(&r.Label, &numbers[0], &r.Format, &r.Width, &r.Height,
@@ -98,7 +128,7 @@ func eachDatabase(ctx context.Context, path string, feedback bool, f func(record
 				return data, err
 			}
 		}
-		if err := f(r); err != nil {
+		if err := f(r, nil); err != nil {
 			return err
 		}
 	}
