@@ -224,8 +224,8 @@ func TestSLOs_FiltersUseKnownMetrics(t *testing.T) {
 			}
 		})
 	}
-	if filters != 5 {
-		t.Errorf("%d filters, want 5", filters)
+	if filters != 6 {
+		t.Errorf("%d filters, want 6", filters)
 	}
 }
 

@@ -101,7 +101,7 @@ func TestSLOs_Filters(t *testing.T) {
 			t.Errorf("%s =\n%v, want\n%v", path, v, want)
 		}
 	}
-	want := `metric.type="prometheus.googleapis.com/fakeart_request_duration_seconds/histogram" AND ` + serviceLabels + `metric.labels.route="/predict" AND metric.labels.method="POST"`
+	want := `metric.type="prometheus.googleapis.com/fakeart_request_duration_seconds/histogram" AND ` + serviceLabels + `metric.labels.route="/predict" AND metric.labels.method="POST" AND metric.labels.size="small"`
 	if v := got["latency"].value("requestBasedSli.distributionCut.distributionFilter"); v != want {
 		t.Errorf("distributionFilter =\n%v, want\n%v", v, want)
 	}
@@ -144,7 +144,7 @@ func TestAlerts_BurnRates(t *testing.T) {
 		got = append(got, line)
 	}
 	var want []string
-	for _, o := range []string{"availability", "latency"} {
+	for _, o := range []string{"availability", "latency", "latency-large"} {
 		for _, b := range []struct {
 			name, severity, factor string
 			long, short            int

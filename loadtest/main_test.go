@@ -279,7 +279,7 @@ func TestRun_Passes(t *testing.T) {
 			if err != nil || !bytes.Contains(page, []byte("PASSED")) || regexp.MustCompile(`src=|href=|url\(|@import`).Match(page) {
 				t.Errorf("page without the result or with external resources: %s, %v", page, err)
 			}
-			if !strings.Contains(out.String(), "✓ Predictions within 25 ms") {
+			if !strings.Contains(out.String(), "✓ Small images within 25 ms") {
 				t.Errorf("output doesn't contain the latency SLO:\n%s", out)
 			}
 		})
@@ -292,7 +292,7 @@ func TestRun_LatencySLOMissed(t *testing.T) {
 	l, out := newRun(t, "slow", "steady", "2s")
 	l.script = "predict.js"
 	err := l.run(t.Context())
-	if exitCode(err) != 99 || !strings.Contains(out.String(), "✗ Predictions within 25 ms") || !strings.Contains(out.String(), "✓ Predictions without") {
+	if exitCode(err) != 99 || !strings.Contains(out.String(), "✗ Small images within 25 ms") || !strings.Contains(out.String(), "✓ Predictions without") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	// The server must be stopped.

@@ -5,10 +5,10 @@
 import { Counter, Rate, Trend } from 'k6/metrics';
 
 /**
- * @typedef {{ label: 'route'|'method'|'code', op: string, value: string }} Matcher
+ * @typedef {{ label: 'route'|'method'|'code'|'size', op: string, value: string }} Matcher
  * @typedef {{ name: string, display_name: string, target: number, total: Matcher[],
  *   within_seconds?: number, good?: Matcher[], bad?: Matcher[] }} Objective
- * @typedef {{ route: string, method: string, code: string }} Labels
+ * @typedef {{ route: string, method: string, code: string, size: string }} Labels
  * @typedef {import('k6/http').Response} Response
  */
 
@@ -50,7 +50,7 @@ export function record(route, response) {
   const { sending, waiting } = response.timings;
   const answered = response.status > 0;
   const seconds = answered ? (sending + waiting) / 1000 : Infinity;
-  const labels = { route, method: response.request.method, code: String(response.status || 503) };
+  const labels = { route, method: response.request.method, code: String(response.status || 503), size: sizeOf(response.request.url) };
   let counted = false;
   objectives.forEach((o, i) => {
     if (!matches(o.total, labels)) return;
@@ -61,6 +61,9 @@ export function record(route, response) {
   if (answered && route === '/predict') duration.add(sending + waiting);
   return counted && labels.code >= '500';
 }
+
+/** Returns the size class of a request. All images of the load test are small. @param {string} url */
+const sizeOf = (url) => (/[?&]explain=/.test(url) ? 'large' : 'small');
 
 /** Reports whether all matchers match. @param {Matcher[]|undefined} matchers @param {Labels} labels */
 function matches(matchers, labels) {

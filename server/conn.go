@@ -145,6 +145,8 @@ type requestState struct {
 	continues bool            // whether the client waits for 100 Continue before it sends the body
 	hasBody   bool            // whether it has a body that isn't empty
 	bodyRead  bool            // whether the whole body was read
+	pixels    int             // number of pixels of all images, as far as they were decoded
+	explained bool            // whether explanations were requested
 	canceled  bool            // whether the client closed the connection before the response
 }
 

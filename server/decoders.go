@@ -45,6 +45,7 @@ func (d *decoders) admit(x *exchange, data []byte) (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	x.state.pixels += header.Width * header.Height
 	if header.Memory <= smallImage {
 		return func() {}, nil
 	}

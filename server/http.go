@@ -359,7 +359,7 @@ func (m *Main) observe(c *fiber.Ctx) (err error) {
 	}
 	took := m.now().Sub(s.received)
 	route := m.route(c)
-	route.Observe(status, took)
+	route.ObserveSize(status, took, s.size(route.Pattern))
 	if conn, ok := c.Context().Conn().(*conn); ok && (s.bodyRead || !s.hasBody) {
 		route.ObserveReceive(conn.sinceFirstByte(s.received))
 	}
@@ -369,6 +369,17 @@ func (m *Main) observe(c *fiber.Ctx) (err error) {
 	}
 	m.logRequest(c, s, status, took)
 	return err
+}
+
+// size returns the size class of a request to the route.
+func (s *requestState) size(route string) telemetry.Size {
+	switch {
+	case !slices.Contains(predictRoutes, route):
+		return telemetry.NoImages
+	case s.explained || s.pixels > telemetry.SmallPixels:
+		return telemetry.Large
+	}
+	return telemetry.Small
 }
 
 // overLimit returns the error for a request that exceeds Config.MaxRequests.

@@ -210,6 +210,7 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 	defer x.free()
 	x.input = c.Query("input") == "png"
 	x.explain = explanationOf(c)
+	x.state.explained = x.explain.method != ""
 	if _, err := m.models.inUse(); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ const (
 	statsPoints   = 180
 )
 
-// predictRoutes are the patterns of the routes whose requests Stats counts.
+// predictRoutes are the patterns of the routes that take image files, whose requests Stats counts.
 var predictRoutes = []string{"/predict", "/model/"}
 
 // Stats summarizes the state of an instance.

@@ -296,8 +296,13 @@ func TestServerTime(t *testing.T) {
 			}
 			route := strings.Replace(test.path, "fakeart", ":name", 1)
 			labels := fmt.Sprintf(`{method="POST",route=%q}`, route)
-			waitFor(t, "the metrics", func() bool { return metric(t, m, "fakeart_request_duration_seconds_count"+labels) == 1 })
-			if got := metric(t, m, "fakeart_request_duration_seconds_sum"+labels); got != 0 {
+			size := ""
+			if route == "/predict" {
+				size = "small"
+			}
+			sized := fmt.Sprintf(`{method="POST",route=%q,size=%q}`, route, size)
+			waitFor(t, "the metrics", func() bool { return metric(t, m, "fakeart_request_duration_seconds_count"+sized) == 1 })
+			if got := metric(t, m, "fakeart_request_duration_seconds_sum"+sized); got != 0 {
 				t.Errorf("latency %g s, want 0", got)
 			}
 			if got, want := metric(t, m, "fakeart_request_receive_duration_seconds_sum"+labels), 3600*float64(len(test.pieces)); got != want {
@@ -309,5 +314,48 @@ func TestServerTime(t *testing.T) {
 				t.Errorf("record of %s with latency %g, want %s and 0", r.Time, r.LatencySeconds, want)
 			}
 		})
+	}
+}
+
+func TestMetrics_SizeClass(t *testing.T) {
+	m := startExplainable(t)
+	small, large := pngOf(t, solid(red, 32, 32)), pngOf(t, solid(red, 1000, 1001))
+	half := pngOf(t, solid(red, 1000, 501))
+	oneMegapixel := pngOf(t, solid(red, 1000, 1000))
+	form := func(images ...[]byte) (string, []byte) {
+		var fields []field
+		for _, img := range images {
+			fields = append(fields, field{"data", "a.png", img})
+		}
+		return newForm(t, fields...)
+	}
+	want := map[string]float64{}
+	for _, test := range []struct {
+		query  string
+		images [][]byte
+		size   string
+	}{
+		{"", [][]byte{small}, "small"},
+		{"", [][]byte{oneMegapixel}, "small"},
+		{"", [][]byte{large}, "large"},
+		{"", [][]byte{small, half}, "small"},
+		{"", [][]byte{half, half}, "large"},
+		{"", [][]byte{small, large}, "large"},
+		{"", [][]byte{[]byte("no image")}, "small"},
+		{"", [][]byte{large[:len(large)-20]}, "large"}, // fails only while it is being decoded
+		{"?explain=occlusion", [][]byte{small}, "large"},
+		{"?explain=x", [][]byte{small}, "small"},
+		{"", nil, "small"},
+	} {
+		contentType, body := form(test.images...)
+		do(t, "POST", m.URL()+"/predict"+test.query, contentType, body)
+		want[test.size]++
+		for _, size := range []string{"small", "large"} {
+			series := fmt.Sprintf(`fakeart_request_duration_seconds_count{method="POST",route="/predict",size=%q}`, size)
+			waitFor(t, series, func() bool { return metric(t, m, series) >= want[size] })
+			if got := metric(t, m, series); got != want[size] {
+				t.Fatalf("%q, %d images: %g %s requests, want %g", test.query, len(test.images), got, size, want[size])
+			}
+		}
 	}
 }

@@ -17,7 +17,7 @@ const (
 )
 
 // requestLabels are the labels of these metrics whose values a client knows.
-var requestLabels = []string{"route", "method", "code"}
+var requestLabels = []string{"route", "method", "code", "size"}
 
 // k6Objectives is the content of loadtest/slo.json, with which loadtest/predict.js evaluates a run.
 type k6Objectives struct {

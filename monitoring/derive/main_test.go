@@ -110,7 +110,7 @@ func TestK6(t *testing.T) {
 		},
 		{
 			Name: "latency", DisplayName: "display name", Target: 0.5,
-			Total: []k6Matcher{{"route", "=", "/predict"}, post}, WithinSeconds: 0.4,
+			Total: []k6Matcher{{"route", "=", "/predict"}, post, {"size", "=", "small"}}, WithinSeconds: 0.4,
 		},
 	}
 	if diff := cmp.Diff(want, got.Objectives); diff != "" {

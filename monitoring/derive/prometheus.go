@@ -71,7 +71,7 @@ func burnAlert(o slo.Objective, a slo.BurnAlert) prometheus.Rule {
 		severity = "critical"
 	}
 	return prometheus.Rule{
-		Alert: camel(a.Runbook), Expr: above(a.Long) + " and " + above(a.Short),
+		Alert: camel(a.Runbook), Expr: fmt.Sprintf("%s and %s and on (job) %s >= %d", above(a.Long), above(a.Short), o.BadEvents(series, a.Long), slo.MinBadEvents),
 		Labels: map[string]string{"severity": severity, "window": promDuration(a.Long)},
 		Annotations: map[string]string{
 			"summary":     "{{ $labels.job }}: " + a.Title,

@@ -24,6 +24,13 @@ func prometheusTests(objectives []slo.Objective) ([]byte, error) {
 			}
 			file.Tests = append(file.Tests, test)
 		}
+		if alerts := o.BurnAlerts(); len(alerts) > 0 {
+			test, err := quietTest(o, alerts[0])
+			if err != nil {
+				return nil, fmt.Errorf("SLO %s: %w", o.Name, err)
+			}
+			file.Tests = append(file.Tests, test)
+		}
 		if o.Shortfall != nil {
 			tests, err := shortfallTests(o)
 			if err != nil {
@@ -83,6 +90,27 @@ func burnTest(o slo.Objective, a slo.BurnAlert) (prometheus.Test, error) {
 		})
 	}
 	return test, nil
+}
+
+// quietTest tests that a burn-rate alert requires bad events and not only a high rate: all events
+// are bad, first one fewer than required and then more.
+func quietTest(o slo.Objective, a slo.BurnAlert) (prometheus.Test, error) {
+	interval := a.Short / steps
+	// Each burst is in the middle of the short window that ends at the next query.
+	const before = 2*steps + steps/2
+	series, err := seriesOf(o, []phase{{0, before, 0}, {1, 1, slo.MinBadEvents - 1}, {1, steps - 1, 0}, {1, 1, slo.MinBadEvents}, {1, steps, 0}})
+	if err != nil {
+		return prometheus.Test{}, err
+	}
+	at := func(step int) string { return promDuration(time.Duration(step) * interval) }
+	firing := fmt.Sprintf(`count(ALERTS{alertstate="firing",slo=%q,window=%q})`, o.Name, promDuration(a.Long))
+	return prometheus.Test{
+		Name: o.Name + ", few events", Interval: promDuration(interval), Series: series,
+		Queries: []prometheus.Query{
+			{Expr: firing, At: at(3 * steps)},
+			{Expr: firing, At: at(4 * steps), Samples: []prometheus.Sample{{Labels: "{}", Value: 1}}},
+		},
+	}, nil
 }
 
 // shortfallTests test the alert on a share below the target. It must be silent above the target and with
@@ -209,8 +237,9 @@ func seriesName(metric string, labels []slo.Matcher) string {
 // example returns the labels of an event that matches total and and, if not nil, but none of not.
 func example(total, and *slo.Selector, not ...slo.Selector) ([]slo.Matcher, error) {
 	for _, labels := range []map[string]string{
-		{"route": "/predict", "method": "POST", "code": "200", "correct": "true"},
-		{"route": "/predict", "method": "POST", "code": "503", "correct": "false"},
+		{"route": "/predict", "method": "POST", "code": "200", "correct": "true", "size": "small"},
+		{"route": "/predict", "method": "POST", "code": "200", "correct": "true", "size": "large"},
+		{"route": "/predict", "method": "POST", "code": "503", "correct": "false", "size": "small"},
 	} {
 		matches := func(s slo.Selector) bool {
 			return !slices.ContainsFunc(s.Matchers, func(m slo.Matcher) bool { return m.Label != "le" && !m.Matches(labels[m.Label]) })

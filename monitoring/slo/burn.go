@@ -22,6 +22,11 @@ var burnRates = []BurnRate{
 	{1, 3 * 24 * time.Hour, 6 * time.Hour, false},
 }
 
+// MinBadEvents is the number of bad events in the long window below which a burn-rate alert doesn't
+// fire. With little traffic, a few bad events are a high burn rate, but aren't worth a page at night.
+// A complete outage still alerts: at ten requests per hour, the window of six hours after two hours.
+const MinBadEvents = 20
+
 // BurnAlert is an alert on an error budget that burns too fast.
 type BurnAlert struct {
 	BurnRate
@@ -48,7 +53,7 @@ func (o Objective) BurnAlerts() []BurnAlert {
 		}
 		a.Title = fmt.Sprintf("%s: error budget burns %stoo fast", o.Name, times)
 		a.Meaning = fmt.Sprintf("%s The error budget, %.4g %% of the events in %s, was consumed at more than %sthe sustainable rate over the last %s and the last %s.",
-			o.Description, 100*(1-o.Target), FormatDuration(o.Window), times, FormatDuration(b.Long), FormatDuration(b.Short))
+			o.Description, 100*o.ErrorBudget(), FormatDuration(o.Window), times, FormatDuration(b.Long), FormatDuration(b.Short))
 		alerts[i] = a
 	}
 	return alerts

@@ -30,6 +30,15 @@ func (o Objective) ErrorRatio(of Series, lookback time.Duration) string {
 	return part(o.Bad)
 }
 
+// BadEvents returns a PromQL query for the number of bad events in a lookback window.
+func (o Objective) BadEvents(of Series, lookback time.Duration) string {
+	if o.Bad != nil {
+		return of.sum("increase", *o.Bad, lookback)
+	}
+	total := of.sum("increase", o.Total, lookback)
+	return total + " - (" + of.sum("increase", *o.Good, lookback) + " or 0 * " + total + ")"
+}
+
 // BelowTarget returns the PromQL condition of the objective's Shortfall, which must not be nil: the
 // share of bad events exceeds the error budget, and there are enough events. The result is the share.
 func (o Objective) BelowTarget(of Series) string {

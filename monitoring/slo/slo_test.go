@@ -22,7 +22,8 @@ func TestLoad(t *testing.T) {
 	month := 30 * 24 * time.Hour
 	route := Matcher{"route", "=~", "/predict|/model/"}
 	post := Matcher{"method", "=", "POST"}
-	predict := []Matcher{{"route", "=", "/predict"}, post}
+	small := []Matcher{{"route", "=", "/predict"}, post, {"size", "=", "small"}}
+	large := []Matcher{{"route", "=", "/predict"}, post, {"size", "=", "large"}}
 	const week = 7 * 24 * time.Hour
 	want := []Objective{
 		{
@@ -37,10 +38,16 @@ func TestLoad(t *testing.T) {
 			Bad:   &Selector{"fakeart_requests_total", []Matcher{route, post, {"code", "=~", "5.."}}},
 		},
 		{
-			Name: "latency", DisplayName: "Predictions within 25 ms", Target: 0.99, Window: month,
-			Total:   Selector{"fakeart_request_duration_seconds_count", predict},
-			Good:    &Selector{"fakeart_request_duration_seconds_bucket", append(predict[:2:2], Matcher{"le", "=", "0.025"})},
-			Latency: &Latency{Selector{"fakeart_request_duration_seconds", predict}, 0.025},
+			Name: "latency-large", DisplayName: "Large images within 1 s", Target: 0.99, Window: month,
+			Total:   Selector{"fakeart_request_duration_seconds_count", large},
+			Good:    &Selector{"fakeart_request_duration_seconds_bucket", append(large[:3:3], Matcher{"le", "=", "1"})},
+			Latency: &Latency{Selector{"fakeart_request_duration_seconds", large}, 1},
+		},
+		{
+			Name: "latency", DisplayName: "Small images within 25 ms", Target: 0.99, Window: month,
+			Total:   Selector{"fakeart_request_duration_seconds_count", small},
+			Good:    &Selector{"fakeart_request_duration_seconds_bucket", append(small[:3:3], Matcher{"le", "=", "0.025"})},
+			Latency: &Latency{Selector{"fakeart_request_duration_seconds", small}, 0.025},
 		},
 	}
 	for i := range got {
@@ -64,7 +71,8 @@ func scrape(t *testing.T) string {
 	})
 	for _, route := range []string{"/predict", "/model/"} {
 		for _, status := range []int{200, 303, 400, 499, 503} {
-			m.Route(route, "POST").Observe(status, time.Millisecond)
+			m.Route(route, "POST").ObserveSize(status, time.Millisecond, telemetry.Small)
+			m.Route(route, "POST").ObserveSize(status, time.Millisecond, telemetry.Large)
 		}
 	}
 	response := httptest.NewRecorder()
@@ -113,9 +121,10 @@ func TestLoad_SeriesExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][2]int{ // total, part
-		"accuracy":     {2 * 2, 2},     // two labels with true and false; two with true
-		"availability": {2 * 3, 2 * 1}, // two routes with 200, 303 and 503; two with 503
-		"latency":      {1, 1},         // the count; the bucket
+		"accuracy":      {2 * 2, 2},     // two labels with true and false; two with true
+		"availability":  {2 * 3, 2 * 1}, // two routes with 200, 303 and 503; two with 503
+		"latency":       {1, 1},         // the count; the bucket
+		"latency-large": {1, 1},
 	}
 	for _, o := range objectives {
 		part := o.Bad

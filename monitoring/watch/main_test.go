@@ -76,7 +76,7 @@ func serve(kind string) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(10 * time.Millisecond):
-			metrics.Route("/predict", "POST").Observe(200, took)
+			metrics.Route("/predict", "POST").ObserveSize(200, took, telemetry.Small)
 		}
 	}
 }

@@ -85,9 +85,9 @@ func NewMetrics(version string, s Sources) *Metrics {
 		}, []string{"route", "method", "code"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    durationsName,
-			Help:    "Time in the server, from the last byte of a request until its response is ready, by route pattern and method.",
+			Help:    "Time in the server, from the last byte of a request until its response is ready, by route pattern, method and, for images, size: small up to 1 megapixel in total, or large, which includes explanations.",
 			Buckets: durationBuckets[:],
-		}, []string{"route", "method"}),
+		}, []string{"route", "method", "size"}),
 		receives: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "fakeart_request_receive_duration_seconds",
 			Help:    "Time to receive a request, from its first byte to its last one, by route pattern and method; it depends on the network and the client.",
@@ -228,10 +228,11 @@ type Route struct {
 	// Pattern and Method are the values of the labels.
 	Pattern, Method string
 
-	duration prometheus.Observer
-	receive  prometheus.Observer
-	requests *prometheus.CounterVec
-	codes    [600]atomic.Pointer[prometheus.Counter]
+	duration  [len(sizes)]atomic.Pointer[prometheus.Observer]
+	receive   prometheus.Observer
+	durations *prometheus.HistogramVec
+	requests  *prometheus.CounterVec
+	codes     [600]atomic.Pointer[prometheus.Counter]
 }
 
 // Route returns the counters of a route pattern and method. To bound the number of series, both
@@ -243,15 +244,41 @@ func (m *Metrics) Route(pattern, method string) *Route {
 	}
 	r, _ := m.routes.LoadOrStore(key, &Route{
 		Pattern: pattern, Method: method,
-		duration: m.durations.WithLabelValues(pattern, method), receive: m.receives.WithLabelValues(pattern, method), requests: m.requests,
+		durations: m.durations, receive: m.receives.WithLabelValues(pattern, method), requests: m.requests,
 	})
 	return r.(*Route)
 }
 
-// Observe counts a request by the status and the duration of its response. A status out of range
-// counts as 500.
-func (r *Route) Observe(status int, took time.Duration) {
-	r.duration.Observe(took.Seconds())
+// Size is the size class of a request by the work that its images take. The classes have SLOs of
+// their own, because large images take longer to decode than users wait for small ones.
+type Size int
+
+// The size classes.
+const (
+	NoImages Size = iota // a route that takes no image files
+	Small                // at most SmallPixels, including requests without a readable image
+	Large                // more than SmallPixels, or explanations
+)
+
+// SmallPixels is the maximum number of pixels of all images of a small request.
+const SmallPixels = 1_000_000
+
+// sizes are the values of the label size.
+var sizes = [...]string{NoImages: "", Small: "small", Large: "large"}
+
+// Observe counts a request without images by the status and the duration of its response. A status
+// out of range counts as 500.
+func (r *Route) Observe(status int, took time.Duration) { r.ObserveSize(status, took, NoImages) }
+
+// ObserveSize is like Observe, for a request with images.
+func (r *Route) ObserveSize(status int, took time.Duration, size Size) {
+	duration := r.duration[size].Load()
+	if duration == nil {
+		d := r.durations.WithLabelValues(r.Pattern, r.Method, sizes[size])
+		duration = &d
+		r.duration[size].Store(duration)
+	}
+	(*duration).Observe(took.Seconds())
 	if status < 0 || status >= len(r.codes) {
 		status = http.StatusInternalServerError
 	}

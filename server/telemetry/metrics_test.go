@@ -31,9 +31,9 @@ func text(t *testing.T, m *Metrics) string {
 
 // exercise sets every metric.
 func exercise(m *Metrics) {
-	m.Route("/predict", "POST").Observe(200, 3*time.Millisecond)
-	m.Route("/predict", "POST").Observe(200, 30*time.Second)
-	m.Route("/predict", "POST").Observe(422, time.Millisecond)
+	m.Route("/predict", "POST").ObserveSize(200, 3*time.Millisecond, Small)
+	m.Route("/predict", "POST").ObserveSize(200, 30*time.Second, Small)
+	m.Route("/predict", "POST").ObserveSize(422, time.Millisecond, Small)
 	m.Batch(4, 800*time.Microsecond)
 	model := m.Model("sha256:abc", []string{"REAL", "FAKE"})
 	model.Predicted(true, 0.97)
@@ -53,9 +53,9 @@ func TestMetrics(t *testing.T) {
 	for _, line := range []string{
 		`fakeart_requests_total{code="200",method="POST",route="/predict"} 2`,
 		`fakeart_requests_total{code="422",method="POST",route="/predict"} 1`,
-		`fakeart_request_duration_seconds_bucket{method="POST",route="/predict",le="0.001"} 1`,
-		`fakeart_request_duration_seconds_bucket{method="POST",route="/predict",le="0.003"} 2`,
-		`fakeart_request_duration_seconds_count{method="POST",route="/predict"} 3`,
+		`fakeart_request_duration_seconds_bucket{method="POST",route="/predict",size="small",le="0.001"} 1`,
+		`fakeart_request_duration_seconds_bucket{method="POST",route="/predict",size="small",le="0.003"} 2`,
+		`fakeart_request_duration_seconds_count{method="POST",route="/predict",size="small"} 3`,
 		`fakeart_inference_duration_seconds_bucket{le="0.001"} 1`,
 		`fakeart_batch_size_bucket{le="4"} 1`,
 		`fakeart_predictions_total{label="FAKE",model="sha256:abc"} 1`,
@@ -111,7 +111,7 @@ func TestMetrics_NoAllocations(t *testing.T) {
 	exercise(m)
 	route, model := m.Route("/predict", "POST"), m.Model("sha256:abc", []string{"REAL", "FAKE"})
 	if n := testing.AllocsPerRun(100, func() {
-		route.Observe(200, time.Millisecond)
+		route.ObserveSize(200, time.Millisecond, Small)
 		model.Predicted(true, 0.9)
 		m.Batch(8, time.Millisecond)
 	}); n != 0 {
