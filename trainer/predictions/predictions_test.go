@@ -237,8 +237,8 @@ func copies(t *testing.T, format predlog.Format) string {
 			t.Fatal(err)
 		}
 		execute(t, path, "CREATE TABLE other AS SELECT * FROM predictions", "DROP TABLE predictions", "ALTER TABLE other RENAME TO predictions",
-			"INSERT INTO predictions SELECT seq + 100, "+databaseColumns+" FROM predictions WHERE seq IN (4, 5)",
-			"INSERT INTO predictions SELECT seq + 200, "+databaseColumns+" FROM predictions WHERE seq IN (4, 5)")
+			"INSERT INTO predictions (seq, "+databaseColumns+") SELECT seq + 100, "+databaseColumns+" FROM predictions WHERE seq IN (4, 5)",
+			"INSERT INTO predictions (seq, "+databaseColumns+") SELECT seq + 200, "+databaseColumns+" FROM predictions WHERE seq IN (4, 5)")
 		return path
 	}
 	exported := export(t, store, format)
