@@ -1,6 +1,9 @@
 package imaging
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // BMP is decoded here because golang.org/x/image/bmp rejects variants that Pillow reads: 16-bit, run-length
 // encoded and OS/2 files, and files with a gap between header and pixels.
@@ -36,7 +39,7 @@ func readBMPHeader(data []byte) (hdr bmpHeader, err error) {
 	hdr.pixels = int64(le.Uint32(data[10:]))
 	size := int64(le.Uint32(data[14:]))
 	switch size {
-	case 12, 40, 64, 108, 124:
+	case 12, 40, 52, 56, 64, 108, 124:
 	default:
 		return hdr, unsupported("BMP", "a header of %d bytes", size)
 	}
@@ -323,8 +326,8 @@ func (s *bmpRuns) code(x int) bool {
 		if x > 0 {
 			s.blank = s.width - x
 		}
-	case v == 1:
-		return false
+	case v == 1: // the end of the image, also if rows are missing
+		s.blank = math.MaxInt
 	case v == 2:
 		if s.at+2 > len(s.data) {
 			return false

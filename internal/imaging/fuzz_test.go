@@ -67,13 +67,13 @@ func checkDecode(t *testing.T, data []byte, limit int) {
 
 // FuzzJPEG compares our decoder of sequential JPEGs with image/jpeg.
 func FuzzJPEG(f *testing.F) {
-	for _, fixture := range sequentialFixtures(f) {
+	for _, fixture := range jpegFixtures(f) {
 		if len(fixture.data) < 3000 {
 			f.Add(fixture.data)
 		}
 	}
-	var ours, theirs Decoder
+	var d Decoder
 	f.Fuzz(func(t *testing.T, data []byte) {
-		compareWithStandardLibrary(t, &ours, &theirs, data)
+		compareWithStandardLibrary(t, &d, data)
 	})
 }

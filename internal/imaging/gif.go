@@ -1,15 +1,13 @@
 package imaging
 
 import (
-	"compress/lzw"
 	"encoding/binary"
 	"errors"
-	"io"
 )
 
 // GIF is decoded here because image/gif rejects files that Pillow reads (a frame larger than the screen, no
-// palette, indices beyond the palette, unknown extensions), and because it holds a whole frame in memory
-// where a row is enough.
+// palette, indices beyond the palette, unknown extensions, unusual code sizes), and because it holds a whole
+// frame in memory where a row is enough.
 
 // gifHeader holds everything before the pixels of the first frame.
 type gifHeader struct {
@@ -104,7 +102,7 @@ func readGIFHeader(data []byte) (hdr gifHeader, err error) {
 	}
 	hdr.codeSize = int(data[at])
 	hdr.data = data[at+1:]
-	if hdr.codeSize < 1 || hdr.codeSize > 8 {
+	if hdr.codeSize > gifBits {
 		return hdr, broken("GIF", "invalid code size of %d bits", hdr.codeSize)
 	}
 	return hdr, nil
@@ -125,8 +123,9 @@ func openGIF(data []byte, maxPixels int) (gifHeader, error) {
 // decodeGIF decodes the first frame.
 func (d *Decoder) decodeGIF(dst []uint8, hdr *gifHeader) error {
 	width, height := hdr.width, hdr.height
-	frame := lzw.NewReader(&subBlocks{data: hdr.data}, lzw.LSB, hdr.codeSize)
-	defer frame.Close()
+	frame := &d.lzw
+	frame.begin(hdr.data, hdr.codeSize)
+	defer frame.begin(nil, 0)
 
 	pal := makePalette(hdr.colors, 3, 0, 2)
 	r, g, b := d.rows.get(0, width), d.rows.get(1, width), d.rows.get(2, width)
@@ -146,10 +145,7 @@ func (d *Decoder) decodeGIF(dst []uint8, hdr *gifHeader) error {
 		step = 8
 	}
 	for range hdr.frameHeight {
-		if _, err := io.ReadFull(frame, index[hdr.left:hdr.left+hdr.frameWidth]); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
+		if err := frame.read(index[hdr.left : hdr.left+hdr.frameWidth]); err != nil {
 			return brokenBy("GIF", width, height, err)
 		}
 		pal.row(r, g, b, index)
@@ -164,42 +160,122 @@ func (d *Decoder) decodeGIF(dst []uint8, hdr *gifHeader) error {
 	return nil
 }
 
-// subBlocks reads GIF data blocks: each consists of a length byte and up to 255 bytes, and a length of
-// zero ends the data.
-type subBlocks struct {
+// Errors in the data of a frame.
+var (
+	errGIFShort = errors.New("the data ends before the last pixel")
+	errGIFCode  = errors.New("invalid code")
+)
+
+// gifBits is the length in bits of the longest codes.
+const gifBits = 12
+
+// gifReader decodes the indices of a frame. It does what Pillow does (GifDecode.c), which accepts more than
+// compress/lzw: minimum code sizes up to 12 bits, of which an index keeps the lowest 8, and one of 1 bit, with
+// codes that never become longer than 2 bits.
+type gifReader struct {
 	data []byte
-	left int // bytes left in the current block
+	left int // bytes left in the current block: a length byte, and up to 255 bytes
+	bits uint32
+	n    int // number of bits
+
+	minimum uint // code size of the indices
+	size    uint // current code size
+	next    int  // next code to be defined
+	last    int  // previous code, or -1 after a clear code
+	first   uint8
+	prefix  [1 << gifBits]uint16
+	suffix  [1 << gifBits]uint8
+
+	out [1<<gifBits + 1]uint8 // indices of the previous code, at the end
+	at  int                   // offset of the first one that wasn't read yet
 }
 
-// ReadByte implements io.ByteReader, so that compress/lzw doesn't add a buffer.
-func (s *subBlocks) ReadByte() (byte, error) {
-	if s.left == 0 {
-		if len(s.data) == 0 {
-			return 0, io.ErrUnexpectedEOF
-		}
-		s.left = int(s.data[0])
-		if s.left == 0 {
-			return 0, io.EOF
-		}
-		s.data = s.data[1:]
-	}
-	if len(s.data) == 0 {
-		return 0, io.ErrUnexpectedEOF
-	}
-	b := s.data[0]
-	s.data = s.data[1:]
-	s.left--
-	return b, nil
+// begin prepares reading a frame.
+func (z *gifReader) begin(data []byte, minimum int) {
+	z.data, z.left, z.bits, z.n, z.at = data, 0, 0, 0, len(z.out)
+	z.minimum = uint(minimum)
+	z.clear()
 }
 
-// Read implements io.Reader; compress/lzw only asks for single bytes.
-func (s *subBlocks) Read(p []byte) (int, error) {
-	for i := range p {
-		b, err := s.ReadByte()
-		if err != nil {
-			return i, err
+func (z *gifReader) clear() { z.size, z.next, z.last = z.minimum+1, 1<<z.minimum+2, -1 }
+
+// read fills p with the next indices.
+func (z *gifReader) read(p []uint8) error {
+	for len(p) > 0 {
+		n := copy(p, z.out[z.at:])
+		z.at += n
+		if p = p[n:]; len(p) > 0 {
+			if err := z.code(); err != nil {
+				return err
+			}
 		}
-		p[i] = b
 	}
-	return len(p), nil
+	return nil
+}
+
+// code reads the next code. All indices of the previous one must have been read.
+func (z *gifReader) code() error {
+	for z.n < int(z.size) {
+		for z.left == 0 {
+			if len(z.data) == 0 || z.data[0] == 0 {
+				return errGIFShort
+			}
+			z.left, z.data = int(z.data[0]), z.data[1:]
+		}
+		if len(z.data) == 0 {
+			return errGIFShort
+		}
+		z.bits |= uint32(z.data[0]) << z.n
+		z.n += 8
+		z.left, z.data = z.left-1, z.data[1:]
+	}
+	code := int(z.bits & (1<<z.size - 1))
+	z.bits >>= z.size
+	z.n -= int(z.size)
+
+	end := 1<<z.minimum + 1
+	c := code
+	switch {
+	case code == end-1:
+		z.clear()
+		return nil
+	case code == end:
+		return errGIFShort
+	case z.last < 0:
+		if code > end {
+			return errGIFCode
+		}
+		z.put(uint8(code))
+		z.first, z.last = uint8(code), code
+		return nil
+	case code > z.next:
+		return errGIFCode
+	case code == z.next: // the code that is defined below
+		z.put(z.first)
+		c = z.last
+	}
+	for c >= end {
+		if c >= len(z.prefix) {
+			return errGIFCode
+		}
+		z.put(z.suffix[c])
+		c = int(z.prefix[c])
+	}
+	z.first = uint8(c)
+	z.put(z.first)
+	if z.next < len(z.prefix) {
+		z.suffix[z.next], z.prefix[z.next] = z.first, uint16(z.last)
+		if z.next == 1<<z.size-1 && z.size < gifBits {
+			z.size++
+		}
+		z.next++
+	}
+	z.last = code
+	return nil
+}
+
+// put inserts an index before those in out.
+func (z *gifReader) put(index uint8) {
+	z.at--
+	z.out[z.at] = index
 }

@@ -24,6 +24,33 @@ type huffman struct {
 	offset [17]int32
 }
 
+// standardTables holds the codes of annex K.3, as in a DHT segment: DC and AC, luma and chroma. A sequential JPEG
+// without Huffman tables, such as a frame of Motion JPEG from a webcam, uses these.
+var standardTables = [2][2]string{
+	{
+		"\x00\x01\x05\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00" +
+			"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b",
+		"\x00\x03\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00" +
+			"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b",
+	},
+	{
+		"\x00\x02\x01\x03\x03\x02\x04\x03\x05\x05\x04\x04\x00\x00\x01\x7d" +
+			"\x01\x02\x03\x00\x04\x11\x05\x12\x21\x31\x41\x06\x13\x51\x61\x07\x22\x71\x14\x32\x81\x91\xa1\x08\x23\x42\xb1\xc1" +
+			"\x15\x52\xd1\xf0\x24\x33\x62\x72\x82\x09\x0a\x16\x17\x18\x19\x1a\x25\x26\x27\x28\x29\x2a\x34\x35\x36\x37\x38\x39" +
+			"\x3a\x43\x44\x45\x46\x47\x48\x49\x4a\x53\x54\x55\x56\x57\x58\x59\x5a\x63\x64\x65\x66\x67\x68\x69\x6a\x73\x74\x75" +
+			"\x76\x77\x78\x79\x7a\x83\x84\x85\x86\x87\x88\x89\x8a\x92\x93\x94\x95\x96\x97\x98\x99\x9a\xa2\xa3\xa4\xa5\xa6\xa7" +
+			"\xa8\xa9\xaa\xb2\xb3\xb4\xb5\xb6\xb7\xb8\xb9\xba\xc2\xc3\xc4\xc5\xc6\xc7\xc8\xc9\xca\xd2\xd3\xd4\xd5\xd6\xd7\xd8" +
+			"\xd9\xda\xe1\xe2\xe3\xe4\xe5\xe6\xe7\xe8\xe9\xea\xf1\xf2\xf3\xf4\xf5\xf6\xf7\xf8\xf9\xfa",
+		"\x00\x02\x01\x02\x04\x04\x03\x04\x07\x05\x04\x04\x00\x01\x02\x77" +
+			"\x00\x01\x02\x03\x11\x04\x05\x21\x31\x06\x12\x41\x51\x07\x61\x71\x13\x22\x32\x81\x08\x14\x42\x91\xa1\xb1\xc1\x09" +
+			"\x23\x33\x52\xf0\x15\x62\x72\xd1\x0a\x16\x24\x34\xe1\x25\xf1\x17\x18\x19\x1a\x26\x27\x28\x29\x2a\x35\x36\x37\x38" +
+			"\x39\x3a\x43\x44\x45\x46\x47\x48\x49\x4a\x53\x54\x55\x56\x57\x58\x59\x5a\x63\x64\x65\x66\x67\x68\x69\x6a\x73\x74" +
+			"\x75\x76\x77\x78\x79\x7a\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x92\x93\x94\x95\x96\x97\x98\x99\x9a\xa2\xa3\xa4\xa5" +
+			"\xa6\xa7\xa8\xa9\xaa\xb2\xb3\xb4\xb5\xb6\xb7\xb8\xb9\xba\xc2\xc3\xc4\xc5\xc6\xc7\xc8\xc9\xca\xd2\xd3\xd4\xd5\xd6" +
+			"\xd7\xd8\xd9\xda\xe2\xe3\xe4\xe5\xe6\xe7\xe8\xe9\xea\xf2\xf3\xf4\xf5\xf6\xf7\xf8\xf9\xfa",
+	},
+}
+
 // define builds the tables for a code. coefficients is true for codes of AC coefficients. define returns
 // false if there are more codes than their lengths allow.
 func (h *huffman) define(counts *[16]uint8, symbols []uint8, coefficients bool) bool {
@@ -53,6 +80,15 @@ func (h *huffman) define(counts *[16]uint8, symbols []uint8, coefficients bool) 
 	copy(h.spec[16:], symbols)
 	h.length = length
 	return true
+}
+
+// symbol decodes a code that isn't followed by a coefficient at the top of bits. It returns a length of 0 if
+// there is no such code.
+func (h *huffman) symbol(bits uint64) (symbol, length int) {
+	if e := h.fast[bits>>(64-fastBits)]; e != 0 {
+		return int(e >> 8 & 255), int(e & 255)
+	}
+	return h.long(bits)
 }
 
 // enter fills the entries of fast whose index starts with the code of l bits.
@@ -92,26 +128,31 @@ func extend(bits uint64, size int) int32 {
 type bitReader struct {
 	data []byte
 	at   int    // offset of the next byte
-	bits uint64 // bits read from data but not used yet, from the top, followed by zeros
+	bits uint64 // bits read from data but not used yet, from the top
 	n    int    // number of these bits; negative if bits past the end of the data were used
 }
 
-// fill returns the state of a bitReader with at least 32 bits, unless a marker or the end of the data
-// comes first. It takes the fields instead of a bitReader so that they stay in registers.
+// fill returns the state of a bitReader with at least 56 bits, unless a marker or the end of the data comes first.
+// It takes the fields instead of a bitReader so that they stay in registers.
 func fill(data []byte, at int, bits uint64, n int) (int, uint64, int) {
-	if at+4 <= len(data) {
-		next := binary.BigEndian.Uint32(data[at:])
-		if next&^(next+0x01010101)&0x80808080 == 0 { // none of the bytes is 0xff
-			return at + 4, bits | uint64(next)<<(32-uint(n)), n + 32
+	if at+8 <= len(data) {
+		next := binary.BigEndian.Uint64(data[at:])
+		if next&^(next+0x0101010101010101)&0x8080808080808080 == 0 { // none of the bytes is 0xff
+			read := (63 - n) >> 3
+			return at + read, bits | next>>(uint(n)&63), n + 8*read // bits after n are those of the next byte
 		}
 	}
 	for n <= 56 && at < len(data) {
 		b := data[at]
 		if b == 0xff {
-			if at+1 == len(data) || data[at+1] != 0 {
+			zero := at + 1
+			for zero < len(data) && data[zero] == 0xff { // fill bytes
+				zero++
+			}
+			if zero == len(data) || data[zero] != 0 {
 				break
 			}
-			at++
+			at = zero
 		}
 		at++
 		bits |= uint64(b) << (56 - uint(n))

@@ -10,16 +10,14 @@
 // That means: alpha is dropped, not blended. EXIF rotation and color profiles are ignored. Only the
 // first frame of an animation is decoded. A 32×32 image isn't resampled.
 //
-// The results equal Pillow's exactly, except for progressive JPEG, where the inverse DCT of image/jpeg
-// sometimes rounds differently: in the tests by up to 2 levels, 0.05 on average. Unlike libjpeg, which
-// guesses the missing parts, this package rejects corrupt JPEG data. It also rejects arithmetic coding,
-// unusual sampling factors, and the features of progressive JPEG that image/jpeg doesn't support.
+// The results equal Pillow's. Unlike libjpeg, which guesses the missing parts, this package rejects corrupt
+// JPEG data. It also rejects arithmetic coding, lossless JPEG and more than 8 bits per sample.
 //
-// The package has its own decoder for sequential JPEG, with libjpeg's inverse DCT and without the tables
-// that image/jpeg allocates for each image. The entropy decoders for all other formats are those of the
-// standard library and golang.org/x/image. The steps around them, in which these differ from Pillow, are
-// implemented here: chroma upsampling and color conversion (as in libjpeg-turbo and libwebp), palettes,
-// 16-bit samples, the GIF, WebP and BMP containers, and the antialiased resize.
+// JPEG, GIF, PNG and BMP have their own decoders here, which give the pixels of libjpeg-turbo and Pillow row by
+// row, without memory for the whole image: only a progressive JPEG and an interlaced PNG need it. Inflating a PNG is left
+// to github.com/klauspost/compress, and the other formats to libraries. The steps around these, in which they
+// differ from Pillow, are implemented here: chroma upsampling and color conversion as in libwebp, palettes,
+// 16-bit samples, containers, and the antialiased resize.
 package imaging
 
 import (
@@ -35,12 +33,12 @@ const (
 	Channels = 3
 	// PreprocessingID identifies the preprocessing that this package implements. Model files and
 	// dataset manifests record it. It must change whenever the decoded pixels change.
-	PreprocessingID = "rgb-32x32-bilinear-aa-v2"
+	PreprocessingID = "rgb-32x32-bilinear-aa-v3"
 
 	// DefaultMaxPixels is the default of Decoder.MaxPixels: 50 Mi pixels, enough for the photo of
-	// a 50-megapixel camera (8192×6144). Most formats need 3 to 4 bytes per pixel, so this limits
-	// the memory for one image to about 200 MiB. Progressive JPEG, interlaced PNG and 16-bit PNG
-	// need 8 to 28 bytes per pixel; Info.Memory has the estimate.
+	// a 50-megapixel camera (8192×6144). JPEG in one scan, PNG, GIF and BMP need less than 1 MiB,
+	// other JPEGs and interlaced PNG up to 9 bytes per pixel, and the other formats up to 28;
+	// Info.Memory has the estimate.
 	DefaultMaxPixels = 50 << 20
 
 	// maxSide limits width and height. The resize keeps two coefficients per column and per row,
@@ -131,12 +129,14 @@ func inspect(data []byte, maxPixels int) (info Info, err error) {
 
 // Decoder decodes images. The zero value is ready for use. A Decoder reuses tables and buffers and isn't
 // safe for concurrent use; use one per goroutine. It releases buffers larger than 1 MiB after each image:
-// it keeps about 0.5 MiB after a 640×480 JPEG, and 14 MiB at most.
+// it keeps about 0.2 MiB after a 640×480 JPEG, and 24 MiB at most.
 type Decoder struct {
 	// MaxPixels limits width × height; 0 means DefaultMaxPixels.
 	MaxPixels int
 
 	jpeg   jpegDecoder
+	lzw    gifReader
+	png    pngReader
 	res    resampler
 	reader bytes.Reader
 	rows   rowBuffers
@@ -146,7 +146,8 @@ type Decoder struct {
 // Decode decodes the image in data and resizes it to 32×32. It writes the pixels to dst, which must hold
 // 32·32·3 bytes: rows from the top, pixels from the left, with red, green and blue from 0 to 255. Decode
 // doesn't change or keep data. Errors wrap one of the package's Err values, and leave the content of dst
-// undefined. Decoding a sequential JPEG of ordinary size doesn't allocate.
+// undefined. Decoding a JPEG doesn't allocate, unless it's progressive or in several scans and needs buffers
+// of more than 1 MiB.
 func (d *Decoder) Decode(dst []uint8, data []byte) (Info, error) {
 	if len(dst) != numPixels {
 		return Info{}, fmt.Errorf("decode image: destination holds %d bytes, need %d", len(dst), numPixels)
@@ -154,6 +155,7 @@ func (d *Decoder) Decode(dst []uint8, data []byte) (Info, error) {
 	info, err := d.decode(dst, data)
 	d.reader.Reset(nil)
 	d.jpeg.trim()
+	d.png.trim()
 	d.rows.trim()
 	d.res.trim()
 	if err != nil {

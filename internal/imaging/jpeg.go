@@ -10,17 +10,20 @@ type jpegHeader struct {
 	width, height int
 	components    int
 	ids           [4]uint8
-	h, v          [4]int   // sampling factors; those of the first component are the largest
+	h, v          [4]int   // sampling factors
+	hmax, vmax    int      // the largest of them
 	quant         [4]uint8 // numbers of the quantization tables
 	progressive   bool
 	jfif          bool // there is a JFIF marker
 	adobe         int  // color transform of the Adobe marker, or -1 without one
 	scan          int  // offset of the first scan's marker
+	streamed      bool // the samples are complete from top to bottom
 	info          Info // set by openJPEG
 }
 
 // JPEG markers (T.81, table B.1).
 const (
+	markerTEM   = 0x01 // no data
 	markerSOF0  = 0xc0 // frame header, baseline
 	markerSOF1  = 0xc1 // frame header, extended sequential
 	markerSOF2  = 0xc2 // frame header, progressive
@@ -29,6 +32,7 @@ const (
 	markerEOI   = 0xd9 // end of the image
 	markerSOS   = 0xda // header of a scan
 	markerDQT   = 0xdb // quantization tables
+	markerDNL   = 0xdc // number of lines, after the first scan
 	markerDRI   = 0xdd // restart interval
 	markerAPP0  = 0xe0 // the first of sixteen application markers: JFIF
 	markerAPP14 = 0xee // Adobe
@@ -58,7 +62,7 @@ func nextJPEGSegment(data []byte, at int) (s jpegSegment, err error) {
 		}
 		s.marker = data[at]
 		at++
-		if s.marker == 0 && at == s.start+2 || s.marker >= markerRST0 && s.marker < markerRST0+8 {
+		if s.marker == 0 || s.marker == markerTEM || s.marker >= markerRST0 && s.marker < markerRST0+8 {
 			continue
 		}
 		break
@@ -76,8 +80,13 @@ func nextJPEGSegment(data []byte, at int) (s jpegSegment, err error) {
 		return s, broken("JPEG", "invalid segment length %d at byte %d", length, s.start)
 	case m < markerSOF0:
 		return s, broken("JPEG", "unknown marker %#02x at byte %d", m, s.start)
-	case m == 0xc8, m == 0xcc, m == 0xd8, m == 0xdc, // reserved, arithmetic coding, nested image, image height
-		m > markerDRI && m < markerAPP0, m > 0xef && m != markerCOM: // hierarchical coding, reserved
+	case m == 0xcc:
+		return s, unsupported("JPEG", "arithmetic coding; save it as a baseline or progressive JPEG")
+	case m > markerDRI && m < markerAPP0:
+		return s, unsupported("JPEG", "hierarchical coding; save it as a baseline or progressive JPEG")
+	case m == 0xf7:
+		return s, unsupported("JPEG", "lossless compression (JPEG-LS); save it as a baseline JPEG or a PNG")
+	case m == 0xc8, m == 0xd8, m > 0xef && m != markerCOM: // reserved, nested image, reserved
 		return s, unsupported("JPEG", "marker %#02x at byte %d; save it as a baseline JPEG", m, s.start)
 	case at+length > len(data):
 		return s, broken("JPEG", "truncated: the segment at byte %d exceeds the data", s.start)
@@ -106,11 +115,15 @@ func readJPEGHeader(data []byte) (hdr jpegHeader, err error) {
 				return hdr, broken("JPEG", "scan before the frame header")
 			}
 			hdr.scan = s.start
+			hdr.streamed = hdr.progressive || len(s.body) > 0 && int(s.body[0]) == hdr.components
+			if hdr.height == 0 { // it follows the first scan
+				if s, err := nextJPEGSegment(data, s.end); err == nil && s.marker == markerDNL && len(s.body) == 2 {
+					hdr.height = int(binary.BigEndian.Uint16(s.body))
+				}
+			}
 			return hdr, nil
 		case m == markerAPP0:
-			if len(s.body) >= 5 {
-				hdr.jfif = string(s.body[:5]) == "JFIF\x00"
-			}
+			hdr.jfif = hdr.jfif || len(s.body) >= 14 && string(s.body[:5]) == "JFIF\x00" // others are JFXX
 		case m == markerAPP14:
 			if len(s.body) >= 12 && string(s.body[:5]) == "Adobe" {
 				hdr.adobe = int(s.body[11])
@@ -148,49 +161,32 @@ func (hdr *jpegHeader) frame(marker uint8, body []byte) error {
 	hdr.components = int(body[5])
 	if n := hdr.components; n != 1 && n != 3 && n != 4 {
 		hdr.components = 0
-		return unsupported("JPEG", "%d color components", n)
+		return unsupported("JPEG", "%d color components; save it with 1 (gray) or 3", n)
 	}
 	for i := range hdr.components {
 		c := body[6+3*i:]
 		hdr.ids[i], hdr.h[i], hdr.v[i], hdr.quant[i] = c[0], int(c[1]>>4), int(c[1]&15), c[2]
-		if slices.Contains(hdr.ids[:i], c[0]) || c[2] > 3 {
+		if c[2] > 3 {
 			return broken("JPEG", "invalid component %d in the frame header", i)
 		}
 		if hdr.h[i] < 1 || hdr.h[i] > 4 || hdr.v[i] < 1 || hdr.v[i] > 4 {
 			return broken("JPEG", "invalid sampling factors %d×%d of component %d", hdr.h[i], hdr.v[i], i)
 		}
 	}
-	if !hdr.usual() {
-		return unsupported("JPEG", "unusual subsampling; save it with 4:2:0 or 4:4:4")
-	}
-	if hdr.components == 1 { // the factors of a single component have no effect
-		hdr.h[0], hdr.v[0] = 1, 1
-	}
-	return nil
-}
-
-// usual reports whether the sampling factors are those of a common scheme, as supported by image/jpeg: in
-// color, both chroma components have equal factors that divide those of the first component.
-func (hdr *jpegHeader) usual() bool {
-	h, v := &hdr.h, &hdr.v
+	hdr.hmax, hdr.vmax = slices.Max(hdr.h[:]), slices.Max(hdr.v[:])
 	for i := range hdr.components {
-		if h[i] == 3 || v[i] == 3 {
-			return false
+		if hdr.hmax%hdr.h[i] != 0 || hdr.vmax%hdr.v[i] != 0 { // libjpeg also rejects these
+			return unsupported("JPEG", "subsampling by a fraction (%d:%d across, %d:%d down); save it with 4:2:0 or 4:4:4",
+				hdr.hmax, hdr.h[i], hdr.vmax, hdr.v[i])
 		}
 	}
-	switch hdr.components {
-	case 3:
-		return v[0] != 4 && h[0]%h[1] == 0 && v[0]%v[1] == 0 && h[1] == h[2] && v[1] == v[2]
-	case 4:
-		return h[0] == v[0] && h[0] <= 2 && h[1] == 1 && v[1] == 1 && h[2] == 1 && v[2] == 1 && h[3] == h[0] && v[3] == v[0]
-	}
-	return true
+	return nil
 }
 
 // units returns the number of coding units (MCUs) across and down in scans of several components. A unit
 // has h·v blocks of each component.
 func (hdr *jpegHeader) units() (wide, high int) {
-	w, h := 8*hdr.h[0], 8*hdr.v[0]
+	w, h := 8*hdr.hmax, 8*hdr.vmax
 	return (hdr.width + w - 1) / w, (hdr.height + h - 1) / h
 }
 
@@ -214,8 +210,8 @@ func (hdr *jpegHeader) ycc() bool {
 func (hdr *jpegHeader) minBytes() int {
 	blocks := 0
 	for i := range hdr.components {
-		w := (hdr.width*hdr.h[i] + hdr.h[0] - 1) / hdr.h[0]
-		h := (hdr.height*hdr.v[i] + hdr.v[0] - 1) / hdr.v[0]
+		w := (hdr.width*hdr.h[i] + hdr.hmax - 1) / hdr.hmax
+		h := (hdr.height*hdr.v[i] + hdr.vmax - 1) / hdr.vmax
 		blocks += ((w + 7) / 8) * ((h + 7) / 8)
 	}
 	if hdr.progressive {
@@ -247,76 +243,76 @@ func openJPEG(data []byte, maxPixels int) (jpegHeader, error) {
 	return hdr, nil
 }
 
+// blocks returns the number of blocks across and down that are in memory at once for component i: two rows of
+// units, or the whole image if its components are in separate scans.
+func (hdr *jpegHeader) blocks(i int) (wide, high int) {
+	wide, high = hdr.units()
+	if hdr.streamed {
+		high = min(high, 2)
+	}
+	return hdr.h[i] * wide, hdr.v[i] * high
+}
+
 // held returns the number of bytes for samples and coefficients that decoding holds.
-func (hdr *jpegHeader) held() int64 {
+func (hdr *jpegHeader) held() (bytes int64) {
 	unitsWide, unitsHigh := hdr.units()
-	samples := int64(0)
 	for i := range hdr.components {
-		samples += int64(64*hdr.h[i]*hdr.v[i]) * int64(unitsWide) * int64(unitsHigh)
+		wide, high := hdr.blocks(i)
+		bytes += 64 * int64(wide) * int64(high)
+		if hdr.progressive { // coefficients of two bytes, and a mask of eight bytes
+			bytes += (2*64 + 8) * int64(hdr.h[i]*hdr.v[i]) * int64(unitsWide) * int64(unitsHigh)
+		}
 	}
-	switch {
-	case !hdr.progressive:
-		return samples
-	case hdr.components < 4:
-		return 5 * samples // image/jpeg keeps all coefficients, each in four bytes
-	default: // image/jpeg also interleaves the samples, and cmykPlanes separates them again
-		return 5*samples + 8*int64(hdr.width)*int64(hdr.height)
-	}
+	return bytes
 }
 
 func (d *Decoder) decodeJPEG(dst []uint8, hdr *jpegHeader, data []byte) error {
-	var planes [4]plane
-	var err error
-	if hdr.progressive {
-		planes, err = d.progressivePlanes(hdr, data)
-	} else {
-		planes, err = d.jpeg.decode(hdr, data)
-	}
+	d.res.begin(dst, hdr.width, hdr.height)
+	next := 0
+	err := d.jpeg.decode(hdr, data, func(planes *[4]plane, end int) {
+		for ; next < end; next++ {
+			d.jpegRow(hdr, planes, next)
+		}
+	})
 	if err != nil {
 		return err
 	}
-	d.res.begin(dst, hdr.width, hdr.height)
-	d.jpegRows(hdr, &planes)
 	d.res.end()
 	return nil
 }
 
-// jpegRows upsamples and converts each row of an image of one, three or four planes, and passes it to the
-// resampler.
-func (d *Decoder) jpegRows(hdr *jpegHeader, planes *[4]plane) {
-	w, ycc := hdr.width, hdr.ycc()
-	r, g, b := d.rows.get(0, w), d.rows.get(1, w), d.rows.get(2, w)
+// jpegRow upsamples and converts row y of an image of one, three or four planes, and passes it to the resampler.
+func (d *Decoder) jpegRow(hdr *jpegHeader, planes *[4]plane, y int) {
+	w := hdr.width
 	var s [4][]uint8
-	for y := range hdr.height {
-		for c := range hdr.components {
-			s[c] = planes[c].row(y, &d.rows, 3+c)[:w]
-		}
-		switch {
-		case hdr.components == 1:
-			d.res.row(y, s[0], s[0], s[0])
-		case hdr.components == 3 && ycc && d.res.copying:
-			yccPixels(d.res.line(y), s[0], s[1], s[2])
-		case hdr.components == 3 && ycc:
-			yccRow(r, g, b, s[0], s[1], s[2])
-			d.res.row(y, r, g, b)
-		case hdr.components == 3:
-			d.res.row(y, s[0], s[1], s[2])
-		case ycc:
-			yccRow(r, g, b, s[0], s[1], s[2])
-			// libjpeg converts YCCK to CMYK by inverting RGB, which cancels the inversion in underInk.
-			for x := range w {
-				k := s[3][x]
-				r[x], g[x], b[x] = underInk(255-r[x], k), underInk(255-g[x], k), underInk(255-b[x], k)
-			}
-			d.res.row(y, r, g, b)
-		default:
-			for x := range w {
-				k := s[3][x]
-				r[x], g[x], b[x] = underInk(s[0][x], k), underInk(s[1][x], k), underInk(s[2][x], k)
-			}
-			d.res.row(y, r, g, b)
-		}
+	for c := range hdr.components {
+		s[c] = planes[c].row(y, &d.rows, 3+c)[:w]
 	}
+	switch {
+	case hdr.components == 1:
+		d.res.row(y, s[0], s[0], s[0])
+		return
+	case hdr.components == 3 && hdr.ycc():
+		d.res.yccRow(y, s[0], s[1], s[2], &d.rows)
+		return
+	case hdr.components == 3:
+		d.res.row(y, s[0], s[1], s[2])
+		return
+	}
+	r, g, b := d.rows.get(0, w), d.rows.get(1, w), d.rows.get(2, w)
+	if hdr.ycc() {
+		// libjpeg converts YCCK to CMYK by inverting RGB, which cancels the inversion in underInk.
+		yccRow(r, g, b, s[0], s[1], s[2])
+		for x := range w {
+			r[x], g[x], b[x] = 255-r[x], 255-g[x], 255-b[x]
+		}
+		s = [4][]uint8{r, g, b, s[3]}
+	}
+	for x := range w {
+		k := s[3][x]
+		r[x], g[x], b[x] = underInk(s[0][x], k), underInk(s[1][x], k), underInk(s[2][x], k)
+	}
+	d.res.row(y, r, g, b)
 }
 
 // underInk converts a CMYK sample from the file to RGB like Pillow (cmyk2rgb in Convert.c). Pillow assumes

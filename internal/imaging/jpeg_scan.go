@@ -6,26 +6,27 @@ import (
 	"slices"
 )
 
-// This file decodes sequential JPEG with Huffman coding (ITU-T T.81). image/jpeg, which is used for
-// progressive JPEG, has a different inverse DCT than libjpeg, and allocates and computes its tables for each
-// image, which takes a large part of the time for a small one. This decoder rejects everything that
-// image/jpeg rejects, and also faults for which image/jpeg makes up data: overlapping codes, missing tables,
-// invalid symbols, blocks without an end, components without data.
+// This file decodes the tables and scans of a JPEG with Huffman coding (ITU-T T.81). The results equal those of
+// libjpeg-turbo for every file that it reads without a warning. Where libjpeg-turbo warns and makes up data, this
+// decoder reports an error. It also rejects invalid symbols, blocks with too many coefficients, and components
+// without data, which libjpeg-turbo ignores.
 
 // Errors in the data after the header.
 var (
-	errJPEGNoEnd      = errors.New("missing end marker")
-	errJPEGFrames     = errors.New("more than one frame header")
-	errJPEGTable      = errors.New("invalid table")
-	errJPEGRestarts   = errors.New("invalid restart interval")
-	errJPEGScan       = errors.New("invalid scan header")
-	errJPEGNoTable    = errors.New("a scan refers to a missing table")
-	errJPEGNoScan     = errors.New("a component has no scan")
-	errJPEGNoRestart  = errors.New("missing restart marker")
-	errJPEGShort      = errors.New("the data ends before the last block")
-	errJPEGCode       = errors.New("invalid Huffman code")
-	errJPEGBlock      = errors.New("a block has more than 64 coefficients")
-	errJPEGDifference = errors.New("a DC difference has more than 16 bits")
+	errJPEGNoEnd       = errors.New("the data ends before the last scan")
+	errJPEGFrames      = errors.New("more than one frame header")
+	errJPEGTable       = errors.New("invalid table")
+	errJPEGRestarts    = errors.New("invalid restart interval")
+	errJPEGScan        = errors.New("invalid scan header")
+	errJPEGProgression = errors.New("invalid range of coefficients or bits in a scan header")
+	errJPEGNoTable     = errors.New("a scan refers to a missing table")
+	errJPEGNoScan      = errors.New("a component has no scan")
+	errJPEGTwoScans    = errors.New("a component has more than one scan")
+	errJPEGNoRestart   = errors.New("missing restart marker")
+	errJPEGShort       = errors.New("the data ends before the last block")
+	errJPEGCode        = errors.New("invalid Huffman code")
+	errJPEGBlock       = errors.New("a block has more than 64 coefficients")
+	errJPEGDifference  = errors.New("a DC difference has more than 16 bits")
 )
 
 // zigzag maps the index of a coefficient in the file (zigzag order) to its index in a block.
@@ -40,66 +41,68 @@ var zigzag = [64]uint8{
 	53, 60, 61, 54, 47, 55, 62, 63,
 }
 
-// jpegDecoder decodes sequential JPEGs into planes of samples. It reuses tables and buffers.
+// jpegDecoder decodes JPEGs into planes of samples. It reuses tables and buffers.
 type jpegDecoder struct {
-	huffman    [2][4]huffman // DC and AC
-	hasHuffman [2][4]bool    // whether the current image has defined the table
-	quant      [4][64]int32  // in zigzag order
-	hasQuant   [4]bool
-	restart    int // units between restart markers; 0: no restart markers
-	components [4]jpegComponent
-	samples    [4][]uint8
-	block      block
+	huffman      [2][4]huffman // DC and AC
+	hasHuffman   [2][4]bool    // whether the current image has defined the table
+	quant        [4][64]int32  // in zigzag order
+	hasQuant     [4]bool
+	restart      int // units between restart markers; 0: no restart markers
+	scans        int // scans read so far
+	components   [4]jpegComponent
+	planes       [4]plane
+	samples      [4][]uint8
+	coefficients [4][]int16  // progressive only
+	masks        [4][]uint64 // progressive only
+	block        block
 }
 
 // jpegComponent is a component of the image and the state of its current scan.
 type jpegComponent struct {
-	plane
+	*plane
 	h, v         int // blocks across and down per unit in scans of several components
 	scanned      bool
 	across, down int // blocks across and down per unit in the current scan
-	quant        *[64]int32
+	quant        [64]int32
 	dc, ac       *huffman
 	before       int32 // DC coefficient of the previous block
+	progress     progress
 }
 
-// decode returns the decoded planes of an image. They are valid until the next call.
-func (d *jpegDecoder) decode(hdr *jpegHeader, data []byte) (planes [4]plane, err error) {
-	d.hasHuffman, d.hasQuant, d.restart = [2][4]bool{}, [4]bool{}, 0
+// decode decodes an image. It calls show when rows of the image are complete, with the planes and the number of
+// these rows. At the end of the data, it may return an error nevertheless.
+func (d *jpegDecoder) decode(hdr *jpegHeader, data []byte, show func(planes *[4]plane, end int)) error {
+	d.hasHuffman, d.hasQuant, d.restart, d.scans = [2][4]bool{}, [4]bool{}, 0, 0
 	d.block = block{} // the previous image may have ended within a block
-	unitsWide, unitsHigh := hdr.units()
 	for i := range hdr.components {
-		h, v := hdr.h[i], hdr.v[i]
-		stride := 8 * h * unitsWide
-		size := stride * 8 * v * unitsHigh
-		if cap(d.samples[i]) < size {
+		wide, high := hdr.blocks(i)
+		if size := 64 * wide * high; cap(d.samples[i]) < size {
 			d.samples[i] = make([]uint8, size)
 		}
-		planes[i] = newPlane(d.samples[i][:size], stride, hdr.width, hdr.height, hdr.h[0]/h, hdr.v[0]/v)
-		d.components[i] = jpegComponent{plane: planes[i], h: h, v: v}
+		d.planes[i] = newPlane(d.samples[i][:64*wide*high], 8*wide, hdr.width, hdr.height, hdr.hmax/hdr.h[i], hdr.vmax/hdr.v[i])
+		d.components[i] = jpegComponent{plane: &d.planes[i], h: hdr.h[i], v: hdr.v[i]}
+		if hdr.progressive {
+			d.beginProgress(hdr, i)
+		}
 	}
 
-	frames, baseline := 0, false
+	frames := 0
 	for at := 2; ; {
 		s, err := nextJPEGSegment(data, at)
 		if err != nil {
-			return planes, err
+			return err
 		}
 		at = s.end
 		switch m := s.marker; {
-		case m == 0:
+		case m == 0 && !d.complete(hdr):
 			err = errJPEGNoEnd
-		case m == markerEOI:
-			for i := range hdr.components {
-				if !d.components[i].scanned {
-					return planes, hdr.corrupt(errJPEGNoScan)
-				}
+		case m == 0, m == markerEOI: // some cameras don't write the end marker
+			if err = d.finish(hdr, show); err == nil {
+				return nil
 			}
-			return planes, nil
 		case m == markerDHT:
-			err = d.defineHuffman(s.body, baseline)
+			err = d.defineHuffman(s.body)
 		case m >= markerSOF0 && m <= 0xcf: // readJPEGHeader has read the first one
-			baseline = m == markerSOF0
 			if frames++; frames > 1 {
 				err = errJPEGFrames
 			}
@@ -112,25 +115,53 @@ func (d *jpegDecoder) decode(hdr *jpegHeader, data []byte) (planes [4]plane, err
 			}
 			d.restart = int(binary.BigEndian.Uint16(s.body))
 		case m == markerSOS:
-			at, err = d.scan(hdr, data, s, baseline)
+			if d.scans++; d.scans > maxScans {
+				return unsupported("JPEG", "more than %d scans; save it as a baseline JPEG", maxScans)
+			}
+			at, err = d.scan(hdr, data, s, show)
 		}
 		if errors.Is(err, errJPEGDifference) {
-			return planes, unsupported("JPEG", "more than 8 bits per sample: %v", err)
+			return unsupported("JPEG", "more than 8 bits per sample: %v", err)
 		}
 		if err != nil {
-			return planes, hdr.corrupt(err)
+			return hdr.corrupt(err)
 		}
 	}
 }
 
+// complete reports whether no further scan is necessary.
+func (d *jpegDecoder) complete(hdr *jpegHeader) bool {
+	for i := range hdr.components {
+		c := &d.components[i]
+		if !c.scanned || hdr.progressive && c.progress.bits != [64]int8{} {
+			return false
+		}
+	}
+	return true
+}
+
+// finish shows the rows after the last scan.
+func (d *jpegDecoder) finish(hdr *jpegHeader, show func(planes *[4]plane, end int)) error {
+	for i := range hdr.components {
+		if !d.components[i].scanned {
+			return errJPEGNoScan
+		}
+	}
+	if hdr.progressive {
+		d.finishProgress(hdr, show)
+	}
+	show(&d.planes, hdr.height)
+	return nil
+}
+
 // defineHuffman reads the Huffman tables in a DHT segment.
-func (d *jpegDecoder) defineHuffman(body []byte, baseline bool) error {
+func (d *jpegDecoder) defineHuffman(body []byte) error {
 	for len(body) > 0 {
 		if len(body) < 17 {
 			return errJPEGTable
 		}
 		class, number := body[0]>>4, body[0]&15
-		if class > 1 || number > 3 || baseline && number > 1 {
+		if class > 1 || number > 3 {
 			return errJPEGTable
 		}
 		counts := (*[16]uint8)(body[1:])
@@ -138,10 +169,10 @@ func (d *jpegDecoder) defineHuffman(body []byte, baseline bool) error {
 		for _, c := range counts {
 			n += int(c)
 		}
-		if n == 0 || n > 256 || len(body) < 17+n ||
-			!d.huffman[class][number].define(counts, body[17:17+n], class == 1) {
+		if n > 256 || len(body) < 17+n {
 			return errJPEGTable
 		}
+		d.huffman[class][number].define(counts, body[17:17+n], class == 1)
 		d.hasHuffman[class][number] = true
 		body = body[17+n:]
 	}
@@ -169,8 +200,28 @@ func (d *jpegDecoder) defineQuant(body []byte) error {
 	return nil
 }
 
+// table returns a Huffman table that a scan uses. standard allows the standard's table in place of a missing one.
+func (d *jpegDecoder) table(class int, number uint8, standard bool) (*huffman, error) {
+	if number > 3 {
+		return nil, errJPEGNoTable
+	}
+	h := &d.huffman[class][number]
+	if !d.hasHuffman[class][number] {
+		if !standard || number > 1 {
+			return nil, errJPEGNoTable
+		}
+		spec := []byte(standardTables[class][number])
+		h.define((*[16]uint8)(spec), spec[16:], class == 1)
+		d.hasHuffman[class][number] = true
+	}
+	if h.length == 0 {
+		return nil, errJPEGTable
+	}
+	return h, nil
+}
+
 // begin reads the header of a scan and returns its components.
-func (d *jpegDecoder) begin(hdr *jpegHeader, body []byte, baseline bool) (scan [4]*jpegComponent, n int, err error) {
+func (d *jpegDecoder) begin(hdr *jpegHeader, body []byte) (scan [4]*jpegComponent, n int, err error) {
 	if len(body) < 1 {
 		return scan, 0, errJPEGScan
 	}
@@ -180,90 +231,141 @@ func (d *jpegDecoder) begin(hdr *jpegHeader, body []byte, baseline bool) (scan [
 	}
 	blocks := 0
 	for i := range n {
-		id, dc, ac := body[1+2*i], body[2+2*i]>>4, body[2+2*i]&15
-		if dc > 3 || ac > 3 || baseline && (dc > 1 || ac > 1) {
+		// Some files use one identifier for several components, in the order of the frame header.
+		j := 0
+		for j < hdr.components && (hdr.ids[j] != body[1+2*i] || slices.Contains(scan[:i], &d.components[j])) {
+			j++
+		}
+		if j == hdr.components {
 			return scan, 0, errJPEGScan
 		}
-		for j := range hdr.components {
-			if hdr.ids[j] == id {
-				scan[i] = &d.components[j]
-				if !d.hasHuffman[0][dc] || !d.hasHuffman[1][ac] || !d.hasQuant[hdr.quant[j]] {
-					return scan, 0, errJPEGNoTable
-				}
-				scan[i].quant = &d.quant[hdr.quant[j]]
+		c := &d.components[j]
+		scan[i] = c
+		if !c.scanned {
+			if !d.hasQuant[hdr.quant[j]] {
+				return scan, 0, errJPEGNoTable
 			}
+			c.quant = d.quant[hdr.quant[j]]
+		} else if !hdr.progressive {
+			return scan, 0, errJPEGTwoScans
 		}
-		c := scan[i]
-		if c == nil || slices.Contains(scan[:i], c) {
-			return scan, 0, errJPEGScan
-		}
-		c.scanned, c.across, c.down, c.before = true, c.h, c.v, 0
-		c.dc, c.ac = &d.huffman[0][dc], &d.huffman[1][ac]
+		c.scanned, c.across, c.down = true, c.h, c.v
 		blocks += c.h * c.v
-	}
-	if hdr.components > 1 && blocks > 10 {
-		return scan, 0, errJPEGScan
 	}
 	if n == 1 {
 		scan[0].across, scan[0].down = 1, 1
+	} else if blocks > 10 {
+		return scan, 0, errJPEGScan
 	}
 	return scan, n, nil
 }
 
 // scan decodes the scan with header s, and returns the offset from which to search the next marker.
-func (d *jpegDecoder) scan(hdr *jpegHeader, data []byte, s jpegSegment, baseline bool) (end int, err error) {
-	components, n, err := d.begin(hdr, s.body, baseline)
+func (d *jpegDecoder) scan(hdr *jpegHeader, data []byte, s jpegSegment, show func(planes *[4]plane, end int)) (end int, err error) {
+	components, n, err := d.begin(hdr, s.body)
 	if err != nil {
 		return 0, err
 	}
-	scan := components[:n]
-	wide, high := hdr.units()
-	if n == 1 { // a unit is a single block, and blocks outside of the image are omitted
-		wide, high = (scan[0].width+7)/8, (scan[0].height+7)/8
+	scan, tables, rest := components[:n], s.body[1:1+2*n], s.body[1+2*n:]
+	band := band{last: 63}
+	if hdr.progressive {
+		band.first, band.last, band.before, band.shift = int(rest[0]), int(rest[1]), int(rest[2]>>4), int(rest[2]&15)
+		if err := band.check(n); err != nil {
+			return 0, err
+		}
 	}
-
-	r := bitReader{data: data, at: s.end}
-	for unit := range wide * high {
-		if d.restart > 0 && unit > 0 && unit%d.restart == 0 {
-			if !r.restart(markerRST0 + uint8(unit/d.restart-1)&7) {
-				return 0, errJPEGNoRestart
-			}
-			for _, c := range scan {
-				c.before = 0
+	for i, c := range scan {
+		if band.first == 0 && band.before == 0 {
+			if c.dc, err = d.table(0, tables[2*i+1]>>4, !hdr.progressive); err != nil {
+				return 0, err
 			}
 		}
-		x, y := unit%wide, unit/wide
+		if band.last > 0 {
+			if c.ac, err = d.table(1, tables[2*i+1]&15, !hdr.progressive); err != nil {
+				return 0, err
+			}
+		}
+		if hdr.progressive {
+			for k := band.first; k <= band.last; k++ {
+				c.progress.bits[k] = int8(band.shift)
+			}
+		}
+	}
+
+	wide, high := hdr.units()
+	if n == 1 { // a unit is a single block, and blocks outside of the image are omitted
+		wide, high = scan[0].blocks()
+	}
+	units := wide * high
+	interval := units
+	if d.restart > 0 {
+		interval = d.restart
+	}
+	r := bitReader{data: data, at: s.end}
+	for first := 0; first < units; first += interval {
+		if first > 0 && !r.restart(markerRST0+uint8(first/interval-1)&7) {
+			return 0, errJPEGNoRestart
+		}
+		last := min(first+interval, units)
+		switch {
+		case !hdr.progressive:
+			err = d.sequential(hdr, &r, scan, wide, first, last, show)
+		case band.last == 0:
+			err = r.progressiveDC(scan, &band, wide, first, last)
+		case band.before == 0:
+			err = r.progressiveAC(scan[0], &band, wide, first, last)
+		default:
+			err = r.refineAC(scan[0], &band, wide, first, last)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return r.at, nil
+}
+
+// sequential decodes the units first to last-1 of a scan with the given number of units across.
+func (d *jpegDecoder) sequential(
+	hdr *jpegHeader, r *bitReader, scan []*jpegComponent, wide, first, last int, show func(planes *[4]plane, end int),
+) error {
+	for _, c := range scan {
+		c.before = 0
+	}
+	x, y := first%wide, first/wide
+	for range last - first {
 		for _, c := range scan {
 			for j := range c.down {
 				for i := range c.across {
 					last, err := r.block(&d.block, c)
 					if err != nil {
-						return 0, err
+						return err
 					}
-					column, row := 8*(x*c.across+i), 8*(y*c.down+j)
-					d.block.inverse(last, c.pix[row*c.stride+column:], c.stride)
+					d.block.inverse(last, c.block(y*c.down+j, x*c.across+i), c.stride)
 				}
 			}
 		}
+		if x++; x == wide {
+			x, y = 0, y+1
+			if hdr.streamed { // the last row needs the one below
+				show(&d.planes, min(8*scan[0].down*scan[0].vr*y, hdr.height+1)-1)
+			}
+		}
 	}
-	return r.at, nil
+	return nil
 }
 
 // block decodes the next block of the component into b, which must be all zero. last is the index, in zigzag
 // order, of the last coefficient that isn't zero.
 func (r *bitReader) block(b *block, c *jpegComponent) (last int, err error) {
 	data, at, bits, n := r.data, r.at, r.bits, r.n
-	quant := c.quant
+	quant := &c.quant
 
 	if n < 32 {
 		at, bits, n = fill(data, at, bits, n)
 	}
-	e := c.dc.fast[bits>>(64-fastBits)]
-	size, length := int(e>>8&255), int(e&255)
+	size, length := c.dc.symbol(bits)
 	if length == 0 {
-		if size, length = c.dc.long(bits); length == 0 {
-			return 0, fault(n, errJPEGCode)
-		}
+		return 0, fault(n, errJPEGCode)
 	}
 	if size > 16 {
 		return 0, fault(n-length, errJPEGDifference)
@@ -330,12 +432,22 @@ func fault(n int, err error) error {
 	return err
 }
 
+// blocks returns the number of blocks across and down that hold samples of the image.
+func (c *jpegComponent) blocks() (wide, high int) { return (c.width + 7) / 8, (c.height + 7) / 8 }
+
 // trim releases large buffers.
 func (d *jpegDecoder) trim() {
+	d.planes = [4]plane{}
 	for i := range d.samples {
 		d.components[i] = jpegComponent{}
 		if cap(d.samples[i]) > maxScratch {
 			d.samples[i] = nil
+		}
+		if 2*cap(d.coefficients[i]) > maxScratch {
+			d.coefficients[i] = nil
+		}
+		if 8*cap(d.masks[i]) > maxScratch {
+			d.masks[i] = nil
 		}
 	}
 }

@@ -3,6 +3,8 @@ package imaging
 import (
 	"bytes"
 	"errors"
+	"image"
+	"image/jpeg"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -42,13 +44,39 @@ func blankJPEG(marker byte, width, height int, sampling ...byte) []byte {
 }
 
 // stricter lists the errors for faults that image/jpeg accepts: overlapping codes, missing tables, invalid symbols,
-// blocks without an end, components without data.
-var stricter = []error{errJPEGTable, errJPEGNoTable, errJPEGCode, errJPEGBlock, errJPEGNoScan}
+// blocks without an end, components without data or with several scans.
+var stricter = []error{errJPEGTable, errJPEGNoTable, errJPEGCode, errJPEGBlock, errJPEGNoScan, errJPEGTwoScans}
+
+// laxer lists the errors of image/jpeg for data that libjpeg accepts without a warning, except for a missing end marker.
+var laxer = []string{
+	"luma/chroma subsampling ratio", "total sampling factors too large", "repeated component identifier",
+	"bad Th value", "bad Td value", "bad Ta value", "Huffman table has zero length", "uninitialized Huffman table",
+	"missing 0xff00 sequence", "unknown marker", "unexpected EOF",
+}
+
+// standardPlanes decodes the planes of a JPEG of one or three components with image/jpeg.
+func standardPlanes(hdr *jpegHeader, data []byte) (planes [4]plane, err error) {
+	if hdr.components == 3 { // with a JFIF marker, image/jpeg doesn't convert RGB
+		jfif := []byte("\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00")
+		data = slices.Concat(data[:hdr.scan], jfif, data[hdr.scan:])
+	}
+	img, err := jpeg.Decode(bytes.NewReader(data))
+	switch img := img.(type) {
+	case *image.Gray:
+		planes[0] = newPlane(img.Pix, img.Stride, hdr.width, hdr.height, 1, 1)
+	case *image.YCbCr:
+		hr, vr := hdr.hmax/hdr.h[1], hdr.vmax/hdr.v[1]
+		planes[0] = newPlane(img.Y, img.YStride, hdr.width, hdr.height, 1, 1)
+		planes[1] = newPlane(img.Cb, img.CStride, hdr.width, hdr.height, hr, vr)
+		planes[2] = newPlane(img.Cr, img.CStride, hdr.width, hdr.height, hr, vr)
+	}
+	return planes, err
+}
 
 // misreadByStandardLibrary reports whether an image has scans that image/jpeg misreads: in a scan of one of several
 // components, it counts the blocks of all components instead of those of the scan.
 func misreadByStandardLibrary(hdr *jpegHeader, data []byte) bool {
-	if hdr.components == 1 || slices.Max(hdr.h[:]) == 1 && slices.Max(hdr.v[:]) == 1 {
+	if hdr.components == 1 || hdr.hmax == 1 && hdr.vmax == 1 {
 		return false
 	}
 	restarts, single := false, false
@@ -63,27 +91,30 @@ func misreadByStandardLibrary(hdr *jpegHeader, data []byte) bool {
 	}
 }
 
-// compareWithStandardLibrary also decodes a sequential JPEG with image/jpeg. We must reject what image/jpeg rejects,
-// accept what it accepts except for the faults above, and agree within three levels. Blocks with samples at the
-// limits of the range are skipped, because the inverse DCT of image/jpeg wraps around there.
-func compareWithStandardLibrary(t *testing.T, ours, theirs *Decoder, data []byte) {
+// compareWithStandardLibrary also decodes a sequential JPEG with image/jpeg. Except for the faults above, we must reject
+// what image/jpeg rejects, accept what it accepts, and agree within three levels. Blocks with samples at the limits of
+// the range are skipped, because the inverse DCT of image/jpeg wraps around there.
+func compareWithStandardLibrary(t *testing.T, d *Decoder, data []byte) {
 	t.Helper()
 	if format, _ := formatOf(data); format != formatJPEG {
 		return
 	}
 	hdr, err := openJPEG(data, 1<<16)
-	if err != nil || hdr.progressive || misreadByStandardLibrary(&hdr, data) {
+	if err != nil || hdr.progressive || hdr.components == 4 || misreadByStandardLibrary(&hdr, data) {
 		return
 	}
-	got, err := ours.jpeg.decode(&hdr, data)
-	want, theirErr := theirs.progressivePlanes(&hdr, data)
+	hdr.streamed = false // keep the whole image
+	var got [4]plane
+	err = d.jpeg.decode(&hdr, data, func(planes *[4]plane, _ int) { got = *planes })
+	want, theirErr := standardPlanes(&hdr, data)
 	strict := slices.ContainsFunc(stricter, func(e error) bool { return errors.Is(err, e) })
+	lax := theirErr != nil && slices.ContainsFunc(laxer, func(e string) bool { return strings.Contains(theirErr.Error(), e) })
 	switch {
-	case err == nil && theirErr != nil:
+	case err == nil && theirErr != nil && !lax:
 		t.Fatalf("no error, want an error like image/jpeg: %v", theirErr)
 	case err != nil && theirErr == nil && !strict:
 		t.Fatalf("error %v, but image/jpeg accepts the data", err)
-	case err != nil:
+	case err != nil || theirErr != nil:
 		return
 	}
 	for c := range hdr.components {
@@ -114,17 +145,17 @@ func blockDeviation(p, q *plane, left, top int) int {
 	return most
 }
 
-func sequentialFixtures(t testing.TB) []fixture {
+func jpegFixtures(t testing.TB) []fixture {
 	t.Helper()
 	return slices.DeleteFunc(slices.Clone(readFixtures(t)), func(f fixture) bool {
-		return !strings.HasSuffix(f.name, ".jpg") || strings.Contains(f.name, "progressive")
+		return !strings.HasSuffix(f.name, ".jpg")
 	})
 }
 
 func TestJPEG_equalsStandardLibrary(t *testing.T) {
-	var ours, theirs Decoder
-	for _, f := range sequentialFixtures(t) {
-		t.Run(f.name, func(t *testing.T) { compareWithStandardLibrary(t, &ours, &theirs, f.data) })
+	var d Decoder
+	for _, f := range jpegFixtures(t) {
+		t.Run(f.name, func(t *testing.T) { compareWithStandardLibrary(t, &d, f.data) })
 	}
 }
 
@@ -134,11 +165,11 @@ func TestJPEG_corruptLikeStandardLibrary(t *testing.T) {
 		each = 20
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
-	var ours, theirs Decoder
-	for _, f := range sequentialFixtures(t) {
+	var d Decoder
+	for _, f := range jpegFixtures(t) {
 		t.Run(f.name, func(t *testing.T) {
 			for range each {
-				compareWithStandardLibrary(t, &ours, &theirs, corrupted(rng, f.data))
+				compareWithStandardLibrary(t, &d, corrupted(rng, f.data))
 			}
 		})
 	}
@@ -180,13 +211,21 @@ func corrupted(rng *rand.Rand, data []byte) []byte {
 func TestJPEG_truncated(t *testing.T) {
 	var d Decoder
 	dst := make([]uint8, numPixels)
-	for _, f := range sequentialFixtures(t) {
+	for _, f := range jpegFixtures(t) {
 		if len(f.data) > 2500 || strings.Contains(f.name, "garbage") {
 			continue
 		}
+		complete := len(bytes.TrimSuffix(f.data[:len(f.data)-2], []byte{0xff, 0xff})) // without the end marker and fill bytes
+		if strings.Contains(f.name, "only") {
+			complete = len(f.data) // without the end marker, scans may be missing
+		}
 		for n := range len(f.data) {
-			if err := d.Pixels(dst, f.data[:n]); err == nil {
+			err := d.Pixels(dst, f.data[:n])
+			if n < complete && err == nil {
 				t.Errorf("%s: no error for the first %d of %d bytes", f.name, n, len(f.data))
+			}
+			if n >= complete && (err != nil || !bytes.Equal(dst, f.want)) {
+				t.Errorf("%s without end marker: error %v, or other pixels", f.name, err)
 			}
 		}
 	}
@@ -198,7 +237,11 @@ func TestJPEG_errors(t *testing.T) {
 	interval, scan := bytes.Index(f, []byte{0xff, markerDRI}), bytes.Index(f, []byte{0xff, markerSOS})
 	first := bytes.Index(f, []byte{0xff, markerRST0})
 	separate := fixtureNamed(t, "jpeg-separate-scans.jpg").data
-	second := scan + bytes.Index(separate[scan:], []byte{0xff, markerSOS})
+	start := bytes.Index(separate, []byte{0xff, markerSOS})
+	second := start + 2 + bytes.Index(separate[start+2:], []byte{0xff, markerSOS})
+	progressive := fixtureNamed(t, "jpeg-progressive-420.jpg").data
+	tables, firstScan := bytes.Index(progressive, []byte{0xff, markerDHT}), bytes.Index(progressive, []byte{0xff, markerSOS})
+	refinement := bytes.LastIndex(progressive, []byte{0xff, markerSOS})
 	blank := blankJPEG(markerSOF0, 16, 16, 0x11)
 	code := bytes.Index(blank, []byte{0xff, markerDHT}) + 5
 	for _, c := range []struct {
@@ -214,9 +257,11 @@ func TestJPEG_errors(t *testing.T) {
 		{"end marker within a scan", patched(f, first+1, markerEOI), errJPEGNoRestart},
 		{"scan with too little data", slices.Insert(slices.Clone(f), first-5, 0xff, markerEOI), errJPEGShort},
 		{"no quantization table", patched(f, quant+1, markerCOM), errJPEGNoTable},
-		{"no Huffman table", patched(f, huffman+1, markerCOM), errJPEGNoTable},
-		{"missing Huffman table", patched(f, huffman+4, 1), errJPEGNoTable},
-		{"invalid Huffman table number", patched(f, huffman+4, 2), nil},
+		{"no Huffman table", patched(f, huffman+1, markerCOM), nil}, // the standard's tables don't fit
+		{"missing Huffman table", patched(f, scan+6, 0x02), errJPEGNoTable},
+		{"no Huffman table in a progressive image", patched(progressive, tables+1, markerCOM), errJPEGNoTable},
+		{"invalid Huffman table number", patched(f, scan+6, 0x40), errJPEGNoTable},
+		{"invalid Huffman table class", patched(f, huffman+4, 0x20), errJPEGTable},
 		{"too many Huffman codes", patched(f, huffman+5, 3), errJPEGTable},
 		{"short quantization table", patched(f, quant+3, 0x42), errJPEGTable},
 		{"invalid quantization table number", patched(f, quant+4, 7), errJPEGTable},
@@ -230,7 +275,14 @@ func TestJPEG_errors(t *testing.T) {
 		{"invalid Huffman code", patched(blank, len(blank)-3, 0x80), errJPEGCode},
 		{"invalid symbol", patched(blank, code+16+18, 0x20), errJPEGCode},
 		{"DC difference of 17 bits", patched(blank, code+16, 17), errJPEGDifference},
-		{"no end marker", f[:len(f)-2], errJPEGNoEnd},
+		{"two scans of a component", slices.Insert(slices.Clone(separate), second, separate[start:second]...), errJPEGTwoScans},
+		{"no end marker and no last scan", separate[:second], errJPEGNoEnd},
+		{"no end marker and no last bits", progressive[:refinement], errJPEGNoEnd},
+		{"range of DC and AC coefficients", patched(progressive, firstScan+12, 5), errJPEGProgression},
+		{"reversed range of coefficients", patched(progressive, refinement+7, 63, 1), errJPEGProgression},
+		{"range beyond a block", patched(progressive, refinement+8, 64), errJPEGProgression},
+		{"AC coefficients of several components", patched(progressive, firstScan+11, 1, 5), errJPEGProgression},
+		{"two bits at once", patched(progressive, refinement+9, 0x20), errJPEGProgression},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var d Decoder
@@ -241,9 +293,36 @@ func TestJPEG_errors(t *testing.T) {
 			if !errors.Is(err, c.want) && !strings.Contains(err.Error(), c.want.Error()) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
-			var theirs Decoder
-			compareWithStandardLibrary(t, &d, &theirs, c.data)
+			compareWithStandardLibrary(t, &d, c.data)
 		})
+	}
+}
+
+func TestJPEG_markersWithoutMeaning(t *testing.T) {
+	f := fixtureNamed(t, "jpeg-restart.jpg")
+	frame, end := bytes.Index(f.data, []byte{0xff, markerSOF0}), len(f.data)-2
+	lines := []byte{0xff, markerDNL, 0, 4, f.data[frame+5], f.data[frame+6]}
+	for _, c := range []struct {
+		name string
+		data []byte
+		ok   bool
+	}{
+		{"height after the first scan", slices.Insert(patched(f.data, frame+5, 0, 0), end, lines...), true},
+		{"height twice", slices.Insert(slices.Clone(f.data), end, lines...), true},
+		{"no height", patched(f.data, frame+5, 0, 0), false},
+		{"height 0 twice", slices.Insert(patched(f.data, frame+5, 0, 0), end, 0xff, markerDNL, 0, 4, 0, 0), false},
+		{"TEM", slices.Insert(slices.Clone(f.data), frame, 0xff, markerTEM), true},
+		{"fill bytes", slices.Insert(slices.Clone(f.data), frame, 0xff, 0xff, 0xff), true},
+		{"garbage after the end", append(slices.Clone(f.data), f.data...), true},
+	} {
+		var d Decoder
+		got := make([]uint8, numPixels)
+		err := d.Pixels(got, c.data)
+		if c.ok && (err != nil || !bytes.Equal(got, f.want)) {
+			t.Errorf("%s: error %v, or other pixels", c.name, err)
+		} else if !c.ok {
+			checkKind(t, err, ErrBroken)
+		}
 	}
 }
 
@@ -262,20 +341,20 @@ func TestJPEG_tooManyScans(t *testing.T) {
 }
 
 func TestJPEG_tablesNotReused(t *testing.T) {
-	f := fixtureNamed(t, "jpeg-444-32x32.jpg").data
+	f, progressive := fixtureNamed(t, "jpeg-444-32x32.jpg").data, fixtureNamed(t, "jpeg-progressive-444-32x32.jpg").data
 	var d Decoder
 	dst := make([]uint8, numPixels)
-	if err := d.Pixels(dst, f); err != nil {
-		t.Fatal(err)
-	}
-	for _, marker := range []byte{markerDQT, markerDHT} {
-		without := patched(f, bytes.Index(f, []byte{0xff, marker})+1, markerCOM)
-		if err := d.Pixels(dst, without); !errors.Is(err, errJPEGNoTable) {
-			t.Errorf("without segment %#x: error %v, want errJPEGNoTable", marker, err)
+	for _, c := range []struct {
+		data   []byte
+		marker byte
+	}{{f, markerDQT}, {progressive, markerDQT}, {progressive, markerDHT}} {
+		without := patched(c.data, bytes.Index(c.data, []byte{0xff, c.marker})+1, markerCOM)
+		for _, data := range [][]byte{c.data, without, c.data} {
+			err := d.Pixels(dst, data)
+			if complete := &data[0] == &c.data[0]; complete && err != nil || !complete && !errors.Is(err, errJPEGNoTable) {
+				t.Errorf("complete %v: error %v without segment %#x", complete, err, c.marker)
+			}
 		}
-	}
-	if err := d.Pixels(dst, f); err != nil {
-		t.Error(err)
 	}
 }
 

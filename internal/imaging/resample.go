@@ -114,6 +114,47 @@ func (t *taps) apply(out *[Size]uint32, in []uint8) {
 	out[Size-1] = min(uint32(entered)>>precision, 255)
 }
 
+// applyYCC is like apply for a row of YCbCr that becomes red, green and blue. The source must be longer than the
+// result.
+func (t *taps) applyYCC(out *[Channels][Size]uint32, luma, cb, cr []uint8) {
+	const half = 1 << (precision - 1)
+	red, green, blue := uint64(half), uint64(half), uint64(half)
+	for i := range Size {
+		first, last := t.first[i], t.first[i+1]
+		r, g, b := sumYCC(t.pairs[first:last], luma[first:last], cb[first:last], cr[first:last])
+		if i > 0 {
+			out[0][i-1] = min(uint32(red+r)>>precision, 255)
+			out[1][i-1] = min(uint32(green+g)>>precision, 255)
+			out[2][i-1] = min(uint32(blue+b)>>precision, 255)
+		}
+		red, green, blue = r>>32+half, g>>32+half, b>>32+half
+	}
+	out[0][Size-1] = min(uint32(red)>>precision, 255)
+	out[1][Size-1] = min(uint32(green)>>precision, 255)
+	out[2][Size-1] = min(uint32(blue)>>precision, 255)
+}
+
+// sumYCC returns the sums of red, green and blue, weighted by the pairs of coefficients. It's a function of its own so
+// that all variables stay in registers.
+//
+//go:noinline
+func sumYCC(pairs []uint64, luma, cb, cr []uint8) (red, green, blue uint64) {
+	luma, cb, cr = luma[:len(pairs)], cb[:len(pairs)], cr[:len(pairs)]
+	for x, k := range pairs {
+		sum := uint64(luma[x])*lumaLanes + crLanes[cr[x]] + cbLanes[cb[x]]
+		if sum&outsideLanes == insideLanes { // nothing to be clamped
+			red += k * (sum >> redLane & 255)
+			green += k * (sum >> greenLane & 255)
+			blue += k * (sum >> blueLane & 255)
+			continue
+		}
+		red += k * uint64(clamped[sum>>redLane&1023])
+		green += k * uint64(clamped[sum>>greenLane])
+		blue += k * uint64(clamped[sum>>blueLane&1023])
+	}
+	return red, green, blue
+}
+
 func triangle(x float64) float64 {
 	if x < 0 {
 		x = -x
@@ -132,7 +173,7 @@ type resampler struct {
 	copying    bool // the image has the result's size
 	horizontal taps
 	vertical   taps
-	sum        [Size][Channels * Size]uint32 // per result row: all red, all green, all blue samples
+	sum        [Size][Channels][Size]uint32 // per result row: all red, all green, all blue samples
 }
 
 // begin starts an image of the given size. The result is written to dst.
@@ -145,8 +186,10 @@ func (r *resampler) begin(dst []uint8, width, height int) {
 	r.horizontal.compute(width)
 	r.vertical.compute(height)
 	for i := range r.sum {
-		for j := range r.sum[i] {
-			r.sum[i][j] = 1 << (precision - 1)
+		for c := range r.sum[i] {
+			for x := range r.sum[i][c] {
+				r.sum[i][c][x] = 1 << (precision - 1)
+			}
 		}
 	}
 }
@@ -166,17 +209,35 @@ func (r *resampler) row(y int, red, green, blue []uint8) {
 		return
 	}
 
-	// The horizontal pass rounds to 8 bits before the vertical one, as Pillow does.
-	var line [Channels * Size]uint32
-	lines := [Channels]*[Size]uint32{(*[Size]uint32)(line[:]), (*[Size]uint32)(line[Size:]), (*[Size]uint32)(line[2*Size:])}
-	r.horizontal.apply(lines[0], red)
+	var lines [Channels][Size]uint32
+	r.horizontal.apply(&lines[0], red)
 	if &red[0] == &green[0] && &red[0] == &blue[0] {
-		*lines[1], *lines[2] = *lines[0], *lines[0]
+		lines[1], lines[2] = lines[0], lines[0]
 	} else {
-		r.horizontal.apply(lines[1], green)
-		r.horizontal.apply(lines[2], blue)
+		r.horizontal.apply(&lines[1], green)
+		r.horizontal.apply(&lines[2], blue)
 	}
+	r.addRow(y, &lines)
+}
 
+// yccRow is like row for a row of YCbCr.
+func (r *resampler) yccRow(y int, luma, cb, cr []uint8, buffers *rowBuffers) {
+	switch {
+	case r.copying:
+		yccPixels(r.line(y), luma, cb, cr)
+	case r.horizontal.shrinks():
+		var lines [Channels][Size]uint32
+		r.horizontal.applyYCC(&lines, luma, cb, cr)
+		r.addRow(y, &lines)
+	default:
+		red, green, blue := buffers.get(0, len(luma)), buffers.get(1, len(luma)), buffers.get(2, len(luma))
+		yccRow(red, green, blue, luma, cb, cr)
+		r.row(y, red, green, blue)
+	}
+}
+
+// addRow adds row y after the horizontal pass, which rounded it to 8 bits, as in Pillow.
+func (r *resampler) addRow(y int, lines *[Channels][Size]uint32) {
 	v := &r.vertical
 	if v.shrinks() {
 		i := 0
@@ -184,24 +245,26 @@ func (r *resampler) row(y int, red, green, blue []uint8) {
 			i++
 		}
 		k := v.pairs[y]
-		r.add(i, uint32(k>>32), &line)
+		r.add(i, uint32(k>>32), lines)
 		if i > 0 {
-			r.add(i-1, uint32(k), &line)
+			r.add(i-1, uint32(k), lines)
 		}
 		return
 	}
 	for i := range Size {
 		if at := y - v.first[i]; at >= 0 && at < v.offset[i+1]-v.offset[i] {
-			r.add(i, v.coef[v.offset[i]+at], &line)
+			r.add(i, v.coef[v.offset[i]+at], lines)
 		}
 	}
 }
 
-// add adds k times the line to row i of the result.
-func (r *resampler) add(i int, k uint32, line *[Channels * Size]uint32) {
-	sum := &r.sum[i]
-	for j, s := range line {
-		sum[j] += k * s
+// add adds k times the lines to row i of the result.
+func (r *resampler) add(i int, k uint32, lines *[Channels][Size]uint32) {
+	for c := range lines {
+		sum, line := &r.sum[i][c], &lines[c]
+		for x := range line {
+			sum[x] += k * line[x]
+		}
 	}
 }
 
@@ -212,9 +275,9 @@ func (r *resampler) end() {
 			out := r.line(y)
 			sum := &r.sum[y]
 			for x := range Size {
-				out[3*x] = uint8(min(sum[x]>>precision, 255))
-				out[3*x+1] = uint8(min(sum[Size+x]>>precision, 255))
-				out[3*x+2] = uint8(min(sum[2*Size+x]>>precision, 255))
+				for c := range Channels {
+					out[Channels*x+c] = uint8(min(sum[c][x]>>precision, 255))
+				}
 			}
 		}
 	}

@@ -6,19 +6,23 @@ import "encoding/binary"
 type plane struct {
 	pix           []uint8
 	stride        int
+	window        int // rows that pix holds: row y is at index y % window
 	width, height int // without the padding to whole blocks
 	hr, vr        int // number of columns and rows of the image per sample
 }
 
 // newPlane returns the plane of a component of an image of the given size, subsampled by hr and vr.
 func newPlane(pix []uint8, stride, width, height, hr, vr int) plane {
-	return plane{pix, stride, (width + hr - 1) / hr, (height + vr - 1) / vr, hr, vr}
+	return plane{pix, stride, len(pix) / stride, (width + hr - 1) / hr, (height + vr - 1) / vr, hr, vr}
 }
 
 func (p *plane) line(y int) []uint8 {
 	y = min(max(y, 0), p.height-1) // libjpeg repeats the outermost rows
-	return p.pix[y*p.stride:][:p.width]
+	return p.pix[y%p.window*p.stride:][:p.width]
 }
+
+// block returns the samples from the block in the given row and column of blocks.
+func (p *plane) block(row, column int) []uint8 { return p.pix[8*row%p.window*p.stride+8*column:] }
 
 // row returns row y of the image at full width (or wider). If it must be computed, it's in the i-th buffer.
 // The method and the rounding are those of jdsample.c in libjpeg-turbo 2.1: a triangle filter for the
@@ -122,6 +126,9 @@ const (
 	greenLane = 54 // the fraction begins at 38
 
 	lumaLanes = 1<<redLane | 1<<blueLane | 1<<greenLane
+
+	// In these bits, all lanes with values from 0 to 255 equal insideLanes.
+	insideLanes, outsideLanes = 256 * lumaLanes, 768 * lumaLanes
 )
 
 // crLanes and cbLanes hold the term that each chroma level adds to the sum.

@@ -111,8 +111,66 @@ def adobe(transform):
     return segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
 
 
-def jpeg(width, height, planes, sampling, markers=JFIF, ids=(1, 2, 3, 4), scans=None, restart=0, sof=0xC0, wide=False):
-    """planes: full-resolution uint8 arrays; sampling: (h, v) of each; scans: components of each, in one by default."""
+def put_dc(bits, coefficients, state, band):
+    """Writes the DC coefficient of a progressive scan; state is that of the component."""
+    first, last, before, shift = band
+    value = int(coefficients[0]) >> shift
+    if before:
+        bits.put(value & 1, 1)
+    else:
+        bits.number(value - state["before"], DC_CODES)
+        state["before"] = value
+
+
+def put_ac(bits, coefficients, state, band):
+    """Writes AC coefficients of a progressive scan, as jcphuff.c in libjpeg does."""
+    first, last, before, shift = band
+    values = [(abs(int(v)) >> shift) * (1 if v > 0 else -1) for v in coefficients[first : last + 1]]
+    fresh = [i for i, v in enumerate(values) if (abs(v) == 1 if before else v != 0)]
+    run, corrections = 0, []
+    for i, v in enumerate(values):
+        if v == 0:
+            run += 1
+            continue
+        while run > 15 and fresh and i <= fresh[-1]:
+            end_run(bits, state)
+            bits.put(*AC_CODES[0xF0])
+            run -= 16
+            put_bits(bits, corrections)
+        if before and abs(v) > 1:
+            corrections.append(abs(v) & 1)
+            continue
+        end_run(bits, state)
+        if before:
+            bits.put(*AC_CODES[run << 4 | 1])
+            bits.put(int(v > 0), 1)
+            put_bits(bits, corrections)
+        else:
+            bits.number(v, AC_CODES, run)
+        run = 0
+    if run or corrections:
+        state["run"] += 1
+        state["corrections"] += corrections
+
+
+def put_bits(bits, values):
+    while values:
+        bits.put(values.pop(0), 1)
+
+
+def end_run(bits, state):
+    """Writes the pending blocks without further coefficients."""
+    if state["run"]:
+        size = state["run"].bit_length() - 1
+        bits.put(*AC_CODES[size << 4])
+        bits.put(state["run"] - (1 << size), size)
+        state["run"] = 0
+        put_bits(bits, state["corrections"])
+
+
+def jpeg(width, height, planes, sampling, markers=JFIF, ids=(1, 2, 3, 4), scans=None, restart=0, sof=0xC0, wide=False, bands=None):
+    """planes: full-resolution uint8 arrays; sampling: (h, v) of each; scans: components of each, in one by default;
+    bands: (first, last, before, shift) of each scan of a progressive image."""
     hmax, vmax = max(h for h, _ in sampling), max(v for _, v in sampling)
     mcux, mcuy = -(-width // (8 * hmax)), -(-height // (8 * vmax))
     blocks = []
@@ -129,8 +187,9 @@ def jpeg(width, height, planes, sampling, markers=JFIF, ids=(1, 2, 3, 4), scans=
     out += segment(0xC4, b"\x00" + DC_TABLE) + segment(0xC4, b"\x10" + AC_TABLE)
     if restart:
         out += segment(0xDD, struct.pack(">H", restart))
-    for scan in scans or [range(n)]:
-        out += segment(0xDA, bytes([len(scan)]) + b"".join(bytes([ids[c], 0]) for c in scan) + b"\0\x3f\0")
+    for scan, band in zip(scans or [range(n)], bands or [None] * len(scans or [0])):
+        first, last, before, shift = band or (0, 63, 0, 0)
+        out += segment(0xDA, bytes([len(scan)]) + b"".join(bytes([ids[c], 0]) for c in scan) + bytes([first, last, before << 4 | shift]))
         if len(scan) > 1:
             units = [
                 [(c, my * sampling[c][1] + j, mx * sampling[c][0] + i)
@@ -143,14 +202,20 @@ def jpeg(width, height, planes, sampling, markers=JFIF, ids=(1, 2, 3, 4), scans=
                 [(scan[0], j, i)]
                 for j in range(-(-(-(-height * v // vmax)) // 8)) for i in range(-(-(-(-width * h // hmax)) // 8))
             ]
-        bits, before = Bits(), [0] * n
+        bits, states = Bits(), None
         for number, unit in enumerate(units):
             if restart and number and number % restart == 0:
+                end_run(bits, states[scan[0]])
                 bits.flush()
                 bits.out += bytes([0xFF, 0xD0 + (number // restart - 1) % 8])
-                before = [0] * n
+                states = None
+            states = states or [{"before": 0, "run": 0, "corrections": []} for _ in range(n)]
             for c, j, i in unit:
-                before[c] = put_block(bits, blocks[c][j, i], before[c])
+                if band:
+                    (put_dc if band[1] == 0 else put_ac)(bits, blocks[c][j, i], states[c], band)
+                else:
+                    states[c]["before"] = put_block(bits, blocks[c][j, i], states[c]["before"])
+        end_run(bits, states[scan[0]])
         bits.flush()
         out += bytes(bits.out)
     return out + b"\xff\xd9"
@@ -231,6 +296,60 @@ def make_jpegs():
     files["jpeg-ycck.jpg"] = jpeg(w, h, inks, whole, adobe(2))
     files["jpeg-ycck-420.jpg"] = jpeg(w, h, inks, quarter, adobe(2))
     files["jpeg-trailing-garbage.jpg"] = jpeg(w, h, y, same) + bytes(range(256))
+    make_rare_jpegs()
+
+
+def without(data, marker):
+    """Removes the segments with a marker before the first scan."""
+    at, out = 2, data[:2]
+    while True:
+        end = at + 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+        if data[at + 1] != marker:
+            out += data[at:end]
+        if data[at + 1] == 0xDA:
+            return out + data[end:]
+        at = end
+
+
+def make_rare_jpegs():
+    """Valid files that many decoders reject."""
+    w, h = 27, 21
+    y, inks = ycc(w, h, 161), four(w, h, 162)
+    same, quarter = [(1, 1)] * 3, [(2, 2), (1, 1), (1, 1)]
+    save("jpeg-standard-tables.jpg", rgb(w, h, 163), format="JPEG", quality=70)
+    files["jpeg-standard-tables.jpg"] = without(files["jpeg-standard-tables.jpg"], 0xC4)
+    base = jpeg(w, h, y, quarter)
+    unused = b"".join(segment(0xC4, bytes([number]) + bytes(16)) for number in (0x03, 0x13))
+    overlapping = segment(0xC4, b"\x02" + bytes([3] + [0] * 15) + bytes(3))
+    files["jpeg-unused-tables.jpg"] = base[:20] + unused + overlapping + base[20:]
+    high = base.replace(b"\x00" + DC_TABLE, b"\x02" + DC_TABLE).replace(b"\x10" + AC_TABLE, b"\x13" + AC_TABLE)
+    files["jpeg-tables-2-and-3.jpg"] = high.replace(b"\x03\x01\0\x02\0\x03\0", b"\x03\x01\x23\x02\x23\x03\x23")
+    files["jpeg-16-bit-quantization-baseline.jpg"] = jpeg(w, h, y, same, wide=True)
+    jfxx = segment(0xE0, b"JFXX\0\x13\1\1\1\2\3")
+    files["jpeg-jfif-jfxx-adobe-0.jpg"] = jpeg(w, h, y, same, JFIF + jfxx + adobe(0))
+    files["jpeg-one-id.jpg"] = jpeg(w, h, y, quarter, ids=(7, 7, 7))
+    fill = base[:20] + b"\xff\xff" + base[20:-2].replace(b"\xff\0", b"\xff\xff\xff\0") + b"\xff\xff" + base[-2:]
+    files["jpeg-fill-bytes.jpg"] = fill
+    for name, sampling in {
+        "3-1": [(3, 1), (1, 1), (1, 1)],
+        "21-12": [(2, 1), (1, 2), (1, 1)],
+        "luma-lower": [(1, 1), (2, 2), (1, 2)],
+    }.items():
+        files[f"jpeg-sampling-{name}.jpg"] = jpeg(w, h, y, sampling)
+    files["jpeg-cmyk-ss2.jpg"] = jpeg(w, h, inks, [(2, 2), (1, 1), (1, 1), (1, 1)], adobe(0))
+    files["jpeg-ycck-k-lower.jpg"] = jpeg(w, h, inks, [(2, 1), (1, 1), (1, 1), (1, 1)], adobe(2))
+
+    three = [0, 1, 2]
+    scans = [three, [0], [1], [2], [0], [1], [2], three, [0], [0]]
+    bands = [(0, 0, 0, 1), (1, 5, 0, 2), (1, 63, 0, 1), (1, 63, 0, 1), (6, 63, 0, 2), (1, 63, 1, 0), (1, 63, 1, 0), (0, 0, 1, 0),
+             (1, 63, 2, 1), (1, 63, 1, 0)]
+    files["jpeg-progressive-restart-420.jpg"] = jpeg(w, h, y, quarter, scans=scans, bands=bands, sof=0xC2, restart=3)
+    files["jpeg-progressive-21-12.jpg"] = jpeg(w, h, y, [(2, 1), (1, 2), (1, 1)], scans=scans, bands=bands, sof=0xC2)
+    ink_scans, ink_bands = [[0, 1, 2, 3], [0], [1], [2], [3]], [(0, 0, 0, 0)] + [(1, 63, 0, 0)] * 4
+    files["jpeg-progressive-ycck-420.jpg"] = jpeg(w, h, inks, [(2, 2), (1, 1), (1, 1), (2, 2)], adobe(2), scans=ink_scans, bands=ink_bands, sof=0xC2)
+    # Incomplete: the decoder estimates coefficients.
+    for name, count in {"dc": 1, "some-bits": 5}.items():
+        files[f"jpeg-progressive-only-{name}.jpg"] = jpeg(w, h, y, same, scans=scans[:count], bands=bands[:count], sof=0xC2)
 
 
 # ----------------------------------------------------------------------------------------- PNG
@@ -320,6 +439,8 @@ def make_pngs():
     files["png-trailing-garbage.png"] = plain + b"garbage" * 20
     files["png-without-end.png"] = plain[:-12]
     files["png-wrong-data-checksum.png"] = plain[:-16] + bytes([plain[-16] ^ 1]) + plain[-15:]
+    surplus = pack_rows(np.arange(33 * 32 * 3).reshape(33, 32, 3) // 5 % 256, 8)
+    files["png-surplus-data.png"] = plain[:33] + chunk(b"IDAT", zlib.compress(surplus)) + plain[-12:]
     files["png-1x1.png"] = png(np.array([[[200, 100, 50]]]), 8, 2)
     files["png-1x1-interlaced.png"] = png(np.array([[[20, 100, 250]]]), 8, 2, interlaced=True)
     files["png-3x500.png"] = png(samples(3, 8, (500, 3)), 8, 2)
@@ -339,8 +460,8 @@ def make_pngs():
 # ----------------------------------------------------------------------------------------- GIF
 
 
-def lzw(index, size):
-    """GIF's LZW with a growing dictionary and clear codes."""
+def lzw(index, size, defer=False):
+    """GIF's LZW with a growing dictionary and clear codes; with defer, none when the dictionary is full."""
     clear, end = 1 << size, (1 << size) + 1
     value = count = 0
     out = bytearray()
@@ -367,7 +488,7 @@ def lzw(index, size):
             if following == 1 << width:
                 width += 1
             following += 1
-        else:
+        elif not defer:
             put(clear, width)
             table, width, following = {(j,): j for j in range(clear)}, size + 1, end + 1
         word = (i,)
@@ -378,7 +499,7 @@ def lzw(index, size):
     return bytes([size]) + b"".join(bytes([len(out[i : i + 255])]) + out[i : i + 255] for i in range(0, len(out), 255)) + b"\0"
 
 
-def gif(screen, index, at=(0, 0), palette=None, local=None, transparent=None, interlaced=False, size=4, before=b"", version=b"GIF89a", background=0):
+def gif(screen, index, at=(0, 0), palette=None, local=None, transparent=None, interlaced=False, size=4, before=b"", version=b"GIF89a", background=0, defer=False):
     height, width = index.shape
 
     def table(p):
@@ -390,7 +511,7 @@ def gif(screen, index, at=(0, 0), palette=None, local=None, transparent=None, in
     out += b"," + struct.pack("<HHHHB", *at, width, height, table(local) | (0x40 if interlaced else 0)) + (local or b"")
     if interlaced:
         index = np.concatenate([index[0::8], index[4::8], index[2::4], index[1::2]])
-    return out + lzw(index.reshape(-1).tolist(), size) + b";"
+    return out + lzw(index.reshape(-1).tolist(), size, defer) + b";"
 
 
 def make_gifs():
@@ -417,6 +538,13 @@ def make_gifs():
     files["gif-two-colors.gif"] = gif((33, 34), rng.integers(0, 2, (34, 33)), palette=sixteen[0][:6], size=2)
     comment = b"!\xfe\x05hello\0" + b"!\xff\x0bNETSCAPE2.0\x03\1\0\0\0" + b"!\x07\x02ab\0"
     files["gif-extensions.gif"] = gif((45, 37), index, palette=sixteen[0], before=comment)
+    for size in (9, 11):
+        files[f"gif-code-size-{size}.gif"] = gif((25, 20), small, palette=sixteen[0], size=size)
+    # With code size 1, Pillow's codes never become longer than two bits.
+    codes = sum((int(v) << 2 + 2 * n for n, v in enumerate(small.reshape(-1)[:25] & 1)), 2)
+    one = gif((5, 5), small[:5, :5], palette=sixteen[0][:6])
+    files["gif-code-size-1.gif"] = one[: one.index(b",") + 10] + b"\x01\x07" + codes.to_bytes(7, "little") + b"\0;"
+    files["gif-deferred-clear.gif"] = gif((45, 37), (index * 7 + np.arange(45) % 3) % 128, palette=sixteen[0], defer=True, size=10)
     files["gif-trailing-garbage.gif"] = gif((32, 32), rng.integers(0, 16, (32, 32)), palette=sixteen[0]) + b"garbage"
     frames = [rgb(40, 36, 311), rgb(40, 36, 312)]
     save("gif-animated.gif", frames[0], format="GIF", save_all=True, append_images=frames[1:])
