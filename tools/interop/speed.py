@@ -1,0 +1,87 @@
+"""Compare the speed of internal/imaging with Pillow, in one run and on one core.
+
+    build/interop/bin/python tools/interop/speed.py
+
+Both read the same files, convert them to RGB and resize them to 32×32. They alternate, and the least
+processor time of all rounds counts.
+"""
+
+import io
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import time
+
+import numpy as np
+import PIL
+from PIL import Image, features
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROUNDS = 5
+SECONDS = 0.3  # per image and round
+SIZES = [(32, 32), (640, 480), (1920, 1080), (4000, 3000)]
+
+
+def photo(width, height):
+    """Return an image with about as much detail as a photo."""
+    random = np.random.default_rng(1)
+    small = Image.fromarray(random.integers(0, 256, (max(height // 12, 2), max(width // 12, 2), 3), np.uint8))
+    values = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) + random.normal(0, 4, (height, width, 3))
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def write(folder):
+    for width, height in SIZES:
+        image = photo(width, height)
+        for sampling in ("4:2:0", "4:4:4"):
+            for progressive in (False, True):
+                name = f"{'progressive' if progressive else 'baseline'}-{sampling.replace(':', '')}-{width}x{height}.jpg"
+                image.save(folder / name, quality=85, subsampling=sampling, progressive=progressive)
+        image.save(folder / f"rgb-{width}x{height}.png")
+        image.quantize(256).save(folder / f"palette-{width}x{height}.gif")
+
+
+def pillow(data):
+    """Return the processor time in seconds that Pillow takes for an image."""
+
+    def measure(repeat):
+        start = time.process_time()
+        for _ in range(repeat):
+            Image.open(io.BytesIO(data)).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
+        return (time.process_time() - start) / repeat
+
+    best, end = measure(1), time.perf_counter() + SECONDS
+    repeat = 1 + int(0.01 / best)
+    while time.perf_counter() < end:
+        best = min(best, measure(repeat))
+    return best
+
+
+def ours(folder):
+    """Return the processor time in seconds that internal/imaging takes, by file name."""
+    command = ["go", "test", "./internal/imaging", "-run", "^$", "-bench", "TensorFiles", "-benchtime", f"{SECONDS}s"]
+    env = os.environ | {"FAKEART_IMAGES": str(folder), "GOMAXPROCS": "1"}
+    output = subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True).stdout
+    return {name: float(ns) / 1e9 for name, ns in re.findall(r"TensorFiles/(\S+).*?([\d.]+) fastest-ns", output)}
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        write(folder)
+        files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+        best = {name: [float("inf")] * 2 for name in files}
+        for _ in range(ROUNDS):
+            times = ours(folder)
+            for name, data in files.items():
+                best[name] = [min(best[name][0], times[name]), min(best[name][1], pillow(data))]
+    print(f"Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}\n")
+    print("| image | ms | Pillow, ms | ratio |\n|---|---|---|---|")
+    for name, (own, other) in best.items():
+        print(f"| {name} | {own * 1e3:.3g} | {other * 1e3:.3g} | {own / other:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
