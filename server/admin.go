@@ -170,17 +170,24 @@ func (s *clients) trusted(ip netip.Addr) bool {
 	return false
 }
 
-// addr returns the address of the request's client: the peer of the connection or, if that is a
-// trusted proxy, the last address in X-Forwarded-For that isn't a trusted proxy. Addresses before
-// that one are ignored, because a client can send any value.
+// addr returns the address of the request's client.
 func (s *clients) addr(c *fiber.Ctx) netip.Addr {
-	peer, _ := netip.ParseAddrPort(c.Context().RemoteAddr().String())
-	ip := peer.Addr().Unmap()
+	return s.resolve(c.Context().RemoteAddr().String(), func() string {
+		// Several header lines form one list (RFC 9110, section 5.3).
+		return string(bytes.Join(c.Request().Header.PeekAll(fiber.HeaderXForwardedFor), []byte(",")))
+	})
+}
+
+// resolve returns the address of a client: the peer of the connection or, if that is a trusted proxy,
+// the last address in the header X-Forwarded-For that isn't a trusted proxy. Addresses before that one
+// are ignored, because a client can send any value.
+func (s *clients) resolve(peer string, forwardedFor func() string) netip.Addr {
+	addr, _ := netip.ParseAddrPort(peer)
+	ip := addr.Addr().Unmap()
 	if len(s.proxies) == 0 || !s.trusted(ip) {
 		return ip
 	}
-	// Several header lines form one list (RFC 9110, section 5.3).
-	hops := strings.Split(string(bytes.Join(c.Request().Header.PeekAll(fiber.HeaderXForwardedFor), []byte(","))), ",")
+	hops := strings.Split(forwardedFor(), ",")
 	for i := len(hops) - 1; i >= 0; i-- {
 		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
 		if err != nil {
@@ -194,10 +201,12 @@ func (s *clients) addr(c *fiber.Ctx) netip.Addr {
 	return ip
 }
 
-// key returns the client's key for rate limits. IPv6 clients are identified by their /64 network,
-// because a single client usually controls all of it.
-func (s *clients) key(c *fiber.Ctx) string {
-	ip := s.addr(c)
+// key returns the client's key for rate limits.
+func (s *clients) key(c *fiber.Ctx) string { return clientKey(s.addr(c)) }
+
+// clientKey returns the key of a client for rate limits. IPv6 clients are identified by their /64
+// network, because a single client usually controls all of it.
+func clientKey(ip netip.Addr) string {
 	if ip.Is6() {
 		if p, err := ip.Prefix(64); err == nil {
 			return p.String()

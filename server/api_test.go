@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofiber/fiber/v2"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"fakeart/server/oip"
@@ -63,7 +64,7 @@ func TestOpenAPI_Routes(t *testing.T) {
 		}
 	}
 	parameter := regexp.MustCompile(`:(\w+)`)
-	for _, r := range m.endpoints[0].app.GetRoutes(true) {
+	for _, r := range m.endpoints[0].app.(*fiber.App).GetRoutes(true) {
 		if r.Method != "HEAD" {
 			routes = append(routes, r.Method+" "+parameter.ReplaceAllString(r.Path, "{$1}"))
 		}

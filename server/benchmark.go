@@ -423,7 +423,7 @@ func (constantCommand) Run(c *Config, std streams) error {
 	scheduleAsBatch()
 	m := NewMain(*c, newLogger(c, std.err))
 	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory), m.now)
-	err := m.listen(ctx, c.Addr, "--addr", func() *fiber.App {
+	err := m.listen(ctx, c.Addr, "--addr", func() application {
 		app := m.newFiber()
 		app.Post("/predict", func(c *fiber.Ctx) error {
 			x := m.newExchange(c)

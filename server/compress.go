@@ -14,8 +14,8 @@ import (
 const minCompressed = 1 << 10
 
 // compressResponse compresses the response if the client accepts it and if it is JSON. Tensors in
-// binary form, which hardly shrink, are compressed only for a client that accepts a single encoding:
-// browsers and HTTP libraries list several with every request, so it asked for this one.
+// binary form, which hardly shrink, are compressed only for a client that accepts a single encoding.
+// Browsers and HTTP libraries list several with every request, without a need.
 func compressResponse(c *fiber.Ctx) {
 	response := c.Response()
 	if response.IsBodyStream() || len(response.Body()) < minCompressed || len(response.Header.ContentEncoding()) > 0 {

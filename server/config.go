@@ -41,6 +41,7 @@ type Config struct {
 
 	Addr      string `help:"Address to listen on; port 0 picks a free port. If neither this flag nor its variable is set, the variable PORT sets the address to :PORT." default:"127.0.0.1:8080" group:"Listening"`
 	AdminAddr string `help:"Additional address for administration: all routes of --addr, and profiles at /debug/pprof/." placeholder:"ADDR" group:"Listening"`
+	GRPCAddr  string `name:"grpc-addr" help:"Additional address for gRPC: the Open Inference Protocol, health checks and reflection. It is without TLS (h2c)." placeholder:"ADDR" group:"Listening"`
 
 	AdminToken     []string `help:"Admin tokens, sent as bearer tokens; several allow rotation. Prefer the variable or a file, because other users can see a command line." placeholder:"TOKEN" group:"Administration"`
 	AdminTokenFile string   `help:"File with admin tokens, one per line. It is read at each use, so it can be replaced while the server runs." placeholder:"FILE" group:"Administration"`
@@ -294,6 +295,9 @@ func (c *Config) check() error {
 	errs := []error{err, checkAddr("--addr", c.Addr)}
 	if c.AdminAddr != "" {
 		errs = append(errs, checkAddr("--admin-addr", c.AdminAddr))
+	}
+	if c.GRPCAddr != "" {
+		errs = append(errs, checkAddr("--grpc-addr", c.GRPCAddr))
 	}
 	if c.DriftReference != "" && c.ModelWatch == 0 { // a watched reference is published with the model
 		if _, err := drift.ReadReference(c.DriftReference); err != nil {

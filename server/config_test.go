@@ -281,6 +281,7 @@ func TestConfig_Check(t *testing.T) {
 	}{
 		{"missing_port", "--addr=127.0.0.1", []string{"127.0.0.1", "missing port", "--addr"}},
 		{"missing_admin_port", "--admin-addr=localhost", []string{"localhost", "missing port", "--admin-addr"}},
+		{"missing_grpc_port", "--grpc-addr=localhost", []string{"localhost", "missing port", "--grpc-addr"}},
 		{"empty_admin_port", "--admin-addr=localhost:", []string{"localhost:", "missing port", "--admin-addr"}},
 		{"port_out_of_range", "--addr=:99999", []string{"99999", "--addr"}},
 		{"unknown_port", "--addr=:nonsense", []string{"nonsense", "--addr"}},

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"net/url"
 	"runtime/debug"
 	"slices"
@@ -409,8 +410,10 @@ var errPanic = fiber.NewError(fiber.StatusInternalServerError, internalDetail)
 const maxRequestID = 128
 
 // requestID returns the value of the header X-Request-Id if it is valid, or else a new UUIDv7.
-func requestID(h *fasthttp.RequestHeader) string {
-	given := h.Peek("X-Request-Id")
+func requestID(h *fasthttp.RequestHeader) string { return validRequestID(h.Peek("X-Request-Id")) }
+
+// validRequestID returns the ID that a client sent if it is valid, or else a new one.
+func validRequestID(given []byte) string {
 	if n := len(given); n == 0 || n > maxRequestID || slices.ContainsFunc(given, func(b byte) bool { return b <= ' ' || b > '~' }) {
 		return newRequestID()
 	}
@@ -453,7 +456,18 @@ func (m *Main) route(c *fiber.Ctx) *telemetry.Route {
 // logRequest logs the request: all requests at level debug, server errors at warn or error, and
 // one per second of the others at info.
 func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.Duration) {
-	level := slog.LevelDebug
+	level, ok := m.requestLevel(status)
+	if !ok {
+		return
+	}
+	m.writeRequest(level, s, requestLine{
+		url: m.loggedURL(c), status: status, userAgent: c.Get(fiber.HeaderUserAgent), client: m.clients.addr(c), took: took,
+	})
+}
+
+// requestLevel returns the level at which a request is logged. ok is false if it isn't.
+func (m *Main) requestLevel(status int) (level slog.Level, ok bool) {
+	level = slog.LevelDebug
 	if status >= 500 {
 		level = slog.LevelError
 		if status == fiber.StatusServiceUnavailable {
@@ -463,20 +477,30 @@ func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.D
 	if level == slog.LevelDebug && !m.debug {
 		m.sample.Do(func() { level = slog.LevelInfo })
 	}
-	if !m.log.Enabled(context.Background(), level) {
-		return
-	}
-	attrs := []slog.Attr{
+	return level, m.log.Enabled(context.Background(), level)
+}
+
+// requestLine is what is logged about a request.
+type requestLine struct {
+	url       string
+	status    int
+	userAgent string
+	client    netip.Addr
+	took      time.Duration
+}
+
+func (m *Main) writeRequest(level slog.Level, s *requestState, r requestLine, more ...slog.Attr) {
+	attrs := append(more,
 		slog.Group("httpRequest",
 			slog.String("requestMethod", s.method),
-			slog.String("requestUrl", m.loggedURL(c)),
-			slog.Int("status", status),
-			slog.String("userAgent", c.Get(fiber.HeaderUserAgent)),
-			slog.String("remoteIp", m.clients.addr(c).String()),
-			slog.String("latency", strconv.FormatFloat(took.Seconds(), 'f', 6, 64)+"s"),
+			slog.String("requestUrl", r.url),
+			slog.Int("status", r.status),
+			slog.String("userAgent", r.userAgent),
+			slog.String("remoteIp", r.client.String()),
+			slog.String("latency", strconv.FormatFloat(r.took.Seconds(), 'f', 6, 64)+"s"),
 		),
 		slog.String("request_id", s.id),
-	}
+	)
 	if s.traceID != "" {
 		attrs = append(attrs, slog.String(telemetry.TraceKey, m.tracing.CloudTraceName(s.traceID)))
 	}
@@ -499,6 +523,9 @@ func (m *Main) loggedURL(c *fiber.Ctx) string {
 	return path + "?" + query
 }
 
+// errTimedOut is returned for a request that wasn't processed by its deadline.
+var errTimedOut = busy("the request timed out")
+
 // requestError converts an error of the engine to the error to return to the client.
 func (m *Main) requestError(err error) error {
 	switch {
@@ -509,7 +536,7 @@ func (m *Main) requestError(err error) error {
 	case errors.Is(err, explain.ErrNoGradCAM):
 		return fiber.NewError(fiber.StatusUnprocessableEntity, err.Error())
 	case errors.Is(err, infer.ErrDeadline), errors.Is(err, context.DeadlineExceeded):
-		return busy("the request timed out")
+		return errTimedOut
 	case errors.Is(err, infer.ErrDisconnected):
 		return errClientClosed
 	}

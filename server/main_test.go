@@ -954,6 +954,7 @@ func TestProgram_StartFails(t *testing.T) {
 		{"missing_model", nil, []string{"--model=absent.onnx"}, []string{"absent.onnx", "no such file"}},
 		{"address_in_use", nil, []string{"--model", good, "--addr", taken.Addr().String()}, []string{"in use", "--addr"}},
 		{"admin_address_in_use", nil, []string{"--model", good, "--addr=127.0.0.1:0", "--admin-addr", taken.Addr().String()}, []string{"in use", "--admin-addr"}},
+		{"grpc_address_in_use", nil, []string{"--model", good, "--addr=127.0.0.1:0", "--grpc-addr", taken.Addr().String()}, []string{"in use", "--grpc-addr"}},
 		{"unknown_host", nil, []string{"--model", good, "--addr=127.0.0.1:0", "--admin-addr=fakeart.invalid:9090"}, []string{"fakeart.invalid", "--admin-addr"}},
 		{"missing_library", []string{ort.LibraryPathVariable + "=" + missing}, []string{"--model", good}, []string{missing, "npm ci --ignore-scripts"}},
 		{"missing_library_without_model", []string{ort.LibraryPathVariable + "=" + missing}, []string{"--model=absent.onnx", "--model-watch"}, []string{missing, "npm ci --ignore-scripts"}},

@@ -60,9 +60,11 @@ type Main struct {
 	parameters    map[string]bool           // names of all query parameters; read-only once serving
 	docs          *page.File                // the same as a page
 
-	endpoints     []*endpoint   // addresses that it listens on; the first one is the main address
-	draining      atomic.Bool   // set when shutdown begins
-	portClosed    atomic.Bool   // set when the ports are closed
+	endpoints     []*endpoint     // addresses that it listens on; the first one is the main address
+	draining      atomic.Bool     // set when shutdown begins
+	portClosed    atomic.Bool     // set when the ports are closed
+	streams       context.Context // of gRPC; done when streams must end
+	endStreams    context.CancelFunc
 	pending       atomic.Int64  // requests in progress
 	rejectWaiting chan struct{} // closed during shutdown to reject requests that are still waiting
 	afterBatch    func(images int, took time.Duration)
@@ -76,17 +78,25 @@ type Main struct {
 // endpoint is an address that the server listens on.
 type endpoint struct {
 	listener *listener
-	app      *fiber.App
+	app      application
 	served   chan struct{} // nil before serve is called; closed when the listener is no longer served
 	err      error         // why it is no longer served; valid once served is closed
 }
 
+// application serves the requests of an endpoint: a *fiber.App, or grpcApp.
+type application interface {
+	Listener(l net.Listener) error
+	ShutdownWithContext(ctx context.Context) error
+}
+
 // NewMain returns a server that hasn't been started.
 func NewMain(config Config, log *slog.Logger) *Main {
-	return &Main{
+	m := &Main{
 		config: config, log: log, debug: log.Enabled(context.Background(), slog.LevelDebug), now: time.Now,
 		sample: rate.Sometimes{Interval: time.Second}, rejectWaiting: make(chan struct{}),
 	}
+	m.streams, m.endStreams = context.WithCancel(context.Background())
+	return m
 }
 
 // logs reports whether predictions are logged.
@@ -118,11 +128,16 @@ func (m *Main) Run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := m.listen(ctx, c.Addr, "--addr", m.newApp); err != nil {
+	if err := m.listen(ctx, c.Addr, "--addr", func() application { return m.newApp() }); err != nil {
 		return err
 	}
 	if c.AdminAddr != "" {
-		if err := m.listen(ctx, c.AdminAddr, "--admin-addr", m.newAdminApp); err != nil {
+		if err := m.listen(ctx, c.AdminAddr, "--admin-addr", func() application { return m.newAdminApp() }); err != nil {
+			return err
+		}
+	}
+	if c.GRPCAddr != "" {
+		if err := m.listen(ctx, c.GRPCAddr, "--grpc-addr", func() application { return grpcApp{m.newGRPC()} }); err != nil {
 			return err
 		}
 	}
@@ -144,8 +159,11 @@ func (m *Main) Run(ctx context.Context) (err error) {
 		m.log.Info("listening on "+m.URL(), "onnxruntime", ort.Version())
 		m.log.Warn("not ready", "reason", err)
 	}
-	if len(m.endpoints) > 1 {
+	if c.AdminAddr != "" {
 		m.log.Info("admin API on http://" + m.endpoints[1].listener.Addr().String())
+	}
+	if c.GRPCAddr != "" {
+		m.log.Info("gRPC on " + m.endpoints[len(m.endpoints)-1].listener.Addr().String())
 	}
 	return nil
 }
@@ -264,7 +282,7 @@ func (m *Main) openLog(ctx context.Context) error {
 const listenTimeout = 5 * time.Second
 
 // listen opens an address. newApp returns the application that serves it.
-func (m *Main) listen(ctx context.Context, addr, flag string, newApp func() *fiber.App) error {
+func (m *Main) listen(ctx context.Context, addr, flag string, newApp func() application) error {
 	ctx, cancel := context.WithTimeout(ctx, listenTimeout)
 	defer cancel()
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
@@ -313,16 +331,17 @@ func (m *Main) URL() string { return "http://" + m.endpoints[0].listener.Addr().
 
 // Wait returns nil when ctx is done, or an error if the server can no longer accept connections.
 func (m *Main) Wait(ctx context.Context) error {
-	// The admin address is optional. Without it, this channel is never closed.
-	second := make(chan struct{})
-	if len(m.endpoints) > 1 {
-		second = m.endpoints[1].served
+	ended := make(chan struct{}, len(m.endpoints))
+	for _, e := range m.endpoints {
+		go func() {
+			<-e.served
+			ended <- struct{}{}
+		}()
 	}
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-m.endpoints[0].served:
-	case <-second:
+	case <-ended:
 	}
 	var errs []error
 	for _, f := range m.endpoints {
@@ -411,6 +430,7 @@ func (m *Main) shutdown(ctx context.Context) error {
 		<-f.served
 	}
 	m.portClosed.Store(true)
+	m.endStreams()
 	defer time.AfterFunc(m.config.ShutdownTimeout/2, func() { close(m.rejectWaiting) }).Stop()
 	time.Sleep(drainTime)
 	results := make([]error, len(m.endpoints))

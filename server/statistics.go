@@ -9,7 +9,7 @@ import (
 
 // requestCounts are the requests to one model since it was put in use.
 type requestCounts struct {
-	last                 atomic.Int64 // when the last request finished, in Unix milliseconds; 0 if there was none
+	last                 atomic.Int64 // when the last request finished, in Unix milliseconds; 0 before the first one
 	success, fail, queue durationCount
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"fakeart/server/telemetry"
@@ -24,18 +25,22 @@ func (h headerCarrier) Keys() []string        { return nil }
 // beginTrace finds the trace that the request belongs to and, if tracing is enabled, starts the
 // request's span at the time at which the request was received. A second call does nothing.
 func (m *Main) beginTrace(c *fiber.Ctx) {
-	header, s := &c.Request().Header, state(c)
-	if s.traceID != "" || !m.tracing.Enabled() && len(header.Peek("traceparent")) == 0 {
+	m.startTrace(state(c), headerCarrier{&c.Request().Header}, c.Method())
+}
+
+// startTrace is beginTrace for a request with any kind of header.
+func (m *Main) startTrace(s *requestState, header propagation.TextMapCarrier, name string) {
+	if s.traceID != "" || !m.tracing.Enabled() && header.Get("traceparent") == "" {
 		return
 	}
-	ctx := telemetry.ExtractTraceContext(context.Background(), headerCarrier{header})
+	ctx := telemetry.ExtractTraceContext(context.Background(), header)
 	if !m.tracing.Enabled() {
 		if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
 			s.traceID = id.String()
 		}
 		return
 	}
-	ctx, span := m.tracing.Start(ctx, c.Method(), trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(s.received))
+	ctx, span := m.tracing.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(s.received))
 	s.traceID = span.SpanContext().TraceID().String()
 	if span.IsRecording() {
 		s.ctx = ctx

@@ -56,11 +56,19 @@ func (m *Main) shape() oip.Shape {
 }
 
 func (m *Main) handleV2Model(c *fiber.Ctx) error {
-	use, err := m.namedModel(c.Params("name"), c.Params("version"))
+	metadata, err := m.modelMetadata(c.Params("name"), c.Params("version"))
 	if err != nil {
 		return err
 	}
-	return c.JSON(m.shape().Metadata(modelName, use.file.EmbeddingSize, use.file.Digest))
+	return c.JSON(metadata)
+}
+
+func (m *Main) modelMetadata(name, version string) (oip.ModelMetadata, error) {
+	use, err := m.namedModel(name, version)
+	if err != nil {
+		return oip.ModelMetadata{}, err
+	}
+	return m.shape().Metadata(modelName, use.file.EmbeddingSize, use.file.Digest), nil
 }
 
 func (m *Main) handleV2ModelReady(c *fiber.Ctx) error {
@@ -170,8 +178,10 @@ func (m *Main) handleV2Ready(c *fiber.Ctx) error {
 	return c.Status(status).JSON(oip.Ready{Ready: status == fiber.StatusOK})
 }
 
-func (m *Main) handleV2Server(c *fiber.Ctx) error {
-	return c.JSON(oip.ServerMetadata{Name: "fakeart", Version: versionText(), Extensions: oip.Extensions()})
+func (m *Main) handleV2Server(c *fiber.Ctx) error { return c.JSON(serverMetadata()) }
+
+func serverMetadata() oip.ServerMetadata {
+	return oip.ServerMetadata{Name: "fakeart", Version: versionText(), Extensions: oip.Extensions()}
 }
 
 // tensors holds the data of an inference request beyond its exchange. It is pooled.

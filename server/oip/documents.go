@@ -116,7 +116,7 @@ type Statistics struct {
 type ModelStatistics struct {
 	Name           string            `json:"name" doc:"Name of the model" example:"fakeart"`
 	Version        string            `json:"version" doc:"Version of the model" example:"1"`
-	LastInference  int64             `json:"last_inference" doc:"When the last request finished, in milliseconds since 1970; 0 if there was none"`
+	LastInference  int64             `json:"last_inference" doc:"When the last request finished, in milliseconds since 1970; 0 before the first one"`
 	InferenceCount int64             `json:"inference_count" doc:"Images classified"`
 	ExecutionCount int64             `json:"execution_count" doc:"Batches classified"`
 	InferenceStats InferStatistics   `json:"inference_stats" doc:"Times of requests and batches"`

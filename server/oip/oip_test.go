@@ -617,7 +617,7 @@ func TestDocuments_JSON(t *testing.T) {
 		document any
 		want     string
 	}{
-		{ServerMetadata{"fakeart", "1.0.0", Extensions()}, `{"name":"fakeart","version":"1.0.0","extensions":["binary_tensor_data"]}`},
+		{ServerMetadata{"fakeart", "1.0.0", Extensions()}, `{"name":"fakeart","version":"1.0.0","extensions":["binary_tensor_data","model_configuration","statistics"]}`},
 		{
 			Shape{3, 32, 8}.Metadata("fakeart", 128, "1", "2"),
 			`{"name":"fakeart","versions":["1","2"],"platform":"onnxruntime_onnx","inputs":[{"name":"input","datatype":"FP32","shape":[-1,3,32,32]}],"outputs":[{"name":"logit","datatype":"FP32","shape":[-1,1]},{"name":"embedding","datatype":"FP32","shape":[-1,128]}]}`,

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"time"
 )
 
 // decoder decodes one request.
@@ -72,10 +71,14 @@ func (d *decoder) decode() error {
 		return d.syntaxError("the end of the request")
 	}
 	if inputs == 0 {
-		return invalid(`"inputs" is missing: expected the tensor %q, %s, %s`, InputName, Datatype, d.shape)
+		return noInputs(d.shape)
 	}
 	d.chooseOutputs()
 	return d.readBinary()
+}
+
+func noInputs(shape Shape) error {
+	return invalid(`"inputs" is missing: expected the tensor %q, %s, %s`, InputName, Datatype, shape)
 }
 
 // member reads the value of a member with read, unless it is null. It returns an error if the
@@ -106,11 +109,7 @@ func (d *decoder) parameters(name string) error {
 				if err != nil {
 					return err
 				}
-				if us < 0 {
-					return invalid("%s is %d: expected microseconds, 0 for no limit", name, us)
-				}
-				d.request.Timeout = time.Duration(min(us, math.MaxInt64/int64(time.Microsecond))) * time.Microsecond
-				return nil
+				return d.setTimeout(name, us)
 			})
 		}
 		return d.skip()
@@ -252,27 +251,46 @@ func (d *decoder) dims(t *tensor, name string) error {
 func (d *decoder) inputParameters(t *tensor, name string) error {
 	var seen uint
 	return d.object(name, func(key []byte) error {
-		switch string(key) {
-		case "binary_data_size":
+		switch {
+		case string(key) == "binary_data_size":
 			return d.member(&seen, 0, `the parameter "binary_data_size"`, func(name string) (err error) {
 				t.size, err = d.integer(name)
 				t.hasSize = true
 				return err
 			})
-		case "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset":
+		case sharedMemory(string(key)):
 			return d.unsupported(key, `send the values as "data" or as binary data`)
 		}
 		return d.skip()
 	})
 }
 
-// unsupported returns an error for a parameter of an extension that isn't supported, unless its
-// value is null.
+// sharedMemory reports whether the key is that of a parameter of the shared memory extension.
+func sharedMemory(key string) bool {
+	return key == "shared_memory_region" || key == "shared_memory_byte_size" || key == "shared_memory_offset"
+}
+
+// unsupportedOutput lists the parameters of outputs that aren't supported, with what to do instead.
+var unsupportedOutput = map[string]string{
+	"classification":          "leave it out; the probability is 1/(1+e^-logit)",
+	"shared_memory_region":    "leave it out to get the values in the response",
+	"shared_memory_byte_size": "leave it out to get the values in the response",
+	"shared_memory_offset":    "leave it out to get the values in the response",
+}
+
+// unsupported returns the error for a parameter of an extension that isn't supported.
+func unsupported(key, instead string) error {
+	return invalid("the parameter %q is not supported: %s", key, instead)
+}
+
+// unsupported reads the value of a parameter of an extension that isn't supported. It returns an error
+// unless the value is null.
 func (d *decoder) unsupported(key []byte, instead string) error {
+	name := string(key) // valid only until the next read
 	if null, err := d.null(); null || err != nil {
 		return err
 	}
-	return invalid("the parameter %q is not supported: %s", key, instead)
+	return unsupported(name, instead)
 }
 
 // output reads the i-th requested output.
@@ -290,8 +308,7 @@ func (d *decoder) output(i int) error {
 		case "parameters":
 			return d.member(&seen, 1, `the "parameters" of an output`, func(what string) error {
 				return d.object(what, func(key []byte) error {
-					switch string(key) {
-					case "binary_data":
+					if string(key) == "binary_data" {
 						return d.member(&seenParameters, 0, `the parameter "binary_data"`, func(what string) error {
 							binary, err := d.boolean(what)
 							form = asJSON
@@ -300,10 +317,9 @@ func (d *decoder) output(i int) error {
 							}
 							return err
 						})
-					case "classification":
-						return d.unsupported(key, "leave it out; the probability is 1/(1+e^-logit)")
-					case "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset":
-						return d.unsupported(key, "leave it out to get the values in the response")
+					}
+					if instead, ok := unsupportedOutput[string(key)]; ok {
+						return d.unsupported(key, instead)
 					}
 					return d.skip()
 				})
@@ -314,6 +330,11 @@ func (d *decoder) output(i int) error {
 	if err != nil {
 		return err
 	}
+	return d.addOutput(i, name, form)
+}
+
+// addOutput adds the i-th requested output to the request.
+func (d *decoder) addOutput(i int, name []byte, form outForm) error {
 	o := Output{Name: LogitName}
 	switch string(name) {
 	case LogitName:

@@ -190,7 +190,7 @@ func renameModule(name string, text []byte, from, to string) ([]byte, error) {
 		return bytes.Replace(text, []byte("module "+old), []byte("module "+to+strings.TrimPrefix(old, from)), 1), nil
 	case name == ".golangci.yml":
 		return bytes.ReplaceAll(text, []byte("module-path: "+from), []byte("module-path: "+to)), nil
-	case name == "internal/onnx/onnxpb/generate.sh":
+	case path.Base(name) == "generate.sh": // of protocol buffers
 		return bytes.ReplaceAll(text, []byte("="+from+"/"), []byte("="+to+"/")), nil
 	}
 	return text, nil
