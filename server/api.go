@@ -416,7 +416,7 @@ func (m *Main) adminOnly(c *fiber.Ctx) error {
 func (m *Main) humaAdminOnly(ctx huma.Context, next func(huma.Context)) {
 	c := humafiber.Unwrap(ctx)
 	if err := m.admins.check(c); err != nil {
-		_ = m.handleError(c, err) // always writes a response and returns nil
+		m.handleError(c, err)
 		return
 	}
 	m.humaReadBody(ctx, next)
@@ -433,7 +433,7 @@ func (m *Main) humaReadBody(ctx huma.Context, next func(huma.Context)) {
 		err = m.readBody(c, &b)
 	}
 	if err != nil {
-		_ = m.handleError(c, err) // always writes a response and returns nil
+		m.handleError(c, err)
 		return
 	}
 	c.Request().Header.SetContentType(fiber.MIMEApplicationJSON)

@@ -151,7 +151,7 @@ type requestState struct {
 }
 
 // sendContinue asks the client for the body. It does nothing if an earlier response isn't sent
-// yet: the client also sends the body without being asked.
+// yet: after a while the client also sends the body without 100 Continue.
 func (c *conn) sendContinue() error {
 	if c.unsent {
 		return nil

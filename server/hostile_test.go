@@ -347,7 +347,7 @@ func TestMaxConnections_Response(t *testing.T) {
 	})
 }
 
-// A client that waits for 100 Continue isn't asked for a body that would only be discarded.
+// A client that waits for 100 Continue must not send a body that would only be discarded.
 func TestExpectContinue(t *testing.T) {
 	m := start(t, func(c *Config) { c.AdminToken, c.MaxBody = []string{"secret-secret-secret"}, 1000 })
 	empty := startWithoutModel(t, t.TempDir())

@@ -260,7 +260,7 @@ func deferBody(h *fasthttp.RequestHeader) (config fasthttp.RequestConfig) {
 	return config
 }
 
-// head is what the header says about the transfer of a request.
+// head describes the transfer of a request.
 type head struct {
 	invalid     string // why the request must be rejected
 	body        bool   // whether the request has a body that isn't empty
@@ -343,15 +343,16 @@ func state(c *fiber.Ctx) *requestState { return stateOf(c.Context()) }
 
 // observe is the middleware around every request. It measures the request, turns errors into
 // responses and recovers from panics.
-func (m *Main) observe(c *fiber.Ctx) (err error) {
+func (m *Main) observe(c *fiber.Ctx) error {
 	s := state(c)
+	var err error
 	if s.overLimit {
 		err = m.overLimit()
 	} else {
 		err = m.next(c)
 	}
 	if err != nil {
-		err = m.handleError(c, err)
+		m.handleError(c, err)
 	}
 	compressResponse(c)
 	status := c.Response().StatusCode()
@@ -369,7 +370,7 @@ func (m *Main) observe(c *fiber.Ctx) (err error) {
 		endTrace(s.span, c, route.Pattern, status)
 	}
 	m.logRequest(c, s, status, took)
-	return err
+	return nil
 }
 
 // size returns the size class of a request to the route.
@@ -581,7 +582,7 @@ func (m *Main) requestTimeout() string {
 }
 
 // handleError writes the response for an error of a handler or of the router.
-func (m *Main) handleError(c *fiber.Ctx, err error) error {
+func (m *Main) handleError(c *fiber.Ctx, err error) {
 	status, detail, public := problemOf(err)
 	if !public {
 		m.log.Error("request failed", "method", c.Method(), "path", c.Path(), "error", err)
@@ -590,7 +591,7 @@ func (m *Main) handleError(c *fiber.Ctx, err error) error {
 	case errors.Is(err, errClientClosed):
 		state(c).canceled = true
 		c.Response().SetConnectionClose()
-		return nil
+		return
 	case errors.Is(err, fiber.ErrRequestEntityTooLarge):
 		detail = fmt.Sprintf("the request body is larger than %d bytes", m.config.MaxBody)
 	case errors.Is(err, fiber.ErrRequestTimeout):
@@ -604,7 +605,6 @@ func (m *Main) handleError(c *fiber.Ctx, err error) error {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(e.after))
 	}
 	writeError(c.Response(), c.Path(), status, detail)
-	return nil
 }
 
 // writeError writes an error as a problem document or, under /v2, as an error object of the Open
