@@ -140,7 +140,7 @@ func (d *directory) values(tag uint32) (values [8]uint32, n int) {
 		if d.uint(e[:2]) != tag {
 			continue
 		}
-		size := int64(0)
+		var size int64
 		switch d.uint(e[2:4]) {
 		case 1:
 			size = 1

@@ -83,7 +83,6 @@ func (b *syntaxReader) golomb(limit uint32) uint32 {
 
 // readSPS reads a sequence parameter set (ITU-T H.265, 7.3.2.2) without its first two bytes.
 func (c *hevcConfig) readSPS(unit []byte) bool {
-	const any = math.MaxUint32 - 1
 	raw := make([]byte, 0, len(unit))
 	for i, v := range unit { // 00 00 03 stands for 00 00
 		if v != 3 || i < 2 || unit[i-1] != 0 || unit[i-2] != 0 {
@@ -132,21 +131,23 @@ func (c *hevcConfig) readSPS(unit []byte) bool {
 		first = 0
 	}
 	for range layers + 1 - first {
-		b.golomb(any)
-		b.golomb(any)
-		b.golomb(any)
+		b.golomb(math.MaxUint32 - 1)
+		b.golomb(math.MaxUint32 - 1)
+		b.golomb(math.MaxUint32 - 1)
 	}
 	for range 6 {
-		b.golomb(any) // sizes of blocks
+		b.golomb(math.MaxUint32 - 1) // sizes of blocks
 	}
-	if b.flag() && b.flag() {
-		skipScalingLists(&b)
+	if b.flag() { // scaling lists, and whether they aren't the default ones
+		if b.flag() {
+			skipScalingLists(&b)
+		}
 	}
 	b.bits(2)
 	if b.flag() { // PCM
 		b.bits(8)
-		b.golomb(any)
-		b.golomb(any)
+		b.golomb(math.MaxUint32 - 1)
+		b.golomb(math.MaxUint32 - 1)
 		b.bits(1)
 	}
 	skipReferenceSets(&b)
@@ -193,7 +194,9 @@ func skipReferenceSets(b *syntaxReader) {
 			b.golomb(math.MaxUint32 - 1)
 			used := 0
 			for range previous + 1 {
-				if b.flag() || b.flag() {
+				if kept := b.flag(); kept {
+					used++
+				} else if b.flag() {
 					used++
 				}
 			}

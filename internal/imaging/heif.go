@@ -48,7 +48,7 @@ func nextBox(data []byte) (kind, body, rest []byte, ok bool) {
 func heifFormat(data []byte) string {
 	kind, body, _, ok := nextBox(data)
 	if len(data) >= 12 && string(data[4:8]) == "ftyp" && !ok { // truncated
-		body, ok = data[8:12], true
+		body = data[8:12]
 	} else if !ok || string(kind) != "ftyp" {
 		return ""
 	}
@@ -137,6 +137,13 @@ func (f *heifFile) readBoxes(name string) (meta []byte, err error) {
 	}
 }
 
+// maxTables and maxProperties limit the description of a file, in which each tile is looked up. A phone's photo
+// of 50 megapixels takes a tenth of it.
+const (
+	maxTables     = 128 << 10
+	maxProperties = 1024
+)
+
 func (f *heifFile) readMeta(name string, meta []byte) error {
 	var pitm, iprp []byte
 	for rest := meta; len(rest) > 0; {
@@ -181,6 +188,13 @@ func (f *heifFile) readMeta(name string, meta []byte) error {
 		default:
 			return broken(name, "invalid or repeated %q box", kind)
 		}
+	}
+	count := 0
+	for rest, ok := f.ipco, true; ok; count++ {
+		_, _, rest, ok = nextBox(rest)
+	}
+	if size := len(f.iinf) + len(f.iloc) + len(f.iref) + len(f.ipma); size > maxTables || count > maxProperties {
+		return unsupported(name, "%d bytes of tables and %d properties", size, count)
 	}
 	p := fields{data: pitm}
 	version := p.take(4) >> 24
@@ -271,6 +285,9 @@ func (f *heifFile) properties(item uint32, visit func(kind, body []byte)) {
 			if id == item && index > 0 {
 				f.property(index, visit)
 			}
+		}
+		if id == item {
+			return
 		}
 	}
 }
@@ -454,8 +471,11 @@ func (f *heifFile) itemData(item uint32) (data []byte) {
 			}
 		}
 		p.take(2)
-		base := p.take(baseSize)
-		for k := p.take(2); k > 0 && !p.short; k-- {
+		base, extents := p.take(baseSize), p.take(2)
+		if extents > 1 && offsetSize+lengthSize == 0 {
+			return nil // they take no space in the table, so that there could be any number of them
+		}
+		for k := extents; k > 0 && !p.short; k-- {
 			p.take(indexSize)
 			e := fields{data: source}
 			offset, length := base+p.take(offsetSize), p.take(lengthSize)
