@@ -19,7 +19,7 @@ def encode(kind):
 
 
 # The media types of the form field with images.
-for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP"):
+for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"):
     schemathesis.openapi.media_type(f"image/{kind.lower()}", st.just(encode(kind)))
 
 

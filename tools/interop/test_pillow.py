@@ -10,8 +10,6 @@ from PIL import Image
 
 SIZE = (32, 32)
 
-# The server may not support these formats. All others must be accepted.
-OPTIONAL = {"AVIF", "TIFF"}
 
 
 def pixels(width, height, channels, seed):
@@ -77,10 +75,11 @@ def corpus():
             yield "lossless", "WEBP", mode, size, {"lossless": True}
             yield "lossy", "WEBP", mode, size, {"quality": 80}
     yield "animated", "WEBP", "RGB", (61, 47), {"save_all": True, "append": "RGB"}
-    for mode in ("L", "RGB", "RGBA", "CMYK"):
+    for mode in ("1", "L", "P", "RGB", "RGBA"):
         for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits"):
             yield compression or "raw", "TIFF", mode, (61, 47), {"compression": compression}
-    yield "lossy", "AVIF", "RGB", (61, 47), {}
+    for mode in ("RGB", "RGBA"):
+        yield "lossy", "AVIF", mode, (61, 47), {"subsampling": "4:4:4"}
 
 
 def identifier(case):
@@ -107,11 +106,11 @@ def encode(case):
 def test_input_equals_pillow(server, case):
     file = encode(case)
     response = requests.post(f"{server.url}/predict?input=png", data=file, timeout=30)
-    if response.status_code == 415 and case[1] in OPTIONAL:
-        pytest.skip(f"the server doesn't support {case[1]}")
     assert response.status_code == 200, response.text
     got = Image.open(io.BytesIO(base64.b64decode(response.json()["input"])))
     assert (got.size, got.mode) == (SIZE, "RGB")
     want = Image.open(io.BytesIO(file)).convert("RGB").resize(SIZE, Image.Resampling.BILINEAR)
     difference = np.abs(np.asarray(got, int) - np.asarray(want, int))
-    assert difference.max() == 0, f"differs from Pillow by up to {difference.max()} levels, {difference.mean():.3f} on average"
+    # Subsampled chroma of AVIF differs more: docs/how-to/data.md.
+    most = 1 if case[1] == "AVIF" else 0
+    assert difference.max() <= most, f"differs from Pillow by up to {difference.max()} levels, {difference.mean():.3f} on average; want at most {most}"
