@@ -124,8 +124,8 @@ func TestSetup(t *testing.T) {
 		"unknown package manager": {system: system{without("chromium"), "0", "Linux", false}, scope: "test", code: 1, out: "hint: install them with your system's package manager\n"},
 		"no Go":                   {system: system{append(without("go"), "apt-get"), "0", "Linux", false}, scope: "build", code: 1, out: "error: Go is missing\nhint: install Go 1."},
 		"no Node":                 {system: system{append(without("npm"), "apt-get"), "0", "Linux", false}, scope: "build", code: 1, out: "error: npm is missing"},
-		"test ignores Python": {system: system{everything, "1000", "Linux", false}, scope: "test"},
-		"Python":              {system: system{append(without(), "python3"), "1000", "Linux", false}, scope: "interop"},
+		"test ignores Python":     {system: system{everything, "1000", "Linux", false}, scope: "test"},
+		"Python":                  {system: system{append(without(), "python3"), "1000", "Linux", false}, scope: "interop"},
 		"no Python, apt": {
 			system: system{append(without(), "apt-get"), "0", "Linux", false}, scope: "interop",
 			ran: update + "apt-get install -y -q --no-install-recommends python3 python3-venv\n",
@@ -143,7 +143,7 @@ func TestSetup(t *testing.T) {
 			system: system{append(without(), "old python3", "apt-get"), "0", "Linux", false}, scope: "interop", code: 1,
 			out: "error: python3 is older than Python 3.11\nhint: name a newer one, such as PYTHON=python3.12\n",
 		},
-		"unknown scope":           {system: system{everything, "0", "Linux", false}, scope: "everything", code: 2, out: "error: unknown scope everything\n"},
+		"unknown scope": {system: system{everything, "0", "Linux", false}, scope: "everything", code: 2, out: "error: unknown scope everything\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, ran, code := run(t, test.system, test.scope)
