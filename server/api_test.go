@@ -381,6 +381,31 @@ func TestOpenAPI_Requests(t *testing.T) {
 	}
 }
 
+// TestOpenAPI_Methods checks that every route responds to each other method with 405, and with Allow that lists
+// the documented methods.
+func TestOpenAPI_Methods(t *testing.T) {
+	m := start(t)
+	for path, item := range document(t, m)["paths"].(map[string]any) {
+		var documented []string
+		for method := range item.(map[string]any) {
+			documented = append(documented, strings.ToUpper(method))
+		}
+		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY", "get", otherMethod} {
+			if slices.Contains(documented, method) {
+				continue
+			}
+			response, body := do(t, method, m.URL()+strings.NewReplacer("{name}", modelName, "{version}", inUse(m)).Replace(path), "", nil)
+			allow := strings.Split(response.Header.Get("Allow"), ", ")
+			allow = slices.DeleteFunc(allow, func(method string) bool { return method == "HEAD" })
+			slices.Sort(allow)
+			slices.Sort(documented)
+			if response.StatusCode != 405 || !slices.Equal(allow, documented) || response.Header.Get("X-Request-Id") == "" {
+				t.Errorf("%s %s: status %d, Allow %v, want 405 and %v: %s", method, path, response.StatusCode, allow, documented, body)
+			}
+		}
+	}
+}
+
 // TestOpenAPI_Security checks that the document requires a token exactly if the server does.
 func TestOpenAPI_Security(t *testing.T) {
 	locked := func(d map[string]any) (operations []string) {
