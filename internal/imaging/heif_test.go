@@ -312,6 +312,7 @@ func TestFormats_elsewhere(t *testing.T) {
 	}
 }
 
+// FuzzHEIF is like FuzzDecode for HEIC, AVIF and TIFF.
 func FuzzHEIF(f *testing.F) {
 	for _, fixture := range heifFixtures(f) {
 		if len(fixture.data) < 6000 {
