@@ -622,6 +622,7 @@ func TestQuery_Invalid(t *testing.T) {
 		{"POST", "/predict?embedding=null&embedding=null", "invalid embedding=\"null\"; use true or false"},
 		{"POST", "/predict?embedding=true&embedding=true", "the parameter embedding is given more than once"},
 		{"POST", "/predict?embedding=1", "use true or false"},
+		{"GET", "/log?cursor=0", "use the field next of the previous page"},
 		{"POST", "/predict?embedding=TRUE", "use true or false"},
 		{"POST", "/predict?embedding=", "use true or false"},
 		{"POST", "/predict?embedding", "use true or false"},

@@ -33,7 +33,7 @@ class Server:
         self._listening.wait(START_TIMEOUT)
         if not self.url:
             self.stop()
-            pytest.fail(f"the server didn't start within {START_TIMEOUT} s:\n{self.log}", pytrace=False)
+            pytest.fail(f"the server exited, or wasn't listening within {START_TIMEOUT} s:\n{self.log}", pytrace=False)
 
     def _read(self):
         for line in self._process.stderr:
