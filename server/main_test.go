@@ -835,7 +835,7 @@ func TestRun_Interrupted(t *testing.T) {
 	t.Setenv("STORAGE_EMULATOR_HOST", store.Addr().String())
 	ctx, interrupt := context.WithCancel(t.Context())
 	go func() {
-		conn, err := store.Accept() // reading the model has begun
+		conn, err := store.Accept() // the server is reading the model
 		if err == nil {
 			defer func() { _ = conn.Close() }()
 		}

@@ -70,7 +70,7 @@ func nextOBU(data []byte) (kind int, body, rest []byte, ok bool) {
 // av1Size returns the size of the largest frames that a sequence header allows.
 func av1Size(header []byte) (width, height int, ok bool) {
 	b := syntaxReader{data: header}
-	b.bits(4) // profile, still picture
+	b.bits(4) // profile, and whether it is a still image
 	if reduced := b.flag(); reduced {
 		b.bits(5)
 	} else {

@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// hevcConfig is what a property hvcC says about the coded image.
+// hevcConfig contains the parameters of a coded image, from a property hvcC.
 type hevcConfig struct {
 	lengthSize    int // bytes of the length before each NAL unit
 	coded         int // pixels, including those that are cropped
@@ -185,7 +185,7 @@ func skipScalingLists(b *syntaxReader) {
 	}
 }
 
-// skipReferenceSets skips the sets of reference pictures. A still image may have them.
+// skipReferenceSets skips the sets of reference images. A still image may have them.
 func skipReferenceSets(b *syntaxReader) {
 	previous := 0
 	for i := range b.golomb(64) {
@@ -211,7 +211,7 @@ func skipReferenceSets(b *syntaxReader) {
 	}
 }
 
-// colorRange says how to convert YCbCr to RGB. The values are those of ITU-T H.273.
+// colorRange determines how to convert YCbCr to RGB. The values are those of ITU-T H.273.
 type colorRange struct {
 	known  bool
 	matrix int

@@ -507,7 +507,7 @@ func (f *heifFile) itemData(item uint32) (data []byte) {
 
 // prepareHEIF changes a copy of the file for the decoders. The brand becomes that of a still image, because they
 // reject some others. Only the parts and the primary image remain: the other items, such as alpha channels,
-// thumbnails and depth maps, would be read or decoded in vain.
+// thumbnails and depth maps, would be read or decoded without being used.
 func prepareHEIF(data []byte, brand string, parts []heifItem) {
 	f := heifFile{data: data}
 	meta, err := f.readBoxes("")

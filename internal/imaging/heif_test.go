@@ -158,7 +158,7 @@ func resized(data []byte, width, height int) []byte {
 func TestHEIF_errors(t *testing.T) {
 	heic, avif := heifFixture(t, "444.heic"), heifFixture(t, "444.avif")
 	mdat := func(data []byte) int { return bytes.Index(data, []byte("mdat")) + 4 }
-	// The first unit of the image data three thousand times, each a picture of its own.
+	// The first unit of the image data three thousand times, each an image of its own.
 	again := func() []byte {
 		at := mdat(heic)
 		unit := heic[at:]
