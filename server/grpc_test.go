@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -39,9 +40,9 @@ func withGRPC(c *Config) { c.GRPCAddr = "127.0.0.1:0" }
 func grpcAddr(m *Main) string { return m.endpoints[len(m.endpoints)-1].listener.Addr().String() }
 
 // dialGRPC returns a connection of grpc-go's client.
-func dialGRPC(t *testing.T, m *Main, options ...grpc.DialOption) *grpc.ClientConn {
+func dialGRPC(t *testing.T, m *Main) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient(grpcAddr(m), append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	conn, err := grpc.NewClient(grpcAddr(m), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +171,7 @@ func TestGRPC_Infer(t *testing.T) {
 		if err := stream.CloseSend(); err != nil {
 			t.Fatal(err)
 		}
-		if err := stream.RecvMsg(new(oippb.ModelStreamInferResponse)); err != io.EOF {
+		if err := stream.RecvMsg(new(oippb.ModelStreamInferResponse)); !errors.Is(err, io.EOF) {
 			t.Errorf("at the end: %v", err)
 		}
 	})
@@ -276,6 +277,7 @@ func (rawCodec) Marshal(v any) ([]byte, error) {
 	}
 	return proto.Marshal(v.(proto.Message))
 }
+
 func (rawCodec) Unmarshal(data []byte, v any) error { return proto.Unmarshal(data, v.(proto.Message)) }
 func (rawCodec) Name() string                       { return "proto" }
 

@@ -28,7 +28,8 @@ type bigQueryField struct {
 
 // nullable are the columns that a message may omit. A required column can become nullable later,
 // but not the other way round.
-var nullable = map[string]bool{"request_id": true, "trace_id": true, "image": true, "comment": true,
+var nullable = map[string]bool{
+	"request_id": true, "trace_id": true, "image": true, "comment": true,
 	"orientation": true, // added later, which BigQuery allows only for nullable columns
 }
 
