@@ -146,6 +146,7 @@ type requestState struct {
 	hasBody   bool            // whether it has a body that isn't empty
 	bodyRead  bool            // whether the whole body was read
 	pixels    int             // number of pixels of all images, as far as they were decoded
+	slow      bool            // whether an image has a format that takes ten times as long as JPEG to decode
 	explained bool            // whether explanations were requested
 	canceled  bool            // whether the client closed the connection before the response
 }

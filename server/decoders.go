@@ -46,6 +46,7 @@ func (d *decoders) admit(x *exchange, data []byte) (release func(), err error) {
 		return nil, err
 	}
 	x.state.pixels += header.Width * header.Height
+	x.state.slow = x.state.slow || header.Format == "heic" || header.Format == "avif"
 	if header.Memory <= smallImage {
 		return func() {}, nil
 	}

@@ -378,7 +378,7 @@ func (s *requestState) size(route string) telemetry.Size {
 	switch {
 	case !slices.Contains(predictRoutes, route):
 		return telemetry.NoImages
-	case s.explained || s.pixels > telemetry.SmallPixels:
+	case s.explained || s.slow || s.pixels > telemetry.SmallPixels:
 		return telemetry.Large
 	}
 	return telemetry.Small

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -322,6 +323,14 @@ func TestMetrics_SizeClass(t *testing.T) {
 	small, large := pngOf(t, solid(red, 32, 32)), pngOf(t, solid(red, 1000, 1001))
 	half := pngOf(t, solid(red, 1000, 501))
 	oneMegapixel := pngOf(t, solid(red, 1000, 1000))
+	read := func(name string) []byte {
+		data, err := os.ReadFile("../internal/imaging/testdata/heif/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	heic, avif := read("plain.heic"), read("plain.avif")
 	form := func(images ...[]byte) (string, []byte) {
 		var fields []field
 		for _, img := range images {
@@ -341,6 +350,8 @@ func TestMetrics_SizeClass(t *testing.T) {
 		{"", [][]byte{small, half}, "small"},
 		{"", [][]byte{half, half}, "large"},
 		{"", [][]byte{small, large}, "large"},
+		{"", [][]byte{heic}, "large"},
+		{"", [][]byte{avif}, "large"},
 		{"", [][]byte{[]byte("no image")}, "small"},
 		{"", [][]byte{large[:len(large)-20]}, "large"}, // fails only while it is being decoded
 		{"?explain=occlusion", [][]byte{small}, "large"},

@@ -38,10 +38,10 @@ func TestLoad(t *testing.T) {
 			Bad:   &Selector{"fakeart_requests_total", []Matcher{route, post, {"code", "=~", "5.."}}},
 		},
 		{
-			Name: "latency-large", DisplayName: "Large images within 1 s", Target: 0.99, Window: month,
+			Name: "latency-large", DisplayName: "Large images within 2.5 s", Target: 0.99, Window: month,
 			Total:   Selector{"fakeart_request_duration_seconds_count", large},
-			Good:    &Selector{"fakeart_request_duration_seconds_bucket", append(large[:3:3], Matcher{"le", "=", "1"})},
-			Latency: &Latency{Selector{"fakeart_request_duration_seconds", large}, 1},
+			Good:    &Selector{"fakeart_request_duration_seconds_bucket", append(large[:3:3], Matcher{"le", "=", "2.5"})},
+			Latency: &Latency{Selector{"fakeart_request_duration_seconds", large}, 2.5},
 		},
 		{
 			Name: "latency", DisplayName: "Small images within 25 ms", Target: 0.99, Window: month,

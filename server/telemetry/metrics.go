@@ -85,7 +85,7 @@ func NewMetrics(version string, s Sources) *Metrics {
 		}, []string{"route", "method", "code"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    durationsName,
-			Help:    "Time in the server, from the last byte of a request until its response is ready, by route pattern, method and, for images, size: small up to 1 megapixel in total, or large, which includes explanations.",
+			Help:    "Time in the server, from the last byte of a request until its response is ready, by route pattern, method and, for images, size: small up to 1 megapixel in total, or large, which includes explanations, HEIC and AVIF.",
 			Buckets: durationBuckets[:],
 		}, []string{"route", "method", "size"}),
 		receives: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -257,7 +257,7 @@ type Size int
 const (
 	NoImages Size = iota // a route that takes no image files
 	Small                // at most SmallPixels, including requests without a readable image
-	Large                // more than SmallPixels, or explanations
+	Large                // more than SmallPixels, explanations, HEIC or AVIF
 )
 
 // SmallPixels is the maximum number of pixels of all images of a small request.
