@@ -180,7 +180,7 @@ func BenchmarkUpsampleAndConvert640x480(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		for y := range height {
-			yccRow(r, g, bl, planes[0].row(y, &rows, 3), planes[1].row(y, &rows, 4), planes[2].row(y, &rows, 5))
+			jpegColors.row(r, g, bl, planes[0].row(y, &rows, 3), planes[1].row(y, &rows, 4), planes[2].row(y, &rows, 5))
 		}
 	}
 }

@@ -293,7 +293,7 @@ func (d *Decoder) jpegRow(hdr *jpegHeader, planes *[4]plane, y int) {
 		d.res.row(y, s[0], s[0], s[0])
 		return
 	case hdr.components == 3 && hdr.ycc():
-		d.res.yccRow(y, s[0], s[1], s[2], &d.rows)
+		d.res.yccRow(y, jpegColors, s[0], s[1], s[2], &d.rows)
 		return
 	case hdr.components == 3:
 		d.res.row(y, s[0], s[1], s[2])
@@ -302,7 +302,7 @@ func (d *Decoder) jpegRow(hdr *jpegHeader, planes *[4]plane, y int) {
 	r, g, b := d.rows.get(0, w), d.rows.get(1, w), d.rows.get(2, w)
 	if hdr.ycc() {
 		// libjpeg converts YCCK to CMYK by inverting RGB, which cancels the inversion in underInk.
-		yccRow(r, g, b, s[0], s[1], s[2])
+		jpegColors.row(r, g, b, s[0], s[1], s[2])
 		for x := range w {
 			r[x], g[x], b[x] = 255-r[x], 255-g[x], 255-b[x]
 		}

@@ -1,5 +1,7 @@
 package imaging
 
+import "encoding/binary"
+
 // precision is the number of fraction bits of Pillow's resampling coefficients for 8-bit channels
 // (PRECISION_BITS in Resample.c): 32 bits minus 8 for the sample and 2 for overshoot.
 const precision = 32 - 8 - 2
@@ -114,14 +116,14 @@ func (t *taps) apply(out *[Size]uint32, in []uint8) {
 	out[Size-1] = min(uint32(entered)>>precision, 255)
 }
 
-// applyYCC is like apply for a row of YCbCr that becomes red, green and blue. The source must be longer than the
-// result.
-func (t *taps) applyYCC(out *[Channels][Size]uint32, luma, cb, cr []uint8) {
+// applyColors is like apply for the red, green and blue samples of a row. sum returns their sums over the source
+// samples from first to last, weighted by the pairs of coefficients. The source must be longer than the result.
+func (t *taps) applyColors(out *[Channels][Size]uint32, sum func(pairs []uint64, first, last int) (red, green, blue uint64)) {
 	const half = 1 << (precision - 1)
 	red, green, blue := uint64(half), uint64(half), uint64(half)
 	for i := range Size {
 		first, last := t.first[i], t.first[i+1]
-		r, g, b := sumYCC(t.pairs[first:last], luma[first:last], cb[first:last], cr[first:last])
+		r, g, b := sum(t.pairs[first:last], first, last)
 		if i > 0 {
 			out[0][i-1] = min(uint32(red+r)>>precision, 255)
 			out[1][i-1] = min(uint32(green+g)>>precision, 255)
@@ -134,23 +136,41 @@ func (t *taps) applyYCC(out *[Channels][Size]uint32, luma, cb, cr []uint8) {
 	out[2][Size-1] = min(uint32(blue)>>precision, 255)
 }
 
-// sumYCC returns the sums of red, green and blue, weighted by the pairs of coefficients. It's a function of its own so
-// that all variables stay in registers.
+// sumYCC returns the sums of red, green and blue for samples of YCbCr. It's a function of its own so that all
+// variables stay in registers.
 //
 //go:noinline
-func sumYCC(pairs []uint64, luma, cb, cr []uint8) (red, green, blue uint64) {
+func sumYCC(c *colorTables, pairs []uint64, luma, cb, cr []uint8) (red, green, blue uint64) {
 	luma, cb, cr = luma[:len(pairs)], cb[:len(pairs)], cr[:len(pairs)]
 	for x, k := range pairs {
-		sum := uint64(luma[x])*lumaLanes + crLanes[cr[x]] + cbLanes[cb[x]]
-		if sum&outsideLanes == insideLanes { // nothing to be clamped
+		sum := c.luma[luma[x]] + c.cb[cb[x]] + c.cr[cr[x]]
+		if sum&outsideLanes == 0 { // nothing to be clamped
 			red += k * (sum >> redLane & 255)
-			green += k * (sum >> greenLane & 255)
+			green += k * (sum >> greenLane)
 			blue += k * (sum >> blueLane & 255)
 			continue
 		}
-		red += k * uint64(clamped[sum>>redLane&1023])
-		green += k * uint64(clamped[sum>>greenLane])
-		blue += k * uint64(clamped[sum>>blueLane&1023])
+		sum += biasLanes
+		red += k * uint64(clamped[sum>>redLane&2047])
+		green += k * uint64(clamped[sum>>greenLane&2047])
+		blue += k * uint64(clamped[sum>>blueLane&2047])
+	}
+	return red, green, blue
+}
+
+// sumRGBA returns the sums of red, green and blue for pixels of four bytes.
+//
+//go:noinline
+func sumRGBA(pairs []uint64, pixels []uint8) (red, green, blue uint64) {
+	for _, k := range pairs {
+		if len(pixels) < 4 {
+			break
+		}
+		p := binary.LittleEndian.Uint32(pixels)
+		pixels = pixels[4:]
+		red += k * uint64(p&255)
+		green += k * uint64(p>>8&255)
+		blue += k * uint64(p>>16&255)
 	}
 	return red, green, blue
 }
@@ -221,18 +241,45 @@ func (r *resampler) row(y int, red, green, blue []uint8) {
 }
 
 // yccRow is like row for a row of YCbCr.
-func (r *resampler) yccRow(y int, luma, cb, cr []uint8, buffers *rowBuffers) {
+func (r *resampler) yccRow(y int, c *colorTables, luma, cb, cr []uint8, buffers *rowBuffers) {
 	switch {
 	case r.copying:
-		yccPixels(r.line(y), luma, cb, cr)
+		c.pixels(r.line(y), luma, cb, cr)
 	case r.horizontal.shrinks():
 		var lines [Channels][Size]uint32
-		r.horizontal.applyYCC(&lines, luma, cb, cr)
+		r.horizontal.applyColors(&lines, func(pairs []uint64, first, last int) (red, green, blue uint64) {
+			return sumYCC(c, pairs, luma[first:last], cb[first:last], cr[first:last])
+		})
 		r.addRow(y, &lines)
 	default:
 		red, green, blue := buffers.get(0, len(luma)), buffers.get(1, len(luma)), buffers.get(2, len(luma))
-		yccRow(red, green, blue, luma, cb, cr)
+		c.row(red, green, blue, luma, cb, cr)
 		r.row(y, red, green, blue)
+	}
+}
+
+// rgbaRow is like row for a row of pixels of four bytes, of which the last is ignored.
+func (r *resampler) rgbaRow(y int, pixels []uint8, buffers *rowBuffers) {
+	if !r.copying && r.horizontal.shrinks() {
+		var lines [Channels][Size]uint32
+		r.horizontal.applyColors(&lines, func(pairs []uint64, first, last int) (red, green, blue uint64) {
+			return sumRGBA(pairs, pixels[4*first:4*last])
+		})
+		r.addRow(y, &lines)
+		return
+	}
+	n := len(pixels) / 4
+	red, green, blue := buffers.get(0, n), buffers.get(1, n), buffers.get(2, n)
+	splitRGBA(red, green, blue, pixels)
+	r.row(y, red, green, blue)
+}
+
+// splitRGBA copies pixels of four bytes into three planes.
+func splitRGBA(red, green, blue, pixels []uint8) {
+	n := len(pixels) / 4
+	red, green, blue = red[:n], green[:n], blue[:n]
+	for x := range n {
+		red[x], green[x], blue[x] = pixels[4*x], pixels[4*x+1], pixels[4*x+2]
 	}
 }
 

@@ -88,3 +88,49 @@ func TestResampler_equalsPillow(t *testing.T) {
 	}
 	check(Size, Size)
 }
+
+// TestResampler_rows checks that rows of YCbCr and of four-byte pixels give the result of the same rows as planes.
+func TestResampler_rows(t *testing.T) {
+	rng := rand.New(rand.NewPCG(15, 16))
+	var r resampler
+	var buffers rowBuffers
+	want, got := make([]uint8, numPixels), make([]uint8, numPixels)
+	for _, width := range []int{1, 31, Size, 33, 64, 100, 257, 1000} {
+		for _, height := range []int{1, Size, 45} {
+			rows := make([][]uint8, height)
+			resize := func(dst []uint8, row func(y int, row []uint8)) {
+				r.begin(dst, width, height)
+				for y := range rows {
+					row(y, rows[y])
+				}
+				r.end()
+			}
+			for y := range rows {
+				rows[y] = noise(rng, 4*width)
+			}
+			red, green, blue := make([]uint8, width), make([]uint8, width), make([]uint8, width)
+			for _, colors := range []*colorTables{jpegColors, webpColors} {
+				resize(want, func(y int, row []uint8) {
+					colors.row(red, green, blue, row[:width], row[width:2*width], row[2*width:3*width])
+					r.row(y, red, green, blue)
+				})
+				resize(got, func(y int, row []uint8) {
+					r.yccRow(y, colors, row[:width], row[width:2*width], row[2*width:3*width], &buffers)
+				})
+				if !bytes.Equal(got, want) {
+					t.Errorf("%d×%d: yccRow differs from row", width, height)
+				}
+			}
+			resize(want, func(y int, row []uint8) {
+				for x := range width {
+					red[x], green[x], blue[x] = row[4*x], row[4*x+1], row[4*x+2]
+				}
+				r.row(y, red, green, blue)
+			})
+			resize(got, func(y int, row []uint8) { r.rgbaRow(y, row, &buffers) })
+			if !bytes.Equal(got, want) {
+				t.Errorf("%d×%d: rgbaRow differs from row", width, height)
+			}
+		}
+	}
+}

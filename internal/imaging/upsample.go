@@ -116,23 +116,45 @@ func triangleBoth(out, cur, next []uint8) {
 	}
 }
 
-// The color conversion equals ycc_rgb_convert in libjpeg: 16 fraction bits, and one rounding per channel.
-// A single 64-bit sum computes all three channels. Each has a lane of ten bits for the values -256 to 767,
-// with 256 added to avoid borrows. The lanes of red and blue hold integers, because the terms added to luma
-// are already rounded. Green, to which both chroma values contribute, has its fraction below the lane.
+// webpUpsample implements libwebp's fancy upsampling (upsampling.c) for one row of one component: the weights
+// 9/16, 3/16, 3/16 and 1/16, rounded in two steps. near is the chroma row that covers the row, and far the
+// closest other one. Both are the same at the top and bottom edge. It writes eight samples per four.
+func webpUpsample(out, near, far []uint8) {
+	n, f := fourFrom(near, 0), fourFrom(far, 0)
+	left := (3*n + f) & 0xffff
+	for x := 0; x < len(near); x += 4 {
+		nextN, nextF := n>>48, f>>48 // repeats the last samples at the end
+		if x+4 < len(near) {
+			nextN, nextF = fourFrom(near, x+4), fourFrom(far, x+4)
+		}
+		outer, inner := 3*n+f, n+3*f+8*everyLane
+		even := inner + (outer<<16 | left)
+		odd := inner + (outer>>16 | (3*nextN+nextF)<<48)
+		even = (even>>3&(0x1ff*everyLane) + n) >> 1 & lowBytes
+		odd = (odd>>3&(0x1ff*everyLane) + n) >> 1 & lowBytes
+		binary.LittleEndian.PutUint64(out[2*x:], even|odd<<8)
+		left, n, f = outer>>48, nextN, nextF
+	}
+}
+
+// colorTables converts YCbCr to RGB. It holds the term that each level adds to a sum, which computes all three
+// channels at once. Each channel has a lane of eleven bits for an integer, above the bits of its fraction. A
+// negative value borrows from the lanes above, which is harmless: if no bit of outsideLanes is set, all three
+// values are from 0 to 255, and otherwise adding biasLanes returns what was borrowed.
+type colorTables struct{ luma, cb, cr [256]uint64 }
+
 const (
-	redLane   = 0
-	blueLane  = 16
-	greenLane = 54 // the fraction begins at 38
+	redLane   = 6
+	blueLane  = 23
+	greenLane = 50
 
-	lumaLanes = 1<<redLane | 1<<blueLane | 1<<greenLane
-
-	// In these bits, all lanes with values from 0 to 255 equal insideLanes.
-	insideLanes, outsideLanes = 256 * lumaLanes, 768 * lumaLanes
+	outsideLanes = 7 << 8 * (1<<redLane | 1<<blueLane | 1<<greenLane)
+	biasLanes    = 512 * (1<<redLane | 1<<blueLane | 1<<greenLane)
 )
 
-// crLanes and cbLanes hold the term that each chroma level adds to the sum.
-var crLanes, cbLanes = func() (cr, cb [256]uint64) {
+// jpegColors equals ycc_rgb_convert in libjpeg: 16 fraction bits, and one rounding per channel. The terms of red
+// and blue are rounded here. Green, to which both chroma values contribute, keeps its fraction.
+var jpegColors = func() *colorTables {
 	const (
 		half      = 1 << 15
 		crToRed   = 91881  // 1.40200
@@ -140,44 +162,60 @@ var crLanes, cbLanes = func() (cr, cb [256]uint64) {
 		crToGreen = 46802  // 0.71414
 		cbToBlue  = 116130 // 1.77200
 	)
-	for i := range cr {
+	c := new(colorTables)
+	for i := range 256 {
 		v := i - 128
-		cr[i] = uint64(256+(crToRed*v+half)>>16)<<redLane + uint64(128<<16+half-crToGreen*v)<<(greenLane-16)
-		cb[i] = uint64(256+(cbToBlue*v+half)>>16)<<blueLane + uint64(128<<16-cbToGreen*v)<<(greenLane-16)
+		c.luma[i] = uint64(i) * (1<<redLane | 1<<blueLane | 1<<greenLane)
+		c.cr[i] = uint64((crToRed*v+half)>>16)<<redLane + uint64(half-crToGreen*v)<<(greenLane-16)
+		c.cb[i] = uint64((cbToBlue*v+half)>>16)<<blueLane + uint64(-cbToGreen*v)<<(greenLane-16)
 	}
-	return cr, cb
+	return c
 }()
 
-// clamped holds v, clamped to 0…255, at index 256+v.
-var clamped = func() (t [1024]uint8) {
+// webpColors equals yuv.h in libwebp: studio range (16 to 235), and six fraction bits. The conversion in
+// image/color assumes full range, which is wrong for WebP.
+var webpColors = func() *colorTables {
+	const red, green, blue = redLane - 6, greenLane - 6, blueLane - 6
+	c := new(colorTables)
+	for i := range 256 {
+		y := i * 19077 >> 8
+		c.luma[i] = uint64(y-14234)<<red + uint64(y+8708)<<green + uint64(y-17685)<<blue
+		c.cr[i] = uint64(i*26149>>8)<<red - uint64(i*13320>>8)<<green
+		c.cb[i] = uint64(i*33050>>8)<<blue - uint64(i*6419>>8)<<green
+	}
+	return c
+}()
+
+// clamped holds v, clamped to 0…255, at index 512+v.
+var clamped = func() (t [2048]uint8) {
 	for i := range t {
-		t[i] = uint8(min(max(i-256, 0), 255))
+		t[i] = uint8(min(max(i-512, 0), 255))
 	}
 	return t
 }()
 
-// ycc converts a pixel from YCbCr to RGB.
-func ycc(luma, cb, cr uint8) (r, g, b uint8) {
-	sum := uint64(luma)*lumaLanes + crLanes[cr] + cbLanes[cb]
-	return clamped[sum>>redLane&1023], clamped[sum>>greenLane], clamped[sum>>blueLane&1023]
+// pixel converts a pixel.
+func (c *colorTables) pixel(luma, cb, cr uint8) (r, g, b uint8) {
+	sum := c.luma[luma] + c.cb[cb] + c.cr[cr] + biasLanes
+	return clamped[sum>>redLane&2047], clamped[sum>>greenLane&2047], clamped[sum>>blueLane&2047]
 }
 
-// yccRow converts a row of full-resolution YCbCr into three planes.
-func yccRow(r, g, b, luma, cb, cr []uint8) {
+// row converts a row into three planes.
+func (c *colorTables) row(r, g, b, luma, cb, cr []uint8) {
 	n := len(luma)
 	r, g, b, cb, cr = r[:n], g[:n], b[:n], cb[:n], cr[:n]
 	for x, l := range luma {
-		r[x], g[x], b[x] = ycc(l, cb[x], cr[x])
+		r[x], g[x], b[x] = c.pixel(l, cb[x], cr[x])
 	}
 }
 
-// yccPixels is like yccRow but writes interleaved pixels of three bytes.
-func yccPixels(out, luma, cb, cr []uint8) {
+// pixels is like row but writes interleaved pixels of three bytes.
+func (c *colorTables) pixels(out, luma, cb, cr []uint8) {
 	n := len(luma)
 	cb, cr = cb[:n], cr[:n]
 	for x, l := range luma {
 		_ = out[2]
-		out[0], out[1], out[2] = ycc(l, cb[x], cr[x])
+		out[0], out[1], out[2] = c.pixel(l, cb[x], cr[x])
 		out = out[3:]
 	}
 }

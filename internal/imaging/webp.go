@@ -155,6 +155,7 @@ func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 			d.res.row(y, r, g, b)
 		}
 	}
+	wide := f.width == w
 	fr, fg, fb := r[f.left:][:f.width], g[f.left:][:f.width], b[f.left:][:f.width]
 	if f.lossless {
 		img, err := vp8l.Decode(bytes.NewReader(f.data))
@@ -167,9 +168,11 @@ func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 		}
 		for y := range f.height {
 			row := pix.Pix[y*pix.Stride:][:4*f.width]
-			for x := range f.width {
-				fr[x], fg[x], fb[x] = row[4*x], row[4*x+1], row[4*x+2]
+			if wide {
+				d.res.rgbaRow(f.top+y, row, &d.rows)
+				continue
 			}
+			splitRGBA(fr, fg, fb, row)
 			d.res.row(f.top+y, r, g, b)
 		}
 	} else {
@@ -184,7 +187,7 @@ func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 			return brokenBy("WebP", f.width, f.height, err)
 		}
 		cw := (f.width + 1) / 2
-		u, v := d.rows.get(3, 2*cw+1), d.rows.get(4, 2*cw+1)
+		u, v := d.rows.get(3, (cw+3)&^3*2), d.rows.get(4, (cw+3)&^3*2)
 		lastChroma := (f.height+1)/2 - 1
 		for y := range f.height {
 			near := y / 2
@@ -192,44 +195,15 @@ func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 			near, far = near*img.CStride, far*img.CStride
 			webpUpsample(u, img.Cb[near:][:cw], img.Cb[far:][:cw])
 			webpUpsample(v, img.Cr[near:][:cw], img.Cr[far:][:cw])
-			studioRow(fr, fg, fb, img.Y[y*img.YStride:][:f.width], u, v)
+			luma := img.Y[y*img.YStride:][:f.width]
+			if wide {
+				d.res.yccRow(f.top+y, webpColors, luma, u, v, &d.rows)
+				continue
+			}
+			webpColors.row(fr, fg, fb, luma, u, v)
 			d.res.row(f.top+y, r, g, b)
 		}
 	}
 	d.res.end()
 	return nil
 }
-
-// webpUpsample implements libwebp's fancy upsampling (upsampling.c) for one row of one component, with the
-// weights 9/16, 3/16, 3/16 and 1/16 and the same two rounding steps. near is the chroma row that covers the
-// row, and far the closest other one. Both are the same at the top and bottom edge.
-func webpUpsample(out, near, far []uint8) {
-	n := len(near)
-	far = far[:n]
-	nl, fl := uint(near[0]), uint(far[0])
-	out[0] = uint8((3*nl + fl + 2) >> 2)
-	for x := 1; x < n; x++ {
-		nr, fr := uint(near[x]), uint(far[x])
-		sum := nl + nr + fl + fr + 8
-		out[2*x-1] = uint8(((sum+2*(nr+fl))>>3 + nl) >> 1)
-		out[2*x] = uint8(((sum+2*(nl+fr))>>3 + nr) >> 1)
-		nl, fl = nr, fr
-	}
-	out[2*n-1] = uint8((3*nl + fl + 2) >> 2)
-}
-
-// studioRow converts a row of YCbCr in studio range (16 to 235) to RGB like yuv.h in libwebp. The conversion
-// in image/color assumes full range, which is wrong for WebP.
-func studioRow(r, g, b, luma, cb, cr []uint8) {
-	n := len(luma)
-	r, g, b, cb, cr = r[:n], g[:n], b[:n], cb[:n], cr[:n]
-	for x, l := range luma {
-		y, u, v := int(l)*19077>>8, int(cb[x]), int(cr[x])
-		r[x] = clip6(y + v*26149>>8 - 14234)
-		g[x] = clip6(y - u*6419>>8 - v*13320>>8 + 8708)
-		b[x] = clip6(y + u*33050>>8 - 17685)
-	}
-}
-
-// clip6 drops six fraction bits and clamps to 0…255.
-func clip6(v int) uint8 { return uint8(min(max(v>>6, 0), 255)) }

@@ -1,9 +1,9 @@
 """Compare the speed of internal/imaging with Pillow, in one run and on one core.
 
-    build/interop/bin/python tools/interop/speed.py
+    build/interop/bin/python tools/interop/speed.py [WORD…]
 
 Both read the same files, convert them to RGB and resize them to 32×32. They alternate, and the least
-processor time of all rounds counts.
+processor time of all rounds counts. With words, only files whose names contain one are measured, such as .webp.
 """
 
 import io
@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -41,6 +42,8 @@ def write(folder):
                 image.save(folder / name, quality=85, subsampling=sampling, progressive=progressive)
         image.save(folder / f"rgb-{width}x{height}.png")
         image.quantize(256).save(folder / f"palette-{width}x{height}.gif")
+        image.save(folder / f"lossy-{width}x{height}.webp", quality=85)
+        image.save(folder / f"lossless-{width}x{height}.webp", lossless=True, method=1)
 
 
 def pillow(data):
@@ -71,13 +74,16 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         write(folder)
+        for file in list(folder.iterdir()):
+            if not any(word in file.name for word in sys.argv[1:] or [""]):
+                file.unlink()
         files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
         best = {name: [float("inf")] * 2 for name in files}
         for _ in range(ROUNDS):
             times = ours(folder)
             for name, data in files.items():
                 best[name] = [min(best[name][0], times[name]), min(best[name][1], pillow(data))]
-    print(f"Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}\n")
+    print(f"Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, libwebp {features.version('webp')}\n")
     print("| image | ms | Pillow, ms | ratio |\n|---|---|---|---|")
     for name, (own, other) in best.items():
         print(f"| {name} | {own * 1e3:.3g} | {other * 1e3:.3g} | {own / other:.2f} |")
