@@ -61,8 +61,8 @@ func (d *decoders) admit(x *exchange, data []byte) (release func(), err error) {
 }
 
 // take returns a decoder. If all are in use, it waits for one until the request's deadline or
-// until the server rejects waiting requests during shutdown. Decoding can't be interrupted, so it
-// must not start late.
+// until the server rejects waiting requests during shutdown. Only HEIC and AVIF can be interrupted,
+// so decoding must not start late.
 func (d *decoders) take(x *exchange) (*decoder, error) {
 	select {
 	case one := <-d.free:

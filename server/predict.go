@@ -520,7 +520,7 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 	if x.state.ctx != nil {
 		began = time.Now()
 	}
-	info, err := d.Decode(d.pixels[:], p.data)
+	info, err := d.DecodeContext(x, d.pixels[:], p.data)
 	if err == nil {
 		imaging.ToTensor(job.Input, d.pixels[:])
 		if m.logs() {

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -185,6 +188,31 @@ func TestPredict_Timeout(t *testing.T) {
 	// The image of the timed-out request is dropped from the queue.
 	response, respBody = do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
 	checkPrediction(t, m, response, respBody, model.Fake)
+}
+
+// TestPredict_deadlineWhileDecoding checks that the deadline interrupts decoding, not only the waits around it.
+func TestPredict_deadlineWhileDecoding(t *testing.T) {
+	m := start(t)
+	for _, name := range []string{"444.heic", "444.avif"} {
+		data, err := os.ReadFile("../internal/imaging/testdata/heif/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := m.beginExchange(new(requestState), time.Now().Add(-time.Hour))
+		x.done = make(chan struct{}) // open, so that decoding starts although the deadline has passed
+		call, err := m.engine.Admit(1, x.deadline, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := x.decode(&inputImage{data: data}, call); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: error %v, want %v", name, err, context.DeadlineExceeded)
+		}
+		if free := len(m.decoders.free); free != cap(m.decoders.free) {
+			t.Errorf("%s: %d of %d decoders were returned", name, free, cap(m.decoders.free))
+		}
+		call.Close()
+		x.free()
+	}
 }
 
 func TestPredict_ClientDisconnects(t *testing.T) {

@@ -1,6 +1,7 @@
 package imaging
 
 import (
+	"context"
 	"encoding/binary"
 	"math"
 )
@@ -115,7 +116,7 @@ func avifMemory(f *heifFile) int64 {
 	return (6<<20 + int64(len(f.data)) + perPixel*pixels + 0xffff) &^ 0xffff
 }
 
-func (d *Decoder) decodeAVIF(dst []uint8, f *heifFile) error {
+func (d *Decoder) decodeAVIF(ctx context.Context, dst []uint8, f *heifFile) error {
 	items, err := f.parts("AVIF", "av01", "av1C")
 	if err != nil {
 		return err
@@ -123,7 +124,7 @@ func (d *Decoder) decodeAVIF(dst []uint8, f *heifFile) error {
 	if err := checkAV1(items, f, d.MaxPixels); err != nil {
 		return err
 	}
-	run, err := libavif.start(avifMemory(f))
+	run, err := libavif.start(ctx, avifMemory(f))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package imaging
 
 import (
+	"context"
 	"encoding/binary"
 	"math"
 )
@@ -241,8 +242,8 @@ func (c *colorRange) readVUI(b *syntaxReader) {
 // stays within it can be coded in several parts, but not thousands of times.
 const decodingWork = 2
 
-// checkHEVC checks the coded images before they are decoded, because decoding can't be interrupted: each must
-// have the size that its parameters say, and be coded once. It returns the parameters of the first one.
+// checkHEVC checks the coded images before they are decoded: each must have the size that its parameters say, and
+// all together must not be far larger than the image. It returns the parameters of the first one.
 func checkHEVC(items []heifItem, f *heifFile, maxPixels int) (c hevcConfig, err error) {
 	work := int64(0)
 	for i, item := range items {
@@ -294,7 +295,7 @@ const (
 	heifGray  = 2
 )
 
-func (d *Decoder) decodeHEIC(dst []uint8, f *heifFile) error {
+func (d *Decoder) decodeHEIC(ctx context.Context, dst []uint8, f *heifFile) error {
 	items, err := f.parts("HEIC", "hvc1", "hvcC")
 	if err != nil {
 		return err
@@ -313,7 +314,7 @@ func (d *Decoder) decodeHEIC(dst []uint8, f *heifFile) error {
 		}
 	})
 
-	run, err := libheif.start(heicMemory(f))
+	run, err := libheif.start(ctx, heicMemory(f))
 	if err != nil {
 		return err
 	}

@@ -2,8 +2,10 @@ package imaging
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
+	"math"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -111,7 +113,7 @@ func TestHEIF_memory(t *testing.T) {
 		}
 	}
 	// An instance that needs more than its memory fails.
-	run, err := libheif.start(2 << 20)
+	run, err := libheif.start(t.Context(), 2<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +123,46 @@ func TestHEIF_memory(t *testing.T) {
 	}
 	if _, _, err := run.allocate(2 << 20); !errors.Is(err, errNoMemory) {
 		t.Errorf("2 MiB more: %v, want %v", err, errNoMemory)
+	}
+}
+
+// expiring is a context whose deadline passes at the given call of Err.
+type expiring struct {
+	context.Context
+	calls, limit int
+}
+
+func (e *expiring) Err() error {
+	if e.calls++; e.calls >= e.limit {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+func TestDecodeContext(t *testing.T) {
+	var d Decoder
+	got := make([]uint8, numPixels)
+	for _, name := range []string{"420.heic", "10-bit.heic", "420.avif"} {
+		data, whole := heifFixture(t, name), &expiring{t.Context(), 0, math.MaxInt}
+		if _, err := d.DecodeContext(whole, got, data); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		// Between these calls, the garbage collector stops all goroutines until the next one.
+		if whole.calls < 5000 || whole.calls > 200_000 {
+			t.Errorf("%s: %d calls of ctx.Err for 320×240 pixels; are the functions still the same?", name, whole.calls)
+		}
+		for _, limit := range []int{1, 10, whole.calls / 2, whole.calls - 1} {
+			ctx := &expiring{t.Context(), 0, limit}
+			if _, err := d.DecodeContext(ctx, got, data); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrBroken) {
+				t.Errorf("%s: deadline at call %d: error %v, want %v", name, limit, err, context.DeadlineExceeded)
+			}
+			if ctx.calls > limit+2 {
+				t.Errorf("%s: %d calls of ctx.Err after the deadline", name, ctx.calls-limit)
+			}
+		}
+		if err := d.Pixels(got, data); err != nil || deviate(got, readFile(t, "testdata/heif/"+name+".rgb")).max > heifTolerance(name).max {
+			t.Errorf("%s, after an interruption: %v", name, err)
+		}
 	}
 }
 

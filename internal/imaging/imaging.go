@@ -22,6 +22,7 @@ package imaging
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 )
@@ -149,10 +150,17 @@ type Decoder struct {
 // undefined. Decoding a JPEG doesn't allocate, unless it's progressive or in several scans and needs buffers
 // of more than 1 MiB.
 func (d *Decoder) Decode(dst []uint8, data []byte) (Info, error) {
+	return d.DecodeContext(context.Background(), dst, data)
+}
+
+// DecodeContext is like Decode, but stops decoding a HEIC or AVIF, which can take seconds, when ctx is done. The
+// error then wraps ctx.Err(). Other formats take far less time, and ignore ctx. ctx.Err is called often, and
+// ctx.Done never.
+func (d *Decoder) DecodeContext(ctx context.Context, dst []uint8, data []byte) (Info, error) {
 	if len(dst) != numPixels {
 		return Info{}, fmt.Errorf("decode image: destination holds %d bytes, need %d", len(dst), numPixels)
 	}
-	info, err := d.decode(dst, data)
+	info, err := d.decode(ctx, dst, data)
 	d.reader.Reset(nil)
 	d.jpeg.trim()
 	d.png.trim()
@@ -215,7 +223,7 @@ func FromTensor(dst []uint8, tensor []float32) {
 	}
 }
 
-func (d *Decoder) decode(dst []uint8, data []byte) (Info, error) {
+func (d *Decoder) decode(ctx context.Context, dst []uint8, data []byte) (Info, error) {
 	format, err := formatOf(data)
 	if err != nil {
 		return Info{}, err
@@ -256,10 +264,14 @@ func (d *Decoder) decode(dst []uint8, data []byte) (Info, error) {
 		if err != nil {
 			return Info{}, err
 		}
-		if format == formatHEIC {
-			return f.info, d.decodeHEIC(dst, &f)
+		decode := d.decodeHEIC
+		if format == formatAVIF {
+			decode = d.decodeAVIF
 		}
-		return f.info, d.decodeAVIF(dst, &f)
+		if err = decode(ctx, dst, &f); err != nil && ctx.Err() != nil {
+			err = ctx.Err() // the instance reports it as a failure of the program
+		}
+		return f.info, err
 	default:
 		hdr, err := openBMP(data, d.MaxPixels)
 		if err != nil {
