@@ -204,7 +204,7 @@ test-long: deps ## Repeat the server's fault tests for up to ten minutes: kills,
 fuzz: deps ## Run each fuzz target (FUZZTIME=5s)
 	@set -e; for target in $(fuzz); do \
 		echo "go test -fuzz $${target#*:} ./$${target%:*}"; \
-		go test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) ./$${target%:*}; \
+		go test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x ./$${target%:*}; \
 	done
 
 .PHONY: smoke

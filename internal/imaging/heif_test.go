@@ -79,6 +79,7 @@ func TestDecode_transformations(t *testing.T) {
 		"rotated.heic":  {128, 64, 1}, // applied
 		"mirrored.heic": {64, 128, 1},
 		"cropped.heic":  {33, 21, 1},
+		"grid.heic":     {200, 140, 1}, // of 256×192 pixels in tiles
 		"plain.avif":    {64, 128, 1},
 		"rotated.avif":  {64, 128, 6}, // not applied
 		"rotated.tif":   {40, 30, 6},
@@ -198,7 +199,7 @@ func resized(data []byte, width, height int) []byte {
 }
 
 func TestHEIF_errors(t *testing.T) {
-	heic, avif := heifFixture(t, "444.heic"), heifFixture(t, "444.avif")
+	heic, avif, grid := heifFixture(t, "444.heic"), heifFixture(t, "444.avif"), heifFixture(t, "grid.heic")
 	mdat := func(data []byte) int { return bytes.Index(data, []byte("mdat")) + 4 }
 	// The first unit of the image data three thousand times, each an image of its own.
 	again := func() []byte {
@@ -237,6 +238,9 @@ func TestHEIF_errors(t *testing.T) {
 		{"HEIC with AV1 data", replaced(t, heic, "hvc1", "av01"), ErrFormat, `"av01"`},
 		{"HEIC without primary image", replaced(t, heic, "pitm", "free"), ErrBroken, "missing"},
 		{"HEIC without parameters", replaced(t, heic, "hvcC", "free"), ErrBroken, ""},
+		{"HEIC grid without a tile", replaced(t, grid, "\x00\x00\x02\x03\x00\xc8\x00\x8c", "\x00\x00\x03\x03\x00\xc8\x00\x8c"), ErrBroken, "12 tiles, want 16"},
+		{"HEIC grid of another size", replaced(t, grid, "\x00\x00\x02\x03\x00\xc8\x00\x8c", "\x00\x00\x02\x03\x00\xc9\x00\x8c"), ErrBroken, "invalid grid"},
+		{"HEIC grid without references", replaced(t, grid, "dimg", "free"), ErrBroken, "0 tiles, want 12"},
 		{"HEIC without locations", replaced(t, heic, "iloc", "free"), ErrBroken, "image data"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -354,13 +358,61 @@ func TestFormats_elsewhere(t *testing.T) {
 	}
 }
 
-// FuzzHEIF is like FuzzDecode for HEIC, AVIF and TIFF.
+// FuzzHEIF checks, with arbitrary data, all that happens before the programs run, which are far too slow to fuzz:
+// no panic, errors that wrap an Err value, and little memory. The copy for the programs must have the same parts.
 func FuzzHEIF(f *testing.F) {
 	for _, fixture := range heifFixtures(f) {
-		if len(fixture.data) < 6000 {
+		if heifFormat(fixture.data) != "" && len(fixture.data) < 16_000 {
 			f.Add(fixture.data)
 		}
 	}
 	const limit = 1 << 16
-	f.Fuzz(func(t *testing.T, data []byte) { checkDecode(t, data, limit) })
+	f.Fuzz(func(t *testing.T, data []byte) {
+		format := heifFormat(data)
+		if format == "" {
+			t.Skip()
+		}
+		before := bytes.Clone(data)
+		first, parts, err := checkHEIF(format, data, limit)
+		used, most := uint64(math.MaxUint64), 1<<20+16*uint64(len(data))
+		for try := 0; try < 3 && used > most; try++ { // other goroutines allocate as well
+			start := allocated()
+			_, _, _ = checkHEIF(format, data, limit)
+			used = allocated() - start
+		}
+		if used > most {
+			t.Errorf("allocated %d bytes for %d bytes of data, want at most %d", used, len(data), most)
+		}
+		if !bytes.Equal(before, data) {
+			t.Error("the checks changed their input")
+		}
+		if err != nil {
+			if !slices.ContainsFunc(kinds, func(k error) bool { return errors.Is(err, k) }) {
+				t.Errorf("error doesn't wrap an Err value: %v", err)
+			}
+			return
+		}
+		prepareHEIF(before, format, parts)
+		second, again, err := checkHEIF(format, before, limit)
+		if err != nil || second.info != first.info || len(again) != len(parts) {
+			t.Errorf("prepared: %+v, %d parts, %v, want %+v, %d parts", second.info, len(again), err, first.info, len(parts))
+		}
+	})
+}
+
+// checkHEIF does what a Decoder does before it starts a program.
+func checkHEIF(format string, data []byte, maxPixels int) (f heifFile, parts []heifItem, err error) {
+	f, err = openHEIF(format, data, maxPixels)
+	switch {
+	case err != nil:
+	case format == formatHEIC:
+		if parts, err = f.parts("HEIC", "hvc1", "hvcC"); err == nil {
+			_, err = checkHEVC(parts, &f, maxPixels)
+		}
+	default:
+		if parts, err = f.parts("AVIF", "av01", "av1C"); err == nil {
+			err = checkAV1(parts, &f, maxPixels)
+		}
+	}
+	return f, parts, err
 }

@@ -58,6 +58,7 @@ save("gray.heic", image.convert("L"), quality=80)
 save("alpha.heic", alpha, quality=80, chroma=444)
 save("cropped.heic", scene(33, 21), quality=80, chroma=444)
 save("lossless.heic", image, quality=-1, chroma=444)
+save("grid.heic", scene(200, 140), quality=80, chroma=444, tile_size=64)  # 4x3 tiles; phones use 512
 large = scene(320, 240)
 deep = pillow_heif.from_bytes("RGB;16", large.size, (np.asarray(large).astype(np.uint16) * 257).tobytes())
 buffer = io.BytesIO()
