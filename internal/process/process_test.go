@@ -12,19 +12,17 @@ import (
 	"time"
 )
 
-// shell starts a shell script as a server and returns its log.
-func shell(ctx context.Context, t *testing.T, script string) (*Server, string, error) {
+// shell starts a shell script as a server.
+func shell(ctx context.Context, t *testing.T, script string) (*Server, error) {
 	t.Helper()
-	var log strings.Builder
-	s, err := Start(ctx, Command(ctx, io.Discard, "sh", "-c", script), &log)
-	return s, log.String(), err
+	return Start(ctx, Command(ctx, io.Discard, "sh", "-c", script), io.Discard)
 }
 
 // listen is a script that logs the listening message and then waits.
 const listen = `; echo begin >&2; echo "msg=\"listening on http://127.0.0.1:4567\" model=x" >&2; while :; do sleep 0.01; done`
 
 func TestStart(t *testing.T) {
-	s, _, err := shell(t.Context(), t, `trap 'exit 0' TERM`+listen)
+	s, err := shell(t.Context(), t, `trap 'exit 0' TERM`+listen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +37,7 @@ func TestStart(t *testing.T) {
 func TestStop_contextCanceled(t *testing.T) {
 	for script, want := range map[string]string{`trap 'exit 0' TERM`: "", `trap 'exit 3' TERM`: "exit status 3"} {
 		ctx, cancel := context.WithCancel(t.Context())
-		s, _, err := shell(ctx, t, script+listen)
+		s, err := shell(ctx, t, script+listen)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +51,7 @@ func TestStop_contextCanceled(t *testing.T) {
 // On Ctrl-C, a terminal signals all of its processes. Stop must not send a second signal.
 func TestStop_afterCtrlC(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	s, _, err := shell(ctx, t, `trap 'trap "exit 4" TERM; sleep 0.3; exit 0' TERM`+listen)
+	s, err := shell(ctx, t, `trap 'trap "exit 4" TERM; sleep 0.3; exit 0' TERM`+listen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +69,7 @@ func TestStart_Prometheus(t *testing.T) {
 		`ts=2026-01-01T00:00:00Z caller=tls_config.go:232 level=info component=web msg="Listening on" address=127.0.0.1:4567`,
 		`time=2026-01-01T00:00:00Z level=INFO source=tls_config.go:347 msg="Listening on" component=web address=127.0.0.1:4567`,
 	} {
-		s, _, err := shell(t.Context(), t, `echo '`+line+`' >&2; sleep 0.1`)
+		s, err := shell(t.Context(), t, `echo '`+line+`' >&2; sleep 0.1`)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +82,7 @@ func TestStart_Prometheus(t *testing.T) {
 }
 
 func TestStop_exitStatus(t *testing.T) {
-	s, _, err := shell(t.Context(), t, `trap 'exit 3' TERM`+listen)
+	s, err := shell(t.Context(), t, `trap 'exit 3' TERM`+listen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,9 +92,10 @@ func TestStop_exitStatus(t *testing.T) {
 }
 
 func TestStart_exitsEarly(t *testing.T) {
-	_, log, err := shell(t.Context(), t, `echo "there is no model" >&2; exit 1`)
-	if err == nil || !strings.Contains(err.Error(), "exited before it was listening") || !strings.Contains(log, "there is no model") {
-		t.Errorf("Start: error %v, log %q", err, log)
+	var log strings.Builder // complete once the server has exited
+	_, err := Start(t.Context(), Command(t.Context(), io.Discard, "sh", "-c", `echo "there is no model" >&2; exit 1`), &log)
+	if err == nil || !strings.Contains(err.Error(), "exited before it was listening") || !strings.Contains(log.String(), "there is no model") {
+		t.Errorf("Start: error %v, log %q", err, log.String())
 	}
 	if _, err := Start(t.Context(), Command(t.Context(), io.Discard, t.TempDir()+"/none"), io.Discard); err == nil || !strings.Contains(err.Error(), "start server") {
 		t.Errorf("error %v", err)
@@ -110,7 +109,7 @@ func TestStart_exitReason(t *testing.T) {
 		`echo first >&2; echo last >&2; exit 2`:                                                      "(exit status 2): last",
 		`exit 0`:                                                                                     "(exit status 0): ",
 	} {
-		if _, _, err := shell(t.Context(), t, script); err == nil || !strings.HasSuffix(err.Error(), want) {
+		if _, err := shell(t.Context(), t, script); err == nil || !strings.HasSuffix(err.Error(), want) {
 			t.Errorf("%s: error %v, want one that ends in %q", script, err, want)
 		}
 	}
@@ -123,7 +122,7 @@ func TestStart_oddMessages(t *testing.T) {
 		"long_line":              `; head -c 300000 /dev/zero | tr '\0' x >&2; echo >&2; trap 'exit 0' TERM; while :; do sleep 0.01; done`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, _, err := shell(t.Context(), t, `trap 'exit 0' TERM; echo 'listening on http://127.0.0.1:4567' >&2`+script)
+			s, err := shell(t.Context(), t, `trap 'exit 0' TERM; echo 'listening on http://127.0.0.1:4567' >&2`+script)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -136,7 +135,7 @@ func TestStart_oddMessages(t *testing.T) {
 		})
 	}
 	t.Run("long_line_before_listening", func(t *testing.T) {
-		s, _, err := shell(t.Context(), t, `head -c 300000 /dev/zero | tr '\0' x >&2; echo >&2; trap 'exit 0' TERM`+listen)
+		s, err := shell(t.Context(), t, `head -c 300000 /dev/zero | tr '\0' x >&2; echo >&2; trap 'exit 0' TERM`+listen)
 		if err != nil {
 			t.Fatal(err)
 		}
