@@ -308,7 +308,7 @@ func TestClassify_Errors(t *testing.T) {
 	cases := []struct{ name, title, detail string }{
 		{"text.jpg", "Not a supported image", "unsupported image format"},
 		{"empty.png", "Nothing to classify", "no image"},
-		{"cut.png", "Damaged image", "png"},
+		{"cut.png", "Damaged image", "truncated"},
 		{"sixty-thousand.png", "Image too large", "60000"},
 		{"heavy.jpg", "Image too large", "300\u00a0kB"},
 		{"<img src=x onerror=alert(1)>.png", "Not a supported image", "unsupported"},
