@@ -422,7 +422,7 @@ func TestPredict_InvalidRequests(t *testing.T) {
 		{"JSON_without_instances", "application/json", []byte(`{"data":"aGVsbG8="}`), 400, []string{"instances"}},
 		{"truncated_JSON", "application/json; charset=utf-8", []byte(`{"instances":[`), 400, []string{"instances"}},
 		{"instance_without_b64", "application/json", []byte(`{"instances":[{"b64":"aGVsbG8="},{}]}`), 400, []string{"instance 1", "b64"}},
-		{"TIFF", "image/tiff", []byte("II*\x00\x08\x00\x00\x00"), 415, nil},
+		{"JPEG_XL", "image/jxl", []byte("\xff\x0a\x00\x00\x00\x00\x00\x00"), 415, []string{"JPEG XL"}},
 		{"truncated_image", "", good[:len(good)-20], 422, nil},
 		{"truncated_image_in_form", brokenType, brokenForm, 422, nil},
 		{"too_many_pixels", "", wide, 413, nil},
