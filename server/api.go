@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
@@ -94,9 +95,8 @@ func (m *Main) register(app *fiber.App) {
 		panic(err) // can't fail: the document doesn't depend on input
 	}
 	m.document = append(text, '\n')
-	if m.docs, err = page.Docs(document); err != nil {
-		panic(err) // can't fail: the document doesn't depend on input
-	}
+	// Rendered at the first request, because it takes longer than the rest of the start.
+	m.docs = sync.OnceValues(func() (*page.File, error) { return page.Docs(document) })
 	m.parameters = map[string]bool{}
 	for _, item := range document.Paths {
 		for _, op := range operationsOf(item) {

@@ -466,7 +466,7 @@ func TestGRPC_Overload(t *testing.T) {
 func TestGRPC_Bomb(t *testing.T) {
 	m := start(t, withGRPC)
 	in := inferRequest(1)
-	in.Id = strings.Repeat("x", 100<<20)
+	in.Id = strings.Repeat("x", 10<<20)
 	_, err := call[oippb.ModelInferResponse](t.Context(), dialGRPC(t, m), "ModelInfer", in, grpc.UseCompressor(gzip.Name))
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "larger than 1048576 bytes") {
 		t.Errorf("%v, want ResourceExhausted", err)

@@ -326,6 +326,10 @@ func TestMaxMemory_Images(t *testing.T) {
 	m := start(t, func(c *Config) { c.MaxMemory = 3 << 20; c.MaxBody = 1 << 20 })
 	response, respBody := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 1000, 1000)))
 	checkPrediction(t, m, response, respBody, model.Fake)
-	response, respBody = do(t, "POST", m.URL()+"/predict", "", encode(t, gradient(1000, 1000), pngEncode))
+	avif, err := os.ReadFile("../internal/imaging/testdata/heif/plain.avif") // the decoder alone needs 6 MiB
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, respBody = do(t, "POST", m.URL()+"/predict", "", avif)
 	checkProblem(t, response, respBody, 413, "memory")
 }

@@ -54,11 +54,11 @@ type Main struct {
 	metrics       *telemetry.Metrics
 	history       *history
 	tracing       *telemetry.Tracing
-	routes        sync.Map                  // *telemetry.Route by *fiber.Route
-	literalRoutes map[[2]string]fiber.Route // routes by method and path; read-only once serving
-	document      []byte                    // OpenAPI document in JSON
-	parameters    map[string]bool           // names of all query parameters; read-only once serving
-	docs          *page.File                // the same as a page
+	routes        sync.Map                   // *telemetry.Route by *fiber.Route
+	literalRoutes map[[2]string]fiber.Route  // routes by method and path; read-only once serving
+	document      []byte                     // OpenAPI document in JSON
+	parameters    map[string]bool            // names of all query parameters; read-only once serving
+	docs          func() (*page.File, error) // returns the same as a page
 
 	endpoints     []*endpoint     // addresses that it listens on; the first one is the main address
 	draining      atomic.Bool     // set when shutdown begins

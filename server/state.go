@@ -65,7 +65,11 @@ func (m *Main) handleDocs(c *fiber.Ctx) error {
 	if strings.HasSuffix(c.Path(), "/") {
 		return c.Redirect("../docs", fiber.StatusPermanentRedirect) // the page's link is relative
 	}
-	return sendFile(c, m.docs, page.DocsPolicy)
+	file, err := m.docs()
+	if err != nil {
+		return err
+	}
+	return sendFile(c, file, page.DocsPolicy)
 }
 
 // adaptable reports whether the request can be converted to one of net/http, which requires a
