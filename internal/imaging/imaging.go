@@ -13,9 +13,9 @@
 // The results equal Pillow's. Unlike libjpeg, which guesses the missing parts, this package rejects corrupt
 // JPEG data. It also rejects arithmetic coding, lossless JPEG and more than 8 bits per sample.
 //
-// JPEG, GIF, PNG and BMP have their own decoders here, which give the pixels of libjpeg-turbo and Pillow row by
-// row, without memory for the whole image: only a progressive JPEG and an interlaced PNG need it. Inflating a PNG is left
-// to github.com/klauspost/compress, and the other formats to libraries. The steps around these, in which they
+// JPEG, GIF, PNG, BMP and lossless WebP have their own decoders here, which give the pixels of libjpeg-turbo and Pillow
+// row by row. Only a progressive JPEG, an interlaced PNG and a lossless WebP need memory for the whole image. Inflating a
+// PNG is left to github.com/klauspost/compress, and the other formats to libraries. The steps around these, in which they
 // differ from Pillow, are implemented here: chroma upsampling and color conversion as in libwebp, palettes,
 // 16-bit samples, containers, and the antialiased resize.
 package imaging
@@ -130,7 +130,7 @@ func inspect(data []byte, maxPixels int) (info Info, err error) {
 
 // Decoder decodes images. The zero value is ready for use. A Decoder reuses tables and buffers and isn't
 // safe for concurrent use; use one per goroutine. It releases buffers larger than 1 MiB after each image:
-// it keeps about 0.2 MiB after a 640×480 JPEG, and 24 MiB at most.
+// it keeps about 0.2 MiB after a 640×480 JPEG, and 30 MiB at most.
 type Decoder struct {
 	// MaxPixels limits width × height; 0 means DefaultMaxPixels.
 	MaxPixels int
@@ -138,6 +138,7 @@ type Decoder struct {
 	jpeg   jpegDecoder
 	lzw    gifReader
 	png    pngReader
+	vp8l   vp8lDecoder
 	res    resampler
 	reader bytes.Reader
 	rows   rowBuffers
@@ -164,6 +165,7 @@ func (d *Decoder) DecodeContext(ctx context.Context, dst []uint8, data []byte) (
 	d.reader.Reset(nil)
 	d.jpeg.trim()
 	d.png.trim()
+	d.vp8l.trim()
 	d.rows.trim()
 	d.res.trim()
 	if err != nil {

@@ -1,7 +1,5 @@
 package imaging
 
-import "encoding/binary"
-
 // precision is the number of fraction bits of Pillow's resampling coefficients for 8-bit channels
 // (PRECISION_BITS in Resample.c): 32 bits minus 8 for the sample and 2 for overshoot.
 const precision = 32 - 8 - 2
@@ -158,19 +156,16 @@ func sumYCC(c *colorTables, pairs []uint64, luma, cb, cr []uint8) (red, green, b
 	return red, green, blue
 }
 
-// sumRGBA returns the sums of red, green and blue for pixels of four bytes.
+// sumARGB returns the sums of red, green and blue for pixels of 32 bits.
 //
 //go:noinline
-func sumRGBA(pairs []uint64, pixels []uint8) (red, green, blue uint64) {
-	for _, k := range pairs {
-		if len(pixels) < 4 {
-			break
-		}
-		p := binary.LittleEndian.Uint32(pixels)
-		pixels = pixels[4:]
-		red += k * uint64(p&255)
+func sumARGB(pairs []uint64, pixels []uint32) (red, green, blue uint64) {
+	pixels = pixels[:len(pairs)]
+	for i, k := range pairs {
+		p := pixels[i]
+		red += k * uint64(p>>16&255)
 		green += k * uint64(p>>8&255)
-		blue += k * uint64(p>>16&255)
+		blue += k * uint64(p&255)
 	}
 	return red, green, blue
 }
@@ -258,28 +253,28 @@ func (r *resampler) yccRow(y int, c *colorTables, luma, cb, cr []uint8, buffers 
 	}
 }
 
-// rgbaRow is like row for a row of pixels of four bytes, of which the last is ignored.
-func (r *resampler) rgbaRow(y int, pixels []uint8, buffers *rowBuffers) {
+// argbRow is like row for a row of pixels with blue in the lowest bits. Alpha, in the highest, is ignored.
+func (r *resampler) argbRow(y int, pixels []uint32, buffers *rowBuffers) {
 	if !r.copying && r.horizontal.shrinks() {
 		var lines [Channels][Size]uint32
 		r.horizontal.applyColors(&lines, func(pairs []uint64, first, last int) (red, green, blue uint64) {
-			return sumRGBA(pairs, pixels[4*first:4*last])
+			return sumARGB(pairs, pixels[first:last])
 		})
 		r.addRow(y, &lines)
 		return
 	}
-	n := len(pixels) / 4
+	n := len(pixels)
 	red, green, blue := buffers.get(0, n), buffers.get(1, n), buffers.get(2, n)
-	splitRGBA(red, green, blue, pixels)
+	splitARGB(red, green, blue, pixels)
 	r.row(y, red, green, blue)
 }
 
-// splitRGBA copies pixels of four bytes into three planes.
-func splitRGBA(red, green, blue, pixels []uint8) {
-	n := len(pixels) / 4
+// splitARGB copies the colors of pixels into three planes.
+func splitARGB(red, green, blue []uint8, pixels []uint32) {
+	n := len(pixels)
 	red, green, blue = red[:n], green[:n], blue[:n]
-	for x := range n {
-		red[x], green[x], blue[x] = pixels[4*x], pixels[4*x+1], pixels[4*x+2]
+	for x, p := range pixels {
+		red[x], green[x], blue[x] = uint8(p>>16), uint8(p>>8), uint8(p)
 	}
 }
 

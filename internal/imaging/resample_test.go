@@ -127,9 +127,15 @@ func TestResampler_rows(t *testing.T) {
 				}
 				r.row(y, red, green, blue)
 			})
-			resize(got, func(y int, row []uint8) { r.rgbaRow(y, row, &buffers) })
+			argb := make([]uint32, width)
+			resize(got, func(y int, row []uint8) {
+				for x := range argb {
+					argb[x] = uint32(row[4*x+3])<<24 | uint32(row[4*x])<<16 | uint32(row[4*x+1])<<8 | uint32(row[4*x+2])
+				}
+				r.argbRow(y, argb, &buffers)
+			})
 			if !bytes.Equal(got, want) {
-				t.Errorf("%d×%d: rgbaRow differs from row", width, height)
+				t.Errorf("%d×%d: argbRow differs from row", width, height)
 			}
 		}
 	}

@@ -1,16 +1,13 @@
 package imaging
 
 import (
-	"bytes"
 	"encoding/binary"
-	"image"
 
 	"golang.org/x/image/vp8"
-	"golang.org/x/image/vp8l"
 )
 
-// The container is read here because golang.org/x/image/webp rejects animations, of which Pillow decodes
-// the first frame, and because it decodes the alpha channel, which is dropped.
+// The container and lossless images (see vp8l.go) are read here. golang.org/x/image/webp rejects animations, of
+// which Pillow decodes the first frame, and decodes the alpha channel, which is dropped.
 
 // webpFrame is the first frame of a WebP file.
 type webpFrame struct {
@@ -126,21 +123,21 @@ func lossyMemory(f *webpFrame) int64 {
 	return wide*high*(256+2*64+4) + 6*wide + int64(len(f.data)) + int64(uint24(f.data)>>5)
 }
 
-// losslessMemory returns the maximum number of bytes that golang.org/x/image/vp8l holds.
+// losslessMemory returns the maximum number of bytes that vp8lDecoder allocates.
 func losslessMemory(f *webpFrame) int64 {
 	const (
-		maxGroups = 2600                          // groups of five Huffman codes; vp8l rejects more
-		perGroup  = 5 * (24 + 128*4)              // tables for short codes
-		symbols   = 256 + 24 + 1<<11 + 3*256 + 40 // maximum number of symbols in a group
-		perSymbol = 2 * 8                         // nodes of a tree
-		auxiliary = 4                             // images for the transforms, with a group each
+		perGroup  = 192 + 4*(vp8lNumCodes+2)<<vp8lRootBits                // the first tables, and that of whole pixels
+		perSecond = 4 * (2704 + 3*630 + 410 - vp8lNumCodes<<vp8lRootBits) // second tables, as zlib's enough.c has it
+		perBit    = 3 * 4 << (vp8lMaxLength - vp8lRootBits - 3)           // a second table of 128 entries has 8 symbols or more
 	)
 	bits := 8 * int64(len(f.data))
 	tiles := int64((f.width+3)/4) * int64((f.height+3)/4)
-	groups := min(maxGroups, tiles, bits/20+1) + auxiliary // a group takes at least 20 bits
-	nodes := perSymbol * min(groups*symbols, 3*bits)       // two bits can encode six symbols
-	// Pixels, and indices for indexed images; plus a pixel per tile for the groups and two transforms.
-	return (4+2)*int64(f.width)*int64(f.height) + 3*4*tiles + groups*perGroup + nodes
+	groups := min(vp8lMaxGroups, tiles, bits/20+1) // a group takes at least 20 bits
+	seconds := min(groups*perSecond, perBit*bits)  // two bits can encode six symbols
+	tables := groups*perGroup + seconds
+	// Tables are allocated in chunks, whose rest can be too small for the largest table. A pixel per tile is for the
+	// groups and two transforms each.
+	return 4*int64(f.width)*int64(f.height) + 3*4*tiles + 4*4*int64(f.width+1) + tables + tables/4 + 2*4*vp8lChunk
 }
 
 func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
@@ -158,22 +155,16 @@ func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 	wide := f.width == w
 	fr, fg, fb := r[f.left:][:f.width], g[f.left:][:f.width], b[f.left:][:f.width]
 	if f.lossless {
-		img, err := vp8l.Decode(bytes.NewReader(f.data))
+		err := d.vp8l.run(f.data, f.width, f.height, func(y int, argb []uint32) {
+			if wide {
+				d.res.argbRow(f.top+y, argb, &d.rows)
+				return
+			}
+			splitARGB(fr, fg, fb, argb)
+			d.res.row(f.top+y, r, g, b)
+		})
 		if err != nil {
 			return brokenBy("WebP", f.width, f.height, err)
-		}
-		pix, ok := img.(*image.NRGBA)
-		if !ok {
-			return broken("WebP", "unexpected color model %T", img)
-		}
-		for y := range f.height {
-			row := pix.Pix[y*pix.Stride:][:4*f.width]
-			if wide {
-				d.res.rgbaRow(f.top+y, row, &d.rows)
-				continue
-			}
-			splitRGBA(fr, fg, fb, row)
-			d.res.row(f.top+y, r, g, b)
 		}
 	} else {
 		dec := vp8.NewDecoder()
