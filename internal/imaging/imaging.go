@@ -13,15 +13,14 @@
 // The results equal Pillow's. Unlike libjpeg, which guesses the missing parts, this package rejects corrupt
 // JPEG data. It also rejects arithmetic coding, lossless JPEG and more than 8 bits per sample.
 //
-// JPEG, GIF, PNG, BMP and lossless WebP have their own decoders here, which give the pixels of libjpeg-turbo and Pillow
-// row by row. Only a progressive JPEG, an interlaced PNG and a lossless WebP need memory for the whole image. Inflating a
-// PNG is left to github.com/klauspost/compress, and the other formats to libraries. The steps around these, in which they
-// differ from Pillow, are implemented here: chroma upsampling and color conversion as in libwebp, palettes,
-// 16-bit samples, containers, and the antialiased resize.
+// JPEG, GIF, PNG, BMP and WebP have their own decoders here, which give the pixels of libjpeg-turbo, libwebp and
+// Pillow row by row. Only a progressive JPEG, an interlaced PNG and a lossless WebP need memory for the whole image.
+// Inflating a PNG is left to github.com/klauspost/compress, and the other formats to libraries. The steps around
+// these, in which they differ from Pillow, are implemented here: palettes, 16-bit samples, containers, and the
+// antialiased resize.
 package imaging
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +36,7 @@ const (
 	PreprocessingID = "rgb-32x32-bilinear-aa-v3"
 
 	// DefaultMaxPixels is the default of Decoder.MaxPixels: 50 Mi pixels, enough for the photo of
-	// a 50-megapixel camera (8192×6144). JPEG in one scan, PNG, GIF and BMP need less than 1 MiB,
+	// a 50-megapixel camera (8192×6144). JPEG in one scan, PNG, GIF, BMP and lossy WebP need less than 1 MiB,
 	// other JPEGs and interlaced PNG up to 9 bytes per pixel, and the other formats up to 28;
 	// Info.Memory has the estimate.
 	DefaultMaxPixels = 50 << 20
@@ -138,9 +137,9 @@ type Decoder struct {
 	jpeg   jpegDecoder
 	lzw    gifReader
 	png    pngReader
+	vp8    vp8Decoder
 	vp8l   vp8lDecoder
 	res    resampler
-	reader bytes.Reader
 	rows   rowBuffers
 	pixels [numPixels]uint8
 }
@@ -162,9 +161,9 @@ func (d *Decoder) DecodeContext(ctx context.Context, dst []uint8, data []byte) (
 		return Info{}, fmt.Errorf("decode image: destination holds %d bytes, need %d", len(dst), numPixels)
 	}
 	info, err := d.decode(ctx, dst, data)
-	d.reader.Reset(nil)
 	d.jpeg.trim()
 	d.png.trim()
+	d.vp8.trim()
 	d.vp8l.trim()
 	d.rows.trim()
 	d.res.trim()

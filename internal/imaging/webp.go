@@ -1,13 +1,9 @@
 package imaging
 
-import (
-	"encoding/binary"
+import "encoding/binary"
 
-	"golang.org/x/image/vp8"
-)
-
-// The container and lossless images (see vp8l.go) are read here. golang.org/x/image/webp rejects animations, of
-// which Pillow decodes the first frame, and decodes the alpha channel, which is dropped.
+// golang.org/x/image/webp holds a whole image, rejects animations, of which Pillow decodes the first frame, and decodes
+// the alpha channel, which is dropped. So the container is read here, lossy frames in vp8.go and lossless ones in vp8l.go.
 
 // webpFrame is the first frame of a WebP file.
 type webpFrame struct {
@@ -116,12 +112,8 @@ func openWebP(data []byte, maxPixels int) (webpFrame, error) {
 	return f, nil
 }
 
-// lossyMemory returns the number of bytes that golang.org/x/image/vp8 holds: the planes, a few bytes per
-// macroblock, the data, and the first partition, whose announced size it allocates unchecked.
-func lossyMemory(f *webpFrame) int64 {
-	wide, high := int64(f.width+15)/16, int64(f.height+15)/16
-	return wide*high*(256+2*64+4) + 6*wide + int64(len(f.data)) + int64(uint24(f.data)>>5)
-}
+// lossyMemory returns the number of bytes that vp8Decoder holds: a few rows.
+func lossyMemory(f *webpFrame) int64 { return vp8Memory(f.width) }
 
 // losslessMemory returns the maximum number of bytes that vp8lDecoder allocates.
 func losslessMemory(f *webpFrame) int64 {
@@ -167,32 +159,33 @@ func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 			return brokenBy("WebP", f.width, f.height, err)
 		}
 	} else {
-		dec := vp8.NewDecoder()
-		d.reader.Reset(f.data)
-		dec.Init(&d.reader, len(f.data))
-		if _, err := dec.DecodeFrameHeader(); err != nil {
-			return brokenBy("WebP", f.width, f.height, err)
-		}
-		img, err := dec.DecodeFrame()
-		if err != nil {
+		dec := &d.vp8
+		if err := dec.begin(f.data, f.width, f.height); err != nil {
 			return brokenBy("WebP", f.width, f.height, err)
 		}
 		cw := (f.width + 1) / 2
 		u, v := d.rows.get(3, (cw+3)&^3*2), d.rows.get(4, (cw+3)&^3*2)
 		lastChroma := (f.height+1)/2 - 1
-		for y := range f.height {
-			near := y / 2
-			far := min(max(near-1+y%2*2, 0), lastChroma)
-			near, far = near*img.CStride, far*img.CStride
-			webpUpsample(u, img.Cb[near:][:cw], img.Cb[far:][:cw])
-			webpUpsample(v, img.Cr[near:][:cw], img.Cr[far:][:cw])
-			luma := img.Y[y*img.YStride:][:f.width]
-			if wide {
-				d.res.yccRow(f.top+y, webpColors, luma, u, v, &d.rows)
-				continue
+		y := 0
+		for row := range dec.high {
+			if err := dec.row(row); err != nil {
+				return brokenBy("WebP", f.width, f.height, err)
 			}
-			webpColors.row(fr, fg, fb, luma, u, v)
-			d.res.row(f.top+y, r, g, b)
+			for ; y < dec.ready(row+1, f.height); y++ {
+				near := y / 2
+				far := min(max(near-1+y%2*2, 0), lastChroma)
+				nearU, nearV := dec.chromaLines(near)
+				farU, farV := dec.chromaLines(far)
+				webpUpsample(u, nearU[:cw], farU[:cw])
+				webpUpsample(v, nearV[:cw], farV[:cw])
+				luma := dec.lumaLine(y)[:f.width]
+				if wide {
+					d.res.yccRow(f.top+y, webpColors, luma, u, v, &d.rows)
+					continue
+				}
+				webpColors.row(fr, fg, fb, luma, u, v)
+				d.res.row(f.top+y, r, g, b)
+			}
 		}
 	}
 	d.res.end()
