@@ -27,8 +27,7 @@ import (
 //
 // Go can't preempt compiled WebAssembly: a garbage collection would stop all goroutines until the image is
 // decoded. Therefore the program calls back, at least every 0.2 seconds for an image of 12 megapixels, which is
-// also when it is interrupted. WithCloseOnContextDone of wazero is no alternative: it makes decoding four times
-// as slow, because it calls back in each iteration of each loop.
+// also when it is interrupted. WithCloseOnContextDone of wazero makes decoding four times as slow, because it calls back in each iteration of each loop.
 
 //go:linkname heifProgram github.com/gen2brain/heic.heifWasm
 var heifProgram []byte

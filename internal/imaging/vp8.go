@@ -216,8 +216,8 @@ func (d *vp8Decoder) readFilter(strength [4]int32, relative bool) {
 	d.simple = r.bit(128)
 	base := int32(r.literal(6))
 	sharpness := int32(r.literal(3))
-	var intra, blocks int32 // adjustments for all macroblocks, and for those with 4×4 blocks
-	if r.bit(128) && r.bit(128) {
+	var intra, blocks int32                             // adjustments for all macroblocks, and for those with 4×4 blocks
+	if adjusted := r.bit(128); adjusted && r.bit(128) { // adjustments are used, and updated
 		intra = r.optional(6)
 		for range 3 { // other reference frames
 			r.optional(6)
@@ -495,7 +495,7 @@ func (d *vp8Decoder) readCoefficients(r *vp8Reader, c *vp8Column, whole bool) bo
 		d.spreadDC(n)
 		probs, first = &d.probs[0], 1
 	}
-	any := uint8(0)
+	kinds := uint8(0)
 	above := c.vp8Coded.y
 	for y := range 4 {
 		left := d.left.y >> y & 1
@@ -514,18 +514,18 @@ func (d *vp8Decoder) readCoefficients(r *vp8Reader, c *vp8Column, whole bool) bo
 			}
 			above = above&^(1<<x) | left<<x
 			d.kinds[i] = kind
-			any |= kind
+			kinds |= kind
 		}
 		d.left.y = d.left.y&^(1<<y) | left<<y
 	}
 	c.vp8Coded.y = above
-	any |= d.readChroma(r, &d.left.u, &c.vp8Coded.u, 16, q)
-	any |= d.readChroma(r, &d.left.v, &c.vp8Coded.v, 20, q)
-	return any != 0
+	kinds |= d.readChroma(r, &d.left.u, &c.vp8Coded.u, 16, q)
+	kinds |= d.readChroma(r, &d.left.v, &c.vp8Coded.v, 20, q)
+	return kinds != 0
 }
 
 // readChroma reads the coefficients of a chroma component, the first of which is the block at.
-func (d *vp8Decoder) readChroma(r *vp8Reader, left, above *uint8, at int, q *vp8Quantizer) (any uint8) {
+func (d *vp8Decoder) readChroma(r *vp8Reader, left, above *uint8, at int, q *vp8Quantizer) (kinds uint8) {
 	for y := range 2 {
 		for x := range 2 {
 			i := at + 2*y + x
@@ -543,10 +543,10 @@ func (d *vp8Decoder) readChroma(r *vp8Reader, left, above *uint8, at int, q *vp8
 			*left = *left&^(1<<y) | coded<<y
 			*above = *above&^(1<<x) | coded<<x
 			d.kinds[i] = kind
-			any |= kind
+			kinds |= kind
 		}
 	}
-	return any
+	return kinds
 }
 
 // spreadDC transforms the DC coefficients of luma, of which the last n-1 positions aren't coded.
@@ -640,7 +640,7 @@ func (w *vp8Work) predict(at, size int, mode uint8, above, left bool) {
 		default:
 			sum = 128
 		}
-		v := uint64(sum) * (0x0101010101010101)
+		v := uint64(sum) * 0x0101010101010101
 		for i := range size {
 			for j := 0; j < size; j += 8 {
 				binary.LittleEndian.PutUint64(w[at+32*i+j:], v)
@@ -662,7 +662,7 @@ func (w *vp8Work) predict(at, size int, mode uint8, above, left bool) {
 		}
 	case vp8PredictHorizontal:
 		for i := range size {
-			v := uint64(w[at+32*i-1]) * (0x0101010101010101)
+			v := uint64(w[at+32*i-1]) * 0x0101010101010101
 			for j := 0; j < size; j += 8 {
 				binary.LittleEndian.PutUint64(w[at+32*i+j:], v)
 			}

@@ -6,7 +6,7 @@ import (
 )
 
 // filterSimple applies the simple loop filter to the macroblock at x in the given row of macroblocks, and to the
-// edges that it shares with the previous ones. blocks tells whether edges within the macroblock are filtered.
+// edges that it shares with the previous ones. blocks is whether edges within the macroblock are filtered.
 func (d *vp8Decoder) filterSimple(l *vp8Limits, x, row int, blocks bool) {
 	stride := 16 * d.wide
 	at := row%vp8Rows*16*stride + 16*x

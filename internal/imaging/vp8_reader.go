@@ -76,7 +76,7 @@ func (r *vp8Reader) literal(n int) (v uint32) {
 	return v
 }
 
-// optional reads a bit that tells whether a number of n bits and its sign follow. Otherwise the number is 0.
+// optional reads a bit, which is whether a number of n bits and its sign follow. Otherwise the number is 0.
 func (r *vp8Reader) optional(n int) int32 {
 	if !r.bit(128) {
 		return 0
@@ -100,7 +100,7 @@ var vp8Extra = [4][]uint8{
 }
 
 // block reads the coefficients of a 4×4 block from position n, and multiplies them with the step sizes of DC and
-// AC. It returns the position after the last one, or n if there are none. near is the number of neighbors (above and
+// AC. It returns the position after the last one, or n if the block has none. near is the number of neighbors (above and
 // left) that have coefficients.
 func (r *vp8Reader) block(probs *[17][3][11]uint8, near uint8, n int, steps *[2]int32, out *[16]int16) int {
 	value, size, spare := r.value, r.size, r.spare
