@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	"image/png"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -19,8 +18,6 @@ import (
 
 	"fakeart/internal/model"
 )
-
-var pngEncode = png.Encode
 
 // gradient returns an image with many colors.
 func gradient(width, height int) image.Image {
