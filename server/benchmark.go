@@ -28,6 +28,7 @@ import (
 	"fakeart/internal/ort"
 	programs "fakeart/internal/process" // tests have a type process
 	"fakeart/server/load"
+	"fakeart/server/telemetry"
 )
 
 // benchmarkCommand is `server benchmark`. It starts the server once per measurement, with a load
@@ -422,7 +423,10 @@ func (constantCommand) Run(c *Config, std streams) error {
 	defer stop()
 	scheduleAsBatch()
 	m := NewMain(*c, newLogger(c, std.err))
-	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory), m.now)
+	if err := m.prepare(); err != nil {
+		return err
+	}
+	m.tracing = telemetry.NewTracing(ctx, versionText(), m.log)
 	err := m.listen(ctx, c.Addr, "--addr", func() application {
 		app := m.newFiber()
 		app.Post("/predict", func(c *fiber.Ctx) error {
