@@ -928,6 +928,25 @@ func TestProgram_Signals(t *testing.T) {
 	}
 }
 
+// The baseline of `server benchmark` responds to the same requests as the server, without a model.
+func TestProgram_Constant(t *testing.T) {
+	cmd, _ := program(t, nil, "constant", "--addr=127.0.0.1:0")
+	addr, rest := listening(t, cmd)
+	for range 2 {
+		response, body := do(t, "POST", "http://"+addr+"/predict", "", pngOf(t, solid(red, 32, 32)))
+		if response.StatusCode != 200 || !json.Valid(body) {
+			t.Errorf("status %d: %s", response.StatusCode, body)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	log, _ := io.ReadAll(rest)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %s", err, log)
+	}
+}
+
 func TestProgram_EnvironmentVariables(t *testing.T) {
 	cmd, _ := program(t, []string{
 		"FAKEART_MODEL=" + writeModel(t, redDetector(t), metadata()), "FAKEART_ADDR=127.0.0.1:0", "FAKEART_MAX_BODY=10",

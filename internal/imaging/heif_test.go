@@ -370,7 +370,7 @@ func FuzzHEIF(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		format := heifFormat(data)
 		if format == "" {
-			t.Skip()
+			t.Skip("neither HEIC nor AVIF")
 		}
 		before := bytes.Clone(data)
 		first, parts, err := checkHEIF(format, data, limit)
