@@ -86,7 +86,7 @@ setup-build:
 
 .PHONY: demo
 demo: setup-build build ## Prepare data, train, evaluate, serve and classify two images (DEMO_KEEP=1 keeps the server)
-	go run ./internal/demo $(if $(DEMO_KEEP),--keep)
+	go run ./tools/demo $(if $(DEMO_KEEP),--keep)
 
 .PHONY: test
 test: setup
@@ -215,7 +215,7 @@ fuzz: deps ## Run each fuzz target (FUZZTIME=5s)
 
 .PHONY: smoke
 smoke: build $(k6) ## Run the demo, then send its server every kind of request
-	go run ./internal/demo --dir runs/smoke
+	go run ./tools/demo --dir runs/smoke
 	SCENARIO=smoke go run ./loadtest --model runs/smoke/run/model.onnx --dir runs/smoke/loadtest
 
 # This file marks a complete installation of the clients and tools that requirements.txt locks.
@@ -232,7 +232,7 @@ setup-interop:
 
 .PHONY: interop
 interop: setup-interop build $(clients) ## Test the server with other projects' clients and tools, in Python (PYTHON=python3.12 MODEL=FILE)
-	@test -e $(MODEL) || go run ./internal/demo
+	@test -e $(MODEL) || go run ./tools/demo
 	$(dir $(clients))venv/bin/python -m pytest -p no:cacheprovider tools/interop --model $(MODEL)
 
 .PHONY: workflows
@@ -277,18 +277,18 @@ bench: build ## Run the Go benchmarks and the training benchmark
 
 .PHONY: bench-serve
 bench-serve: build ## Benchmark the server against its theoretical maximum (MODEL=FILE, WRITE=1 updates the docs)
-	@test -e $(MODEL) || go run ./internal/demo
+	@test -e $(MODEL) || go run ./tools/demo
 	bin/server benchmark --model $(MODEL) $(if $(WRITE),--write docs/explanation/performance.md)
 
 # k6 reads SCENARIO, DURATION and RATE from the environment.
 .PHONY: loadtest
 loadtest: build $(k6) ## Start the server and load-test it with k6 (SCENARIO=users DURATION=30s RATE=50)
-	@test -e $(MODEL) || go run ./internal/demo
+	@test -e $(MODEL) || go run ./tools/demo
 	go run ./loadtest --model $(MODEL)
 
 .PHONY: watch
 watch: build ## Start the server and a Prometheus server that scrapes it (WATCH_FOR=30s MODEL=FILE)
-	@test -e $(MODEL) || go run ./internal/demo
+	@test -e $(MODEL) || go run ./tools/demo
 	go run ./monitoring/watch --model $(MODEL) $(if $(WATCH_FOR),--for $(WATCH_FOR))
 
 ##@ Documentation

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"unicode"
 
-	"fakeart/internal/reference"
 	"fakeart/monitoring/slo"
+	"fakeart/tools/reference"
 )
 
 // The program in infra/ needs all of a cloud's library to be compiled, and the module in

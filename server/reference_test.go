@@ -15,7 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"fakeart/internal/reference"
+	"fakeart/tools/reference"
 )
 
 func TestReferenceServer(t *testing.T) {

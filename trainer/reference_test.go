@@ -12,7 +12,7 @@ import (
 
 	"fakeart/configs"
 	"fakeart/internal/config"
-	"fakeart/internal/reference"
+	"fakeart/tools/reference"
 )
 
 func TestReferenceTrainer(t *testing.T) {

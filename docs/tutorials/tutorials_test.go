@@ -143,7 +143,7 @@ func TestTutorials(t *testing.T) {
 		}
 	}
 	programs := t.TempDir()
-	build := exec.Command("go", "build", "-buildvcs=false", "-tags", "disable_grpc_modules,nodynamic", "-o", programs+"/", "./trainer", "./server", "./internal/demo")
+	build := exec.Command("go", "build", "-buildvcs=false", "-tags", "disable_grpc_modules,nodynamic", "-o", programs+"/", "./trainer", "./server", "./tools/demo")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

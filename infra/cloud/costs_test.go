@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"fakeart/internal/reference"
+	"fakeart/tools/reference"
 )
 
 // readRepoStack reads Pulumi.NAME.yaml of the repository.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"fakeart/internal/reference"
+	"fakeart/tools/reference"
 )
 
 // placeholder is the label value of the series that fill creates.
