@@ -433,7 +433,7 @@ func TestPrepare_LabelsFromFolders(t *testing.T) {
 	want := make([]byte, imageBytes)
 	for i, label := range []uint8{Fake, Fake, Fake, Real, Real, Real} { // train/FAKE sorts before train/REAL
 		d.draw(want, 7, 0, label, i%3)
-		if s.Labels[i] != label || !bytes.Equal(s.Image(i), want) {
+		if s.Labels[i] != uint16(label) || !bytes.Equal(s.Image(i), want) {
 			t.Errorf("image %d is not image %d of class %d, or has label %d", i, i%3, label, s.Labels[i])
 		}
 	}

@@ -35,10 +35,10 @@ import (
 // FormatVersion is the version of the directory layout that Prepare writes and Load reads.
 const FormatVersion = 1
 
-// Labels. They are indices into [Classes].
+// Labels of the CIFAKE classes. They are indices into [Classes].
 const (
-	Real uint8 = 0
-	Fake uint8 = 1
+	Real = 0
+	Fake = 1
 )
 
 // Splits of a dataset. Both are optional.
@@ -62,18 +62,43 @@ var (
 // Classes returns the class names in label order: REAL, FAKE.
 func Classes() []string { return slices.Clone(classNames[:]) }
 
-// Split is one part of a dataset, in memory.
+// Split is one part of a dataset: N images of Side×Side pixels with their labels.
 type Split struct {
-	Images []uint8 // N images of 32×32×3 bytes, row by row, RGB
-	Labels []uint8 // N labels, [Real] or [Fake]
+	// Images are the pixels of all images, Side×Side×3 bytes each, row by row, RGB. They must not be changed if the
+	// split was loaded. Use [Split.Image] to read them: the images of a [Split.Subset] are not in this order.
+	Images []uint8
+	// Labels are indices into Classes, one per image.
+	Labels []uint16
+	// Side is the width and height of an image in pixels.
+	Side int
+	// Classes are the class names.
+	Classes []string
+
+	rows []int // of a subset: the indices into Images
 }
 
 // Len returns the number of images.
-func (s Split) Len() int { return len(s.Labels) }
+func (s *Split) Len() int { return len(s.Labels) }
 
-// Image returns the pixels of image i: 32×32×3 bytes that share memory with the split.
-func (s Split) Image(i int) []uint8 {
-	return s.Images[i*imageBytes : (i+1)*imageBytes : (i+1)*imageBytes]
+// Image returns the pixels of image i: Side×Side×3 bytes that share memory with the split.
+func (s *Split) Image(i int) []uint8 {
+	if s.rows != nil {
+		i = s.rows[i]
+	}
+	n := s.Side * s.Side * imaging.Channels
+	return s.Images[i*n : (i+1)*n : (i+1)*n]
+}
+
+// Subset returns the images with the given indices, in this order. It shares the memory of their pixels with s.
+func (s *Split) Subset(indices []int) *Split {
+	sub := &Split{Images: s.Images, Labels: make([]uint16, len(indices)), Side: s.Side, Classes: s.Classes, rows: make([]int, len(indices))}
+	for k, i := range indices {
+		sub.Labels[k], sub.rows[k] = s.Labels[i], i
+		if s.rows != nil {
+			sub.rows[k] = s.rows[i]
+		}
+	}
+	return sub
 }
 
 // Manifest describes a prepared dataset. It is the content of manifest.json. It contains no
@@ -369,7 +394,11 @@ func (m Manifest) load(dir, split string) (*Split, error) {
 				filepath.Join(dir, labelsName(split)), counts[class], name, m.Splits[split][name])
 		}
 	}
-	return &Split{Images: images, Labels: labels}, nil
+	wide := make([]uint16, len(labels))
+	for i, label := range labels {
+		wide[i] = uint16(label)
+	}
+	return &Split{Images: images, Labels: wide, Side: imaging.Size, Classes: m.Classes}, nil
 }
 
 // loadFile returns the data of an .npy file after verifying it against the manifest and the

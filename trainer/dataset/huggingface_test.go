@@ -283,7 +283,7 @@ func checkHubData(t *testing.T, dir string) {
 		for i, number := range numbers {
 			class := uint8(i % 2)
 			d.draw(want, 7, 0, class, number)
-			if s.Labels[i] != class || !bytes.Equal(s.Image(i), want) {
+			if s.Labels[i] != uint16(class) || !bytes.Equal(s.Image(i), want) {
 				t.Errorf("%s: image %d is not image %d of class %d (label %d)", split, i, number, class, s.Labels[i])
 			}
 		}

@@ -153,7 +153,7 @@ func (s shift) rows(ctx context.Context, f *model.File, test *dataset.Split) ([]
 	rng := rand.New(rand.NewPCG(1, 5))
 	fakes := int(s.fake * float64(min(pool, test.Len()/2)))
 	left := [2]int{min(pool, test.Len()/2) - fakes, fakes}
-	changed := &dataset.Split{}
+	changed := &dataset.Split{Side: test.Side, Classes: test.Classes}
 	for _, i := range rng.Perm(test.Len()) {
 		label := test.Labels[i]
 		if left[label] == 0 {

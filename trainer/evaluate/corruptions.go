@@ -26,7 +26,7 @@ func RunCorruptions(ctx context.Context, f *model.File, dataDir, split string, b
 		return nil, fmt.Errorf("evaluate: %w", err)
 	}
 	var results []CorruptionResult
-	corrupted := &dataset.Split{Images: make([]uint8, len(images.Images)), Labels: images.Labels}
+	corrupted := &dataset.Split{Images: make([]uint8, len(images.Images)), Labels: images.Labels, Side: images.Side, Classes: images.Classes}
 	for c, corruption := range corrupt.Corruptions {
 		r := CorruptionResult{Corruption: corruption.Name}
 		for s, amount := range corruption.Amounts {

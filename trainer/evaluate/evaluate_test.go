@@ -262,7 +262,7 @@ func TestRun_InvalidInput(t *testing.T) {
 // sampleResult returns a Result to be formatted.
 func sampleResult(t *testing.T) *Result {
 	t.Helper()
-	m, err := Measure(logits(0.9, 0.8, 0.3, 0.2, 0.6), []uint8{1, 1, 1, 0, 0}, 0.5)
+	m, err := Measure(logits(0.9, 0.8, 0.3, 0.2, 0.6), []uint16{1, 1, 1, 0, 0}, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}

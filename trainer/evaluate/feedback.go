@@ -59,7 +59,7 @@ var maxLogit = -math.Log(0x1p-53)
 func MeasureFeedback(ctx context.Context, log string, f *model.File, strict bool) (*Feedback, error) {
 	type samples struct {
 		logits        []float32
-		labels        []uint8
+		labels        []uint16
 		predictedFake []bool
 		clipped       bool
 	}
@@ -121,7 +121,7 @@ func MeasureFeedback(ctx context.Context, log string, f *model.File, strict bool
 }
 
 // labelOf returns the label of a class name, which must be known.
-func labelOf(name string) uint8 { return uint8(slices.Index(dataset.Classes(), name)) }
+func labelOf(name string) uint16 { return uint16(slices.Index(dataset.Classes(), name)) }
 
 // JSON returns the result as indented JSON with a trailing newline.
 func (r *Feedback) JSON() ([]byte, error) { return toJSON(r) }

@@ -72,7 +72,7 @@ func IsFake(logit float32, threshold float64) bool {
 // Measure computes metrics from logits and labels (0 REAL, 1 FAKE) at a probability threshold in
 // [0, 1]. It returns an error if the input is empty, if the lengths differ, or for the first label
 // or logit that is invalid. Logits must be finite.
-func Measure(logits []float32, labels []uint8, threshold float64) (Metrics, error) {
+func Measure(logits []float32, labels []uint16, threshold float64) (Metrics, error) {
 	if err := check(logits, labels); err != nil {
 		return Metrics{}, err
 	}
@@ -91,7 +91,7 @@ func Measure(logits []float32, labels []uint8, threshold float64) (Metrics, erro
 
 // measure computes all metrics except the threshold. predictedFake has the predictions, which may
 // have been made at an unknown threshold.
-func measure(logits []float32, labels []uint8, predictedFake []bool) (m Metrics) {
+func measure(logits []float32, labels []uint16, predictedFake []bool) (m Metrics) {
 	losses := make([]float64, len(logits))
 	for i, z := range logits {
 		fake, predictedFake := labels[i] == dataset.Fake, predictedFake[i]
@@ -139,7 +139,7 @@ func measure(logits []float32, labels []uint8, predictedFake []bool) (m Metrics)
 
 // Loss returns the binary cross-entropy of one logit in nats: softplus(-z) for FAKE and softplus(z)
 // for REAL. It uses the form that neither overflows nor loses small values.
-func Loss(logit float32, label uint8) float64 {
+func Loss(logit float32, label uint16) float64 {
 	z := float64(logit)
 	if label == dataset.Fake {
 		z = -z
@@ -152,7 +152,7 @@ func Loss(logit float32, label uint8) float64 {
 // the trapezoids under the curve count ties half, as the Mann-Whitney statistic does. ROC uses
 // logits because they still differ where probabilities have been rounded to 1. It returns nil if
 // all labels are the same. The input must be valid for [Measure].
-func ROC(logits []float32, labels []uint8) (fpr, tpr []float64) {
+func ROC(logits []float32, labels []uint16) (fpr, tpr []float64) {
 	if !slices.Contains(labels, dataset.Fake) || !slices.Contains(labels, dataset.Real) {
 		return nil, nil
 	}
@@ -179,7 +179,7 @@ type Bin struct {
 
 // Reliability sorts the images by their probability of FAKE into [Bins] bins of equal width. The
 // input must be valid for [Measure].
-func Reliability(logits []float32, labels []uint8) []Bin {
+func Reliability(logits []float32, labels []uint16) []Bin {
 	bins := make([]Bin, Bins)
 	for i := range bins {
 		bins[i].Low, bins[i].High = float64(i)/Bins, float64(i+1)/Bins
@@ -222,7 +222,7 @@ func CalibrationError(bins []Bin) float64 {
 }
 
 // check returns an error for inputs on which the metrics are undefined.
-func check(logits []float32, labels []uint8) error {
+func check(logits []float32, labels []uint16) error {
 	if len(logits) != len(labels) {
 		return fmt.Errorf("measure: %d logits for %d labels", len(logits), len(labels))
 	}

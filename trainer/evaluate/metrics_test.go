@@ -29,7 +29,7 @@ func near(t *testing.T, name string, got, want float64) {
 func TestMeasure_ByHand(t *testing.T) {
 	m, err := Measure(
 		logits(0.9, 0.8, 0.3, 0.6, 0.2, 0.1, 0.4, 0.7),
-		[]uint8{1, 1, 1, 1, 0, 0, 0, 0}, 0.5)
+		[]uint16{1, 1, 1, 1, 0, 0, 0, 0}, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestMeasure_ByHand(t *testing.T) {
 
 func TestMeasure_ScikitLearnExample(t *testing.T) {
 	// roc_auc_score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) is 0.75 in scikit-learn's user guide.
-	m, err := Measure(logits(0.1, 0.4, 0.35, 0.8), []uint8{0, 0, 1, 1}, 0.5)
+	m, err := Measure(logits(0.1, 0.4, 0.35, 0.8), []uint16{0, 0, 1, 1}, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestIsFake(t *testing.T) {
 			if got := IsFake(tc.logit, tc.threshold); got != tc.fake {
 				t.Errorf("IsFake(%v, %v) = %v", tc.logit, tc.threshold, got)
 			}
-			m, err := Measure([]float32{tc.logit}, []uint8{1}, tc.threshold)
+			m, err := Measure([]float32{tc.logit}, []uint16{1}, tc.threshold)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,15 +95,15 @@ func TestMeasure_UndefinedMetrics(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		logits []float32
-		labels []uint8
+		labels []uint16
 		notes  []string // the metric that each is about
 		auc    bool
 	}{
-		{"only_REAL_all_predicted_REAL", []float32{-1, -2}, []uint8{0, 0}, []string{"precision", "recall", "f1", "roc_auc"}, false},
-		{"only_REAL_one_predicted_FAKE", []float32{-1, 2}, []uint8{0, 0}, []string{"recall", "roc_auc"}, false},
-		{"only_FAKE_all_predicted_FAKE", []float32{1, 2}, []uint8{1, 1}, []string{"roc_auc"}, false},
-		{"both_classes_all_predicted_REAL", []float32{-1, -2}, []uint8{0, 1}, []string{"precision"}, true},
-		{"one_image", []float32{3}, []uint8{1}, []string{"roc_auc"}, false},
+		{"only_REAL_all_predicted_REAL", []float32{-1, -2}, []uint16{0, 0}, []string{"precision", "recall", "f1", "roc_auc"}, false},
+		{"only_REAL_one_predicted_FAKE", []float32{-1, 2}, []uint16{0, 0}, []string{"recall", "roc_auc"}, false},
+		{"only_FAKE_all_predicted_FAKE", []float32{1, 2}, []uint16{1, 1}, []string{"roc_auc"}, false},
+		{"both_classes_all_predicted_REAL", []float32{-1, -2}, []uint16{0, 1}, []string{"precision"}, true},
+		{"one_image", []float32{3}, []uint16{1}, []string{"roc_auc"}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m, err := Measure(tc.logits, tc.labels, 0.5)
@@ -137,18 +137,18 @@ func TestMeasure_InvalidInput(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		logits    []float32
-		labels    []uint8
+		labels    []uint16
 		threshold float64
 		want      string
 	}{
 		{"no_images", nil, nil, 0.5, "no images"},
-		{"fewer_labels_than_logits", []float32{1, 2}, []uint8{1}, 0.5, "2 logits for 1 labels"},
-		{"NaN_logit", []float32{1, nan}, []uint8{1, 0}, 0.5, "image 1 is NaN"},
-		{"infinite_logit", []float32{inf}, []uint8{1}, 0.5, "image 0 is +Inf"},
-		{"unknown_label", []float32{1, 1}, []uint8{1, 2}, 0.5, "label of image 1 is 2"},
-		{"threshold_above_1", []float32{1}, []uint8{1}, 1.5, "threshold 1.5"},
-		{"negative_threshold", []float32{1}, []uint8{1}, -0.1, "threshold -0.1"},
-		{"NaN_threshold", []float32{1}, []uint8{1}, math.NaN(), "threshold NaN"},
+		{"fewer_labels_than_logits", []float32{1, 2}, []uint16{1}, 0.5, "2 logits for 1 labels"},
+		{"NaN_logit", []float32{1, nan}, []uint16{1, 0}, 0.5, "image 1 is NaN"},
+		{"infinite_logit", []float32{inf}, []uint16{1}, 0.5, "image 0 is +Inf"},
+		{"unknown_label", []float32{1, 1}, []uint16{1, 2}, 0.5, "label of image 1 is 2"},
+		{"threshold_above_1", []float32{1}, []uint16{1}, 1.5, "threshold 1.5"},
+		{"negative_threshold", []float32{1}, []uint16{1}, -0.1, "threshold -0.1"},
+		{"NaN_threshold", []float32{1}, []uint16{1}, math.NaN(), "threshold NaN"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := Measure(tc.logits, tc.labels, tc.threshold)
@@ -160,7 +160,7 @@ func TestMeasure_InvalidInput(t *testing.T) {
 }
 
 func TestMeasure_ExtremeLogits(t *testing.T) {
-	m, err := Measure([]float32{math.MaxFloat32, -math.MaxFloat32, 1000, -1000}, []uint8{1, 0, 0, 1}, 0.5)
+	m, err := Measure([]float32{math.MaxFloat32, -math.MaxFloat32, 1000, -1000}, []uint16{1, 0, 0, 1}, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestMeasure_ExtremeLogits(t *testing.T) {
 }
 
 func TestReliability_BinEdges(t *testing.T) {
-	bins := Reliability([]float32{-1000, 1000, 0}, []uint8{0, 1, 1})
+	bins := Reliability([]float32{-1000, 1000, 0}, []uint16{0, 1, 1})
 	for i, b := range bins {
 		want := 0
 		if i == 0 || i == 7 || i == Bins-1 {
@@ -188,11 +188,11 @@ func TestReliability_BinEdges(t *testing.T) {
 }
 
 // sample returns random scores on a coarse grid, so that ties within and across classes are common.
-func sample(r *rand.Rand) ([]float32, []uint8) {
+func sample(r *rand.Rand) ([]float32, []uint16) {
 	n := 2 + r.IntN(60)
-	zs, ys := make([]float32, n), make([]uint8, n)
+	zs, ys := make([]float32, n), make([]uint16, n)
 	for i := range zs {
-		ys[i] = uint8(r.IntN(2))
+		ys[i] = uint16(r.IntN(2))
 		zs[i] = float32(math.Round(r.NormFloat64()*4+2*float64(ys[i]))) / 2
 	}
 	ys[0], ys[1] = 0, 1
@@ -202,7 +202,7 @@ func sample(r *rand.Rand) ([]float32, []uint8) {
 // naive computes the metrics from their textbook definitions, without code of this package: it
 // counts by set membership, computes the AUC over all pairs, the losses from the probabilities, and
 // the calibration error bin by bin.
-func naive(zs []float32, ys []uint8, threshold float64) (acc, prec, rec, f1, auc, loss, ece float64) {
+func naive(zs []float32, ys []uint16, threshold float64) (acc, prec, rec, f1, auc, loss, ece float64) {
 	n := float64(len(zs))
 	p := make([]float64, len(zs))
 	for i, z := range zs {
@@ -210,7 +210,7 @@ func naive(zs []float32, ys []uint8, threshold float64) (acc, prec, rec, f1, auc
 		y := float64(ys[i])
 		loss -= (y*math.Log(p[i]) + (1-y)*math.Log(1-p[i])) / n
 	}
-	count := func(y uint8, fake bool) (c float64) {
+	count := func(y uint16, fake bool) (c float64) {
 		for i := range zs {
 			if ys[i] == y && (p[i] > threshold) == fake {
 				c++
@@ -290,8 +290,8 @@ func TestMeasure_Symmetries(t *testing.T) {
 		}
 
 		order := r.Perm(len(zs))
-		pz, py := make([]float32, len(zs)), make([]uint8, len(zs))
-		nz, stretched, flipped := make([]float32, len(zs)), make([]float32, len(zs)), make([]uint8, len(zs))
+		pz, py := make([]float32, len(zs)), make([]uint16, len(zs))
+		nz, stretched, flipped := make([]float32, len(zs)), make([]float32, len(zs)), make([]uint16, len(zs))
 		for i, j := range order {
 			pz[i], py[i] = zs[j], ys[j]
 			nz[i], flipped[i] = -zs[i], 1-ys[i]
@@ -325,7 +325,7 @@ func TestMeasure_Symmetries(t *testing.T) {
 }
 
 func TestROC(t *testing.T) {
-	fpr, tpr := ROC([]float32{2, 2, 1, 0, 0, -1}, []uint8{1, 0, 1, 1, 0, 0})
+	fpr, tpr := ROC([]float32{2, 2, 1, 0, 0, -1}, []uint16{1, 0, 1, 1, 0, 0})
 	wantFPR := []float64{0, 1.0 / 3, 1.0 / 3, 2.0 / 3, 1}
 	wantTPR := []float64{0, 1.0 / 3, 2.0 / 3, 1, 1}
 	if len(fpr) != len(wantFPR) {
@@ -335,16 +335,16 @@ func TestROC(t *testing.T) {
 		near(t, "fpr", fpr[i], wantFPR[i])
 		near(t, "tpr", tpr[i], wantTPR[i])
 	}
-	if fpr, _ := ROC([]float32{1, 2}, []uint8{1, 1}); fpr != nil {
+	if fpr, _ := ROC([]float32{1, 2}, []uint16{1, 1}); fpr != nil {
 		t.Error("ROC() of one class != nil")
 	}
 }
 
 func BenchmarkMeasure(b *testing.B) {
 	r := rand.New(rand.NewPCG(5, 6))
-	zs, ys := make([]float32, 20000), make([]uint8, 20000)
+	zs, ys := make([]float32, 20000), make([]uint16, 20000)
 	for i := range zs {
-		ys[i] = uint8(i % 2)
+		ys[i] = uint16(i % 2)
 		zs[i] = float32(r.NormFloat64()*3 + 4*float64(ys[i]) - 2)
 	}
 	for b.Loop() {

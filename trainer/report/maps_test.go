@@ -20,7 +20,7 @@ func luma(rgb []uint8) float64 {
 
 func TestWrite_Maps(t *testing.T) {
 	// Correct: 0 and 2 (REAL), 3, 5 and 7 (FAKE). Errors: 1 (predicted REAL), 4 and 6 (predicted FAKE).
-	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint8{0, 1, 0, 1, 0, 1, 0, 1})
+	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint16{0, 1, 0, 1, 0, 1, 0, 1})
 	explained := map[int]bool{} // image index to the class that was explained
 	r.Explain = func(pixels []uint8, fake bool) ([]float32, error) {
 		index := -1

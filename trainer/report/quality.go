@@ -12,7 +12,7 @@ import (
 )
 
 // rocFigure returns the ROC curve, with the point of the model's threshold.
-func rocFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, error) {
+func rocFigure(r *evaluate.Result, logits []float32, labels []uint16) (figure, error) {
 	f := figure{Title: "ROC curve"}
 	fpr, tpr := evaluate.ROC(logits, labels)
 	if fpr == nil {
@@ -67,7 +67,7 @@ func thin(fpr, tpr []float64) plotter.XYs {
 
 // reliabilityFigure returns the fraction of FAKE against the predicted probability, and the number of
 // images per bin.
-func reliabilityFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, error) {
+func reliabilityFigure(r *evaluate.Result, logits []float32, labels []uint16) (figure, error) {
 	c := unitChart("mean probability of FAKE", "fraction that is FAKE")
 	var points plotter.XYs
 	bins := evaluate.Reliability(logits, labels)
@@ -102,7 +102,7 @@ func reliabilityFigure(r *evaluate.Result, logits []float32, labels []uint8) (fi
 
 // scoreFigure returns the histogram of the logits of each class. It shows how well the model separates
 // them, and the effect of another threshold.
-func scoreFigure(r *evaluate.Result, logits []float32, labels []uint8) (figure, error) {
+func scoreFigure(r *evaluate.Result, logits []float32, labels []uint16) (figure, error) {
 	const bins = 40
 	low, high := math.Inf(1), math.Inf(-1)
 	for _, z := range logits {

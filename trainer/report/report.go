@@ -165,7 +165,7 @@ func render(r Report) ([]byte, error) {
 		return nil, err
 	}
 	v.Confusion = confusion(r.Result.Confusion, v.Real, v.Fake)
-	for _, label := range []uint8{dataset.Real, dataset.Fake} {
+	for _, label := range []uint16{dataset.Real, dataset.Fake} {
 		m, err := mostConfident(r, label, false, maxMistakes)
 		if err != nil {
 			return nil, err
@@ -206,7 +206,7 @@ func confusion(c evaluate.Confusion, realName, fakeName string) []confusionRow {
 
 // mostConfident returns the images of one label that were classified correctly or incorrectly, the most
 // confident first. It shows at most the given number of them.
-func mostConfident(r Report, label uint8, correct bool, show int) (ranking, error) {
+func mostConfident(r Report, label uint16, correct bool, show int) (ranking, error) {
 	classes := r.Manifest.Classes
 	var found []int
 	for i, z := range r.Logits {

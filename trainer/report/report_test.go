@@ -26,13 +26,13 @@ import (
 const imageBytes = imaging.Size * imaging.Size * imaging.Channels
 
 // example returns the report of a run. The pixels of each image depend on its index.
-func example(t *testing.T, logits []float32, labels []uint8) Report {
+func example(t *testing.T, logits []float32, labels []uint16) Report {
 	t.Helper()
 	metrics, err := evaluate.Measure(logits, labels, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}
-	split := &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels}
+	split := &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels, Side: 32, Classes: dataset.Classes()}
 	for i := range labels {
 		img := split.Image(i)
 		for j := range img {
@@ -80,11 +80,11 @@ func sampleRows(epochs, steps int) []runlog.Row {
 }
 
 // scores returns logits and labels of n images. The larger the distance, the fewer errors they contain.
-func scores(n int, distance float64) ([]float32, []uint8) {
+func scores(n int, distance float64) ([]float32, []uint16) {
 	r := rand.New(rand.NewPCG(1, 2))
-	logits, labels := make([]float32, n), make([]uint8, n)
+	logits, labels := make([]float32, n), make([]uint16, n)
 	for i := range logits {
-		labels[i] = uint8(i % 2)
+		labels[i] = uint16(i % 2)
 		logits[i] = float32(2*r.NormFloat64() + distance*(2*float64(labels[i])-1))
 	}
 	return logits, labels
@@ -150,7 +150,7 @@ func wellFormed(t *testing.T, page []byte) {
 
 func TestWrite_Content(t *testing.T) {
 	// Errors: no. 1 (FAKE, logit -2), no. 4 (REAL, 1), no. 6 (REAL, 3).
-	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint8{0, 1, 0, 1, 0, 1, 0, 1})
+	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint16{0, 1, 0, 1, 0, 1, 0, 1})
 	page := html(t, r)
 	for _, want := range []string{
 		"<h1>base</h1>", "8 images of the test split", "probability of 0.5",
@@ -182,7 +182,7 @@ func TestWrite_Content(t *testing.T) {
 }
 
 func TestWrite_ErrorImages(t *testing.T) {
-	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint8{0, 1, 0, 1, 0, 1, 0, 1})
+	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint16{0, 1, 0, 1, 0, 1, 0, 1})
 	found := regexp.MustCompile(`data:image/png;base64,([^"]+)" [^>]*alt="Image (\d+),`).FindAllStringSubmatch(html(t, r), -1)
 	if len(found) != 3 {
 		t.Fatalf("%d images, want 3", len(found))
@@ -250,7 +250,7 @@ func TestWrite_UnusualRuns(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		logits  []float32
-		labels  []uint8
+		labels  []uint16
 		metrics []runlog.Row
 		want    string
 	}{
@@ -263,10 +263,10 @@ func TestWrite_UnusualRuns(t *testing.T) {
 		{"diverged", good, labels, diverged, "train by step"},
 		{"all_zeros", good, labels, []runlog.Row{{Kind: runlog.Step}, {Kind: runlog.Epoch}}, "Loss"},
 		{"single_image", good[:1], labels[:1], sampleRows(1, 3), "undefined"},
-		{"only_REAL", []float32{-1, 1, -3}, []uint8{0, 0, 0}, sampleRows(1, 3), "Undefined: the split has only one class"},
-		{"equal_logits", []float32{2, 2, 2}, []uint8{0, 1, 0}, sampleRows(1, 3), "AUC 0.5000"},
+		{"only_REAL", []float32{-1, 1, -3}, []uint16{0, 0, 0}, sampleRows(1, 3), "Undefined: the split has only one class"},
+		{"equal_logits", []float32{2, 2, 2}, []uint16{0, 1, 0}, sampleRows(1, 3), "AUC 0.5000"},
 		{"extreme_logits", most, labels, sampleRows(1, 3), "AUC 1.0000"},
-		{"no_errors", []float32{-1, 1}, []uint8{0, 1}, sampleRows(1, 3), "None."},
+		{"no_errors", []float32{-1, 1}, []uint16{0, 1}, sampleRows(1, 3), "None."},
 		{"only_errors", inverted, labels, sampleRows(1, 3), "The 12 most confident of 2"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -461,7 +461,7 @@ func BenchmarkWrite(b *testing.B) {
 		Manifest: &dataset.Manifest{Classes: dataset.Classes()},
 		Result:   &evaluate.Result{Count: len(labels), Metrics: metrics},
 		Logits:   logits,
-		Split:    &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels},
+		Split:    &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels, Side: 32, Classes: dataset.Classes()},
 	}
 	for b.Loop() {
 		if _, err := render(r); err != nil {

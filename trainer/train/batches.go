@@ -26,9 +26,9 @@ func random(seed int64, purpose uint64, n int) *rand.Rand {
 // holdOut divides the train split into training and validation images: a fraction share of each
 // class is held out, selected by the seed. It returns sorted indices. If a class has at least two
 // images, each result contains at least one of them; a single image is used for training.
-func holdOut(labels []uint8, share float64, seed int64) (train, validation []int) {
+func holdOut(labels []uint16, share float64, seed int64) (train, validation []int) {
 	rng := random(seed, streamSplit, 0)
-	for _, class := range []uint8{dataset.Real, dataset.Fake} {
+	for _, class := range []uint16{dataset.Real, dataset.Fake} {
 		var members []int
 		for i, l := range labels {
 			if l == class {
@@ -141,7 +141,7 @@ func (f *feeder) run(ctx context.Context, from int) {
 		batch := order[place*f.size() : min((place+1)*f.size(), len(order))]
 		n := len(batch)
 		for i, index := range batch {
-			images[i], labels[i] = f.split.Image(index), f.split.Labels[index]
+			images[i], labels[i] = f.split.Image(index), uint8(f.split.Labels[index])
 		}
 		f.flip(flips[:n], step)
 		next := preparedBatch{size: n}

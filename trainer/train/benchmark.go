@@ -74,13 +74,13 @@ func median(x []float64) float64 {
 
 // noise returns a split of n images of random pixels.
 func noise(n int, seed int64) *dataset.Split {
-	s := &dataset.Split{Images: make([]uint8, n*imaging.Channels*imaging.Size*imaging.Size), Labels: make([]uint8, n)}
+	s := &dataset.Split{Images: make([]uint8, n*imaging.Channels*imaging.Size*imaging.Size), Labels: make([]uint16, n), Side: imaging.Size, Classes: dataset.Classes()}
 	rng := rand.New(rand.NewPCG(uint64(seed), 0))
 	for i := range s.Images {
 		s.Images[i] = uint8(rng.Uint32())
 	}
 	for i := range s.Labels {
-		s.Labels[i] = uint8(i & 1)
+		s.Labels[i] = uint16(i & 1)
 	}
 	return s
 }

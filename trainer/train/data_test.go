@@ -136,7 +136,7 @@ func TestRun_ClassMissingFromValidation(t *testing.T) {
 }
 
 func TestValidationWarnings(t *testing.T) {
-	split := &dataset.Split{Images: make([]uint8, 6*32*32*3), Labels: []uint8{0, 0, 0, 1, 1, 1}}
+	split := &dataset.Split{Images: make([]uint8, 6*32*32*3), Labels: []uint16{0, 0, 0, 1, 1, 1}, Side: 32, Classes: dataset.Classes()}
 	for i := range split.Labels {
 		split.Image(i)[0] = uint8(i)
 	}

@@ -19,7 +19,7 @@ import (
 // images. They are part of the train split, but the network was not trained on them. On training
 // images it is more confident than on others, which would look like drift from the first day on.
 func (r *run) writeDriftReference(ctx context.Context, f *model.File) error {
-	images := subset(r.validation, sampleByClass(r.validation.Labels, drift.ReferenceRows))
+	images := r.validation.Subset(sampleByClass(r.validation.Labels, drift.ReferenceRows))
 	reference := drift.Reference{Model: f.Digest, Data: r.manifest.Digest()}
 	err := evaluate.Each(ctx, f, images, r.cfg.Evaluate.BatchSize, func(i int, logit float32, embedding []float32) {
 		s := imaging.StatsOf(images.Image(i))
@@ -46,7 +46,7 @@ func (r *run) writeDriftReference(ctx context.Context, f *model.File) error {
 
 // sampleByClass selects at limit limit images, with the same class frequencies as labels. It returns
 // sorted indices, which are always the same for the same labels.
-func sampleByClass(labels []uint8, limit int) []int {
+func sampleByClass(labels []uint16, limit int) []int {
 	limit = min(limit, len(labels))
 	byClass := make([][]int, len(dataset.Classes()))
 	for i, label := range labels {

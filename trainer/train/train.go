@@ -176,7 +176,7 @@ func (r *run) prepare() (err error) {
 		return fmt.Errorf("train: %s has %d images in the train split, too few to hold out images of each class for validation\nhint: prepare a larger dataset",
 			dir, r.split.Len())
 	}
-	r.trainIndices, r.validation = learn, subset(r.split, validate)
+	r.trainIndices, r.validation = learn, r.split.Subset(validate)
 	r.warnings = append(slices.Clone(r.manifest.Warnings), validationWarnings(r.split, learn, validate)...)
 	if err := dataset.Reject(r.cfg.Dataset.Strict, r.warnings); err != nil {
 		return fmt.Errorf("train: the dataset in %s: %w", dir, err)
@@ -520,14 +520,4 @@ func (r *run) interruptedError() error {
 // resumeHint returns the instruction to resume the run.
 func (r *run) resumeHint() string {
 	return fmt.Sprintf("resume with the same command and run.dir=%s run.resume=true", r.folder.path)
-}
-
-// subset returns the images with the given indices.
-func subset(s *dataset.Split, indices []int) *dataset.Split {
-	out := dataset.Split{Images: make([]uint8, 0, len(indices)*len(s.Image(0))), Labels: make([]uint8, 0, len(indices))}
-	for _, i := range indices {
-		out.Images = append(out.Images, s.Image(i)...)
-		out.Labels = append(out.Labels, s.Labels[i])
-	}
-	return &out
 }

@@ -156,7 +156,7 @@ func TestRun_FolderContents(t *testing.T) {
 }
 
 func TestSampleByClass(t *testing.T) {
-	labels := make([]uint8, 1000)
+	labels := make([]uint16, 1000)
 	for i := range 250 {
 		labels[4*i] = dataset.Fake
 	}
@@ -235,7 +235,7 @@ func TestRun_EarlyStopping(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	images := subset(split, held)
+	images := split.Subset(held)
 	logits, err := evaluate.Logits(t.Context(), f, images, cfg.Evaluate.BatchSize)
 	if err != nil {
 		t.Fatal(err)
