@@ -168,6 +168,39 @@ func (g *Graph) Sigmoid(x Value) Value { return g.unary("Sigmoid", x, nil) }
 // Softplus returns log(1+exp(x)).
 func (g *Graph) Softplus(x Value) Value { return g.unary("Softplus", x, nil) }
 
+// Softmax returns exp(x)/Σexp(x), with the sum over the last dimension.
+func (g *Graph) Softmax(x Value) Value { return g.unary("Softmax", x, attrs{"axis": int64(-1)}) }
+
+// LogSoftmax returns the logarithm of Softmax.
+func (g *Graph) LogSoftmax(x Value) Value { return g.unary("LogSoftmax", x, attrs{"axis": int64(-1)}) }
+
+// ArgMax returns the index of the largest element along the last dimension, which it removes. If
+// several are largest, it returns the first index.
+func (g *Graph) ArgMax(x Value) Value {
+	n := g.node("ArgMax", x)
+	n.dtype(Float32)
+	n.check(len(x.shape) > 1, "must have at least rank 2")
+	n.check(x.Dim(-1) != Batch, "the batch must be the first dimension")
+	if n.failed {
+		return Value{}
+	}
+	return n.out(Int64, slices.Clone(x.shape[:len(x.shape)-1]), attrs{"axis": int64(-1), "keepdims": int64(0)})
+}
+
+// Rows returns rows of the matrix x: row i of the result is the row of x whose index is element i of
+// the vector indices.
+func (g *Graph) Rows(x, indices Value) Value {
+	n := g.node("Gather", x, indices)
+	n.rank(0, 2)
+	n.rank(1, 1)
+	n.check(indices.dtype == Int64, "%s isn't %s", indices, Int64)
+	n.check(x.Dim(0) != Batch, "can't select images of a batch")
+	if n.failed {
+		return Value{}
+	}
+	return n.out(x.dtype, []int64{indices.shape[0], x.shape[1]}, attrs{"axis": int64(0)})
+}
+
 // LeakyRelu returns x where x > 0, and slope*x elsewhere.
 func (g *Graph) LeakyRelu(x Value, slope float64) Value {
 	return g.unary("LeakyRelu", x, attrs{"alpha": float32(slope)})

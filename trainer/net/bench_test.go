@@ -64,13 +64,13 @@ func BenchmarkFill(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer func() { _ = batch.Close() }()
-			images, labels := drawImages(1, 0, size)
+			images, labels := drawImages(n, 1, 0, size)
 			flip := make([]bool, size)
 			for i := range flip {
 				flip[i] = i%2 == 0
 			}
 			for b.Loop() {
-				if err := batch.Fill(images, labels, flip, keep, func() bool { return false }); err != nil {
+				if err := batch.Fill(Samples{Images: images, Labels: labels, Flip: flip, Keep: keep, Drop: func() bool { return false }}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -108,6 +108,7 @@ func BenchmarkExplanations(b *testing.B) {
 		return f
 	}
 	const most = 8
+	pixels := n.pixels()
 	rng := rand.New(rand.NewPCG(1, 2))
 	images := make([]float32, most*pixels)
 	for i := range images {

@@ -1,9 +1,6 @@
 package net
 
-import (
-	"fakeart/internal/imaging"
-	"fakeart/internal/onnx"
-)
+import "fakeart/internal/onnx"
 
 // blocked is the layout in which ONNX Runtime computes convolutions fastest: blocks of b channels
 // are contiguous in memory (onnx.Blocked). The batch is divided into groups, and the images of a
@@ -21,62 +18,49 @@ import (
 type blocked struct {
 	g      *onnx.Graph
 	ops    onnx.Blocked
+	size   int64 // width and height of the input images
 	block  int64
 	groups int64
 	each   int64 // images per group
 }
 
-const (
-	paddedRow = (imaging.Size + 2) * imaging.Channels
+// maxGroups keeps the number of groups below any block size: as channels of a convolution they must
+// be either fewer than a block or whole blocks. Fewer groups leave cores idle, more groups need more
+// partial sums; eight was the fastest.
+const maxGroups = 8
 
-	// maxGroups keeps the number of groups below any block size: as channels of a convolution they
-	// must be either fewer than a block or whole blocks. Fewer groups leave cores idle, more groups
-	// need more partial sums; eight was the fastest.
-	maxGroups = 8
-)
-
-// levels maps each 8-bit color level to its value after preprocessing (imaging.ToTensor).
-var levels = func() (table [256]float32) {
-	image := make([]uint8, imaging.Size*imaging.Size*imaging.Channels)
-	tensor := make([]float32, len(image))
-	for level := range table {
-		image[level*imaging.Channels] = uint8(level)
-	}
-	imaging.ToTensor(tensor, image)
-	copy(table[:], tensor) // red, the first plane
-	return table
-}()
-
-// newBlocked returns the layout for batches of the given size and blocks of b channels.
-func newBlocked(g *onnx.Graph, batch, b int64) blocked {
+// newBlocked returns the layout for batches of the given number of images of size×size pixels and
+// blocks of b channels.
+func newBlocked(g *onnx.Graph, size, batch, b int64) blocked {
 	groups := int64(1)
 	for n := int64(2); n <= min(maxGroups, b-1); n++ {
 		if batch%n == 0 {
 			groups = n
 		}
 	}
-	return blocked{g, g.Blocked(b), b, groups, batch / groups}
+	return blocked{g, g.Blocked(b), size, b, groups, batch / groups}
 }
 
-func (blocked) name() string { return "blocked" }
+// paddedRow returns the number of values of an image row of the input.
+func (l blocked) paddedRow() int64 { return (l.size + 2) * colors }
 
 func (l blocked) input() featureMaps {
 	return featureMaps{
-		l.g.Input("images", onnx.Float32, l.groups, 1, imaging.Size*l.each, paddedRow),
-		imaging.Channels, imaging.Size,
+		l.g.Input("images", onnx.Float32, l.groups, 1, l.size*l.each, l.paddedRow()),
+		colors, l.size,
 	}
 }
 
 // isInput reports whether x is the input of the network, which is not blocked.
-func isInput(x featureMaps) bool { return x.channels == imaging.Channels }
+func isInput(x featureMaps) bool { return x.channels == colors }
 
 func (l blocked) fill(dst []float32, images [][]uint8, flip []bool) {
-	const row = imaging.Size * imaging.Channels
+	row := l.size * colors
 	for i, image := range images {
 		group, place := int64(i)/l.each, int64(i)%l.each
 		flipped := flip != nil && flip[i]
-		for h := range int64(imaging.Size) {
-			out := dst[((group*imaging.Size+h)*l.each+place)*paddedRow+imaging.Channels:][:row]
+		for h := range l.size {
+			out := dst[((group*l.size+h)*l.each+place)*l.paddedRow()+colors:][:row]
 			in := image[h*row:][:row]
 			if !flipped {
 				for j, p := range in {
@@ -84,8 +68,8 @@ func (l blocked) fill(dst []float32, images [][]uint8, flip []bool) {
 				}
 				continue
 			}
-			for j := 0; j < row; j += imaging.Channels {
-				k := row - imaging.Channels - j
+			for j := int64(0); j < row; j += colors {
+				k := row - colors - j
 				out[j], out[j+1], out[j+2] = levels[in[k]], levels[in[k+1]], levels[in[k+2]]
 			}
 		}
@@ -178,7 +162,7 @@ func (l blocked) conv(x featureMaps, w onnx.Value) featureMaps {
 		return featureMaps{l.ops.Conv(x.value, l.kernel(w), l.rows3(), none, none), w.Dim(0), x.side}
 	}
 	win := onnx.Window{
-		Strides: [2]int64{1, imaging.Channels}, Dilations: [2]int64{l.each, 1}, Pads: [4]int64{l.each, 0, l.each, 0},
+		Strides: [2]int64{1, colors}, Dilations: [2]int64{l.each, 1}, Pads: [4]int64{l.each, 0, l.each, 0},
 	}
 	return featureMaps{l.ops.Conv(x.value, l.inputKernel(w), win, none, none), w.Dim(0), x.side}
 }
@@ -191,7 +175,7 @@ const stripSize = 512
 // strip divides each channel of x into strips of adjacent rows, each of which becomes a channel.
 func (l blocked) strip(x featureMaps) (value onnx.Value, strips int64) {
 	strips = 1
-	for strips < x.side && l.each*x.side*x.side/strips > stripSize {
+	for strips < x.side && l.each*x.side*x.side/strips > stripSize && x.side*l.each%(2*strips) == 0 {
 		strips *= 2
 	}
 	return l.g.Reshape(x.value, 1, l.groups*x.channels*strips, x.side*l.each/strips, x.side), strips

@@ -65,7 +65,7 @@ var pytorchOptimizers = []struct {
 }
 
 // small is the network of small.npz, which has all elements of its gradients.
-var small = Config{Channels: []int{16, 32, 32}, Dense: []int{32, 16}, Slope: 0.01, Dropout: 0.3}
+var small = Config{Size: 32, Classes: 2, Channels: []int{16, 32, 32}, Dense: []int{32, 16}, Slope: 0.01, Dropout: 0.3}
 
 func TestStep_MatchesPyTorch(t *testing.T) {
 	f := openFixture(t, "small.npz")

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"testing"
 
-	"fakeart/internal/imaging"
 	"fakeart/internal/ort"
 )
 
@@ -84,22 +83,22 @@ func drawStats(w Weights, seed int) Weights {
 }
 
 // drawImages returns count images of the seed from index first on: areas of 4×4 pixels with noise.
-// Images labeled 1 have a faint grid, so that there is something to learn, but not within twenty
-// steps. The noise prevents ties in pools.
-func drawImages(seed, first, count int) (images [][]uint8, labels []uint8) {
-	const side, colors = imaging.Size, imaging.Channels
+// Images have a faint grid whose strength depends on the label, so that there is something to learn,
+// but not within twenty steps. The noise prevents ties in pools.
+func drawImages(n *Network, seed, first, count int) (images [][]uint8, labels []uint16) {
+	side, cells := n.config.Size, (n.config.Size+3)/4
 	all := draw(stream(seed, streamLabels), first+count)
 	for i := first; i < first+count; i++ {
-		label := uint8(all[i] & 1)
-		areas := draw(stream(seed, streamImages+2*i), side/4*side/4*colors)
-		noise := draw(stream(seed, streamImages+2*i+1), pixels)
-		image := make([]uint8, pixels)
+		label := uint16(all[i]) % uint16(n.config.Classes)
+		areas := draw(stream(seed, streamImages+2*i), cells*cells*colors)
+		noise := draw(stream(seed, streamImages+2*i+1), n.pixels())
+		image := make([]uint8, n.pixels())
 		for row := range side {
 			for column := range side {
 				for c := range colors {
 					at := (row*side+column)*colors + c
-					image[at] = uint8(areas[(row/4*side/4+column/4)*colors+c]&127) + uint8(noise[at]&63) +
-						6*label*uint8((row+column)&1)
+					image[at] = uint8(areas[(row/4*cells+column/4)*colors+c]&127) + uint8(noise[at]&63) +
+						6*uint8(label%8)*uint8((row+column)&1)
 				}
 			}
 		}
@@ -122,14 +121,16 @@ const keep = 0.7 // fraction that drawDropout keeps
 // testBatch is a batch for the reference and the trainer.
 type testBatch struct {
 	images  [][]uint8
-	labels  []uint8
-	dropped []bool // nil without dropout
+	labels  []uint16
+	soft    [][]float32 // replaces labels if not nil
+	weights []float32   // of the images; nil means 1
+	dropped []bool      // nil without dropout
 }
 
 // drawBatch returns a batch of size images of the seed, from index first on.
 func drawBatch(n *Network, seed, first, size, step int) testBatch {
 	e := testBatch{}
-	e.images, e.labels = drawImages(seed, first, size)
+	e.images, e.labels = drawImages(n, seed, first, size)
 	if n.dense[0].dropout {
 		e.dropped = drawDropout(seed, step, size*int(n.dense[0].out))
 	}
@@ -144,7 +145,11 @@ func (e testBatch) fill(t testing.TB, b *Batch) {
 		next++
 		return e.dropped[next-1]
 	}
-	if err := b.Fill(e.images, e.labels, nil, keep, drop); err != nil {
+	s := Samples{Images: e.images, Labels: e.labels, Soft: e.soft, Weights: e.weights, Keep: keep, Drop: drop}
+	if e.soft != nil {
+		s.Labels = nil
+	}
+	if err := b.Fill(s); err != nil {
 		t.Fatal(err)
 	}
 	if next != len(e.dropped) {
@@ -154,10 +159,10 @@ func (e testBatch) fill(t testing.TB, b *Batch) {
 
 // tiny is the smallest network that every layout supports: 16 channels are a multiple of every
 // block size.
-var tiny = Config{Channels: []int{16, 16}, Dense: []int{16}, Slope: 0.01, Dropout: 0.3}
+var tiny = Config{Size: 32, Classes: 2, Channels: []int{16, 16}, Dense: []int{16}, Slope: 0.01, Dropout: 0.3}
 
 // cifake is the network that the project trains.
-var cifake = Config{Channels: []int{32, 64, 128}, Dense: []int{256, 128}, Slope: 0.01, Dropout: 0.3}
+var cifake = Config{Size: 32, Classes: 2, Channels: []int{32, 64, 128}, Dense: []int{256, 128}, Slope: 0.01, Dropout: 0.3}
 
 var adam = Optimizer{Name: "adam", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}
 
@@ -197,7 +202,14 @@ func needBlocked(t testing.TB) {
 // newTrainer returns a trainer that outputs its gradients. It is closed when the test ends.
 func newTrainer(t testing.TB, n *Network, w Weights, layout string, o Optimizer) *Trainer {
 	t.Helper()
-	tr, err := NewTrainer(n, w, TrainerOptions{Optimizer: o, Layout: layout, Threads: 2, gradients: true})
+	return newTrainerWith(t, n, w, TrainerOptions{Optimizer: o, Layout: layout})
+}
+
+// newTrainerWith is like newTrainer, with more options.
+func newTrainerWith(t testing.TB, n *Network, w Weights, o TrainerOptions) *Trainer {
+	t.Helper()
+	o.Threads, o.gradients = 2, true
+	tr, err := NewTrainer(n, w, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +247,7 @@ func learn(t testing.TB, tr *Trainer, e testBatch, lr float64) outcome {
 		t.Fatal(err)
 	}
 	p := tr.programs[len(e.images)]
-	return outcome{r.Loss, r.Correct, wide(p.gradient), wide(p.logit), wide(p.mean), wide(p.variance)}
+	return outcome{r.Loss, r.Correct, wide(p.gradient), wide(p.logits), wide(p.mean), wide(p.variance)}
 }
 
 func wide(x []float32) []float64 {

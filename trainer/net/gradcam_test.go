@@ -23,7 +23,7 @@ type tensorIn struct {
 }
 
 // runTensors runs an exported model on images and returns the given tensors of its graph.
-func runTensors(t *testing.T, g *onnx.Graph, images [][]uint8, tensors ...tensorIn) [][]float64 {
+func runTensors(t *testing.T, n *Network, g *onnx.Graph, images [][]uint8, tensors ...tensorIn) [][]float64 {
 	t.Helper()
 	m, err := g.Model()
 	if err != nil {
@@ -41,8 +41,8 @@ func runTensors(t *testing.T, g *onnx.Graph, images [][]uint8, tensors ...tensor
 		results = append(results, data)
 		return ort.Binding{Name: name, Value: v}
 	}
-	in := []ort.Binding{bind(inputName, imaging.Channels, imaging.Size, imaging.Size)}
-	copy(results[0], tensorOf(images))
+	in := []ort.Binding{bind(inputName, colors, int64(n.config.Size), int64(n.config.Size))}
+	copy(results[0], tensorOf(n, images))
 	var out []ort.Binding
 	for _, x := range tensors {
 		out = append(out, bind(x.name, x.shape...))
@@ -131,17 +131,17 @@ const step = 1e-8
 
 // enlarged enlarges a square map to the size of the image, with linear interpolation between pixel
 // centers.
-func enlarged(m []float64, side int) []float64 {
-	out := make([]float64, imaging.Size*imaging.Size)
+func enlarged(m []float64, side, size int) []float64 {
+	out := make([]float64, size*size)
 	at := func(i int) (low, high int, part float64) {
-		x := (float64(i)+0.5)*float64(side)/imaging.Size - 0.5
+		x := (float64(i)+0.5)*float64(side)/float64(size) - 0.5
 		x = min(max(x, 0), float64(side-1))
 		low = int(x)
 		return low, min(low+1, side-1), x - float64(low)
 	}
 	for i := range out {
-		y0, y1, ty := at(i / imaging.Size)
-		x0, x1, tx := at(i % imaging.Size)
+		y0, y1, ty := at(i / size)
+		x0, x1, tx := at(i % size)
 		out[i] = (1-ty)*((1-tx)*m[y0*side+x0]+tx*m[y0*side+x1]) + ty*((1-tx)*m[y1*side+x0]+tx*m[y1*side+x1])
 	}
 	return out
@@ -158,23 +158,23 @@ func TestGradCAM_MatchesFiniteDifferences(t *testing.T) {
 	}{
 		{"cifake", cifake},
 		{"small", tiny},
-		{"odd_dimensions", Config{Channels: []int{3, 5, 2}, Dense: []int{7, 3}, Slope: 0.3}},
-		{"slope_zero", Config{Channels: []int{8, 8}, Dense: []int{16, 8}, Slope: 0}},
-		{"five_blocks", Config{Channels: []int{4, 4, 4, 4, 8}, Dense: []int{16}, Slope: 0.01}},
+		{"odd_dimensions", Config{Size: 32, Classes: 2, Channels: []int{3, 5, 2}, Dense: []int{7, 3}, Slope: 0.3}},
+		{"slope_zero", Config{Size: 32, Classes: 2, Channels: []int{8, 8}, Dense: []int{16, 8}, Slope: 0}},
+		{"five_blocks", Config{Size: 32, Classes: 2, Channels: []int{4, 4, 4, 4, 8}, Dense: []int{16}, Slope: 0.01}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := newNetwork(t, c.config)
 			w := drawStats(drawWeights(n, 2), 2)
 			g, _ := graphs(t, n, w)
 			const batch = 2
-			images, _ := drawImages(2, 0, batch)
+			images, _ := drawImages(n, 2, 0, batch)
 			b := n.blocks[len(n.blocks)-1]
-			channels, side, r := int(b.out), int(b.side), newReference(n, w)
+			size, channels, side, r := c.config.Size, int(b.out), int(b.side), newReference(n, w)
 			width := channels * side * side / 4
-			got := runTensors(t, g, images,
+			got := runTensors(t, n, g, images,
 				tensorIn{b.name + "/LeakyRelu:0", []int64{b.out, b.side, b.side}},
 				tensorIn{gradCAMName + "/dense1/Gemm:0", []int64{int64(width)}},
-				tensorIn{gradCAMName, []int64{imaging.Size, imaging.Size}})
+				tensorIn{gradCAMName, []int64{int64(size), int64(size)}})
 			worstGradient, worstMap := 0.0, 0.0
 			for i := range batch {
 				a := got[0][i*4*width:][:4*width]
@@ -230,7 +230,7 @@ func TestGradCAM_MatchesFiniteDifferences(t *testing.T) {
 				if c.config.Slope == 0 {
 					continue // four zeros in a square have four gradients, and the pool selects one
 				}
-				worstMap = max(worstMap, largestDifference(t, "map", got[2][i*imaging.Size*imaging.Size:][:imaging.Size*imaging.Size], enlarged(evidence, side)))
+				worstMap = max(worstMap, largestDifference(t, "map", got[2][i*size*size:][:size*size], enlarged(evidence, side, size)))
 			}
 			t.Logf("largest relative difference: %.1e of %d gradients, %.1e of the map", worstGradient, batch*width, worstMap)
 		})
@@ -325,9 +325,9 @@ func TestNewExplainer_SamePredictionsAsNewSession(t *testing.T) {
 		}
 		defer func() { _ = explaining.Close() }()
 		for batch := 1; batch <= most; batch++ {
-			images, _ := drawImages(seed, batch*most, batch)
+			images, _ := drawImages(n, seed, batch*most, batch)
 			for _, s := range []*model.Session{serving, explaining} {
-				copy(s.Input(), tensorOf(images))
+				copy(s.Input(), tensorOf(n, images))
 				if err := s.Run(batch); err != nil {
 					t.Fatal(err)
 				}

@@ -20,8 +20,8 @@ func TestStep_GradientsMatchFiniteDifferences(t *testing.T) {
 		batch  int
 	}{
 		{"two_blocks_dropout", tiny, 2},
-		{"one_block_two_hidden_layers", Config{Channels: []int{16}, Dense: []int{16, 16}, Slope: 0.2}, 2},
-		{"slope_zero", Config{Channels: []int{16, 16}, Dense: []int{16}}, 2},
+		{"one_block_two_hidden_layers", Config{Size: 32, Classes: 2, Channels: []int{16}, Dense: []int{16, 16}, Slope: 0.2}, 2},
+		{"slope_zero", Config{Size: 32, Classes: 2, Channels: []int{16, 16}, Dense: []int{16}}, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := newNetwork(t, c.config)
@@ -99,10 +99,10 @@ func TestStep_MatchesReference(t *testing.T) {
 		{name: "batch_7", config: tiny, batch: 7, seed: 2},
 		{name: "batch_8", config: tiny, batch: 8, seed: 8},
 		{name: "five_blocks", config: Config{
-			Channels: []int{16, 16, 16, 16, 16}, Dense: []int{16, 3}, Slope: 0.01,
+			Size: 32, Classes: 2, Channels: []int{16, 16, 16, 16, 16}, Dense: []int{16, 3}, Slope: 0.01,
 		}, batch: 3, seed: 2},
 		{name: "decreasing_channels", config: Config{
-			Channels: []int{48, 16}, Dense: []int{5}, Slope: 0.01, Dropout: 0.3,
+			Size: 32, Classes: 2, Channels: []int{48, 16}, Dense: []int{5}, Slope: 0.01, Dropout: 0.3,
 		}, batch: 2, seed: 3},
 		{name: "gamma_negative", config: tiny, batch: 3, seed: 6, change: func(n *Network, w Weights) {
 			for _, l := range n.blocks {
@@ -161,8 +161,8 @@ func TestStep_GradientAtGammaZero(t *testing.T) {
 }
 
 // flat returns an image in which most values of each pool are equal.
-func flat(kind string, number int) []uint8 {
-	image := make([]uint8, pixels)
+func flat(n *Network, kind string, number int) []uint8 {
+	image := make([]uint8, n.pixels())
 	for i := range image {
 		row, column, c := i/96, i/3%32, i%3
 		var v int
@@ -196,7 +196,7 @@ func TestStep_FlatImages(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			e := drawBatch(n, 4, 0, 4, 0)
 			for i := range e.images {
-				e.images[i] = flat(kind, i)
+				e.images[i] = flat(n, kind, i)
 			}
 			want := newReference(n, w).run(e, true)
 			eachLayout(t, func(t *testing.T, layout string) {
@@ -218,7 +218,7 @@ func TestStep_TiesInPool(t *testing.T) {
 	}
 	e := drawBatch(n, 5, 0, 4, 0)
 	for i, image := range e.images {
-		for j, d := range draw(stream(5, 700+i), pixels/3) {
+		for j, d := range draw(stream(5, 700+i), n.pixels()/3) {
 			for c := range 3 {
 				image[3*j+c] = 255 * uint8(d&1)
 			}

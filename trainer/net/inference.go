@@ -4,22 +4,37 @@ import (
 	"math"
 	"slices"
 
-	"fakeart/internal/imaging"
 	"fakeart/internal/onnx"
 )
 
 // Names of the exported model's input and outputs.
 const (
 	inputName     = "input"
-	logitName     = "logit"
+	logitName     = "logit"  // of a network with one output
+	logitsName    = "logits" // of all others
 	embeddingName = "embedding"
 	gradCAMName   = "gradcam"
 )
 
-// Inference returns the graph of the model that is served. Its input is `input` [batch,3,32,32] in
-// [0,1]. Its outputs are `logit` [batch,1], `embedding` [batch,E] (the output of the last hidden
-// layer) and `gradcam` [batch,32,32] (the evidence for FAKE at each pixel). Each batch norm is
-// folded into its convolution, dropout is omitted, and only standard operators are used, in the
+// OutputName returns the name of the output with the logits in exported graphs: `logit` for two
+// classes, otherwise `logits`.
+func (n *Network) OutputName() string {
+	if n.Outputs() == 1 {
+		return logitName
+	}
+	return logitsName
+}
+
+// images declares the input of an exported graph.
+func (n *Network) images(g *onnx.Graph) onnx.Value {
+	return g.Input(inputName, onnx.Float32, onnx.Batch, colors, int64(n.config.Size), int64(n.config.Size))
+}
+
+// Inference returns the graph of the model that is served. Its input is `input` [batch,3,H,W] in
+// [0,1]. Its outputs are, for two classes, `logit` [batch,1], the logit of class 1, otherwise
+// `logits` [batch,C]; `embedding` [batch,E], the output of the last hidden layer; and `gradcam`
+// [batch,H,W], the evidence at each pixel for class 1 if there are two classes, otherwise for the
+// class with the largest logit. Each batch norm is folded into its convolution, dropout is omitted, and only standard operators are used, in the
 // order that ONNX Runtime fuses best. The nodes that only `gradcam` needs come last; the nodes
 // before them are the same graph that would be exported without it.
 func (n *Network) Inference(w Weights) (*onnx.Graph, error) {
@@ -27,7 +42,7 @@ func (n *Network) Inference(w Weights) (*onnx.Graph, error) {
 		return nil, err
 	}
 	g := onnx.NewGraph("cifake_cnn")
-	h := g.Input(inputName, onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
+	h := n.images(g)
 	var last onnx.Value // output of the last block before its pool
 	for _, b := range n.blocks {
 		kernel, bias := n.folded(b, w)
@@ -40,17 +55,21 @@ func (n *Network) Inference(w Weights) (*onnx.Graph, error) {
 	}
 	tapes := n.denseLayers(g, w, g.Flatten(h))
 	g.Output(embeddingName, tapes[len(tapes)-1].x)
-	g.Output(logitName, tapes[len(tapes)-1].h)
+	g.Output(n.OutputName(), tapes[len(tapes)-1].h)
 	gradient := n.gradient(g, tapes)
-	g.In(gradCAMName, func() { g.Output(gradCAMName, gradCAM(g, last, gradient)) })
+	g.In(gradCAMName, func() { g.Output(gradCAMName, n.gradCAM(g, last, gradient)) })
 	return g, g.Err()
 }
 
-// gradient adds the gradient of the logit with respect to the flattened output of the last block.
-// Going backward, each dense layer multiplies by the slope of its leaky ReLU and then by its
-// weights.
+// gradient adds the gradient of the explained logit, the only one or the largest, with respect to
+// the flattened output of the last block. Going backward, each dense layer multiplies by the slope of
+// its leaky ReLU and then by its weights.
 func (n *Network) gradient(g *onnx.Graph, tapes []servedDense) onnx.Value {
-	d := tapes[len(tapes)-1].weight // the gradient of the logit; the same for every image
+	last := tapes[len(tapes)-1]
+	d := last.weight // the gradient of the only logit; the same for every image
+	if n.Outputs() > 1 {
+		g.In(gradCAMName, func() { d = g.Rows(last.weight, g.ArgMax(last.h)) })
+	}
 	for i, t := range slices.Backward(tapes[:len(tapes)-1]) {
 		g.In(gradCAMName+"/"+n.dense[i].name, func() {
 			d = g.Gemm(g.Mul(leakyMask(g, t.h, n.dense[i].slope), d), t.weight, false, false)
@@ -63,24 +82,24 @@ func (n *Network) gradient(g *onnx.Graph, tapes []servedDense) onnx.Value {
 // before the pool, and αₖ is the mean over all positions of the gradient of the logit with respect
 // to Aₖ. The argument gradient is taken after the pool. It has the same sum, because a max pool
 // passes each gradient to one of its inputs.
-func gradCAM(g *onnx.Graph, a, gradient onnx.Value) onnx.Value {
-	channels, area := a.Dim(1), a.Dim(2)*a.Dim(3)
+func (n *Network) gradCAM(g *onnx.Graph, a, gradient onnx.Value) onnx.Value {
+	size, channels, area := int64(n.config.Size), a.Dim(1), a.Dim(2)*a.Dim(3)
 	sum := g.ReduceSum(g.Reshape(gradient, onnx.Batch, channels, area/4), 2)
 	alpha := g.Reshape(g.Mul(sum, g.Scalar(1/float64(area))), onnx.Batch, 1, channels)
 	evidence := g.MatMul(alpha, g.Reshape(a, onnx.Batch, channels, area))
-	evidence = g.Resize(g.Reshape(evidence, onnx.Batch, 1, a.Dim(2), a.Dim(3)), imaging.Size, imaging.Size)
-	return g.Reshape(evidence, onnx.Batch, imaging.Size, imaging.Size)
+	evidence = g.Resize(g.Reshape(evidence, onnx.Batch, 1, a.Dim(2), a.Dim(3)), size, size)
+	return g.Reshape(evidence, onnx.Batch, size, size)
 }
 
 // Unfused returns the network in evaluation mode, layer by layer as it is trained, with nothing
 // folded: batch norms use the running statistics. It has the input of [Network.Inference] and the
-// output `logit`. Use it to verify an exported model.
+// output with the logits. Use it to verify an exported model.
 func (n *Network) Unfused(w Weights) (*onnx.Graph, error) {
 	if err := n.check(w); err != nil {
 		return nil, err
 	}
 	g := onnx.NewGraph("unfused")
-	h := g.Input(inputName, onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
+	h := n.images(g)
 	for _, b := range n.blocks {
 		channels := func(name string, data []float32) onnx.Value { return g.Param(b.name+"."+name, data, b.out, 1, 1) }
 		mean, variance := n.statistics(b, w)
@@ -93,7 +112,7 @@ func (n *Network) Unfused(w Weights) (*onnx.Graph, error) {
 		})
 	}
 	tapes := n.denseLayers(g, w, g.Flatten(h))
-	g.Output(logitName, tapes[len(tapes)-1].h)
+	g.Output(n.OutputName(), tapes[len(tapes)-1].h)
 	return g, g.Err()
 }
 

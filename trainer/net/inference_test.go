@@ -15,16 +15,18 @@ import (
 	ortgo "github.com/yalue/onnxruntime_go"
 	"google.golang.org/protobuf/proto"
 
-	"fakeart/internal/imaging"
 	"fakeart/internal/onnx"
 	"fakeart/internal/ort"
 )
 
 // tensorOf returns images as the input of the exported model.
-func tensorOf(images [][]uint8) []float32 {
+func tensorOf(n *Network, images [][]uint8) []float32 {
+	pixels := n.pixels()
 	out := make([]float32, len(images)*pixels)
 	for i, p := range images {
-		imaging.ToTensor(out[i*pixels:][:pixels], p)
+		for j, v := range p {
+			out[i*pixels+j%colors*(pixels/colors)+j/colors] = float32(v) / 255
+		}
 	}
 	return out
 }
@@ -45,18 +47,19 @@ func predict(t testing.TB, n *Network, g *onnx.Graph, images [][]uint8, outputs 
 		t.Cleanup(func() { _ = v.Destroy() })
 		return data, v
 	}
-	input, value := tensor(batch, imaging.Channels, imaging.Size, imaging.Size)
-	copy(input, tensorOf(images))
+	size := int64(n.config.Size)
+	input, value := tensor(batch, colors, size, size)
+	copy(input, tensorOf(n, images))
 	results := make([][]float32, len(outputs))
 	out := make([]ort.Binding, len(outputs))
 	for i, name := range outputs {
-		width := int64(1)
+		width := int64(n.Outputs())
 		switch name {
 		case "embedding":
 			width = int64(n.Embedding())
 		case gradCAMName:
 			out[i].Name = name
-			results[i], out[i].Value = tensor(batch, imaging.Size, imaging.Size)
+			results[i], out[i].Value = tensor(batch, size, size)
 			continue
 		}
 		out[i].Name = name
@@ -97,7 +100,7 @@ func TestInference_MatchesReference(t *testing.T) {
 		change func(n *Network, w Weights)
 	}{
 		{name: "small", config: tiny},
-		{name: "odd_dimensions", config: Config{Channels: []int{3, 5, 2}, Dense: []int{7, 1}, Slope: 0.3}},
+		{name: "odd_dimensions", config: Config{Size: 32, Classes: 2, Channels: []int{3, 5, 2}, Dense: []int{7, 1}, Slope: 0.3}},
 		{name: "gamma_zero_or_negative", config: tiny, change: func(n *Network, w Weights) {
 			for i := range 8 {
 				w.Params[n.params[n.blocks[0].gamma].Offset+i] = -0.3 * float32(i)
@@ -122,7 +125,7 @@ func TestInference_MatchesReference(t *testing.T) {
 			inference, unfused := graphs(t, n, w)
 			for _, batch := range []int{3, 1} {
 				e := testBatch{}
-				e.images, e.labels = drawImages(1, 0, batch)
+				e.images, e.labels = drawImages(n, 1, 0, batch)
 				r := newReference(n, w)
 				r.mean, r.variance = wide(w.Mean), wide(w.Var)
 				want := r.run(e, false)
@@ -146,7 +149,7 @@ func TestInference_MatchesPyTorch(t *testing.T) {
 			n := newNetwork(t, c.config)
 			seed := f.seed("seed")
 			inference, unfused := graphs(t, n, drawStats(drawWeights(n, seed), seed))
-			images, _ := drawImages(seed, 0, c.count)
+			images, _ := drawImages(n, seed, 0, c.count)
 			want := f.float32s("eval_logit")
 			got := predict(t, n, inference, images, "logit", "embedding")
 			close64(t, "logits", got[0], want, 1e-4)
@@ -252,8 +255,8 @@ func TestInference_RunsInNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	const batch = 3
-	images, _ := drawImages(1, 0, batch)
-	input, err := binary.Append(nil, binary.LittleEndian, tensorOf(images))
+	images, _ := drawImages(n, 1, 0, batch)
+	input, err := binary.Append(nil, binary.LittleEndian, tensorOf(n, images))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +292,7 @@ func TestInference_RunsInNode(t *testing.T) {
 	for i, name := range names {
 		o, shape := got.Outputs[name], []int{batch, len(want[i]) / batch}
 		if name == "gradcam" {
-			shape = []int{batch, imaging.Size, imaging.Size}
+			shape = []int{batch, n.config.Size, n.config.Size}
 		}
 		if !slices.Equal(o.Shape, shape) {
 			t.Errorf("%s has shape %v, want %v", name, o.Shape, shape)

@@ -1,6 +1,7 @@
 package net
 
 import (
+	"fakeart/internal/imaging"
 	"fakeart/internal/onnx"
 )
 
@@ -14,11 +15,9 @@ type featureMaps struct {
 // layout defines how a batch of feature maps is arranged in memory, and implements the operations
 // of a block for that arrangement. Vectors hold one element per channel.
 type layout interface {
-	// name returns LayoutStandard or LayoutBlocked.
-	name() string
 	// input declares the input of the graph, the images.
 	input() featureMaps
-	// fill writes images (HWC, RGB), scaled to [0,1], into the buffer of the input. dst has the
+	// fill writes images of the size of the input (HWC, RGB), scaled to [0,1], into the buffer of the input. dst has the
 	// size of the input. All calls for one dst must come from the same layout, because fill does
 	// not write the padding. flip[i] mirrors image i horizontally; flip may be nil.
 	fill(dst []float32, images [][]uint8, flip []bool)
@@ -47,3 +46,15 @@ type layout interface {
 	flatten(h featureMaps) onnx.Value
 	unflatten(d onnx.Value, like featureMaps) featureMaps
 }
+
+// levels maps each 8-bit color level to its value after preprocessing (imaging.ToTensor).
+var levels = func() (table [256]float32) {
+	image := make([]uint8, imaging.Size*imaging.Size*imaging.Channels)
+	tensor := make([]float32, len(image))
+	for level := range table {
+		image[level*imaging.Channels] = uint8(level)
+	}
+	imaging.ToTensor(tensor, image)
+	copy(table[:], tensor) // red, the first plane
+	return table
+}()

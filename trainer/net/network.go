@@ -16,11 +16,13 @@ package net
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
-
-	"fakeart/internal/imaging"
 )
+
+// colors is the number of color channels of an image: red, green and blue.
+const colors = 3
 
 const (
 	// BatchNormEpsilon is added to the variance before its square root is taken.
@@ -29,10 +31,19 @@ const (
 	BatchNormMomentum = 0.1
 )
 
+// MaxClasses is the largest number of classes of a network.
+const MaxClasses = 10_000
+
 // Config is the architecture of a network.
 type Config struct {
+	// Size is the width and height of the input images in pixels. It must be divisible by two once
+	// per block.
+	Size int
+	// Classes is the number of classes, 2 to MaxClasses. A network for two classes has one output, the
+	// logit of class 1. A network for more classes has one output per class.
+	Classes int
 	// Channels is the number of output channels of each block. Every block halves the width and
-	// height of its input, so at most five blocks fit.
+	// height of its input.
 	Channels []int
 	// Dense is the width of each hidden dense layer. The output of the last one is the embedding of
 	// the image.
@@ -82,11 +93,18 @@ func New(c Config) (*Network, error) {
 	if !fraction(c.Slope) || !fraction(c.Dropout) {
 		return nil, fmt.Errorf("network: slope %v and dropout %v must be at least 0 and less than 1", c.Slope, c.Dropout)
 	}
-	in, side := imaging.Channels, imaging.Size
+	if c.Size < 2 {
+		return nil, fmt.Errorf("network: size is %d, want at least 2", c.Size)
+	}
+	if c.Classes < 2 || c.Classes > MaxClasses {
+		return nil, fmt.Errorf("network: %d classes, want 2 to %d", c.Classes, MaxClasses)
+	}
+	if most := bits.TrailingZeros(uint(c.Size)); len(c.Channels) > most {
+		return nil, fmt.Errorf("network: channels %[2]v: cannot halve an image of %[1]d×%[1]d pixels %[3]d times\n"+
+			"hint: reduce the number of blocks to %[4]d, or use a size that is divisible by %[5]d", c.Size, c.Channels, len(c.Channels), most, int64(1)<<min(len(c.Channels), 62))
+	}
+	in, side := colors, c.Size
 	for i, out := range c.Channels {
-		if side < 2 {
-			return nil, fmt.Errorf("network: channels %v: cannot halve an image of %[2]d×%[2]d pixels %[3]d times", c.Channels, imaging.Size, len(c.Channels))
-		}
 		name := fmt.Sprintf("block%d", i+1)
 		if out < 1 {
 			return nil, fmt.Errorf("network: %s has %d channels, want at least 1", name, out)
@@ -102,7 +120,7 @@ func New(c Config) (*Network, error) {
 		in, side = out, side/2
 	}
 	width := in * side * side
-	for i, out := range append(slices.Clone(c.Dense), 1) {
+	for i, out := range append(slices.Clone(c.Dense), n.Outputs()) {
 		name := fmt.Sprintf("dense%d", i+1)
 		if out < 1 {
 			return nil, fmt.Errorf("network: %s has width %d, want at least 1", name, out)
@@ -139,6 +157,17 @@ func (n *Network) Size() int { return n.size }
 
 // Embedding returns the width of the embedding, the output of the last hidden layer.
 func (n *Network) Embedding() int { return n.config.Dense[len(n.config.Dense)-1] }
+
+// Outputs returns the number of outputs: 1 for two classes, otherwise the number of classes.
+func (n *Network) Outputs() int {
+	if n.config.Classes == 2 {
+		return 1
+	}
+	return n.config.Classes
+}
+
+// pixels returns the number of bytes of an input image.
+func (n *Network) pixels() int { return n.config.Size * n.config.Size * colors }
 
 // Weights is everything that training changes in a network.
 type Weights struct {

@@ -14,17 +14,23 @@ func TestNew_InvalidConfig(t *testing.T) {
 		config Config
 		want   string
 	}{
-		{"no_blocks", Config{Dense: []int{4}}, "channels [] and dense [4] each need at least one element"},
-		{"no_hidden_layer", Config{Channels: []int{4}}, "channels [4] and dense [] each need at least one element"},
-		{"block_without_channels", Config{Channels: []int{4, 0}, Dense: []int{4}}, "block2 has 0 channels"},
-		{"negative_width", Config{Channels: []int{4}, Dense: []int{4, -1}}, "dense2 has width -1"},
-		{"too_many_blocks", Config{Channels: []int{1, 1, 1, 1, 1, 1}, Dense: []int{4}}, "cannot halve an image of 32×32 pixels 6 times"},
-		{"slope_negative", Config{Channels: []int{4}, Dense: []int{4}, Slope: -0.1}, "slope -0.1"},
-		{"slope_one", Config{Channels: []int{4}, Dense: []int{4}, Slope: 1}, "slope 1"},
-		{"slope_NaN", Config{Channels: []int{4}, Dense: []int{4}, Slope: nan}, "slope NaN"},
-		{"dropout_one", Config{Channels: []int{4}, Dense: []int{4}, Dropout: 1}, "dropout 1"},
-		{"dropout_negative", Config{Channels: []int{4}, Dense: []int{4}, Dropout: -0.5}, "dropout -0.5"},
-		{"dropout_NaN", Config{Channels: []int{4}, Dense: []int{4}, Dropout: nan}, "dropout NaN"},
+		{"no_blocks", Config{Size: 32, Classes: 2, Dense: []int{4}}, "channels [] and dense [4] each need at least one element"},
+		{"no_hidden_layer", Config{Size: 32, Classes: 2, Channels: []int{4}}, "channels [4] and dense [] each need at least one element"},
+		{"block_without_channels", Config{Size: 32, Classes: 2, Channels: []int{4, 0}, Dense: []int{4}}, "block2 has 0 channels"},
+		{"negative_width", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4, -1}}, "dense2 has width -1"},
+		{"too_many_blocks", Config{Size: 32, Classes: 2, Channels: []int{1, 1, 1, 1, 1, 1}, Dense: []int{4}}, "cannot halve an image of 32×32 pixels 6 times"},
+		{"size_not_divisible", Config{Size: 50, Classes: 2, Channels: []int{4, 4}, Dense: []int{4}},
+			"cannot halve an image of 50×50 pixels 2 times\nhint: reduce the number of blocks to 1, or use a size that is divisible by 4"},
+		{"size_zero", Config{Classes: 2, Channels: []int{4}, Dense: []int{4}}, "size is 0, want at least 2"},
+		{"size_negative", Config{Size: -32, Classes: 2, Channels: []int{4}, Dense: []int{4}}, "size is -32"},
+		{"one_class", Config{Size: 32, Classes: 1, Channels: []int{4}, Dense: []int{4}}, "1 classes, want 2 to 10000"},
+		{"too_many_classes", Config{Size: 32, Classes: 10_001, Channels: []int{4}, Dense: []int{4}}, "10001 classes"},
+		{"slope_negative", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4}, Slope: -0.1}, "slope -0.1"},
+		{"slope_one", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4}, Slope: 1}, "slope 1"},
+		{"slope_NaN", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4}, Slope: nan}, "slope NaN"},
+		{"dropout_one", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4}, Dropout: 1}, "dropout 1"},
+		{"dropout_negative", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4}, Dropout: -0.5}, "dropout -0.5"},
+		{"dropout_NaN", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4}, Dropout: nan}, "dropout NaN"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n, err := New(c.config)

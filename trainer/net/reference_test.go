@@ -3,8 +3,6 @@ package net
 import (
 	"math"
 	"slices"
-
-	"fakeart/internal/imaging"
 )
 
 // reference is a simple, slow implementation of the network in float64, layer by layer:
@@ -15,6 +13,7 @@ import (
 type reference struct {
 	n      *Network
 	params []float64
+	loss   Loss
 	// Statistics to use, as in evaluation mode; nil for those of the batch.
 	mean, variance []float64
 }
@@ -218,10 +217,10 @@ type referenceOutcome struct {
 // run computes the outcome of a batch, and its gradient if backward is true.
 func (r *reference) run(e testBatch, backward bool) referenceOutcome {
 	n, batch := r.n, len(e.images)
-	x := newMaps(batch, imaging.Channels, imaging.Size)
+	x := newMaps(batch, colors, n.config.Size)
 	for b, image := range e.images {
 		for j, v := range image {
-			x.plane(b, j%imaging.Channels)[j/imaging.Channels] = float64(float32(v) / 255)
+			x.plane(b, j%colors)[j/colors] = float64(float32(v) / 255)
 		}
 	}
 	a := referenceOutcome{kink: math.Inf(1)}
@@ -256,15 +255,7 @@ func (r *reference) run(e testBatch, backward bool) referenceOutcome {
 		hidden = append(hidden, h)
 	}
 	a.embedding, a.logits = hidden[len(hidden)-2], hidden[len(hidden)-1]
-	d := make([]float64, batch)
-	for b, logit := range a.logits {
-		t := float64(e.labels[b])
-		a.loss += (max(logit, 0) + math.Log1p(math.Exp(-math.Abs(logit))) - t*logit) / float64(batch)
-		d[b] = (1/(1+math.Exp(-logit)) - t) / float64(batch)
-		if (logit > 0) == (t > 0) {
-			a.correct++
-		}
-	}
+	d := r.crossEntropy(&a, e)
 	if !backward {
 		return a
 	}
@@ -298,6 +289,74 @@ func (r *reference) run(e testBatch, backward bool) referenceOutcome {
 		dx = r.blockBackward(l, blocks[i], dx, a.gradient)
 	}
 	return a
+}
+
+// crossEntropy sets the loss and the number of correct images, and returns the gradient of the loss
+// with respect to the logits. It is written like PyTorch's documentation of CrossEntropyLoss: for
+// labels y and label smoothing ε, Σ w[y]·((1−ε)·nll) / Σ w[y] + Σ ε/C·Σ w[c]·(−log p[c]) / Σ w[y]. A
+// single logit z stands for the two logits 0 and z.
+func (r *reference) crossEntropy(a *referenceOutcome, e testBatch) (d []float64) {
+	batch, outputs, classes := len(e.images), r.n.Outputs(), r.n.config.Classes
+	weight := func(c int) float64 {
+		if r.loss.ClassWeights == nil {
+			return 1
+		}
+		return r.loss.ClassWeights[c]
+	}
+	of := func(b int) float64 {
+		if e.weights == nil {
+			return 1
+		}
+		return float64(e.weights[b])
+	}
+	total := 0.0
+	for b := range batch {
+		if e.soft != nil {
+			total += of(b)
+		} else {
+			total += of(b) * weight(int(e.labels[b]))
+		}
+	}
+	d = make([]float64, batch*outputs)
+	smoothing := r.loss.LabelSmoothing
+	for b := range batch {
+		z := make([]float64, classes)
+		copy(z[classes-outputs:], a.logits[b*outputs:][:outputs])
+		top, sum, target, best := slices.Max(z), 0.0, 0, 0
+		for c := range z {
+			sum += math.Exp(z[c] - top)
+			if z[c] > z[best] {
+				best = c
+			}
+		}
+		for c := range z {
+			q := 0.0
+			if e.soft != nil {
+				q = float64(e.soft[b][c])
+				if q > float64(e.soft[b][target]) {
+					target = c
+				}
+			} else if target = int(e.labels[b]); target == c {
+				q = 1
+			}
+			logP := z[c] - top - math.Log(sum)
+			part := of(b) * weight(c) * ((1-smoothing)*q + smoothing/float64(classes)) / total
+			a.loss -= part * logP
+			// Each term −part·log p[c] contributes part·(p − onehot[c]).
+			for o := range outputs {
+				k := classes - outputs + o
+				p := math.Exp(z[k]-top) / sum
+				d[b*outputs+o] += part * p
+				if k == c {
+					d[b*outputs+o] -= part
+				}
+			}
+		}
+		if best == target {
+			a.correct++
+		}
+	}
+	return d
 }
 
 // mask returns the factor by which dropout scales element i.

@@ -3,7 +3,6 @@ package net
 import (
 	"slices"
 
-	"fakeart/internal/imaging"
 	"fakeart/internal/onnx"
 )
 
@@ -11,28 +10,30 @@ import (
 // every platform that ONNX Runtime supports.
 type standard struct {
 	g     *onnx.Graph
+	size  int64 // width and height of the input images
 	batch int64
 	made  map[string]onnx.Value // patches by the name of the feature maps
 }
 
-func (standard) name() string { return "standard" }
-
 func (l standard) input() featureMaps {
-	return featureMaps{
-		l.g.Input("images", onnx.Float32, l.batch, imaging.Channels, imaging.Size, imaging.Size),
-		imaging.Channels, imaging.Size,
-	}
+	return featureMaps{l.g.Input("images", onnx.Float32, l.batch, colors, l.size, l.size), colors, l.size}
 }
 
 func (l standard) fill(dst []float32, images [][]uint8, flip []bool) {
-	const plane = imaging.Size * imaging.Size
+	size := int(l.size)
+	area := size * size
 	for i, image := range images {
-		out := dst[i*imaging.Channels*plane:][:imaging.Channels*plane]
-		imaging.ToTensor(out, image)
+		out := dst[i*colors*area:][:colors*area]
+		for c := range colors {
+			plane := out[c*area:][:area]
+			for j := range plane {
+				plane[j] = levels[image[colors*j+c]]
+			}
+		}
 		if flip == nil || !flip[i] {
 			continue
 		}
-		for row := range slices.Chunk(out, imaging.Size) {
+		for row := range slices.Chunk(out, size) {
 			slices.Reverse(row)
 		}
 	}

@@ -9,13 +9,9 @@ import (
 
 	ortgo "github.com/yalue/onnxruntime_go"
 
-	"fakeart/internal/imaging"
 	"fakeart/internal/onnx"
 	"fakeart/internal/ort"
 )
-
-// pixels is the number of bytes of an input image.
-const pixels = imaging.Size * imaging.Size * imaging.Channels
 
 // Values of [TrainerOptions].Layout.
 const (
@@ -25,19 +21,21 @@ const (
 )
 
 // newLayout returns the named layout for a batch size.
-func newLayout(g *onnx.Graph, name string, batch, block int64) layout {
+func (n *Network) newLayout(g *onnx.Graph, name string, batch, block int64) layout {
+	size := int64(n.config.Size)
 	if name == LayoutBlocked {
-		return newBlocked(g, batch, block)
+		return newBlocked(g, size, batch, block)
 	}
-	return standard{g, batch, map[string]onnx.Value{}}
+	return standard{g, size, batch, map[string]onnx.Value{}}
 }
 
 // stepGraph is the graph of a training step. Its inputs and outputs, in this order:
 //
 //	in   each parameter by its name; params [P], all of them again; state0 [P]
-//	     and so on; images (shape defined by the layout); labels [B,1]; dropout
-//	     [B, first dense] (if the network has dropout); rate [1]; epsilon [1]
-//	out  loss [1]; logit [B,1]; mean [ΣC], variance [ΣC] (biased, of the batch);
+//	     and so on; images (shape defined by the layout); targets [B,O]; weights
+//	     [B,1]; dropout [B, first dense] (if the network has dropout); rate [1];
+//	     epsilon [1]
+//	out  loss [1]; logits [B,O]; mean [ΣC], variance [ΣC] (biased, of the batch);
 //	     new_params [P]; new_state0 [P] and so on; gradient [P] if requested
 //
 // The parameters are passed twice, over the same memory: one by one for the layers, and as one
@@ -65,11 +63,11 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 	for k := range vectors {
 		vectors[k] = input(vectorName(k), int64(n.size))
 	}
-	s.layout = newLayout(g, layoutName, b, block)
+	s.layout = n.newLayout(g, layoutName, b, block)
 	x := s.layout.input()
 	s.in = append(s.in, x.value.Name())
 	s.images = x.value.Shape()
-	labels := input("labels", b, 1)
+	targets, weights := input("targets", b, int64(n.Outputs())), input("weights", b, 1)
 	var mask onnx.Value
 	if n.dense[0].dropout {
 		mask = input("dropout", b, n.dense[0].out)
@@ -90,10 +88,8 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 		h = denses[i].result
 	}
 
-	// Binary cross entropy of the logit l and the label t: softplus(l) − t·l. Its gradient with
-	// respect to l is sigmoid(l) − t.
-	loss := g.ReduceMean(g.Sub(g.Softplus(h), g.Mul(labels, h)), 0)
-	dh := g.Mul(g.Sub(g.Sigmoid(h), labels), g.Scalar(1/float64(batch)))
+	var loss, dh onnx.Value
+	g.In("loss", func() { loss, dh = lossGraph(g, h, targets, weights) })
 
 	grads := make([]onnx.Value, len(n.params))
 	for i := len(n.dense) - 1; i >= 0; i-- {
@@ -114,7 +110,7 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 		g.Output(name, v)
 	}
 	output("loss", loss)
-	output("logit", h)
+	output("logits", h)
 	output("mean", g.Concat(0, means...))
 	output("variance", g.Concat(0, variances...))
 	var gradient onnx.Value
@@ -142,6 +138,7 @@ func vectorName(k int) string {
 // TrainerOptions configures a [Trainer].
 type TrainerOptions struct {
 	Optimizer Optimizer
+	Loss      Loss
 	// Layout is LayoutAuto, LayoutStandard or LayoutBlocked. LayoutAuto selects the blocked layout
 	// if ONNX Runtime and the network support it.
 	Layout string
@@ -222,17 +219,17 @@ type program struct {
 	run   *ort.Program
 	graph stepGraph
 
-	loss, logit, mean, variance []float32
-	results                     []ortgo.Value
-	rate, epsilon               []float32
-	scalars                     []ortgo.Value
-	gradient                    []float32
-	gradients                   []ortgo.Value // empty or one element
+	loss, logits, mean, variance []float32
+	results                      []ortgo.Value
+	rate, epsilon                []float32
+	scalars                      []ortgo.Value
+	gradient                     []float32
+	gradients                    []ortgo.Value // empty or one element
 }
 
 // NewTrainer returns a trainer that starts from a copy of the weights w. The caller must close it.
 func NewTrainer(n *Network, w Weights, o TrainerOptions) (*Trainer, error) {
-	if err := errors.Join(n.check(w), o.Optimizer.check()); err != nil {
+	if err := errors.Join(n.check(w), o.Optimizer.check(), o.Loss.check(n.config.Classes)); err != nil {
 		return nil, err
 	}
 	t := &Trainer{net: n, options: o, programs: map[int]*program{}}
@@ -304,9 +301,13 @@ func (t *Trainer) Restore(s State) error {
 
 // Batch is the input of a step. It belongs to the trainer that created it and has a fixed size.
 type Batch struct {
+	net     *Network
+	loss    Loss
 	size    int
+	classes []int // of the images
 	images  []float32
-	labels  []float32
+	targets []float32
+	weights []float32
 	dropout []float32
 	values  []ortgo.Value
 	layout  layout
@@ -318,7 +319,7 @@ func (t *Trainer) NewBatch(size int) (*Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Batch{size: size, layout: p.graph.layout}
+	b := &Batch{net: t.net, loss: t.options.Loss, size: size, classes: make([]int, size), layout: p.graph.layout}
 	add := func(data *[]float32, shape ...int64) {
 		if err != nil {
 			return
@@ -329,7 +330,8 @@ func (t *Trainer) NewBatch(size int) (*Batch, error) {
 		}
 	}
 	add(&b.images, p.graph.images...)
-	add(&b.labels, int64(size), 1)
+	add(&b.targets, int64(size), int64(t.net.Outputs()))
+	add(&b.weights, int64(size), 1)
 	if d := t.net.dense[0]; d.dropout {
 		add(&b.dropout, int64(size), d.out)
 	}
@@ -337,48 +339,6 @@ func (t *Trainer) NewBatch(size int) (*Batch, error) {
 		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
-}
-
-// Fill sets the contents of the batch. The number of images and labels must be the size of the
-// batch. Images are HWC, RGB, 32·32·3 bytes; labels are 0 or 1. flip[i] mirrors image i
-// horizontally; flip may be nil. If the network has dropout, drop is called for each element that
-// dropout may drop, in order, and reports whether to drop it; keep is the fraction that drop keeps
-// on average. Without dropout both are ignored.
-func (b *Batch) Fill(images [][]uint8, labels []uint8, flip []bool, keep float64, drop func() bool) error {
-	if len(images) != b.size || len(labels) != b.size {
-		return fmt.Errorf("fill batch: %d images and %d labels, want %d", len(images), len(labels), b.size)
-	}
-	for i, p := range images {
-		if len(p) != pixels {
-			return fmt.Errorf("fill batch: image %d has %d bytes, want %d", i, len(p), pixels)
-		}
-	}
-	for i, l := range labels {
-		if l > 1 {
-			return fmt.Errorf("fill batch: label %d is %d, want 0 or 1", i, l)
-		}
-	}
-	if flip != nil && len(flip) != b.size {
-		return fmt.Errorf("fill batch: %d flips, want %d", len(flip), b.size)
-	}
-	if len(b.dropout) > 0 && !(keep > 0 && keep <= 1) {
-		return fmt.Errorf("fill batch: keep is %v, want more than 0 and at most 1", keep)
-	}
-	if len(b.dropout) > 0 && drop == nil {
-		return errors.New("fill batch: the network has dropout, but drop is nil")
-	}
-	b.layout.fill(b.images, images, flip)
-	for i, l := range labels {
-		b.labels[i] = float32(l)
-	}
-	kept := float32(1 / keep)
-	for i := range b.dropout {
-		b.dropout[i] = kept
-		if drop() {
-			b.dropout[i] = 0
-		}
-	}
-	return nil
 }
 
 // Close frees the tensors of the batch.
@@ -393,9 +353,9 @@ func (b *Batch) Close() error {
 
 // Result is the outcome of a step.
 type Result struct {
-	// Loss is the mean binary cross entropy of the batch before the update.
+	// Loss is the loss of the batch before the update, as [Loss] defines it.
 	Loss float64
-	// Correct is the number of images classified correctly with a threshold of 1/2.
+	// Correct is the number of images for which the most probable class is the target's.
 	Correct int
 }
 
@@ -418,11 +378,7 @@ func (t *Trainer) Step(b *Batch, lr float64) (Result, error) {
 	if math.IsNaN(r.Loss) || math.IsInf(r.Loss, 0) {
 		return r, nil
 	}
-	for i, logit := range p.logit {
-		if (logit > 0) == (b.labels[i] > 0.5) {
-			r.Correct++
-		}
-	}
+	r.Correct = b.correct(p.logits)
 	t.current = 1 - t.current
 	t.step++
 	for _, layer := range t.net.blocks {
@@ -466,7 +422,7 @@ func (t *Trainer) program(batch int) (*program, error) {
 	}
 	stats := int64(t.net.stats)
 	tensor(&p.loss, &p.results, 1)
-	tensor(&p.logit, &p.results, int64(batch), 1)
+	tensor(&p.logits, &p.results, int64(batch), int64(t.net.Outputs()))
 	tensor(&p.mean, &p.results, stats)
 	tensor(&p.variance, &p.results, stats)
 	if t.options.gradients {

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"fakeart/internal/imaging"
 )
 
 // updateRules are the update updateRules as documented by PyTorch, in float64, one weight at a time.
@@ -248,7 +246,7 @@ func TestStep_NonFiniteLoss(t *testing.T) {
 }
 
 func TestNewTrainer_InvalidOptions(t *testing.T) {
-	odd := newNetwork(t, Config{Channels: []int{3}, Dense: []int{4}})
+	odd := newNetwork(t, Config{Size: 32, Classes: 2, Channels: []int{3}, Dense: []int{4}})
 	for _, c := range []struct {
 		name    string
 		options TrainerOptions
@@ -288,7 +286,7 @@ func TestNewTrainer_AutoSelectsBlockedLayout(t *testing.T) {
 
 // The standard layout supports any number of channels and any width.
 func TestStep_OddDimensions(t *testing.T) {
-	n := newNetwork(t, Config{Channels: []int{3, 5}, Dense: []int{7, 1}, Slope: 0.1, Dropout: 0.3})
+	n := newNetwork(t, Config{Size: 32, Classes: 2, Channels: []int{3, 5}, Dense: []int{7, 1}, Slope: 0.1, Dropout: 0.3})
 	w := drawWeights(n, 1)
 	e := drawBatch(n, 1, 0, 3, 0)
 	want := newReference(n, w).run(e, true)
@@ -307,45 +305,54 @@ func TestFill_InvalidInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = b.Close() }()
-	image := make([]uint8, pixels)
+	image := make([]uint8, n.pixels())
 	two := [][]uint8{image, image}
+	valid := Samples{Images: two, Labels: []uint16{0, 1}, Flip: []bool{true, false}, Keep: keep, Drop: never}
+	nan := float32(math.NaN())
 	for _, c := range []struct {
 		name   string
-		images [][]uint8
-		labels []uint8
-		flip   []bool
-		keep   float64
-		drop   func() bool
+		change func(s *Samples)
 		want   string
 	}{
-		{"too_few_images", two[:1], []uint8{0, 1}, nil, keep, never, "fill batch: 1 images and 2 labels, want 2"},
-		{"too_many_labels", two, []uint8{0, 1, 1}, nil, keep, never, "fill batch: 2 images and 3 labels, want 2"},
-		{"wrong_image_size", [][]uint8{image, image[:100]}, []uint8{0, 1}, nil, keep, never, "fill batch: image 1 has 100 bytes, want 3072"},
-		{"nil_image", [][]uint8{nil, image}, []uint8{0, 1}, nil, keep, never, "fill batch: image 0 has 0 bytes, want 3072"},
-		{"unknown_label", two, []uint8{0, 2}, nil, keep, never, "fill batch: label 1 is 2, want 0 or 1"},
-		{"too_few_flips", two, []uint8{0, 1}, []bool{true}, keep, never, "fill batch: 1 flips, want 2"},
-		{"keep_zero", two, []uint8{0, 1}, nil, 0, never, "fill batch: keep is 0"},
-		{"keep_above_one", two, []uint8{0, 1}, nil, 1.5, never, "fill batch: keep is 1.5"},
-		{"nil_drop", two, []uint8{0, 1}, nil, keep, nil, "fill batch: the network has dropout, but drop is nil"},
+		{"too_few_images", func(s *Samples) { s.Images = two[:1] }, "1 images and 2 labels, want 2"},
+		{"too_many_labels", func(s *Samples) { s.Labels = []uint16{0, 1, 1} }, "2 images and 3 labels, want 2"},
+		{"wrong_image_size", func(s *Samples) { s.Images = [][]uint8{image, image[:100]} }, "image 1 has 100 bytes, want 3072"},
+		{"nil_image", func(s *Samples) { s.Images = [][]uint8{nil, image} }, "image 0 has 0 bytes, want 3072"},
+		{"unknown_label", func(s *Samples) { s.Labels = []uint16{0, 2} }, "label 1 is 2, want 0 to 1"},
+		{"labels_and_soft", func(s *Samples) { s.Soft = [][]float32{{0, 1}, {1, 0}} }, "both labels and soft targets are set"},
+		{"no_targets", func(s *Samples) { s.Labels = nil }, "2 images and 0 labels, want 2"},
+		{"soft_too_short", func(s *Samples) { s.Labels, s.Soft = nil, [][]float32{{0, 1}, {1}} }, "soft target 1 has 1 elements with the sum 1"},
+		{"soft_sum", func(s *Samples) { s.Labels, s.Soft = nil, [][]float32{{0.5, 0.6}, {1, 0}} }, "soft target 0 has 2 elements with the sum 1.1"},
+		{"soft_negative", func(s *Samples) { s.Labels, s.Soft = nil, [][]float32{{-1, 2}, {1, 0}} }, "soft target 0 has 2 elements with the sum NaN"},
+		{"soft_NaN", func(s *Samples) { s.Labels, s.Soft = nil, [][]float32{{nan, 1}, {1, 0}} }, "soft target 0 has 2 elements with the sum NaN"},
+		{"too_few_weights", func(s *Samples) { s.Weights = []float32{1} }, "1 weights, want 2"},
+		{"weight_negative", func(s *Samples) { s.Weights = []float32{1, -1} }, "weight 1 is -1, want at least 0"},
+		{"weight_NaN", func(s *Samples) { s.Weights = []float32{nan, 1} }, "weight 0 is NaN"},
+		{"weights_zero", func(s *Samples) { s.Weights = []float32{0, 0} }, "all weights are zero"},
+		{"too_few_flips", func(s *Samples) { s.Flip = []bool{true} }, "1 flips, want 2"},
+		{"keep_zero", func(s *Samples) { s.Keep = 0 }, "keep is 0"},
+		{"keep_above_one", func(s *Samples) { s.Keep = 1.5 }, "keep is 1.5"},
+		{"nil_drop", func(s *Samples) { s.Drop = nil }, "the network has dropout, but drop is nil"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := b.Fill(c.images, c.labels, c.flip, c.keep, c.drop)
-			if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			s := valid
+			c.change(&s)
+			if err := b.Fill(s); err == nil || !strings.HasPrefix(err.Error(), "fill batch: "+c.want) {
 				t.Errorf("Fill error = %v, want %q", err, c.want)
 			}
 		})
 	}
-	if err := b.Fill(two, []uint8{0, 1}, []bool{true, false}, keep, never); err != nil {
+	if err := b.Fill(valid); err != nil {
 		t.Errorf("Fill with valid input: %v", err)
 	}
-	plain := newNetwork(t, Config{Channels: []int{3}, Dense: []int{4}})
+	plain := newNetwork(t, Config{Size: 32, Classes: 2, Channels: []int{3}, Dense: []int{4}})
 	without := newTrainer(t, plain, plain.Init(1), LayoutStandard, adam)
 	d, err := without.NewBatch(2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = d.Close() }()
-	if err := d.Fill(two, []uint8{0, 1}, nil, 1, nil); err != nil {
+	if err := d.Fill(Samples{Images: two, Labels: []uint16{0, 1}}); err != nil {
 		t.Errorf("Fill without dropout and drop: %v", err)
 	}
 }
@@ -355,9 +362,10 @@ func TestFill_Flip(t *testing.T) {
 	n := newNetwork(t, tiny)
 	mirrored := func(image []uint8) []uint8 {
 		out := make([]uint8, len(image))
-		for row := range imaging.Size {
-			for column := range imaging.Size {
-				copy(out[(row*imaging.Size+column)*3:][:3], image[(row*imaging.Size+imaging.Size-1-column)*3:][:3])
+		size := n.config.Size
+		for row := range size {
+			for column := range size {
+				copy(out[(row*size+column)*3:][:3], image[(row*size+size-1-column)*3:][:3])
 			}
 		}
 		return out
@@ -372,7 +380,8 @@ func TestFill_Flip(t *testing.T) {
 		e := drawBatch(n, 1, 0, 3, 0)
 		fill := func(images [][]uint8, flip []bool) []float32 {
 			t.Helper()
-			if err := b.Fill(images, e.labels, flip, 1, func() bool { return false }); err != nil {
+			s := Samples{Images: images, Labels: e.labels, Flip: flip, Keep: 1, Drop: func() bool { return false }}
+			if err := b.Fill(s); err != nil {
 				t.Fatal(err)
 			}
 			return slices.Clone(b.images)

@@ -132,7 +132,7 @@ func (f *feeder) drop(step int) func() bool {
 func (f *feeder) run(ctx context.Context, from int) {
 	defer close(f.ready)
 	var order []int
-	images, labels, flips := make([][]uint8, f.size()), make([]uint8, f.size()), make([]bool, f.size())
+	images, labels, flips := make([][]uint8, f.size()), make([]uint16, f.size()), make([]bool, f.size())
 	for step := from; step < f.config.Experiment.Epochs*f.steps(); step++ {
 		epoch, place := step/f.steps(), step%f.steps()
 		if order == nil || place == 0 {
@@ -141,7 +141,7 @@ func (f *feeder) run(ctx context.Context, from int) {
 		batch := order[place*f.size() : min((place+1)*f.size(), len(order))]
 		n := len(batch)
 		for i, index := range batch {
-			images[i], labels[i] = f.split.Image(index), uint8(f.split.Labels[index])
+			images[i], labels[i] = f.split.Image(index), f.split.Labels[index]
 		}
 		f.flip(flips[:n], step)
 		next := preparedBatch{size: n}
@@ -150,7 +150,9 @@ func (f *feeder) run(ctx context.Context, from int) {
 		case <-ctx.Done():
 			return
 		}
-		next.err = next.batch.Fill(images[:n], labels[:n], flips[:n], 1-f.config.Model.Dropout, f.drop(step))
+		next.err = next.batch.Fill(net.Samples{
+			Images: images[:n], Labels: labels[:n], Flip: flips[:n], Keep: 1 - f.config.Model.Dropout, Drop: f.drop(step),
+		})
 		select {
 		case f.ready <- next:
 		case <-ctx.Done():

@@ -27,6 +27,7 @@ import (
 
 	"fakeart/internal/cli"
 	"fakeart/internal/config"
+	"fakeart/internal/imaging"
 	"fakeart/internal/ort"
 	"fakeart/trainer/dataset"
 	"fakeart/trainer/evaluate"
@@ -247,7 +248,9 @@ func (r *run) train(ctx context.Context) (err error) {
 // network returns the network of the configuration.
 func network(cfg *config.Config) (*net.Network, error) {
 	m := cfg.Model
-	return net.New(net.Config{Channels: m.Channels, Dense: m.Dense, Slope: m.Slope, Dropout: m.Dropout})
+	return net.New(net.Config{
+		Size: imaging.Size, Classes: len(dataset.Classes()), Channels: m.Channels, Dense: m.Dense, Slope: m.Slope, Dropout: m.Dropout,
+	})
 }
 
 // newTrainer returns a trainer with the options of the configuration and initial weights.
