@@ -83,12 +83,13 @@ func seconds(d time.Duration) pulumi.String {
 	return pulumi.String(fmt.Sprintf("%ds", int(d.Seconds())))
 }
 
-// Limits of the alert on prediction drift: a class's share of the predictions over 6 hours differs
-// by more than driftShare from its share over 7 days, with more than driftMinPredictions in the 6
-// hours.
+// Limits of the alert on prediction drift: the distribution of the predicted classes over 6 hours
+// differs from that over 7 days by a total variation distance of more than driftDistance, with more
+// than driftMinPredictions in the 6 hours, and more than driftMinPerClass per class.
 const (
-	driftShare          = 0.15
+	driftDistance       = 0.15
 	driftMinPredictions = 500
+	driftMinPerClass    = 50
 )
 
 // failedRequests returns the name of the log-based metric that counts requests to which Cloud Run
@@ -118,10 +119,12 @@ func serverAlerts(stack *Stack, service string, minInstances int) []alert {
 	if minInstances > 0 {
 		notReady = "(" + notReady + ") or (sum(max_over_time(" + google("container_instance_count", "") + "[5m])) or vector(0)) < 1"
 	}
-	shares := func(window string) string {
-		return "sum by (label) (increase(" + own("fakeart_predictions_total", "") + "[" + window + "]))"
+	byModel := func(window string) string {
+		return "sum by (model_name) (increase(" + own("fakeart_predictions_total", "") + "[" + window + "]))"
 	}
-	all := func(window string) string { return increase(own("fakeart_predictions_total", ""), window) }
+	byClass := func(window string) string {
+		return strings.Replace(byModel(window), "(model_name)", "(model_name, label)", 1)
+	}
 	return []alert{
 		{
 			name: "no-instance-ready", runbook: "no-instance-ready", page: true,
@@ -151,11 +154,12 @@ func serverAlerts(stack *Stack, service string, minInstances int) []alert {
 		},
 		{
 			name: "model-drift", runbook: "model-drift",
-			title:   "predictions have drifted",
-			meaning: fmt.Sprintf("A class's share of the predictions over 6 hours differs by more than %v from its share over 7 days, with more than %d predictions.", driftShare, driftMinPredictions),
+			title: "predictions have drifted",
+			meaning: fmt.Sprintf("The distribution of the predicted classes of a model over 6 hours differs by more than %v (total variation distance) from that over 7 days, with more than %d predictions, and more than %d per class.",
+				driftDistance, driftMinPredictions, driftMinPerClass),
 			// A class without predictions in the last 6 hours may have no series. Its share is then 0.
-			conditions: promQL("share of a class, 6 hours against 7 days", fmt.Sprintf("max(abs((%s or 0 * %s) / on() group_left() %s - %s / on() group_left() %s)) > %v and on() %s > %d",
-				shares("6h"), shares("7d"), all("6h"), shares("7d"), all("7d"), driftShare, all("6h"), driftMinPredictions), time.Hour, 10*time.Minute),
+			conditions: promQL("distribution of the classes, 6 hours against 7 days", fmt.Sprintf("0.5 * sum by (model_name) (abs((%s or 0 * %s) / on(model_name) group_left() %s - %s / on(model_name) group_left() %s)) > %v and on(model_name) %s > clamp_min(%d * count by (model_name) (%s > 0), %d)",
+				byClass("6h"), byClass("7d"), byModel("6h"), byClass("7d"), byModel("7d"), driftDistance, byModel("6h"), driftMinPerClass, byClass("7d"), driftMinPredictions), time.Hour, 10*time.Minute),
 		},
 	}
 }

@@ -18,24 +18,29 @@ import (
 type grafanaBoard struct {
 	UID, Title    string
 	SchemaVersion int
-	Panels        []struct {
-		ID          int
-		Type, Title string
-		GridPos     struct{ X, Y, W, H int }
-		Datasource  struct{ UID string }
-		FieldConfig struct{ Defaults struct{ Unit string } }
-		Targets     []struct {
-			RefID, Expr, LegendFormat string
-			Datasource                struct{ UID string }
-		}
-	}
-	Annotations struct{ List []struct{ Name, Expr string } }
-	Templating  struct {
+	Panels        []grafanaPanel
+	Annotations   struct{ List []struct{ Name, Expr string } }
+	Templating    struct {
 		List []struct {
-			Name, Type string
-			Query      any
+			Name, Type, Regex string
+			Multi             bool
+			Query             any
 		}
 	}
+}
+
+type grafanaPanel struct {
+	ID                  int
+	Type, Title, Repeat string
+	GridPos             struct{ X, Y, W, H int }
+	Datasource          struct{ UID string }
+	FieldConfig         struct{ Defaults struct{ Unit string } }
+	Targets             []struct {
+		RefID, Expr, LegendFormat string
+		Datasource                struct{ UID string }
+	}
+	// Panels are those of a collapsed row.
+	Panels []grafanaPanel
 }
 
 func readGrafana(t *testing.T) (b grafanaBoard) {
@@ -47,8 +52,15 @@ func readGrafana(t *testing.T) (b grafanaBoard) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var all []grafanaPanel
+	for _, p := range b.Panels {
+		all = append(append(all, p), p.Panels...)
+	}
+	b.Panels = all
 	return b
 }
+
+var labelValues = regexp.MustCompile(`^label_values\((.*), (\w+)\)$`)
 
 // Grafana wouldn't report unknown series: the panel would just stay empty.
 func TestGrafana_Queries(t *testing.T) {
@@ -68,16 +80,29 @@ func TestGrafana_Queries(t *testing.T) {
 	for _, a := range b.Annotations.List {
 		queries[a.Name] = a.Expr
 	}
+	for _, v := range b.Templating.List {
+		object, _ := v.Query.(map[string]any) // a string for data sources
+		query, _ := object["query"].(string)
+		if inner, ok := strings.CutPrefix(query, "query_result("); ok {
+			queries["variable "+v.Name] = strings.TrimSuffix(inner, ")")
+		} else if found := labelValues.FindStringSubmatch(query); found != nil {
+			queries["variable "+v.Name] = "sum by (" + found[2] + ") (" + found[1] + ")"
+		} else if v.Type == "query" {
+			t.Errorf("variable %s: unexpected query %q", v.Name, query)
+		}
+	}
 	if len(queries) < 35 {
 		t.Errorf("%d queries, want at least 35", len(queries))
 	}
+	// Grafana replaces a variable with several values by a regular expression.
+	variables := strings.NewReplacer("$__rate_interval", "5m", `=~"$model"`, `=~".*"`, `=~"$label"`, `=~".*"`)
 	selector := regexp.MustCompile(`\b(?:fakeart|go|process)_\w+|\bup\b|\bjob:[\w:]+`)
 	for name, query := range queries {
-		for _, problem := range server.Query(strings.ReplaceAll(query, "$__rate_interval", "5m"), nil) {
+		for _, problem := range server.Query(variables.Replace(query), nil) {
 			t.Errorf("%s: %s", name, problem)
 		}
 		for _, found := range selector.FindAllStringIndex(query, -1) {
-			if !strings.HasPrefix(query[found[1]:], `{job="$job"`) {
+			if !strings.HasPrefix(query[found[1]:], `{job="$job"`) && name != "variable job" {
 				t.Errorf("%s: %s isn't restricted to $job in %s", name, query[found[0]:found[1]], query)
 			}
 		}
@@ -136,6 +161,43 @@ func TestGrafana_Panels(t *testing.T) {
 	}
 	if names["datasource"] != "datasource" || names["job"] != "query" {
 		t.Errorf("variables %v", names)
+	}
+}
+
+// Classes and models come from the metrics: there is a row per model with a panel per class, and no
+// query names a class.
+func TestGrafana_AnyClasses(t *testing.T) {
+	b := readGrafana(t)
+	repeats := map[string]string{}
+	for _, p := range b.Panels {
+		if p.Repeat != "" {
+			repeats[p.Type] += p.Repeat
+		}
+		for _, target := range p.Targets {
+			if class := regexp.MustCompile(`label=~?"([^$"][^"]*)"`).FindString(target.Expr); class != "" {
+				t.Errorf("%q names a class: %s", p.Title, class)
+			}
+		}
+	}
+	if repeats["row"] != "model" || repeats["timeseries"] != "label" {
+		t.Errorf("repeated rows and panels: %v, want rows by model and panels by label", repeats)
+	}
+	for _, v := range b.Templating.List {
+		if (v.Name == "model" || v.Name == "label") && !v.Multi {
+			t.Errorf("variable %s has one value", v.Name)
+		}
+		if v.Name != "label" {
+			continue
+		}
+		// As Grafana applies it to the result of the query.
+		class := regexp.MustCompile(strings.Trim(v.Regex, "/"))
+		for result, want := range map[string]string{
+			`{label="cat"} 12 1690000000000`: "cat", `{label="tench, Tinca tinca"} 1 1`: "tench, Tinca tinca", `{label="a \"b\""} 1 1`: `a \"b\"`,
+		} {
+			if got := class.FindStringSubmatch(result); got == nil || got[1] != want {
+				t.Errorf("class of %s = %q, want %s", result, got, want)
+			}
+		}
 	}
 }
 
