@@ -28,7 +28,7 @@ func writeReference(t testing.TB, digest string, n int) string {
 	for range n {
 		level := uint8(155 + rng.IntN(100))
 		red := float64(level) / 255
-		s := imaging.StatsOf(bytes.Repeat([]uint8{level, 0, 0}, imaging.Size*imaging.Size))
+		s := imaging.StatsOf(bytes.Repeat([]uint8{level, 0, 0}, imaging.Size*imaging.Size), imaging.Size, imaging.Channels)
 		r.Rows = append(r.Rows, drift.Row{
 			Label: model.Fake, Probability: model.Probability(float32(8*red - 4)), Mean: s.Mean, StdDev: s.StdDev, Brightness: s.Brightness,
 			Contrast: s.Contrast, Sharpness: s.Sharpness, Saturation: s.Saturation, Embedding: []float32{float32(red), 0, 0},

@@ -524,7 +524,7 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 	if err == nil {
 		imaging.ToTensor(job.Input, d.pixels[:])
 		if m.logs() {
-			p.setStats(imaging.StatsOf(d.pixels[:]))
+			p.setStats(imaging.StatsOf(d.pixels[:], imaging.Size, imaging.Channels))
 		}
 	}
 	m.decoders.put(d)
@@ -703,7 +703,7 @@ func (x *exchange) appendPrediction(b []byte, p *inputImage, embedding bool) []b
 		var pixels [imaging.Size * imaging.Size * imaging.Channels]uint8
 		imaging.FromTensor(pixels[:], p.job.Input) // exactly the pixels that were decoded
 		b = append(b, `,"input":"`...)
-		b = base64.StdEncoding.AppendEncode(b, imaging.EncodePNG(imaging.ToImage(pixels[:], imaging.Size)))
+		b = base64.StdEncoding.AppendEncode(b, imaging.EncodePNG(imaging.ToImage(pixels[:], imaging.Size, imaging.Channels)))
 		b = append(b, '"')
 	}
 	return append(b, '}')

@@ -307,5 +307,5 @@ func (p *inputImage) describeTensor(tensor []float32) {
 	digest.Sum(p.record.ImageSHA256[:0])
 	p.record.ImageFormat, p.record.Width, p.record.Height = tensorFormat, imaging.Size, imaging.Size
 	p.record.ImageBytes = 4 * len(tensor)
-	p.setStats(imaging.StatsOf(levels[:]))
+	p.setStats(imaging.StatsOf(levels[:], imaging.Size, imaging.Channels))
 }

@@ -37,7 +37,7 @@ func benchmarkTensor(b *testing.B, data []byte) {
 	dst := make([]float32, numPixels)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := d.Tensor(dst, data); err != nil {
+		if err := d.Tensor(Tensor{Float32: dst}, data); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -81,7 +81,7 @@ func BenchmarkTensorCIFAKE(b *testing.B) {
 	dst := make([]float32, numPixels)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if err := d.Tensor(dst, data[i%len(data)]); err != nil {
+		if err := d.Tensor(Tensor{Float32: dst}, data[i%len(data)]); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -137,7 +137,7 @@ func BenchmarkStats(b *testing.B) {
 	pixels := fixtureNamed(b, "jpeg-420-32x32.jpg").want
 	b.ReportAllocs()
 	for b.Loop() {
-		StatsOf(pixels)
+		StatsOf(pixels, Size, Channels)
 	}
 }
 
@@ -149,7 +149,7 @@ func BenchmarkResample640x480(b *testing.B) {
 			row[c][x] = uint8(x * (c + 1))
 		}
 	}
-	var r resampler
+	r := resampler{plan: defaultPlan()}
 	dst := make([]uint8, numPixels)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -34,7 +34,7 @@ func BenchmarkTensorFiles(b *testing.B) {
 			var d Decoder
 			dst := make([]float32, numPixels)
 			decode := func() {
-				if err := d.Tensor(dst, data); err != nil {
+				if err := d.Tensor(Tensor{Float32: dst}, data); err != nil {
 					b.Fatal(err)
 				}
 			}

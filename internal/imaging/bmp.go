@@ -199,6 +199,7 @@ func (d *Decoder) decodeBMP(dst []uint8, hdr *bmpHeader, data []byte) error {
 		return h - 1 - y
 	}
 	r, g, b := d.rows.get(0, w), d.rows.get(1, w), d.rows.get(2, w)
+	d.res.upward = !hdr.topDown
 	d.res.begin(dst, w, h)
 
 	var pal *palette

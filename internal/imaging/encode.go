@@ -8,16 +8,16 @@ import (
 	"sync"
 )
 
-// ToImage converts pixels, rows of RGB as Decoder.Decode returns them, to an image of the given width.
-// It panics if len(pixels) isn't a positive multiple of 3·width.
-func ToImage(pixels []uint8, width int) *image.NRGBA {
-	if width < 1 || len(pixels) == 0 || len(pixels)%(width*Channels) != 0 {
-		panic(fmt.Sprintf("imaging: %d bytes aren't complete rows of %d pixels", len(pixels), width))
+// ToImage converts pixels, as Decoder.Decode returns them, to an image of the given width. channels is 3 for RGB or 1 for
+// gray. It panics if pixels aren't complete rows.
+func ToImage(pixels []uint8, width, channels int) *image.NRGBA {
+	if width < 1 || channels != 1 && channels != 3 || len(pixels) == 0 || len(pixels)%(width*channels) != 0 {
+		panic(fmt.Sprintf("imaging: %d bytes aren't complete rows of %d pixels with %d channels", len(pixels), width, channels))
 	}
-	img := image.NewNRGBA(image.Rect(0, 0, width, len(pixels)/(width*Channels)))
-	for i := range len(pixels) / Channels {
-		copy(img.Pix[4*i:], pixels[Channels*i:][:Channels])
-		img.Pix[4*i+3] = 0xff
+	img := image.NewNRGBA(image.Rect(0, 0, width, len(pixels)/(width*channels)))
+	for i := range len(pixels) / channels {
+		p := pixels[channels*i:][:channels]
+		copy(img.Pix[4*i:], []uint8{p[0], p[channels/2], p[channels-1], 0xff})
 	}
 	return img
 }

@@ -2,6 +2,7 @@ package imaging
 
 import (
 	"bytes"
+	"image/color"
 	"slices"
 	"sync"
 	"testing"
@@ -12,7 +13,7 @@ func TestEncodePNG(t *testing.T) {
 	for i := range pixels {
 		pixels[i] = uint8(i*i/3 + i)
 	}
-	want := EncodePNG(ToImage(pixels, Size))
+	want := EncodePNG(ToImage(pixels, Size, Channels))
 	got := make([]uint8, numPixels)
 	if err := new(Decoder).Pixels(got, want); err != nil || !slices.Equal(got, pixels) {
 		t.Errorf("decoding the PNG gives different pixels (error %v)", err)
@@ -26,27 +27,31 @@ func TestEncodePNG(t *testing.T) {
 	var group sync.WaitGroup
 	for n := 1; n <= 8; n++ {
 		group.Go(func() {
-			EncodePNG(ToImage(pixels[:3*n*8], 8))
-			if !bytes.Equal(EncodePNG(ToImage(pixels, Size)), want) {
+			EncodePNG(ToImage(pixels[:3*n*8], 8, 3))
+			if !bytes.Equal(EncodePNG(ToImage(pixels, Size, Channels)), want) {
 				t.Error("the same image gives different bytes")
 			}
 		})
 	}
 	group.Wait()
-	if img := ToImage(pixels[:3*6*2], 6); img.Rect.Dx() != 6 || img.Rect.Dy() != 2 {
+	if img := ToImage(pixels[:3*6*2], 6, 3); img.Rect.Dx() != 6 || img.Rect.Dy() != 2 {
 		t.Errorf("ToImage: bounds %v, want 6×2", img.Rect)
+	}
+	img := ToImage([]uint8{10, 20, 30, 40, 50, 60}, 3, 1)
+	if img.Rect.Dx() != 3 || img.Rect.Dy() != 2 || img.NRGBAAt(1, 1) != (color.NRGBA{50, 50, 50, 255}) {
+		t.Errorf("ToImage of gray pixels: bounds %v, pixel %v", img.Rect, img.NRGBAAt(1, 1))
 	}
 }
 
 func TestToImage_incompleteRows(t *testing.T) {
-	for _, test := range []struct{ bytes, width int }{{0, 1}, {3, 0}, {10, 3}, {9, 2}} {
+	for _, test := range []struct{ bytes, width, channels int }{{0, 1, 3}, {3, 0, 3}, {10, 3, 3}, {9, 2, 3}, {3, 2, 1}, {12, 2, 2}, {12, 2, 0}} {
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Errorf("ToImage with %d bytes and width %d doesn't panic", test.bytes, test.width)
+					t.Errorf("ToImage doesn't panic for %+v", test)
 				}
 			}()
-			ToImage(make([]uint8, test.bytes), test.width)
+			ToImage(make([]uint8, test.bytes), test.width, test.channels)
 		}()
 	}
 }
@@ -64,7 +69,7 @@ func BenchmarkEncodePNG(b *testing.B) {
 	for i := range pixels {
 		pixels[i] = uint8(i * i / 3)
 	}
-	img := ToImage(pixels, Size)
+	img := ToImage(pixels, Size, Channels)
 	b.ReportAllocs()
 	for b.Loop() {
 		EncodePNG(img)

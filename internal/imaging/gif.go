@@ -116,7 +116,11 @@ func openGIF(data []byte, maxPixels int) (gifHeader, error) {
 			return hdr, err
 		}
 	}
-	hdr.info = Info{Format: formatGIF, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, hdr.height, 0)}
+	held := int64(0)
+	if hdr.interlaced {
+		held = int64(hdr.frameWidth) * int64(hdr.frameHeight)
+	}
+	hdr.info = Info{Format: formatGIF, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, hdr.height, held)}
 	return hdr, err
 }
 
@@ -134,27 +138,39 @@ func (d *Decoder) decodeGIF(dst []uint8, hdr *gifHeader) error {
 		index[x] = hdr.background
 	}
 	d.res.begin(dst, width, height)
+	var rows []uint8
+	if hdr.interlaced {
+		rows = make([]uint8, hdr.frameWidth*hdr.frameHeight)
+		y, step, pass := 0, 8, 0
+		for range hdr.frameHeight {
+			if err := frame.read(rows[y*hdr.frameWidth:][:hdr.frameWidth]); err != nil {
+				return brokenBy("GIF", width, height, err)
+			}
+			y += step
+			for y >= hdr.frameHeight && pass < 3 {
+				pass++
+				y, step = 8>>pass, 16>>pass
+			}
+		}
+	}
 	pal.row(r, g, b, index)
 	for y := range height {
-		if y < hdr.top || y >= hdr.top+hdr.frameHeight {
-			d.res.row(y, r, g, b)
+		line := y - hdr.top
+		if line >= 0 && line < hdr.frameHeight {
+			inside := index[hdr.left : hdr.left+hdr.frameWidth]
+			if hdr.interlaced {
+				copy(inside, rows[line*hdr.frameWidth:])
+			} else if err := frame.read(inside); err != nil {
+				return brokenBy("GIF", width, height, err)
+			}
+			pal.row(r, g, b, index)
+		} else if line == hdr.frameHeight {
+			for x := range index {
+				index[x] = hdr.background
+			}
+			pal.row(r, g, b, index)
 		}
-	}
-	y, step, pass := 0, 1, 0
-	if hdr.interlaced {
-		step = 8
-	}
-	for range hdr.frameHeight {
-		if err := frame.read(index[hdr.left : hdr.left+hdr.frameWidth]); err != nil {
-			return brokenBy("GIF", width, height, err)
-		}
-		pal.row(r, g, b, index)
-		d.res.row(hdr.top+y, r, g, b)
-		y += step
-		for hdr.interlaced && y >= hdr.frameHeight && pass < 3 {
-			pass++
-			y, step = 8>>pass, 16>>pass
-		}
+		d.res.row(y, r, g, b)
 	}
 	d.res.end()
 	return nil

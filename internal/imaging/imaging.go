@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 )
 
 const (
@@ -51,7 +52,7 @@ const (
 	numPixels = Size * Size * Channels
 )
 
-// Errors of Inspect and Decoder wrap one of these.
+// Errors of Plan.Inspect and Decoder wrap one of these.
 var (
 	// ErrEmpty is returned if the data is empty.
 	ErrEmpty = errors.New("no image data")
@@ -79,21 +80,25 @@ type Info struct {
 	// need much more memory than usual: a lossless WebP can contain thousands of Huffman codes.
 	Memory int64
 	// Orientation is how a viewer should turn the image, as in EXIF: 1 for not at all, 2 to 8 for rotated or
-	// mirrored. Decoders ignore it, so that a model sees the image as it's stored. It's read from EXIF in JPEG,
+	// mirrored. Decoders apply it or not, as Preprocessing.Orientation says. It's read from EXIF in JPEG,
 	// PNG, WebP and TIFF, and from the properties irot and imir in AVIF. It's 1 for HEIC, whose properties are
 	// part of decoding, and if it's absent or invalid.
 	Orientation int
 }
 
+// Inspect is like [Plan.Inspect] for the plan of [Default].
+func Inspect(data []byte, maxPixels int) (Info, error) { return defaultPlan().Inspect(data, maxPixels) }
+
 // Inspect reads the header of an image without decoding pixels. It usually takes less than a
 // microsecond, and doesn't allocate for valid headers. Programs can use Info.Memory to limit how many
 // images they decode at once. If the header alone shows that an image can't be decoded, Inspect returns
-// the same error as a Decoder with that MaxPixels.
-func Inspect(data []byte, maxPixels int) (Info, error) {
+// the same error as a Decoder of the plan with that MaxPixels.
+func (p *Plan) Inspect(data []byte, maxPixels int) (Info, error) {
 	info, err := inspect(data, maxPixels)
 	if err != nil {
 		return Info{}, fmt.Errorf("decode image: %w", err)
 	}
+	info.Memory += p.memory(&info)
 	return info, nil
 }
 
@@ -134,6 +139,7 @@ type Decoder struct {
 	// MaxPixels limits width × height; 0 means DefaultMaxPixels.
 	MaxPixels int
 
+	plan   *Plan // nil: that of Default
 	jpeg   jpegDecoder
 	lzw    gifReader
 	png    pngReader
@@ -141,14 +147,33 @@ type Decoder struct {
 	vp8l   vp8lDecoder
 	res    resampler
 	rows   rowBuffers
-	pixels [numPixels]uint8
+	pixels []uint8 // of Tensor
 }
 
-// Decode decodes the image in data and resizes it to 32×32. It writes the pixels to dst, which must hold
-// 32·32·3 bytes: rows from the top, pixels from the left, with red, green and blue from 0 to 255. Decode
-// doesn't change or keep data. Errors wrap one of the package's Err values, and leave the content of dst
-// undefined. Decoding a JPEG doesn't allocate, unless it's progressive or in several scans and needs buffers
-// of more than 1 MiB.
+// NewDecoder returns a Decoder that prepares images by the plan. maxPixels is Decoder.MaxPixels.
+func (p *Plan) NewDecoder(maxPixels int) *Decoder { return &Decoder{MaxPixels: maxPixels, plan: p} }
+
+// Plan returns the plan by which the Decoder prepares images.
+func (d *Decoder) Plan() *Plan {
+	if d.plan == nil {
+		d.plan = defaultPlan()
+	}
+	return d.plan
+}
+
+var defaultPlan = sync.OnceValue(func() *Plan {
+	plan, err := Default().Compile()
+	if err != nil {
+		panic(err) // a constant
+	}
+	return plan
+})
+
+// Decode decodes the image in data and prepares its pixels by the plan: it turns, resizes and crops the image. It writes
+// them to dst, which must hold [Plan.Len] bytes: rows from the top, pixels from the left, with red, green and blue
+// (or gray) from 0 to 255. Decode doesn't change or keep data. Errors wrap one of the package's Err values, and leave the
+// content of dst undefined. Decoding a JPEG doesn't allocate, unless it's progressive or in several scans and needs
+// buffers of more than 1 MiB.
 func (d *Decoder) Decode(dst []uint8, data []byte) (Info, error) {
 	return d.DecodeContext(context.Background(), dst, data)
 }
@@ -157,8 +182,9 @@ func (d *Decoder) Decode(dst []uint8, data []byte) (Info, error) {
 // error then wraps ctx.Err(). Other formats take far less time, and ignore ctx. ctx.Err is called often, and
 // ctx.Done never.
 func (d *Decoder) DecodeContext(ctx context.Context, dst []uint8, data []byte) (Info, error) {
-	if len(dst) != numPixels {
-		return Info{}, fmt.Errorf("decode image: destination holds %d bytes, need %d", len(dst), numPixels)
+	d.res.plan = d.Plan()
+	if n := d.plan.Len(); len(dst) != n {
+		return Info{}, fmt.Errorf("decode image: destination holds %d bytes, need %d", len(dst), n)
 	}
 	info, err := d.decode(ctx, dst, data)
 	d.jpeg.trim()
@@ -170,6 +196,7 @@ func (d *Decoder) DecodeContext(ctx context.Context, dst []uint8, data []byte) (
 	if err != nil {
 		return Info{}, fmt.Errorf("decode image: %w", err)
 	}
+	info.Memory += d.plan.memory(&info)
 	return info, nil
 }
 
@@ -179,16 +206,21 @@ func (d *Decoder) Pixels(dst []uint8, data []byte) error {
 	return err
 }
 
-// Tensor decodes the image in data like Decode and writes it to dst in the layout of ToTensor: 3·32·32
-// values in [0,1], channels first.
-func (d *Decoder) Tensor(dst []float32, data []byte) error {
-	if len(dst) != numPixels {
-		return fmt.Errorf("decode image: destination holds %d values, need %d", len(dst), numPixels)
+// Tensor decodes the image in data like Decode and writes the tensor of its pixels to dst, as [Plan.Fill] does. dst must
+// have the plan's type, and [Plan.Len] values.
+func (d *Decoder) Tensor(dst Tensor, data []byte) error {
+	n := d.Plan().Len()
+	if dst.Len() != n {
+		return fmt.Errorf("decode image: destination holds %d values, need %d", dst.Len(), n)
 	}
-	if err := d.Pixels(d.pixels[:], data); err != nil {
+	if (dst.Uint8 != nil) != (d.plan.p.Type == Uint8) {
+		return fmt.Errorf("decode image: destination isn't of type %s", d.plan.p.Type)
+	}
+	d.pixels = grown(d.pixels, n)
+	if err := d.Pixels(d.pixels, data); err != nil {
 		return err
 	}
-	ToTensor(dst, d.pixels[:])
+	d.plan.Fill(dst, d.pixels)
 	return nil
 }
 
@@ -229,19 +261,28 @@ func (d *Decoder) decode(ctx context.Context, dst []uint8, data []byte) (Info, e
 	if err != nil {
 		return Info{}, err
 	}
+	// turned prepares the resampler for the orientation.
+	turned := func(info Info) Info {
+		if d.plan.p.Orientation == ApplyOrientation {
+			d.res.orientation = info.Orientation
+		}
+		return info
+	}
 	switch format {
 	case formatJPEG:
 		hdr, err := openJPEG(data, d.MaxPixels)
 		if err != nil {
 			return Info{}, err
 		}
-		return oriented(hdr.info, data), d.decodeJPEG(dst, &hdr, data)
+		info := turned(oriented(hdr.info, data))
+		return info, d.decodeJPEG(dst, &hdr, data)
 	case formatPNG:
 		hdr, err := openPNG(data, d.MaxPixels)
 		if err != nil {
 			return Info{}, err
 		}
-		return oriented(hdr.info, data), d.decodePNG(dst, &hdr, data)
+		info := turned(oriented(hdr.info, data))
+		return info, d.decodePNG(dst, &hdr, data)
 	case formatGIF:
 		hdr, err := openGIF(data, d.MaxPixels)
 		if err != nil {
@@ -253,18 +294,21 @@ func (d *Decoder) decode(ctx context.Context, dst []uint8, data []byte) (Info, e
 		if err != nil {
 			return Info{}, err
 		}
-		return oriented(f.info, data), d.decodeWebP(dst, &f)
+		info := turned(oriented(f.info, data))
+		return info, d.decodeWebP(dst, &f)
 	case formatTIFF:
 		hdr, err := openTIFF(data, d.MaxPixels)
 		if err != nil {
 			return Info{}, err
 		}
-		return hdr.info, d.decodeTIFF(dst, &hdr, data)
+		info := turned(hdr.info)
+		return info, d.decodeTIFF(dst, &hdr, data)
 	case formatHEIC, formatAVIF:
 		f, err := openHEIF(format, data, d.MaxPixels)
 		if err != nil {
 			return Info{}, err
 		}
+		info := turned(f.info)
 		decode := d.decodeHEIC
 		if format == formatAVIF {
 			decode = d.decodeAVIF
@@ -272,7 +316,7 @@ func (d *Decoder) decode(ctx context.Context, dst []uint8, data []byte) (Info, e
 		if err = decode(ctx, dst, &f); err != nil && ctx.Err() != nil {
 			err = ctx.Err() // the instance reports it as a failure of the program
 		}
-		return f.info, err
+		return info, err
 	default:
 		hdr, err := openBMP(data, d.MaxPixels)
 		if err != nil {
@@ -323,11 +367,11 @@ func unsupported(format, message string, args ...any) error {
 }
 
 // memory returns the value of Info.Memory for an image of the given size whose decoder holds the given
-// number of bytes. It adds row buffers, resampling coefficients, and what the libraries use regardless of
+// number of bytes, without what the plan needs. It adds row buffers, and what the libraries use regardless of
 // the size. The additional eighth covers the allocator's rounding and the tables of compress/flate.
 func memory(width, height int, held int64) int64 {
 	const fixed = 128 << 10
-	scratch := 8*int64(width+16) + 8*int64(width+height)
+	scratch := 8 * int64(width+16)
 	return held + held/8 + scratch + scratch/8 + fixed
 }
 

@@ -252,7 +252,7 @@ func TestDecode_errors(t *testing.T) {
 			if !strings.HasPrefix(err.Error(), "decode image: ") || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("error %q, want %q", err, c.text)
 			}
-			if err := d.Tensor(make([]float32, numPixels), c.data); !errors.Is(err, c.want) {
+			if err := d.Tensor(Tensor{Float32: make([]float32, numPixels)}, c.data); !errors.Is(err, c.want) {
 				t.Errorf("Tensor: error %v, want %v", err, c.want)
 			}
 			if _, early := Inspect(c.data, 0); early != nil && early.Error() != err.Error() {
@@ -295,7 +295,7 @@ func TestDecode_wrongDestinationLength(t *testing.T) {
 	if err := d.Pixels(make([]uint8, numPixels-1), data); err == nil {
 		t.Error("Pixels accepted a short destination")
 	}
-	if err := d.Tensor(make([]float32, numPixels+1), data); err == nil {
+	if err := d.Tensor(Tensor{Float32: make([]float32, numPixels+1)}, data); err == nil {
 		t.Error("Tensor accepted a long destination")
 	}
 }
@@ -326,7 +326,7 @@ func TestTensor_layout(t *testing.T) {
 	f := fixtureNamed(t, "png-rgb-8.png")
 	var d Decoder
 	got := make([]float32, numPixels)
-	if err := d.Tensor(got, f.data); err != nil {
+	if err := d.Tensor(Tensor{Float32: got}, f.data); err != nil {
 		t.Fatal(err)
 	}
 	for y := range Size {
@@ -342,7 +342,7 @@ func TestTensor_layout(t *testing.T) {
 }
 
 func TestResampler_constantColor(t *testing.T) {
-	var r resampler
+	r := resampler{plan: defaultPlan()}
 	dst := make([]uint8, numPixels)
 	for _, size := range [][2]int{{1, 1}, {2, 3}, {31, 33}, {32, 31}, {33, 32}, {100, 7}, {7, 4000}, {5000, 2}} {
 		w, h := size[0], size[1]
@@ -367,12 +367,13 @@ func TestResampler_rowOrder(t *testing.T) {
 		rows[i] = byte(i * i >> 3)
 	}
 	forward, backward := make([]uint8, numPixels), make([]uint8, numPixels)
-	var r resampler
+	r := resampler{plan: defaultPlan()}
 	r.begin(forward, w, h)
 	for y := range h {
 		r.row(y, rows[y*w:][:w], rows[y*w:][:w], rows[y*w:][:w])
 	}
 	r.end()
+	r.upward = true
 	r.begin(backward, w, h)
 	for y := h - 1; y >= 0; y-- {
 		r.row(y, rows[y*w:][:w], rows[y*w:][:w], rows[y*w:][:w])
@@ -410,7 +411,7 @@ func TestTensor_allocations(t *testing.T) {
 		var d Decoder
 		dst := make([]float32, numPixels)
 		if n := testing.AllocsPerRun(20, func() {
-			if err := d.Tensor(dst, data); err != nil {
+			if err := d.Tensor(Tensor{Float32: dst}, data); err != nil {
 				t.Fatal(err)
 			}
 		}); n > 0 {
@@ -431,7 +432,7 @@ func TestDecoder_releasesLargeBuffers(t *testing.T) {
 		if err := d.Pixels(make([]uint8, numPixels), data); err != nil {
 			t.Fatal(err)
 		}
-		kept := 8 * (cap(d.res.horizontal.pairs) + cap(d.res.vertical.pairs))
+		kept := 8 * (cap(d.res.across.pairs[0]) + cap(d.res.down.pairs[0]))
 		for i := range d.jpeg.masks {
 			kept += 2*cap(d.jpeg.coefficients[i]) + 8*cap(d.jpeg.masks[i])
 		}

@@ -1,272 +1,183 @@
 package imaging
 
-// precision is the number of fraction bits of Pillow's resampling coefficients for 8-bit channels
-// (PRECISION_BITS in Resample.c): 32 bits minus 8 for the sample and 2 for overshoot.
-const precision = 32 - 8 - 2
-
-// taps holds the coefficients that map a row or column of some length to Size samples.
+// resampler turns, resizes, crops and pads an image. It takes its rows one by one, and holds as few as it can: for most
+// filters none but the sums of the results to which the current row contributes.
 //
-// If the source is longer than the result, each source sample is in the windows of at most two neighboring
-// results, because each window starts and ends at the center of a neighboring one. The two coefficients are
-// packed into one word, so that a single multiplication computes both products.
-type taps struct {
-	length int           // of the source; 0: not computed yet
-	first  [Size + 1]int // first source sample in the window of each result, followed by length
-
-	// If the source is longer than the result: for source sample x with first[i] <= x < first[i+1], the
-	// coefficient for result i in the upper half, and that for result i-1 in the lower half.
-	pairs []uint64
-
-	// Otherwise: result i has the coefficients coef[offset[i]:offset[i+1]].
-	offset [Size + 1]int
-	coef   []uint32
-}
-
-// window returns the range of source samples for result i, and the center of its window in samples.
-func (t *taps) window(i int) (first, last int, middle float64) {
-	scale := float64(t.length) / Size
-	support := max(scale, 1) // the triangle's own support is 1
-	middle = (float64(i) + 0.5) * scale
-	return max(int(middle-support+0.5), 0), min(int(middle+support+0.5), t.length), middle
-}
-
-// compute computes the coefficients for a source of the given length. It implements precompute_coeffs and
-// normalize_coeffs_8bpc of Pillow's Resample.c for the triangle filter, in double precision and with the
-// same order of operations, so that all coefficients are equal. The float64 conversions keep the compiler
-// from fusing multiplications with additions, which would round differently on some processors.
-func (t *taps) compute(length int) {
-	if t.length == length {
-		return
-	}
-	t.length = length
-	inverse := 1 / max(float64(length)/Size, 1)
-	t.coef, t.pairs = t.coef[:0], t.pairs[:0]
-	if t.shrinks() {
-		if cap(t.pairs) < length {
-			t.pairs = make([]uint64, length)
-		}
-		t.pairs = t.pairs[:length]
-		clear(t.pairs)
-	}
-	for i := range Size {
-		first, last, middle := t.window(i)
-		sum := 0.0
-		for x := first; x < last; x++ {
-			sum += triangle(float64((float64(x) - middle + 0.5) * inverse))
-		}
-		t.first[i] = first
-		t.offset[i] = len(t.coef)
-		next, _, _ := t.window(i + 1)
-		for x := first; x < last; x++ {
-			w := triangle(float64((float64(x)-middle+0.5)*inverse)) / sum
-			k := uint32(0.5 + float64(w*(1<<precision)))
-			switch {
-			case !t.shrinks():
-				t.coef = append(t.coef, k)
-			case x < next || i == Size-1:
-				t.pairs[x] |= uint64(k) << 32
-			default:
-				t.pairs[x] |= uint64(k)
-			}
-		}
-	}
-	t.first[Size] = length
-	t.offset[Size] = len(t.coef)
-}
-
-// shrinks reports whether the source is longer than the result, so that pairs are used.
-func (t *taps) shrinks() bool { return t.length > Size }
-
-// apply maps a row of samples to a row of Size results, rounded to 8 bits.
-func (t *taps) apply(out *[Size]uint32, in []uint8) {
-	const half = 1 << (precision - 1)
-	if t.length == Size {
-		for x, s := range in[:Size] {
-			out[x] = uint32(s)
-		}
-		return
-	}
-	if !t.shrinks() {
-		for i := range out {
-			coef := t.coef[t.offset[i]:t.offset[i+1]]
-			src := in[t.first[i]:][:len(coef)]
-			sum := uint32(half)
-			for x, k := range coef {
-				sum += k * uint32(src[x])
-			}
-			out[i] = min(sum>>precision, 255)
-		}
-		return
-	}
-	entered := uint64(half) // sum of a result over the samples before the current ones
-	for i := range out {
-		pairs := t.pairs[t.first[i]:t.first[i+1]]
-		src := in[t.first[i]:][:len(pairs)]
-		sum := uint64(0)
-		for x, k := range pairs {
-			sum += k * uint64(src[x])
-		}
-		if i > 0 {
-			out[i-1] = min(uint32(entered+sum)>>precision, 255)
-		}
-		entered = sum>>32 + half
-	}
-	out[Size-1] = min(uint32(entered)>>precision, 255)
-}
-
-// applyColors is like apply for the red, green and blue samples of a row. sum returns their sums over the source
-// samples from first to last, weighted by the pairs of coefficients. The source must be longer than the result.
-func (t *taps) applyColors(out *[Channels][Size]uint32, sum func(pairs []uint64, first, last int) (red, green, blue uint64)) {
-	const half = 1 << (precision - 1)
-	red, green, blue := uint64(half), uint64(half), uint64(half)
-	for i := range Size {
-		first, last := t.first[i], t.first[i+1]
-		r, g, b := sum(t.pairs[first:last], first, last)
-		if i > 0 {
-			out[0][i-1] = min(uint32(red+r)>>precision, 255)
-			out[1][i-1] = min(uint32(green+g)>>precision, 255)
-			out[2][i-1] = min(uint32(blue+b)>>precision, 255)
-		}
-		red, green, blue = r>>32+half, g>>32+half, b>>32+half
-	}
-	out[0][Size-1] = min(uint32(red)>>precision, 255)
-	out[1][Size-1] = min(uint32(green)>>precision, 255)
-	out[2][Size-1] = min(uint32(blue)>>precision, 255)
-}
-
-// sumYCC returns the sums of red, green and blue for samples of YCbCr. It's a function of its own so that all
-// variables stay in registers.
-//
-//go:noinline
-func sumYCC(c *colorTables, pairs []uint64, luma, cb, cr []uint8) (red, green, blue uint64) {
-	luma, cb, cr = luma[:len(pairs)], cb[:len(pairs)], cr[:len(pairs)]
-	for x, k := range pairs {
-		sum := c.luma[luma[x]] + c.cb[cb[x]] + c.cr[cr[x]]
-		if sum&outsideLanes == 0 { // nothing to be clamped
-			red += k * (sum >> redLane & 255)
-			green += k * (sum >> greenLane)
-			blue += k * (sum >> blueLane & 255)
-			continue
-		}
-		sum += biasLanes
-		red += k * uint64(clamped[sum>>redLane&2047])
-		green += k * uint64(clamped[sum>>greenLane&2047])
-		blue += k * uint64(clamped[sum>>blueLane&2047])
-	}
-	return red, green, blue
-}
-
-// sumARGB returns the sums of red, green and blue for pixels of 32 bits.
-//
-//go:noinline
-func sumARGB(pairs []uint64, pixels []uint32) (red, green, blue uint64) {
-	pixels = pixels[:len(pairs)]
-	for i, k := range pairs {
-		p := pixels[i]
-		red += k * uint64(p>>16&255)
-		green += k * uint64(p>>8&255)
-		blue += k * uint64(p&255)
-	}
-	return red, green, blue
-}
-
-func triangle(x float64) float64 {
-	if x < 0 {
-		x = -x
-	}
-	if x < 1 {
-		return 1 - x
-	}
-	return 0
-}
-
-// resampler resizes an image to 32×32 like Pillow's ImagingResample with the BILINEAR filter. It takes the
-// rows one by one, in any order, and adds each to the result immediately. So it holds neither the image nor
-// the intermediate result of the horizontal pass.
+// Like Pillow, it resizes the turned image first horizontally and then vertically, and rounds to 8 bits in
+// between. If the image is turned by 90°, its rows are columns of the result. Then the rows are added up
+// first, which is the horizontal pass.
 type resampler struct {
-	dst        []uint8
-	copying    bool // the image has the result's size
-	horizontal taps
-	vertical   taps
-	sum        [Size][Channels][Size]uint32 // per result row: all red, all green, all blue samples
+	plan *Plan
+	// orientation is that of the next image, as in Info.Orientation.
+	orientation int
+	// upward reports that the next image's rows come from the bottom.
+	upward bool
+
+	dst      []uint8
+	height   int
+	channels int
+	turned   bool // rows of the image are columns of the result
+	copying  bool // no pixel changes
+	across   taps // along the image's rows
+	down     taps // along its columns
+	placed   struct{ x, y int }
+
+	line []int32 // a row of the image after the horizontal pass, or a column of the result
+	luma []uint8
+
+	length int // number of samples of a row that is added up
+	// sums are those of the results that the current segment of rows contributes to, in the halves of down.pairs.
+	sums    [maxWords][]int64
+	segment int // see taps.pairs
+	// ring holds the last rows, if down has no pairs, and next is the first result that isn't finished.
+	ring []int32
+	next int
+	// If the image is turned, finished results are in rounded or unrounded.
+	rounded   []uint8
+	unrounded []int32
 }
 
-// begin starts an image of the given size. The result is written to dst.
+// begin starts an image of the given size, whose rows come in order. The result is written to dst.
 func (r *resampler) begin(dst []uint8, width, height int) {
-	r.dst = dst
-	r.copying = width == Size && height == Size
+	p := &r.plan.p
+	r.dst, r.height, r.channels = dst, height, p.Channels()
+	r.turned = r.orientation > 4
+	var mirrored, flipped bool
+	switch r.orientation {
+	case 2, 8:
+		mirrored = true
+	case 3, 7:
+		mirrored, flipped = true, true
+	case 4, 6:
+		flipped = true
+	}
+	var columns, rows axis
+	if r.turned {
+		columns, rows = p.axes(height, width)
+		r.across.compute(p, rows, mirrored)
+		r.down.compute(p, columns, flipped != r.upward)
+	} else {
+		columns, rows = p.axes(width, height)
+		r.across.compute(p, columns, mirrored)
+		r.down.compute(p, rows, flipped != r.upward)
+	}
+	r.placed.x, r.placed.y = columns.place, rows.place
+	if columns.count < p.Width || rows.count < p.Height {
+		r.pad(p)
+	}
+	r.copying = !r.turned && !mirrored && r.across.identity && r.down.identity
 	if r.copying {
 		return
 	}
-	r.horizontal.compute(width)
-	r.vertical.compute(height)
-	for i := range r.sum {
-		for c := range r.sum[i] {
-			for x := range r.sum[i][c] {
-				r.sum[i][c][x] = 1 << (precision - 1)
-			}
+	r.length = r.channels * r.across.axis.count
+	r.line = grown(r.line, r.length)
+	if r.turned {
+		r.length = r.channels * (r.across.end - r.across.base)
+		if r.down.fraction > 0 {
+			r.unrounded = grown(r.unrounded, r.length)
+		} else {
+			r.rounded = grown(r.rounded, r.length)
 		}
+	}
+	for w := range max(r.down.words, 1) {
+		r.sums[w] = grown(r.sums[w], r.length)
+		for i := range r.sums[w] {
+			r.sums[w][i] = halfLevel<<32 + halfLevel
+		}
+	}
+	r.segment, r.next = 0, 0
+	if r.down.words == 0 {
+		r.ring = grown(r.ring, r.down.depth*r.length)
 	}
 }
 
-// line returns row y of the result. If copying is true, callers may write to it instead of calling row.
-func (r *resampler) line(y int) []uint8 { return r.dst[y*Size*Channels:][:Size*Channels] }
+// grown returns a slice of length n, which is s if its capacity suffices. Its content is undefined.
+func grown[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
+}
 
-// row adds row y of the image. It must be called exactly once per row. For a gray image, the three slices
-// can be the same, which takes a third of the time.
+// pad fills the result with the padding color.
+func (r *resampler) pad(p *Preprocessing) {
+	color := p.Padding[:]
+	if r.channels == 1 {
+		color = []uint8{luma(color[0], color[1], color[2])}
+	}
+	for i := range r.dst {
+		r.dst[i] = color[i%len(color)]
+	}
+}
+
+// needs reports whether row y of the image contributes to the result. Other rows needn't be passed.
+func (r *resampler) needs(y int) bool {
+	if r.upward {
+		y = r.height - 1 - y
+	}
+	if y -= r.down.base; y < 0 || y >= r.down.end-r.down.base {
+		return false
+	}
+	return r.copying || r.down.words > 0 || r.next < r.down.axis.count && y >= r.down.first[r.next]
+}
+
+// out returns the pixels of the result from that of row y of the image on, if copying is true.
+func (r *resampler) out(y int) []uint8 {
+	if r.upward {
+		y = r.height - 1 - y
+	}
+	i := y - r.down.base
+	if r.down.reversed {
+		i = r.down.axis.count - 1 - i
+	}
+	return r.dst[((r.placed.y+i)*r.plan.p.Width+r.placed.x)*r.channels:][:r.across.axis.count*r.channels]
+}
+
+// row adds row y of the image. Rows must come in order. For a gray image, the three slices can be the same, which takes
+// a third of the time.
 func (r *resampler) row(y int, red, green, blue []uint8) {
-	if r.copying {
-		out := r.line(y)
-		red, green, blue = red[:Size], green[:Size], blue[:Size]
-		for x := range Size {
-			out[3*x], out[3*x+1], out[3*x+2] = red[x], green[x], blue[x]
-		}
-		return
+	if r.needs(y) {
+		from, to := r.across.base, r.across.end
+		s := samples{red: red[from:to], green: green[from:to], blue: blue[from:to]}
+		s.gray = &red[0] == &green[0] && &red[0] == &blue[0]
+		r.add(y, &s)
 	}
-
-	var lines [Channels][Size]uint32
-	r.horizontal.apply(&lines[0], red)
-	if &red[0] == &green[0] && &red[0] == &blue[0] {
-		lines[1], lines[2] = lines[0], lines[0]
-	} else {
-		r.horizontal.apply(&lines[1], green)
-		r.horizontal.apply(&lines[2], blue)
-	}
-	r.addRow(y, &lines)
 }
 
 // yccRow is like row for a row of YCbCr.
 func (r *resampler) yccRow(y int, c *colorTables, luma, cb, cr []uint8, buffers *rowBuffers) {
+	if !r.needs(y) {
+		return
+	}
+	from, to := r.across.base, r.across.end
+	luma, cb, cr = luma[from:to], cb[from:to], cr[from:to]
 	switch {
-	case r.copying:
-		c.pixels(r.line(y), luma, cb, cr)
-	case r.horizontal.shrinks():
-		var lines [Channels][Size]uint32
-		r.horizontal.applyColors(&lines, func(pairs []uint64, first, last int) (red, green, blue uint64) {
-			return sumYCC(c, pairs, luma[first:last], cb[first:last], cr[first:last])
-		})
-		r.addRow(y, &lines)
+	case r.copying && r.channels == 3:
+		c.pixels(r.out(y), luma, cb, cr)
+	case r.fused():
+		r.add(y, &samples{ycc: c, red: luma, green: cb, blue: cr})
 	default:
-		red, green, blue := buffers.get(0, len(luma)), buffers.get(1, len(luma)), buffers.get(2, len(luma))
-		c.row(red, green, blue, luma, cb, cr)
-		r.row(y, red, green, blue)
+		n := len(luma)
+		s := samples{red: buffers.get(0, n), green: buffers.get(1, n), blue: buffers.get(2, n)}
+		c.row(s.red, s.green, s.blue, luma, cb, cr)
+		r.add(y, &s)
 	}
 }
 
 // argbRow is like row for a row of pixels with blue in the lowest bits. Alpha, in the highest, is ignored.
 func (r *resampler) argbRow(y int, pixels []uint32, buffers *rowBuffers) {
-	if !r.copying && r.horizontal.shrinks() {
-		var lines [Channels][Size]uint32
-		r.horizontal.applyColors(&lines, func(pairs []uint64, first, last int) (red, green, blue uint64) {
-			return sumARGB(pairs, pixels[first:last])
-		})
-		r.addRow(y, &lines)
+	if !r.needs(y) {
+		return
+	}
+	pixels = pixels[r.across.base:r.across.end]
+	if r.fused() {
+		r.add(y, &samples{argb: pixels})
 		return
 	}
 	n := len(pixels)
-	red, green, blue := buffers.get(0, n), buffers.get(1, n), buffers.get(2, n)
-	splitARGB(red, green, blue, pixels)
-	r.row(y, red, green, blue)
+	s := samples{red: buffers.get(0, n), green: buffers.get(1, n), blue: buffers.get(2, n)}
+	splitARGB(s.red, s.green, s.blue, pixels)
+	r.add(y, &s)
 }
 
 // splitARGB copies the colors of pixels into three planes.
@@ -278,60 +189,222 @@ func splitARGB(red, green, blue []uint8, pixels []uint32) {
 	}
 }
 
-// addRow adds row y after the horizontal pass, which rounded it to 8 bits, as in Pillow.
-func (r *resampler) addRow(y int, lines *[Channels][Size]uint32) {
-	v := &r.vertical
-	if v.shrinks() {
-		i := 0
-		for y >= v.first[i+1] {
-			i++
+// fused reports whether the first pass can also convert colors, because it reads each sample once.
+func (r *resampler) fused() bool {
+	return r.across.words == 1 && r.channels == 3 && !r.turned && !r.copying
+}
+
+// add adds row y, whose samples start at across.base.
+func (r *resampler) add(y int, s *samples) {
+	if r.channels == 1 {
+		r.toGray(s)
+	}
+	if r.copying {
+		s.interleave(r.out(y), r.channels)
+		return
+	}
+	if r.upward {
+		y = r.height - 1 - y
+	}
+	y -= r.down.base
+	if r.down.words > 0 {
+		for y >= r.down.first[r.segment+1] {
+			r.finishSegment()
 		}
-		k := v.pairs[y]
-		r.add(i, uint32(k>>32), lines)
-		if i > 0 {
-			r.add(i-1, uint32(k), lines)
+	}
+	if r.turned {
+		n := len(s.red)
+		addLine(r, y, 0, s.red)
+		if r.channels == 3 {
+			addLine(r, y, n, s.green)
+			addLine(r, y, 2*n, s.blue)
+		}
+	} else {
+		start, step := 0, r.channels
+		if r.across.reversed {
+			start, step = r.channels*(r.across.axis.count-1), -r.channels
+		}
+		r.across.apply(r.line, start, step, r.channels, s)
+		addLine(r, y, 0, r.line)
+	}
+	if r.down.words == 0 {
+		for r.next < r.down.axis.count && r.down.last(r.next) <= y {
+			r.finishWindow()
+		}
+	}
+}
+
+// toGray replaces colors by their luma.
+func (r *resampler) toGray(s *samples) {
+	if s.gray {
+		return
+	}
+	n := len(s.red)
+	r.luma = grown(r.luma, n)
+	green, blue := s.green[:n], s.blue[:n]
+	for x, red := range s.red {
+		r.luma[x] = luma(red, green[x], blue[x])
+	}
+	*s = samples{red: r.luma, gray: true}
+}
+
+// luma converts a pixel to gray like Pillow (L24 in Convert.c).
+func luma(red, green, blue uint8) uint8 {
+	return uint8((19595*uint32(red) + 38470*uint32(green) + 7471*uint32(blue) + 1<<15) >> 16)
+}
+
+// addLine adds samples of row y, relative to down.base, to the sums from offset on.
+func addLine[T uint8 | int32](r *resampler, y, offset int, line []T) {
+	if r.down.words == 0 {
+		kept := r.ring[y%r.down.depth*r.length+offset:][:len(line)]
+		for i, v := range line {
+			kept[i] = int32(v)
 		}
 		return
 	}
-	for i := range Size {
-		if at := y - v.first[i]; at >= 0 && at < v.offset[i+1]-v.offset[i] {
-			r.add(i, v.coef[v.offset[i]+at], lines)
+	for w := range r.down.words {
+		k := r.down.pairs[w][y]
+		sums := r.sums[w][offset:][:len(line)]
+		for i, v := range line {
+			sums[i] += k * int64(v)
 		}
 	}
 }
 
-// add adds k times the lines to row i of the result.
-func (r *resampler) add(i int, k uint32, lines *[Channels][Size]uint32) {
-	for c := range lines {
-		sum, line := &r.sum[i][c], &lines[c]
-		for x := range line {
-			sum[x] += k * line[x]
+// finishSegment ends the rows to whose sums the current segment contributes: that of the result which isn't in the next
+// segment is complete.
+func (r *resampler) finishSegment() {
+	words := r.down.words
+	if i := r.segment - 2*words + 1; i >= 0 {
+		out := r.result(i)
+		for j, sum := range r.sums[words-1][:len(out)] {
+			out[j] = clampLevel(int64(int32(sum)) >> precision)
 		}
+		r.deliver(i)
 	}
-}
-
-// end writes the result, after all rows have been added.
-func (r *resampler) end() {
-	if !r.copying {
-		for y := range Size {
-			out := r.line(y)
-			sum := &r.sum[y]
-			for x := range Size {
-				for c := range Channels {
-					out[Channels*x+c] = uint8(min(sum[c][x]>>precision, 255))
-				}
+	for w := words - 1; w >= 0; w-- {
+		sums := r.sums[w]
+		if w == 0 {
+			for j, sum := range sums {
+				high, _ := halves(sum)
+				sums[j] = halfLevel<<32 + high
 			}
+			break
+		}
+		before := r.sums[w-1][:len(sums)]
+		for j, sum := range sums {
+			high, _ := halves(sum)
+			_, low := halves(before[j])
+			sums[j] = low<<32 + high
 		}
 	}
-	r.dst = nil
+	r.segment++
+}
+
+// finishWindow computes the next result from the rows in the ring.
+func (r *resampler) finishWindow() {
+	t, i := &r.down, r.next
+	r.next++
+	first := t.first[i]
+	shift := precision + t.fraction // first pass: to the fraction, second pass: from it
+	if r.turned {
+		shift = precision - t.fraction
+	}
+	sums := r.sums[0]
+	for j := range sums {
+		sums[j] = 1 << (shift - 1)
+	}
+	for x, k := range t.coef[t.offset[i]:t.offset[i+1]] {
+		line := r.ring[(first+x)%t.depth*r.length:][:len(sums)]
+		for j, v := range line {
+			sums[j] += int64(k) * int64(v)
+		}
+	}
+	if r.turned && t.fraction > 0 {
+		for j, sum := range sums {
+			r.unrounded[j] = int32(sum >> shift)
+		}
+	} else {
+		out := r.result(i)
+		for j, sum := range sums[:len(out)] {
+			out[j] = clampLevel(sum >> shift)
+		}
+	}
+	r.deliver(i)
+}
+
+// result returns the bytes of finished result i in the order of the rows.
+func (r *resampler) result(i int) []uint8 {
+	if r.turned {
+		return r.rounded
+	}
+	if r.down.reversed {
+		i = r.down.axis.count - 1 - i
+	}
+	return r.dst[((r.placed.y+i)*r.plan.p.Width+r.placed.x)*r.channels:][:r.length]
+}
+
+// deliver resizes finished result i vertically, if the image is turned, and writes it to a column.
+func (r *resampler) deliver(i int) {
+	if !r.turned {
+		return
+	}
+	if r.down.reversed {
+		i = r.down.axis.count - 1 - i
+	}
+	n, step := r.across.axis.count, r.channels
+	start := 0
+	if r.across.reversed {
+		start, step = r.channels*(n-1), -r.channels
+	}
+	width := r.length / r.channels
+	if r.down.fraction > 0 {
+		for c := range r.channels {
+			applyWindows(&r.across, r.line, start+c, step, r.unrounded[c*width:][:width], precision+r.across.fraction, true)
+		}
+	} else {
+		s := samples{red: r.rounded[:width], gray: r.channels == 1}
+		if r.channels == 3 {
+			s.green, s.blue = r.rounded[width:2*width], r.rounded[2*width:]
+		}
+		r.across.apply(r.line, start, step, r.channels, &s)
+	}
+	stride := r.plan.p.Width * r.channels
+	at := r.placed.y*stride + (r.placed.x+i)*r.channels
+	for y := range n {
+		for c := range r.channels {
+			r.dst[at+c] = uint8(r.line[y*r.channels+c])
+		}
+		at += stride
+	}
+}
+
+// end writes the rest of the result, after all rows have been added.
+func (r *resampler) end() {
+	if !r.copying && r.down.words > 0 {
+		for r.segment < r.down.axis.count+2*r.down.words-1 {
+			r.finishSegment()
+		}
+	}
+	r.dst, r.upward = nil, false
 }
 
 // trim releases large buffers.
 func (r *resampler) trim() {
-	r.dst = nil
-	for _, t := range []*taps{&r.horizontal, &r.vertical} {
-		if 8*cap(t.pairs) > maxScratch {
-			*t = taps{}
-		}
+	r.dst, r.upward, r.orientation = nil, false, 1
+	r.across.trim()
+	r.down.trim()
+	for w := range r.sums {
+		r.sums[w] = trimmed(r.sums[w], 8)
 	}
+	r.ring, r.line, r.unrounded = trimmed(r.ring, 4), trimmed(r.line, 4), trimmed(r.unrounded, 4)
+	r.luma, r.rounded = trimmed(r.luma, 1), trimmed(r.rounded, 1)
+}
+
+// trimmed returns s, or nil if it's a large buffer of elements of size bytes.
+func trimmed[T any](s []T, size int) []T {
+	if size*cap(s) > maxScratch {
+		return nil
+	}
+	return s
 }

@@ -16,7 +16,7 @@ func plainTaps(length, i int) (first int, weights []int) {
 	sum := 0.0
 	var raw []float64
 	for x := first; x < last; x++ {
-		raw = append(raw, triangle((float64(x)-middle+0.5)*(1/support)))
+		raw = append(raw, weight(Bilinear, (float64(x)-middle+0.5)*(1/support)))
 		sum += raw[len(raw)-1]
 	}
 	for _, w := range raw {
@@ -55,7 +55,7 @@ func plainResize(pixels []uint8, width, height int) []uint8 {
 
 func TestResampler_equalsPillow(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 12))
-	var r resampler
+	r := resampler{plan: defaultPlan()}
 	got := make([]uint8, numPixels)
 	check := func(width, height int) {
 		var channels [Channels][]uint8
@@ -92,7 +92,7 @@ func TestResampler_equalsPillow(t *testing.T) {
 // TestResampler_rows checks that rows of YCbCr and of four-byte pixels give the result of the same rows as planes.
 func TestResampler_rows(t *testing.T) {
 	rng := rand.New(rand.NewPCG(15, 16))
-	var r resampler
+	r := resampler{plan: defaultPlan()}
 	var buffers rowBuffers
 	want, got := make([]uint8, numPixels), make([]uint8, numPixels)
 	for _, width := range []int{1, 31, Size, 33, 64, 100, 257, 1000} {

@@ -73,7 +73,7 @@ func TestStatsOf(t *testing.T) {
 			Mean: 1. / 1024, StdDev: math.Sqrt(1023) / 1024, Brightness: 1. / 1024, Contrast: math.Sqrt(1023) / 1024, Sharpness: 20. / 900,
 		}},
 	} {
-		t.Run(c.name, func(t *testing.T) { checkStats(t, StatsOf(c.pixels), c.want, 1e-12) })
+		t.Run(c.name, func(t *testing.T) { checkStats(t, StatsOf(c.pixels, Size, Channels), c.want, 1e-12) })
 	}
 }
 
@@ -112,7 +112,7 @@ func plainStats(pixels []uint8) (s Stats) {
 
 func TestStatsOf_definition(t *testing.T) {
 	for _, f := range readFixtures(t) {
-		t.Run(f.name, func(t *testing.T) { checkStats(t, StatsOf(f.want), plainStats(f.want), 1e-9) })
+		t.Run(f.name, func(t *testing.T) { checkStats(t, StatsOf(f.want, Size, Channels), plainStats(f.want), 1e-9) })
 	}
 	rng := rand.New(rand.NewPCG(7, 8))
 	for range 50 {
@@ -120,13 +120,13 @@ func TestStatsOf_definition(t *testing.T) {
 		pixels := filled(func(int, int) [3]uint8 {
 			return [3]uint8{uint8(rng.IntN(span)), uint8(rng.IntN(span)), uint8(rng.IntN(span))}
 		})
-		checkStats(t, StatsOf(pixels), plainStats(pixels), 1e-9)
+		checkStats(t, StatsOf(pixels, Size, Channels), plainStats(pixels), 1e-9)
 	}
 }
 
 func TestStatsOf_allocations(t *testing.T) {
 	pixels := fixtureNamed(t, "png-32x32.png").want
-	if n := testing.AllocsPerRun(20, func() { StatsOf(pixels) }); n > 0 {
+	if n := testing.AllocsPerRun(20, func() { StatsOf(pixels, Size, Channels) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

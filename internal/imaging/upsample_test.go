@@ -87,7 +87,7 @@ func TestColorTables(t *testing.T) {
 	if testing.Short() {
 		step = 17
 	}
-	one := []uint64{1} // the coefficient of sumYCC, whose result is then the pixel
+	one := []int64{1} // the coefficient of sumYCC, whose result is then the pixel
 	for cb := 0; cb < 256; cb += step {
 		for cr := 0; cr < 256; cr += step {
 			for luma := range 256 {

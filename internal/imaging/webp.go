@@ -139,10 +139,8 @@ func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 	clear(g)
 	clear(b)
 	d.res.begin(dst, w, f.canvasHeight)
-	for y := range f.canvasHeight { // an animation's canvas is black around its frame
-		if y < f.top || y >= f.top+f.height {
-			d.res.row(y, r, g, b)
-		}
+	for y := range f.top { // an animation's canvas is black around its frame
+		d.res.row(y, r, g, b)
 	}
 	wide := f.width == w
 	fr, fg, fb := r[f.left:][:f.width], g[f.left:][:f.width], b[f.left:][:f.width]
@@ -186,6 +184,14 @@ func (d *Decoder) decodeWebP(dst []uint8, f *webpFrame) error {
 				webpColors.row(fr, fg, fb, luma, u, v)
 				d.res.row(f.top+y, r, g, b)
 			}
+		}
+	}
+	if f.top+f.height < f.canvasHeight {
+		clear(r)
+		clear(g)
+		clear(b)
+		for y := f.top + f.height; y < f.canvasHeight; y++ {
+			d.res.row(y, r, g, b)
 		}
 	}
 	d.res.end()

@@ -152,7 +152,7 @@ var probeTensors = sync.OnceValue(func() (tensors [][]float32) {
 		}
 		tensor := make([]float32, imaging.Channels*imaging.Size*imaging.Size)
 		tensors = append(tensors, tensor)
-		return d.Tensor(tensor, data)
+		return d.Tensor(imaging.Tensor{Float32: tensor}, data)
 	})
 	if err != nil {
 		panic(err) // the images are embedded in the program

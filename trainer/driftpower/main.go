@@ -178,7 +178,7 @@ func (s shift) rows(ctx context.Context, f *model.File, test *dataset.Split) ([]
 func rowsOf(ctx context.Context, f *model.File, images *dataset.Split) ([]drift.Row, error) {
 	rows := make([]drift.Row, images.Len())
 	err := evaluate.Each(ctx, f, images, 64, func(i int, logit float32, embedding []float32) {
-		s, p := imaging.StatsOf(images.Image(i)), model.Probability(logit)
+		s, p := imaging.StatsOf(images.Image(i), imaging.Size, imaging.Channels), model.Probability(logit)
 		label, _ := f.Metadata.Label(p)
 		rows[i] = drift.Row{
 			Model: f.Digest, Label: label, Probability: p, Mean: s.Mean, StdDev: s.StdDev, Brightness: s.Brightness, Contrast: s.Contrast,

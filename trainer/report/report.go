@@ -275,7 +275,7 @@ func scaleURI() template.URL {
 
 // pngURI returns an image as a data URI.
 func pngURI(pixels []uint8, width int) template.URL {
-	text := "data:image/png;base64," + base64.StdEncoding.EncodeToString(imaging.EncodePNG(imaging.ToImage(pixels, width)))
+	text := "data:image/png;base64," + base64.StdEncoding.EncodeToString(imaging.EncodePNG(imaging.ToImage(pixels, width, imaging.Channels)))
 	return template.URL(text) //nolint:gosec // generated here
 }
 

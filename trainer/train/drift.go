@@ -22,7 +22,7 @@ func (r *run) writeDriftReference(ctx context.Context, f *model.File) error {
 	images := r.validation.Subset(sampleByClass(r.validation.Labels, drift.ReferenceRows))
 	reference := drift.Reference{Model: f.Digest, Data: r.manifest.Digest()}
 	err := evaluate.Each(ctx, f, images, r.cfg.Evaluate.BatchSize, func(i int, logit float32, embedding []float32) {
-		s := imaging.StatsOf(images.Image(i))
+		s := imaging.StatsOf(images.Image(i), imaging.Size, imaging.Channels)
 		p := model.Probability(logit)
 		label, _ := f.Metadata.Label(p)
 		reference.Rows = append(reference.Rows, drift.Row{

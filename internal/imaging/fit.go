@@ -1,0 +1,103 @@
+package imaging
+
+import "math"
+
+// axes returns how the columns and the rows of an image of the given size, after it has been turned, map to those of
+// the result.
+func (p *Preprocessing) axes(width, height int) (columns, rows axis) {
+	columns, rows = axis{source: width}, axis{source: height}
+	columns.resized, rows.resized = p.resized(width, height)
+	columns.crop(p.Width, p.Crop)
+	rows.crop(p.Height, p.Crop)
+	return columns, rows
+}
+
+// resized returns the size to which an image is resized before it's cropped or padded.
+func (p *Preprocessing) resized(width, height int) (w, h int) {
+	switch p.Fit {
+	case ShortestEdge:
+		if p.ResizeHeight == 0 || p.ResizeHeight == p.Resize {
+			// As in torchvision and transformers, the longer side is rounded down.
+			if width <= height {
+				return p.Resize, p.Resize * height / width
+			}
+			return p.Resize * width / height, p.Resize
+		}
+		ratio := min(float64(width)/float64(p.Resize), float64(height)/float64(p.ResizeHeight))
+		return keepRatio(width, height, ratio)
+	case Contain:
+		ratio := max(float64(width)/float64(p.Width), float64(height)/float64(p.Height))
+		return keepRatio(width, height, ratio)
+	}
+	return p.Width, p.Height
+}
+
+// keepRatio divides a size by ratio, like ResizeKeepRatio in timm.
+func keepRatio(width, height int, ratio float64) (w, h int) {
+	return max(int(math.RoundToEven(float64(width)/ratio)), 1), max(int(math.RoundToEven(float64(height)/ratio)), 1)
+}
+
+// crop selects size results from the middle. If there are fewer, they are placed in the middle of the result, with
+// the smaller margin before them, as torchvision and timm do.
+func (a *axis) crop(size int, rounding Rounding) {
+	margin := a.resized - size
+	if margin < 0 {
+		a.count, a.place = a.resized, -margin/2
+		return
+	}
+	a.count, a.first = size, margin/2
+	if rounding == HalfEven && margin%4 == 3 { // half of it rounded to even
+		a.first++
+	}
+}
+
+// memory returns an upper bound on the number of bytes that resizing an image needs, beyond those that a Decoder keeps.
+func (p *Plan) memory(info *Info) int64 {
+	width, height := info.Width, info.Height
+	turned := p.p.Orientation == ApplyOrientation && info.Orientation > 4
+	if turned {
+		width, height = height, width
+	}
+	columns, rows := p.p.axes(width, height)
+	across, down := columns, rows
+	length := columns.count // of a row that is added up
+	if turned {
+		across, down = rows, columns
+		length = across.source
+	}
+	length *= p.p.Channels()
+	bytes := across.memory(&p.p) + down.memory(&p.p)
+	bytes += 4 * int64(p.p.Channels()) * int64(across.count) // line
+	bytes += int64(info.Width)                               // luma
+	if words := down.words(&p.p); words > 0 {
+		bytes += 8 * int64(words) * int64(length)
+	} else {
+		bytes += (8 + 4*maxDepth) * int64(length)
+	}
+	if turned {
+		bytes += 4 * int64(length)
+	}
+	return bytes + bytes/8 + 4<<10
+}
+
+// maxDepth is the largest number of coefficients in a list: those of OpenCV's Lanczos filter.
+const maxDepth = 8
+
+// words returns the value of taps.words for an axis.
+func (a *axis) words(p *Preprocessing) int {
+	if p.Antialias && p.Filter != Nearest && a.resized < a.source {
+		return int(support(p.Filter))
+	}
+	return 0
+}
+
+// memory returns the number of bytes of the axis's taps.
+func (a *axis) memory(p *Preprocessing) int64 {
+	words := int64(a.words(p))
+	lists := int64(a.count+1) * 8
+	if words == 0 {
+		return 3 * (lists + lists + 4*maxDepth*int64(a.count)) // with copies in reverse order
+	}
+	window := min(2*words*int64(a.source/a.resized+1)+2, int64(a.source))
+	return lists + 8*words*int64(a.source) + (8+4)*(window+window/8)
+}
