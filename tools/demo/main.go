@@ -91,7 +91,7 @@ func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 	for label, class := range manifest.Classes {
-		i := slices.Index(test.Labels, uint8(label))
+		i := slices.Index(test.Labels, uint16(label))
 		if i < 0 {
 			return fmt.Errorf("%s: the test split has no images of class %s", data, class)
 		}

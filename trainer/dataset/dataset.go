@@ -59,7 +59,7 @@ var (
 	classNames = [...]string{Real: "REAL", Fake: "FAKE"}
 )
 
-// Classes returns the class names in label order: REAL, FAKE.
+// Classes returns the class names of CIFAKE in label order: REAL, FAKE.
 func Classes() []string { return slices.Clone(classNames[:]) }
 
 // Split is one part of a dataset: N images of Side×Side pixels with their labels.
