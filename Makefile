@@ -145,6 +145,7 @@ lint-go: toolchain $(linter) $(style) ## Run golangci-lint
 	$(linter) run
 	$(linter) fmt --diff
 	cd tools/vale && ../../$(linter) run --config ../../.golangci.yml
+	cd tools/avo && ../../$(linter) run --config ../../.golangci.yml && go test -count=1 ./... # Go's test cache ignores files outside of the module
 	cd ci && GOFLAGS="$$(go env GOFLAGS) $(offline)" ../$(linter) run --config ../$(style)
 
 # Files and directories that `make prose` checks, by default all: PROSE="README.md server".
@@ -157,6 +158,10 @@ prose: toolchain $(vale) ## Check the language of docs, comments and messages wi
 fmt: toolchain $(linter) $(style) ## Format the Go code
 	$(linter) fmt
 	cd ci && ../$(linter) fmt --config ../$(style)
+
+.PHONY: kernels
+kernels: toolchain ## Generate the AVX2 code of internal/imaging from tools/avo
+	cd tools/avo && go run . -out ../../internal/imaging/kernels_amd64.s -stubs ../../internal/imaging/kernels_amd64.go -pkg imaging
 
 # ci/ is a module with another name, which the formatter must know.
 $(style): .golangci.yml

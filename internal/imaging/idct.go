@@ -52,6 +52,10 @@ func (b *block) inverse(last int, dst []uint8, stride int) {
 		}
 		b[0] = 0
 		return
+	case avx2:
+		_ = dst[7*stride+7]
+		inverseAVX2((*[64]int32)(b), &dst[0], stride)
+		return
 	case last <= onlyCorner:
 		b.cornerColumns(columnRound)
 		b.cornerRows(rowRound, dst, stride)

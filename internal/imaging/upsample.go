@@ -88,11 +88,22 @@ func widen(left, four, right, evenBias, oddBias uint64, shift int) uint64 {
 	return even | odd<<8
 }
 
+// kernelRow is the shortest row for which the functions with AVX2 are used. They leave the first sample of a row and up to
+// sixteen of the last ones.
+const kernelRow = 32
+
 // triangleAcross implements h2v1_fancy_upsample. It writes eight samples per four, rounding up.
 func triangleAcross(out, in []uint8) {
+	start := 0
 	four := fourFrom(in, 0)
 	left := four & 0xffff
-	for x := 0; x < len(in); x += 4 {
+	if avx2 && len(in) >= kernelRow {
+		_ = out[2*len(in)-1]
+		binary.LittleEndian.PutUint64(out, widen(left, four, uint64(in[4]), 1, 2, 2))
+		start = triangleAcrossAVX2(&out[0], &in[0], len(in)) &^ 3
+		four, left = fourFrom(in, start), uint64(in[start-1])
+	}
+	for x := start; x < len(in); x += 4 {
 		right := four >> 48
 		if x+4 < len(in) {
 			right = fourFrom(in, x+4)
@@ -104,9 +115,16 @@ func triangleAcross(out, in []uint8) {
 
 // triangleBoth implements h2v2_fancy_upsample, the same filter in both directions.
 func triangleBoth(out, cur, next []uint8) {
+	start := 0
 	four := 3*fourFrom(cur, 0) + fourFrom(next, 0)
 	left := four & 0xffff
-	for x := 0; x < len(cur); x += 4 {
+	if avx2 && len(cur) >= kernelRow {
+		_, _ = out[2*len(cur)-1], next[len(cur)-1]
+		binary.LittleEndian.PutUint64(out, widen(left, four, 3*uint64(cur[4])+uint64(next[4]), 8, 7, 4))
+		start = triangleBothAVX2(&out[0], &cur[0], &next[0], len(cur)) &^ 3
+		four, left = 3*fourFrom(cur, start)+fourFrom(next, start), 3*uint64(cur[start-1])+uint64(next[start-1])
+	}
+	for x := start; x < len(cur); x += 4 {
 		right := four >> 48
 		if x+4 < len(cur) {
 			right = 3*fourFrom(cur, x+4) + fourFrom(next, x+4)
@@ -120,21 +138,35 @@ func triangleBoth(out, cur, next []uint8) {
 // 9/16, 3/16, 3/16 and 1/16, rounded in two steps. near is the chroma row that covers the row, and far the
 // closest other one. Both are the same at the top and bottom edge. It writes eight samples per four.
 func webpUpsample(out, near, far []uint8) {
+	start := 0
 	n, f := fourFrom(near, 0), fourFrom(far, 0)
 	left := (3*n + f) & 0xffff
-	for x := 0; x < len(near); x += 4 {
+	if avx2 && len(near) >= kernelRow {
+		_, _ = out[2*len(near)-1], far[len(near)-1]
+		start = webpUpsampleAVX2(&out[0], &near[0], &far[0], len(near)) &^ 3
+		webpWiden(out, n, f, left, uint64(near[4]), uint64(far[4]))
+		n, f, left = fourFrom(near, start), fourFrom(far, start), 3*uint64(near[start-1])+uint64(far[start-1])
+	}
+	for x := start; x < len(near); x += 4 {
 		nextN, nextF := n>>48, f>>48 // repeats the last samples at the end
 		if x+4 < len(near) {
 			nextN, nextF = fourFrom(near, x+4), fourFrom(far, x+4)
 		}
-		outer, inner := 3*n+f, n+3*f+8*everyLane
-		even := inner + (outer<<16 | left)
-		odd := inner + (outer>>16 | (3*nextN+nextF)<<48)
-		even = (even>>3&(0x1ff*everyLane) + n) >> 1 & lowBytes
-		odd = (odd>>3&(0x1ff*everyLane) + n) >> 1 & lowBytes
-		binary.LittleEndian.PutUint64(out[2*x:], even|odd<<8)
-		left, n, f = outer>>48, nextN, nextF
+		left = webpWiden(out[2*x:], n, f, left, nextN, nextF)
+		n, f = nextN, nextF
 	}
+}
+
+// webpWiden upsamples four values n to eight samples, given the values f of the farther row, and those after the
+// four. left is the weighted sum of the values before the four; webpWiden returns that of the last values.
+func webpWiden(out []uint8, n, f, left, nextN, nextF uint64) (last uint64) {
+	outer, inner := 3*n+f, n+3*f+8*everyLane
+	even := inner + (outer<<16 | left)
+	odd := inner + (outer>>16 | (3*nextN+nextF)<<48)
+	even = (even>>3&(0x1ff*everyLane) + n) >> 1 & lowBytes
+	odd = (odd>>3&(0x1ff*everyLane) + n) >> 1 & lowBytes
+	binary.LittleEndian.PutUint64(out, even|odd<<8)
+	return outer >> 48
 }
 
 // colorTables converts YCbCr to RGB. It holds the term that each level adds to a sum, which computes all three
@@ -204,8 +236,17 @@ func (c *colorTables) pixel(luma, cb, cr uint8) (r, g, b uint8) {
 func (c *colorTables) row(r, g, b, luma, cb, cr []uint8) {
 	n := len(luma)
 	r, g, b, cb, cr = r[:n], g[:n], b[:n], cb[:n], cr[:n]
-	for x, l := range luma {
-		r[x], g[x], b[x] = c.pixel(l, cb[x], cr[x])
+	start := 0
+	if avx2 && n >= 16 {
+		start = n &^ 15
+		convert := jpegColorsAVX2
+		if c == webpColors {
+			convert = webpColorsAVX2
+		}
+		convert(&r[0], &g[0], &b[0], &luma[0], &cb[0], &cr[0], start)
+	}
+	for x := start; x < n; x++ {
+		r[x], g[x], b[x] = c.pixel(luma[x], cb[x], cr[x])
 	}
 }
 

@@ -32,9 +32,11 @@ func plainTriangle(near, far []uint8) []uint8 {
 	return out
 }
 
-func TestTriangleFilters(t *testing.T) {
+func TestTriangleFilters(t *testing.T) { eachKernel(t, testTriangleFilters) }
+
+func testTriangleFilters(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
-	for n := 3; n < 60; n++ {
+	for n := 3; n < 150; n++ {
 		near, far := noise(rng, n), noise(rng, n)
 		out := make([]uint8, (n+3)&^3*2)
 		triangleAcross(out, near)
@@ -60,9 +62,11 @@ func plainWebPUpsample(near, far []uint8) []uint8 {
 	return out
 }
 
-func TestWebPUpsample(t *testing.T) {
+func TestWebPUpsample(t *testing.T) { eachKernel(t, testWebPUpsample) }
+
+func testWebPUpsample(t *testing.T) {
 	rng := rand.New(rand.NewPCG(13, 14))
-	for n := 1; n < 60; n++ {
+	for n := 1; n < 150; n++ {
 		near, far := noise(rng, n), noise(rng, n)
 		out := make([]uint8, (n+3)&^3*2)
 		webpUpsample(out, near, far)
