@@ -19,6 +19,8 @@ import (
 
 	"fakeart/internal/explain"
 	"fakeart/internal/imaging"
+	"fakeart/server/failure"
+	"fakeart/server/limit"
 	"fakeart/server/oip"
 	"fakeart/server/page"
 	"fakeart/server/predlog"
@@ -48,7 +50,7 @@ machine itself.`
 func (m *Main) register(app *fiber.App) {
 	config := huma.DefaultConfig("Fakeart", versionText())
 	config.Info.Description = apiDescription
-	if m.admins.configured() {
+	if m.admins.Configured() {
 		config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{tokenScheme: {Type: "http", Scheme: "bearer"}}
 	}
 	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
@@ -162,18 +164,18 @@ var jsonFormat = huma.Format{
 // describeFailures replaces huma's 500 response of each operation with one response for all
 // statuses that the operation doesn't list. Without an admin token, no operation returns 401.
 func (m *Main) describeFailures(document *huma.OpenAPI) {
-	schema := document.Components.Schemas.Schema(reflect.TypeFor[problem](), true, "")
+	schema := document.Components.Schemas.Schema(reflect.TypeFor[failure.Problem](), true, "")
 	for _, item := range document.Paths {
 		for _, op := range operationsOf(item) {
 			delete(op.Responses, "500")
 			if op.RequestBody == nil {
 				delete(op.Responses, "422") // checkQuery returns 400
 			}
-			if !m.admins.configured() {
+			if !m.admins.Configured() {
 				delete(op.Responses, "401")
 			}
 			if op.Responses["default"] == nil || len(op.Responses["default"].Content) == 0 {
-				op.Responses["default"] = &huma.Response{Description: otherFailure, Content: media{problemType: schema}.content()}
+				op.Responses["default"] = &huma.Response{Description: otherFailure, Content: media{failure.ProblemType: schema}.content()}
 			}
 		}
 	}
@@ -301,7 +303,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 			formField: {ContentType: strings.Join(imageTypes, ", ")},
 		}
 		return withResponses(o, media{fiber.MIMEApplicationJSON: {OneOf: []*huma.Schema{schema(Prediction{}), schema(Predictions{})}}},
-			problemType, problem{}, 400, 413, 415, 422, 429, 503)
+			failure.ProblemType, failure.Problem{}, 400, 413, 415, 422, 429, 503)
 	}
 
 	v2 := func(path, id, summary string, handler fiber.Handler, response any, statuses ...int) operation {
@@ -343,7 +345,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 	}
 	state := func(path, id, summary, mediaType string, handler fiber.Handler) operation {
 		o := operation{huma.Operation{Method: http.MethodGet, Path: path, OperationID: id, Tags: []string{tagState}, Summary: summary}, []fiber.Handler{handler}}
-		return withResponses(o, media{mediaType: text}, problemType, problem{})
+		return withResponses(o, media{mediaType: text}, failure.ProblemType, failure.Problem{})
 	}
 
 	const model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
@@ -372,7 +374,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 			Parameters: []*huma.Param{{Name: "format", In: "query", Schema: &huma.Schema{
 				Type: huma.TypeString, Enum: enum(exportFormats...), Default: string(predlog.NDJSON),
 			}}},
-		}, []fiber.Handler{m.adminOnly, m.handleExport}}, export, problemType, problem{}, 400, 401, 403, 404),
+		}, []fiber.Handler{m.adminOnly, m.handleExport}}, export, failure.ProblemType, failure.Problem{}, 400, 401, 403, 404),
 		state("/metrics", "metrics", "Metrics for Prometheus", "text/plain", adaptor.HTTPHandler(m.metrics.Handler())),
 		state("/openapi.json", "openapi", "This document", fiber.MIMEApplicationJSON, m.handleDocument),
 		state("/docs", "docs", "This document as a page", fiber.MIMETextHTML, m.handleDocs),
@@ -398,7 +400,7 @@ const tokenScheme = "token"
 
 // adminSecurity returns the security requirement of admin operations, which is nil without an admin token.
 func (m *Main) adminSecurity() []map[string][]string {
-	if !m.admins.configured() {
+	if !m.admins.Configured() {
 		return nil
 	}
 	return []map[string][]string{{tokenScheme: {}}}
@@ -406,7 +408,7 @@ func (m *Main) adminSecurity() []map[string][]string {
 
 // adminOnly is a middleware that rejects requests without admin access.
 func (m *Main) adminOnly(c *fiber.Ctx) error {
-	if err := m.admins.check(c); err != nil {
+	if err := m.admins.Check(c); err != nil {
 		return err
 	}
 	return c.Next()
@@ -415,7 +417,7 @@ func (m *Main) adminOnly(c *fiber.Ctx) error {
 // humaAdminOnly is adminOnly for huma's operations. It also reads the body, like humaReadBody.
 func (m *Main) humaAdminOnly(ctx huma.Context, next func(huma.Context)) {
 	c := humafiber.Unwrap(ctx)
-	if err := m.admins.check(c); err != nil {
+	if err := m.admins.Check(c); err != nil {
 		m.handleError(c, err)
 		return
 	}
@@ -426,8 +428,8 @@ func (m *Main) humaAdminOnly(ctx huma.Context, next func(huma.Context)) {
 // limits.
 func (m *Main) humaReadBody(ctx huma.Context, next func(huma.Context)) {
 	c := humafiber.Unwrap(ctx)
-	var b body
-	defer m.bodies.free(&b)
+	var b limit.Body
+	defer m.bodies.Free(&b)
 	err := checkJSONType(c.Get(fiber.HeaderContentType))
 	if err == nil {
 		err = m.readBody(c, &b)
@@ -437,7 +439,7 @@ func (m *Main) humaReadBody(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	c.Request().Header.SetContentType(fiber.MIMEApplicationJSON)
-	c.Request().SetBodyStream(bytes.NewReader(b.bytes), len(b.bytes))
+	c.Request().SetBodyStream(bytes.NewReader(b.Bytes), len(b.Bytes))
 	next(ctx)
 }
 
@@ -455,11 +457,11 @@ func checkJSONType(contentType string) error {
 func init() {
 	huma.ValidateStrictCasing = true
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
-		separator, room := ": ", maxEcho
+		separator, room := ": ", failure.MaxEcho
 		for i, err := range errs {
 			var text string
 			if e, ok := errors.AsType[*huma.ErrorDetail](err); ok {
-				location := shortened(e.Location) // contains keys of the request
+				location := failure.Shortened(e.Location) // contains keys of the request
 				if room -= len(location); room < 0 {
 					message += fmt.Sprintf("%sand %d more", separator, len(errs)-i)
 					break
@@ -473,17 +475,6 @@ func init() {
 			message += separator + text
 			separator = "; "
 		}
-		return newProblem(status, message)
+		return failure.NewProblem(status, message)
 	}
 }
-
-const problemType = "application/problem+json"
-
-// Error returns the detail.
-func (p *problem) Error() string { return p.Detail }
-
-// GetStatus returns the HTTP status.
-func (p *problem) GetStatus() int { return p.Status }
-
-// ContentType returns the media type of problem documents, regardless of what the client accepts.
-func (p *problem) ContentType(string) string { return problemType }

@@ -6,6 +6,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
 
+	"fakeart/server/failure"
 	"fakeart/server/oip"
 )
 
@@ -23,7 +24,7 @@ func compressResponse(c *fiber.Ctx) {
 	}
 	accepted := c.Request().Header.Peek(fiber.HeaderAcceptEncoding)
 	switch mediaType := response.Header.ContentType(); {
-	case bytes.HasPrefix(mediaType, []byte(fiber.MIMEApplicationJSON)), bytes.HasPrefix(mediaType, []byte(problemType)):
+	case bytes.HasPrefix(mediaType, []byte(fiber.MIMEApplicationJSON)), bytes.HasPrefix(mediaType, []byte(failure.ProblemType)):
 	case bytes.Equal(mediaType, []byte(oip.TypeBinary)) && len(response.Header.Peek(oip.LengthHeader)) > 0:
 		if bytes.IndexByte(accepted, ',') >= 0 {
 			accepted = nil

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"fakeart/internal/model"
+	"fakeart/server/limit"
 	"fakeart/server/oip"
 )
 
@@ -150,11 +151,12 @@ func TestRequest_CompressedMemory(t *testing.T) {
 		response, body := sendWith(t, m.URL()+"/predict", compressed(t, "gzip", make([]byte, 10*int(m.config.MaxBody))), "Content-Encoding", "gzip")
 		checkProblem(t, response, body, 413)
 	}
-	if !m.bodies.memory.TryAcquire(m.bodies.room) {
-		t.Fatal("memory wasn't released")
+	held, err := m.bodies.Reserve(int64(m.config.MaxMemory))
+	if err != nil {
+		t.Fatalf("memory wasn't released: %v", err)
 	}
-	defer m.bodies.memory.Release(m.bodies.room)
-	response, body := sendWith(t, m.URL()+"/predict", compressed(t, "gzip", make([]byte, 10*smallBody)), "Content-Encoding", "gzip")
+	defer m.bodies.Release(held)
+	response, body := sendWith(t, m.URL()+"/predict", compressed(t, "gzip", make([]byte, 10*limit.SmallBody)), "Content-Encoding", "gzip")
 	checkProblem(t, response, body, 503, "too many large requests")
 }
 

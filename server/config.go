@@ -27,6 +27,8 @@ import (
 	"fakeart/internal/cli"
 	"fakeart/internal/drift"
 	"fakeart/internal/imaging"
+	"fakeart/server/admin"
+	"fakeart/server/limit"
 	"fakeart/server/predlog"
 	"fakeart/server/source"
 )
@@ -260,12 +262,12 @@ func (c *Config) Validate() error {
 			invalid("--%s: %w", flag.name, err)
 		}
 	}
-	_, err := newClients(c.TrustedProxy)
+	_, err := limit.NewClients(c.TrustedProxy)
 	errs = append(errs, err)
 	_, err = newCORS(c.CORSOrigin)
 	errs = append(errs, err)
-	if slices.ContainsFunc(c.tokens(), invalidToken) {
-		invalid("--admin-token: %w", errInvalidToken)
+	if err := admin.CheckSyntax(c.tokens()); err != nil {
+		invalid("--admin-token: %w", err)
 	}
 	if c.LogStore == "pubsub" && c.LogTopic == "" {
 		invalid("--log-store=pubsub requires --log-topic\n" + cli.HintPrefix + "set it to the URL of the topic, such as gcppubsub://projects/P/topics/T")
@@ -291,7 +293,7 @@ func (c *Config) Validate() error {
 // check returns an error if an address or a file that the configuration names can't be used. Unlike
 // the result of Validate, that of check depends on the machine.
 func (c *Config) check() error {
-	_, err := newAdmins(c.tokens(), c.AdminTokenFile)
+	_, err := admin.New(c.tokens(), c.AdminTokenFile)
 	errs := []error{err, checkAddr("--addr", c.Addr)}
 	if c.AdminAddr != "" {
 		errs = append(errs, checkAddr("--admin-addr", c.AdminAddr))

@@ -13,6 +13,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"fakeart/internal/drift"
+	"fakeart/server/failure"
 )
 
 // Drift is the result of the last drift check.
@@ -161,11 +162,11 @@ func (m *Main) registerDrift(api huma.API) {
 		Security:    m.adminSecurity(), Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{401, 403, 404, 409},
 	}, func(context.Context, *struct{}) (*struct{ Body Drift }, error) {
 		if m.drift == nil {
-			return nil, newProblem(fiber.StatusNotFound, "drift checks are disabled on this server; enable them with --drift-reference")
+			return nil, failure.NewProblem(fiber.StatusNotFound, "drift checks are disabled on this server; enable them with --drift-reference")
 		}
 		last := m.drift.last.Load()
 		if last.err != nil {
-			return nil, newProblem(fiber.StatusConflict, "drift check failed: "+last.err.Error())
+			return nil, failure.NewProblem(fiber.StatusConflict, "drift check failed: "+last.err.Error())
 		}
 		return &struct{ Body Drift }{*last.found}, nil
 	})

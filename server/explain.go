@@ -12,6 +12,7 @@ import (
 
 	"fakeart/internal/explain"
 	"fakeart/internal/imaging"
+	"fakeart/server/failure"
 	"fakeart/server/infer"
 )
 
@@ -65,7 +66,7 @@ func (x *exchange) explainAll(call *infer.Call) error {
 			x.span("explain", began, time.Now(), attribute.String("method", string(x.explain.method)))
 		}
 		if errors.Is(err, infer.ErrDeadline) {
-			return busy("the explanations could not be computed in time; send fewer images, or try again later")
+			return failure.Busy("the explanations could not be computed in time; send fewer images, or try again later")
 		}
 		if err != nil {
 			return err

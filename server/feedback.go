@@ -12,8 +12,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
 	"github.com/gofiber/fiber/v2"
-	"github.com/gofiber/fiber/v2/middleware/limiter"
 
+	"fakeart/server/failure"
 	"fakeart/server/predlog"
 )
 
@@ -67,14 +67,14 @@ func (m *Main) storeFeedback(ctx context.Context, r FeedbackRequest) (*Feedback,
 	h, err := m.predictions.Feedback(ctx, predlog.Feedback{ID: r.ID, Time: time.Now(), Label: r.Label, Comment: r.Comment})
 	switch {
 	case errors.Is(err, predlog.ErrUnknownPrediction):
-		return nil, newProblem(fiber.StatusNotFound, fmt.Sprintf("prediction %s isn't in the prediction log; it may have been deleted", r.ID))
+		return nil, failure.NewProblem(fiber.StatusNotFound, fmt.Sprintf("prediction %s isn't in the prediction log; it may have been deleted", r.ID))
 	case errors.Is(err, predlog.ErrNoFeedback):
-		return nil, newProblem(fiber.StatusNotFound, "feedback is disabled on this server; enable it with --feedback-topic")
+		return nil, failure.NewProblem(fiber.StatusNotFound, "feedback is disabled on this server; enable it with --feedback-topic")
 	case errors.Is(err, predlog.ErrInvalid):
-		return nil, newProblem(fiber.StatusUnprocessableEntity, err.Error())
+		return nil, failure.NewProblem(fiber.StatusUnprocessableEntity, err.Error())
 	case err != nil:
 		m.log.Error("feedback not stored", "id", r.ID, "error", err)
-		return nil, huma.ErrorWithHeaders(newProblem(fiber.StatusServiceUnavailable, "the feedback can't be stored now because the prediction log isn't writable; try again"),
+		return nil, huma.ErrorWithHeaders(failure.NewProblem(fiber.StatusServiceUnavailable, "the feedback can't be stored now because the prediction log isn't writable; try again"),
 			http.Header{fiber.HeaderRetryAfter: {"1"}})
 	}
 	f := &Feedback{ID: h.ID, Label: h.Label, Comment: h.Comment, Time: h.Time, Verdict: h.PredictedLabel}
@@ -88,19 +88,6 @@ func (m *Main) storeFeedback(ctx context.Context, r FeedbackRequest) (*Feedback,
 		m.accuracy.stale.Store(true)
 	}
 	return f, nil
-}
-
-// limitFeedback returns a middleware that limits the feedback requests per client and minute.
-func (m *Main) limitFeedback() fiber.Handler {
-	return limiter.New(limiter.Config{
-		Max:               m.config.FeedbackLimit,
-		Expiration:        time.Minute,
-		LimiterMiddleware: limiter.SlidingWindow{},
-		KeyGenerator:      m.clients.key,
-		LimitReached: func(*fiber.Ctx) error {
-			return fiber.NewError(fiber.StatusTooManyRequests, fmt.Sprintf("more than %d feedback requests per minute from one client", m.config.FeedbackLimit))
-		},
-	})
 }
 
 // accuracyAge is how long a computed accuracy is valid without new feedback. It keeps requests to

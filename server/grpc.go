@@ -12,7 +12,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +29,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"fakeart/server/failure"
 	"fakeart/server/infer"
+	"fakeart/server/limit"
 	"fakeart/server/oip"
 	"fakeart/server/oip/oippb"
 )
@@ -80,13 +81,13 @@ func (a grpcApp) ShutdownWithContext(ctx context.Context) error { return a.Shutd
 // procedures returns the handlers of all RPCs by path.
 func (m *Main) procedures() *http.ServeMux {
 	mux := http.NewServeMux()
-	limit := int64(m.config.MaxBody)
+	maxBody := int64(m.config.MaxBody)
 	options := connect.WithHandlerOptions(
 		connect.WithCompression("gzip", func() connect.Decompressor {
-			return &decompressor{limit: limit, open: func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }}
+			return &decompressor{limit: maxBody, open: func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }}
 		}, func() connect.Compressor { return gzip.NewWriter(nil) }),
 		connect.WithCompression("deflate", func() connect.Decompressor {
-			return &decompressor{limit: limit, open: zlib.NewReader}
+			return &decompressor{limit: maxBody, open: zlib.NewReader}
 		}, func() connect.Compressor { return zlib.NewWriter(nil) }),
 		connect.WithRecover(m.recoverRPC),
 		connect.WithCodec(messageCodec{}),
@@ -257,9 +258,9 @@ func (m *Main) rpcError(err error) *connect.Error {
 		return e
 	}
 	if e, ok := errors.AsType[*oip.Error](err); ok {
-		return connect.NewError(connect.CodeInvalidArgument, errors.New(oneLine(e.Message)))
+		return connect.NewError(connect.CodeInvalidArgument, errors.New(failure.OneLine(e.Message)))
 	}
-	status, detail, public := problemOf(err)
+	status, detail, public := failure.Of(err)
 	if !public {
 		m.log.Error("request failed", "error", err)
 	}
@@ -278,9 +279,9 @@ func (m *Main) rpcError(err error) *connect.Error {
 	case status >= 400 && status < 500:
 		code = connect.CodeInvalidArgument
 	}
-	e := connect.NewError(code, errors.New(oneLine(detail)))
-	if u, ok := errors.AsType[*unavailable](err); ok && code == connect.CodeUnavailable {
-		retryAfter(e, time.Duration(u.after)*time.Second)
+	e := connect.NewError(code, errors.New(failure.OneLine(detail)))
+	if u, ok := errors.AsType[*failure.Unavailable](err); ok && code == connect.CodeUnavailable {
+		retryAfter(e, time.Duration(u.After)*time.Second)
 	}
 	return e
 }
@@ -321,7 +322,7 @@ func rpcStatus(code connect.Code) int {
 func (m *Main) recoverRPC(_ context.Context, spec connect.Spec, _ http.Header, reason any) error {
 	m.metrics.Panic()
 	m.log.Error("panic", "reason", reason, "method", http.MethodPost, "path", spec.Procedure, "stack", string(debug.Stack()))
-	return connect.NewError(connect.CodeInternal, errors.New(internalDetail))
+	return connect.NewError(connect.CodeInternal, errors.New(failure.Internal))
 }
 
 // rpcClient is the client of an RPC, for the engine.
@@ -354,7 +355,7 @@ type rpcHandler struct {
 	m      *Main
 	mux    *http.ServeMux
 	errors *connect.ErrorWriter
-	limit  slidingLimit
+	rate   limit.Rate
 	open   atomic.Int64 // RPCs, including those that are being received
 }
 
@@ -384,7 +385,7 @@ func (h *rpcHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	call := &rpc{header: r.Header, procedure: pattern}
 	call.method, call.received, call.id = http.MethodPost, began, validRequestID([]byte(r.Header.Get("X-Request-Id")))
 	w.Header().Set("X-Request-Id", call.id)
-	ip := m.clients.resolve(r.RemoteAddr, func() string { return strings.Join(r.Header.Values("X-Forwarded-For"), ",") })
+	ip := m.clients.Resolve(r.RemoteAddr, func() string { return strings.Join(r.Header.Values("X-Forwarded-For"), ",") })
 	control := http.NewResponseController(w)
 	switch {
 	case pattern == unmatched:
@@ -397,8 +398,8 @@ func (h *rpcHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case overLimit:
 		h.reject(w, r, m.rpcError(m.overLimit()))
 	case tooMany:
-		h.reject(w, r, m.rpcError(busy(fmt.Sprintf("more than %d RPCs", m.config.MaxConnections))))
-	case m.config.RateLimit > 0 && !strings.HasPrefix(pattern, "/"+healthService) && !h.limit.allow(clientKey(ip), m.config.RateLimit, began):
+		h.reject(w, r, m.rpcError(failure.Busy(fmt.Sprintf("more than %d RPCs", m.config.MaxConnections))))
+	case m.config.RateLimit > 0 && !strings.HasPrefix(pattern, "/"+healthService) && !h.rate.Allow(limit.ClientKey(ip), m.config.RateLimit, began):
 		e := connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("more than %d requests per second from one client", m.config.RateLimit))
 		retryAfter(e, time.Second)
 		h.reject(w, r, e)
@@ -487,7 +488,7 @@ func endRPCSpan(span trace.Span, pattern string, code connect.Code, status int) 
 }
 
 // errShuttingDown ends streams during shutdown.
-var errShuttingDown = busy("the server is shutting down")
+var errShuttingDown = failure.Busy("the server is shutting down")
 
 // rpcBody reads the messages of a client. It bounds their size, the memory that large ones take
 // together, and the time to receive one.
@@ -503,7 +504,7 @@ type rpcBody struct {
 	prefix [5]byte   // of the current message: whether it is compressed, and its length
 	unread []byte    // end of prefix that Read hasn't returned yet
 	left   int64     // bytes of the message that aren't read yet
-	held   int64     // bytes acquired from bodies.memory
+	held   int64     // bytes reserved from Main.bodies
 	err    error
 }
 
@@ -571,13 +572,11 @@ func (b *rpcBody) next() error {
 		const maxRatio = 1032 // of deflate
 		need = size + 2*min(maxRatio*size, int64(limits.MaxBody))
 	}
-	if need > smallBody {
-		need = min(need, b.m.bodies.room)
-		if !b.m.bodies.memory.TryAcquire(need) {
-			return b.m.rpcError(busy(fmt.Sprintf("too many large requests at once: their bodies may take %d bytes together", b.m.bodies.room)))
-		}
-		b.held = need
+	held, err := b.m.bodies.Reserve(need)
+	if err != nil {
+		return b.m.rpcError(err)
 	}
+	b.held = held
 	b.unread, b.left = b.prefix[:], size
 	if size == 0 {
 		b.received()
@@ -616,10 +615,8 @@ func (b *rpcBody) failure(err error) error {
 
 // free releases the memory of the current message.
 func (b *rpcBody) free() {
-	if b.held > 0 {
-		b.m.bodies.memory.Release(b.held)
-		b.held = 0
-	}
+	b.m.bodies.Release(b.held)
+	b.held = 0
 }
 
 // Close closes the request of the client.
@@ -703,31 +700,4 @@ func (d *decompressor) Close() error {
 		return nil
 	}
 	return d.inner.Close()
-}
-
-// slidingLimit limits the rate of requests per client: it counts those of the current second, and those
-// of the previous one by the share of it that is less than a second ago.
-type slidingLimit struct {
-	mu          sync.Mutex
-	second      int64
-	before, now map[string]int
-}
-
-// allow counts a request of the client at time t, and reports whether it is within the limit.
-func (l *slidingLimit) allow(client string, limit int, t time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := t.Unix(); s != l.second {
-		l.before = nil
-		if s == l.second+1 {
-			l.before = l.now
-		}
-		l.second, l.now = s, map[string]int{}
-	}
-	recent := float64(l.before[client]) * (1 - float64(t.Nanosecond())/1e9)
-	if recent+float64(l.now[client]) >= float64(limit) {
-		return false
-	}
-	l.now[client]++
-	return true
 }

@@ -359,8 +359,8 @@ func TestGRPC_InvalidRequests(t *testing.T) {
 		largest.Id += "x"
 	}
 	mustCall[oippb.ModelInferResponse](t, conn, "ModelInfer", largest)
-	if got := m.bodies.memory.TryAcquire(m.bodies.room); !got {
-		t.Error("memory wasn't released")
+	if _, err := m.bodies.Reserve(int64(m.config.MaxMemory)); err != nil {
+		t.Errorf("memory wasn't released: %v", err)
 	}
 }
 
@@ -446,11 +446,12 @@ func TestGRPC_Overload(t *testing.T) {
 	t.Run("memory", func(t *testing.T) {
 		m := start(t, withGRPC)
 		conn := dialGRPC(t, m)
-		if !m.bodies.memory.TryAcquire(m.bodies.room - 1) {
-			t.Fatal("memory is in use")
+		held, err := m.bodies.Reserve(int64(m.config.MaxMemory) - 1)
+		if err != nil {
+			t.Fatal(err)
 		}
-		defer m.bodies.memory.Release(m.bodies.room - 1)
-		_, err := call[oippb.ModelInferResponse](t.Context(), conn, "ModelInfer", rawRequest(make([]float32, 20)...), grpc.Trailer(&trailer))
+		defer m.bodies.Release(held)
+		_, err = call[oippb.ModelInferResponse](t.Context(), conn, "ModelInfer", rawRequest(make([]float32, 20)...), grpc.Trailer(&trailer))
 		retry(t, err, codes.Unavailable, trailer, "too many large requests")
 		mustCall[oippb.ModelInferResponse](t, conn, "ModelInfer", rawRequest(1)) // small messages aren't counted
 	})
@@ -471,8 +472,8 @@ func TestGRPC_Bomb(t *testing.T) {
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "larger than 1048576 bytes") {
 		t.Errorf("%v, want ResourceExhausted", err)
 	}
-	if !m.bodies.memory.TryAcquire(m.bodies.room) {
-		t.Error("memory wasn't released")
+	if _, err := m.bodies.Reserve(int64(m.config.MaxMemory)); err != nil {
+		t.Errorf("memory wasn't released: %v", err)
 	}
 }
 
@@ -721,35 +722,6 @@ func TestGRPC_MaxConnections(t *testing.T) {
 		_, err := call[oippb.ServerLiveResponse](t.Context(), third, "ServerLive", &oippb.ServerLiveRequest{}, grpc.WaitForReady(true))
 		return err == nil
 	})
-}
-
-func TestSlidingLimit(t *testing.T) {
-	var l slidingLimit
-	at := func(seconds float64) time.Time { return time.Unix(1000, int64(seconds*1e9)) }
-	for i, step := range []struct {
-		client string
-		time   float64
-		want   bool
-	}{
-		{"a", 0, true},
-		{"a", 0.5, true},
-		{"a", 0.9, false},
-		{"b", 0.9, true},
-		{"a", 1.1, true},  // 2 × 0.9 before
-		{"a", 1.2, false}, // 2 × 0.8 before, 1 now
-		{"a", 1.6, true},
-		{"a", 1.7, false},
-		{"a", 5, true},
-		{"a", 5, true},
-		{"a", 5, false},
-	} {
-		if got := l.allow(step.client, 2, at(step.time)); got != step.want {
-			t.Errorf("step %d: %v", i, got)
-		}
-	}
-	if len(l.now) != 1 || len(l.before) != 0 {
-		t.Errorf("%d and %d clients kept", len(l.now), len(l.before))
-	}
 }
 
 // The names of all routes of the protocol are known, so that no request creates a metric of its own.

@@ -182,8 +182,12 @@ func TestPredict_Base64(t *testing.T) {
 func TestPredict_DecoderTimeout(t *testing.T) {
 	m := start(t, func(c *Config) { c.RequestTimeout, c.ShutdownTimeout = 50*time.Millisecond, time.Second })
 	held := []*decoder{}
-	for len(m.decoders.free) > 0 {
-		held = append(held, <-m.decoders.free)
+	for m.decoders.Idle() > 0 {
+		d, err := m.decoders.Take(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, d)
 	}
 	img := pngOf(t, solid(red, 32, 32))
 	response, body := do(t, "POST", m.URL()+"/predict", "", img)
@@ -203,7 +207,7 @@ func TestPredict_DecoderTimeout(t *testing.T) {
 		t.Error(err)
 	}
 	for _, d := range held {
-		m.decoders.put(d)
+		m.decoders.Put(d)
 	}
 }
 

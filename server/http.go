@@ -22,14 +22,15 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/middleware/adaptor"
 	"github.com/gofiber/fiber/v2/middleware/cors"
-	"github.com/gofiber/fiber/v2/middleware/limiter"
 	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 	"golang.org/x/net/http/httpguts"
 
 	"fakeart/internal/cli"
 	"fakeart/internal/explain"
+	"fakeart/server/failure"
 	"fakeart/server/infer"
+	"fakeart/server/listen"
 	"fakeart/server/telemetry"
 )
 
@@ -87,21 +88,14 @@ func (m *Main) newApp() *fiber.App {
 		app.Use(m.cors)
 	}
 	if m.config.RateLimit > 0 {
-		app.Use(limiter.New(limiter.Config{
-			Max:               m.config.RateLimit,
-			Expiration:        time.Second,
-			LimiterMiddleware: limiter.SlidingWindow{},
-			KeyGenerator:      m.clients.key,
-			Next: func(c *fiber.Ctx) bool {
-				return slices.Contains(unlimitedPaths, c.Path()) || m.config.UI && (c.Path() == "/" || strings.HasPrefix(c.Path(), pagePrefix))
-			},
-			LimitReached: func(*fiber.Ctx) error {
-				return fiber.NewError(fiber.StatusTooManyRequests, fmt.Sprintf("more than %d requests per second from one client", m.config.RateLimit))
-			},
+		detail := fmt.Sprintf("more than %d requests per second from one client", m.config.RateLimit)
+		app.Use(m.clients.Limit(m.config.RateLimit, time.Second, detail, func(c *fiber.Ctx) bool {
+			return slices.Contains(unlimitedPaths, c.Path()) || m.config.UI && (c.Path() == "/" || strings.HasPrefix(c.Path(), pagePrefix))
 		}))
 	}
 	if m.config.FeedbackLimit > 0 {
-		app.Use("/feedback", m.limitFeedback())
+		app.Use("/feedback", m.clients.Limit(m.config.FeedbackLimit, time.Minute,
+			fmt.Sprintf("more than %d feedback requests per minute from one client", m.config.FeedbackLimit), nil))
 	}
 	m.register(app)
 	m.serveWith(app)
@@ -178,8 +172,8 @@ func (m *Main) handleProfile(c *fiber.Ctx) error {
 	case "trace":
 		handler = pprof.Trace
 	}
-	if conn, ok := c.Context().Conn().(*conn); ok {
-		conn.renew.Store(int64(m.config.WriteTimeout))
+	if conn, ok := c.Context().Conn().(*listen.Conn); ok {
+		conn.RenewWriteDeadline(m.config.WriteTimeout)
 	}
 	return adaptor.HTTPHandlerFunc(handler)(c)
 }
@@ -222,15 +216,15 @@ func (m *Main) serveWith(app *fiber.App) {
 		if s.hasBody && !s.bodyRead {
 			// Otherwise the unread body would be parsed as the next request.
 			c.Response.SetConnectionClose()
-			if conn, ok := c.Conn().(*conn); ok {
-				conn.linger.Store(true)
+			if conn, ok := c.Conn().(*listen.Conn); ok {
+				conn.Linger()
 			}
 		}
 		if m.portClosed.Load() {
 			c.Response.SetConnectionClose()
 		}
-		if conn, ok := c.Conn().(*conn); ok {
-			conn.unsent, conn.began = true, time.Time{}
+		if conn, ok := c.Conn().(*listen.Conn); ok {
+			conn.EndRequest()
 		}
 	}
 }
@@ -331,16 +325,6 @@ func readHead(h *fasthttp.RequestHeader) (r head) {
 	return r
 }
 
-func stateOf(c *fasthttp.RequestCtx) *requestState {
-	if conn, ok := c.Conn().(*conn); ok {
-		return &conn.request
-	}
-	return new(requestState)
-}
-
-// state returns the state that the server tracks for the request.
-func state(c *fiber.Ctx) *requestState { return stateOf(c.Context()) }
-
 // observe is the middleware around every request. It measures the request, turns errors into
 // responses and recovers from panics.
 func (m *Main) observe(c *fiber.Ctx) error {
@@ -362,8 +346,8 @@ func (m *Main) observe(c *fiber.Ctx) error {
 	took := m.now().Sub(s.received)
 	route := m.route(c)
 	route.ObserveSize(status, took, s.size(route.Pattern))
-	if conn, ok := c.Context().Conn().(*conn); ok && (s.bodyRead || !s.hasBody) {
-		route.ObserveReceive(conn.sinceFirstByte(s.received))
+	if conn, ok := c.Context().Conn().(*listen.Conn); ok && (s.bodyRead || !s.hasBody) {
+		route.ObserveReceive(conn.SinceFirstByte(s.received))
 	}
 	m.beginTrace(c) // unless readBody has done so
 	if s.span != nil {
@@ -386,7 +370,7 @@ func (s *requestState) size(route string) telemetry.Size {
 
 // overLimit returns the error for a request that exceeds Config.MaxRequests.
 func (m *Main) overLimit() error {
-	return busy(fmt.Sprintf("more than %d concurrent requests", m.config.MaxRequests))
+	return failure.Busy(fmt.Sprintf("more than %d concurrent requests", m.config.MaxRequests))
 }
 
 // contentSecurityPolicy keeps browsers from treating a response as an active page.
@@ -405,7 +389,7 @@ func (m *Main) next(c *fiber.Ctx) (err error) {
 }
 
 // errPanic is returned after a panic, which has been logged already.
-var errPanic = fiber.NewError(fiber.StatusInternalServerError, internalDetail)
+var errPanic = fiber.NewError(fiber.StatusInternalServerError, failure.Internal)
 
 // maxRequestID is the maximum length of a request ID that a client can set.
 const maxRequestID = 128
@@ -462,7 +446,7 @@ func (m *Main) logRequest(c *fiber.Ctx, s *requestState, status int, took time.D
 		return
 	}
 	m.writeRequest(level, s, requestLine{
-		url: m.loggedURL(c), status: status, userAgent: c.Get(fiber.HeaderUserAgent), client: m.clients.addr(c), took: took,
+		url: m.loggedURL(c), status: status, userAgent: c.Get(fiber.HeaderUserAgent), client: m.clients.Addr(c), took: took,
 	})
 }
 
@@ -525,7 +509,7 @@ func (m *Main) loggedURL(c *fiber.Ctx) string {
 }
 
 // errTimedOut is returned for a request that wasn't processed by its deadline.
-var errTimedOut = busy("the request timed out")
+var errTimedOut = failure.Busy("the request timed out")
 
 // requestError converts an error of the engine to the error to return to the client.
 func (m *Main) requestError(err error) error {
@@ -533,7 +517,7 @@ func (m *Main) requestError(err error) error {
 	case errors.Is(err, infer.ErrNoModel):
 		return m.models.missing()
 	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrClosed), errors.Is(err, infer.ErrTooManyExplanations):
-		return busy(err.Error())
+		return failure.Busy(err.Error())
 	case errors.Is(err, explain.ErrNoGradCAM):
 		return fiber.NewError(fiber.StatusUnprocessableEntity, err.Error())
 	case errors.Is(err, infer.ErrDeadline), errors.Is(err, context.DeadlineExceeded):
@@ -558,8 +542,8 @@ func (m *Main) handleMalformed(c *fasthttp.RequestCtx, err error) {
 	}
 	setCommonHeaders(&c.Response.Header, requestID(&c.Request.Header))
 	m.reject(c, status, detail)
-	if conn, ok := c.Conn().(*conn); ok {
-		conn.linger.Store(true)
+	if conn, ok := c.Conn().(*listen.Conn); ok {
+		conn.Linger()
 	}
 }
 
@@ -567,10 +551,10 @@ func (m *Main) handleMalformed(c *fasthttp.RequestCtx, err error) {
 func (m *Main) rejectConnection(c net.Conn) {
 	var response fasthttp.Response
 	setCommonHeaders(&response.Header, newRequestID())
-	writeProblem(&response, fiber.StatusServiceUnavailable, fmt.Sprintf("more than %d connections", m.config.MaxConnections))
+	failure.WriteProblem(&response, fiber.StatusServiceUnavailable, fmt.Sprintf("more than %d connections", m.config.MaxConnections))
 	response.Header.Set(fiber.HeaderRetryAfter, "1")
 	response.SetConnectionClose()
-	if c.SetWriteDeadline(time.Now().Add(interimTimeout)) == nil {
+	if c.SetWriteDeadline(time.Now().Add(listen.InterimTimeout)) == nil {
 		_, _ = response.WriteTo(c)
 	}
 	_ = c.Close()
@@ -583,7 +567,7 @@ func (m *Main) requestTimeout() string {
 
 // handleError writes the response for an error of a handler or of the router.
 func (m *Main) handleError(c *fiber.Ctx, err error) {
-	status, detail, public := problemOf(err)
+	status, detail, public := failure.Of(err)
 	if !public {
 		m.log.Error("request failed", "method", c.Method(), "path", c.Path(), "error", err)
 	}
@@ -601,8 +585,8 @@ func (m *Main) handleError(c *fiber.Ctx, err error) {
 	case status == fiber.StatusNotFound && strings.HasPrefix(detail, "Cannot "): // the router's text contains the whole path
 		detail = fmt.Sprintf("unknown path %.80q", c.Path())
 	}
-	if e, ok := errors.AsType[*unavailable](err); ok {
-		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(e.after))
+	if e, ok := errors.AsType[*failure.Unavailable](err); ok {
+		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(e.After))
 	}
 	writeError(c.Response(), c.Path(), status, detail)
 }
@@ -614,5 +598,5 @@ func writeError(response *fasthttp.Response, path string, status int, detail str
 		writeProtocolError(response, status, detail)
 		return
 	}
-	writeProblem(response, status, detail)
+	failure.WriteProblem(response, status, detail)
 }

@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
 
+	"fakeart/server/failure"
+	"fakeart/server/listen"
 	"fakeart/server/predlog"
 )
 
@@ -40,11 +41,11 @@ func (m *Main) registerLog(api huma.API) {
 		Security: m.adminSecurity(), Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404},
 	}, func(ctx context.Context, q *logQuery) (*struct{ Body LogPage }, error) {
 		if m.reader == nil {
-			return nil, humaError(m.errUnreadableLog())
+			return nil, failure.ForOperation(m.errUnreadableLog())
 		}
 		rows, next, err := m.reader.Page(ctx, q.Cursor, q.Limit)
 		if errors.Is(err, predlog.ErrCursor) {
-			return nil, newProblem(fiber.StatusBadRequest, err.Error())
+			return nil, failure.NewProblem(fiber.StatusBadRequest, err.Error())
 		}
 		var total int64
 		if err == nil {
@@ -52,22 +53,13 @@ func (m *Main) registerLog(api huma.API) {
 		}
 		if err != nil {
 			m.log.Error("read prediction log", "error", err)
-			return nil, humaError(err)
+			return nil, failure.ForOperation(err)
 		}
 		if rows == nil {
 			rows = []predlog.Entry{}
 		}
 		return &struct{ Body LogPage }{LogPage{rows, next, total}}, nil
 	})
-}
-
-// humaError converts an error to one that huma's operations can return.
-func humaError(err error) error {
-	status, detail, _ := problemOf(err)
-	if e, ok := errors.AsType[*unavailable](err); ok {
-		return huma.ErrorWithHeaders(newProblem(status, detail), http.Header{fiber.HeaderRetryAfter: {strconv.Itoa(e.after)}})
-	}
-	return newProblem(status, detail)
 }
 
 // exportFormats are the formats of the query parameter format.
@@ -99,8 +91,8 @@ func (m *Main) handleExport(c *fiber.Ctx) error {
 		_ = stream.Close()
 		return err
 	}
-	if conn, ok := c.Context().Conn().(*conn); ok {
-		conn.renew.Store(int64(m.config.WriteTimeout))
+	if conn, ok := c.Context().Conn().(*listen.Conn); ok {
+		conn.RenewWriteDeadline(m.config.WriteTimeout)
 	}
 	c.Set(fiber.HeaderContentDisposition, fmt.Sprintf(`attachment; filename="predictions-%s.%s"`, time.Now().UTC().Format("20060102T150405Z"), format))
 	c.Response().Header.SetContentType(format.ContentType())

@@ -39,6 +39,7 @@ import (
 	"fakeart/internal/onnx/onnxpb"
 	"fakeart/internal/ort"
 	"fakeart/internal/otelenv"
+	"fakeart/server/failure"
 )
 
 // programVariable makes the test binary run the server instead of the tests. Tests of signals and exit
@@ -264,7 +265,7 @@ func checkProblem(t *testing.T, response *http.Response, body []byte, status int
 	if got := response.Header.Get("Content-Type"); got != "application/problem+json" {
 		t.Errorf("content type %q", got)
 	}
-	var p problem
+	var p failure.Problem
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&p); err != nil {

@@ -18,6 +18,7 @@ import (
 	"fakeart/internal/cli"
 	"fakeart/internal/explain"
 	"fakeart/internal/model"
+	"fakeart/server/failure"
 	"fakeart/server/infer"
 	"fakeart/server/source"
 	"fakeart/server/telemetry"
@@ -53,7 +54,7 @@ type deployments struct {
 	missingReason atomic.Pointer[error] // why no model is in use; ignored while one is
 }
 
-// inUse returns the model in use. If no model is loaded, the error is an *unavailable with the reason.
+// inUse returns the model in use. If no model is loaded, the error is an *failure.Unavailable with the reason.
 func (d *deployments) inUse() (*served, error) {
 	if use := d.current.Load(); use != nil {
 		return use, nil
@@ -61,14 +62,14 @@ func (d *deployments) inUse() (*served, error) {
 	return nil, d.missing()
 }
 
-// missing returns the *unavailable error for requests while no model is loaded. Its Retry-After
+// missing returns the *failure.Unavailable error for requests while no model is loaded. Its Retry-After
 // is the interval at which the model source is checked.
 func (d *deployments) missing() error {
 	detail := "no model is loaded yet"
 	if reason := d.missingReason.Load(); reason != nil {
 		detail += ": " + (*reason).Error()
 	}
-	return &unavailable{detail, int(min(max(d.every, time.Second), time.Minute).Seconds())}
+	return &failure.Unavailable{Detail: detail, After: int(min(max(d.every, time.Second), time.Minute).Seconds())}
 }
 
 // errNoPrevious is returned when there is no model to roll back to.
@@ -319,7 +320,7 @@ func (m *Main) registerModels(api huma.API) {
 	}, func(context.Context, *struct{}) (*current, error) {
 		use, err := m.models.inUse()
 		if err != nil {
-			return nil, humaError(err)
+			return nil, failure.ForOperation(err)
 		}
 		return &current{use.document()}, nil
 	})
@@ -334,7 +335,7 @@ func (m *Main) registerModels(api huma.API) {
 		if err != nil {
 			p := modelProblem(err, fiber.StatusConflict)
 			for _, input := range []string{in.Body.Model, in.Body.SHA256} {
-				p.Detail = strings.ReplaceAll(p.Detail, input, shortened(input))
+				p.Detail = strings.ReplaceAll(p.Detail, input, failure.Shortened(input))
 			}
 			return nil, p
 		}
@@ -345,7 +346,7 @@ func (m *Main) registerModels(api huma.API) {
 // modelProblem returns the problem for a model that couldn't be loaded or used. unreachable is the status if
 // its store couldn't be reached: the server's failure if the store is its own source, but not if a request
 // named it.
-func modelProblem(err error, unreachable int) *problem {
+func modelProblem(err error, unreachable int) *failure.Problem {
 	status := fiber.StatusInternalServerError
 	switch {
 	case errors.Is(err, errNoPrevious), errors.Is(err, source.ErrChanged), errors.Is(err, source.ErrDigest):
@@ -363,7 +364,7 @@ func modelProblem(err error, unreachable int) *problem {
 	case errors.Is(err, source.ErrUnreachable):
 		status = unreachable
 	}
-	return newProblem(status, err.Error())
+	return failure.NewProblem(status, err.Error())
 }
 
 // sameDigest reports whether two digests are equal, with or without the prefix sha256: and in

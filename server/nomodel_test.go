@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"fakeart/internal/model"
+	"fakeart/server/failure"
 )
 
 // startWithoutModel starts a server that waits for its first model at ref.
@@ -66,7 +67,7 @@ func TestWithoutModel_Routes(t *testing.T) {
 				t.Errorf("status %d, want %d with %q: %.300s", response.StatusCode, test.status, test.want, body)
 			}
 			retry, _ := strconv.Atoi(response.Header.Get("Retry-After"))
-			problem := strings.HasPrefix(response.Header.Get("Content-Type"), problemType)
+			problem := strings.HasPrefix(response.Header.Get("Content-Type"), failure.ProblemType)
 			if test.status == 503 && problem && (retry < 1 || retry > 60) {
 				t.Errorf("Retry-After: %q, want 1 to 60", response.Header.Get("Retry-After"))
 			}

@@ -21,8 +21,11 @@ import (
 
 	"fakeart/internal/imaging"
 	"fakeart/internal/model"
+	"fakeart/server/failure"
 	"fakeart/server/form"
 	"fakeart/server/infer"
+	"fakeart/server/limit"
+	"fakeart/server/listen"
 	"fakeart/server/predlog"
 )
 
@@ -53,7 +56,7 @@ type Prediction struct {
 type Item struct {
 	*Prediction
 	// Error is the reason why this image wasn't classified.
-	Error *problem `json:"error,omitempty"`
+	Error *failure.Problem `json:"error,omitempty"`
 }
 
 // Schema returns the OpenAPI schema of an item: a prediction or an error.
@@ -62,7 +65,7 @@ func (Item) Schema(r huma.Registry) *huma.Schema {
 		r.Schema(reflect.TypeFor[Prediction](), true, ""),
 		{
 			Type: huma.TypeObject, Required: []string{"error"}, AdditionalProperties: false,
-			Properties: map[string]*huma.Schema{"error": r.Schema(reflect.TypeFor[problem](), true, "")},
+			Properties: map[string]*huma.Schema{"error": r.Schema(reflect.TypeFor[failure.Problem](), true, "")},
 		},
 	}}
 }
@@ -109,7 +112,7 @@ type exchange struct {
 	state    *requestState
 	received time.Time
 	deadline time.Time
-	body     body
+	body     limit.Body
 	parts    [][]byte
 	images   []inputImage
 	batch    bool // respond with a list
@@ -156,7 +159,7 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 func (m *Main) newExchange(c *fiber.Ctx) *exchange {
 	x := m.beginExchange(state(c), state(c).received)
 	x.c = c
-	if conn, ok := c.Context().Conn().(*conn); ok {
+	if conn, ok := c.Context().Conn().(*listen.Conn); ok {
 		x.client = conn
 	}
 	return x
@@ -188,7 +191,7 @@ func (x *exchange) free() {
 	if x.timer != nil {
 		x.timer.Stop()
 	}
-	x.m.bodies.free(&x.body)
+	x.m.bodies.Free(&x.body)
 	for i := range x.images {
 		if j := x.images[i].job; j != nil {
 			j.Free()
@@ -197,7 +200,7 @@ func (x *exchange) free() {
 	clear(x.parts)
 	clear(x.images)
 	clear(x.records)
-	if cap(x.response) > smallBody {
+	if cap(x.response) > limit.SmallBody {
 		x.response = nil
 	}
 	*x = exchange{body: x.body, parts: x.parts[:0], images: x.images[:0], records: x.records[:0], response: x.response[:0]}
@@ -235,7 +238,7 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 // parseBody finds the images in the body: the form fields "data", the instances of a JSON object,
 // or otherwise the body itself, regardless of its content type.
 func (x *exchange) parseBody() error {
-	data, contentType, maxInstances := x.body.bytes, x.c.Get(fiber.HeaderContentType), x.m.config.MaxImages
+	data, contentType, maxInstances := x.body.Bytes, x.c.Get(fiber.HeaderContentType), x.m.config.MaxImages
 	switch {
 	case form.IsMultipart(contentType):
 		parts, err := form.Parts(x.parts, contentType, data, formField, maxInstances)
@@ -276,7 +279,7 @@ func isJSON(contentType string) bool {
 
 // parseInstances reads a JSON request.
 func (x *exchange) parseInstances(maxInstances int) error {
-	instances, err := readInstances(x.body.bytes, maxInstances)
+	instances, err := readInstances(x.body.Bytes, maxInstances)
 	switch {
 	case errors.Is(err, errTooManyInstances):
 		return fiber.NewError(fiber.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d instances; split them over several requests", maxInstances))
@@ -502,7 +505,7 @@ func (x *exchange) disconnected() bool { return x.client != nil && x.client.Disc
 // is set and decode returns nil. A returned error applies to the whole request.
 func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 	m := x.m
-	release, err := m.decoders.admit(x, p.data)
+	release, err := x.admit(p.data)
 	if err != nil {
 		if kind := imageErrorStatus(err); kind != 0 {
 			p.err = fiber.NewError(kind, err.Error())
@@ -510,7 +513,7 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 		}
 		return err
 	}
-	d, err := m.decoders.take(x)
+	d, err := m.decoders.Take(x)
 	if err != nil {
 		release()
 		return err
@@ -527,7 +530,7 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 			p.setStats(imaging.StatsOf(d.pixels[:], imaging.Size, imaging.Channels))
 		}
 	}
-	m.decoders.put(d)
+	m.decoders.Put(d)
 	release()
 	if x.state.ctx != nil {
 		x.span("decode", began, time.Now(), attribute.String("image.format", info.Format), attribute.Int("image.bytes", len(p.data)))
@@ -554,6 +557,34 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 		p.record.ImageSHA256 = sha256.Sum256(p.data)
 	}
 	return nil
+}
+
+// admit reserves the memory for decoding the image; see limit.Memory. An error caused by the image
+// itself wraps an error of package imaging.
+func (x *exchange) admit(data []byte) (release func(), err error) {
+	header, err := imaging.Inspect(data, x.m.config.MaxPixels)
+	if err != nil {
+		return nil, err
+	}
+	x.state.pixels += header.Width * header.Height
+	x.state.slow = x.state.slow || header.Format == "heic" || header.Format == "avif"
+	return x.m.decoding.Admit(x, header)
+}
+
+// decoder decodes one image at a time.
+type decoder struct {
+	imaging.Decoder
+	// pixels holds the pixels of the last image.
+	pixels [imaging.Size * imaging.Size * imaging.Channels]uint8
+}
+
+// newDecoders returns n decoders of images with at most maxPixels pixels.
+func newDecoders(n, maxPixels int) []*decoder {
+	decoders := make([]*decoder, n)
+	for i := range decoders {
+		decoders[i] = &decoder{Decoder: imaging.Decoder{MaxPixels: maxPixels}}
+	}
+	return decoders
 }
 
 func (p *inputImage) setStats(s imaging.Stats) {
@@ -636,7 +667,7 @@ func (x *exchange) log() error {
 	case !m.config.LogDurable && !m.config.LogRequired:
 		return nil
 	}
-	return busy("the prediction can't be logged, which this server requires: " + err.Error())
+	return failure.Busy("the prediction can't be logged, which this server requires: " + err.Error())
 }
 
 // write writes the response with the predictions.
@@ -652,7 +683,7 @@ func (x *exchange) write(embedding bool) {
 		}
 		if p.job == nil {
 			b = append(b, `{"error":`...)
-			b = appendProblem(b, p.err)
+			b = failure.AppendProblem(b, p.err)
 			b = append(b, '}')
 			continue
 		}

@@ -207,8 +207,8 @@ func TestPredict_deadlineWhileDecoding(t *testing.T) {
 		if err := x.decode(&inputImage{data: data}, call); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: error %v, want %v", name, err, context.DeadlineExceeded)
 		}
-		if free := len(m.decoders.free); free != cap(m.decoders.free) {
-			t.Errorf("%s: %d of %d decoders were returned", name, free, cap(m.decoders.free))
+		if idle, all := m.decoders.Idle(), 2*m.config.workers(); idle != all {
+			t.Errorf("%s: %d of %d decoders were returned", name, idle, all)
 		}
 		call.Close()
 		x.free()

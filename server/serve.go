@@ -16,7 +16,10 @@ import (
 
 	"fakeart/internal/cli"
 	"fakeart/internal/ort"
+	"fakeart/server/admin"
 	"fakeart/server/infer"
+	"fakeart/server/limit"
+	"fakeart/server/listen"
 	"fakeart/server/page"
 	"fakeart/server/predlog"
 	"fakeart/server/source"
@@ -46,10 +49,11 @@ type Main struct {
 	outbox        *predlog.PubSub // nil unless the log is published to Pub/Sub
 	drift         *driftMonitor   // nil if drift checks are disabled
 	accuracy      accuracy
-	bodies        *bodies
-	decoders      *decoders
-	admins        *admins
-	clients       *clients
+	bodies        *limit.Bodies
+	decoding      *limit.Memory
+	decoders      *limit.Pool[*decoder]
+	admins        *admin.Tokens
+	clients       *limit.Clients
 	cors          fiber.Handler // nil if no other origins are allowed
 	metrics       *telemetry.Metrics
 	history       *history
@@ -77,7 +81,7 @@ type Main struct {
 
 // endpoint is an address that the server listens on.
 type endpoint struct {
-	listener *listener
+	listener *listen.Listener
 	app      application
 	served   chan struct{} // nil before serve is called; closed when the listener is no longer served
 	err      error         // why it is no longer served; valid once served is closed
@@ -171,20 +175,21 @@ func (m *Main) Run(ctx context.Context) (err error) {
 // prepare creates the components that need nothing from outside except the file of admin tokens.
 func (m *Main) prepare() (err error) {
 	c := &m.config
-	if m.admins, err = newAdmins(c.tokens(), c.AdminTokenFile); err != nil {
+	if m.admins, err = admin.New(c.tokens(), c.AdminTokenFile); err != nil {
 		return err
 	}
-	if m.admins.hasShortToken() {
-		m.log.Warn("an admin token is short enough to be guessed", "shorter_than", minToken)
+	if m.admins.HasShort() {
+		m.log.Warn("an admin token is short enough to be guessed", "shorter_than", admin.MinLength)
 	}
-	if m.clients, err = newClients(c.TrustedProxy); err != nil {
+	if m.clients, err = limit.NewClients(c.TrustedProxy); err != nil {
 		return err
 	}
 	if m.cors, err = newCORS(c.CORSOrigin); err != nil {
 		return err
 	}
-	m.bodies = newBodies(int(c.MaxBody), int(c.MaxMemory), m.now)
-	m.decoders = newDecoders(2*c.workers(), c.MaxPixels, int(c.MaxMemory))
+	m.bodies = limit.NewBodies(int(c.MaxBody), int(c.MaxMemory))
+	m.decoding = limit.NewMemory(int(c.MaxMemory))
+	m.decoders = limit.NewPool(m.rejectWaiting, newDecoders(2*c.workers(), c.MaxPixels)...)
 	m.metrics = telemetry.NewMetrics(versionText(), telemetry.Sources{
 		QueueDepth:  func() int { return m.engine.Waiting() },
 		InFlight:    func() int { return int(m.pending.Load()) },
@@ -290,7 +295,7 @@ func (m *Main) listen(ctx context.Context, addr, flag string, newApp func() appl
 		return listenError(addr, flag, err)
 	}
 	m.endpoints = append(m.endpoints, &endpoint{
-		listener: newListener(l.(*net.TCPListener), m.config.MaxConnections, m.now, m.rejectConnection), // always a TCPListener for network "tcp"
+		listener: listen.New(l.(*net.TCPListener), m.config.MaxConnections, m.now, m.rejectConnection), // always a TCPListener for network "tcp"
 		app:      newApp(),
 	})
 	return nil
@@ -446,7 +451,7 @@ func (m *Main) shutdown(ctx context.Context) error {
 			return fmt.Errorf("shut down: %d requests without a response after %s", n, m.config.ShutdownTimeout)
 		}
 		for _, f := range endpoints {
-			f.listener.closeAll()
+			f.listener.CloseAll()
 		}
 		m.log.Warn("closed connections that had not sent a whole request or not read their response", "after", m.config.ShutdownTimeout.String())
 		return nil
@@ -461,6 +466,6 @@ func (m *Main) shutdown(ctx context.Context) error {
 // stop waits for the requests of the endpoint until ctx is done.
 func (e *endpoint) stop(ctx context.Context) error {
 	// Connections accepted last have had drainTime to send something.
-	e.listener.closeUnused()
+	e.listener.CloseUnused()
 	return e.app.ShutdownWithContext(ctx)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
 
+	"fakeart/server/failure"
 	"fakeart/server/page"
 )
 
@@ -37,24 +38,24 @@ func (m *Main) registerState(api huma.API) {
 		Description: "The server is ready if a model is loaded, the prediction log is writable and the server isn't shutting down.",
 	}, func(context.Context, *struct{}) (*struct{ Body Readiness }, error) {
 		if err := m.unready(); err != nil {
-			return nil, humaError(err)
+			return nil, failure.ForOperation(err)
 		}
 		return &struct{ Body Readiness }{Readiness{"ready", m.models.current.Load().file.Digest}}, nil
 	})
 }
 
-// unready returns nil if the server is ready, or an *unavailable with the reason why it should
+// unready returns nil if the server is ready, or an *failure.Unavailable with the reason why it should
 // receive no requests.
 func (m *Main) unready() error {
 	if m.draining.Load() {
-		return busy("the server is shutting down")
+		return failure.Busy("the server is shutting down")
 	}
 	if _, err := m.models.inUse(); err != nil {
 		return err
 	}
 	if m.predictions != nil {
 		if err := m.predictions.Err(); err != nil {
-			return busy("the prediction log isn't writable: " + err.Error())
+			return failure.Busy("the prediction log isn't writable: " + err.Error())
 		}
 	}
 	return nil

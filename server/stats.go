@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"fakeart/internal/model"
+	"fakeart/server/failure"
 	"fakeart/server/telemetry"
 )
 
@@ -156,11 +157,11 @@ func (h *history) stats(now time.Time) (*Stats, error) {
 		},
 	}
 	if err := m.unready(); err != nil {
-		s.Ready, s.Reason = false, oneLine(err.Error())
+		s.Ready, s.Reason = false, failure.OneLine(err.Error())
 	}
 	if m.logs() {
 		if err := m.predictions.Err(); err != nil {
-			s.Log.Writable, s.Log.Error = false, oneLine(err.Error())
+			s.Log.Writable, s.Log.Error = false, failure.OneLine(err.Error())
 		}
 	}
 	s.Feedback.Count = totals.Feedback
@@ -207,7 +208,7 @@ func (m *Main) registerStats(api huma.API) {
 		s, err := m.history.stats(time.Now().UTC())
 		if err != nil {
 			m.log.Error("read metrics", "error", err)
-			return nil, humaError(err)
+			return nil, failure.ForOperation(err)
 		}
 		return &struct{ Body Stats }{*s}, nil
 	})

@@ -13,6 +13,8 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"fakeart/internal/imaging"
+	"fakeart/server/failure"
+	"fakeart/server/limit"
 	"fakeart/server/oip"
 )
 
@@ -27,11 +29,11 @@ const tensorFormat = "tensor"
 func writeProtocolError(response *fasthttp.Response, status int, message string) {
 	response.SetStatusCode(status)
 	response.Header.SetContentType(oip.TypeJSON)
-	response.SetBody(append(oip.AppendError(nil, oneLine(message)), '\n'))
+	response.SetBody(append(oip.AppendError(nil, failure.OneLine(message)), '\n'))
 }
 
 // namedModel returns the model in use if it has the given name and version. An empty version is the
-// one in use. If no model is in use, the error is an *unavailable.
+// one in use. If no model is in use, the error is an *failure.Unavailable.
 func (m *Main) namedModel(name, version string) (*served, error) {
 	if name != modelName {
 		return nil, fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("unknown model %.80q; the model is called %q", name, modelName))
@@ -86,7 +88,7 @@ func (m *Main) handleV2ModelReady(c *fiber.Ctx) error {
 // the version is unknown.
 func (m *Main) modelReady(name, version string) (bool, error) {
 	_, err := m.namedModel(name, version)
-	if err != nil && !errors.As(err, new(*unavailable)) {
+	if err != nil && !errors.As(err, new(*failure.Unavailable)) {
 		return false, err
 	}
 	return m.unready() == nil, nil
@@ -134,14 +136,14 @@ func (m *Main) modelStatistics(name, version string) (oip.Statistics, error) {
 }
 
 func (m *Main) handleV2Index(c *fiber.Ctx) error {
-	var b body
-	defer m.bodies.free(&b)
+	var b limit.Body
+	defer m.bodies.Free(&b)
 	if err := m.readBody(c, &b); err != nil {
 		return err
 	}
 	request := &oip.IndexRequest{}
-	if len(b.bytes) > 0 {
-		err := json.Unmarshal(b.bytes, &request)
+	if len(b.Bytes) > 0 {
+		err := json.Unmarshal(b.Bytes, &request)
 		if err == nil && request == nil {
 			err = errors.New("expected an object, got null")
 		}
@@ -163,7 +165,7 @@ func (m *Main) modelIndex(onlyReady bool) []oip.ModelIndex {
 		if onlyReady {
 			return []oip.ModelIndex{}
 		}
-		one.State, one.Reason = "UNAVAILABLE", oneLine(err.Error())
+		one.State, one.Reason = "UNAVAILABLE", failure.OneLine(err.Error())
 	}
 	return []oip.ModelIndex{one}
 }
@@ -205,7 +207,7 @@ func (m *Main) handleV2Infer(c *fiber.Ctx) error {
 	}
 	t := tensorPool.Get().(*tensors)
 	defer tensorPool.Put(t)
-	if err := t.request.Decode(m.shape(), c.Get(oip.LengthHeader), x.body.bytes); err != nil {
+	if err := t.request.Decode(m.shape(), c.Get(oip.LengthHeader), x.body.Bytes); err != nil {
 		return protocolError(err)
 	}
 	if err := x.classifyTensor(t, c.Params("version")); err != nil {

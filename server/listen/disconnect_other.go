@@ -1,7 +1,7 @@
 //go:build !unix
 
-package main
+package listen
 
 // Disconnected always returns false on this platform: a closed connection is detected when the response
 // is written.
-func (c *conn) Disconnected() bool { return false }
+func (c *Conn) Disconnected() bool { return false }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package listen
 
 import (
 	"syscall"
@@ -11,7 +11,7 @@ import (
 // Disconnected reports whether the client has closed the connection while its request is being processed.
 // As in net/http, a client that only closes its sending side counts as disconnected: no client that waits
 // for a response does that.
-func (c *conn) Disconnected() bool {
+func (c *Conn) Disconnected() bool {
 	raw, ok := c.Conn.(syscall.Conn)
 	if !ok {
 		return false
