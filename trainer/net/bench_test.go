@@ -17,34 +17,39 @@ import (
 	"fakeart/internal/ort"
 )
 
-// BenchmarkStep measures a training step of the CIFAKE network, without filling the batch, which
-// happens concurrently in training.
+// BenchmarkStep measures a training step, without filling the batch, which happens concurrently in
+// training.
 func BenchmarkStep(b *testing.B) {
-	n := newNetwork(b, cifake)
-	for _, layout := range []string{LayoutStandard, LayoutBlocked} {
-		for _, size := range []int{32, 128} {
-			b.Run(fmt.Sprintf("%s/%d", layout, size), func(b *testing.B) {
-				if layout == LayoutBlocked {
-					needBlocked(b)
-				}
-				tr, err := NewTrainer(n, n.Init(1), TrainerOptions{Optimizer: adam, Layout: layout})
-				if err != nil {
-					b.Fatal(err)
-				}
-				defer func() { _ = tr.Close() }()
-				batch, err := tr.NewBatch(size)
-				if err != nil {
-					b.Fatal(err)
-				}
-				defer func() { _ = batch.Close() }()
-				drawBatch(n, 1, 0, size, 0).fill(b, batch)
-				for b.Loop() {
-					if _, err := tr.Step(batch, 1e-3); err != nil {
+	for _, network := range []struct {
+		name string
+		Config
+	}{{"cifake", cifake}, {"resnet-small", resnetSmall}} {
+		n := newNetwork(b, network.Config)
+		for _, layout := range []string{LayoutStandard, LayoutBlocked} {
+			for _, size := range []int{32, 128} {
+				b.Run(fmt.Sprintf("%s/%s/%d", network.name, layout, size), func(b *testing.B) {
+					if layout == LayoutBlocked {
+						needBlocked(b)
+					}
+					tr, err := NewTrainer(n, n.Init(1), TrainerOptions{Optimizer: adam, Layout: layout})
+					if err != nil {
 						b.Fatal(err)
 					}
-				}
-				b.ReportMetric(float64(size)*float64(b.N)/b.Elapsed().Seconds(), "images/s")
-			})
+					defer func() { _ = tr.Close() }()
+					batch, err := tr.NewBatch(size)
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer func() { _ = batch.Close() }()
+					drawBatch(n, 1, 0, size, 0).fill(b, batch)
+					for b.Loop() {
+						if _, err := tr.Step(batch, 1e-3); err != nil {
+							b.Fatal(err)
+						}
+					}
+					b.ReportMetric(float64(size)*float64(b.N)/b.Elapsed().Seconds(), "images/s")
+				})
+			}
 		}
 	}
 }

@@ -76,8 +76,8 @@ func (l blocked) fill(dst []float32, images [][]uint8, flip []bool) {
 	}
 }
 
-// none omits the optional bias or summand of a convolution.
-var none onnx.Value
+// omit omits the optional bias or summand of a convolution.
+var omit onnx.Value
 
 // shaped reshapes blocked data to tall images, the shape that all operations take and return.
 func (l blocked) shaped(v onnx.Value, channels, side int64) featureMaps {
@@ -159,12 +159,12 @@ func (l blocked) inputKernel(w onnx.Value) onnx.Value {
 
 func (l blocked) conv(x featureMaps, w onnx.Value) featureMaps {
 	if !isInput(x) {
-		return featureMaps{l.ops.Conv(x.value, l.kernel(w), l.rows3(), none, none), w.Dim(0), x.side}
+		return featureMaps{l.ops.Conv(x.value, l.kernel(w), l.rows3(), omit, omit), w.Dim(0), x.side}
 	}
 	win := onnx.Window{
 		Strides: [2]int64{1, colors}, Dilations: [2]int64{l.each, 1}, Pads: [4]int64{l.each, 0, l.each, 0},
 	}
-	return featureMaps{l.ops.Conv(x.value, l.inputKernel(w), win, none, none), w.Dim(0), x.side}
+	return featureMaps{l.ops.Conv(x.value, l.inputKernel(w), win, omit, omit), w.Dim(0), x.side}
 }
 
 // stripSize bounds how many values one accumulator sums. Without it, sums over all values of a
@@ -194,7 +194,7 @@ func (l blocked) dots(a, b featureMaps) onnx.Value {
 	image, strips := l.strip(a)
 	kernel, _ := l.strip(b)
 	kernel = l.g.Reshape(kernel, kernel.Dim(1), 1, kernel.Dim(2), kernel.Dim(3))
-	dots := l.ops.Conv(image, kernel, onnx.Window{Group: kernel.Dim(0)}, none, none)
+	dots := l.ops.Conv(image, kernel, onnx.Window{Group: kernel.Dim(0)}, omit, omit)
 	return l.overStrips(dots, strips, l.g.ReduceSum)
 }
 
@@ -233,13 +233,13 @@ func (l blocked) all(x float64, channels int64) onnx.Value {
 	return l.g.Const(v, channels)
 }
 
-func (l blocked) affine(p featureMaps, scale, shift onnx.Value, slope float64) featureMaps {
-	p.value = l.scale(p.value, scale, shift, none, onnx.LeakyReluActivation(slope))
+func (l blocked) affine(p featureMaps, scale, shift onnx.Value, add featureMaps, slope float64) featureMaps {
+	p.value = l.scale(p.value, scale, shift, add.value, onnx.LeakyReluActivation(slope))
 	return p
 }
 
 func (l blocked) leakyGrad(dh, h featureMaps, slope float64) featureMaps {
-	mask := l.scale(h.value, l.all(steep, h.channels), none, none, onnx.ClipActivation(slope, 1))
+	mask := l.scale(h.value, l.all(steep, h.channels), omit, omit, onnx.ClipActivation(slope, 1))
 	dh.value = l.g.Mul(dh.value, mask)
 	return dh
 }
@@ -253,8 +253,8 @@ func (l blocked) unpool(dz, p, y featureMaps, k1, k0 onnx.Value) featureMaps {
 	wide := l.wide(y)
 	// 1 where the maximum minus y is zero, 0 where it is positive.
 	up := l.ops.Upsample(l.wide(p), 2, 2)
-	maxima := l.scale(wide, l.all(-1, y.channels), none, up, onnx.HardSigmoidActivation(-steep, 1))
-	count := l.ops.Conv(maxima, l.ones2x2(y.channels), onnx.Window{Strides: [2]int64{2, 2}, Group: y.channels}, none, none)
+	maxima := l.scale(wide, l.all(-1, y.channels), omit, up, onnx.HardSigmoidActivation(-steep, 1))
+	count := l.ops.Conv(maxima, l.ones2x2(y.channels), onnx.Window{Strides: [2]int64{2, 2}, Group: y.channels}, omit, omit)
 	// Upsample repeats each share along its row; broadcasting in the product repeats it for both
 	// rows without using memory.
 	pairs := func(v onnx.Value, rows int64) onnx.Value {
@@ -271,8 +271,13 @@ func (l blocked) ones2x2(channels int64) onnx.Value {
 	return l.g.Reshape(l.all(1, 4*channels), channels, 1, 2, 2)
 }
 
-func (l blocked) convInput(dy featureMaps, w onnx.Value) featureMaps {
-	dx := l.ops.Conv(dy.value, l.backwardKernel(w), l.rows3(), none, none)
+func (l blocked) plus(dz, y featureMaps, k1, k0 onnx.Value) featureMaps {
+	y.value = l.scale(y.value, k1, k0, dz.value)
+	return y
+}
+
+func (l blocked) convInput(dy featureMaps, w onnx.Value, add featureMaps) featureMaps {
+	dx := l.ops.Conv(dy.value, l.backwardKernel(w), l.rows3(), omit, add.value)
 	return featureMaps{dx, w.Dim(1), dy.side}
 }
 
@@ -294,7 +299,7 @@ func (l blocked) convWeight(x, dy featureMaps) onnx.Value {
 	win := onnx.Window{
 		Strides: [2]int64{l.each, 1}, Dilations: [2]int64{1, in}, Pads: [4]int64{l.each, 0, l.each, 0}, Group: l.groups,
 	}
-	parts := l.ops.Conv(image, kernel, win, none, none)
+	parts := l.ops.Conv(image, kernel, win, omit, omit)
 	// Summing the groups with a matrix product takes a third of the time of ReduceSum.
 	ones := g.Reshape(l.all(1, l.groups), 1, l.groups)
 	sum := l.rows(g.MatMul(ones, g.Reshape(parts, l.groups, 9*in*out))) // [out/b, 3, 3, in] of b(out)

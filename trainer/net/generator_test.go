@@ -131,8 +131,8 @@ type testBatch struct {
 func drawBatch(n *Network, seed, first, size, step int) testBatch {
 	e := testBatch{}
 	e.images, e.labels = drawImages(n, seed, first, size)
-	if n.dense[0].dropout {
-		e.dropped = drawDropout(seed, step, size*int(n.dense[0].out))
+	if width := int(n.dropped()); width > 0 {
+		e.dropped = drawDropout(seed, step, size*width)
 	}
 	return e
 }
@@ -160,6 +160,16 @@ func (e testBatch) fill(t testing.TB, b *Batch) {
 // tiny is the smallest network that every layout supports: 16 channels are a multiple of every
 // block size.
 var tiny = Config{Size: 32, Classes: 2, Channels: []int{16, 16}, Dense: []int{16}, Slope: 0.01, Dropout: 0.3}
+
+// residual is a small residual network.
+var residual = Config{
+	Size: 16, Classes: 5, Stem: 16, Channels: []int{16, 32}, Residual: []int{1, 2}, GlobalPool: true, Dropout: 0.3,
+}
+
+// resnetSmall is the residual network for CIFAR-10.
+var resnetSmall = Config{
+	Size: 32, Classes: 10, Stem: 32, Channels: []int{64, 128, 256}, Residual: []int{1, 0, 1}, GlobalPool: true,
+}
 
 // cifake is the network that the project trains.
 var cifake = Config{Size: 32, Classes: 2, Channels: []int{32, 64, 128}, Dense: []int{256, 128}, Slope: 0.01, Dropout: 0.3}

@@ -178,8 +178,8 @@ func TestGradCAM_MatchesFiniteDifferences(t *testing.T) {
 			worstGradient, worstMap := 0.0, 0.0
 			for i := range batch {
 				a := got[0][i*4*width:][:4*width]
-				square := func(j int) [4]int {
-					at := r.square(side, j%(width/channels))
+				square := func(j int) []int {
+					at := b.square(side, j%(width/channels))
 					for k := range at {
 						at[k] += j / (width / channels) * side * side
 					}
@@ -255,6 +255,100 @@ func largestDifference(t *testing.T, what string, got, want []float64) (worst fl
 		worst = max(worst, d)
 	}
 	return worst
+}
+
+// Maps of networks whose last block has no pool, that average over all positions or that have more
+// than two classes. The values of the last block are changed one by one, and everything after them is
+// computed again in float64.
+func TestGradCAM_MatchesFiniteDifferences_AllArchitectures(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		config Config
+	}{
+		{"residual", residual},
+		{"residual_two_classes", Config{Size: 8, Classes: 2, Channels: []int{8}, Residual: []int{1}, GlobalPool: true, Slope: 0.1}},
+		{"global_pool_hidden_layer", Config{Size: 16, Classes: 3, Channels: []int{8, 8}, GlobalPool: true, Dense: []int{6}, Slope: 0.1}},
+		{"global_pool_hidden_layer_two_classes", Config{Size: 16, Classes: 2, Channels: []int{8, 8}, GlobalPool: true, Dense: []int{6}, Slope: 0.1}},
+		{"flattened_residual", Config{Size: 12, Classes: 4, Channels: []int{6}, Residual: []int{1}, Dense: []int{5}, Slope: 0.1}},
+		{"flattened", Config{Size: 24, Classes: 4, Channels: []int{5, 6}, Dense: []int{7, 5}, Slope: 0.1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := newNetwork(t, c.config)
+			w := drawStats(drawWeights(n, 2), 2)
+			g, _ := graphs(t, n, w)
+			const batch = 5
+			images, _ := drawImages(n, 2, 0, batch)
+			// Center the logits, so that not all images have the same class.
+			bias := w.Params[n.params[n.dense[len(n.dense)-1].bias].Offset:]
+			for i, z := range predict(t, n, g, images, n.OutputName())[0] {
+				bias[i%n.Outputs()] -= float32(z / batch)
+			}
+			g, _ = graphs(t, n, w)
+			b := n.blocks[len(n.blocks)-1]
+			size, channels, side, r := c.config.Size, int(b.out), int(b.side), newReference(n, w)
+			area := side * side
+			got := runTensors(t, n, g, images,
+				tensorIn{b.name + "/LeakyRelu:0", []int64{b.out, b.side, b.side}},
+				tensorIn{n.OutputName(), []int64{int64(n.Outputs())}},
+				tensorIn{gradCAMName, []int64{int64(size), int64(size)}})
+			logits := func(a []float64) []float64 {
+				var features []float64
+				for k := range channels {
+					mean := 0.0
+					for j := range n.side * n.side {
+						top := math.Inf(-1)
+						for _, at := range b.square(side, j) {
+							top = max(top, a[k*area+at])
+						}
+						features = append(features, top)
+						mean += top / float64(n.side*n.side)
+					}
+					if c.config.GlobalPool {
+						features = append(features[:k], mean)
+					}
+				}
+				h := &head{n: n, r: r}
+				for i := range n.dense {
+					features = h.layer(i, features)
+					for o, z := range features {
+						if n.dense[i].activate {
+							features[o] = r.leaky(z)
+						}
+					}
+				}
+				return features
+			}
+			explained := map[int]bool{}
+			for i := range batch {
+				a := got[0][i*channels*area:][:channels*area]
+				z := logits(a)
+				close64(t, "logits", got[1][i*len(z):][:len(z)], z, 1e-3) // small differences of larger numbers
+				class := slices.Index(z, slices.Max(z))
+				explained[class] = true
+				evidence := make([]float64, area)
+				for k := range channels {
+					alpha := 0.0
+					for j := range area {
+						at := k*area + j
+						keep := a[at]
+						a[at] = keep + step
+						up := logits(a)[class]
+						a[at] = keep - step
+						down := logits(a)[class]
+						a[at] = keep
+						alpha += (up - down) / (2 * step) / float64(area)
+					}
+					for j := range evidence {
+						evidence[j] += alpha * a[k*area+j]
+					}
+				}
+				largestDifference(t, "map", got[2][i*size*size:][:size*size], enlarged(evidence, side, size))
+			}
+			if n.Outputs() > 1 && len(explained) < 2 {
+				t.Errorf("all images have the same class: use another seed")
+			}
+		})
+	}
 }
 
 func TestInference_DetachGradCAM(t *testing.T) {

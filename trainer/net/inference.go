@@ -43,17 +43,12 @@ func (n *Network) Inference(w Weights) (*onnx.Graph, error) {
 	}
 	g := onnx.NewGraph("cifake_cnn")
 	h := n.images(g)
-	var last onnx.Value // output of the last block before its pool
-	for _, b := range n.blocks {
+	h, last := n.convolutions(g, h, func(b block, x onnx.Value) onnx.Value {
 		kernel, bias := n.folded(b, w)
-		g.In(b.name, func() {
-			y := g.Conv(h, g.Param(b.name+".conv.weight", kernel, b.out, b.in, 3, 3),
-				onnx.Window{Pads: [4]int64{1, 1, 1, 1}}, g.Param(b.name+".conv.bias", bias, b.out))
-			last = g.LeakyRelu(y, b.slope)
-			h = g.MaxPool(last, onnx.Window{Kernel: [2]int64{2, 2}, Strides: [2]int64{2, 2}})
-		})
-	}
-	tapes := n.denseLayers(g, w, g.Flatten(h))
+		return g.Conv(x, g.Param(b.name+".conv.weight", kernel, b.out, b.in, 3, 3),
+			onnx.Window{Pads: [4]int64{1, 1, 1, 1}}, g.Param(b.name+".conv.bias", bias, b.out))
+	})
+	tapes := n.denseLayers(g, w, h)
 	g.Output(embeddingName, tapes[len(tapes)-1].x)
 	g.Output(n.OutputName(), tapes[len(tapes)-1].h)
 	gradient := n.gradient(g, tapes)
@@ -61,9 +56,34 @@ func (n *Network) Inference(w Weights) (*onnx.Graph, error) {
 	return g, g.Err()
 }
 
-// gradient adds the gradient of the explained logit, the only one or the largest, with respect to
-// the flattened output of the last block. Going backward, each dense layer multiplies by the slope of
-// its leaky ReLU and then by its weights.
+// convolutions adds the blocks to the graph. norm adds the convolution and the batch norm of a block.
+// It returns the inputs of the dense layers, and the output of the last block before its pool.
+func (n *Network) convolutions(g *onnx.Graph, x onnx.Value, norm func(b block, x onnx.Value) onnx.Value) (h, last onnx.Value) {
+	h = x
+	outputs := make([]onnx.Value, len(n.blocks))
+	for i, b := range n.blocks {
+		g.In(b.name, func() {
+			y := norm(b, h)
+			if b.shortcut != none {
+				y = g.Add(y, outputs[b.shortcut])
+			}
+			last = g.LeakyRelu(y, b.slope)
+			h = last
+			if b.pool {
+				h = g.MaxPool(last, onnx.Window{Kernel: [2]int64{2, 2}, Strides: [2]int64{2, 2}})
+			}
+		})
+		outputs[i] = h
+	}
+	if n.config.GlobalPool {
+		return g.ReduceMean(h, 2, 3), last
+	}
+	return g.Flatten(h), last
+}
+
+// gradient adds the gradient of the explained logit, the only one or the largest, with respect to the
+// inputs of the dense layers. Going backward, each dense layer multiplies by the slope of its leaky
+// ReLU and then by its weights.
 func (n *Network) gradient(g *onnx.Graph, tapes []servedDense) onnx.Value {
 	last := tapes[len(tapes)-1]
 	d := last.weight // the gradient of the only logit; the same for every image
@@ -78,14 +98,20 @@ func (n *Network) gradient(g *onnx.Graph, tapes []servedDense) onnx.Value {
 	return d
 }
 
-// gradCAM adds Σₖ αₖ·Aₖ, enlarged to the size of the image: A is the output of the last convolution
-// before the pool, and αₖ is the mean over all positions of the gradient of the logit with respect
-// to Aₖ. The argument gradient is taken after the pool. It has the same sum, because a max pool
-// passes each gradient to one of its inputs.
+// gradCAM adds Σₖ αₖ·Aₖ, enlarged to the size of the image: A is the output of the last block before
+// the pool, and αₖ is the mean over all positions of the gradient of the logit with respect to Aₖ. The
+// argument gradient is that of the inputs of the dense layers. It has the same sum: a max pool passes
+// each gradient to one of its inputs, and a mean distributes it.
 func (n *Network) gradCAM(g *onnx.Graph, a, gradient onnx.Value) onnx.Value {
 	size, channels, area := int64(n.config.Size), a.Dim(1), a.Dim(2)*a.Dim(3)
-	sum := g.ReduceSum(g.Reshape(gradient, onnx.Batch, channels, area/4), 2)
-	alpha := g.Reshape(g.Mul(sum, g.Scalar(1/float64(area))), onnx.Batch, 1, channels)
+	sum := gradient
+	if !n.config.GlobalPool {
+		sum = g.ReduceSum(g.Reshape(gradient, onnx.Batch, channels, int64(n.side*n.side)), 2)
+	}
+	alpha := g.Mul(sum, g.Scalar(1/float64(area)))
+	if alpha.Dim(0) == onnx.Batch {
+		alpha = g.Reshape(alpha, onnx.Batch, 1, channels)
+	}
 	evidence := g.MatMul(alpha, g.Reshape(a, onnx.Batch, channels, area))
 	evidence = g.Resize(g.Reshape(evidence, onnx.Batch, 1, a.Dim(2), a.Dim(3)), size, size)
 	return g.Reshape(evidence, onnx.Batch, size, size)
@@ -100,18 +126,15 @@ func (n *Network) Unfused(w Weights) (*onnx.Graph, error) {
 	}
 	g := onnx.NewGraph("unfused")
 	h := n.images(g)
-	for _, b := range n.blocks {
+	h, _ = n.convolutions(g, h, func(b block, x onnx.Value) onnx.Value {
 		channels := func(name string, data []float32) onnx.Value { return g.Param(b.name+"."+name, data, b.out, 1, 1) }
 		mean, variance := n.statistics(b, w)
-		g.In(b.name, func() {
-			y := g.Conv(h, g.Param(b.name+".weight", n.tensor(b.weight, w), b.out, b.in, 3, 3), onnx.Window{Pads: [4]int64{1, 1, 1, 1}})
-			root := g.Sqrt(g.Add(channels("variance", variance), g.Scalar(BatchNormEpsilon)))
-			y = g.Div(g.Sub(y, channels("mean", mean)), root)
-			y = g.Add(g.Mul(y, channels("gamma", n.tensor(b.gamma, w))), channels("beta", n.tensor(b.beta, w)))
-			h = g.MaxPool(g.LeakyRelu(y, b.slope), onnx.Window{Kernel: [2]int64{2, 2}, Strides: [2]int64{2, 2}})
-		})
-	}
-	tapes := n.denseLayers(g, w, g.Flatten(h))
+		y := g.Conv(x, g.Param(b.name+".weight", n.tensor(b.weight, w), b.out, b.in, 3, 3), onnx.Window{Pads: [4]int64{1, 1, 1, 1}})
+		root := g.Sqrt(g.Add(channels("variance", variance), g.Scalar(BatchNormEpsilon)))
+		y = g.Div(g.Sub(y, channels("mean", mean)), root)
+		return g.Add(g.Mul(y, channels("gamma", n.tensor(b.gamma, w))), channels("beta", n.tensor(b.beta, w)))
+	})
+	tapes := n.denseLayers(g, w, h)
 	g.Output(n.OutputName(), tapes[len(tapes)-1].h)
 	return g, g.Err()
 }

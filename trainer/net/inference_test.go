@@ -100,6 +100,11 @@ func TestInference_MatchesReference(t *testing.T) {
 		change func(n *Network, w Weights)
 	}{
 		{name: "small", config: tiny},
+		{name: "residual", config: residual},
+		{name: "stem_hidden_layer_two_classes", config: Config{
+			Size: 24, Classes: 2, Stem: 3, Channels: []int{4, 5}, Residual: []int{0, 2}, GlobalPool: true, Dense: []int{6}, Slope: 0.1,
+		}},
+		{name: "three_classes", config: Config{Size: 20, Classes: 3, Channels: []int{4, 5}, Dense: []int{7}, Slope: 0.1}},
 		{name: "odd_dimensions", config: Config{Size: 32, Classes: 2, Channels: []int{3, 5, 2}, Dense: []int{7, 1}, Slope: 0.3}},
 		{name: "gamma_zero_or_negative", config: tiny, change: func(n *Network, w Weights) {
 			for i := range 8 {
@@ -129,10 +134,10 @@ func TestInference_MatchesReference(t *testing.T) {
 				r := newReference(n, w)
 				r.mean, r.variance = wide(w.Mean), wide(w.Var)
 				want := r.run(e, false)
-				got := predict(t, n, inference, e.images, "logit", "embedding")
+				got := predict(t, n, inference, e.images, n.OutputName(), "embedding")
 				close64(t, "logits", got[0], want.logits, 1e-5)
 				close64(t, "embeddings", got[1], want.embedding, 1e-5)
-				close64(t, "logits of the unfused graph", predict(t, n, unfused, e.images, "logit")[0], want.logits, 1e-5)
+				close64(t, "logits of the unfused graph", predict(t, n, unfused, e.images, n.OutputName())[0], want.logits, 1e-5)
 			}
 		})
 	}
@@ -162,7 +167,12 @@ func TestInference_MatchesPyTorch(t *testing.T) {
 // The exported weights give the same logits as the training step, if the running statistics are
 // those of the batch.
 func TestInference_MatchesTrainingStep(t *testing.T) {
-	config := tiny
+	for name, config := range map[string]Config{"tiny": tiny, "residual": residual} {
+		t.Run(name, func(t *testing.T) { testInferenceMatchesTrainingStep(t, config) })
+	}
+}
+
+func testInferenceMatchesTrainingStep(t *testing.T, config Config) {
 	config.Dropout = 0
 	n := newNetwork(t, config)
 	eachLayout(t, func(t *testing.T, layout string) {
@@ -177,7 +187,7 @@ func TestInference_MatchesTrainingStep(t *testing.T) {
 			w.Mean[i], w.Var[i] = float32(last.mean[i]), float32(last.variance[i])
 		}
 		inference, _ := graphs(t, n, w)
-		close64(t, "logits", predict(t, n, inference, e.images, "logit")[0], last.logits, 1e-5)
+		close64(t, "logits", predict(t, n, inference, e.images, n.OutputName())[0], last.logits, 1e-5)
 	})
 }
 

@@ -1,6 +1,8 @@
 package net
 
 import (
+	"slices"
+
 	"fakeart/internal/imaging"
 	"fakeart/internal/onnx"
 )
@@ -27,8 +29,8 @@ type layout interface {
 	moments(y featureMaps) (mean, meanSquare onnx.Value)
 	// pool is a 2×2 max pool with stride 2.
 	pool(y featureMaps) featureMaps
-	// affine returns leaky(scale·p + shift).
-	affine(p featureMaps, scale, shift onnx.Value, slope float64) featureMaps
+	// affine returns leaky(scale·p + shift + add). add may be the zero value.
+	affine(p featureMaps, scale, shift onnx.Value, add featureMaps, slope float64) featureMaps
 	// leakyGrad returns dh where h > 0 and slope·dh elsewhere.
 	leakyGrad(dh, h featureMaps, slope float64) featureMaps
 	// sums returns Σdz and Σdz·p of each channel.
@@ -36,9 +38,11 @@ type layout interface {
 	// unpool distributes each element of dz equally among the maxima of its 2×2 square in y, and
 	// adds k1·y + k0.
 	unpool(dz, p, y featureMaps, k1, k0 onnx.Value) featureMaps
-	// convInput returns the gradient with respect to the input of conv, given the gradient dy with
-	// respect to its output.
-	convInput(dy featureMaps, w onnx.Value) featureMaps
+	// plus returns dz + k1·y + k0.
+	plus(dz, y featureMaps, k1, k0 onnx.Value) featureMaps
+	// convInput returns the gradient with respect to the input of conv plus add, given the gradient dy
+	// with respect to its output. add may be the zero value.
+	convInput(dy featureMaps, w onnx.Value, add featureMaps) featureMaps
 	// convWeight returns the gradient with respect to the weights of conv.
 	convWeight(x, dy featureMaps) onnx.Value
 	// flatten returns [batch, channels·side·side] in the element order of the standard layout.
@@ -47,14 +51,17 @@ type layout interface {
 	unflatten(d onnx.Value, like featureMaps) featureMaps
 }
 
-// levels maps each 8-bit color level to its value after preprocessing (imaging.ToTensor).
+// levels maps each 8-bit color level to its value after the preprocessing of all our networks,
+// imaging.Square.
 var levels = func() (table [256]float32) {
-	image := make([]uint8, imaging.Size*imaging.Size*imaging.Channels)
-	tensor := make([]float32, len(image))
-	for level := range table {
-		image[level*imaging.Channels] = uint8(level)
+	plan, err := imaging.Square(1).Compile()
+	if err != nil {
+		panic(err)
 	}
-	imaging.ToTensor(tensor, image)
-	copy(table[:], tensor) // red, the first plane
+	tensor := plan.NewTensor(1)
+	for level := range table {
+		plan.Fill(tensor, slices.Repeat([]uint8{uint8(level)}, colors))
+		table[level] = tensor.Float32[0]
+	}
 	return table
 }()

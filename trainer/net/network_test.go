@@ -1,6 +1,7 @@
 package net
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -25,6 +26,9 @@ func TestNew_InvalidConfig(t *testing.T) {
 		{"size_negative", Config{Size: -32, Classes: 2, Channels: []int{4}, Dense: []int{4}}, "size is -32"},
 		{"one_class", Config{Size: 32, Classes: 1, Channels: []int{4}, Dense: []int{4}}, "1 classes, want 2 to 10000"},
 		{"too_many_classes", Config{Size: 32, Classes: 10_001, Channels: []int{4}, Dense: []int{4}}, "10001 classes"},
+		{"negative_stem", Config{Size: 32, Classes: 2, Stem: -1, Channels: []int{4}, Dense: []int{4}}, "stem has -1 channels, want at least 1"},
+		{"residual_too_short", Config{Size: 32, Classes: 2, Channels: []int{4, 4}, Residual: []int{1}, Dense: []int{4}}, "residual [1] needs one element for each of the 2 blocks"},
+		{"residual_negative", Config{Size: 32, Classes: 2, Channels: []int{4}, Residual: []int{-1}, Dense: []int{4}}, "block1 has -1 residual units, want 0 to 100"},
 		{"slope_negative", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4}, Slope: -0.1}, "slope -0.1"},
 		{"slope_one", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4}, Slope: 1}, "slope 1"},
 		{"slope_NaN", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4}, Slope: nan}, "slope NaN"},
@@ -74,6 +78,20 @@ func TestNetwork_Params(t *testing.T) {
 	}
 	if len(params) != len(want) || n.Size() != offset || n.Embedding() != 128 {
 		t.Errorf("%d parameters, size %d, embedding %d; want %d, %d, 128", len(params), n.Size(), n.Embedding(), len(want), offset)
+	}
+	var names []string
+	for _, p := range newNetwork(t, residual).Params() {
+		if strings.HasSuffix(p.Name, ".conv.weight") || strings.HasSuffix(p.Name, ".bias") && !strings.Contains(p.Name, "norm") {
+			names = append(names, fmt.Sprint(p.Name, p.Shape))
+		}
+	}
+	if want := []string{
+		"stem.conv.weight[16 3 3 3]", "block1.conv.weight[16 16 3 3]", "block1.unit1.first.conv.weight[16 16 3 3]",
+		"block1.unit1.second.conv.weight[16 16 3 3]", "block2.conv.weight[32 16 3 3]", "block2.unit1.first.conv.weight[32 32 3 3]",
+		"block2.unit1.second.conv.weight[32 32 3 3]", "block2.unit2.first.conv.weight[32 32 3 3]",
+		"block2.unit2.second.conv.weight[32 32 3 3]", "dense1.bias[5]",
+	}; !slices.Equal(names, want) {
+		t.Errorf("parameters of the residual network: %q, want %q", names, want)
 	}
 	params[0].Name = "changed"
 	if n.Params()[0].Name == "changed" {

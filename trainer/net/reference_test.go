@@ -69,11 +69,13 @@ func eachTap(out, in maps, f func(b, o, i, tap, to, from, length int)) {
 // tests use to measure the distance to the nearest kink.
 type blockState struct {
 	x, y, normed, h maps
+	z               maps // h before the leaky ReLU
 	mean, variance  []float64
 	shares          maps // weight of each pixel in the maximum of its square
 }
 
-func (r *reference) block(l block, x maps) blockState {
+// block computes a block. shortcut is only used if the block has one.
+func (r *reference) block(l block, x, shortcut maps) blockState {
 	t := blockState{x: x, y: newMaps(x.batch, int(l.out), x.side)}
 	w, gamma, beta := r.param(l.weight), r.param(l.gamma), r.param(l.beta)
 	eachTap(t.y, x, func(b, o, i, tap, to, from, length int) {
@@ -86,7 +88,11 @@ func (r *reference) block(l block, x maps) blockState {
 	count := float64(x.batch * x.side * x.side)
 	t.normed = newMaps(x.batch, int(l.out), x.side)
 	t.shares = newMaps(x.batch, int(l.out), x.side)
-	t.h = newMaps(x.batch, int(l.out), x.side/2)
+	t.h = newMaps(x.batch, int(l.out), x.side)
+	if l.pool {
+		t.h = newMaps(x.batch, int(l.out), x.side/2)
+	}
+	t.z = newMaps(x.batch, int(l.out), t.h.side)
 	for c := range int(l.out) {
 		var mean, variance float64
 		if r.mean != nil {
@@ -115,7 +121,7 @@ func (r *reference) block(l block, x maps) blockState {
 				normed[j] = (v - mean) * root
 			}
 			for j := range t.h.plane(b, c) {
-				square := r.square(x.side, j)
+				square := l.square(x.side, j)
 				top, maxima := math.Inf(-1), 0.0
 				for _, at := range square {
 					top = max(top, sign*y[at])
@@ -129,6 +135,10 @@ func (r *reference) block(l block, x maps) blockState {
 					if sign*y[at] == top {
 						t.shares.plane(b, c)[at] = 1 / maxima
 						z := gamma[c]*normed[at] + beta[c]
+						if l.shortcut != none {
+							z += shortcut.plane(b, c)[at]
+						}
+						t.z.plane(b, c)[j] = z
 						t.h.plane(b, c)[j] = r.leaky(z)
 					}
 				}
@@ -138,10 +148,14 @@ func (r *reference) block(l block, x maps) blockState {
 	return t
 }
 
-// square returns the indices of the four pixels that pooled pixel j is computed from.
-func (r *reference) square(side, j int) [4]int {
+// square returns the indices of the four pixels that pooled pixel j is computed from, or j without a
+// pool.
+func (l block) square(side, j int) []int {
+	if !l.pool {
+		return []int{j}
+	}
 	at := 2*(j/(side/2))*side + 2*(j%(side/2))
-	return [4]int{at, at + 1, at + side, at + side + 1}
+	return []int{at, at + 1, at + side, at + side + 1}
 }
 
 func (r *reference) leaky(z float64) float64 {
@@ -158,9 +172,9 @@ func (r *reference) leakyGrad(h float64) float64 {
 	return r.n.config.Slope
 }
 
-// blockBackward adds the gradients of the parameters to grads and returns the gradient with respect to
-// the input.
-func (r *reference) blockBackward(l block, t blockState, dh maps, grads []float64) maps {
+// blockBackward adds the gradients of the parameters to grads and returns the gradients with respect
+// to the input and to the shortcut.
+func (r *reference) blockBackward(l block, t blockState, dh maps, grads []float64) (dx, shortcut maps) {
 	gamma := r.param(l.gamma)
 	grad := func(i int) []float64 {
 		p := r.n.params[i]
@@ -168,13 +182,15 @@ func (r *reference) blockBackward(l block, t blockState, dh maps, grads []float6
 	}
 	dGamma, dBeta, dW := grad(l.gamma), grad(l.beta), grad(l.weight)
 	dy := newMaps(t.y.batch, t.y.channels, t.y.side)
+	shortcut = newMaps(dh.batch, dh.channels, dh.side)
 	count := float64(t.y.batch * t.y.side * t.y.side)
 	for c := range t.y.channels {
 		for b := range t.y.batch {
 			normed, shares, dz := t.normed.plane(b, c), t.shares.plane(b, c), dy.plane(b, c)
 			for j, d := range dh.plane(b, c) {
 				d *= r.leakyGrad(t.h.plane(b, c)[j])
-				for _, at := range r.square(t.y.side, j) {
+				shortcut.plane(b, c)[j] = d
+				for _, at := range l.square(t.y.side, j) {
 					dz[at] = d * shares[at]
 					dBeta[c] += dz[at]
 					dGamma[c] += dz[at] * normed[at]
@@ -189,7 +205,8 @@ func (r *reference) blockBackward(l block, t blockState, dh maps, grads []float6
 			}
 		}
 	}
-	dx, w := newMaps(t.x.batch, t.x.channels, t.x.side), r.param(l.weight)
+	dx = newMaps(t.x.batch, t.x.channels, t.x.side)
+	w := r.param(l.weight)
 	eachTap(dy, t.x, func(b, o, i, tap, to, from, length int) {
 		at := (o*t.x.channels+i)*9 + tap
 		k, sum := w[at], 0.0
@@ -200,7 +217,7 @@ func (r *reference) blockBackward(l block, t blockState, dh maps, grads []float6
 		}
 		dW[at] += sum
 	})
-	return dx
+	return dx, shortcut
 }
 
 // referenceOutcome is the outcome of a step, and values that only the reference computes.
@@ -226,12 +243,30 @@ func (r *reference) run(e testBatch, backward bool) referenceOutcome {
 	a := referenceOutcome{kink: math.Inf(1)}
 	blocks := make([]blockState, len(n.blocks))
 	for i, l := range n.blocks {
-		blocks[i] = r.block(l, x)
+		var shortcut maps
+		if l.shortcut != none {
+			shortcut = blocks[l.shortcut].h
+		}
+		blocks[i] = r.block(l, x, shortcut)
 		x = blocks[i].h
 		a.mean, a.variance = append(a.mean, blocks[i].mean...), append(a.variance, blocks[i].variance...)
 		a.kink = min(a.kink, r.kink(l, blocks[i]))
 	}
-	hidden := [][]float64{x.data}
+	features := x.data
+	if n.config.GlobalPool {
+		features = make([]float64, batch*x.channels)
+		for i := range features {
+			for _, v := range x.plane(i/x.channels, i%x.channels) {
+				features[i] += v / float64(x.side*x.side)
+			}
+		}
+	}
+	if n.dropsFeatures() && e.dropped != nil {
+		for i := range features {
+			features[i] *= e.mask(i)
+		}
+	}
+	hidden := [][]float64{features}
 	for i, l := range n.dense {
 		w, bias, in := r.param(l.weight), r.param(l.bias), hidden[i]
 		h := make([]float64, batch*int(l.out))
@@ -284,9 +319,28 @@ func (r *reference) run(e testBatch, backward bool) referenceOutcome {
 		}
 		d = dIn
 	}
+	if n.dropsFeatures() && e.dropped != nil {
+		for i := range d {
+			d[i] *= e.mask(i)
+		}
+	}
 	dx := maps{batch, x.channels, x.side, d}
+	if n.config.GlobalPool {
+		dx = newMaps(batch, x.channels, x.side)
+		for i := range dx.data {
+			dx.data[i] = d[i/(x.side*x.side)] / float64(x.side*x.side)
+		}
+	}
+	shortcuts := map[int]maps{}
 	for i, l := range slices.Backward(n.blocks) {
-		dx = r.blockBackward(l, blocks[i], dx, a.gradient)
+		for j, v := range shortcuts[i].data {
+			dx.data[j] += v
+		}
+		var shortcut maps
+		dx, shortcut = r.blockBackward(l, blocks[i], dx, a.gradient)
+		if l.shortcut != none {
+			shortcuts[l.shortcut] = shortcut
+		}
 	}
 	return a
 }
@@ -374,8 +428,8 @@ func (r *reference) kink(l block, t blockState) float64 {
 	for c := range t.h.channels {
 		for b := range t.h.batch {
 			normed := t.normed.plane(b, c)
-			for j, h := range t.h.plane(b, c) {
-				square := r.square(t.y.side, j)
+			for j, z := range t.z.plane(b, c) {
+				square := l.square(t.y.side, j)
 				top := square[0]
 				for _, at := range square {
 					if t.shares.plane(b, c)[at] > 0 {
@@ -387,11 +441,8 @@ func (r *reference) kink(l block, t blockState) float64 {
 						nearest = min(nearest, math.Abs(normed[top]-normed[at]))
 					}
 				}
-				if h < 0 && r.n.config.Slope > 0 {
-					h /= r.n.config.Slope
-				}
 				if gamma[c] != 0 {
-					nearest = min(nearest, math.Abs(h/gamma[c]))
+					nearest = min(nearest, math.Abs(z/gamma[c]))
 				}
 			}
 		}

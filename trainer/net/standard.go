@@ -90,8 +90,8 @@ func (l standard) pool(y featureMaps) featureMaps {
 	return featureMaps{p, y.channels, y.side / 2}
 }
 
-func (l standard) affine(p featureMaps, scale, shift onnx.Value, slope float64) featureMaps {
-	z := l.scale(p.value, scale, shift)
+func (l standard) affine(p featureMaps, scale, shift onnx.Value, add featureMaps, slope float64) featureMaps {
+	z := l.plusValue(l.scale(p.value, scale, shift), add)
 	p.value = l.g.LeakyRelu(z, slope)
 	return p
 }
@@ -133,9 +133,22 @@ func (l standard) unpool(dz, p, y featureMaps, k1, k0 onnx.Value) featureMaps {
 	return featureMaps{g.Add(spread.value, dense), y.channels, y.side}
 }
 
-func (l standard) convInput(dy featureMaps, w onnx.Value) featureMaps {
+// plusValue returns v + add. add may be the zero value.
+func (l standard) plusValue(v onnx.Value, add featureMaps) onnx.Value {
+	if add.channels == 0 {
+		return v
+	}
+	return l.g.Add(v, add.value)
+}
+
+func (l standard) plus(dz, y featureMaps, k1, k0 onnx.Value) featureMaps {
+	y.value = l.plusValue(l.scale(y.value, k1, k0), dz)
+	return y
+}
+
+func (l standard) convInput(dy featureMaps, w onnx.Value, add featureMaps) featureMaps {
 	dx := l.g.Conv(dy.value, backwardKernel(l.g, w), onnx.Window{Pads: [4]int64{1, 1, 1, 1}})
-	return featureMaps{dx, w.Dim(1), dy.side}
+	return featureMaps{l.plusValue(dx, add), w.Dim(1), dy.side}
 }
 
 // backwardKernel rotates the kernels of w [out,in,3,3] by 180° and swaps in and out. A convolution

@@ -33,8 +33,7 @@ func (n *Network) newLayout(g *onnx.Graph, name string, batch, block int64) layo
 //
 //	in   each parameter by its name; params [P], all of them again; state0 [P]
 //	     and so on; images (shape defined by the layout); targets [B,O]; weights
-//	     [B,1]; dropout [B, first dense] (if the network has dropout); rate [1];
-//	     epsilon [1]
+//	     [B,1]; dropout [B,D] (if the network has dropout); rate [1]; epsilon [1]
 //	out  loss [1]; logits [B,O]; mean [ΣC], variance [ΣC] (biased, of the batch);
 //	     new_params [P]; new_state0 [P] and so on; gradient [P] if requested
 //
@@ -69,19 +68,24 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 	s.images = x.value.Shape()
 	targets, weights := input("targets", b, int64(n.Outputs())), input("weights", b, 1)
 	var mask onnx.Value
-	if n.dense[0].dropout {
-		mask = input("dropout", b, n.dense[0].out)
+	if width := n.dropped(); width > 0 {
+		mask = input("dropout", b, width)
 	}
 	rate, epsilon := input("rate", 1), input("epsilon", 1)
 
 	blocks := make([]blockTape, len(n.blocks))
 	var means, variances []onnx.Value
 	for i, layer := range n.blocks {
-		g.In(layer.name, func() { blocks[i] = layer.forward(g, s.layout, params, x, b) })
+		var shortcut featureMaps
+		if layer.shortcut != none {
+			shortcut = blocks[layer.shortcut].h
+		}
+		g.In(layer.name, func() { blocks[i] = layer.forward(g, s.layout, params, x, shortcut, b) })
 		x = blocks[i].h
 		means, variances = append(means, blocks[i].mean), append(variances, blocks[i].variance)
 	}
-	h := s.layout.flatten(x)
+	var h onnx.Value
+	g.In("features", func() { h = n.flatten(g, s.layout, x, mask) })
 	denses := make([]denseTape, len(n.dense))
 	for i, layer := range n.dense {
 		g.In(layer.name, func() { denses[i] = layer.forward(g, params, h, mask) })
@@ -96,10 +100,19 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 		layer := n.dense[i]
 		g.In(layer.name+"_back", func() { dh = layer.backward(g, params, denses[i], dh, grads) })
 	}
-	dx := s.layout.unflatten(dh, x)
+	var dx featureMaps
+	g.In("features_back", func() { dx = n.unflatten(g, s.layout, dh, x, mask) })
+	shortcuts := make([]featureMaps, len(n.blocks)) // gradients with respect to the outputs, through shortcuts
 	for i := len(n.blocks) - 1; i >= 0; i-- {
-		layer := n.blocks[i]
-		g.In(layer.name+"_back", func() { dx = layer.backward(g, s.layout, blocks[i], dx, grads) })
+		layer, add := n.blocks[i], featureMaps{}
+		if i > 0 {
+			add = shortcuts[i-1]
+		}
+		var dz featureMaps
+		g.In(layer.name+"_back", func() { dx, dz = layer.backward(g, s.layout, blocks[i], dx, add, grads) })
+		if layer.shortcut != none {
+			shortcuts[layer.shortcut] = dz
+		}
 	}
 	for i, p := range n.params {
 		grads[i] = g.Reshape(grads[i], int64(p.Size))
@@ -126,6 +139,39 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 	}
 	return s
 }
+
+// flatten returns the inputs of the dense layers for the output x of the last block.
+func (n *Network) flatten(g *onnx.Graph, l layout, x featureMaps, mask onnx.Value) onnx.Value {
+	h := l.flatten(x)
+	if n.config.GlobalPool {
+		h = g.ReduceMean(g.Reshape(h, h.Dim(0), x.channels, x.side*x.side), 2)
+	}
+	if n.dropsFeatures() {
+		h = g.Mul(h, mask)
+	}
+	return h
+}
+
+// unflatten returns the gradient with respect to x, given the gradient with respect to the result of
+// flatten.
+func (n *Network) unflatten(g *onnx.Graph, l layout, dh onnx.Value, x featureMaps, mask onnx.Value) featureMaps {
+	if n.dropsFeatures() {
+		dh = g.Mul(dh, mask)
+	}
+	if n.config.GlobalPool {
+		batch, area := dh.Dim(0), x.side*x.side
+		each := make([]float32, area)
+		for i := range each {
+			each[i] = 1 / float32(area)
+		}
+		spread := g.MatMul(g.Reshape(dh, batch*x.channels, 1), g.Const(each, 1, area))
+		dh = g.Reshape(spread, batch, x.channels*area)
+	}
+	return l.unflatten(dh, x)
+}
+
+// dropsFeatures reports whether dropout applies to the inputs of the first dense layer.
+func (n *Network) dropsFeatures() bool { return n.dropped() > 0 && !n.dense[0].dropout }
 
 // vectorName returns the input name of the weights (k = 0) or of an optimizer vector (k > 0).
 func vectorName(k int) string {
@@ -332,8 +378,8 @@ func (t *Trainer) NewBatch(size int) (*Batch, error) {
 	add(&b.images, p.graph.images...)
 	add(&b.targets, int64(size), int64(t.net.Outputs()))
 	add(&b.weights, int64(size), 1)
-	if d := t.net.dense[0]; d.dropout {
-		add(&b.dropout, int64(size), d.out)
+	if width := t.net.dropped(); width > 0 {
+		add(&b.dropout, int64(size), width)
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.Close())

@@ -114,7 +114,12 @@ func steps(t *testing.T, n *Network, tr *Trainer, from, to int) {
 }
 
 func TestStep_Deterministic(t *testing.T) {
-	n := newNetwork(t, tiny)
+	for name, config := range map[string]Config{"tiny": tiny, "residual": residual} {
+		t.Run(name, func(t *testing.T) { testStepDeterministic(t, newNetwork(t, config)) })
+	}
+}
+
+func testStepDeterministic(t *testing.T, n *Network) {
 	for _, o := range []Optimizer{optimizers[0].Optimizer, optimizers[6].Optimizer} {
 		t.Run(o.Name, func(t *testing.T) {
 			eachLayout(t, func(t *testing.T, layout string) {
