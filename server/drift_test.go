@@ -17,6 +17,7 @@ import (
 	"fakeart/internal/drift"
 	"fakeart/internal/imaging"
 	"fakeart/internal/model"
+	"fakeart/server/driftwatch"
 	"fakeart/server/load"
 )
 
@@ -55,9 +56,9 @@ func predictRed(t *testing.T, m *Main, n int, least int) {
 }
 
 // awaitDrift waits for a successful drift check and returns its result.
-func awaitDrift(t *testing.T, m *Main) Drift {
+func awaitDrift(t *testing.T, m *Main) driftwatch.Drift {
 	t.Helper()
-	var d Drift
+	var d driftwatch.Drift
 	waitFor(t, "a drift check", func() bool {
 		response, body := do(t, "GET", m.URL()+"/drift", "", nil)
 		if response.StatusCode == http.StatusConflict {
@@ -186,7 +187,7 @@ func BenchmarkPredict_DriftChecks(b *testing.B) {
 			}
 			m := startMain(b, NewMain(config, slog.New(slog.DiscardHandler)))
 			addr, request := m.endpoints[0].listener.Addr().String(), imageRequest("/predict", 32, 32)
-			if _, err := load.ClosedLoop(b.Context(), addr, request, 16, load.Limit{Requests: 2 * driftRows}); err != nil {
+			if _, err := load.ClosedLoop(b.Context(), addr, request, 16, load.Limit{Requests: 2 * driftwatch.MaxRows}); err != nil {
 				b.Fatal(err) // more records than one check compares
 			}
 			b.ResetTimer()

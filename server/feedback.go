@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -85,51 +83,7 @@ func (m *Main) storeFeedback(ctx context.Context, r FeedbackRequest) (*Feedback,
 	}
 	if !h.Duplicate {
 		m.metrics.Feedback(h.Label, correct)
-		m.accuracy.stale.Store(true)
+		m.accuracy.Outdated()
 	}
 	return f, nil
-}
-
-// accuracyAge is how long a computed accuracy is valid without new feedback. It keeps requests to
-// /metrics, which is open to everyone, from causing a database query each.
-const accuracyAge = time.Minute
-
-// accuracy caches the share of correct predictions among those with feedback.
-type accuracy struct {
-	stale atomic.Bool // set when new feedback arrives
-
-	mu sync.Mutex
-
-	model string // digest of the model that the other fields refer to
-	asked time.Time
-	share float64
-	known bool
-}
-
-// currentAccuracy returns the share of correct predictions of the model in use among those with
-// feedback. known is false if there is no feedback or it can't be read.
-func (m *Main) currentAccuracy() (share float64, known bool) {
-	use := m.models.current.Load()
-	if m.reader == nil || use == nil {
-		return 0, false
-	}
-	return m.accuracy.forModel(m.reader, use.file.Digest)
-}
-
-// forModel is like currentAccuracy for the given model digest. It reads the log only if the
-// cached value is outdated.
-func (a *accuracy) forModel(log predlog.Reader, model string) (share float64, known bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.stale.Swap(false) && a.model == model && time.Since(a.asked) < accuracyAge {
-		return a.share, a.known
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	right, of, err := log.Accuracy(ctx, model)
-	a.model, a.asked, a.known = model, time.Now(), err == nil && of > 0
-	if a.known {
-		a.share = float64(right) / float64(of)
-	}
-	return a.share, a.known
 }

@@ -357,6 +357,9 @@ func (m *Main) observe(c *fiber.Ctx) error {
 	return nil
 }
 
+// predictRoutes are the patterns of the routes that take image files.
+var predictRoutes = []string{"/predict", "/model/"}
+
 // size returns the size class of a request to the route.
 func (s *requestState) size(route string) telemetry.Size {
 	switch {

@@ -16,7 +16,9 @@ import (
 
 	"fakeart/internal/cli"
 	"fakeart/internal/ort"
+	"fakeart/server/activity"
 	"fakeart/server/admin"
+	"fakeart/server/driftwatch"
 	"fakeart/server/infer"
 	"fakeart/server/limit"
 	"fakeart/server/listen"
@@ -44,11 +46,11 @@ type Main struct {
 
 	engine        *infer.Engine
 	models        *deployments
-	predictions   *predlog.Log    // nil if predictions aren't logged
-	reader        predlog.Reader  // nil if this server can't read the log
-	outbox        *predlog.PubSub // nil unless the log is published to Pub/Sub
-	drift         *driftMonitor   // nil if drift checks are disabled
-	accuracy      accuracy
+	predictions   *predlog.Log        // nil if predictions aren't logged
+	reader        predlog.Reader      // nil if this server can't read the log
+	outbox        *predlog.PubSub     // nil unless the log is published to Pub/Sub
+	drift         *driftwatch.Monitor // nil if drift checks are disabled
+	accuracy      activity.Accuracy
 	bodies        *limit.Bodies
 	decoding      *limit.Memory
 	decoders      *limit.Pool[*decoder]
@@ -56,7 +58,7 @@ type Main struct {
 	clients       *limit.Clients
 	cors          fiber.Handler // nil if no other origins are allowed
 	metrics       *telemetry.Metrics
-	history       *history
+	history       *activity.History
 	tracing       *telemetry.Tracing
 	routes        sync.Map                   // *telemetry.Route by *fiber.Route
 	literalRoutes map[[2]string]fiber.Route  // routes by method and path; read-only once serving
@@ -128,7 +130,10 @@ func (m *Main) Run(ctx context.Context) (err error) {
 		return err
 	}
 	if c.DriftReference != "" {
-		if m.drift, err = newDriftMonitor(m); err != nil {
+		m.drift, err = driftwatch.New(driftwatch.Options{
+			Reference: c.DriftReference, Window: c.DriftWindow, Log: m.reader, Model: m.modelInUse, Metrics: m.metrics, Logger: m.log,
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -154,9 +159,9 @@ func (m *Main) Run(ctx context.Context) (err error) {
 		m.watching.Go(func() { m.models.watch(watch) })
 	}
 	if m.drift != nil {
-		m.driftChecks.Go(func() { m.drift.run(watch, c.DriftEvery) })
+		m.driftChecks.Go(func() { m.drift.Run(watch, c.DriftEvery) })
 	}
-	m.watching.Go(func() { m.history.run(watch) })
+	m.watching.Go(func() { m.history.Run(watch) })
 	if use, err := m.models.inUse(); err == nil {
 		m.log.Info("listening on "+m.URL(), "model", use.file.Digest, "name", use.file.Metadata.Name, "onnxruntime", ort.Version())
 	} else {
@@ -198,8 +203,49 @@ func (m *Main) prepare() (err error) {
 		LogWritable: func() bool { return m.predictions == nil || m.predictions.Err() == nil },
 		Accuracy:    m.currentAccuracy,
 	})
-	m.history = newHistory(m)
+	m.history = activity.New(activity.Sources{
+		Version: versionText(), Routes: predictRoutes, Metrics: m.metrics, Unready: m.unready, Log: m.logState, Drift: m.driftSummary,
+		Accuracy: m.currentAccuracy, Logger: m.log,
+	})
 	return nil
+}
+
+// modelInUse returns the digest of the model in use, or the reason why there is none.
+func (m *Main) modelInUse() (string, error) {
+	use, err := m.models.inUse()
+	if err != nil {
+		return "", err
+	}
+	return use.file.Digest, nil
+}
+
+func (m *Main) logState() activity.LogState {
+	s := activity.LogState{Store: m.config.LogStore, Waiting: waiting(m.predictions)}
+	if m.logs() {
+		s.Err = m.predictions.Err()
+	}
+	return s
+}
+
+func (m *Main) driftSummary() activity.DriftSummary {
+	if m.drift == nil {
+		return activity.DriftSummary{}
+	}
+	found, err := m.drift.Last()
+	if err != nil {
+		return activity.DriftSummary{Watched: true}
+	}
+	return activity.DriftSummary{Watched: true, Detected: &found.Drift, Time: &found.Time, Records: found.Records}
+}
+
+// currentAccuracy returns the share of correct predictions of the model in use among those with
+// feedback. known is false if there is no feedback or it can't be read.
+func (m *Main) currentAccuracy() (share float64, known bool) {
+	use := m.models.current.Load()
+	if m.reader == nil || use == nil {
+		return 0, false
+	}
+	return m.accuracy.Of(m.reader, use.file.Digest)
 }
 
 func waiting(l *predlog.Log) int {

@@ -5,10 +5,13 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
 
+	"fakeart/server/activity"
+	"fakeart/server/driftwatch"
 	"fakeart/server/failure"
 	"fakeart/server/page"
 )
@@ -41,6 +44,39 @@ func (m *Main) registerState(api huma.API) {
 			return nil, failure.ForOperation(err)
 		}
 		return &struct{ Body Readiness }{Readiness{"ready", m.models.current.Load().file.Digest}}, nil
+	})
+}
+
+// registerDrift adds the route that returns the result of the last drift check.
+func (m *Main) registerDrift(api huma.API) {
+	huma.Register(api, huma.Operation{
+		Method: http.MethodGet, Path: "/drift", OperationID: "drift", Tags: []string{tagLog}, Summary: "Drift of the prediction log from the model's reference",
+		Description: "Returns the result of the last drift check. The status is 409 if the check failed, with the reason, and 404 if drift checks are disabled.",
+		Security:    m.adminSecurity(), Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{401, 403, 404, 409},
+	}, func(context.Context, *struct{}) (*struct{ Body driftwatch.Drift }, error) {
+		if m.drift == nil {
+			return nil, failure.NewProblem(fiber.StatusNotFound, "drift checks are disabled on this server; enable them with --drift-reference")
+		}
+		found, err := m.drift.Last()
+		if err != nil {
+			return nil, failure.NewProblem(fiber.StatusConflict, "drift check failed: "+err.Error())
+		}
+		return &struct{ Body driftwatch.Drift }{*found}, nil
+	})
+}
+
+// registerStats adds the route from which the web page reads the state of the server.
+func (m *Main) registerStats(api huma.API) {
+	huma.Register(api, huma.Operation{
+		Method: http.MethodGet, Path: "/stats", OperationID: "stats", Tags: []string{tagState}, Summary: "Recent activity of the instance",
+		Description: "Returns counts and latencies of this instance, for people. /metrics has all metrics, for Prometheus.",
+	}, func(context.Context, *struct{}) (*struct{ Body activity.Stats }, error) {
+		s, err := m.history.Stats(time.Now().UTC())
+		if err != nil {
+			m.log.Error("read metrics", "error", err)
+			return nil, failure.ForOperation(err)
+		}
+		return &struct{ Body activity.Stats }{*s}, nil
 	})
 }
 

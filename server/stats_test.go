@@ -5,16 +5,17 @@ import (
 	"testing"
 	"time"
 
+	"fakeart/server/activity"
 	"fakeart/server/page"
 )
 
-func getStats(t *testing.T, m *Main) Stats {
+func getStats(t *testing.T, m *Main) activity.Stats {
 	t.Helper()
 	response, body := do(t, "GET", m.URL()+"/stats", "", nil)
 	if response.StatusCode != 200 {
 		t.Fatalf("status %d: %s", response.StatusCode, body)
 	}
-	var s Stats
+	var s activity.Stats
 	if err := json.Unmarshal(body, &s); err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +24,7 @@ func getStats(t *testing.T, m *Main) Stats {
 
 func TestStats(t *testing.T) {
 	m := start(t)
-	if s := getStats(t, m); s.Predictions != (ByLabel{}) || s.Latency.P50 != nil || len(s.History) != 1 || !s.Ready {
+	if s := getStats(t, m); s.Predictions != (activity.ByLabel{}) || s.Latency.P50 != nil || len(s.History) != 1 || !s.Ready {
 		t.Errorf("at startup: %+v", s)
 	}
 	judge := func(n int) {
@@ -35,7 +36,7 @@ func TestStats(t *testing.T) {
 	}
 	judge(2)
 	mark := time.Now().UTC()
-	m.history.add(mark)
+	m.history.Add(mark)
 	judge(3)
 	waitForRecords(t, m, 5)
 	s := getStats(t, m)
@@ -70,11 +71,11 @@ func TestStats(t *testing.T) {
 	if s := getStats(t, m); s.Errors != 0 || s.Requests != 7 {
 		t.Errorf("%d requests, %d errors", s.Requests, s.Errors)
 	}
-	for range statsPoints + 5 {
-		m.history.add(time.Now().UTC())
+	for range activity.MaxPoints + 5 {
+		m.history.Add(time.Now().UTC())
 	}
-	if s := getStats(t, m); len(s.History) != statsPoints || s.History[0].Real+s.History[0].Fake != 0 {
-		t.Errorf("the history has %d points, want %d", len(s.History), statsPoints)
+	if s := getStats(t, m); len(s.History) != activity.MaxPoints || s.History[0].Real+s.History[0].Fake != 0 {
+		t.Errorf("the history has %d points, want %d", len(s.History), activity.MaxPoints)
 	}
 }
 

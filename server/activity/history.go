@@ -1,28 +1,25 @@
-package main
+// Package activity summarizes what an instance of the server has done since its start, for people:
+// counts and latencies with their [History] of half an hour, and the [Accuracy] of the model in use.
+package activity
 
 import (
 	"context"
-	"net/http"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/danielgtaylor/huma/v2"
 
 	"fakeart/internal/model"
 	"fakeart/server/failure"
 	"fakeart/server/telemetry"
 )
 
+// Interval is the time between two points of the history, and MaxPoints their maximum number: half an
+// hour.
 const (
-	// statsInterval is the time between two points of the history, and statsPoints their maximum
-	// number: half an hour.
-	statsInterval = 10 * time.Second
-	statsPoints   = 180
+	Interval  = 10 * time.Second
+	MaxPoints = 180
 )
-
-// predictRoutes are the patterns of the routes that take image files, whose requests Stats counts.
-var predictRoutes = []string{"/predict", "/model/"}
 
 // Stats summarizes the state of an instance.
 type Stats struct {
@@ -88,9 +85,28 @@ type FeedbackSummary struct {
 	Accuracy *float64 `json:"accuracy" doc:"Share of correct predictions of the model in use among the latest ones with feedback, as in /metrics; null if unknown."`
 }
 
-// history records the counts at regular intervals.
-type history struct {
-	m       *Main
+// Sources are where a History reads the state of the server. All fields are required.
+type Sources struct {
+	Version  string             // of the server
+	Routes   []string           // patterns of the routes whose requests are counted
+	Metrics  *telemetry.Metrics // counts since the start
+	Unready  func() error       // why the server isn't ready, or nil if it is
+	Log      func() LogState
+	Drift    func() DriftSummary
+	Accuracy func() (share float64, known bool) // of the model in use
+	Logger   *slog.Logger
+}
+
+// LogState is the state of the prediction log.
+type LogState struct {
+	Store   string // where predictions are logged
+	Err     error  // why the log isn't writable, or nil
+	Waiting int    // records in memory that wait to be stored
+}
+
+// History records the counts at regular intervals. It is safe for concurrent use.
+type History struct {
+	from    Sources
 	started time.Time
 
 	mu        sync.Mutex
@@ -103,75 +119,68 @@ type snapshot struct {
 	totals telemetry.Totals
 }
 
-func newHistory(m *Main) *history {
+// New returns a history that begins now.
+func New(from Sources) *History {
 	now := time.Now().UTC()
-	return &history{m: m, started: now, snapshots: []snapshot{{time: now}}}
+	return &History{from: from, started: now, snapshots: []snapshot{{time: now}}}
 }
 
-// run adds a snapshot at each interval until ctx is done.
-func (h *history) run(ctx context.Context) {
-	ticker := time.NewTicker(statsInterval)
+// Run adds a snapshot at each interval until ctx is done.
+func (h *History) Run(ctx context.Context) {
+	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			h.add(now.UTC())
+			h.Add(now.UTC())
 		}
 	}
 }
 
-// add adds a snapshot.
-func (h *history) add(now time.Time) {
-	totals, err := h.m.metrics.Totals(predictRoutes...)
+// Add adds a snapshot of the counts, as those at the given time.
+func (h *History) Add(now time.Time) {
+	totals, err := h.from.Metrics.Totals(h.from.Routes...)
 	if err != nil {
-		h.m.log.Warn("read metrics for the history", "error", err)
+		h.from.Logger.Warn("read metrics for the history", "error", err)
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.snapshots = append(h.snapshots, snapshot{now, totals})
-	if excess := len(h.snapshots) - statsPoints; excess > 0 {
+	if excess := len(h.snapshots) - MaxPoints; excess > 0 {
 		h.snapshots = append(h.snapshots[:0], h.snapshots[excess:]...)
 	}
 }
 
-// stats returns the state at time now.
-func (h *history) stats(now time.Time) (*Stats, error) {
-	m := h.m
+// Stats returns the state at time now.
+func (h *History) Stats(now time.Time) (*Stats, error) {
 	h.mu.Lock()
 	snapshots := slices.Clone(h.snapshots) // before reading the totals, so that no snapshot is newer
 	h.mu.Unlock()
-	totals, err := m.metrics.Totals(predictRoutes...)
+	totals, err := h.from.Metrics.Totals(h.from.Routes...)
 	if err != nil {
 		return nil, err
 	}
+	log := h.from.Log()
 	s := &Stats{
-		Version: versionText(), Time: now, Started: h.started, Ready: true,
+		Version: h.from.Version, Time: now, Started: h.started, Ready: true,
 		Predictions: byLabel(totals, telemetry.Totals{}), Requests: totals.Requests, Errors: totals.Errors,
-		Interval: statsInterval.Seconds(), History: []StatsPoint{},
+		Interval: Interval.Seconds(), History: []StatsPoint{},
 		Log: LogHealth{
-			Store: m.config.LogStore, Writable: true,
-			Written: totals.Log["written"], Spilled: totals.Log["spilled"], Failed: totals.Log["failed"], Waiting: waiting(m.predictions),
+			Store: log.Store, Writable: log.Err == nil,
+			Written: totals.Log["written"], Spilled: totals.Log["spilled"], Failed: totals.Log["failed"], Waiting: log.Waiting,
 		},
+		Drift: h.from.Drift(), Feedback: FeedbackSummary{Count: totals.Feedback},
 	}
-	if err := m.unready(); err != nil {
+	if err := h.from.Unready(); err != nil {
 		s.Ready, s.Reason = false, failure.OneLine(err.Error())
 	}
-	if m.logs() {
-		if err := m.predictions.Err(); err != nil {
-			s.Log.Writable, s.Log.Error = false, failure.OneLine(err.Error())
-		}
+	if log.Err != nil {
+		s.Log.Error = failure.OneLine(log.Err.Error())
 	}
-	s.Feedback.Count = totals.Feedback
-	if m.drift != nil {
-		s.Drift.Watched = true
-		if found := m.drift.last.Load().found; found != nil {
-			s.Drift = DriftSummary{true, &found.Drift, &found.Time, found.Records}
-		}
-	}
-	if share, known := m.currentAccuracy(); known {
+	if share, known := h.from.Accuracy(); known {
 		s.Feedback.Accuracy = &share
 	}
 	s.Latency = percentiles(totals.Latency.Since(snapshots[0].totals.Latency))
@@ -196,20 +205,8 @@ func byLabel(now, before telemetry.Totals) ByLabel {
 }
 
 func percentiles(h telemetry.Histogram) Percentiles {
-	return Percentiles{finiteOrNil(h.Quantile(0.5)), finiteOrNil(h.Quantile(0.95)), finiteOrNil(h.Quantile(0.99))}
-}
-
-// registerStats adds the route from which the web page reads the state of the server.
-func (m *Main) registerStats(api huma.API) {
-	huma.Register(api, huma.Operation{
-		Method: http.MethodGet, Path: "/stats", OperationID: "stats", Tags: []string{tagState}, Summary: "Recent activity of the instance",
-		Description: "Returns counts and latencies of this instance, for people. /metrics has all metrics, for Prometheus.",
-	}, func(context.Context, *struct{}) (*struct{ Body Stats }, error) {
-		s, err := m.history.stats(time.Now().UTC())
-		if err != nil {
-			m.log.Error("read metrics", "error", err)
-			return nil, failure.ForOperation(err)
-		}
-		return &struct{ Body Stats }{*s}, nil
-	})
+	if h == (telemetry.Histogram{}) {
+		return Percentiles{}
+	}
+	return Percentiles{new(h.Quantile(0.5)), new(h.Quantile(0.95)), new(h.Quantile(0.99))}
 }
