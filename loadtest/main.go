@@ -148,6 +148,7 @@ func (l *loadtest) twoModels() (string, error) {
 		return "", fmt.Errorf("%s: %w", l.model, err)
 	}
 	metadata := file.Metadata
+	metadata.FormatVersion = 0 // the current one
 	metadata.Name += " (copy)"
 	other, err := model.Marshal(&graph, metadata)
 	if err != nil {

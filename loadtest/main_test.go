@@ -359,10 +359,9 @@ func TestRun_Swap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := model.Marshal(graph, model.Metadata{
-		Name: "red detector", Classes: []string{model.Real, model.Fake}, Threshold: 0.5,
-		InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
-	})
+	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	md.Name = "red detector"
+	data, err := model.Marshal(graph, md)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -281,8 +281,8 @@ func (b *bench) measureRuntime(ctx context.Context) (best float64, at int, err e
 		}
 		defer func() { err = errors.Join(err, sessions[i].Close()) }()
 		rng := rand.New(rand.NewPCG(1, uint64(i)))
-		for k := range sessions[i].Input() {
-			sessions[i].Input()[k] = rng.Float32()
+		for k := range sessions[i].Input().Float32 {
+			sessions[i].Input().Float32[k] = rng.Float32()
 		}
 	}
 	measure := func(batch int, long time.Duration) (float64, error) {

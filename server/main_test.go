@@ -73,16 +73,25 @@ func redDetector(t testing.TB) *onnxpb.ModelProto {
 }
 
 func metadata() model.Metadata {
-	return model.Metadata{
-		Name: "red detector", Classes: []string{model.Real, model.Fake}, Threshold: 0.5,
-		InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
+	md := model.Trained(32, model.Real, model.Fake)
+	md.Name = "red detector"
+	return md
+}
+
+// marshal returns a model file. Grad-CAM is added to the metadata if the graph has it.
+func marshal(graph *onnxpb.ModelProto, md model.Metadata) ([]byte, error) {
+	for _, o := range graph.GetGraph().GetOutput() {
+		if o.GetName() == "gradcam" {
+			md.CAM, md.CAMKind = "gradcam", model.CAMOfSecond
+		}
 	}
+	return model.Marshal(graph, md)
 }
 
 // writeModel writes a model file and returns its path.
 func writeModel(t testing.TB, graph *onnxpb.ModelProto, md model.Metadata) string {
 	t.Helper()
-	data, err := model.Marshal(graph, md)
+	data, err := marshal(graph, md)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -745,7 +754,7 @@ func TestRun_Invalid(t *testing.T) {
 		t.Fatal(err)
 	}
 	otherPreprocessing, otherClasses := metadata(), metadata()
-	otherPreprocessing.Preprocessing = "bgr-v0"
+	otherPreprocessing.Preprocessing.Filter = imaging.Nearest
 	otherClasses.Classes = []string{model.Fake, model.Real}
 	damaged := redDetector(t)
 	damaged.Graph.Node[0].OpType = &[]string{"ReduceMeen"}[0]
@@ -757,7 +766,7 @@ func TestRun_Invalid(t *testing.T) {
 		{"empty_folder", t.TempDir(), "127.0.0.1:0", []string{"no model", ".onnx"}},
 		{"PNG_as_model", writeFile(t, "picture.onnx", pngOf(t, solid(red, 1, 1))), "127.0.0.1:0", []string{"picture.onnx", "not an ONNX model"}},
 		{"truncated_model", writeFile(t, "half.onnx", data[:len(data)/2]), "127.0.0.1:0", []string{"half.onnx", "truncated"}},
-		{"other_preprocessing", writeModel(t, redDetector(t), otherPreprocessing), "127.0.0.1:0", []string{"bgr-v0", imaging.PreprocessingID}},
+		{"other_preprocessing", writeModel(t, redDetector(t), otherPreprocessing), "127.0.0.1:0", []string{"rgb-32x32-nearest", imaging.PreprocessingID}},
 		{"swapped_classes", writeModel(t, redDetector(t), otherClasses), "127.0.0.1:0", []string{`["FAKE" "REAL"]`}},
 		{"unknown_operator", writeModel(t, damaged, metadata()), "127.0.0.1:0", []string{"ReduceMeen"}},
 		{"address_in_use", good, taken.Addr().String(), []string{taken.Addr().String(), "in use", "--addr"}},

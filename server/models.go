@@ -17,6 +17,7 @@ import (
 
 	"fakeart/internal/cli"
 	"fakeart/internal/explain"
+	"fakeart/internal/imaging"
 	"fakeart/internal/model"
 	"fakeart/server/failure"
 	"fakeart/server/infer"
@@ -176,6 +177,10 @@ func (d *deployments) deploy(ctx context.Context, from *source.Source, object so
 
 // use prepares the model and swaps it in.
 func (d *deployments) use(file *model.File, object source.Object) error {
+	// TODO: serve models with other classes and sizes; the API still describes these.
+	if err := file.Check(imaging.PreprocessingID, []string{model.Real, model.Fake}); err != nil {
+		return unusableError{fmt.Errorf("%s: %w", object.Ref, err)}
+	}
 	ready, err := d.engine.Load(file)
 	if err != nil {
 		return unusableError{fmt.Errorf("%s: %w", object.Ref, err)}
@@ -188,7 +193,7 @@ func (d *deployments) use(file *model.File, object source.Object) error {
 		d.previous.Store(before)
 	}
 	md := file.Metadata
-	d.metrics.SetModel(file.Digest, md.Name, md.DataDigest, md.Preprocessing)
+	d.metrics.SetModel(file.Digest, md.Name, md.DataDigest, md.Preprocessing.ID())
 	return nil
 }
 
@@ -256,7 +261,7 @@ func (s *served) document() ModelInUse {
 	}
 	return ModelInUse{
 		Model: s.file.Digest, Ref: s.object.Ref, Since: s.since.UTC(), Name: md.Name, Classes: md.Classes, Threshold: md.Threshold,
-		InputSize: md.InputSize, EmbeddingSize: s.file.EmbeddingSize, Preprocessing: md.Preprocessing,
+		InputSize: md.Preprocessing.Width, EmbeddingSize: s.file.EmbeddingSize, Preprocessing: md.Preprocessing.ID(),
 		DataSource: md.DataSource, DataDigest: md.DataDigest, ConfigDigest: md.ConfigDigest, Seed: md.Seed,
 		ValLoss: finiteOrNil(md.ValLoss), ValAccuracy: finiteOrNil(md.ValAccuracy), Explanations: explanations, Revision: md.Revision,
 	}

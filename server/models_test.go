@@ -44,7 +44,7 @@ func detector(t testing.TB, colour int) *onnxpb.ModelProto {
 // modelBytes returns the content of a model file.
 func modelBytes(t *testing.T, graph *onnxpb.ModelProto) []byte {
 	t.Helper()
-	data, err := model.Marshal(graph, metadata())
+	data, err := marshal(graph, metadata())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestModelChange_Invalid(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := metadata()
-	other.Preprocessing = "bgr-v0"
+	other.Preprocessing.Filter = imaging.Nearest
 	otherBytes, err := model.Marshal(detector(t, 2), other)
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +193,7 @@ func TestModelChange_Invalid(t *testing.T) {
 		{"empty_file", write("empty.onnx", nil), "", 422, []string{"empty"}},
 		{"wrong_input_shape", write("narrow.onnx", narrowBytes), "", 422, []string{"shape"}},
 		{"no_metadata", write("bare.onnx", bareBytes), "", 422, []string{"without Fakeart's metadata"}},
-		{"other_preprocessing", write("bgr.onnx", otherBytes), "", 422, []string{"bgr-v0"}},
+		{"other_preprocessing", write("bgr.onnx", otherBytes), "", 422, []string{"rgb-32x32-nearest"}},
 		{"unknown_operator", write("broken.onnx", modelBytes(t, broken)), "", 422, []string{"ReduceMeen"}},
 		{"constant_output", write("constant.onnx", modelBytes(t, constant)), "", 422, []string{"every probe image"}},
 		{"PNG", write("picture.onnx", pngOf(t, solid(red, 8, 8))), "", 422, []string{"not an ONNX model"}},

@@ -20,7 +20,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"fakeart/internal/imaging"
-	"fakeart/internal/model"
 	"fakeart/server/failure"
 	"fakeart/server/form"
 	"fakeart/server/infer"
@@ -97,6 +96,7 @@ type inputImage struct {
 
 	id          uuid.UUID
 	label       string
+	class       int
 	fake        bool
 	probability float64
 	record      predlog.Record
@@ -525,7 +525,7 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 	}
 	info, err := d.DecodeContext(x, d.pixels[:], p.data)
 	if err == nil {
-		imaging.ToTensor(job.Input, d.pixels[:])
+		call.Model().File.Plan.Fill(job.Input, d.pixels[:])
 		if m.logs() {
 			p.setStats(imaging.StatsOf(d.pixels[:], imaging.Size, imaging.Channels))
 		}
@@ -611,14 +611,17 @@ func imageErrorStatus(err error) int {
 // setPrediction sets the prediction from the model's output.
 func (x *exchange) setPrediction(p *inputImage) {
 	// Only a tensor can contain values so far outside of the expected range.
-	if !finite(p.job.Logit) {
+	md := &x.served.file.Metadata
+	var probabilities [2]float64
+	if err := md.Probabilities(probabilities[:], p.job.Scores); err != nil {
 		p.err = fiber.NewError(fiber.StatusBadRequest, "the model's output isn't a finite number; the values of the input must be in [0,1]")
 		p.job.Free()
 		p.job = nil
 		return
 	}
-	p.probability = model.Probability(p.job.Logit)
-	p.label, p.fake = x.served.file.Metadata.Label(p.probability)
+	class := md.Decide(probabilities[:])
+	p.probability, p.label = md.Reported(probabilities[:], class), md.Classes[class]
+	p.class, p.fake = class, class == 1
 	p.id = uuid.Must(uuid.NewV7()) // fails only if the system has no random numbers
 	x.served.metrics.Predicted(p.fake, p.probability)
 	if x.state.ctx != nil {
@@ -732,7 +735,7 @@ func (x *exchange) appendPrediction(b []byte, p *inputImage, embedding bool) []b
 	}
 	if x.input {
 		var pixels [imaging.Size * imaging.Size * imaging.Channels]uint8
-		imaging.FromTensor(pixels[:], p.job.Input) // exactly the pixels that were decoded
+		x.served.file.Plan.Pixels(pixels[:], p.job.Input) // exactly the pixels that were decoded
 		b = append(b, `,"input":"`...)
 		b = base64.StdEncoding.AppendEncode(b, imaging.EncodePNG(imaging.ToImage(pixels[:], imaging.Size, imaging.Channels)))
 		b = append(b, '"')

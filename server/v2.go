@@ -268,7 +268,7 @@ func (x *exchange) classifyTensor(t *tensors, version string) (err error) {
 		input := t.request.Input[i*size:][:size]
 		x.images = append(x.images, inputImage{job: call.Next()})
 		p := &x.images[i]
-		copy(p.job.Input, input)
+		copy(p.job.Input.Float32, input)
 		call.Submit(p.job)
 		if m.logs() {
 			p.describeTensor(input)
@@ -283,13 +283,11 @@ func (x *exchange) classifyTensor(t *tensors, version string) (err error) {
 		if p.err != nil {
 			return p.err
 		}
-		t.logits = append(t.logits, p.job.Logit)
+		t.logits = append(t.logits, p.job.Scores...)
 		t.embeddings = append(t.embeddings, p.job.Embedding...)
 	}
 	return x.log()
 }
-
-func finite(v float32) bool { return v-v == 0 }
 
 // describeTensor sets the fields of the log record that describe an image received as a tensor.
 // Its statistics are those of the pixels that imaging.ToTensor would convert to the tensor.

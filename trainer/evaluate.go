@@ -128,7 +128,7 @@ func (c *evaluateCommand) writeReport(f *model.File, result *evaluate.Result, lo
 	default:
 		fmt.Fprintf(std.err, "the report has no training curves: %s isn't the configuration of %s\n", file, c.Model)
 	}
-	if f.HasGradCAM() {
+	if f.HasCAM() {
 		explainer, err := evaluate.NewExplainer(f)
 		if err != nil {
 			return fmt.Errorf("report: %w", err)

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"fakeart/internal/imaging"
+	"fakeart/internal/model"
 )
 
 const size, channels = 32, 3
@@ -18,16 +21,32 @@ type linearModel struct {
 	gradCAM []float32
 	fails   error
 
-	input, logits []float32
+	input, scores []float32
 	runs          []int
 }
 
-func (b *linearModel) Input() []float32 {
-	if b.input == nil {
-		b.input, b.logits = make([]float32, b.batch*channels*size*size), make([]float32, b.batch)
+// described returns the model of a linearModel: its score is the logit of the second of two classes.
+func described(t *testing.T, change func(*model.Metadata)) Model {
+	t.Helper()
+	md := &model.Metadata{Classes: []string{"REAL", "FAKE"}, Columns: 1, OutputKind: model.Logits, CAMKind: model.CAMOfSecond}
+	if change != nil {
+		change(md)
 	}
-	return b.input
+	plan, err := imaging.Square(size).Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Model{md, plan, size, size}
 }
+
+func (b *linearModel) Input() imaging.Tensor {
+	if b.input == nil {
+		b.input, b.scores = make([]float32, b.batch*channels*size*size), make([]float32, b.batch)
+	}
+	return imaging.Tensor{Float32: b.input}
+}
+
+func (b *linearModel) Batch() int { return b.batch }
 
 func (b *linearModel) Run(n int) error {
 	b.runs = append(b.runs, n)
@@ -36,13 +55,13 @@ func (b *linearModel) Run(n int) error {
 		for j, w := range b.weight {
 			sum += float64(w * b.input[i*channels*size*size+j])
 		}
-		b.logits[i] = float32(sum)
+		b.scores[i] = float32(sum)
 	}
 	return b.fails
 }
 
-func (b *linearModel) Logits() []float32  { return b.logits }
-func (b *linearModel) GradCAM() []float32 { return b.gradCAM }
+func (b *linearModel) Scores() []float32 { return b.scores }
+func (b *linearModel) CAM() []float32    { return b.gradCAM }
 
 // spots returns a black image with red squares of 8×8 pixels at the given top left corners.
 func spots(corners ...[2]int) []float32 {
@@ -75,13 +94,13 @@ func TestMap_Occlusion(t *testing.T) {
 	})
 	image := spots([2]int{4, 8}, [2]int{20, 4})
 	for _, c := range []struct {
-		fake bool
-		x, y int
-	}{{true, 4, 8}, {false, 20, 4}} {
+		class int
+		x, y  int
+	}{{1, 4, 8}, {0, 20, 4}} {
 		for _, batch := range []int{1, 7, 8, 64} {
 			m := make([]float32, size*size)
 			s := &linearModel{weight: sides, batch: batch}
-			if err := Map(m, Occlusion, s, image, c.fake); err != nil {
+			if err := Map(m, Occlusion, s, described(t, nil), imaging.Tensor{Float32: image}, c.class); err != nil {
 				t.Fatal(err)
 			}
 			greatest := float32(0)
@@ -89,10 +108,10 @@ func TestMap_Occlusion(t *testing.T) {
 				greatest = max(greatest, slices.Max(m[y*size+c.x:][:8]))
 			}
 			if greatest != 1 {
-				t.Errorf("fake %v, batches of %d: maximum in the square at %d,%d = %g, want 1", c.fake, batch, c.x, c.y, greatest)
+				t.Errorf("class %v, batches of %d: maximum in the square at %d,%d = %g, want 1", c.class, batch, c.x, c.y, greatest)
 			}
 			if v := m[30*size+c.x+4]; v != 0 {
-				t.Errorf("fake %v: value far below the square = %g, want 0", c.fake, v)
+				t.Errorf("class %v: value far below the square = %g, want 0", c.class, v)
 			}
 			total := 0
 			for _, n := range s.runs {
@@ -112,14 +131,14 @@ func TestMap_NoEvidence(t *testing.T) {
 	s := &linearModel{weight: weights(func(int, int) float32 { return 1 }), batch: 8}
 	m := make([]float32, size*size)
 	m[0] = 7 // must be overwritten
-	if err := Map(m, Occlusion, s, make([]float32, channels*size*size), true); err != nil || slices.Max(m) != 0 || slices.Min(m) != 0 {
+	if err := Map(m, Occlusion, s, described(t, nil), imaging.Tensor{Float32: make([]float32, channels*size*size)}, 1); err != nil || slices.Max(m) != 0 || slices.Min(m) != 0 {
 		t.Errorf("occlusion map of a plain image from %g to %g, error %v, want all 0", slices.Min(m), slices.Max(m), err)
 	}
 	s.gradCAM = make([]float32, 8*size*size)
 	for i := range s.gradCAM {
 		s.gradCAM[i] = -1
 	}
-	if err := Map(m, GradCAM, s, make([]float32, channels*size*size), true); err != nil || slices.Max(m) != 0 {
+	if err := Map(m, GradCAM, s, described(t, nil), imaging.Tensor{Float32: make([]float32, channels*size*size)}, 1); err != nil || slices.Max(m) != 0 {
 		t.Errorf("evidence for REAL = %g in a map for FAKE, error %v, want 0", slices.Max(m), err)
 	}
 }
@@ -128,16 +147,16 @@ func TestMap_GradCAM(t *testing.T) {
 	evidence := make([]float32, 2*size*size)
 	evidence[5], evidence[6], evidence[7], evidence[size*size] = 4, 1, -2, 100 // the last one belongs to another image
 	for _, c := range []struct {
-		fake bool
-		want [3]float32
-	}{{true, [3]float32{1, 0.25, 0}}, {false, [3]float32{0, 0, 1}}} {
+		class int
+		want  [3]float32
+	}{{1, [3]float32{1, 0.25, 0}}, {0, [3]float32{0, 0, 1}}} {
 		s := &linearModel{weight: make([]float32, size*size), batch: 2, gradCAM: evidence}
 		m := make([]float32, size*size)
-		if err := Map(m, GradCAM, s, spots(), c.fake); err != nil {
+		if err := Map(m, GradCAM, s, described(t, nil), imaging.Tensor{Float32: spots()}, c.class); err != nil {
 			t.Fatal(err)
 		}
 		if got := [3]float32(m[5:8]); got != c.want || !slices.Equal(s.runs, []int{1}) {
-			t.Errorf("fake %v: got %v after runs of %v, want %v", c.fake, got, s.runs, c.want)
+			t.Errorf("class %v: got %v after runs of %v, want %v", c.class, got, s.runs, c.want)
 		}
 	}
 }
@@ -161,7 +180,7 @@ func TestMap_Errors(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.s.batch = 4
-			err := Map(make([]float32, size*size), c.method, c.s, spots(), true)
+			err := Map(make([]float32, size*size), c.method, c.s, described(t, nil), imaging.Tensor{Float32: spots()}, 1)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Map: error %v, want %q", err, c.want)
 			}

@@ -1,6 +1,9 @@
 package imaging
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Plan is a Preprocessing compiled for use. It's immutable and safe for concurrent use.
 //
@@ -136,5 +139,40 @@ func (p *Plan) Pixels(dst []uint8, src Tensor) {
 		table := &p.table[i%n]
 		lowest, highest := table[0], table[255]
 		dst[i] = uint8(255*min(max((src.Float32[at]-lowest)/(highest-lowest), 0), 1) + 0.5)
+	}
+}
+
+// Mean returns the mean of each channel of a tensor, rounded to a whole number if its type is Uint8.
+func (p *Plan) Mean(t Tensor) [3]float32 {
+	n, area := p.p.Channels(), p.p.Width*p.p.Height
+	var mean [3]float32
+	for c := range n {
+		sum := 0.0
+		for i := range area {
+			at := p.at(i*n+c, n, area)
+			if t.Uint8 != nil {
+				sum += float64(t.Uint8[at])
+			} else {
+				sum += float64(t.Float32[at])
+			}
+		}
+		mean[c] = float32(sum / float64(area))
+		if t.Uint8 != nil {
+			mean[c] = float32(math.RoundToEven(float64(mean[c])))
+		}
+	}
+	return mean
+}
+
+// SetPixel sets the channels of a pixel, counted in rows from the top left, to values in the order of Mean.
+func (p *Plan) SetPixel(t Tensor, pixel int, values [3]float32) {
+	n, area := p.p.Channels(), p.p.Width*p.p.Height
+	for c := range n {
+		at := p.at(pixel*n+c, n, area)
+		if t.Uint8 != nil {
+			t.Uint8[at] = uint8(values[c])
+		} else {
+			t.Float32[at] = values[c]
+		}
 	}
 }

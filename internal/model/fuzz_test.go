@@ -13,7 +13,7 @@ func FuzzParse(f *testing.F) {
 	good := testFile(f)
 	f.Add(good)
 	f.Add(good[:len(good)/2])
-	explaining, err := Marshal(explainingGraph(), testMetadata())
+	explaining, err := Marshal(explainingGraph(), explainingMetadata())
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -30,11 +30,15 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		md := file.Metadata
-		if len(md.Classes) != 2 || !(md.Threshold > 0 && md.Threshold < 1) || md.InputSize < 1 || file.EmbeddingSize < 1 || !strings.HasPrefix(file.Digest, "sha256:") {
-			t.Errorf("Parse accepted an invalid file: %+v", file)
+		if err := md.check(); err != nil || file.Plan == nil || !strings.HasPrefix(file.Digest, "sha256:") {
+			t.Errorf("Parse accepted an invalid file: %v, %+v", err, file)
 		}
-		if label, fake := md.Label(1); label != md.Classes[1] || !fake {
-			t.Errorf("Label(1) = %s", label)
+		probabilities := make([]float64, len(md.Classes))
+		if err := md.Probabilities(probabilities, make([]float32, md.Columns)); err != nil {
+			t.Error(err)
+		}
+		if class := md.Decide(probabilities); class < 0 || class >= len(md.Labels()) {
+			t.Errorf("Decide returned class %d of %d", class, len(md.Classes))
 		}
 	})
 }

@@ -27,9 +27,16 @@ func explainingGraph() *onnxpb.ModelProto {
 	return m
 }
 
-func parsed(t *testing.T, graph *onnxpb.ModelProto) *File {
+// explainingMetadata returns the metadata for explainingGraph.
+func explainingMetadata() Metadata {
+	md := testMetadata()
+	md.CAM, md.CAMKind = "gradcam", CAMOfSecond
+	return md
+}
+
+func parsed(t *testing.T, graph *onnxpb.ModelProto, md Metadata) *File {
 	t.Helper()
-	data, err := Marshal(graph, testMetadata())
+	data, err := Marshal(graph, md)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,9 +48,9 @@ func parsed(t *testing.T, graph *onnxpb.ModelProto) *File {
 }
 
 func TestNewExplainer(t *testing.T) {
-	f := parsed(t, explainingGraph())
-	if !f.HasGradCAM() {
-		t.Fatal("HasGradCAM() = false")
+	f := parsed(t, explainingGraph(), explainingMetadata())
+	if !f.HasCAM() {
+		t.Fatal("HasCAM() = false")
 	}
 	s, err := f.NewExplainer(2, ort.Options{Threads: 1})
 	if err != nil {
@@ -56,12 +63,13 @@ func TestNewExplainer(t *testing.T) {
 	}
 	defer func() { _ = plain.Close() }()
 	const imageSize, area = channels * testSize * testSize, testSize * testSize
-	for i := range s.Input() {
-		s.Input()[i] = float32(i%imageSize) / imageSize * float32(1+i/imageSize)
+	in := s.Input().Float32
+	for i := range in {
+		in[i] = float32(i%imageSize) / imageSize * float32(1+i/imageSize)
 	}
-	copy(plain.Input(), s.Input())
+	plain.Input().Copy(s.Input())
 	for n := 2; n > 0; n-- {
-		clear(s.GradCAM())
+		clear(s.CAM())
 		if err := s.Run(n); err != nil {
 			t.Fatal(err)
 		}
@@ -72,26 +80,26 @@ func TestNewExplainer(t *testing.T) {
 			for j := range area {
 				want := 0.0
 				for c := range channels {
-					want += float64(s.Input()[i*imageSize+c*area+j])
+					want += float64(in[i*imageSize+c*area+j])
 				}
-				if got := float64(s.GradCAM()[i*area+j]); math.Abs(got-want) > 1e-5 {
+				if got := float64(s.CAM()[i*area+j]); math.Abs(got-want) > 1e-5 {
 					t.Fatalf("batch %d, image %d, pixel %d: %g, want %g", n, i, j, got, want)
 				}
 			}
 		}
-		if n == 1 && s.GradCAM()[area] != 0 {
+		if n == 1 && s.CAM()[area] != 0 {
 			t.Error("a batch of one wrote after its end")
 		}
 	}
-	if plain.GradCAM() != nil || !slices.Equal(plain.Logits(), s.Logits()) || !slices.Equal(plain.Embeddings(), s.Embeddings()) {
-		t.Errorf("session: logits %v, embeddings %v; explainer: logits %v, embeddings %v; want the same", plain.Logits(), plain.Embeddings(), s.Logits(), s.Embeddings())
+	if plain.CAM() != nil || !slices.Equal(plain.Scores(), s.Scores()) || !slices.Equal(plain.Embeddings(), s.Embeddings()) {
+		t.Errorf("session: logits %v, embeddings %v; explainer: logits %v, embeddings %v; want the same", plain.Scores(), plain.Embeddings(), s.Scores(), s.Embeddings())
 	}
 }
 
 func TestNewSession_withoutGradCAMNodes(t *testing.T) {
 	graph := explainingGraph()
 	graph.Graph.Node[4].OpType = proto.String("Mull") // unknown operator
-	f := parsed(t, graph)
+	f := parsed(t, graph, explainingMetadata())
 	s, err := f.NewSession(1, ort.Options{Threads: 1})
 	if err != nil {
 		t.Fatalf("NewSession used a node of gradcam: %v", err)
@@ -102,23 +110,23 @@ func TestNewSession_withoutGradCAMNodes(t *testing.T) {
 }
 
 func TestNewExplainer_noGradCAM(t *testing.T) {
-	f := parsed(t, testGraph())
-	if f.HasGradCAM() {
-		t.Error("HasGradCAM() = true")
+	f := parsed(t, testGraph(), testMetadata())
+	if f.HasCAM() {
+		t.Error("HasCAM() = true")
 	}
 	s, err := f.NewExplainer(1, ort.Options{Threads: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
-	if err := s.Run(1); err != nil || s.GradCAM() != nil || s.Logits()[0] != -5 {
-		t.Errorf("error %v, GradCAM() = %v, logit %g", err, s.GradCAM(), s.Logits()[0])
+	if err := s.Run(1); err != nil || s.CAM() != nil || s.Scores()[0] != -5 {
+		t.Errorf("error %v, CAM() = %v, logit %g", err, s.CAM(), s.Scores()[0])
 	}
 }
 
 // The weights must not be held twice.
 func TestFile_memory(t *testing.T) {
-	data, err := Marshal(explainingGraph(), testMetadata())
+	data, err := Marshal(explainingGraph(), explainingMetadata())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +134,7 @@ func TestFile_memory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(f.data) + len(f.gradCAM); n > len(data)+16 {
+	if n := len(f.data) + len(f.cam); n > len(data)+16 {
 		t.Errorf("a file of %d bytes is held as %d bytes", len(data), n)
 	}
 }

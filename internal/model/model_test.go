@@ -7,17 +7,21 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/protobuf/proto"
 
+	"fakeart/internal/imaging"
 	"fakeart/internal/onnx/onnxpb"
 	"fakeart/internal/ort"
 )
 
 const (
+	channels      = 3
 	testSize      = 4
 	testEmbedding = 2
 )
@@ -27,10 +31,18 @@ func testMetadata() Metadata {
 	return Metadata{
 		FormatVersion: FormatVersion,
 		Name:          `base "quoted", ünïcode`,
+		Description:   "Tells photographs from other images.",
+		License:       "Apache-2.0",
+		Source:        "https://example.com/model",
 		Classes:       []string{Real, Fake},
+		Positive:      Fake,
 		Threshold:     0.625,
-		InputSize:     testSize,
-		Preprocessing: "rgb-test-v1",
+		Input:         "input",
+		Preprocessing: imaging.Square(testSize),
+		Output:        "logit",
+		OutputKind:    Logits,
+		Columns:       1,
+		Embedding:     "embedding",
 		DataSource:    "archive of images.zip",
 		DataDigest:    "sha256:d0",
 		ConfigDigest:  "sha256:c0",
@@ -201,8 +213,10 @@ func TestMarshal_deterministic(t *testing.T) {
 		keys = append(keys, e.GetKey())
 	}
 	want := []string{
-		"fakeart.classes", "fakeart.config_digest", "fakeart.data_digest", "fakeart.data_source", "fakeart.format_version", "fakeart.input_size",
-		"fakeart.name", "fakeart.preprocessing", "fakeart.revision", "fakeart.seed", "fakeart.threshold", "fakeart.val_accuracy", "fakeart.val_loss", "zoo",
+		"fakeart.classes", "fakeart.columns", "fakeart.config_digest", "fakeart.data_digest", "fakeart.data_source", "fakeart.description",
+		"fakeart.embedding", "fakeart.format_version", "fakeart.input", "fakeart.license", "fakeart.name", "fakeart.output", "fakeart.output_kind",
+		"fakeart.positive", "fakeart.preprocessing", "fakeart.revision", "fakeart.seed", "fakeart.source", "fakeart.threshold",
+		"fakeart.val_accuracy", "fakeart.val_loss", "zoo",
 	}
 	if diff := cmp.Diff(want, keys); diff != "" {
 		t.Errorf("metadata keys (-want +got):\n%s", diff)
@@ -229,8 +243,8 @@ var graphFaults = []struct {
 		g.Input[0] = value("input", onnxpb.TensorProto_FLOAT, "batch", 3, 5, 5)
 	}, []string{"[batch,3,5,5]"}},
 	{"input with a fixed batch", func(g *onnxpb.GraphProto) {
-		g.Input[0] = value("input", onnxpb.TensorProto_FLOAT, 1, 3, testSize, testSize)
-	}, []string{"[1,3,4,4]"}},
+		g.Input[0] = value("input", onnxpb.TensorProto_FLOAT, 2, 3, testSize, testSize)
+	}, []string{"[2,3,4,4]"}},
 	{"input without a batch", func(g *onnxpb.GraphProto) {
 		g.Input[0] = value("input", onnxpb.TensorProto_FLOAT, 3, testSize, testSize)
 	}, []string{"[3,4,4]"}},
@@ -245,9 +259,9 @@ var graphFaults = []struct {
 	{"embedding too wide", func(g *onnxpb.GraphProto) {
 		g.Output[1] = value("embedding", onnxpb.TensorProto_FLOAT, "batch", 1<<40)
 	}, []string{"embedding"}},
-	{"wrong Grad-CAM size", func(g *onnxpb.GraphProto) {
-		g.Output = append(g.Output, value("gradcam", onnxpb.TensorProto_FLOAT, "batch", 2, 2))
-	}, []string{`"gradcam"`, "[batch,2,2]", "[batch,4,4]"}},
+	{"output with a fixed batch", func(g *onnxpb.GraphProto) {
+		g.Output[0] = value("logit", onnxpb.TensorProto_FLOAT, 1, 1)
+	}, []string{`"logit"`, "fixed batch size"}},
 	{"external weights", func(g *onnxpb.GraphProto) {
 		g.Initializer[0].DataLocation = onnxpb.TensorProto_EXTERNAL.Enum()
 	}, []string{`"w1"`, "stored in another file"}},
@@ -301,13 +315,31 @@ func TestMarshal_errors(t *testing.T) {
 			g.Graph.Node[1].Domain = proto.String("com.microsoft.nchwc")
 		}, `operator Gemm of domain "com.microsoft.nchwc"`},
 		{"no graph", func(g *onnxpb.ModelProto, _ *Metadata) { g.Graph = nil }, "no graph"},
-		{"wrong format version", func(_ *onnxpb.ModelProto, m *Metadata) { m.FormatVersion = 2 }, "format version 2"},
+		{"wrong format version", func(_ *onnxpb.ModelProto, m *Metadata) { m.FormatVersion = 1 }, "format version 1, want 2"},
 		{"one class", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes = []string{Fake} }, "classes"},
-		{"duplicate class", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes = []string{Fake, Fake} }, "classes"},
+		{"two classes of the same name", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes = []string{Fake, Fake} }, "classes"},
+		{"too many classes", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes = make([]string, MaxClasses+1) }, "classes: 10001 names"},
+		{"empty class name", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes[1] = " " }, "class 1 is empty"},
+		{"control character in a class name", func(_ *onnxpb.ModelProto, m *Metadata) { m.Classes[0] = "a\nb" }, "class 0"},
+		{"ambiguous labels", func(_ *onnxpb.ModelProto, m *Metadata) {
+			m.Classes, m.Columns, m.Positive, m.Threshold = []string{"a", "a", "a#1"}, 3, "", 0
+		}, "rename"},
+		{"positive class of three", func(_ *onnxpb.ModelProto, m *Metadata) {
+			m.Classes, m.Columns = []string{Real, Fake, "other"}, 3
+		}, "positive: only valid with two classes"},
+		{"unknown positive class", func(_ *onnxpb.ModelProto, m *Metadata) { m.Positive = "CAT" }, `"CAT"`},
+		{"threshold without a positive class", func(_ *onnxpb.ModelProto, m *Metadata) { m.Positive = "" }, "threshold"},
+		{"one column for three classes", func(_ *onnxpb.ModelProto, m *Metadata) {
+			m.Classes, m.Positive, m.Threshold = []string{"a", "b", "c"}, "", 0
+		}, "columns: 1 for 3 classes"},
+		{"unknown output kind", func(_ *onnxpb.ModelProto, m *Metadata) { m.OutputKind = "odds" }, "output_kind"},
+		{"embedding that is the output", func(_ *onnxpb.ModelProto, m *Metadata) { m.Embedding = "logit" }, "outputs of their own"},
+		{"map without its kind", func(_ *onnxpb.ModelProto, m *Metadata) { m.CAM = "gradcam" }, "cam_kind"},
+		{"missing map", func(_ *onnxpb.ModelProto, m *Metadata) { m.CAM, m.CAMKind = "gradcam", CAMOfSecond }, `no output "gradcam"`},
 		{"threshold 0", func(_ *onnxpb.ModelProto, m *Metadata) { m.Threshold = 0 }, "threshold"},
 		{"threshold NaN", func(_ *onnxpb.ModelProto, m *Metadata) { m.Threshold = math.NaN() }, "threshold"},
-		{"no input size", func(_ *onnxpb.ModelProto, m *Metadata) { m.InputSize = 0 }, "input size"},
-		{"no preprocessing", func(_ *onnxpb.ModelProto, m *Metadata) { m.Preprocessing = "" }, "preprocessing"},
+		{"no input size", func(_ *onnxpb.ModelProto, m *Metadata) { m.Preprocessing.Width = 0 }, "size: 0×4 pixels"},
+		{"no preprocessing", func(_ *onnxpb.ModelProto, m *Metadata) { m.Preprocessing = imaging.Preprocessing{} }, "preprocessing"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			graph, md := testGraph(), testMetadata()
@@ -373,7 +405,7 @@ func TestParse_errors(t *testing.T) {
 		{"ONNX without a graph", noGraph, "no graph"},
 		{"foreign graph", withProps(t, func(m map[string]string) { clear(m) }), "without Fakeart's metadata"},
 		{"single key", plain, "missing"},
-		{"newer format version", set("fakeart.format_version", "2"), "format version 2 is newer than the newest supported one (1)"},
+		{"newer format version", set("fakeart.format_version", "3"), "format version 3 is newer than the newest supported one (2)"},
 		{"newer format version with other fields", withProps(t, func(m map[string]string) {
 			clear(m)
 			m["fakeart.format_version"] = "7"
@@ -381,12 +413,15 @@ func TestParse_errors(t *testing.T) {
 		{"format version 0", set("fakeart.format_version", "0"), "invalid version 0"},
 		{"format version not a number", set("fakeart.format_version", "one"), `fakeart.format_version: invalid value "one"`},
 		{"classes not a list", set("fakeart.classes", "REAL,FAKE"), "fakeart.classes"},
-		{"three classes", set("fakeart.classes", `["a","b","c"]`), "classes"},
+		{"three classes", set("fakeart.classes", `["a","b","c"]`), "positive"},
+		{"unknown step of the preprocessing", set("fakeart.preprocessing", `{"width":4,"sharpen":true}`), "fakeart.preprocessing: invalid value"},
 		{"threshold 1", set("fakeart.threshold", "1"), "threshold"},
 		{"threshold not a number", set("fakeart.threshold", "half"), `fakeart.threshold: invalid value "half"`},
 		{"seed too large", set("fakeart.seed", "99999999999999999999"), "fakeart.seed"},
-		{"missing field", withProps(t, func(m map[string]string) { delete(m, "fakeart.threshold") }), "fakeart.threshold: missing"},
-		{"input size differs from the graph", set("fakeart.input_size", "32"), "[batch,3,32,32]"},
+		{"missing field", withProps(t, func(m map[string]string) { delete(m, "fakeart.output") }), "fakeart.output: missing"},
+		{"input size differs from the graph", withProps(t, func(m map[string]string) {
+			m["fakeart.preprocessing"] = strings.Replace(m["fakeart.preprocessing"], `"width":4`, `"width":32`, 1)
+		}), "[batch,3,4,32]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Parse(test.data)
@@ -400,7 +435,11 @@ func TestParse_truncated(t *testing.T) {
 	// end would be valid.
 	good := withProps(t, func(m map[string]string) {
 		delete(m, "zoo")
-		delete(m, "fakeart.data_source")
+		for _, f := range Fields() {
+			if f.Optional && f.Key != "fakeart.positive" && f.Key != "fakeart.threshold" {
+				delete(m, f.Key)
+			}
+		}
 	})
 	for n := range good {
 		if _, err := Parse(good[:n]); err == nil {
@@ -474,12 +513,12 @@ func TestFile_Check(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Check("rgb-test-v1", []string{Real, Fake}); err != nil {
+	if err := f.Check("rgb-4x4-bilinear-aa-v3", []string{Real, Fake}); err != nil {
 		t.Error(err)
 	}
-	checkError(t, f.Check("rgb-test-v2", []string{Real, Fake}), `"rgb-test-v1"`, `"rgb-test-v2"`, f.Digest)
-	checkError(t, f.Check("rgb-test-v1", []string{Fake, Real}), `["REAL" "FAKE"]`, `["FAKE" "REAL"]`)
-	checkError(t, f.Check("rgb-test-v1", nil), "classes")
+	checkError(t, f.Check("rgb-4x4-bilinear-aa-v2", []string{Real, Fake}), `"rgb-4x4-bilinear-aa-v3"`, `"rgb-4x4-bilinear-aa-v2"`, f.Digest)
+	checkError(t, f.Check("rgb-4x4-bilinear-aa-v3", []string{Fake, Real}), `["REAL" "FAKE"]`, `["FAKE" "REAL"]`)
+	checkError(t, f.Check("rgb-4x4-bilinear-aa-v3", nil), "classes")
 }
 
 func TestSession_Run(t *testing.T) {
@@ -492,22 +531,22 @@ func TestSession_Run(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Input()) != most*imageSize || len(s.Logits()) != most || len(s.Embeddings()) != most*testEmbedding {
-		t.Fatalf("buffers for %d inputs, %d logits, %d embeddings", len(s.Input()), len(s.Logits()), len(s.Embeddings()))
+	if s.Input().Len() != most*imageSize || len(s.Scores()) != most || len(s.Embeddings()) != most*testEmbedding {
+		t.Fatalf("buffers for %d inputs, %d logits, %d embeddings", s.Input().Len(), len(s.Scores()), len(s.Embeddings()))
 	}
 	for _, batch := range []int{3, 1, 2, 3} {
-		clear(s.Logits())
+		clear(s.Scores())
 		clear(s.Embeddings())
 		for i := range batch {
 			for j := range imageSize {
-				s.Input()[i*imageSize+j] = float32(i) / 2
+				s.Input().Float32[i*imageSize+j] = float32(i) / 2
 			}
 		}
 		if err := s.Run(batch); err != nil {
 			t.Fatal(err)
 		}
-		if batch < most && s.Logits()[batch] != 0 {
-			t.Errorf("a batch of %d wrote the logit %g after its end", batch, s.Logits()[batch])
+		if batch < most && s.Scores()[batch] != 0 {
+			t.Errorf("a batch of %d wrote the logit %g after its end", batch, s.Scores()[batch])
 		}
 		for i := range batch {
 			mean := float64(i) / 2
@@ -515,7 +554,7 @@ func TestSession_Run(t *testing.T) {
 				name      string
 				got, want float64
 			}{
-				{"logit", float64(s.Logits()[i]), mean*10 - 5},
+				{"logit", float64(s.Scores()[i]), mean*10 - 5},
 				{"mean", float64(s.Embeddings()[i*testEmbedding]), mean},
 				{"sum", float64(s.Embeddings()[i*testEmbedding+1]), mean * imageSize},
 			} {
@@ -579,21 +618,186 @@ func TestNewSession_corruptGraph(t *testing.T) {
 	checkError(t, err, "invalid batch size 0")
 }
 
-func TestMetadata_Label(t *testing.T) {
-	md := testMetadata()
-	for _, test := range []struct {
-		probability float64
-		label       string
-		fake        bool
-	}{
-		{0, Real, false},
-		{0.625, Real, false},
-		{math.Nextafter(0.625, 1), Fake, true},
-		{1, Fake, true},
+// version1 returns a file of format 1, as trainers wrote it, with changed metadata.
+func version1(t *testing.T, graph *onnxpb.ModelProto, change func(map[string]string)) []byte {
+	t.Helper()
+	texts := map[string]string{
+		"format_version": "1", "name": "base", "classes": `["REAL","FAKE"]`, "threshold": "0.625", "input_size": "4",
+		"preprocessing": "rgb-4x4-bilinear-aa-v3", "data_source": "archive of images.zip", "data_digest": "sha256:d0", "config_digest": "sha256:c0",
+		"seed": "-420", "val_loss": "0.1", "val_accuracy": "NaN", "revision": "v1.2.3",
+	}
+	if change != nil {
+		change(texts)
+	}
+	graph.MetadataProps = nil
+	for k, v := range texts {
+		graph.MetadataProps = append(graph.MetadataProps, &onnxpb.StringStringEntryProto{Key: proto.String("fakeart." + k), Value: proto.String(v)})
+	}
+	data, err := proto.Marshal(graph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestParse_version1(t *testing.T) {
+	data := version1(t, explainingGraph(), nil)
+	f, err := Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := testMetadata()
+	want.FormatVersion, want.Name, want.Description, want.License, want.Source = 1, "base", "", "", ""
+	want.CAM, want.CAMKind, want.ValAccuracy, want.Revision = "gradcam", CAMOfSecond, 0, "v1.2.3"
+	got := f.Metadata
+	if !math.IsNaN(got.ValAccuracy) {
+		t.Errorf("validation accuracy %g, want NaN", got.ValAccuracy)
+	}
+	got.ValAccuracy = 0
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("metadata (-want +got):\n%s", diff)
+	}
+	if f, err = Parse(version1(t, testGraph(), nil)); err != nil || f.HasCAM() || f.Metadata.CAM != "" {
+		t.Errorf("file of an older trainer: error %v, want none and no class-activation map", err)
+	}
+	for _, test := range []struct{ key, text, want string }{
+		{"preprocessing", "rgb-4x4-bilinear-aa-v2", "train it again"},
+		{"classes", `["REAL"]`, "classes"},
+		{"input_size", "0", "size"},
+		{"threshold", "", "threshold"},
 	} {
-		if label, fake := md.Label(test.probability); label != test.label || fake != test.fake {
-			t.Errorf("Label(%g) = %s, %t, want %s, %t", test.probability, label, fake, test.label, test.fake)
+		_, err := Parse(version1(t, testGraph(), func(m map[string]string) { m[test.key] = test.text }))
+		checkError(t, err, test.want)
+	}
+	_, err = Parse(version1(t, testGraph(), func(m map[string]string) { delete(m, "seed") }))
+	checkError(t, err, "fakeart.seed: missing")
+}
+
+// single returns testGraph for batches of one image.
+func single() *onnxpb.ModelProto {
+	g := testGraph()
+	g.Graph.Input[0] = value("input", onnxpb.TensorProto_FLOAT, 1, 3, testSize, testSize)
+	g.Graph.Output[0] = value("logit", onnxpb.TensorProto_FLOAT, 1, 1)
+	g.Graph.Output[1] = value("embedding", onnxpb.TensorProto_FLOAT, 1, testEmbedding)
+	return g
+}
+
+func TestSession_singleImages(t *testing.T) {
+	free, one := parsed(t, testGraph(), testMetadata()), parsed(t, single(), testMetadata())
+	var scores, embeddings [][]float32
+	for _, f := range []*File{free, one} {
+		s, err := f.NewSession(3, ort.Options{Threads: 1})
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer func() { _ = s.Close() }()
+		for i := range s.Input().Float32 {
+			s.Input().Float32[i] = float32(i%71) / 71
+		}
+		if err := s.Run(3); err != nil {
+			t.Fatal(err)
+		}
+		scores, embeddings = append(scores, s.Scores()), append(embeddings, s.Embeddings())
+	}
+	if diff := cmp.Diff(scores[0], scores[1], cmpopts.EquateApprox(1e-5, 1e-5)); diff != "" {
+		t.Errorf("scores (-batch +single images):\n%s", diff)
+	}
+	if diff := cmp.Diff(embeddings[0], embeddings[1], cmpopts.EquateApprox(1e-5, 1e-4)); diff != "" {
+		t.Errorf("embeddings (-batch +single images):\n%s", diff)
+	}
+}
+
+// An output that the metadata doesn't name isn't computed.
+func TestNewSession_unusedOutput(t *testing.T) {
+	graph := explainingGraph()
+	graph.Graph.Node[4].OpType = proto.String("Mull") // unknown operator
+	f := parsed(t, graph, testMetadata())
+	s, err := f.NewSession(1, ort.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+}
+
+func TestMetadata_Probabilities(t *testing.T) {
+	nan := float32(math.NaN())
+	for _, test := range []struct {
+		name    string
+		kind    OutputKind
+		classes int
+		scores  []float32
+		want    []float64 // nil: an error
+	}{
+		{"one logit", Logits, 2, []float32{1}, []float64{1 / (1 + math.E), math.E / (1 + math.E)}},
+		{"one probability", Probabilities, 2, []float32{0.25}, []float64{0.75, 0.25}},
+		{"logits", Logits, 3, []float32{0, 0, float32(math.Log(2))}, []float64{0.25, 0.25, 0.5}},
+		{"large logits", Logits, 2, []float32{1e4, 1e4}, []float64{0.5, 0.5}},
+		{"probabilities", Probabilities, 3, []float32{0.5, 0.25, 0.25}, []float64{0.5, 0.25, 0.25}},
+		{"NaN", Logits, 3, []float32{0, nan, 0}, nil},
+		{"infinity", Probabilities, 2, []float32{float32(math.Inf(1))}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			md := Metadata{Classes: make([]string, test.classes), OutputKind: test.kind, Columns: len(test.scores)}
+			got := make([]float64, test.classes)
+			err := md.Probabilities(got, test.scores)
+			if (err != nil) != (test.want == nil) {
+				t.Fatalf("error %v", err)
+			}
+			if diff := cmp.Diff(test.want, got, cmpopts.EquateApprox(0, 1e-7)); err == nil && diff != "" {
+				t.Errorf("probabilities (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestMetadata_Decide(t *testing.T) {
+	positive := testMetadata()
+	first := testMetadata()
+	first.Positive = Real
+	three := Metadata{Classes: []string{"cat", "dog", "cat"}, Columns: 3}
+	for _, test := range []struct {
+		name          string
+		md            Metadata
+		probabilities []float64
+		label         string
+		reported      float64
+	}{
+		{"at the threshold", positive, []float64{0.375, 0.625}, Real, 0.625},
+		{"above the threshold", positive, []float64{0.375, math.Nextafter(0.625, 1)}, Fake, math.Nextafter(0.625, 1)},
+		{"first class positive", first, []float64{0.75, 0.25}, Real, 0.75},
+		{"first class positive, below the threshold", first, []float64{0.6, 0.4}, Fake, 0.6},
+		{"highest of three", three, []float64{0.2, 0.3, 0.5}, "cat#2", 0.5},
+		{"first of two equal ones", three, []float64{0.4, 0.4, 0.2}, "cat#0", 0.4},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			class := test.md.Decide(test.probabilities)
+			if label := test.md.Labels()[class]; label != test.label {
+				t.Errorf("label %s, want %s", label, test.label)
+			}
+			if p := test.md.Reported(test.probabilities, class); p != test.reported {
+				t.Errorf("reported probability %g, want %g", p, test.reported)
+			}
+		})
+	}
+}
+
+func TestTop(t *testing.T) {
+	p := []float64{0.1, 0.3, 0.1, 0.5}
+	for n, want := range map[int][]int{0: {}, 1: {3}, 3: {3, 1, 0}, 9: {3, 1, 0, 2}} {
+		if got := Top(p, n); !slices.Equal(got, want) {
+			t.Errorf("Top(%d) = %v, want %v", n, got, want)
+		}
+	}
+}
+
+func TestMetadata_IsAI(t *testing.T) {
+	md := testMetadata()
+	if ai, ok := md.IsAI(1); !ai || !ok {
+		t.Errorf("IsAI of %s = %t, %t", md.Classes[1], ai, ok)
+	}
+	md.Classes = []string{Fake, "PHOTO"}
+	if _, ok := md.IsAI(0); ok {
+		t.Error("IsAI is defined for other classes")
 	}
 }
 

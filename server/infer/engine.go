@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"fakeart/internal/explain"
+	"fakeart/internal/imaging"
 )
 
 // Errors returned by calls that run out of time or capacity, for errors.Is.
@@ -201,10 +202,10 @@ const (
 // Job is one image of a call.
 type Job struct {
 	// Input is the image, in the layout of model.Session.Input.
-	Input []float32
-	// Logit and Embedding are the model's output, set once Wait has returned nil. Embedding is
+	Input imaging.Tensor
+	// Scores and Embedding are the model's output, set once Wait has returned nil. They are
 	// valid until Free.
-	Logit     float32
+	Scores    []float32
 	Embedding []float32
 	// Submitted is when the image was submitted. Started and Ended are when its batch started and
 	// ended.
@@ -225,8 +226,11 @@ func (c *Call) Next() *Job {
 	if !ok {
 		j = &Job{engine: e, done: make(chan struct{}, 1)}
 	}
-	if n := m.inputSize; len(j.Input) != n {
-		j.Input = make([]float32, n)
+	if n, uint8s := m.File.Plan.Len(), m.File.Plan.Preprocessing().Type == imaging.Uint8; j.Input.Len() != n || (j.Input.Uint8 != nil) != uint8s {
+		j.Input = m.File.Plan.NewTensor(1)
+	}
+	if n := m.File.Metadata.Columns; len(j.Scores) != n {
+		j.Scores = make([]float32, n)
 	}
 	if n := m.File.EmbeddingSize; len(j.Embedding) != n {
 		j.Embedding = make([]float32, n)
@@ -342,11 +346,11 @@ func (e *Engine) take(batch []*Job, j *Job) []*Job {
 // run classifies the jobs, which must all have the same model.
 func (e *Engine) run(id int, jobs []*Job) {
 	m := jobs[0].model
-	session, inputSize, embedding := m.sessions[id], m.inputSize, m.File.EmbeddingSize
+	session, columns, embedding := m.sessions[id], m.File.Metadata.Columns, m.File.EmbeddingSize
 	input := session.Input()
 	began := time.Now()
 	for i, j := range jobs {
-		copy(input[i*inputSize:], j.Input)
+		input.Slice(i*j.Input.Len(), (i+1)*j.Input.Len()).Copy(j.Input)
 	}
 	started := time.Now()
 	err := session.Run(len(jobs))
@@ -356,7 +360,7 @@ func (e *Engine) run(id int, jobs []*Job) {
 	}
 	if err == nil {
 		for i, j := range jobs {
-			j.Logit = session.Logits()[i]
+			copy(j.Scores, session.Scores()[i*columns:])
 			copy(j.Embedding, session.Embeddings()[i*embedding:])
 		}
 		// Count before the callers continue, so that they find their images counted.

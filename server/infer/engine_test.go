@@ -32,13 +32,21 @@ func graphOf(tb testing.TB, f func(g *onnx.Graph, mean onnx.Value) onnx.Value) [
 	if err != nil {
 		tb.Fatal(err)
 	}
-	data, err := model.Marshal(graph, model.Metadata{
-		Name: "test", Classes: []string{model.Real, model.Fake}, Threshold: 0.5, InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
-	})
+	data, err := model.Marshal(graph, metadata(false))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return data
+}
+
+// metadata returns the metadata of a model, with or without Grad-CAM.
+func metadata(gradCAM bool) model.Metadata {
+	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	md.Name = "test"
+	if gradCAM {
+		md.CAM, md.CAMKind = "gradcam", model.CAMOfSecond
+	}
+	return md
 }
 
 // weighted returns a model with logit = Σ weight·mean + bias.
@@ -94,9 +102,9 @@ func classify(e *Engine, deadline time.Time, peer Peer, reds ...float32) (logits
 	var jobs []*Job
 	for _, red := range reds {
 		j := call.Next()
-		clear(j.Input)
+		clear(j.Input.Float32)
 		for i := range plane {
-			j.Input[i] = red
+			j.Input.Float32[i] = red
 		}
 		call.Submit(j)
 		jobs = append(jobs, j)
@@ -106,10 +114,10 @@ func classify(e *Engine, deadline time.Time, peer Peer, reds ...float32) (logits
 			err = e
 			continue
 		}
-		if math.Abs(float64(j.Embedding[0]*10-j.Logit)) > 1e-3 {
-			err = fmt.Errorf("logit %g, embedding %v", j.Logit, j.Embedding)
+		if math.Abs(float64(j.Embedding[0]*10-j.Scores[0])) > 1e-3 {
+			err = fmt.Errorf("logit %g, embedding %v", j.Scores[0], j.Embedding)
 		}
-		logits = append(logits, j.Logit)
+		logits = append(logits, j.Scores[0])
 		j.Free()
 	}
 	return logits, err
@@ -247,7 +255,7 @@ func TestUse_CallsInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := begun.Next()
-	copy(first.Input, redImage(1))
+	copy(first.Input.Float32, redImage(1))
 	begun.Submit(first)
 	e.Use(load(t, e, weighted(t, 5, 0, 0, 0.001)))
 	if begun.Model() != old {
@@ -261,10 +269,10 @@ func TestUse_CallsInFlight(t *testing.T) {
 		t.Error("a call admitted after Use has the old model")
 	}
 	third := later.Next()
-	clear(third.Input)
+	clear(third.Input.Float32)
 	later.Submit(third)
 	second := begun.Next() // submitted after the swap, and after the later call's image
-	copy(second.Input, redImage(1))
+	copy(second.Input.Float32, redImage(1))
 	begun.Submit(second)
 	release()
 	for _, w := range []struct {
@@ -275,8 +283,8 @@ func TestUse_CallsInFlight(t *testing.T) {
 		if err := w.call.Wait(w.job); err != nil {
 			t.Fatal(err)
 		}
-		if math.Abs(float64(w.job.Logit-w.want)) > 1e-3 {
-			t.Errorf("logit %g, want %g", w.job.Logit, w.want)
+		if math.Abs(float64(w.job.Scores[0]-w.want)) > 1e-3 {
+			t.Errorf("logit %g, want %g", w.job.Scores[0], w.want)
 		}
 		w.job.Free()
 	}
@@ -340,23 +348,12 @@ func TestEngineClose_WaitsForAdmittedCalls(t *testing.T) {
 
 func TestLoad_UnusableModel(t *testing.T) {
 	e := open(t, Options{Workers: 2, MaxBatch: 4, Queue: 4})
-	good := weighted(t, 0, 1, 0, 0)
 	for _, test := range []struct {
 		name string
 		file func() *model.File
 		want string
 	}{
-		{"other preprocessing", func() *model.File {
-			f := *parse(t, good)
-			f.Metadata.Preprocessing = "bgr-v0"
-			return &f
-		}, "bgr-v0"},
-		{"other classes", func() *model.File {
-			f := *parse(t, good)
-			f.Metadata.Classes = []string{model.Fake, model.Real}
-			return &f
-		}, "classes"},
-		{"constant logit", func() *model.File { return parse(t, weighted(t, 3, 0, 0, 0)) }, "logit is 3"},
+		{"constant logit", func() *model.File { return parse(t, weighted(t, 3, 0, 0, 0)) }, "scores are [3]"},
 		{"NaN logit", func() *model.File {
 			return parse(t, graphOf(t, func(g *onnx.Graph, mean onnx.Value) onnx.Value {
 				// The square root of a negative number, except for a black image.

@@ -26,7 +26,7 @@ var ErrTooManyExplanations = errors.New("too many predictions are waiting to be 
 
 // CanExplain reports whether the method can explain predictions of the model.
 func CanExplain(file *model.File, method explain.Method) bool {
-	return method != explain.GradCAM || file.HasGradCAM()
+	return method != explain.GradCAM || file.HasCAM()
 }
 
 // AdmitExplanations reserves slots for explaining the given number of the call's images. It doesn't
@@ -47,14 +47,14 @@ func (c *Call) AdmitExplanations(method explain.Method, images int) error {
 }
 
 // Explain writes the saliency map of a prediction to dst. j must be an image for which Wait
-// returned nil, and fake its predicted class. Each image uses one of the slots of
+// returned nil, and class the index of the class to explain. Each image uses one of the slots of
 // AdmitExplanations.
 //
 // Explanations have a few sessions of their own. Explain waits for its turn and yields to images
 // that wait to be classified. It returns ErrDeadline or ErrDisconnected like Wait, possibly halfway
 // through, ErrClosed once Options.CancelExplanations is closed, explain.ErrNoGradCAM, or the error
 // of the session.
-func (c *Call) Explain(dst []float32, method explain.Method, j *Job, fake bool) error {
+func (c *Call) Explain(dst []float32, method explain.Method, j *Job, class int) error {
 	if c.explanations == 0 {
 		panic("infer: Explain called for more images than were admitted")
 	}
@@ -73,7 +73,7 @@ func (c *Call) Explain(dst []float32, method explain.Method, j *Job, fake bool) 
 		return err
 	}
 	defer c.model.putExplainer(s)
-	if err := explain.Map(dst, method, yieldingSession{s, c}, j.Input, fake); err != nil {
+	if err := explain.Map(dst, method, yieldingSession{s, c}, explain.ModelOf(c.model.File), j.Input, class); err != nil {
 		return err
 	}
 	if e.options.ObserveExplanation != nil {

@@ -29,9 +29,7 @@ func explaining(tb testing.TB, scale float64) []byte {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	data, err := model.Marshal(graph, model.Metadata{
-		Name: "test", Classes: []string{model.Real, model.Fake}, Threshold: 0.5, InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
-	})
+	data, err := model.Marshal(graph, metadata(true))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -51,9 +49,9 @@ func classified(t *testing.T, e *Engine, deadline time.Time, peer Peer) (*Call, 
 		t.Fatal(err)
 	}
 	j := call.Next()
-	clear(j.Input)
+	clear(j.Input.Float32)
 	for i := range imaging.Size {
-		j.Input[i] = 1
+		j.Input.Float32[i] = 1
 	}
 	call.Submit(j)
 	if err := call.Wait(j); err != nil {
@@ -81,7 +79,7 @@ func TestExplain(t *testing.T) {
 	call, j := classified(t, e, soon(), nil)
 	for _, method := range explain.Methods() {
 		dst := make([]float32, plane)
-		if err := call.Explain(dst, method, j, true); err != nil {
+		if err := call.Explain(dst, method, j, 1); err != nil {
 			t.Fatal(err)
 		}
 		if dst[0] != 1 || dst[plane-1] != 0 || method == explain.GradCAM && (dst[imaging.Size-1] != 1 || dst[imaging.Size] != 0) {
@@ -116,7 +114,7 @@ func TestExplain_SessionsBelongToModel(t *testing.T) {
 	if err := call.AdmitExplanations(explain.GradCAM, 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := call.Explain(make([]float32, plane), explain.GradCAM, j, true); err != nil {
+	if err := call.Explain(make([]float32, plane), explain.GradCAM, j, 1); err != nil {
 		t.Errorf("explain with the call's own model: %v", err)
 	}
 	if len(old.explainers) != 1 {
@@ -136,7 +134,7 @@ func TestExplain_NoGradCAM(t *testing.T) {
 	if err := call.AdmitExplanations(explain.GradCAM, 1); !errors.Is(err, explain.ErrNoGradCAM) {
 		t.Errorf("error %v, want ErrNoGradCAM", err)
 	}
-	if err := call.Explain(dst, explain.Occlusion, j, true); err != nil || dst[0] != 1 {
+	if err := call.Explain(dst, explain.Occlusion, j, 1); err != nil || dst[0] != 1 {
 		t.Errorf("occlusion = %g, %v, want 1", dst[0], err)
 	}
 }
@@ -171,7 +169,7 @@ func TestAdmitExplanations_TooMany(t *testing.T) {
 	}
 	call, j := classified(t, e, soon(), nil) // reserves two slots
 	for range 2 {
-		if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); err != nil {
+		if err := call.Explain(make([]float32, plane), explain.Occlusion, j, 1); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -184,11 +182,11 @@ func TestExplain_NaN(t *testing.T) {
 	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 10})
 	e.Use(load(t, e, explaining(t, math.NaN())))
 	call, j := classified(t, e, soon(), nil)
-	err := call.Explain(make([]float32, plane), explain.GradCAM, j, true)
+	err := call.Explain(make([]float32, plane), explain.GradCAM, j, 1)
 	if err == nil || !strings.Contains(err.Error(), "NaN") {
 		t.Errorf("error %v, want one containing NaN", err)
 	}
-	if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); err != nil {
+	if err := call.Explain(make([]float32, plane), explain.Occlusion, j, 1); err != nil {
 		t.Error(err)
 	}
 }
@@ -214,7 +212,7 @@ func TestExplain_WaitsForTurn(t *testing.T) {
 				t.Fatal("the turn is taken")
 			}
 			done := make(chan error)
-			go func() { done <- call.Explain(make([]float32, plane), explain.Occlusion, j, true) }()
+			go func() { done <- call.Explain(make([]float32, plane), explain.Occlusion, j, 1) }()
 			select {
 			case err := <-done:
 				t.Fatalf("Explain returned %v before its turn", err)
@@ -245,7 +243,7 @@ func TestExplain_ClientDisconnects(t *testing.T) {
 	peer := new(leaving)
 	call, j := classified(t, e, soon(), peer)
 	peer.Store(true)
-	if err := call.Explain(make([]float32, plane), explain.Occlusion, j, true); !errors.Is(err, ErrDisconnected) {
+	if err := call.Explain(make([]float32, plane), explain.Occlusion, j, 1); !errors.Is(err, ErrDisconnected) {
 		t.Errorf("error %v", err)
 	}
 	if n := len(call.Model().explainers); n != 1 || !e.turns.TryAcquire(1) {
@@ -262,14 +260,16 @@ func TestExplain_YieldsToWaitingImages(t *testing.T) {
 	}
 	defer call.Close()
 	waiting := call.Next()
-	clear(waiting.Input)
+	clear(waiting.Input.Float32)
 	call.Submit(waiting)
 	until(t, func() bool { return e.Waiting() == 1 })
 
 	other := &Call{engine: e, model: call.model, deadline: soon(), explanations: 1}
 	input := redImage(1)
 	done := make(chan error, 1)
-	go func() { done <- other.Explain(make([]float32, plane), explain.Occlusion, &Job{Input: input}, true) }()
+	go func() {
+		done <- other.Explain(make([]float32, plane), explain.Occlusion, &Job{Input: imaging.Tensor{Float32: input}}, 1)
+	}()
 	select {
 	case err := <-done:
 		t.Errorf("Explain returned %v before the waiting image was classified", err)
@@ -302,7 +302,7 @@ func TestUse_WhileExplaining(t *testing.T) {
 					return
 				}
 				j := call.Next()
-				copy(j.Input, redImage(0.5))
+				copy(j.Input.Float32, redImage(0.5))
 				call.Submit(j)
 				if err := call.Wait(j); err != nil {
 					t.Error(err)
@@ -311,7 +311,7 @@ func TestUse_WhileExplaining(t *testing.T) {
 				method := explain.Methods()[i%2]
 				if err := call.AdmitExplanations(method, 1); err != nil {
 					t.Error(err)
-				} else if err := call.Explain(dst, method, j, true); err != nil {
+				} else if err := call.Explain(dst, method, j, 1); err != nil {
 					t.Error(err)
 				} else if i%2 == 0 && dst[plane-1] != 1 {
 					t.Errorf("the last pixel of the saliency map is %g, want 1", dst[plane-1])

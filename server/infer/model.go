@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,28 +24,20 @@ type Model struct {
 	// Data belongs to the caller. It must be set before Use.
 	Data any
 
-	sessions  []*model.Session
-	inputSize int // values per image
-	refs      atomic.Int64
-	batches   []batchCounts // by size minus 1
+	sessions []*model.Session
+	refs     atomic.Int64
+	batches  []batchCounts // by size minus 1
 
 	explaining sync.Mutex
 	explainers []*model.Session // idle sessions for explanations
 }
 
-// Load prepares a model without affecting the current one. It checks that the metadata match this
-// program's preprocessing and classes, creates a session for each worker, and classifies the
+// Load prepares a model without affecting the current one. It creates a session for each worker and classifies the
 // embedded probe images. Because that also warms the sessions up, the first request is as fast as
 // any later one. The caller must pass the model to Use or call Discard.
 func (e *Engine) Load(file *model.File) (_ *Model, err error) {
-	if err := file.Check(imaging.PreprocessingID, []string{model.Real, model.Fake}); err != nil {
-		return nil, err
-	}
-	if size := file.Metadata.InputSize; size != imaging.Size {
-		return nil, fmt.Errorf("model %s: expects images of %d×%d pixels, but this program produces %d×%d", file.Digest, size, size, imaging.Size, imaging.Size)
-	}
 	m := &Model{
-		File: file, inputSize: imaging.Channels * imaging.Size * imaging.Size,
+		File:     file,
 		sessions: make([]*model.Session, e.options.Workers), batches: make([]batchCounts, e.options.MaxBatch),
 	}
 	m.refs.Store(1)
@@ -133,16 +126,16 @@ func (m *Model) release() error {
 	return errors.Join(errs...)
 }
 
-// probes are images of both classes, drawn by `trainer data prepare dataset=synthetic`. How a model
+// probes are images of several kinds, drawn by `trainer data prepare dataset=synthetic`. How a model
 // classifies them doesn't matter, only that it can.
 //
 //go:embed probes/*.png
 var probes embed.FS
 
-// probeTensors decodes the probe images once.
-var probeTensors = sync.OnceValue(func() (tensors [][]float32) {
-	var d imaging.Decoder
-	err := fs.WalkDir(probes, ".", func(path string, entry fs.DirEntry, err error) error {
+// probeTensors converts the probe images to input tensors of the plan.
+func probeTensors(plan *imaging.Plan) (tensors []imaging.Tensor, err error) {
+	d := plan.NewDecoder(0)
+	err = fs.WalkDir(probes, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
@@ -150,31 +143,31 @@ var probeTensors = sync.OnceValue(func() (tensors [][]float32) {
 		if err != nil {
 			return err
 		}
-		tensor := make([]float32, imaging.Channels*imaging.Size*imaging.Size)
+		tensor := plan.NewTensor(1)
 		tensors = append(tensors, tensor)
-		return d.Tensor(imaging.Tensor{Float32: tensor}, data)
+		return d.Tensor(tensor, data)
 	})
-	if err != nil {
-		panic(err) // the images are embedded in the program
-	}
-	return tensors
-})
+	return tensors, err
+}
 
-// probeTolerance is how much the logit of an image may depend on the rest of its batch, both
-// absolute and relative to the logit, because the order of summation differs.
+// probeTolerance is how much a score of an image may depend on the rest of its batch, both
+// absolute and relative to the score, because the order of summation differs.
 const probeTolerance = 1e-3
 
 // probe runs the session at every batch size. It returns an error if the model is unusable: its
 // outputs are NaN or infinite, depend on the other images of a batch, or are the same for every
 // image.
 func probe(file *model.File, s *model.Session, maxBatch int) error {
-	images := probeTensors()
-	size := len(images[0])
-	single := make([]float32, len(images))
+	images, err := probeTensors(file.Plan)
+	if err != nil {
+		return fmt.Errorf("model %s: prepare probe images: %w", file.Digest, err)
+	}
+	size, columns := file.Plan.Len(), file.Metadata.Columns
+	single := make([][]float32, len(images))
 	for n := 1; n <= maxBatch; n++ {
 		for first := range images {
 			for i := range n {
-				copy(s.Input()[i*size:], images[(first+i)%len(images)])
+				s.Input().Slice(i*size, (i+1)*size).Copy(images[(first+i)%len(images)])
 			}
 			if err := s.Run(n); err != nil {
 				return fmt.Errorf("model %s: classify probe images: %w", file.Digest, err)
@@ -184,23 +177,25 @@ func probe(file *model.File, s *model.Session, maxBatch int) error {
 					return fmt.Errorf("model %s: the embedding of a probe image contains %g: the weights are damaged; export the model again", file.Digest, v)
 				}
 			}
-			for i, got := range s.Logits()[:n] {
-				k := (first + i) % len(images)
+			for i := range n {
+				k, scores := (first+i)%len(images), s.Scores()[i*columns:][:columns]
 				if n == 1 {
-					single[k] = got
+					single[k] = slices.Clone(scores)
 				}
-				if !finite(got) || math.Abs(float64(got-single[k])) > probeTolerance*max(1, math.Abs(float64(single[k]))) {
-					return fmt.Errorf("model %s: the logit of a probe image is %g alone, but %g in a batch of %d: the model cannot be served", file.Digest, single[k], got, n)
+				for c, got := range scores {
+					if want := single[k][c]; !finite(got) || math.Abs(float64(got-want)) > probeTolerance*max(1, math.Abs(float64(want))) {
+						return fmt.Errorf("model %s: a score of a probe image is %g alone, but %g in a batch of %d: the model cannot be served", file.Digest, want, got, n)
+					}
 				}
 			}
 		}
 	}
-	for _, l := range single {
-		if l != single[0] {
+	for _, scores := range single {
+		if !slices.Equal(scores, single[0]) {
 			return nil
 		}
 	}
-	return fmt.Errorf("model %s: the logit is %g for every probe image: the model is untrained or damaged; train it again", file.Digest, single[0])
+	return fmt.Errorf("model %s: the scores are %g for every probe image: the model is untrained or damaged; train it again", file.Digest, single[0][:min(columns, 5)])
 }
 
 func finite(v float32) bool { return !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0) }

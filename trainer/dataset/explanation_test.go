@@ -81,18 +81,22 @@ func TestExplanations_LocateFakeQuarter(t *testing.T) {
 	pixels, input := make([]byte, dataset.ImageBytes), make([]float32, dataset.ImageBytes)
 	computeMaps := func(fake bool) {
 		t.Helper()
+		class := 0
+		if fake {
+			class = 1
+		}
 		for i, method := range methods {
-			if err := explain.Map(maps[i], method, s, input, fake); err != nil {
+			if err := explain.Map(maps[i], method, s, explain.ModelOf(s.File()), imaging.Tensor{Float32: input}, class); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	predictFake := func() bool {
-		copy(s.Input(), input)
+		copy(s.Input().Float32, input)
 		if err := s.Run(1); err != nil {
 			t.Fatal(err)
 		}
-		return s.Logits()[0] > 0
+		return s.Scores()[0] > 0
 	}
 
 	found, majority := make([]int, len(methods)), make([]int, len(methods)) // by method

@@ -177,12 +177,11 @@ func (s shift) rows(ctx context.Context, f *model.File, test *dataset.Split) ([]
 // rowsOf returns the rows of images and the model's predictions for them.
 func rowsOf(ctx context.Context, f *model.File, images *dataset.Split) ([]drift.Row, error) {
 	rows := make([]drift.Row, images.Len())
-	err := evaluate.Each(ctx, f, images, 64, func(i int, logit float32, embedding []float32) {
-		s, p := imaging.StatsOf(images.Image(i), imaging.Size, imaging.Channels), model.Probability(logit)
-		label, _ := f.Metadata.Label(p)
+	err := evaluate.Each(ctx, f, images, 64, func(i int, p evaluate.Prediction) {
+		s := imaging.StatsOf(images.Image(i), images.Side, imaging.Channels)
 		rows[i] = drift.Row{
-			Model: f.Digest, Label: label, Probability: p, Mean: s.Mean, StdDev: s.StdDev, Brightness: s.Brightness, Contrast: s.Contrast,
-			Sharpness: s.Sharpness, Saturation: s.Saturation, Embedding: slices.Clone(embedding),
+			Model: f.Digest, Label: p.Label, Probability: p.Reported, Mean: s.Mean, StdDev: s.StdDev, Brightness: s.Brightness, Contrast: s.Contrast,
+			Sharpness: s.Sharpness, Saturation: s.Saturation, Embedding: slices.Clone(p.Embedding),
 		}
 	})
 	return rows, err

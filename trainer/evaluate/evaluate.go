@@ -11,7 +11,6 @@ import (
 
 	"github.com/moby/sys/atomicwriter"
 
-	"fakeart/internal/imaging"
 	"fakeart/internal/model"
 	"fakeart/internal/ort"
 	"fakeart/trainer/dataset"
@@ -88,22 +87,33 @@ func Run(ctx context.Context, f *model.File, dataDir, split string, batch int) (
 // images at a time and stops between two batches if ctx is done.
 func Logits(ctx context.Context, f *model.File, images *dataset.Split, batch int) ([]float32, error) {
 	logits := make([]float32, 0, images.Len())
-	err := Each(ctx, f, images, batch, func(_ int, logit float32, _ []float32) { logits = append(logits, logit) })
+	err := Each(ctx, f, images, batch, func(_ int, p Prediction) { logits = append(logits, p.Scores[0]) })
 	if err != nil {
 		return nil, err
 	}
 	return logits, nil
 }
 
-// Each is like [Logits], but calls f with the index, logit and embedding of each image. The
-// embedding is valid only during the call.
-func Each(ctx context.Context, file *model.File, images *dataset.Split, batch int, f func(i int, logit float32, embedding []float32)) (err error) {
+// Prediction is a model's prediction for one image.
+type Prediction struct {
+	// Scores are the model's outputs, Metadata.Columns values.
+	Scores []float32
+	// Probabilities are the probabilities of all classes.
+	Probabilities []float64
+	// Class is the index of the predicted class, and Label its label.
+	Class int
+	Label string
+	// Reported is the probability that is reported with the class: see [model.Metadata.Reported].
+	Reported float64
+	// Embedding holds the features of the image. It's empty if the model has no embedding.
+	Embedding []float32
+}
+
+// Each calls f with the index and the prediction of each image of a split, in order. The slices of the prediction are valid only
+// during the call. Each processes batch images at a time and stops between two batches if ctx is done.
+func Each(ctx context.Context, file *model.File, images *dataset.Split, batch int, f func(i int, p Prediction)) (err error) {
 	if batch < 1 {
 		return fmt.Errorf("batch size %d is below 1", batch)
-	}
-	if size := file.Metadata.InputSize; size != imaging.Size {
-		return fmt.Errorf("the model expects images of %d×%d pixels, but the dataset has %d×%d\nhint: train the model again on this dataset",
-			size, size, imaging.Size, imaging.Size)
 	}
 	count := images.Len()
 	batch = min(batch, max(count, 1))
@@ -113,15 +123,15 @@ func Each(ctx context.Context, file *model.File, images *dataset.Split, batch in
 	}
 	defer func() { err = errors.Join(err, session.Close()) }()
 
-	const pixels = imaging.Channels * imaging.Size * imaging.Size
-	input, width := session.Input(), file.EmbeddingSize
+	width, md := file.EmbeddingSize, &file.Metadata
+	labels, probabilities := md.Labels(), make([]float64, len(md.Classes))
 	for first := 0; first < count; first += batch {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("stopped after %d of %d images: %w", first, count, err)
 		}
 		n := min(batch, count-first)
 		for i := range n {
-			imaging.ToTensor(input[i*pixels:(i+1)*pixels], images.Image(first+i))
+			session.Fill(i, images.Image(first+i))
 		}
 		// A smaller last batch runs at full size as well. The logit of an image doesn't depend on
 		// the other rows, so that the stale rows after it don't matter, and a constant shape keeps
@@ -130,7 +140,15 @@ func Each(ctx context.Context, file *model.File, images *dataset.Split, batch in
 			return fmt.Errorf("images %d to %d: %w", first, first+n-1, err)
 		}
 		for i := range n {
-			f(first+i, session.Logits()[i], session.Embeddings()[i*width:(i+1)*width])
+			p := Prediction{
+				Scores: session.Scores()[i*md.Columns:][:md.Columns], Probabilities: probabilities, Embedding: session.Embeddings()[i*width:][:width],
+			}
+			if err := md.Probabilities(probabilities, p.Scores); err == nil { // Measure reports scores that aren't finite
+				p.Class = md.Decide(probabilities)
+				p.Reported = md.Reported(probabilities, p.Class)
+			}
+			p.Label = labels[p.Class]
+			f(first+i, p)
 		}
 	}
 	return nil

@@ -56,15 +56,13 @@ const identity = `node { op_type: "Identity" input: "mean" output: "embedding" }
 // file returns a model file whose metadata change has modified, unless it is nil.
 func file(t *testing.T, nodes string, change func(*model.Metadata)) *model.File {
 	t.Helper()
-	md := model.Metadata{
-		Name: "redness", Classes: dataset.Classes(), Threshold: 0.5,
-		InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
-	}
+	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	md.Name = "redness"
 	if change != nil {
 		change(&md)
 	}
 	var graph onnxpb.ModelProto
-	if err := prototext.Unmarshal(fmt.Appendf(nil, redness, nodes, md.InputSize), &graph); err != nil {
+	if err := prototext.Unmarshal(fmt.Appendf(nil, redness, nodes, md.Preprocessing.Height), &graph); err != nil {
 		t.Fatal(err)
 	}
 	data, err := model.Marshal(&graph, md)
@@ -189,12 +187,12 @@ func TestRun_ModelDoesNotMatchDataset(t *testing.T) {
 	}{
 		{
 			"preprocessing",
-			func(md *model.Metadata) { md.Preprocessing = "rgb-32x32-nearest" },
-			[]string{"rgb-32x32-nearest", imaging.PreprocessingID, dir, "train it again"},
+			func(md *model.Metadata) { md.Preprocessing.Filter = imaging.Bicubic },
+			[]string{"rgb-32x32-bicubic", imaging.PreprocessingID, dir, "matching model"},
 		},
 		{
 			"class_names",
-			func(md *model.Metadata) { md.Classes = []string{"CAT", "DOG"} },
+			func(md *model.Metadata) { md.Classes, md.Positive = []string{"CAT", "DOG"}, "DOG" },
 			[]string{`"CAT" "DOG"`, `"REAL" "FAKE"`, dir, "use a model"},
 		},
 		{
@@ -204,8 +202,8 @@ func TestRun_ModelDoesNotMatchDataset(t *testing.T) {
 		},
 		{
 			"input_size",
-			func(md *model.Metadata) { md.InputSize = 64 },
-			[]string{"64×64", "32×32", "hint: train the model again"},
+			func(md *model.Metadata) { md.Preprocessing = imaging.Square(64) },
+			[]string{"rgb-64x64", "rgb-32x32", "matching model"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -2,13 +2,15 @@ package evaluate
 
 import (
 	"fakeart/internal/explain"
-	"fakeart/internal/imaging"
 	"fakeart/internal/model"
 	"fakeart/internal/ort"
 )
 
 // Explainer computes class-activation maps of a model's predictions. It isn't safe for concurrent use.
-type Explainer struct{ session *model.Session }
+type Explainer struct {
+	file    *model.File
+	session *model.Session
+}
 
 // NewExplainer returns an Explainer for a model. The caller must close it.
 func NewExplainer(f *model.File) (*Explainer, error) {
@@ -17,17 +19,22 @@ func NewExplainer(f *model.File) (*Explainer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Explainer{s}, nil
+	return &Explainer{f, s}, nil
 }
 
 // GradCAM returns the Grad-CAM map of an image for a class (FAKE if fake is true, REAL otherwise):
 // one value in [0, 1] per pixel, row by row, as package explain defines it. It returns
 // [explain.ErrNoGradCAM] if the model doesn't support Grad-CAM.
 func (e *Explainer) GradCAM(pixels []uint8, fake bool) ([]float32, error) {
-	input := make([]float32, len(pixels))
-	imaging.ToTensor(input, pixels)
-	values := make([]float32, imaging.Size*imaging.Size)
-	return values, explain.Map(values, explain.GradCAM, e.session, input, fake)
+	input := e.file.Plan.NewTensor(1)
+	e.file.Plan.Fill(input, pixels)
+	p := e.file.Plan.Preprocessing()
+	values := make([]float32, p.Width*p.Height)
+	class := 0
+	if fake {
+		class = 1
+	}
+	return values, explain.Map(values, explain.GradCAM, e.session, explain.ModelOf(e.file), input, class)
 }
 
 // Close releases the model.

@@ -7,6 +7,7 @@ import (
 
 	"fakeart/internal/explain"
 	"fakeart/internal/imaging"
+	"fakeart/internal/model"
 )
 
 func TestExplainer_GradCAM(t *testing.T) {
@@ -19,7 +20,8 @@ func TestExplainer_GradCAM(t *testing.T) {
   initializer { name: "second" data_type: 7 dims: 1 int64_data: [1] }
   initializer { name: "channels" data_type: 7 dims: 1 int64_data: [1] }
   initializer { name: "square" data_type: 7 dims: 3 int64_data: [-1, 32, 32] }
-  output { name: "gradcam" type { tensor_type { elem_type: 1 shape { dim { dim_param: "batch" } dim { dim_value: 32 } dim { dim_value: 32 } } } } }`, nil)
+  output { name: "gradcam" type { tensor_type { elem_type: 1 shape { dim { dim_param: "batch" } dim { dim_value: 32 } dim { dim_value: 32 } } } } }`,
+		func(md *model.Metadata) { md.CAM, md.CAMKind = "gradcam", model.CAMOfSecond })
 	e, err := NewExplainer(f)
 	if err != nil {
 		t.Fatal(err)

@@ -100,9 +100,7 @@ func BenchmarkExplanations(b *testing.B) {
 	without := proto.CloneOf(whole)
 	onnx.Detach(without, gradCAMName)
 	parsed := func(m *onnxpb.ModelProto) *model.File {
-		data, err := model.Marshal(m, model.Metadata{
-			Classes: []string{model.Real, model.Fake}, Threshold: 0.5, InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
-		})
+		data, err := model.Marshal(m, trained())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -125,13 +123,16 @@ func BenchmarkExplanations(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { _ = s.Close() })
-		copy(s.Input(), images)
+		copy(s.Input().Float32, images)
 		return s
 	}
-	old, serving, explaining := ready(parsed(without).NewSession), ready(parsed(whole).NewSession), ready(parsed(whole).NewExplainer)
+	file := parsed(whole)
+	old, serving, explaining := ready(parsed(without).NewSession), ready(file.NewSession), ready(file.NewExplainer)
 	values := make([]float32, imaging.Size*imaging.Size)
 	explained := func(method explain.Method) func() error {
-		return func() error { return explain.Map(values, method, explaining, images[:pixels], true) }
+		return func() error {
+			return explain.Map(values, method, explaining, explain.ModelOf(file), imaging.Tensor{Float32: images[:pixels]}, 1)
+		}
 	}
 	for _, batch := range []int{1, most} {
 		type variant struct {

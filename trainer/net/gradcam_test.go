@@ -396,9 +396,7 @@ func TestNewExplainer_SamePredictionsAsNewSession(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := model.Marshal(m, model.Metadata{
-			Classes: []string{model.Real, model.Fake}, Threshold: 0.5, InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
-		})
+		data, err := model.Marshal(m, trained())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -421,14 +419,21 @@ func TestNewExplainer_SamePredictionsAsNewSession(t *testing.T) {
 		for batch := 1; batch <= most; batch++ {
 			images, _ := drawImages(n, seed, batch*most, batch)
 			for _, s := range []*model.Session{serving, explaining} {
-				copy(s.Input(), tensorOf(n, images))
+				copy(s.Input().Float32, tensorOf(n, images))
 				if err := s.Run(batch); err != nil {
 					t.Fatal(err)
 				}
 			}
-			sameBits(t, "logits", explaining.Logits()[:batch], serving.Logits()[:batch])
+			sameBits(t, "logits", explaining.Scores()[:batch], serving.Scores()[:batch])
 			width := batch * n.Embedding()
 			sameBits(t, "embeddings", explaining.Embeddings()[:width], serving.Embeddings()[:width])
 		}
 	}
+}
+
+// trained returns the metadata of a network with Grad-CAM.
+func trained() model.Metadata {
+	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	md.CAM, md.CAMKind = gradCAMName, model.CAMOfSecond
+	return md
 }

@@ -311,7 +311,7 @@ func facts(r Report, h history) []fact {
 	add("Validation loss", number(r.Model.ValLoss))
 	add("Validation accuracy", number(r.Model.ValAccuracy))
 	add("Seed", strconv.FormatInt(r.Model.Seed, 10))
-	add("Preprocessing", r.Model.Preprocessing)
+	add("Preprocessing", r.Model.Preprocessing.ID())
 	add("Git revision", r.Model.Revision)
 	add("Model digest", r.Result.Model)
 	add("Dataset digest", r.Result.Data)

@@ -44,7 +44,7 @@ func example(t *testing.T, logits []float32, labels []uint16) Report {
 		Config:  []byte("experiment:\n  name: base\n"),
 		Metrics: sampleRows(3, 10),
 		Model: model.Metadata{
-			Name: "base", Classes: classes, Threshold: 0.5, Preprocessing: imaging.PreprocessingID,
+			Name: "base", Classes: classes, Threshold: 0.5, Preprocessing: imaging.Default(),
 			ConfigDigest: "sha256:cc", Seed: 420, ValLoss: 0.1234, ValAccuracy: 0.9876, Revision: "v1.2.3",
 		},
 		Manifest: &dataset.Manifest{

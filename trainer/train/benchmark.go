@@ -138,7 +138,7 @@ func (r *run) benchmarkInference(ctx context.Context) (_ float64, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	in := s.Input()
+	in := s.Input().Float32
 	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range in {
 		in[i] = rng.Float32()

@@ -21,13 +21,11 @@ import (
 func (r *run) writeDriftReference(ctx context.Context, f *model.File) error {
 	images := r.validation.Subset(sampleByClass(r.validation.Labels, drift.ReferenceRows))
 	reference := drift.Reference{Model: f.Digest, Data: r.manifest.Digest()}
-	err := evaluate.Each(ctx, f, images, r.cfg.Evaluate.BatchSize, func(i int, logit float32, embedding []float32) {
-		s := imaging.StatsOf(images.Image(i), imaging.Size, imaging.Channels)
-		p := model.Probability(logit)
-		label, _ := f.Metadata.Label(p)
+	err := evaluate.Each(ctx, f, images, r.cfg.Evaluate.BatchSize, func(i int, p evaluate.Prediction) {
+		s := imaging.StatsOf(images.Image(i), images.Side, imaging.Channels)
 		reference.Rows = append(reference.Rows, drift.Row{
-			Label: label, Probability: p, Mean: s.Mean, StdDev: s.StdDev, Brightness: s.Brightness, Contrast: s.Contrast,
-			Sharpness: s.Sharpness, Saturation: s.Saturation, Embedding: slices.Clone(embedding),
+			Label: p.Label, Probability: p.Reported, Mean: s.Mean, StdDev: s.StdDev, Brightness: s.Brightness, Contrast: s.Contrast,
+			Sharpness: s.Sharpness, Saturation: s.Saturation, Embedding: slices.Clone(p.Embedding),
 		})
 	})
 	if err != nil {

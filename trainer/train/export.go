@@ -35,12 +35,12 @@ func (r *run) export(b best) (*model.File, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	data, err := model.Marshal(proto, model.Metadata{
-		Name: r.cfg.Experiment.Name, Classes: dataset.Classes(), Threshold: r.cfg.Model.Threshold,
-		InputSize: imaging.Size, Preprocessing: imaging.PreprocessingID,
-		DataSource: r.manifest.Source.String(), DataDigest: r.manifest.Digest(), ConfigDigest: r.cfg.Digest(), Seed: r.cfg.Experiment.Seed,
-		ValLoss: b.Loss, ValAccuracy: b.Accuracy, Revision: r.revision,
-	})
+	md := model.Trained(imaging.Size, r.manifest.Classes...)
+	md.Name, md.CAM, md.CAMKind = r.cfg.Experiment.Name, "gradcam", model.CAMOfSecond
+	md.Threshold = r.cfg.Model.Threshold
+	md.DataSource, md.DataDigest, md.ConfigDigest = r.manifest.Source.String(), r.manifest.Digest(), r.cfg.Digest()
+	md.Seed, md.ValLoss, md.ValAccuracy, md.Revision = r.cfg.Experiment.Seed, b.Loss, b.Accuracy, r.revision
+	data, err := model.Marshal(proto, md)
 	if err != nil {
 		return nil, nil, err
 	}

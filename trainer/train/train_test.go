@@ -119,7 +119,7 @@ func TestRun_FolderContents(t *testing.T) {
 		t.Errorf("drift reference has model %s, data %s and %d rows; want those of the run and 12", reference.Model, reference.Data, len(reference.Rows))
 	}
 	for _, r := range reference.Rows {
-		if label, _ := m.Label(r.Probability); r.Label != label || r.StdDev == 0 || len(r.Embedding) != f.EmbeddingSize {
+		if label := m.Classes[m.Decide([]float64{1 - r.Probability, r.Probability})]; r.Label != label || r.StdDev == 0 || len(r.Embedding) != f.EmbeddingSize {
 			t.Errorf("invalid row in the drift reference: %+v", r)
 		}
 	}
