@@ -51,6 +51,12 @@ func (a *axis) crop(size int, rounding Rounding) {
 	}
 }
 
+// verticalFirst reports whether the height is resized before the width.
+func (p *Preprocessing) verticalFirst(columns, rows axis) bool {
+	reduced := rows.source - rows.resized
+	return p.Passes == Pillow13Passes && reduced > 0 && reduced > 2*(columns.source-columns.resized)
+}
+
 // memory returns an upper bound on the number of bytes that resizing an image needs, beyond those that a Decoder keeps.
 func (p *Plan) memory(info *Info) int64 {
 	width, height := info.Width, info.Height
@@ -60,9 +66,11 @@ func (p *Plan) memory(info *Info) int64 {
 	}
 	columns, rows := p.p.axes(width, height)
 	across, down := columns, rows
-	length := columns.count // of a row that is added up
 	if turned {
 		across, down = rows, columns
+	}
+	length := across.count // of a row that is added up
+	if turned != p.p.verticalFirst(columns, rows) {
 		length = across.source
 	}
 	length *= p.p.Channels()
@@ -74,7 +82,7 @@ func (p *Plan) memory(info *Info) int64 {
 	} else {
 		bytes += (8 + 4*maxDepth) * int64(length)
 	}
-	if turned {
+	if turned || length == across.source*p.p.Channels() {
 		bytes += 4 * int64(length)
 	}
 	return bytes + bytes/8 + 4<<10

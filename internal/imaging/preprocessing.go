@@ -41,6 +41,18 @@ const (
 	Lanczos  Filter = "lanczos"
 )
 
+// Passes is the order in which width and height are resized. The filters with antialiasing round to 8 bits in between, so that
+// the order matters: a level or two for bilinear, more at sharp edges for others.
+type Passes string
+
+// Values of Passes.
+const (
+	// HorizontalFirst resizes the width first, as Pillow up to version 12.1 does. Empty means the same.
+	HorizontalFirst Passes = "horizontal-first"
+	// Pillow13Passes resizes the height first if it's reduced by more than twice as many pixels as the width, as Pillow 13 does.
+	Pillow13Passes Passes = "pillow-13"
+)
+
 // Rounding is how the offset of a center crop is rounded if the margin is odd.
 type Rounding string
 
@@ -123,6 +135,8 @@ type Preprocessing struct {
 	Filter Filter `json:"filter"`
 	// Antialias widens the filter when an image is reduced, as Pillow does, unlike OpenCV.
 	Antialias bool `json:"antialias"`
+	// Passes is the order in which width and height are resized. Empty means HorizontalFirst.
+	Passes Passes `json:"passes,omitempty"`
 
 	// Scale, Mean and Std normalize each level v, 0 to 255, of a channel: (v·Scale − Mean)/Std. Mean and Std have one
 	// value per channel in the order of Color; empty means 0 and 1. Only for Float32.
@@ -181,6 +195,9 @@ func (p *Preprocessing) ID() string {
 	if p.Antialias {
 		parts = append(parts, "aa")
 	}
+	if p.Passes == Pillow13Passes && p.Antialias {
+		parts = append(parts, "pillow13")
+	}
 	if p.Orientation == ApplyOrientation {
 		parts = append(parts, "exif")
 	}
@@ -221,6 +238,11 @@ func (p *Preprocessing) Check() error {
 	}
 	if p.Width < 1 || p.Height < 1 || p.Width > maxInputSide || p.Height > maxInputSide {
 		return fmt.Errorf("size: %d×%d pixels, want 1 to %d per side", p.Width, p.Height, maxInputSide)
+	}
+	if p.Passes != "" {
+		if err := one("passes", string(p.Passes), string(HorizontalFirst), string(Pillow13Passes)); err != nil {
+			return err
+		}
 	}
 	switch {
 	case p.Fit == ShortestEdge && (p.Resize < 1 || p.Resize > maxResizeSide || p.ResizeHeight < 0 || p.ResizeHeight > maxResizeSide):

@@ -3,9 +3,9 @@ package imaging
 // resampler turns, resizes, crops and pads an image. It takes its rows one by one, and holds as few as it can: for most
 // filters none but the sums of the results to which the current row contributes.
 //
-// Like Pillow, it resizes the turned image first horizontally and then vertically, and rounds to 8 bits in
-// between. If the image is turned by 90°, its rows are columns of the result. Then the rows are added up
-// first, which is the horizontal pass.
+// Like Pillow, it resizes the turned image in two passes, usually first horizontally and then vertically, and rounds to
+// 8 bits in between. One pass is along the rows of the image, and the other one adds rows up. If the image is turned by 90°,
+// its rows are columns of the result.
 type resampler struct {
 	plan *Plan
 	// orientation is that of the next image, as in Info.Orientation.
@@ -17,6 +17,7 @@ type resampler struct {
 	height   int
 	channels int
 	turned   bool // rows of the image are columns of the result
+	sumFirst bool // rows are added up before the pass along rows
 	copying  bool // no pixel changes
 	across   taps // along the image's rows
 	down     taps // along its columns
@@ -32,7 +33,7 @@ type resampler struct {
 	// ring holds the last rows, if down has no pairs, and next is the first result that isn't finished.
 	ring []int32
 	next int
-	// If the image is turned, finished results are in rounded or unrounded.
+	// Sums that don't go directly to the result are in rounded or unrounded.
 	rounded   []uint8
 	unrounded []int32
 }
@@ -61,6 +62,7 @@ func (r *resampler) begin(dst []uint8, width, height int) {
 		r.across.compute(p, columns, mirrored)
 		r.down.compute(p, rows, flipped != r.upward)
 	}
+	r.sumFirst = r.turned != p.verticalFirst(columns, rows)
 	r.placed.x, r.placed.y = columns.place, rows.place
 	if columns.count < p.Width || rows.count < p.Height {
 		r.pad(p)
@@ -71,13 +73,13 @@ func (r *resampler) begin(dst []uint8, width, height int) {
 	}
 	r.length = r.channels * r.across.axis.count
 	r.line = grown(r.line, r.length)
-	if r.turned {
+	if r.sumFirst {
 		r.length = r.channels * (r.across.end - r.across.base)
-		if r.down.fraction > 0 {
-			r.unrounded = grown(r.unrounded, r.length)
-		} else {
-			r.rounded = grown(r.rounded, r.length)
-		}
+	}
+	if r.sumFirst && r.down.fraction > 0 {
+		r.unrounded = grown(r.unrounded, r.length)
+	} else if r.sumFirst || r.turned {
+		r.rounded = grown(r.rounded, r.length)
 	}
 	for w := range max(r.down.words, 1) {
 		r.sums[w] = grown(r.sums[w], r.length)
@@ -126,11 +128,7 @@ func (r *resampler) out(y int) []uint8 {
 	if r.upward {
 		y = r.height - 1 - y
 	}
-	i := y - r.down.base
-	if r.down.reversed {
-		i = r.down.axis.count - 1 - i
-	}
-	return r.dst[((r.placed.y+i)*r.plan.p.Width+r.placed.x)*r.channels:][:r.across.axis.count*r.channels]
+	return r.dstRow(y - r.down.base)
 }
 
 // row adds row y of the image. Rows must come in order. For a gray image, the three slices can be the same, which takes
@@ -191,7 +189,7 @@ func splitARGB(red, green, blue []uint8, pixels []uint32) {
 
 // fused reports whether the first pass can also convert colors, because it reads each sample once.
 func (r *resampler) fused() bool {
-	return r.across.words == 1 && r.channels == 3 && !r.turned && !r.copying
+	return r.across.words == 1 && r.channels == 3 && !r.sumFirst && !r.copying
 }
 
 // add adds row y, whose samples start at across.base.
@@ -212,7 +210,7 @@ func (r *resampler) add(y int, s *samples) {
 			r.finishSegment()
 		}
 	}
-	if r.turned {
+	if r.sumFirst {
 		n := len(s.red)
 		addLine(r, y, 0, s.red)
 		if r.channels == 3 {
@@ -220,10 +218,7 @@ func (r *resampler) add(y int, s *samples) {
 			addLine(r, y, 2*n, s.blue)
 		}
 	} else {
-		start, step := 0, r.channels
-		if r.across.reversed {
-			start, step = r.channels*(r.across.axis.count-1), -r.channels
-		}
+		start, step := r.order()
 		r.across.apply(r.line, start, step, r.channels, s)
 		addLine(r, y, 0, r.line)
 	}
@@ -232,6 +227,14 @@ func (r *resampler) add(y int, s *samples) {
 			r.finishWindow()
 		}
 	}
+}
+
+// order returns where in line the results of a row start, and how far they are apart.
+func (r *resampler) order() (start, step int) {
+	if r.across.reversed {
+		return r.channels * (r.across.axis.count - 1), -r.channels
+	}
+	return 0, r.channels
 }
 
 // toGray replaces colors by their luma.
@@ -307,7 +310,7 @@ func (r *resampler) finishWindow() {
 	r.next++
 	first := t.first[i]
 	shift := precision + t.fraction // first pass: to the fraction, second pass: from it
-	if r.turned {
+	if r.sumFirst {
 		shift = precision - t.fraction
 	}
 	sums := r.sums[0]
@@ -320,7 +323,7 @@ func (r *resampler) finishWindow() {
 			sums[j] += int64(k) * int64(v)
 		}
 	}
-	if r.turned && t.fraction > 0 {
+	if r.sumFirst && t.fraction > 0 {
 		for j, sum := range sums {
 			r.unrounded[j] = int32(sum >> shift)
 		}
@@ -333,48 +336,65 @@ func (r *resampler) finishWindow() {
 	r.deliver(i)
 }
 
-// result returns the bytes of finished result i in the order of the rows.
+// result returns where to write the sums of result i.
 func (r *resampler) result(i int) []uint8 {
-	if r.turned {
+	if r.turned || r.sumFirst {
 		return r.rounded
 	}
-	if r.down.reversed {
-		i = r.down.axis.count - 1 - i
-	}
-	return r.dst[((r.placed.y+i)*r.plan.p.Width+r.placed.x)*r.channels:][:r.length]
+	return r.dstRow(i)
 }
 
-// deliver resizes finished result i vertically, if the image is turned, and writes it to a column.
-func (r *resampler) deliver(i int) {
-	if !r.turned {
-		return
-	}
+// dstRow returns the pixels of result i, if it's a row.
+func (r *resampler) dstRow(i int) []uint8 {
 	if r.down.reversed {
 		i = r.down.axis.count - 1 - i
 	}
-	n, step := r.across.axis.count, r.channels
-	start := 0
-	if r.across.reversed {
-		start, step = r.channels*(n-1), -r.channels
+	return r.dst[((r.placed.y+i)*r.plan.p.Width+r.placed.x)*r.channels:][:r.across.axis.count*r.channels]
+}
+
+// deliver writes result i to its row or column, unless result returned the row. If it was added up first, it
+// still needs the other pass.
+func (r *resampler) deliver(i int) {
+	if r.sumFirst {
+		start, step := r.order()
+		width := r.length / r.channels
+		if r.down.fraction > 0 {
+			for c := range r.channels {
+				applyWindows(&r.across, r.line, start+c, step, r.unrounded[c*width:][:width], precision+r.across.fraction, true)
+			}
+		} else {
+			s := samples{red: r.rounded[:width], gray: r.channels == 1}
+			if r.channels == 3 {
+				s.green, s.blue = r.rounded[width:2*width], r.rounded[2*width:]
+			}
+			r.across.apply(r.line, start, step, r.channels, &s)
+		}
 	}
-	width := r.length / r.channels
-	if r.down.fraction > 0 {
-		for c := range r.channels {
-			applyWindows(&r.across, r.line, start+c, step, r.unrounded[c*width:][:width], precision+r.across.fraction, true)
+	switch {
+	case r.turned && r.sumFirst:
+		putColumn(r, i, r.line)
+	case r.turned:
+		putColumn(r, i, r.rounded)
+	case r.sumFirst:
+		out := r.dstRow(i)
+		for x, v := range r.line {
+			out[x] = uint8(v)
 		}
-	} else {
-		s := samples{red: r.rounded[:width], gray: r.channels == 1}
-		if r.channels == 3 {
-			s.green, s.blue = r.rounded[width:2*width], r.rounded[2*width:]
-		}
-		r.across.apply(r.line, start, step, r.channels, &s)
+	}
+}
+
+// putColumn writes result i to its column.
+func putColumn[T uint8 | int32](r *resampler, i int, line []T) {
+	if r.down.reversed {
+		i = r.down.axis.count - 1 - i
 	}
 	stride := r.plan.p.Width * r.channels
 	at := r.placed.y*stride + (r.placed.x+i)*r.channels
-	for y := range n {
-		for c := range r.channels {
-			r.dst[at+c] = uint8(r.line[y*r.channels+c])
+	for len(line) > 0 {
+		for c, v := range line[:r.channels] {
+			r.dst[at+c] = uint8(v)
 		}
+		line = line[r.channels:]
 		at += stride
 	}
 }
