@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"fakeart/trainer/dataset"
@@ -33,7 +31,7 @@ func (c *prepareCommand) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	d := cfg.Dataset
-	if d.Name == "archive" && d.Path == "" {
+	if (d.Name == "archive" || d.Name == "folder") && d.Path == "" {
 		return usageError{errors.New("dataset.path is empty\nhint: set it to a folder, .zip or .tar, such as dataset.path=cifake.zip")}
 	}
 	if d.Name == "feedback" && d.Path == "" {
@@ -63,6 +61,9 @@ func (c *prepareCommand) Run(ctx context.Context, std streams) error {
 	return summarize(std.out, d.Dir, manifest)
 }
 
+// maxListed is the number of classes up to which the images of each are counted.
+const maxListed = 10
+
 // maxRejections is the number of rejected images that are listed. The rest is counted.
 const maxRejections = 20
 
@@ -89,10 +90,20 @@ func removeEmpty(dir, top string) {
 func summarize(out io.Writer, dir string, m *dataset.Manifest) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s\n", dir, m.Digest())
-	for _, split := range slices.Backward(slices.Sorted(maps.Keys(m.Splits))) { // train, test
+	if len(m.Classes) > maxListed {
+		fmt.Fprintf(&b, "  %d classes of %d×%d pixels\n", len(m.Classes), m.Size, m.Size)
+	}
+	for _, split := range []string{dataset.Train, dataset.Val, dataset.Test} {
+		if m.Count(split) == 0 {
+			continue
+		}
 		fmt.Fprintf(&b, "  %-5s", split)
-		for _, class := range m.Classes {
-			fmt.Fprintf(&b, "  %s %d", class, m.Splits[split][class])
+		if len(m.Classes) > maxListed {
+			fmt.Fprintf(&b, "  %d images", m.Count(split))
+		} else {
+			for _, class := range m.Classes {
+				fmt.Fprintf(&b, "  %s %d", class, m.Splits[split][class])
+			}
 		}
 		b.WriteString("\n")
 	}

@@ -55,7 +55,7 @@ func plain(s string) *yaml.Node {
 // profiling and evaluation. Digest covers all other keys.
 var digestExcludes = []string{
 	"run", "profiler", "evaluate",
-	"dataset.path", "dataset.dir", "dataset.strict", "dataset.endpoint",
+	"dataset.path", "dataset.dir", "dataset.strict", "dataset.endpoint", "dataset.model",
 }
 
 // excluded reports whether the digest leaves the key out.

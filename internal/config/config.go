@@ -42,16 +42,22 @@ type Run struct {
 // Dataset selects the images to train on. Name determines which of the other fields apply;
 // the others are zero.
 type Dataset struct {
-	Name          string `key:"name"`                                       // synthetic, archive, feedback or huggingface
-	Path          string `key:"path" only:"archive,feedback"`               // source: directory, .zip or .tar; for feedback a prediction log
-	Dir           string `key:"dir"`                                        // directory of the prepared dataset
-	Strict        bool   `key:"strict" only:"archive,feedback,huggingface"` // fail on unreadable images and on warnings
-	Seed          int64  `key:"seed" only:"synthetic"`
-	TrainPerClass int    `key:"train_per_class" only:"synthetic"` // at least 1
-	TestPerClass  int    `key:"test_per_class" only:"synthetic"`  // at least 1
-	Repo          string `key:"repo" only:"huggingface"`          // <owner>/<name>
-	Revision      string `key:"revision" only:"huggingface"`      // branch, tag or commit
-	Endpoint      string `key:"endpoint" only:"huggingface"`      // empty: HF_ENDPOINT or the public hub
+	Name          string  `key:"name"`                                                   // synthetic, folder, archive, feedback or huggingface
+	Path          string  `key:"path" only:"folder,archive,feedback"`                    // source: directory, .zip or .tar; for feedback a prediction log
+	Dir           string  `key:"dir"`                                                    // directory of the prepared dataset
+	Size          int     `key:"size" only:"folder,archive,feedback,huggingface"`        // width and height in pixels, 2 to MaxSize
+	Fit           string  `key:"fit" only:"folder,archive,feedback,huggingface"`         // stretch, shortest-edge or contain
+	Orientation   string  `key:"orientation" only:"folder,archive,feedback,huggingface"` // ignore or apply
+	JPEG          string  `key:"jpeg" only:"folder,archive,feedback,huggingface"`        // full or dct
+	Strict        bool    `key:"strict" only:"folder,archive,feedback,huggingface"`      // fail on unreadable images and on warnings
+	Seed          int64   `key:"seed" only:"synthetic,folder"`                           // of the images, or of the split
+	TestSplit     float64 `key:"test_split" only:"folder"`                               // fraction of an undivided folder, [0,0.5]
+	Model         string  `key:"model" only:"feedback"`                                  // model file whose classes the labels are, or empty
+	TrainPerClass int     `key:"train_per_class" only:"synthetic"`                       // at least 1
+	TestPerClass  int     `key:"test_per_class" only:"synthetic"`                        // at least 1
+	Repo          string  `key:"repo" only:"huggingface"`                                // <owner>/<name>
+	Revision      string  `key:"revision" only:"huggingface"`                            // branch, tag or commit
+	Endpoint      string  `key:"endpoint" only:"huggingface"`                            // empty: HF_ENDPOINT or the public hub
 }
 
 // Model sets the architecture of the network and the decision threshold.
@@ -107,6 +113,9 @@ type Evaluate struct {
 // MaxBatchSize is the largest batch size allowed. It catches typos before they cause an
 // allocation of terabytes.
 const MaxBatchSize = 65536
+
+// MaxSize is the largest width and height of an image of a dataset, in pixels.
+const MaxSize = 1024
 
 // MaxEpochs is the largest number of epochs allowed. It keeps the number of training steps
 // from overflowing.

@@ -230,7 +230,7 @@ func TestLoad_invalidOverrides(t *testing.T) {
 		{
 			"unknown choice",
 			[]string{"dataset=archve"},
-			[]string{"dataset=archve", "did you mean archive?", "archive, feedback, huggingface, synthetic"},
+			[]string{"dataset=archve", "did you mean archive?", "archive, feedback, folder, huggingface, synthetic"},
 		},
 		{
 			"choice outside the directory",

@@ -22,7 +22,7 @@ const (
 
 // variants lists the values of <section>.name in the sections whose keys depend on it.
 var variants = map[string][]string{
-	"dataset":   {"synthetic", "archive", "feedback", "huggingface"},
+	"dataset":   {"synthetic", "folder", "archive", "feedback", "huggingface"},
 	"optimizer": {"adam", "sgd"},
 }
 

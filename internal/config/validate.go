@@ -81,7 +81,7 @@ func (c *Config) validate(written map[string]string) error {
 	case "synthetic":
 		check(d.TrainPerClass >= 1, "dataset.train_per_class", d.TrainPerClass, "at least 1")
 		check(d.TestPerClass >= 1, "dataset.test_per_class", d.TestPerClass, "at least 1")
-	case "archive", "feedback":
+	case "folder", "archive", "feedback":
 		// Only `trainer data prepare` needs the path, and checks that it isn't empty.
 		tilde(check, "dataset.path", d.Path)
 	case "huggingface":
@@ -90,6 +90,15 @@ func (c *Config) validate(written map[string]string) error {
 		check(d.Endpoint == "" || strings.HasPrefix(d.Endpoint, "https://") || strings.HasPrefix(d.Endpoint, "http://"),
 			"dataset.endpoint", d.Endpoint, "an http:// or https:// address, or empty")
 	}
+
+	if d.Name != "synthetic" {
+		check(d.Size >= minSize && d.Size <= MaxSize, "dataset.size", d.Size, fmt.Sprintf("from %d to %d", minSize, MaxSize))
+		choice("dataset.fit", d.Fit, "stretch", "shortest-edge", "contain")
+		choice("dataset.orientation", d.Orientation, "ignore", "apply")
+		choice("dataset.jpeg", d.JPEG, "full", "dct")
+	}
+	check(d.TestSplit >= 0 && d.TestSplit <= 0.5, "dataset.test_split", d.TestSplit, "from 0 to 0.5")
+	tilde(check, "dataset.model", d.Model)
 
 	m := c.Model
 	widths("model.channels", m.Channels, maxBlocks)
@@ -137,6 +146,7 @@ func (c *Config) validate(written map[string]string) error {
 }
 
 const (
+	minSize    = 2
 	maxBlocks  = 5    // each block halves the size: five reduce 32 pixels to one
 	maxDense   = 8    // a larger number is a typo
 	maxWidth   = 8192 // likewise

@@ -21,7 +21,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agnivade/levenshtein"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
@@ -33,17 +32,32 @@ import (
 // gzip, bzip2, xz or Zstandard. The archive format is detected from the content. Nothing is unpacked to
 // disk.
 func gatherArchive(ctx context.Context, cfg config.Dataset, c *collection, out io.Writer) (Source, error) {
-	if cfg.Path == "" {
-		return Source{}, errors.New("dataset.path is empty\nhint: set it to a directory, .zip or .tar (or .tar.gz, .tar.bz2, .tar.xz, .tar.zst) that contains train|test/REAL|FAKE/*")
-	}
-	info, err := os.Stat(cfg.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Source{}, fmt.Errorf("%s does not exist\nhint: set dataset.path to a directory, .zip or .tar", cfg.Path)
+	c.classes = Classes()
+	l := &cifakeLayout{folders: map[int]string{}, validation: map[string]int{}}
+	a, err := readArchive(ctx, cfg.Path, l, c, out, "train|test/REAL|FAKE/*")
+	if err == nil {
+		err = l.complete(a)
 	}
 	if err != nil {
-		return Source{}, err
+		return Source{}, fmt.Errorf("archive: %w", err)
 	}
-	a := &archive{name: cfg.Path, c: c, seen: map[string]bool{}, folders: map[int]string{}, validation: map[string]int{}, linkTargets: map[string]string{}}
+	return Source{Kind: "archive", Path: cfg.Path}, nil
+}
+
+// readArchive reads the images in a directory, .zip or .tar. content describes the layout in errors.
+func readArchive(ctx context.Context, name string, l layout, c *collection, out io.Writer, content string) (*archive, error) {
+	if name == "" {
+		return nil, fmt.Errorf("dataset.path is empty\nhint: set it to a directory, .zip or .tar (or .tar.gz, .tar.bz2, .tar.xz, .tar.zst) that contains %s", content)
+	}
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s does not exist\nhint: set dataset.path to a directory, .zip or .tar", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	a := &archive{name: name, c: c, layout: l, seen: map[string]bool{}, linkTargets: map[string]string{}}
+	a.learner, _ = l.(learner)
 	err = decodeAll(ctx, c, func(submit func(job) error) error {
 		a.submit = submit
 		switch {
@@ -52,27 +66,40 @@ func gatherArchive(ctx context.Context, cfg config.Dataset, c *collection, out i
 		case info.Mode().IsRegular():
 			return a.file(out)
 		default:
-			return fmt.Errorf("%s is neither a file nor a directory", cfg.Path)
+			return fmt.Errorf("%s is neither a file nor a directory", name)
 		}
 	})
-	if err != nil {
-		return Source{}, fmt.Errorf("archive: %w", err)
-	}
-	if err := a.complete(); err != nil {
-		return Source{}, fmt.Errorf("archive: %w", err)
-	}
-	return Source{Kind: "archive", Path: cfg.Path}, nil
+	return a, err
 }
 
-// archive assigns the files of an archive to splits and classes.
+// layout assigns the files of an archive to splits and classes.
+type layout interface {
+	// locate returns the place of a file in the dataset, or the reason why it has none. It returns an error only if the
+	// whole archive must be rejected.
+	locate(parts []string) (place *location, reason string, err error)
+}
+
+// learner is a layout that depends on the paths of all files.
+type learner interface {
+	// learn receives the paths in the archive, without hidden ones. Those of directories end with "/".
+	learn(paths []string) error
+}
+
+// location is where a file belongs in the dataset.
+type location struct {
+	split int
+	class uint16
+	key   string // see sample.key
+}
+
+// archive reads the files of an archive.
 type archive struct {
 	name       string
 	c          *collection
+	layout     layout
+	learner    learner // the layout, or nil
 	submit     func(job) error
 	seen       map[string]bool // by location.key
-	prefix     string          // path above train and test, set by the first image
-	folders    map[int]string  // location.folder of each split, set by its first image
-	validation map[string]int  // images in validation splits, which are not used, by directory
 	hidden     int             // skipped files and directories, see isJunk
 	hiddenPath string          // one of them
 
@@ -112,37 +139,60 @@ func isJunk(name string) bool {
 	})
 }
 
+// parts returns the elements of the path of a member, or nil if it is hidden. It returns an error for a path outside of
+// the archive.
+func parts(name string) ([]string, error) {
+	elements := strings.Split(memberName(name), "/")
+	switch {
+	case elements[0] == ".." || strings.HasSuffix(elements[0], ":"):
+		return nil, errors.New("path is outside of the archive")
+	case slices.ContainsFunc(elements, isJunk):
+		return nil, nil
+	}
+	return elements, nil
+}
+
+// learn passes the paths in the archive to the layout if it depends on them.
+func (a *archive) learn(names []string) error {
+	if a.learner == nil {
+		return nil
+	}
+	var paths []string
+	for _, name := range names {
+		elements, err := parts(name)
+		if err != nil || elements == nil {
+			continue // visit rejects or counts it
+		}
+		p := path.Join(elements...)
+		if strings.HasSuffix(name, "/") || strings.HasSuffix(name, `\`) {
+			p += "/"
+		}
+		paths = append(paths, p)
+	}
+	return a.learner.learn(paths)
+}
+
 // visit submits a file for decoding, or rejects it. It returns an error only if the whole archive
 // must be rejected.
 func (a *archive) visit(m member) error {
-	parts := strings.Split(memberName(m.path), "/")
-	if parts[0] == ".." || strings.HasSuffix(parts[0], ":") {
-		return a.c.unreadable(m.path, errors.New("path is outside of the archive"))
+	elements, err := parts(m.path)
+	if err != nil {
+		return a.c.unreadable(m.path, err)
 	}
-	if slices.ContainsFunc(parts, isJunk) {
+	if elements == nil {
 		a.hidden, a.hiddenPath = a.hidden+1, m.path
 		return nil
 	}
-	if dir := validationDir(parts); dir != "" {
-		a.validation[dir]++
-		return nil
-	}
-	p, err := locate(parts)
+	p, reason, err := a.layout.locate(elements)
 	if err != nil {
 		return err
 	}
 	if p == nil {
-		a.c.reject(m.path, "not in train|test/REAL|FAKE")
+		if reason != "" {
+			a.c.reject(m.path, reason)
+		}
 		return nil
 	}
-	folder, known := a.folders[p.split]
-	switch {
-	case len(a.seen) > 0 && a.prefix != p.prefix:
-		return twoDatasets(a.prefix, p.prefix)
-	case known && folder != p.folder:
-		return twoDatasets(path.Join(folder, splitNames[p.split]), path.Join(p.folder, splitNames[p.split]))
-	}
-	a.prefix, a.folders[p.split] = p.prefix, p.folder
 	if a.seen[p.key] {
 		a.c.reject(m.path, "duplicate path")
 		return nil
@@ -184,136 +234,9 @@ func (a *archive) readError(path string, err error) error {
 	return a.c.unreadable(path, plainError(err))
 }
 
-func twoDatasets(one, other string) error {
-	return fmt.Errorf("the archive contains two datasets, in %q and %q\nhint: extract one of them and set dataset.path to it",
-		path.Join(one, "."), path.Join(other, "."))
-}
-
-// location is where a file belongs in the dataset.
-type location struct {
-	prefix string // path above train and test
-	folder string // path above the directory of the split, which may be nested as in train/train
-	split  int
-	class  uint8
-	key    string
-}
-
-func indexFold(names []string, name string) int {
-	return slices.IndexFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
-}
-
-// validationDir returns the directory of the validation split that a file is in, or "".
-func validationDir(parts []string) string {
-	for i := range len(parts) - 2 {
-		if indexFold([]string{"val", "valid", "validation", "dev"}, parts[i]) >= 0 && indexFold(classNames[:], parts[i+1]) >= 0 {
-			return path.Join(parts[:i+1]...)
-		}
-	}
-	return ""
-}
-
-// locate finds train|test/REAL|FAKE in the directories of a path. It returns nil for a file outside
-// of this layout. It returns an error for a directory that looks like a misspelled split or class,
-// because skipping a whole class for a typo would be worse than failing.
-func locate(parts []string) (*location, error) {
-	dirs := parts[:len(parts)-1]
-	for i := range len(dirs) - 1 {
-		split, class := indexFold(splitNames[:], dirs[i]), indexFold(classNames[:], dirs[i+1])
-		if split >= 0 && class >= 0 {
-			above := dirs[:i]
-			for len(above) > 0 && strings.EqualFold(above[len(above)-1], dirs[i]) {
-				above = above[:len(above)-1]
-			}
-			return &location{
-				prefix: path.Join(above...),
-				folder: path.Join(dirs[:i]...),
-				split:  split,
-				class:  uint8(class),
-				key:    path.Join(splitNames[split], classNames[class], path.Join(parts[i+2:]...)),
-			}, nil
-		}
-	}
-	for i, dir := range dirs {
-		at := path.Join(dirs[:i+1]...)
-		if indexFold(splitNames[:], dir) >= 0 && i+1 < len(dirs) {
-			wrong := dirs[i+1]
-			return nil, fmt.Errorf("%s: unknown class, want REAL or FAKE\nhint: rename or remove the directory%s",
-				path.Join(at, wrong), didYouMean(at, wrong, classNames[:]))
-		}
-		if indexFold(classNames[:], dir) >= 0 {
-			if i == 0 {
-				return nil, fmt.Errorf("%s is not in a directory train or test\nhint: move the classes into train/ and test/, or set dataset.path to the directory that contains these", at)
-			}
-			wrong := dirs[i-1]
-			return nil, fmt.Errorf("%s: unknown split, want train or test\nhint: rename or remove the directory%s",
-				path.Join(dirs[:i]...), didYouMean(path.Join(dirs[:i-1]...), wrong, splitNames[:]))
-		}
-	}
-	return nil, nil
-}
-
-// didYouMean suggests the correct path of a misspelled directory if at most two letters differ.
-func didYouMean(above, wrong string, names []string) string {
-	for _, name := range names {
-		if levenshtein.ComputeDistance(strings.ToLower(wrong), strings.ToLower(name)) <= 2 {
-			return " (did you mean " + path.Join(above, name) + "?)"
-		}
-	}
-	return ""
-}
-
-// complete returns an error if a split or a class is missing, with what was found instead.
-func (a *archive) complete() error {
-	for _, dir := range slices.Sorted(maps.Keys(a.validation)) {
-		a.c.reject(dir, fmt.Sprintf("%d files of a validation split are not used; training holds out validation images of train", a.validation[dir]))
-	}
-	if len(a.seen) == 0 {
-		found := ""
-		a.c.sort()
-		switch r := a.c.rejected; {
-		case len(r) > 0:
-			found = fmt.Sprintf("; rejected %d, for example %s: %s", len(r), r[0].Path, r[0].Reason)
-		case a.hidden > 0:
-			found = fmt.Sprintf("; skipped %d hidden files or directories, for example %s", a.hidden, a.hiddenPath)
-		}
-		return fmt.Errorf("%s contains no images in train|test/REAL|FAKE%s\nhint: set dataset.path to the directory or archive that contains train/ and test/", a.name, found)
-	}
-	err := a.c.complete(a.name)
-	if err != nil && len(a.c.splits[indexFold(splitNames[:], Test)]) == 0 {
-		for dir := range a.validation {
-			return fmt.Errorf("%w\nhint: rename %s to test to use it as the test split", err, dir)
-		}
-	}
-	return err
-}
-
-// complete sorts the collection and returns an error unless each split has images of each class.
-// name is the name of the source in errors.
-func (c *collection) complete(name string) error {
-	c.sort()
-	for split, splitName := range splitNames {
-		for class, className := range classNames {
-			if c.count(split, uint8(class)) > 0 {
-				continue
-			}
-			dir := splitName + "/" + className
-			for _, r := range c.rejected {
-				if strings.Contains(strings.ToLower(memberName(r.Path))+"/", strings.ToLower(dir)+"/") {
-					return fmt.Errorf("%s has no readable images in %s; for example %s: %s", name, dir, r.Path, r.Reason)
-				}
-			}
-			if len(c.splits[split]) == 0 {
-				return fmt.Errorf("%s has no images in %s; both splits need images of REAL and FAKE", name, splitName)
-			}
-			return fmt.Errorf("%s has no images in %s; both splits need images of REAL and FAKE", name, dir)
-		}
-	}
-	return nil
-}
-
 // directory reads the images in a directory and its subdirectories.
 func (a *archive) directory(out io.Writer) error {
-	var files []string
+	var files, names []string
 	var walk func(rel string, above []fs.FileInfo) error
 	walk = func(rel string, above []fs.FileInfo) error {
 		info, err := os.Stat(filepath.Join(a.name, rel)) // follows a symbolic link
@@ -326,7 +249,7 @@ func (a *archive) directory(out io.Writer) error {
 			}
 			return a.c.unreadable(filepath.ToSlash(rel), plainError(err))
 		case !info.IsDir():
-			files = append(files, rel)
+			files, names = append(files, rel), append(names, filepath.ToSlash(rel))
 			return nil
 		case slices.ContainsFunc(above, func(i fs.FileInfo) bool { return os.SameFile(i, info) }):
 			return a.c.unreadable(filepath.ToSlash(rel), errors.New("symbolic link to a parent directory"))
@@ -334,6 +257,9 @@ func (a *archive) directory(out io.Writer) error {
 		entries, err := os.ReadDir(filepath.Join(a.name, rel))
 		if err != nil {
 			return err
+		}
+		if rel != "" {
+			names = append(names, filepath.ToSlash(rel)+"/")
 		}
 		for _, e := range entries {
 			if isJunk(e.Name()) {
@@ -347,6 +273,9 @@ func (a *archive) directory(out io.Writer) error {
 		return nil
 	}
 	if err := walk("", nil); err != nil {
+		return err
+	}
+	if err := a.learn(names); err != nil {
 		return err
 	}
 	bar := newProgress(out, "files read", int64(len(files)), unitFiles)
@@ -396,6 +325,14 @@ func (a *archive) file(out io.Writer) error {
 	}
 	if kind == "" {
 		return fmt.Errorf("%s is neither a .zip nor a .tar archive (it starts with %q)", a.name, head[:min(len(head), 16)])
+	}
+	if a.learner != nil { // a tar archive has no table of contents
+		if err := a.tarStream(kind, f, a.tarNames); err != nil {
+			return err
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
 	}
 	bar := newProgress(out, "archive read", info.Size(), unitBytes)
 	defer bar.stop()
@@ -517,6 +454,13 @@ func (a *archive) zip(f *os.File, size int64, out io.Writer) error {
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // visit rejects such paths
 		return &brokenArchiveError{a.name, err}
 	}
+	var names []string
+	for _, file := range z.File {
+		names = append(names, file.Name)
+	}
+	if err := a.learn(names); err != nil {
+		return err
+	}
 	bar := newProgress(out, "files read", int64(len(z.File)), unitFiles)
 	defer bar.stop()
 	for _, file := range z.File {
@@ -544,6 +488,25 @@ func (a *archive) zip(f *os.File, size int64, out io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// tarNames passes the paths in a tar archive to the layout.
+func (a *archive) tarNames(stream io.Reader) error {
+	t := tar.NewReader(stream)
+	var names []string
+	for {
+		h, err := t.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return a.learn(names)
+		case err != nil && !errors.Is(err, tar.ErrInsecurePath):
+			return &brokenArchiveError{a.name, err}
+		case h.Typeflag == tar.TypeDir:
+			names = append(names, strings.TrimRight(h.Name, "/")+"/")
+		case h.Typeflag != tar.TypeXGlobalHeader:
+			names = append(names, h.Name)
+		}
+	}
 }
 
 func (a *archive) tar(stream io.Reader) error {

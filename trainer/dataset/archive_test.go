@@ -33,7 +33,7 @@ import (
 func pngOf(tb testing.TB, class uint8, index int) []byte {
 	tb.Helper()
 	var d drawing
-	pixels := make([]byte, imageBytes)
+	pixels := make([]byte, syntheticBytes)
 	d.draw(pixels, 7, 0, class, index)
 	img := image.NewNRGBA(image.Rect(0, 0, 32, 32))
 	for i := range 32 * 32 {
@@ -47,9 +47,9 @@ func pngOf(tb testing.TB, class uint8, index int) []byte {
 	return buf.Bytes()
 }
 
-// layout returns the files of a small dataset by path: three images of each class for training, two
+// cifakeFiles returns the files of a small dataset by path: three images of each class for training, two
 // for testing.
-func layout(tb testing.TB) map[string][]byte {
+func cifakeFiles(tb testing.TB) map[string][]byte {
 	files := map[string][]byte{}
 	for class, name := range classNames {
 		for i := range 3 {
@@ -263,7 +263,7 @@ func prepareArchive(path, dir string, strict bool) (*Manifest, error) {
 }
 
 func TestPrepare_SameDigestForEveryArchiveFormat(t *testing.T) {
-	files := layout(t)
+	files := cifakeFiles(t)
 	var want map[string][]byte
 	var digest string
 	for _, source := range []struct{ name, path string }{
@@ -353,7 +353,7 @@ func TestPrepare_TarBzip2(t *testing.T) {
 }
 
 func TestPrepare_BrokenLinksInTar(t *testing.T) {
-	files := layout(t)
+	files := cifakeFiles(t)
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for name, data := range files {
@@ -407,7 +407,7 @@ func TestPrepare_BrokenLinksInTar(t *testing.T) {
 }
 
 func TestPrepare_ValidationSplitIsReported(t *testing.T) {
-	files := layout(t)
+	files := cifakeFiles(t)
 	more := map[string][]byte{"Val/REAL/1.png": files["train/REAL/0000.png"], "Val/FAKE/1.png": files["train/FAKE/0000.png"]}
 	for name, path := range map[string]string{"directory": asDirectory(t, with(files, more)), "zip": asFile(t, "a.zip", zipped(t, with(files, more)))} {
 		m, err := prepareArchive(path, filepath.Join(t.TempDir(), "d"), true)
@@ -422,7 +422,7 @@ func TestPrepare_ValidationSplitIsReported(t *testing.T) {
 
 func TestPrepare_LabelsFromFolders(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	if _, err := prepareArchive(asDirectory(t, layout(t)), dir, true); err != nil {
+	if _, err := prepareArchive(asDirectory(t, cifakeFiles(t)), dir, true); err != nil {
 		t.Fatal(err)
 	}
 	s, _, err := Load(dir, Train)
@@ -430,7 +430,7 @@ func TestPrepare_LabelsFromFolders(t *testing.T) {
 		t.Fatal(err)
 	}
 	var d drawing
-	want := make([]byte, imageBytes)
+	want := make([]byte, syntheticBytes)
 	for i, label := range []uint8{Fake, Fake, Fake, Real, Real, Real} { // train/FAKE sorts before train/REAL
 		d.draw(want, 7, 0, label, i%3)
 		if s.Labels[i] != uint16(label) || !bytes.Equal(s.Image(i), want) {
@@ -440,7 +440,7 @@ func TestPrepare_LabelsFromFolders(t *testing.T) {
 }
 
 func TestPrepare_ArchiveUnreadableFiles(t *testing.T) {
-	good := layout(t)
+	good := cifakeFiles(t)
 	valid := good["train/REAL/0000.png"]
 	files := with(good, map[string][]byte{
 		"train/REAL/cut.png":    valid[:len(valid)/2],
@@ -487,7 +487,7 @@ func TestPrepare_ArchiveUnreadableFiles(t *testing.T) {
 }
 
 func TestPrepare_ArchiveErrors(t *testing.T) {
-	good := layout(t)
+	good := cifakeFiles(t)
 	without := func(part string) map[string][]byte {
 		return renamed(good, func(s string) string {
 			if strings.Contains(s, part) {
@@ -585,7 +585,7 @@ func TestPrepare_ArchiveErrors(t *testing.T) {
 }
 
 func TestPrepare_InvalidZipMembers(t *testing.T) {
-	good := layout(t)
+	good := cifakeFiles(t)
 	image := pngOf(t, Real, 50)
 	stored := func(name string, size uint64, sum uint32) zip.FileHeader {
 		return zip.FileHeader{
@@ -666,7 +666,7 @@ func TestPrepare_SymbolicLinks(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("symbolic links need a privilege on Windows")
 	}
-	source := asDirectory(t, layout(t))
+	source := asDirectory(t, cifakeFiles(t))
 	elsewhere := asDirectory(t, map[string][]byte{"more/9.png": pngOf(t, Real, 60)})
 	for link, target := range map[string]string{
 		"train/REAL/more":        filepath.Join(elsewhere, "more"), // followed
@@ -704,14 +704,14 @@ func TestPrepare_SymbolicLinks(t *testing.T) {
 func TestPrepare_ArchiveCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	cfg := config.Dataset{Name: "archive", Path: asDirectory(t, layout(t)), Dir: filepath.Join(t.TempDir(), "d")}
+	cfg := config.Dataset{Name: "archive", Path: asDirectory(t, cifakeFiles(t)), Dir: filepath.Join(t.TempDir(), "d")}
 	if _, err := Prepare(ctx, cfg, io.Discard); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v, want context.Canceled", err)
 	}
 }
 
 func BenchmarkPrepareArchive(b *testing.B) {
-	path := cifakeLayout(b)
+	path := cifakeZip(b)
 	for b.Loop() {
 		c := &collection{}
 		if _, err := gatherArchive(context.Background(), config.Dataset{Path: path}, c, io.Discard); err != nil {

@@ -1,15 +1,16 @@
 // Package dataset prepares and loads the datasets that models are trained on.
 //
-// [Prepare] reads a source (synthetic images, an archive with the layout of CIFAKE, a prediction
+// [Prepare] reads a source (a folder or an archive with one folder per class, synthetic images, a prediction
 // log with user feedback, or a repository on the Hugging Face Hub) and writes a directory of NumPy
 // files with a manifest:
 //
-//	train-images.npy  uint8 [N,32,32,3], RGB
-//	train-labels.npy  uint8 [N], 0 = REAL, 1 = FAKE
-//	test-images.npy, test-labels.npy
-//	manifest.json     source, counts, digests, and the rejected files with reasons
+//	train-images.npy  uint8 [N,S,S,3], RGB, S pixels wide and high
+//	train-labels.npy  uint8 [N], indices into the class names; uint16 if there are more than 256 classes
+//	val-images.npy, val-labels.npy, test-images.npy, test-labels.npy
+//	manifest.json     source, classes, preprocessing, counts, digests, and the rejected files with reasons
 //
-// [Load] reads one split of such a directory and verifies it against the manifest.
+// [Load] reads one split of such a directory and verifies it against the manifest. Its images are mapped into memory,
+// so that they may be larger than the memory.
 package dataset
 
 import (
@@ -27,13 +28,21 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/edsrzf/mmap-go"
 
 	"fakeart/internal/config"
 	"fakeart/internal/imaging"
 )
 
-// FormatVersion is the version of the directory layout that Prepare writes and Load reads.
-const FormatVersion = 1
+// FormatVersion is the version of the directory layout that Prepare writes. Load also reads version 1, whose images are
+// of CIFAKE's classes and size.
+const FormatVersion = 2
+
+// MaxClasses is the largest number of classes of a dataset.
+const MaxClasses = 10_000
 
 // Labels of the CIFAKE classes. They are indices into [Classes].
 const (
@@ -41,23 +50,23 @@ const (
 	Fake = 1
 )
 
-// Splits of a dataset. Both are optional.
+// Splits of a dataset. All are optional. Without Val, training holds out images of Train for validation.
 const (
 	Train = "train"
 	Test  = "test"
+	Val   = "val"
 )
 
-const (
-	manifestName = "manifest.json"
-	imageBytes   = imaging.Size * imaging.Size * imaging.Channels
-)
+const manifestName = "manifest.json"
 
-// splitNames and classNames are arrays so that nobody can append to them. An index into classNames
-// is a label.
+// splitNames and classNames are arrays so that nobody can append to them. classNames are the classes of CIFAKE and of the
+// synthetic images. The order of splitNames must not change, because it is part of the seed of synthetic images.
 var (
-	splitNames = [...]string{Train, Test}
+	splitNames = [...]string{Train, Test, Val}
 	classNames = [...]string{Real: "REAL", Fake: "FAKE"}
 )
+
+func splitIndex(name string) int { return slices.Index(splitNames[:], name) }
 
 // Classes returns the class names of CIFAKE in label order: REAL, FAKE.
 func Classes() []string { return slices.Clone(classNames[:]) }
@@ -74,7 +83,18 @@ type Split struct {
 	// Classes are the class names.
 	Classes []string
 
-	rows []int // of a subset: the indices into Images
+	rows   []int // of a subset: the indices into Images
+	mapped mmap.MMap
+}
+
+// Close releases the memory map of a split that [Load] returned. The images must not be used afterwards, nor those of a
+// subset. A split that is never closed stays mapped until the program ends, which costs address space but no memory.
+func (s *Split) Close() error {
+	if s == nil || s.mapped == nil {
+		return nil
+	}
+	s.Images = nil
+	return s.mapped.Unmap()
 }
 
 // Len returns the number of images.
@@ -106,9 +126,12 @@ func (s *Split) Subset(indices []int) *Split {
 type Manifest struct {
 	FormatVersion int    `json:"format_version"`
 	Source        Source `json:"source"`
-	// Preprocessing is the ID of the conversion from image file to pixels, imaging.PreprocessingID.
-	Preprocessing string `json:"preprocessing"`
-	// Classes are the class names. A label is an index into them.
+	// Preprocessing is the ID of the conversion from image file to pixels, as imaging.Preprocessing.ID returns it. Input
+	// has its steps, and Size is the width and height of the images in pixels.
+	Preprocessing string                 `json:"preprocessing"`
+	Input         *imaging.Preprocessing `json:"input"`
+	Size          int                    `json:"size"`
+	// Classes are the class names, 2 to MaxClasses. A label is an index into them.
 	Classes []string `json:"classes"`
 	// Splits is the number of images per class name, for each split.
 	Splits map[string]map[string]int `json:"splits"`
@@ -123,24 +146,29 @@ type Manifest struct {
 
 // Source describes where a dataset came from.
 type Source struct {
-	Kind string `json:"kind"` // synthetic, archive, feedback or huggingface
+	Kind string `json:"kind"` // synthetic, folder, archive, feedback or huggingface
 	Path string `json:"path,omitempty"`
 
-	// For feedback: the number of predictions with feedback, and how many of them have no logged
-	// image.
-	Labeled      int `json:"labelled,omitempty"`
-	WithoutImage int `json:"without_picture,omitempty"`
+	// For feedback: the digest of the model file whose classes the labels are, if one was given, the number of
+	// predictions with feedback, and how many of them have no logged image.
+	Model        string `json:"model,omitempty"`
+	Labeled      int    `json:"labelled,omitempty"`
+	WithoutImage int    `json:"without_picture,omitempty"`
 
 	// For huggingface: Revision is the commit that the configured revision, Requested, resolved to.
-	// Labels are the class names in the order of the Hub, before they were mapped to REAL 0 and FAKE 1.
+	// Labels are the class names in the order of the Hub. REAL and FAKE, in either order, become labels 0 and 1.
 	Repo      string   `json:"repo,omitempty"`
 	Revision  string   `json:"revision,omitempty"`
 	Requested string   `json:"requested_revision,omitempty"`
 	Labels    []string `json:"labels,omitempty"`
 
+	// Seed is the seed of synthetic images, or that of the random split of a folder. TestSplit is the fraction of a folder
+	// that became the test split. Both are absent for a folder that is divided into splits.
+	Seed      *int64   `json:"seed,omitempty"`
+	TestSplit *float64 `json:"test_split,omitempty"`
+
 	// For synthetic: Generator is the version of the drawing algorithm.
 	Generator     string `json:"generator,omitempty"`
-	Seed          *int64 `json:"seed,omitempty"`
 	TrainPerClass int    `json:"train_per_class,omitempty"`
 	TestPerClass  int    `json:"test_per_class,omitempty"`
 }
@@ -223,16 +251,39 @@ func (s setting) String() string {
 func (s Source) settings() []setting {
 	all := []setting{{"dataset.path", s.Path}, {"dataset.repo", s.Repo}, {"dataset.revision", s.Revision}}
 	if s.Seed != nil {
-		all = append(all, setting{"dataset.seed", strconv.FormatInt(*s.Seed, 10)},
-			setting{"dataset.train_per_class", strconv.Itoa(s.TrainPerClass)}, setting{"dataset.test_per_class", strconv.Itoa(s.TestPerClass)})
+		all = append(all, setting{"dataset.seed", strconv.FormatInt(*s.Seed, 10)})
+	}
+	if s.TestSplit != nil {
+		all = append(all, setting{"dataset.test_split", strconv.FormatFloat(*s.TestSplit, 'g', -1, 64)})
+	}
+	if s.Kind == "synthetic" {
+		all = append(all, setting{"dataset.train_per_class", strconv.Itoa(s.TrainPerClass)}, setting{"dataset.test_per_class", strconv.Itoa(s.TestPerClass)})
 	}
 	return slices.DeleteFunc(all, func(s setting) bool { return s.value == "" })
 }
 
+// inputSettings returns the keys that select the preprocessing. With all, it includes those with their default values.
+func inputSettings(p *imaging.Preprocessing, all bool) []setting {
+	if p == nil {
+		return nil
+	}
+	settings := []setting{
+		{"dataset.size", strconv.Itoa(p.Width)},
+		{"dataset.fit", string(p.Fit)},
+		{"dataset.orientation", string(p.Orientation)},
+		{"dataset.jpeg", string(p.JPEG)},
+	}
+	if all {
+		return settings
+	}
+	defaults := imaging.Default()
+	return slices.DeleteFunc(settings, func(s setting) bool { return slices.Contains(inputSettings(&defaults, true), s) })
+}
+
 // prepareCommand returns the command that prepares this dataset again in dir.
 func (m Manifest) prepareCommand(dir string) string {
-	command := "bin/trainer data prepare dataset=" + cmp.Or(m.Source.Kind, "synthetic|archive|feedback|huggingface")
-	for _, s := range append(m.Source.settings(), setting{"dataset.dir", dir}) {
+	command := "bin/trainer data prepare dataset=" + cmp.Or(m.Source.Kind, "synthetic|folder|archive|feedback|huggingface")
+	for _, s := range slices.Concat(m.Source.settings(), inputSettings(m.Input, false), []setting{{"dataset.dir", dir}}) {
 		command += " " + s.String()
 	}
 	return command
@@ -243,8 +294,11 @@ func (m Manifest) prepareCommand(dir string) string {
 // dataset.endpoint, which don't select images, and an empty dataset.path, which training doesn't need.
 func (m Manifest) Matches(cfg config.Dataset) error {
 	configured := Source{Kind: cfg.Name, Path: cfg.Path, Repo: cfg.Repo, Revision: cfg.Revision}
-	if cfg.Name == "synthetic" {
+	switch cfg.Name {
+	case "synthetic":
 		configured.Seed, configured.TrainPerClass, configured.TestPerClass = &cfg.Seed, cfg.TrainPerClass, cfg.TestPerClass
+	case "folder":
+		configured.Seed, configured.TestSplit = &cfg.Seed, &cfg.TestSplit
 	}
 	var differences []string
 	fix := []setting{{"dataset", m.Source.Kind}}
@@ -264,6 +318,15 @@ func (m Manifest) Matches(cfg config.Dataset) error {
 			}
 			differ(s.key, s.value, prepared[i].value)
 			fix = append(fix, prepared[i])
+		}
+	}
+	if cfg.Size != 0 && m.Input != nil {
+		input := preprocessing(cfg)
+		for i, s := range inputSettings(&input, true) {
+			if p := inputSettings(m.Input, true)[i]; s != p {
+				differ(s.key, s.value, p.value)
+				fix = append(fix, p)
+			}
 		}
 	}
 	if len(differences) == 0 {
@@ -305,7 +368,8 @@ func (s Source) isRevision(revision string) bool {
 func imagesName(split string) string { return split + "-images.npy" }
 func labelsName(split string) string { return split + "-labels.npy" }
 
-// Load reads one split, [Train] or [Test], and the manifest of the dataset in dir.
+// Load reads one split, [Train], [Val] or [Test], and the manifest of the dataset in dir. The images are mapped into
+// memory, read-only; call [Split.Close] to release them earlier than at the end of the program.
 //
 // It verifies the version, preprocessing and class names of the manifest, and the size, SHA-256,
 // .npy header, shape and label values of both files. An error names the invalid file, with the
@@ -313,7 +377,7 @@ func labelsName(split string) string { return split + "-labels.npy" }
 // dataset, Load restores the previous one first.
 func Load(dir, split string) (*Split, *Manifest, error) {
 	if !slices.Contains(splitNames[:], split) {
-		return nil, nil, fmt.Errorf("load dataset: unknown split %q, want %q or %q", split, Train, Test)
+		return nil, nil, fmt.Errorf("load dataset: unknown split %q, want %q, %q or %q", split, Train, Val, Test)
 	}
 	m, err := ReadManifest(dir)
 	if err != nil {
@@ -351,6 +415,10 @@ func ReadManifest(dir string) (*Manifest, error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, fmt.Errorf("load dataset: %s is invalid: not the JSON of a manifest\nhint: prepare it again: %s", path, Manifest{}.prepareCommand(dir))
 	}
+	if m.FormatVersion == 1 {
+		m.Size, m.Input = imaging.Size, new(imaging.Preprocessing)
+		*m.Input = imaging.Default()
+	}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("load dataset: %s: %w\nhint: prepare it again: %s", path, err, m.prepareCommand(dir))
 	}
@@ -359,82 +427,132 @@ func ReadManifest(dir string) (*Manifest, error) {
 
 // check returns an error if this program cannot read the dataset that m describes.
 func (m Manifest) check() error {
-	switch {
-	case m.FormatVersion != FormatVersion:
-		return fmt.Errorf("format version is %d, want %d", m.FormatVersion, FormatVersion)
-	case m.Preprocessing != imaging.PreprocessingID:
-		return fmt.Errorf("preprocessing is %q, want %q", m.Preprocessing, imaging.PreprocessingID)
-	case !slices.Equal(m.Classes, classNames[:]):
-		return fmt.Errorf("class names are %q, want %q", m.Classes, classNames)
+	if m.FormatVersion < 1 || m.FormatVersion > FormatVersion {
+		return fmt.Errorf("format version is %d, want 1 to %d", m.FormatVersion, FormatVersion)
+	}
+	if m.Input == nil {
+		return errors.New("the preprocessing is missing")
+	}
+	if err := m.Input.Check(); err != nil {
+		return fmt.Errorf("preprocessing: %w", err)
+	}
+	if want := m.Input.ID(); m.Preprocessing != want {
+		return fmt.Errorf("preprocessing is %q, want %q", m.Preprocessing, want)
+	}
+	if m.Size != m.Input.Width || m.Size != m.Input.Height || m.Input.Channels() != imaging.Channels {
+		return fmt.Errorf("size is %d, want a preprocessing to RGB images of this width and height", m.Size)
+	}
+	return checkClasses(m.Classes)
+}
+
+// maxClassName is the longest class name in bytes.
+const maxClassName = 200
+
+// checkClasses returns an error unless names are those of 2 to MaxClasses classes.
+func checkClasses(names []string) error {
+	if len(names) < 2 || len(names) > MaxClasses {
+		return fmt.Errorf("%d classes, want 2 to %d", len(names), MaxClasses)
+	}
+	seen := make(map[string]string, len(names))
+	for _, name := range names {
+		if name == "" || len(name) > maxClassName || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return fmt.Errorf("class name %.60q: it must have 1 to %d bytes of printable UTF-8", name, maxClassName)
+		}
+		lower := strings.ToLower(name)
+		switch other, ok := seen[lower]; {
+		case ok && other == name:
+			return fmt.Errorf("class name %q occurs twice", name)
+		case ok:
+			return fmt.Errorf("class names %q and %q differ only in case", other, name)
+		}
+		seen[lower] = name
 	}
 	return nil
 }
 
-func (m Manifest) load(dir, split string) (*Split, error) {
+// labelType returns the element type of the labels.
+func (m Manifest) labelType() string {
+	if len(m.Classes) > 256 {
+		return npyUint16
+	}
+	return npyUint8
+}
+
+func (m Manifest) load(dir, split string) (_ *Split, err error) {
 	n := m.Count(split)
-	images, err := m.loadFile(dir, imagesName(split), []int{n, imaging.Size, imaging.Size, imaging.Channels})
+	s := &Split{Labels: make([]uint16, n), Side: m.Size, Classes: m.Classes}
+	labels, mapped, err := m.loadFile(dir, labelsName(split), m.labelType(), []int{n})
 	if err != nil {
 		return nil, err
 	}
-	labels, err := m.loadFile(dir, labelsName(split), []int{n})
-	if err != nil {
-		return nil, err
+	for i := range s.Labels {
+		if m.labelType() == npyUint16 {
+			s.Labels[i] = uint16(labels[2*i]) | uint16(labels[2*i+1])<<8
+		} else {
+			s.Labels[i] = uint16(labels[i])
+		}
 	}
-	var counts [len(classNames)]int
-	for i, label := range labels {
-		if int(label) >= len(classNames) {
-			return nil, fmt.Errorf("%s: label of image %[3]d is %[2]d, want 0 (REAL) or 1 (FAKE)",
-				filepath.Join(dir, labelsName(split)), label, i)
+	if err := mapped.Unmap(); err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, labelsName(split)), err)
+	}
+	counts := make([]int, len(m.Classes))
+	for i, label := range s.Labels {
+		if int(label) >= len(m.Classes) {
+			return nil, fmt.Errorf("%s: label of image %[3]d is %[2]d, want 0 to %[4]d",
+				filepath.Join(dir, labelsName(split)), label, i, len(m.Classes)-1)
 		}
 		counts[label]++
 	}
-	for class, name := range classNames {
+	for class, name := range m.Classes {
 		if counts[class] != m.Splits[split][name] {
 			return nil, fmt.Errorf("%s: %d labels are %s, want %d according to the manifest",
 				filepath.Join(dir, labelsName(split)), counts[class], name, m.Splits[split][name])
 		}
 	}
-	wide := make([]uint16, len(labels))
-	for i, label := range labels {
-		wide[i] = uint16(label)
+	s.Images, s.mapped, err = m.loadFile(dir, imagesName(split), npyUint8, []int{n, m.Size, m.Size, imaging.Channels})
+	if err != nil {
+		return nil, err
 	}
-	return &Split{Images: images, Labels: wide, Side: imaging.Size, Classes: m.Classes}, nil
+	return s, nil
 }
 
-// loadFile returns the data of an .npy file after verifying it against the manifest and the
-// expected shape.
-func (m Manifest) loadFile(dir, name string, shape []int) ([]uint8, error) {
+// loadFile maps an .npy file into memory after verifying it against the manifest and the expected type and shape. It
+// returns the data, which is part of the map.
+func (m Manifest) loadFile(dir, name, descr string, shape []int) (data []byte, mapped mmap.MMap, err error) {
 	path := filepath.Join(dir, name)
 	want, ok := m.Files[name]
 	if !ok {
-		return nil, fmt.Errorf("%s is not listed in the manifest", path)
+		return nil, nil, fmt.Errorf("%s is not listed in the manifest", path)
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s is missing", path)
+		return nil, nil, fmt.Errorf("%s is missing", path)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	// Compare the size before allocating memory for it.
 	if info.Size() != want.Bytes {
-		return nil, fmt.Errorf("%s has %d bytes, want %d according to the manifest", path, info.Size(), want.Bytes)
+		return nil, nil, fmt.Errorf("%s has %d bytes, want %d according to the manifest", path, info.Size(), want.Bytes)
 	}
-	content := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, content); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return nil, nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	if sum := sha256.Sum256(content); hex.EncodeToString(sum[:]) != want.SHA256 {
-		return nil, fmt.Errorf("%s was modified: its SHA-256 is %x, want %s according to the manifest", path, sum, want.SHA256)
+	if sum := h.Sum(nil); hex.EncodeToString(sum) != want.SHA256 {
+		return nil, nil, fmt.Errorf("%s was modified: its SHA-256 is %x, want %s according to the manifest", path, sum, want.SHA256)
 	}
-	data, err := parseNPY(content, shape)
+	mapped, err = mmap.Map(f, mmap.RDONLY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, fmt.Errorf("map %s into memory: %w", path, err)
 	}
-	return data, nil
+	data, err = parseNPY(mapped, descr, shape)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w", path, err), mapped.Unmap())
+	}
+	return data, mapped, nil
 }

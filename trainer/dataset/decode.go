@@ -20,7 +20,7 @@ var errFileTooLarge = fmt.Errorf("larger than %d MiB", maxFile>>20)
 // job is an image to decode.
 type job struct {
 	split int
-	class uint8
+	class uint16
 	key   string        // see sample.key
 	path  string        // path in errors and in Manifest.Rejected
 	data  *bytes.Buffer // from pool.get; decodeAll returns it to the pool
@@ -37,16 +37,12 @@ func decodeAll(ctx context.Context, c *collection, produce func(submit func(job)
 	var group sync.WaitGroup
 	for range workers {
 		group.Go(func() {
-			var decoder imaging.Decoder
-			var slab []byte
+			decoder := c.plan.NewDecoder(0)
+			pixels := make([]byte, c.plan.Len())
 			for j := range jobs {
 				if ctx.Err() != nil {
 					continue // drain the channel, so that produce never blocks
 				}
-				if len(slab) == 0 {
-					slab = make([]byte, 128*imageBytes)
-				}
-				pixels := slab[:imageBytes:imageBytes]
 				info, err := decoder.Decode(pixels, j.data.Bytes())
 				pool.put(j.data)
 				if err != nil {
@@ -55,8 +51,10 @@ func decodeAll(ctx context.Context, c *collection, produce func(submit func(job)
 					}
 					continue
 				}
-				slab = slab[imageBytes:]
-				c.add(j.split, sample{key: j.key, class: j.class, pixels: pixels, rotated: info.Orientation != 1})
+				turned := info.Orientation != 1 && c.input.Orientation == imaging.IgnoreOrientation
+				if err := c.add(j.split, sample{key: j.key, class: j.class, rotated: turned}, pixels); err != nil {
+					cancel(err)
+				}
 			}
 		})
 	}

@@ -30,26 +30,13 @@ func Reject(strict bool, warnings []string) error {
 }
 
 // warnings returns the Manifest.Warnings of the collection, which must be sorted: classes that are too
-// small, test images that are also in the train split, images in both classes, and rotated images. Two images are
+// small, images that are also in the train split, images in several classes, and rotated images. Two images are
 // the same if their pixels are equal, and so also if their files are.
 func (c *collection) warnings() []string {
 	var found []string
 	for split, name := range splitNames {
-		var counts [len(classNames)]int
-		for class := range classNames {
-			counts[class] = c.count(split, uint8(class))
-		}
-		for class, n := range counts {
-			other := counts[1-class]
-			switch {
-			case other == 0 || float64(n) >= minShare*float64(other) && n > 1:
-			case n == 1 && name == Train:
-				found = append(found, fmt.Sprintf("the train split has 1 %s and %d %s: no %s is left for validation",
-					classNames[class], other, classNames[1-class], classNames[class]))
-			case float64(n) < minShare*float64(other):
-				found = append(found, fmt.Sprintf("the %s split has %d %s and %d %s: metrics say little about %s",
-					name, n, classNames[class], other, classNames[1-class], classNames[class]))
-			}
+		if len(c.splits[split]) > 0 {
+			found = append(found, c.smallClasses(split, name)...)
 		}
 	}
 
@@ -62,49 +49,94 @@ func (c *collection) warnings() []string {
 	for split := range c.splits {
 		for i := range c.splits[split] {
 			s := &c.splits[split][i]
-			sum := sha256.Sum256(s.pixels)
-			if places[sum] = append(places[sum], place{split, s}); len(places[sum]) == 2 {
-				order = append(order, sum)
+			if places[s.sum] = append(places[s.sum], place{split, s}); len(places[s.sum]) == 2 {
+				order = append(order, s.sum)
 			}
 		}
 	}
-	leaked, both, total := 0, 0, 0
-	var rotated []string
+	several, total := 0, 0
+	var rotated, conflicts []string
 	for _, images := range c.splits {
 		total += len(images)
-		for _, s := range images {
-			if s.rotated {
-				rotated = append(rotated, s.key)
+		for i := range images {
+			if images[i].rotated {
+				rotated = append(rotated, images[i].key)
 			}
 		}
 	}
-	var leaks, conflicts []string
+	var leaks [len(splitNames)][len(splitNames)][]string // by the split and the first split of the image
 	for _, sum := range order {
 		same := places[sum]
 		first := same[0]
 		conflict := false
 		for _, p := range same[1:] {
 			if p.split != first.split {
-				leaked++
-				leaks = append(leaks, p.key+" = "+first.key)
+				leaks[p.split][first.split] = append(leaks[p.split][first.split], p.key+" = "+first.key)
 			}
 			if p.class != first.class && !conflict {
 				conflict = true
-				conflicts = append(conflicts, fmt.Sprintf("%s (%s) = %s (%s)", first.key, classNames[first.class], p.key, classNames[p.class]))
+				conflicts = append(conflicts, fmt.Sprintf("%s (%s) = %s (%s)", first.key, c.classes[first.class], p.key, c.classes[p.class]))
 			}
 		}
 		if conflict {
-			both += len(same)
+			several += len(same)
 		}
 	}
-	if leaked > 0 {
-		found = append(found, fmt.Sprintf("%d of %d test images are also in the train split: %s", leaked, len(c.splits[1]), Examples(leaks)))
+	for split, of := range leaks {
+		for first, examples := range of {
+			if len(examples) > 0 {
+				found = append(found, fmt.Sprintf("%d of %d %s images are also in the %s split: %s",
+					len(examples), len(c.splits[split]), splitNames[split], splitNames[first], Examples(examples)))
+			}
+		}
 	}
-	if both > 0 {
-		found = append(found, fmt.Sprintf("%d of %d images have a copy in the other class: %s", both, total, Examples(conflicts)))
+	if several > 0 {
+		other := "another class"
+		if len(c.classes) == 2 {
+			other = "the other class"
+		}
+		found = append(found, fmt.Sprintf("%d of %d images have a copy in %s: %s", several, total, other, Examples(conflicts)))
 	}
 	if len(rotated) > 0 {
 		found = append(found, fmt.Sprintf("%d of %d images are rotated or mirrored by their EXIF orientation, which isn't applied: %s", len(rotated), total, Examples(rotated)))
+	}
+	return found
+}
+
+// smallClasses returns the warnings about classes with few images in a split, or none.
+func (c *collection) smallClasses(split int, name string) (found []string) {
+	counts := c.counts(split)
+	largest := 0
+	for class, n := range counts {
+		if n > counts[largest] {
+			largest = class
+		}
+	}
+	var missing, single, few []string
+	for class, n := range counts {
+		of := fmt.Sprintf("%d %s", n, c.classes[class])
+		switch {
+		case n == 0:
+			missing = append(missing, c.classes[class])
+		case n == 1 && name == Train && len(c.splits[splitIndex(Val)]) == 0:
+			single = append(single, c.classes[class])
+		case float64(n) < minShare*float64(counts[largest]):
+			few = append(few, of)
+		}
+	}
+	if len(missing) > 0 {
+		found = append(found, fmt.Sprintf("the %s split has no images of %d classes: %s: metrics don't measure them", name, len(missing), Examples(missing)))
+	}
+	most := fmt.Sprintf("%d %s", counts[largest], c.classes[largest])
+	if len(single) > 0 {
+		found = append(found, fmt.Sprintf("the train split has 1 %s and %s: no %s is left for validation", Examples(single), most, Examples(single)))
+	}
+	switch {
+	case len(few) == 1:
+		_, class, _ := strings.Cut(few[0], " ")
+		found = append(found, fmt.Sprintf("the %s split has %s and %s: metrics say little about %s", name, few[0], most, class))
+	case len(few) > 1:
+		found = append(found, fmt.Sprintf("the %s split has few images of %d classes: %s, but %s: metrics say little about them", name, len(few), Examples(few), most))
 	}
 	return found
 }

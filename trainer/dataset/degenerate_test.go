@@ -15,7 +15,7 @@ import (
 )
 
 func TestPrepare_Warnings(t *testing.T) {
-	good := layout(t)
+	good := cifakeFiles(t)
 	same := good["train/REAL/0000.png"]
 	// The same pixels in another file.
 	img, err := png.Decode(bytes.NewReader(same))

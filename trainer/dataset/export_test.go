@@ -3,7 +3,7 @@ package dataset
 import "fakeart/internal/imaging"
 
 // ImageBytes is the size of an image.
-const ImageBytes = imageBytes
+const ImageBytes = syntheticBytes
 
 // DrawPartlyFake draws a photograph in which one quarter was passed through the decoder of a generator:
 // quarter is 0 for the upper left, 1 for the upper right, 2 and 3 for the lower ones.

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"fakeart/internal/config"
+	"fakeart/internal/model"
 	"fakeart/trainer/predictions"
 )
 
@@ -27,6 +28,14 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 	labels := map[string]string{} // by SHA-256 of the image
 	conflicts := map[string]bool{}
 	var messages []string
+	var file *model.File
+	if cfg.Model != "" {
+		var err error
+		if file, err = model.Open(cfg.Model); err != nil {
+			return Source{}, fmt.Errorf("dataset.model: %w", err)
+		}
+		c.classes = slices.Clone(file.Metadata.Classes)
+	}
 	err := decodeAll(ctx, c, func(submit func(job) error) error {
 		counts, err := predictions.Feedback(ctx, cfg.Path, cfg.Strict, func(j *predictions.Labeled) error {
 			data, err := j.Image()
@@ -50,13 +59,24 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 			if len(data) > maxFile {
 				return c.unreadable(key, errFileTooLarge)
 			}
-			split := slices.Index(splitNames[:], Train)
+			class := slices.Index(c.classes, j.Label)
+			if class < 0 && file != nil {
+				return c.unreadable(key, fmt.Errorf("label %.60q isn't a class of %s", j.Label, cfg.Model))
+			}
+			if class < 0 {
+				class = len(c.classes)
+				c.classes = append(c.classes, j.Label)
+			}
+			if class >= MaxClasses {
+				return fmt.Errorf("more than %d different labels", MaxClasses)
+			}
+			split := splitIndex(Train)
 			if sum[0] < testBelow {
-				split = slices.Index(splitNames[:], Test)
+				split = splitIndex(Test)
 			}
 			buffer := pool.get()
 			buffer.Write(data)
-			return submit(job{split: split, class: uint8(slices.Index(classNames[:], j.Label)), key: key, path: key, data: buffer})
+			return submit(job{split: split, class: uint16(class), key: key, path: key, data: buffer})
 		})
 		if err != nil {
 			return err
@@ -81,15 +101,45 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 		}
 		fmt.Fprintln(out, missing)
 	}
-	// An image that users label both REAL and FAKE is not used.
+	if file == nil {
+		c.sortClasses()
+	}
+	// An image that users label differently is not used.
 	for i := range c.splits {
 		c.splits[i] = slices.DeleteFunc(c.splits[i], func(p sample) bool { return conflicts[p.key] })
 	}
 	for key := range conflicts {
-		c.reject(key, "conflicting feedback: labeled both REAL and FAKE")
+		c.reject(key, "conflicting feedback: labeled as several classes")
 	}
-	if err := c.complete(cfg.Path); err != nil {
+	err = checkClasses(c.classes)
+	if file != nil {
+		source.Model = file.Digest // many classes of it may have no feedback
+	} else if err == nil {
+		err = c.complete(cfg.Path, true)
+	}
+	if err == nil && len(c.splits[splitIndex(Train)])+len(c.splits[splitIndex(Test)]) == 0 {
+		err = errors.New("no image is left")
+	}
+	if err != nil {
 		return Source{}, fmt.Errorf("%w\nhint: collect more feedback; a fifth of the images, selected by digest, is the test split", err)
 	}
 	return source, nil
+}
+
+// sortClasses sorts the classes, and changes the labels accordingly: those of CIFAKE in their order, others by name.
+func (c *collection) sortClasses() {
+	before := c.classes
+	c.classes = slices.Sorted(slices.Values(before))
+	if cifake := Classes(); slices.Equal(c.classes, slices.Sorted(slices.Values(cifake))) {
+		c.classes = cifake
+	}
+	labels := make([]uint16, len(before))
+	for i, name := range before {
+		labels[i] = uint16(slices.Index(c.classes, name))
+	}
+	for _, images := range c.splits {
+		for i := range images {
+			images[i].class = labels[images[i].class]
+		}
+	}
 }

@@ -133,7 +133,7 @@ func TestPrepare_FeedbackSplitStable(t *testing.T) {
 			t.Fatal(err)
 		}
 		var of [2]map[string]bool
-		for i, name := range splitNames {
+		for i, name := range splitNames[:2] {
 			split, _, err := Load(dir, name)
 			if err != nil {
 				t.Fatal(err)
@@ -146,7 +146,7 @@ func TestPrepare_FeedbackSplitStable(t *testing.T) {
 		return of
 	}
 	before, after := prepare(100), prepare(200)
-	for i := range splitNames {
+	for i := range splitNames[:2] {
 		for p := range before[i] {
 			if !after[i][p] {
 				t.Errorf("an image of the %s split moved to the other one", splitNames[i])

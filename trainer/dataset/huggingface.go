@@ -97,9 +97,17 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 			claims = append(claims, claim)
 		}
 	}
-	names, labels, err := resolveLabels(claims)
+	names, err := resolveLabels(claims)
 	if err != nil {
 		return Source{}, fmt.Errorf("hub: %s: %w", cfg.Repo, err)
+	}
+	c.classes = names
+	labels := make([]uint16, len(names))
+	for i := range names {
+		labels[i] = uint16(i)
+		if cifake := indexFold(classNames[:], names[i]); isCIFAKE(names) {
+			c.classes, labels[i] = Classes(), uint16(cifake)
+		}
 	}
 	bar := newProgress(out, "images read", rows, unitImages)
 	defer bar.stop()
@@ -114,7 +122,7 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 	if err != nil {
 		return Source{}, fmt.Errorf("hub: %w", err)
 	}
-	if err := c.complete(cfg.Repo); err != nil {
+	if err := c.complete(cfg.Repo, false); err != nil {
 		return Source{}, fmt.Errorf("hub: %w", err)
 	}
 	source := Source{Kind: "huggingface", Repo: cfg.Repo, Revision: repo.commit, Labels: names}
@@ -130,8 +138,8 @@ type shard struct {
 	split int
 }
 
-// findShards returns the Parquet files of train and test, sorted by name. The Hub has no metadata
-// for this: the split is the word "train" or "test" in the file name or else in the name of a
+// findShards returns the Parquet files of all splits, sorted by name. The Hub has no metadata
+// for this: the split is a word of splitFolders such as "train" or "test" in the file name or else in the name of a
 // parent directory (data/train-00000-of-00001.parquet, default/train/0000.parquet).
 func findShards(files []remoteFile) ([]shard, error) {
 	var shards []shard
@@ -147,15 +155,13 @@ func findShards(files []remoteFile) ([]shard, error) {
 		for i := len(parts) - 1; i >= 0; i-- {
 			words := strings.FieldsFunc(strings.ToLower(parts[i]), func(r rune) bool { return r < 'a' || r > 'z' })
 			for _, word := range words {
-				if split := slices.Index(splitNames[:], word); split >= 0 {
+				if split := slices.Index(splitNames[:], splitFolders[word]); split >= 0 {
 					shards = append(shards, shard{f, split})
 					if group := path.Join(parts[:i]...); !slices.Contains(groups, group) {
 						groups = append(groups, group)
 					}
-				} else if !slices.Contains([]string{"validation", "valid", "val", "dev"}, word) {
-					continue
+					break search
 				}
-				break search
 			}
 		}
 	}
@@ -164,7 +170,7 @@ func findShards(files []remoteFile) ([]shard, error) {
 	case parquets == 0:
 		return nil, errors.New("has no Parquet files\nhint: try dataset.revision=refs/convert/parquet; the Hub converts many datasets")
 	case len(shards) == 0:
-		return nil, errors.New("has no Parquet files for train or test")
+		return nil, errors.New("has no Parquet files for train, validation or test")
 	case len(groups) > 1:
 		return nil, fmt.Errorf("contains several datasets (in %q), but only one is supported", groups)
 	}
@@ -179,31 +185,48 @@ type classNameClaim struct {
 	names  []string
 }
 
-// resolveLabels returns the class names that all claims agree on, and the label in this package for
-// each label on the Hub. It returns an error if there is no claim, because both orders of REAL and
-// FAKE are common.
-func resolveLabels(claims []classNameClaim) (names []string, labels []uint8, err error) {
+// resolveLabels returns the class names that all claims agree on, in the order of the labels. It returns an error if
+// there is no claim, because the classes of the labels are then unknown.
+func resolveLabels(claims []classNameClaim) ([]string, error) {
 	if len(claims) == 0 {
-		return nil, nil, errors.New("neither the metadata of the Parquet files nor README.md names the classes, so it is unknown which label is FAKE\n" +
+		return nil, errors.New("neither the metadata of the Parquet files nor README.md names the classes, so it is unknown which label is which class\n" +
 			"hint: set dataset.revision to another revision, or ask the author to add the class names")
 	}
 	for _, claim := range claims[1:] {
 		if !slices.EqualFunc(claim.names, claims[0].names, strings.EqualFold) {
-			return nil, nil, fmt.Errorf("conflicting class names: %q in %s, but %q in %s",
-				claims[0].names, claims[0].where, claim.names, claim.where)
+			return nil, fmt.Errorf("conflicting class names: %s in %s, but %s in %s",
+				quoted(claims[0].names), claims[0].where, quoted(claim.names), claim.where)
 		}
 	}
-	names = claims[0].names
-	for _, name := range names {
-		class := slices.IndexFunc(classNames[:], func(n string) bool { return strings.EqualFold(n, strings.TrimSpace(name)) })
-		if class >= 0 {
-			labels = append(labels, uint8(class))
+	names := slices.Clone(claims[0].names)
+	for i, name := range names {
+		names[i] = strings.TrimSpace(name)
+	}
+	if err := checkClasses(names); err != nil {
+		return nil, fmt.Errorf("class names in %s: %w", claims[0].where, err)
+	}
+	return names, nil
+}
+
+// quoted formats class names for an error.
+func quoted(names []string) string {
+	if len(names) > 10 {
+		return fmt.Sprintf("%q and %d more", names[:10], len(names)-10)
+	}
+	return fmt.Sprintf("%q", names)
+}
+
+// isCIFAKE reports whether names are those of CIFAKE's classes, in any order and case.
+func isCIFAKE(names []string) bool {
+	if len(names) != len(classNames) {
+		return false
+	}
+	for _, name := range classNames {
+		if indexFold(names, name) < 0 {
+			return false
 		}
 	}
-	if len(names) != 2 || len(labels) != 2 || labels[0] == labels[1] {
-		return nil, nil, fmt.Errorf("class names in %s are %q, want REAL and FAKE in either order", claims[0].where, names)
-	}
-	return names, labels, nil
+	return true
 }
 
 // feature is the metadata of a column.
@@ -415,7 +438,7 @@ func openTable(local, name string) (t *table, err error) {
 }
 
 // read submits the images of the shard, row by row.
-func (t *table) read(c *collection, split int, labels []uint8, submit func(job) error, bar *progress) (err error) {
+func (t *table) read(c *collection, split int, labels []uint16, submit func(job) error, bar *progress) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%s is damaged: %v", t.name, p)
@@ -453,7 +476,7 @@ func (t *table) read(c *collection, split int, labels []uint8, submit func(job) 
 	return nil
 }
 
-func (t *table) readRow(c *collection, split int, labels []uint8, submit func(job) error, row int, values parquet.Row) error {
+func (t *table) readRow(c *collection, split int, labels []uint16, submit func(job) error, row int, values parquet.Row) error {
 	where := fmt.Sprintf("%s row %d", t.name, row)
 	label, image := int64(-1), []byte(nil)
 	for _, v := range values {
@@ -469,7 +492,7 @@ func (t *table) readRow(c *collection, split int, labels []uint8, submit func(jo
 	}
 	switch {
 	case label < 0 || label >= int64(len(labels)):
-		return c.unreadable(where, fmt.Errorf("label is %d, want 0 or 1", label))
+		return c.unreadable(where, fmt.Errorf("label is %d, want 0 to %d", label, len(labels)-1))
 	case len(image) == 0:
 		return c.unreadable(where, errors.New("no image"))
 	case len(image) > maxFile:

@@ -279,7 +279,7 @@ func checkHubData(t *testing.T, dir string) {
 			t.Fatalf("%s has %d images, want %d", split, s.Len(), len(numbers))
 		}
 		var d drawing
-		want := make([]byte, imageBytes)
+		want := make([]byte, syntheticBytes)
 		for i, number := range numbers {
 			class := uint8(i % 2)
 			d.draw(want, 7, 0, class, number)
@@ -358,6 +358,34 @@ func TestHub_ClassNames(t *testing.T) {
 	}
 }
 
+func TestHub_AnyClasses(t *testing.T) {
+	rows := func(from, n int) []hubRow {
+		rows := hubRows(t, from, n, "REAL", "FAKE")
+		for i := range rows {
+			label := int64(i % 3)
+			rows[i].Label = &label
+		}
+		return rows
+	}
+	metadata := hubMetadata("dog", "cat", " bird ")
+	f := (&fakeHub{files: map[string][]byte{
+		"data/train-0.parquet": shardOf(t, rows(0, 12), metadata), "data/validation-0.parquet": shardOf(t, rows(100, 6), metadata),
+	}}).start(t)
+	cfg := hubConfig(t)
+	cfg.Size, cfg.Strict = 16, true
+	m, err := f.prepare(t, cfg, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(m.Classes, []string{"dog", "cat", "bird"}) || m.Size != 16 || m.Count(Train) != 12 || m.Count(Val) != 6 || m.Count(Test) != 0 || m.Splits[Val]["bird"] != 2 {
+		t.Errorf("manifest %+v", m)
+	}
+	s, _, err := Load(cfg.Dir, Val)
+	if err != nil || !slices.Equal(s.Labels, []uint16{0, 1, 2, 0, 1, 2}) {
+		t.Errorf("Load = %v, %v", s.Labels, err)
+	}
+}
+
 func TestHub_LabelOrderDoesNotChangeDigest(t *testing.T) {
 	var digests []string
 	for _, labels := range [][]string{{"FAKE", "REAL"}, {"REAL", "FAKE"}} {
@@ -399,10 +427,10 @@ func TestHub_Errors(t *testing.T) {
 		want   []string
 	}{
 		{"no_class_names", func(f *fakeHub, _ *config.Dataset) { f.files = described("") }, []string{"names the classes", "README.md"}},
-		{"other_class_names", func(f *fakeHub, _ *config.Dataset) { f.files = described(hubMetadata("cat", "dog")) }, []string{`"cat" "dog"`, "REAL and FAKE"}},
-		{"three_classes", func(f *fakeHub, _ *config.Dataset) {
-			f.files = described(hubMetadata("FAKE", "REAL", "UNKNOWN"))
-		}, []string{"UNKNOWN"}},
+		{"classes_differ_in_case", func(f *fakeHub, _ *config.Dataset) {
+			f.files = described(hubMetadata("cat", "CAT", "dog"))
+		}, []string{`"cat" and "CAT" differ only in case`}},
+		{"one_class", func(f *fakeHub, _ *config.Dataset) { f.files = described(hubMetadata("cat")) }, []string{"1 classes, want 2 to 10000"}},
 		{"readme_contradicts_parquet", func(f *fakeHub, _ *config.Dataset) {
 			f.files["README.md"] = fmt.Appendf(nil, card, "REAL", "FAKE")
 		}, []string{"README.md", "conflicting"}},
@@ -418,10 +446,10 @@ func TestHub_Errors(t *testing.T) {
 		}, []string{train, "no column label of type integer"}},
 		{"invalid_parquet", func(f *fakeHub, _ *config.Dataset) { f.files[train] = []byte("PAR1 nothing else PAR1") }, []string{train, "not a readable Parquet file"}},
 		{"no_parquet_files", func(f *fakeHub, _ *config.Dataset) { f.files = map[string][]byte{"train.zip": nil} }, []string{"refs/convert/parquet"}},
-		{"no_test_split", func(f *fakeHub, _ *config.Dataset) { delete(f.files, test) }, []string{"no images in test"}},
-		{"one_class", func(f *fakeHub, _ *config.Dataset) {
-			f.files[test] = shardOf(t, []hubRow{testRows[0], testRows[2]}, metadata)
-		}, []string{"no images in test/FAKE"}},
+		{"class_without_training_images", func(f *fakeHub, _ *config.Dataset) {
+			f.files = described(metadata)
+			f.files[train] = shardOf(t, []hubRow{testRows[0], testRows[2]}, metadata)
+		}, []string{"no images in train/FAKE"}},
 		{"several_datasets", func(f *fakeHub, _ *config.Dataset) {
 			f.files["other/train/0.parquet"] = f.files[train]
 		}, []string{"several datasets"}},
@@ -436,6 +464,7 @@ func TestHub_Errors(t *testing.T) {
 			f.files["../train.parquet"] = f.files[train]
 			delete(f.files, train)
 			delete(f.files, "data/train-00001-of-00002.parquet")
+			delete(f.files, "data/validation-00000-of-00001.parquet")
 			delete(f.files, test)
 			f.files["../test.parquet"] = f.files[train]
 		}, []string{"invalid path"}},
@@ -753,8 +782,8 @@ func TestFindShards(t *testing.T) {
 		"default/partial-test/0000.parquet":   Test,
 		"test.parquet":                        Test,
 		"train/CIFAKE_Test.PARQUET":           Test,
-		"data/validation-0.parquet":           "",
-		"data/train/validation-0.parquet":     "",
+		"data/validation-0.parquet":           Val,
+		"data/train/validation-0.parquet":     Val,
 		"data/trainer-00000-of-00001.parquet": "",
 		"data/train.csv":                      "",
 	} {

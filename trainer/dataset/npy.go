@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// The .npy format, version 1.0, for uint8 arrays:
+// The .npy format, version 1.0, for arrays of unsigned integers:
 // https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 //
 // github.com/sbinet/npyio is not used: it derives the shape from the Go type, so [N,32,32,3] would
@@ -24,8 +24,22 @@ var (
 	npyPattern = regexp.MustCompile(`^\{'descr': '([^']*)', 'fortran_order': (True|False), 'shape': \(([0-9, ]*)\), \} *\n$`)
 )
 
-// npyHeader returns the header of a uint8 array of this shape in C order.
-func npyHeader(shape []int) []byte {
+// Element types of arrays.
+const (
+	npyUint8  = "|u1"
+	npyUint16 = "<u2"
+)
+
+// npySize returns the bytes per element of a type.
+func npySize(descr string) int {
+	if descr == npyUint16 {
+		return 2
+	}
+	return 1
+}
+
+// npyHeader returns the header of an array of this type and shape in C order.
+func npyHeader(descr string, shape []int) []byte {
 	dims := make([]string, len(shape))
 	for i, d := range shape {
 		dims[i] = strconv.Itoa(d)
@@ -34,16 +48,16 @@ func npyHeader(shape []int) []byte {
 	if len(shape) == 1 {
 		list += ","
 	}
-	dict := fmt.Sprintf("{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }", list)
+	dict := fmt.Sprintf("{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", descr, list)
 	size := len(npyMagic) + 2 + len(dict) + 1
 	dict += strings.Repeat(" ", (npyAlign-size%npyAlign)%npyAlign) + "\n"
 	header := binary.LittleEndian.AppendUint16(slices.Clone(npyMagic), uint16(len(dict)))
 	return append(header, dict...)
 }
 
-// parseNPY returns the data of an .npy file. It returns an error unless the file is a uint8 array
-// of this shape in C order.
-func parseNPY(content []byte, shape []int) ([]byte, error) {
+// parseNPY returns the data of an .npy file, which shares memory with content. It returns an error unless the file is
+// an array of this type and shape in C order.
+func parseNPY(content []byte, descr string, shape []int) ([]byte, error) {
 	rest, ok := bytes.CutPrefix(content, npyMagic)
 	if !ok || len(rest) < 2 {
 		return nil, errors.New("not an .npy file of version 1.0")
@@ -57,11 +71,11 @@ func parseNPY(content []byte, shape []int) ([]byte, error) {
 	if match == nil {
 		return nil, fmt.Errorf("invalid .npy header %q", bytes.TrimSpace(header))
 	}
-	if string(match[1]) != "|u1" || string(match[2]) != "False" {
-		return nil, fmt.Errorf("array type is %q (fortran_order %s), want |u1 in C order", match[1], match[2])
+	if string(match[1]) != descr || string(match[2]) != "False" {
+		return nil, fmt.Errorf("array type is %q (fortran_order %s), want %s in C order", match[1], match[2], descr)
 	}
 	var got []int
-	size := 1
+	size := npySize(descr)
 	for dim := range strings.SplitSeq(string(match[3]), ",") {
 		if dim = strings.TrimSpace(dim); dim == "" {
 			continue

@@ -11,8 +11,8 @@ import (
 	"fakeart/internal/config"
 )
 
-// cifakeLayout returns the path of cifake-layout.zip in FAKEART_DATA, or skips the test.
-func cifakeLayout(tb testing.TB) string {
+// cifakeZip returns the path of cifake-layout.zip in FAKEART_DATA, or skips the test.
+func cifakeZip(tb testing.TB) string {
 	dir := os.Getenv("FAKEART_DATA")
 	if dir == "" {
 		tb.Skip("FAKEART_DATA is not set; set it to the directory that contains cifake-layout.zip")
@@ -48,7 +48,7 @@ func TestLoad_PreparedDataset(t *testing.T) {
 }
 
 func TestPrepare_CIFAKELayout(t *testing.T) {
-	cfg := config.Dataset{Name: "archive", Path: cifakeLayout(t), Dir: filepath.Join(t.TempDir(), "d"), Strict: true}
+	cfg := config.Dataset{Name: "archive", Path: cifakeZip(t), Dir: filepath.Join(t.TempDir(), "d"), Strict: true}
 	m, err := Prepare(context.Background(), cfg, io.Discard)
 	if err != nil {
 		t.Fatal(err)

@@ -196,15 +196,30 @@ func checkReplaceable(dir string) error {
 	return nil
 }
 
+// pixelsName is the file in the hidden directory "new" that holds the pixels of all images until write sorts them.
+const pixelsName = "pixels.tmp"
+
+// create creates the hidden directory "new" with an empty file for the pixels.
+func (s *store) create() (*os.File, error) {
+	dir := sibling(s.dir, "new")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, writeError(err)
+	}
+	f, err := os.Create(filepath.Join(dir, pixelsName))
+	if err != nil {
+		return nil, writeError(err)
+	}
+	return f, nil
+}
+
 // write writes the images and the manifest to the hidden directory "new", and completes m.
 func (s *store) write(ctx context.Context, m *Manifest, c *collection) error {
 	dir := sibling(s.dir, "new")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return fmt.Errorf("write dataset: %w", err)
-	}
 	m.FormatVersion = FormatVersion
-	m.Preprocessing = imaging.PreprocessingID
-	m.Classes = Classes()
+	m.Size = c.input.Width
+	m.Input = &c.input
+	m.Preprocessing = c.input.ID()
+	m.Classes = c.classes
 	m.Splits = map[string]map[string]int{}
 	m.Files = map[string]File{}
 	m.Rejected = append([]Rejection{}, c.rejected...) // an empty list instead of null in JSON
@@ -214,13 +229,8 @@ func (s *store) write(ctx context.Context, m *Manifest, c *collection) error {
 			continue
 		}
 		counts := map[string]int{}
-		for _, name := range classNames {
-			counts[name] = 0
-		}
-		labels := make([]uint8, len(images))
-		for j, p := range images {
-			labels[j] = p.class
-			counts[classNames[p.class]]++
+		for class, n := range c.counts(i) {
+			counts[c.classes[class]] = n
 		}
 		m.Splits[split] = counts
 
@@ -228,14 +238,18 @@ func (s *store) write(ctx context.Context, m *Manifest, c *collection) error {
 		var err error
 		name := imagesName(split)
 		m.Files[name], err = writeFile(filepath.Join(dir, name), func(w io.Writer) error {
-			if _, err := w.Write(npyHeader([]int{n, imaging.Size, imaging.Size, imaging.Channels})); err != nil {
+			if _, err := w.Write(npyHeader(npyUint8, []int{n, m.Size, m.Size, imaging.Channels})); err != nil {
 				return err
 			}
-			for _, p := range images {
+			pixels := make([]byte, c.plan.Len())
+			for j := range images {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if _, err := w.Write(p.pixels); err != nil {
+				if err := c.pixels(pixels, &images[j]); err != nil {
+					return err
+				}
+				if _, err := w.Write(pixels); err != nil {
 					return err
 				}
 			}
@@ -245,13 +259,25 @@ func (s *store) write(ctx context.Context, m *Manifest, c *collection) error {
 			return err
 		}
 		name = labelsName(split)
+		descr := m.labelType()
 		m.Files[name], err = writeFile(filepath.Join(dir, name), func(w io.Writer) error {
-			_, err := w.Write(append(npyHeader([]int{n}), labels...))
+			data := npyHeader(descr, []int{n})
+			for _, p := range images {
+				data = append(data, byte(p.class))
+				if descr == npyUint16 {
+					data = append(data, byte(p.class>>8))
+				}
+			}
+			_, err := w.Write(data)
 			return err
 		})
 		if err != nil {
 			return err
 		}
+	}
+	_ = c.file.Close()
+	if err := os.Remove(c.file.Name()); err != nil {
+		return writeError(err)
 	}
 	_, err := writeFile(filepath.Join(dir, manifestName), func(w io.Writer) error {
 		enc := json.NewEncoder(w)
@@ -264,12 +290,7 @@ func (s *store) write(ctx context.Context, m *Manifest, c *collection) error {
 
 // writeFile writes a file, syncs it to disk, and returns its size and digest.
 func writeFile(path string, content func(io.Writer) error) (File, error) {
-	fail := func(err error) (File, error) {
-		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-			return File{}, err
-		}
-		return File{}, fmt.Errorf("write dataset: %w; the previous dataset, if any, is unchanged\nhint: free disk space and run the command again", err)
-	}
+	fail := func(err error) (File, error) { return File{}, writeError(err) }
 	f, err := os.Create(path)
 	if err != nil {
 		return fail(err)

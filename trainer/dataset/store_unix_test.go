@@ -54,7 +54,7 @@ func TestPrepare_FullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if !strings.Contains(string(out), "free disk space") || !strings.Contains(string(out), "images.npy") {
+	if !strings.Contains(string(out), "free disk space") || !strings.Contains(string(out), "pixels.tmp") {
 		t.Errorf("error = %s, want the file name and a hint to free disk space", out)
 	}
 	if !maps.Equal(before, contents(t, parent)) {

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 
 	"fakeart/internal/config"
-	"fakeart/internal/imaging"
 )
 
 // syntheticID is the version of the drawing algorithm below. Change it whenever the images of a
@@ -26,7 +25,7 @@ const maxSynthetic = 1_000_000
 // depends only on (seed, split, class, index), so a larger dataset of a seed starts with the same
 // images.
 func gatherSynthetic(ctx context.Context, cfg config.Dataset, c *collection, out io.Writer) (Source, error) {
-	perClass := [len(splitNames)]int{cfg.TrainPerClass, cfg.TestPerClass}
+	perClass := [...]int{cfg.TrainPerClass, cfg.TestPerClass}
 	total := 0
 	for i, n := range perClass {
 		if n < 0 || n > maxSynthetic {
@@ -38,36 +37,36 @@ func gatherSynthetic(ctx context.Context, cfg config.Dataset, c *collection, out
 		return Source{}, fmt.Errorf("dataset.train_per_class and dataset.test_per_class are both 0\nhint: set at least one of them")
 	}
 
+	c.classes = Classes()
 	bar := newProgress(out, "synthetic images", int64(total), unitImages)
 	defer bar.stop()
 	for split, n := range perClass {
-		pixels := make([]byte, n*len(classNames)*imageBytes)
-		for i := range n * len(classNames) {
-			class, index := uint8(i/n), i%n
-			c.splits[split] = append(c.splits[split], sample{
-				key:    fmt.Sprintf("%s/%07d", classNames[class], index),
-				class:  class,
-				pixels: pixels[i*imageBytes : (i+1)*imageBytes],
-			})
-		}
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
 		var next atomic.Int64
 		var group sync.WaitGroup
 		for range runtime.GOMAXPROCS(0) {
 			group.Go(func() {
 				var d drawing
+				pixels := make([]byte, syntheticBytes)
 				for ctx.Err() == nil {
 					i := int(next.Add(1)) - 1
 					if i >= n*len(classNames) {
 						return
 					}
-					d.draw(c.splits[split][i].pixels, cfg.Seed, split, uint8(i/n), i%n)
+					class, index := i/n, i%n
+					d.draw(pixels, cfg.Seed, split, uint8(class), index)
+					key := fmt.Sprintf("%s/%07d", classNames[class], index)
+					if err := c.add(split, sample{key: key, class: uint16(class)}, pixels); err != nil {
+						cancel(err)
+					}
 					bar.add(1)
 				}
 			})
 		}
 		group.Wait()
-		if err := ctx.Err(); err != nil {
-			return Source{}, err
+		if ctx.Err() != nil {
+			return Source{}, context.Cause(ctx)
 		}
 	}
 	return Source{
@@ -85,11 +84,13 @@ func gatherSynthetic(ctx context.Context, cfg config.Dataset, c *collection, out
 // uneven, the background is out of focus, and the sensor adds noise.
 
 const (
-	fine     = 2 * imaging.Size // the scene is drawn at twice the size for antialiasing
+	fine     = 2 * sidePix // the scene is drawn at twice the size for antialiasing
 	finePix  = fine * fine
-	sidePix  = imaging.Size
+	sidePix  = 32
 	planePix = sidePix * sidePix
-	one      = 256 // 1.0 in fixed point; levels are in units of 1/16
+
+	syntheticBytes = planePix * 3 // of an image
+	one            = 256          // 1.0 in fixed point; levels are in units of 1/16
 )
 
 // drawing draws images. It owns the scratch memory, so it is not safe for concurrent use.
