@@ -332,6 +332,8 @@ func sameState(t testing.TB, got, want State) {
 	sameBits(t, "weights", got.Weights.Params, want.Weights.Params)
 	sameBits(t, "running means", got.Weights.Mean, want.Weights.Mean)
 	sameBits(t, "running variances", got.Weights.Var, want.Weights.Var)
+	sameBits(t, "averages", slices.Concat(got.Average.Params, got.Average.Mean, got.Average.Var),
+		slices.Concat(want.Average.Params, want.Average.Mean, want.Average.Var))
 	if len(got.Optimizer) != len(want.Optimizer) || got.Step != want.Step {
 		t.Fatalf("state has %d optimizer vectors and step %d, want %d and %d", len(got.Optimizer), got.Step, len(want.Optimizer), want.Step)
 	}

@@ -170,19 +170,27 @@ func (n *Network) statistics(b block, w Weights) (mean, variance []float32) {
 	return w.Mean[b.stats:end], w.Var[b.stats:end]
 }
 
-// folded returns the convolution of the block with its batch norm folded in: weights γ·r·W and bias
-// β − γ·r·μ, r = 1/√(v+ε). It computes in float64.
-func (n *Network) folded(b block, w Weights) (kernel, bias []float32) {
+// affine returns what the batch norm of a block does in evaluation: it multiplies by γ·r and adds β −
+// γ·r·μ, with r = 1/√(v+ε).
+func (n *Network) affine(b block, w Weights) (scale, shift []float64) {
 	mean, variance := n.statistics(b, w)
-	weight, gamma, beta := n.tensor(b.weight, w), n.tensor(b.gamma, w), n.tensor(b.beta, w)
-	kernel, bias = make([]float32, len(weight)), make([]float32, b.out)
-	each := len(weight) / int(b.out)
-	for o := range bias {
-		scale := float64(gamma[o]) / math.Sqrt(float64(variance[o])+BatchNormEpsilon)
-		bias[o] = float32(float64(beta[o]) - scale*float64(mean[o]))
-		for i := o * each; i < (o+1)*each; i++ {
-			kernel[i] = float32(scale * float64(weight[i]))
-		}
+	gamma, beta := n.tensor(b.gamma, w), n.tensor(b.beta, w)
+	for o := range mean {
+		s := float64(gamma[o]) / math.Sqrt(float64(variance[o])+BatchNormEpsilon)
+		scale, shift = append(scale, s), append(shift, float64(beta[o])-s*float64(mean[o]))
 	}
-	return kernel, bias
+	return scale, shift
+}
+
+// folded returns the convolution of the block with its batch norm folded in: weights γ·r·W and bias
+// β − γ·r·μ. It computes in float64.
+func (n *Network) folded(b block, w Weights) (kernel, bias []float32) {
+	weight := n.tensor(b.weight, w)
+	scale, shift := n.affine(b, w)
+	kernel = make([]float32, len(weight))
+	each := len(weight) / int(b.out)
+	for i, v := range weight {
+		kernel[i] = float32(scale[i/each] * float64(v))
+	}
+	return kernel, float32s(shift)
 }

@@ -33,7 +33,8 @@ func (n *Network) newLayout(g *onnx.Graph, name string, batch, block int64) layo
 //
 //	in   each parameter by its name; params [P], all of them again; state0 [P]
 //	     and so on; images (shape defined by the layout); targets [B,O]; weights
-//	     [B,1]; dropout [B,D] (if the network has dropout); rate [1]; epsilon [1]
+//	     [B,1]; dropout [B,D] (if the network has dropout); rate [1]; epsilon
+//	     [1]; decay [1] (if the optimizer is decoupled)
 //	out  loss [1]; logits [B,O]; mean [ΣC], variance [ΣC] (biased, of the batch);
 //	     new_params [P]; new_state0 [P] and so on; gradient [P] if requested
 //
@@ -71,7 +72,10 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 	if width := n.dropped(); width > 0 {
 		mask = input("dropout", b, width)
 	}
-	rate, epsilon := input("rate", 1), input("epsilon", 1)
+	rate, epsilon, decay := input("rate", 1), input("epsilon", 1), onnx.Value{}
+	if o.decoupled() {
+		decay = input("decay", 1)
+	}
 
 	blocks := make([]blockTape, len(n.blocks))
 	var means, variances []onnx.Value
@@ -129,7 +133,7 @@ func (n *Network) stepGraph(batch int, o Optimizer, layoutName string, block int
 	var gradient onnx.Value
 	g.In("optimizer", func() {
 		gradient = g.Concat(0, grads...)
-		vectors = o.update(g, vectors[0], gradient, vectors[1:], rate, epsilon)
+		vectors = o.update(g, n.params, vectors[0], gradient, vectors[1:], rate, epsilon, decay)
 	})
 	for k, v := range vectors {
 		output("new_"+vectorName(k), v)
@@ -185,6 +189,10 @@ func vectorName(k int) string {
 type TrainerOptions struct {
 	Optimizer Optimizer
 	Loss      Loss
+	// Average, if above 0, is the decay of an exponential moving average of the weights and running
+	// statistics, less than 1. The average starts at the initial weights. To follow the first steps
+	// quickly, the decay of step t is at most (1+t)/(10+t).
+	Average float64
 	// Layout is LayoutAuto, LayoutStandard or LayoutBlocked. LayoutAuto selects the blocked layout
 	// if ONNX Runtime and the network support it.
 	Layout string
@@ -211,6 +219,7 @@ type Trainer struct {
 	mean     []float32
 	variance []float32
 	step     int
+	average  Weights // only with TrainerOptions.Average
 
 	programs map[int]*program
 }
@@ -267,7 +276,7 @@ type program struct {
 
 	loss, logits, mean, variance []float32
 	results                      []ortgo.Value
-	rate, epsilon                []float32
+	rate, epsilon, decay         []float32
 	scalars                      []ortgo.Value
 	gradient                     []float32
 	gradients                    []ortgo.Value // empty or one element
@@ -277,6 +286,9 @@ type program struct {
 func NewTrainer(n *Network, w Weights, o TrainerOptions) (*Trainer, error) {
 	if err := errors.Join(n.check(w), o.Optimizer.check(), o.Loss.check(n.config.Classes)); err != nil {
 		return nil, err
+	}
+	if !(o.Average >= 0 && o.Average < 1) {
+		return nil, fmt.Errorf("training: the decay of the average is %v, want at least 0 and less than 1", o.Average)
 	}
 	t := &Trainer{net: n, options: o, programs: map[int]*program{}}
 	if err := ort.Init(); err != nil {
@@ -305,22 +317,57 @@ type State struct {
 	Optimizer [][]float32
 	// Step is the number of steps completed.
 	Step int
+	// Average is the moving average of the weights. It has no elements without TrainerOptions.Average.
+	Average Weights
 }
 
 // State returns a copy of the state.
 func (t *Trainer) State() State {
 	now := t.sets[t.current]
-	s := State{Weights: Weights{now.vectors[0], t.mean, t.variance}.Clone(), Step: t.step}
+	s := State{Weights: Weights{now.vectors[0], t.mean, t.variance}.Clone(), Step: t.step, Average: t.average.Clone()}
 	for _, v := range now.vectors[1:] {
 		s.Optimizer = append(s.Optimizer, append([]float32(nil), v...))
 	}
 	return s
 }
 
+// Averaged returns a copy of the weights to validate and export: the moving average with
+// TrainerOptions.Average, otherwise the current weights.
+func (t *Trainer) Averaged() Weights {
+	if t.options.Average > 0 {
+		return t.average.Clone()
+	}
+	return t.State().Weights
+}
+
+// updateAverage includes the current weights in the average.
+func (t *Trainer) updateAverage() {
+	if t.options.Average == 0 {
+		return
+	}
+	steps := float64(t.step)
+	part := float32(1 - min(t.options.Average, (1+steps)/(10+steps)))
+	for _, v := range [][2][]float32{
+		{t.average.Params, t.sets[t.current].vectors[0]}, {t.average.Mean, t.mean}, {t.average.Var, t.variance},
+	} {
+		now := v[1][:len(v[0])]
+		for i, x := range v[0] {
+			v[0][i] = x + part*(now[i]-x)
+		}
+	}
+}
+
 // Restore sets the state to a copy of s. If s.Optimizer is nil, the optimizer vectors are set to
-// zero. An error leaves the state unchanged.
+// zero. If s.Average has no elements, the average starts at s.Weights. An error leaves the state unchanged.
 func (t *Trainer) Restore(s State) error {
 	if err := t.net.check(s.Weights); err != nil {
+		return err
+	}
+	average := s.Average
+	if average.Params == nil {
+		average = s.Weights
+	}
+	if err := t.net.check(average); err != nil {
 		return err
 	}
 	now := t.sets[t.current]
@@ -342,6 +389,9 @@ func (t *Trainer) Restore(s State) error {
 		}
 	}
 	t.step = s.Step
+	if t.options.Average > 0 {
+		t.average = average.Clone()
+	}
 	return nil
 }
 
@@ -412,7 +462,11 @@ func (t *Trainer) Step(b *Batch, lr float64) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	p.rate[0], p.epsilon[0] = t.options.Optimizer.scalars(t.step+1, lr)
+	scalars := t.options.Optimizer.scalars(t.step+1, lr)
+	p.rate[0], p.epsilon[0] = scalars.rate, scalars.epsilon
+	if p.decay != nil {
+		p.decay[0] = scalars.decay
+	}
 	now, next := t.sets[t.current], t.sets[1-t.current]
 	in := slices.Concat(now.params, now.whole, b.values, p.scalars)
 	out := slices.Concat(p.results, next.whole, p.gradients)
@@ -435,6 +489,7 @@ func (t *Trainer) Step(b *Batch, lr float64) (Result, error) {
 			t.variance[c] += BatchNormMomentum * (unbiased - t.variance[c])
 		}
 	}
+	t.updateAverage()
 	return r, nil
 }
 
@@ -476,6 +531,9 @@ func (t *Trainer) program(batch int) (*program, error) {
 	}
 	tensor(&p.rate, &p.scalars, 1)
 	tensor(&p.epsilon, &p.scalars, 1)
+	if t.options.Optimizer.decoupled() {
+		tensor(&p.decay, &p.scalars, 1)
+	}
 	if err == nil {
 		p.run, err = ort.NewProgram(data, p.graph.in, p.graph.out, options)
 	}

@@ -12,11 +12,18 @@ import (
 type updateRules struct {
 	Optimizer
 	first, second []float64
+	kernels       []bool // whether a weight belongs to a convolution or dense layer, and isn't a bias
 }
 
 func (r *updateRules) update(params, gradient []float64, step int, lr float64) {
 	for i, g := range gradient {
-		g += r.WeightDecay * params[i]
+		switch decay := r.WeightDecay; {
+		case r.DecayKernelsOnly && !r.kernels[i]:
+		case r.Name == "adamw":
+			params[i] *= 1 - lr*decay
+		default:
+			g += decay * params[i]
+		}
 		if r.Name == "sgd" {
 			r.first[i] = r.Momentum*r.first[i] + g
 			if r.Nesterov {
@@ -44,7 +51,12 @@ var optimizers = []struct {
 	{"adam", adam, 1e-3},
 	{"adam_weight_decay", Optimizer{Name: "adam", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.1}, 1e-3},
 	{"adam_other_constants", Optimizer{Name: "adam", Beta1: 0.5, Beta2: 0.9, Epsilon: 1e-2}, 1e-2},
+	{"adam_weight_decay_kernels_only", Optimizer{Name: "adam", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.1, DecayKernelsOnly: true}, 1e-3},
+	{"adamw", Optimizer{Name: "adamw", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.5}, 1e-2},
+	{"adamw_kernels_only", Optimizer{Name: "adamw", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.5, DecayKernelsOnly: true}, 1e-2},
+	{"adamw_without_decay", Optimizer{Name: "adamw", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}, 1e-3},
 	{"sgd", Optimizer{Name: "sgd"}, 0.1},
+	{"sgd_weight_decay_kernels_only", Optimizer{Name: "sgd", WeightDecay: 0.1, DecayKernelsOnly: true}, 0.05},
 	{"sgd_momentum", Optimizer{Name: "sgd", Momentum: 0.9}, 0.05},
 	{"sgd_nesterov", Optimizer{Name: "sgd", Momentum: 0.9, Nesterov: true}, 0.05},
 	{"sgd_nesterov_weight_decay", Optimizer{Name: "sgd", Momentum: 0.9, Nesterov: true, WeightDecay: 0.1}, 0.05},
@@ -52,12 +64,17 @@ var optimizers = []struct {
 
 func TestStep_Optimizers(t *testing.T) {
 	n := newNetwork(t, tiny)
+	var kernels []bool
+	for _, p := range n.params {
+		kernel := strings.HasSuffix(p.Name, ".weight") && !strings.Contains(p.Name, "norm")
+		kernels = append(kernels, slices.Repeat([]bool{kernel}, p.Size)...)
+	}
 	for _, o := range optimizers {
 		t.Run(o.name, func(t *testing.T) {
 			eachLayout(t, func(t *testing.T, layout string) {
 				w := drawWeights(n, 1)
 				tr := newTrainer(t, n, w, layout, o.Optimizer)
-				r := &updateRules{o.Optimizer, make([]float64, n.size), make([]float64, n.size)}
+				r := &updateRules{o.Optimizer, make([]float64, n.size), make([]float64, n.size), kernels}
 				params := wide(w.Params)
 				for step := 1; step <= 6; step++ {
 					// The learning rate changes from step to step, like with a schedule.
@@ -120,7 +137,7 @@ func TestStep_Deterministic(t *testing.T) {
 }
 
 func testStepDeterministic(t *testing.T, n *Network) {
-	for _, o := range []Optimizer{optimizers[0].Optimizer, optimizers[6].Optimizer} {
+	for _, o := range []Optimizer{optimizers[0].Optimizer, optimizers[4].Optimizer, optimizers[len(optimizers)-1].Optimizer} {
 		t.Run(o.Name, func(t *testing.T) {
 			eachLayout(t, func(t *testing.T, layout string) {
 				a, b := newTrainer(t, n, n.Init(1), layout, o), newTrainer(t, n, n.Init(1), layout, o)
@@ -134,7 +151,7 @@ func testStepDeterministic(t *testing.T, n *Network) {
 
 func TestRestore_ContinuesBitForBit(t *testing.T) {
 	n := newNetwork(t, tiny)
-	for _, o := range []Optimizer{optimizers[1].Optimizer, optimizers[6].Optimizer} {
+	for _, o := range []Optimizer{optimizers[1].Optimizer, optimizers[5].Optimizer, optimizers[len(optimizers)-1].Optimizer} {
 		t.Run(o.Name, func(t *testing.T) {
 			eachLayout(t, func(t *testing.T, layout string) {
 				original := newTrainer(t, n, n.Init(1), layout, o)
@@ -164,6 +181,50 @@ func TestRestore_ContinuesBitForBit(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTrainer_Average(t *testing.T) {
+	n := newNetwork(t, tiny)
+	const decay = 0.3 // reached after two steps
+	o := TrainerOptions{Optimizer: adam, Layout: LayoutStandard, Average: decay}
+	tr := newTrainerWith(t, n, n.Init(1), o)
+	sameBits(t, "the average before the first step", tr.Averaged().Params, n.Init(1).Params)
+	vector := func(w Weights) []float64 { return wide(slices.Concat(w.Params, w.Mean, w.Var)) }
+	want := vector(n.Init(1))
+	for step := 1; step <= 5; step++ {
+		steps(t, n, tr, step, step)
+		d := min(decay, float64(1+step)/float64(10+step))
+		for i, v := range vector(tr.State().Weights) {
+			want[i] = d*want[i] + (1-d)*v
+		}
+		close64(t, fmt.Sprintf("average after step %d", step), vector(tr.Averaged()), want, 1e-6)
+	}
+	if slices.Equal(tr.Averaged().Params, tr.State().Weights.Params) {
+		t.Error("the average is the current weights")
+	}
+	// A resumed run has the same average.
+	saved := tr.State()
+	steps(t, n, tr, 6, 8)
+	resumed := newTrainerWith(t, n, n.Init(2), o)
+	if err := resumed.Restore(saved); err != nil {
+		t.Fatal(err)
+	}
+	saved.Average.Params[0] = 9 // a copy
+	steps(t, n, resumed, 6, 8)
+	sameState(t, resumed.State(), tr.State())
+	// The weights are the same as without an average.
+	plain := newTrainer(t, n, n.Init(1), LayoutStandard, adam)
+	steps(t, n, plain, 1, 8)
+	sameBits(t, "weights with and without an average", tr.State().Weights.Params, plain.State().Weights.Params)
+	sameBits(t, "the average without one", plain.Averaged().Params, plain.State().Weights.Params)
+	if plain.State().Average.Params != nil {
+		t.Error("State().Average has elements without an average")
+	}
+	// A state without an average starts one.
+	if err := resumed.Restore(plain.State()); err != nil {
+		t.Fatal(err)
+	}
+	sameBits(t, "the average of a state without one", resumed.Averaged().Params, plain.State().Weights.Params)
 }
 
 func TestTrainer_CopiesWeights(t *testing.T) {
@@ -197,6 +258,7 @@ func TestRestore_WrongDimensions(t *testing.T) {
 		{"weights", func(s *State) { s.Weights.Params = s.Weights.Params[1:] }, "network: weights have"},
 		{"statistics", func(s *State) { s.Weights.Var = s.Weights.Var[1:] }, "network: weights have"},
 		{"number_of_optimizer_vectors", func(s *State) { s.Optimizer = s.Optimizer[1:] }, "1 optimizer vectors, want 2 for adam"},
+		{"average", func(s *State) { s.Average.Params = []float32{1} }, "network: weights have"},
 		{"length_of_optimizer_vector", func(s *State) { s.Optimizer[1] = s.Optimizer[1][1:] }, "optimizer vector has"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -257,7 +319,9 @@ func TestNewTrainer_InvalidOptions(t *testing.T) {
 		options TrainerOptions
 		want    string
 	}{
-		{"unknown_optimizer", TrainerOptions{Optimizer: Optimizer{Name: "adamw"}, Layout: LayoutStandard}, `unknown optimizer "adamw"` + "\nhint: use adam or sgd"},
+		{"unknown_optimizer", TrainerOptions{Optimizer: Optimizer{Name: "lion"}, Layout: LayoutStandard}, `unknown optimizer "lion"` + "\nhint: use adam, adamw or sgd"},
+		{"average_one", TrainerOptions{Optimizer: adam, Layout: LayoutStandard, Average: 1}, "the decay of the average is 1, want at least 0 and less than 1"},
+		{"average_NaN", TrainerOptions{Optimizer: adam, Layout: LayoutStandard, Average: math.NaN()}, "the decay of the average is NaN"},
 		{"unknown_layout", TrainerOptions{Optimizer: adam, Layout: "nhwc"}, `unknown layout "nhwc"` + "\nhint: use auto, standard or blocked"},
 		{"channels_not_whole_blocks", TrainerOptions{Optimizer: adam, Layout: LayoutBlocked}, "hint: set experiment.layout=standard"},
 	} {
