@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"fakeart/server/benchmark"
 	"fakeart/server/infer"
 	"fakeart/server/load"
 )
@@ -15,7 +16,7 @@ func BenchmarkPredict(b *testing.B) {
 	for _, store := range []string{"none", "sqlite"} {
 		b.Run(store, func(b *testing.B) {
 			m := start(b, func(c *Config) { c.LogStore = store })
-			addr, request := m.endpoints[0].listener.Addr().String(), imageRequest("/predict", 32, 32)
+			addr, request := m.endpoints[0].listener.Addr().String(), benchmark.ImageRequest("/predict", 32, 32)
 			b.ReportAllocs()
 			b.ResetTimer()
 			if _, err := load.ClosedLoop(b.Context(), addr, request, 16, load.Limit{Requests: b.N}); err != nil {

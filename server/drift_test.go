@@ -17,6 +17,7 @@ import (
 	"fakeart/internal/drift"
 	"fakeart/internal/imaging"
 	"fakeart/internal/model"
+	"fakeart/server/benchmark"
 	"fakeart/server/driftwatch"
 	"fakeart/server/load"
 )
@@ -186,7 +187,7 @@ func BenchmarkPredict_DriftChecks(b *testing.B) {
 				config.DriftReference, config.DriftEvery = writeReference(b, f.Digest, drift.ReferenceRows), time.Millisecond
 			}
 			m := startMain(b, NewMain(config, slog.New(slog.DiscardHandler)))
-			addr, request := m.endpoints[0].listener.Addr().String(), imageRequest("/predict", 32, 32)
+			addr, request := m.endpoints[0].listener.Addr().String(), benchmark.ImageRequest("/predict", 32, 32)
 			if _, err := load.ClosedLoop(b.Context(), addr, request, 16, load.Limit{Requests: 2 * driftwatch.MaxRows}); err != nil {
 				b.Fatal(err) // more records than one check compares
 			}

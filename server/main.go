@@ -28,6 +28,7 @@ import (
 	"golang.org/x/term"
 
 	"fakeart/internal/cli"
+	"fakeart/server/benchmark"
 	"fakeart/server/telemetry"
 )
 
@@ -204,7 +205,7 @@ func newParser(c *commands, std streams, more ...kong.Option) *kong.Kong {
 	parser, err := kong.New(c, append(more,
 		kong.Name("server"),
 		kong.Description(description),
-		kong.Vars{"version": versionText(), "max_pixels": strconv.Itoa(maxPixels), "bench_begin": benchBegin, "bench_end": benchEnd},
+		kong.Vars{"version": versionText(), "max_pixels": strconv.Itoa(maxPixels), "bench_begin": benchmark.Begin, "bench_end": benchmark.End},
 		kong.DefaultEnvars(envPrefix),
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(decodeDuration)),
 		kong.KindMapper(reflect.Int, kong.MapperFunc(decodeInteger)),
