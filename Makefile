@@ -285,7 +285,7 @@ bench-serve: build ## Benchmark the server against its theoretical maximum (MODE
 	@test -e $(MODEL) || go run ./tools/demo
 	bin/server benchmark --model $(MODEL) $(if $(WRITE),--write docs/explanation/performance.md)
 
-# k6 reads SCENARIO, DURATION and RATE from the environment.
+# k6 reads SCENARIO, DURATION, RATE, SIZE and MODEL_NAME from the environment.
 .PHONY: loadtest
 loadtest: build $(k6) ## Start the server and load-test it with k6 (SCENARIO=users DURATION=30s RATE=50)
 	@test -e $(MODEL) || go run ./tools/demo

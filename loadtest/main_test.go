@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -70,6 +71,7 @@ func serve(fault string) error {
 }
 
 // fakeServer responds like the server, except for its fault. Its model knows the labels of the images.
+// With faults that start with "many classes", it has other classes and a name.
 type fakeServer struct {
 	fault  string
 	data   string
@@ -111,9 +113,18 @@ func (s *fakeServer) digest() string {
 
 func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	respond := func(v any) { _ = json.NewEncoder(w).Encode(v) }
+	if name := r.URL.Query().Get("model"); s.many() != (name == manyName) || name != "" && name != manyName {
+		w.WriteHeader(http.StatusNotFound)
+		respond(map[string]any{"detail": "unknown model " + name})
+		return
+	}
 	switch r.Method + " " + r.URL.Path {
 	case "GET /models/current":
-		respond(map[string]any{"model": s.digest(), "threshold": 0.5, "data_digest": s.data})
+		if s.many() {
+			respond(map[string]any{"model": s.digest(), "classes": []string{"cat", "dog", "owl"}, "data_digest": "sha256:3"})
+			return
+		}
+		respond(map[string]any{"model": s.digest(), "classes": []string{"REAL", "FAKE"}, "threshold": 0.5, "data_digest": s.data})
 	case "GET /models":
 		respond(map[string]any{"models": []map[string]any{{"ref": "1", "current": !s.other.Load()}, {"ref": "2", "current": s.other.Load()}}})
 	case "PUT /models/current":
@@ -125,7 +136,7 @@ func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 		default:
 			s.other.Store(change.Model == "2")
-			respond(map[string]any{"model": s.digest(), "data_digest": s.data})
+			respond(map[string]any{"model": s.digest(), "classes": []string{"REAL", "FAKE"}, "threshold": 0.5, "data_digest": s.data})
 		}
 	case "GET /v2/health/ready":
 		respond(map[string]any{"ready": s.fault != "not ready"})
@@ -133,6 +144,31 @@ func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.predict(w, r)
 	default:
 		http.NotFound(w, r)
+	}
+}
+
+// manyName is the name of the model with many classes.
+const manyName = "pets & more"
+
+func (s *fakeServer) many() bool { return strings.HasPrefix(s.fault, "many classes") }
+
+// predictMany returns a prediction of the model with many classes.
+func (s *fakeServer) predictMany() map[string]any {
+	probabilities := map[string]float64{"cat": 0.25, "dog": 0.625, "owl": 0.125}
+	label := "dog"
+	switch s.fault {
+	case "many classes, unknown label":
+		label = "cow"
+	case "many classes, improbable label":
+		label = "cat"
+	case "many classes, unknown class":
+		probabilities["cow"] = 0
+	case "many classes, too probable":
+		probabilities["cat"] = 0.5
+	}
+	return map[string]any{
+		"id": fmt.Sprintf("01a21b12-16b3-73fc-bc1a-%012d", s.served.Add(1)), "label": label, "model": s.digest(),
+		"probability": probabilities[label], "probabilities": probabilities,
 	}
 }
 
@@ -151,7 +187,11 @@ func (s *fakeServer) predict(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			panic(err)
 		}
-		label := s.labels[sha256.Sum256(data)]
+		if s.many() {
+			predictions = append(predictions, s.predictMany())
+			continue
+		}
+		label := cmp.Or(s.labels[sha256.Sum256(data)], "REAL")
 		if s.fault == "wrong labels" {
 			label = "FAKE"
 		}
@@ -215,7 +255,10 @@ func newRun(t *testing.T, fault, scenario, duration string) (*loadtest, *bytes.B
 	return &loadtest{
 		server: os.Args[0], k6: k6Program, script: relaxed(t), model: "model.onnx", dir: filepath.Join(t.TempDir(), "run"),
 		scenario: scenario, duration: duration, out: out,
-		env: []string{serverVariable + "=" + fault, "SCENARIO=" + scenario, "RATE=" + map[string]string{"steady": "25", "swap": "25"}[scenario]},
+		env: []string{
+			serverVariable + "=" + fault, "SCENARIO=" + scenario, "RATE=" + map[string]string{"steady": "25", "swap": "25"}[scenario],
+			"MODEL_NAME=" + map[bool]string{true: manyName}[strings.HasPrefix(fault, "many classes")],
+		},
 	}, out
 }
 
@@ -251,7 +294,7 @@ func relaxed(t *testing.T) string {
 
 func TestRun_Passes(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ fault, scenario string }{{"none", "steady"}, {"none", "users"}, {"none", "spike"}, {"slow", "steady"}} {
+	for _, c := range []struct{ fault, scenario string }{{"none", "steady"}, {"none", "users"}, {"none", "spike"}, {"slow", "steady"}, {"many classes", "steady"}} {
 		t.Run(c.fault+"_"+c.scenario, func(t *testing.T) {
 			t.Parallel()
 			l, out := newRun(t, c.fault, c.scenario, "1s")
@@ -281,6 +324,21 @@ func TestRun_Passes(t *testing.T) {
 			}
 			if !strings.Contains(out.String(), "✓ Small images within 25 ms") {
 				t.Errorf("output doesn't contain the latency SLO:\n%s", out)
+			}
+		})
+	}
+}
+
+// The images of SIZE are sent, and count as large if they are.
+func TestRun_Size(t *testing.T) {
+	t.Parallel()
+	for size, line := range map[string]string{"640x480": "✓ Small images within", "4000x3000": "✓ Large images within"} {
+		t.Run(size, func(t *testing.T) {
+			t.Parallel()
+			l, out := newRun(t, "none", "steady", "1s")
+			l.env = append(l.env, "SIZE="+size)
+			if err := l.run(t.Context()); err != nil || !strings.Contains(out.String(), line) || !strings.Contains(out.String(), "– Labels are correct") {
+				t.Errorf("%v, want %q and no labels\n%s", err, line, out)
 			}
 		})
 	}
@@ -320,6 +378,11 @@ func TestRun_Fails(t *testing.T) {
 		"unknown model":       "✗ model is the current one",
 		"wrong labels":        "✗ Labels are correct",
 		"depends on batch":    "✗ same pixels, same probability",
+
+		"many classes, unknown label":    "✗ label is a class of the model",
+		"many classes, improbable label": "✗ probability matches the label",
+		"many classes, unknown class":    "✗ probabilities are of the classes of the model",
+		"many classes, too probable":     "✗ probabilities are of the classes of the model",
 	} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
@@ -332,7 +395,7 @@ func TestRun_Fails(t *testing.T) {
 	for name, c := range map[string]struct{ fault, scenario, duration, line string }{
 		"not_ready":     {"not ready", "users", "2s", "✗ server is ready"},
 		"breakpoint":    {"slow", "breakpoint", "10s", "the SLOs were missed at the first step, 50 requests/s"},
-		"smoke":         {"none", "smoke", "10s", "✗ v2: one logit"}, // the fake server has no v2 protocol
+		"smoke":         {"none", "smoke", "10s", "✗ v2: the server describes the tensors of the model"}, // the fake server has no v2 protocol
 		"smoke_cut_off": {"slow", "smoke", "2s", "✗ All requests were sent in time"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -413,6 +476,8 @@ func TestRun_Errors(t *testing.T) {
 		"unknown_scenario":      {func(l *loadtest) { l.env = append(l.env, "SCENARIO=nope") }, "SCENARIO=nope: unknown scenario; expected one of users, smoke"},
 		"invalid_duration":      {func(l *loadtest) { l.duration = "soon" }, "DURATION=soon: expected a duration such as 90s"},
 		"invalid_rate":          {func(l *loadtest) { l.env = append(l.env, "RATE=fast") }, "RATE=fast: expected requests per second"},
+		"unknown_size":          {func(l *loadtest) { l.env = append(l.env, "SIZE=1x1") }, "SIZE=1x1: unknown size; expected one of 320x240, 640x480, 4000x3000"},
+		"unknown_model":         {func(l *loadtest) { l.env = append(l.env, "MODEL_NAME=cats") }, "MODEL_NAME=cats: unknown model cats"},
 		"incomplete_folder": {func(l *loadtest) {
 			if err := os.RemoveAll(filepath.Join(filepath.Dir(l.script), "pictures")); err != nil {
 				t.Error(err)

@@ -44,13 +44,14 @@ export const predictions = new Counter('predictions');
  *
  * @param {string} route the route pattern, as in the server's metrics
  * @param {Response} response
+ * @param {number} [pixels] number of pixels of all images in the request
  * @returns {boolean} true if the request failed with a server error that an SLO has counted
  */
-export function record(route, response) {
+export function record(route, response, pixels = 0) {
   const { sending, waiting } = response.timings;
   const answered = response.status > 0;
   const seconds = answered ? (sending + waiting) / 1000 : Infinity;
-  const labels = { route, method: response.request.method, code: String(response.status || 503), size: sizeOf(response.request.url) };
+  const labels = { route, method: response.request.method, code: String(response.status || 503), size: sizeOf(response.request.url, pixels) };
   let counted = false;
   objectives.forEach((o, i) => {
     if (!matches(o.total, labels)) return;
@@ -62,8 +63,11 @@ export function record(route, response) {
   return counted && labels.code >= '500';
 }
 
-/** Returns the size class of a request. All images of the load test are small. @param {string} url */
-const sizeOf = (url) => (/[?&]explain=/.test(url) ? 'large' : 'small');
+/** Maximum number of pixels of all images of a small request. */
+export const smallPixels = 1_000_000;
+
+/** Returns the size class of a request, as the server does. @param {string} url @param {number} pixels */
+const sizeOf = (url, pixels) => (/[?&]explain=/.test(url) || pixels > smallPixels ? 'large' : 'small');
 
 /** Reports whether all matchers match. @param {Matcher[]|undefined} matchers @param {Labels} labels */
 function matches(matchers, labels) {

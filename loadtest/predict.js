@@ -12,7 +12,7 @@ import { Counter } from 'k6/metrics';
 import { metricOf, objectives, thresholdOf } from './objectives.js';
 import { summarize } from './report.js';
 import {
-  changeModel, currentModel, data as dataDigest, health, images, infer, invalidRequests, jpegs, modelDetails, offeredModels, pick,
+  changeModel, currentModel, data as dataDigest, describe, health, images, infer, invalidRequests, jpegs, largeImages, modelDetails, modelTensors, offeredModels, pick,
   probabilities, sendBody, sendExplained, sendFeedback, sendForInput, sendForm, sendForms, sendInstances, sendInvalid, stats, target, timeout,
 } from './requests.js';
 
@@ -144,7 +144,10 @@ function thresholds() {
 export function setup() {
   const { model, problem } = currentModel();
   if (problem) return stop(problem);
-  const expected = { digests: [model.model], threshold: model.threshold, labels: model.data_digest === dataDigest, probabilities: probabilities() };
+  const expected = {
+    digests: [model.model], models: { [model.model]: describe(model) }, labels: model.data_digest === dataDigest, probabilities: probabilities(),
+    explanations: model.explanations || [], tensors: modelTensors(model),
+  };
   if (!expected.labels) console.log(`the model at ${target} was trained on another dataset than the demo's model: the predicted labels aren't checked`);
   if (name !== 'swap') return expected;
 
@@ -157,6 +160,7 @@ export function setup() {
     const changed = changeModel(ref);
     if (changed.problem) stop(changed.problem);
     expected.labels &&= changed.model?.data_digest === dataDigest;
+    Object.assign(expected.models, { [changed.model?.model]: describe(changed.model ?? {}) });
     Object.assign(expected.probabilities, probabilities());
     return changed.model?.model;
   });
@@ -207,7 +211,7 @@ export const predict = abortOnError((data) => {
 /** Sends random requests of all kinds, in realistic proportions. */
 export const mixed = abortOnError((data) => {
   const dice = 100 * Math.random();
-  if (dice < 2) sendInvalid(pick(invalidRequests));
+  if (dice < 2) sendInvalid(pick(invalidRequests), data);
   else if (dice < 10) health();
   else if (dice < 40) sendForm(pick(images), data);
   else if (dice < 65) sendBody(pick(images), data);
@@ -228,11 +232,12 @@ export const smoke = abortOnError((data) => {
     sendForm(image, data);
     sendBody(image, data);
   }
+  for (const image of largeImages) sendBody(image, data);
   sendForm(jpegs[0], data, '/model/');
-  sendFeedback(sendForm(jpegs[0], data), jpegs[0]);
+  sendFeedback(sendForm(jpegs[0], data), jpegs[0], data);
   sendForms(images, data);
   sendForInput(jpegs[0], data);
-  for (const method of ['gradcam', 'occlusion']) {
+  for (const method of data.explanations) {
     sendExplained(jpegs[0], data, method);
     sendExplained(jpegs[0], data, method, 'png');
   }
@@ -240,8 +245,8 @@ export const smoke = abortOnError((data) => {
   sendInstances(images, data, 1);
   for (const binary of [true, false]) infer(binary, data);
   stats();
-  modelDetails();
-  invalidRequests.forEach(sendInvalid);
+  modelDetails(data);
+  for (const invalid of invalidRequests) sendInvalid(invalid, data);
 });
 
 /** Swaps the model and checks that the other one serves predictions. */

@@ -54,6 +54,8 @@ type imageFile struct {
 	Label string `json:"label,omitempty"`
 	// Drawing identifies the pixels: files with the same value have exactly the same pixels.
 	Drawing string `json:"drawing"`
+	Width   int    `json:"width"`
+	Height  int    `json:"height"`
 
 	data []byte
 }
@@ -102,7 +104,7 @@ func generate(ctx context.Context, overrides ...string) (*index, error) {
 		return nil, err
 	}
 	all := &index{Generated: "by go generate ./loadtest/draw", Data: manifest.Digest(), Source: manifest.Source}
-	var first image.Image
+	var drawings []image.Image
 	count := make([]int, len(manifest.Classes))
 	for i, label := range test.Labels {
 		n := count[label]
@@ -120,23 +122,54 @@ func generate(ctx context.Context, overrides ...string) (*index, error) {
 				return nil, err
 			}
 		}
-		if first == nil {
-			first = img
-		}
+		drawings = append(drawings, img)
 	}
 	// Larger images, to measure decoding. They have no label, because scaling removes the texture by
-	// which a model classifies.
-	for _, size := range []image.Point{{320, 240}, {640, 480}} {
-		img := image.NewNRGBA(image.Rectangle{Max: size})
-		draw.CatmullRom.Scale(img, img.Rect, first, first.Bounds(), draw.Src, nil)
-		if err := all.add(fmt.Sprintf("%dx%d", size.X, size.Y), ".jpg", "", img); err != nil {
+	// which a model classifies. The largest one is a collage in lower quality: it has as much detail as a
+	// file of less than 1 MiB allows.
+	for _, larger := range []struct{ width, height, tile, quality int }{{320, 240, 0, 95}, {640, 480, 0, 95}, {4000, 3000, 200, 75}} {
+		img := image.NewNRGBA(image.Rect(0, 0, larger.width, larger.height))
+		if larger.tile == 0 {
+			draw.CatmullRom.Scale(img, img.Rect, drawings[0], drawings[0].Bounds(), draw.Src, nil)
+		} else {
+			collage(img, drawings, larger.tile)
+		}
+		if err := all.addJPEG(fmt.Sprintf("%dx%d", larger.width, larger.height), "", img, larger.quality); err != nil {
 			return nil, err
 		}
 	}
 	return all, nil
 }
 
-// add encodes an image and adds it to the index.
+// collage fills an image with drawings in tiles of tile×tile pixels.
+func collage(dst *image.NRGBA, drawings []image.Image, tile int) {
+	n := 0
+	for y := 0; y < dst.Rect.Max.Y; y += tile {
+		for x := 0; x < dst.Rect.Max.X; x += tile {
+			img := drawings[n*7%len(drawings)]
+			draw.CatmullRom.Scale(dst, image.Rect(x, y, x+tile, y+tile), img, img.Bounds(), draw.Src, nil)
+			n++
+		}
+	}
+}
+
+// addJPEG adds an image as a JPEG.
+func (all *index) addJPEG(name, label string, img image.Image, quality int) error {
+	var data bytes.Buffer
+	if err := jpeg.Encode(&data, img, &jpeg.Options{Quality: quality}); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	all.append(imageFile{File: name + ".jpg", Label: label, Drawing: name + ".jpg", data: data.Bytes()}, img)
+	return nil
+}
+
+// append adds a file of the image to the index.
+func (all *index) append(p imageFile, img image.Image) {
+	p.Width, p.Height = img.Bounds().Dx(), img.Bounds().Dy()
+	all.Pictures = append(all.Pictures, p)
+}
+
+// add encodes an image in a format and adds it to the index.
 func (all *index) add(name, format, label string, img image.Image) error {
 	p := imageFile{File: name + format, Label: label, Drawing: name}
 	var data bytes.Buffer
@@ -152,13 +185,12 @@ func (all *index) add(name, format, label string, img image.Image) error {
 		p.Drawing = p.File
 		err = gif.Encode(&data, img, nil)
 	default:
-		p.Drawing = p.File
-		err = jpeg.Encode(&data, img, &jpeg.Options{Quality: 95})
+		return all.addJPEG(name, label, img, 95)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.File, err)
 	}
 	p.data = data.Bytes()
-	all.Pictures = append(all.Pictures, p)
+	all.append(p, img)
 	return nil
 }
