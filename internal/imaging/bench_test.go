@@ -3,6 +3,7 @@ package imaging
 import (
 	"archive/zip"
 	"bytes"
+	"fmt"
 	"image"
 	"image/color"
 	"image/jpeg"
@@ -141,23 +142,64 @@ func BenchmarkStats(b *testing.B) {
 	}
 }
 
-func BenchmarkResample640x480(b *testing.B) {
-	const width, height = 640, 480
-	var row [3][width]uint8
-	for c := range row {
-		for x := range row[c] {
-			row[c][x] = uint8(x * (c + 1))
-		}
+// BenchmarkResample resizes 640×480 pixels for the plans of usual networks.
+func BenchmarkResample(b *testing.B) {
+	crop := func(filter Filter, size int) Preprocessing {
+		p := Square(224)
+		p.Fit, p.Filter, p.Resize, p.Crop = ShortestEdge, filter, size, HalfEven
+		return p
 	}
-	r := resampler{plan: defaultPlan()}
-	dst := make([]uint8, numPixels)
-	b.ReportAllocs()
-	for b.Loop() {
-		r.begin(dst, width, height)
-		for y := range height {
-			r.row(y, row[0][:], row[1][:], row[2][:])
-		}
-		r.end()
+	opencv := Square(224)
+	opencv.Antialias = false
+	gray := Square(224)
+	gray.Color = Gray
+	for _, c := range []struct {
+		name        string
+		p           Preprocessing
+		orientation int
+	}{
+		{"32", Default(), 1},
+		{"224-stretch", Square(224), 1},
+		{"224-gray", gray, 1},
+		{"224-opencv", opencv, 1},
+		{"224-bilinear", crop(Bilinear, 256), 1},
+		{"224-bicubic", crop(Bicubic, 256), 1},
+		{"224-lanczos", crop(Lanczos, 256), 1},
+		{"224-bilinear-turned", crop(Bilinear, 256), 6},
+		{"224-bicubic-turned", crop(Bicubic, 256), 6},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			const width, height = 640, 480
+			var row [3][width]uint8
+			for i := range row {
+				for x := range row[i] {
+					row[i][x] = uint8(x * (i + 1))
+				}
+			}
+			plan, err := c.p.Compile()
+			if err != nil {
+				b.Fatal(err)
+			}
+			r := resampler{plan: plan, orientation: c.orientation}
+			var buffers rowBuffers
+			dst := make([]uint8, plan.Len())
+			for _, ycc := range []bool{false, true} {
+				b.Run(fmt.Sprintf("ycc=%v", ycc), func(b *testing.B) {
+					b.ReportAllocs()
+					for b.Loop() {
+						r.begin(dst, width, height)
+						for y := range height {
+							if ycc {
+								r.yccRow(y, jpegColors, row[0][:], row[1][:], row[2][:], &buffers)
+							} else {
+								r.row(y, row[0][:], row[1][:], row[2][:])
+							}
+						}
+						r.end()
+					}
+				})
+			}
+		})
 	}
 }
 

@@ -75,37 +75,30 @@ func (p *Plan) memory(info *Info) int64 {
 	}
 	length *= p.p.Channels()
 	bytes := across.memory(&p.p) + down.memory(&p.p)
-	bytes += 4 * int64(p.p.Channels()) * int64(across.count) // line
-	bytes += int64(info.Width)                               // luma
-	if words := down.words(&p.p); words > 0 {
-		bytes += 8 * int64(words) * int64(length)
+	bytes += int64(p.p.Channels())*int64(across.count) + int64(info.Width) // line and luma
+	bytes += (8 + 1) * int64(length)                                       // sums and summed
+	if ring := int64(length) * int64(down.taps(&p.p)); p.p.fraction() > 0 {
+		bytes += 4*ring + 4*int64(length)
 	} else {
-		bytes += (8 + 4*maxDepth) * int64(length)
-	}
-	if turned || length == across.source*p.p.Channels() {
-		bytes += 4 * int64(length)
+		bytes += ring
 	}
 	return bytes + bytes/8 + 4<<10
 }
 
-// maxDepth is the largest number of coefficients in a list: those of OpenCV's Lanczos filter.
-const maxDepth = 8
-
-// words returns the value of taps.words for an axis.
-func (a *axis) words(p *Preprocessing) int {
-	if p.Antialias && p.Filter != Nearest && a.resized < a.source {
-		return int(support(p.Filter))
+// taps returns an upper bound on taps.stride for an axis, if it isn't aligned.
+func (a *axis) taps(p *Preprocessing) int {
+	switch {
+	case a.source == a.resized || p.Filter == Nearest:
+		return 1
+	case p.Antialias:
+		scale := max(float64(a.source)/float64(a.resized), 1)
+		return min(int(2*support(p.Filter)*scale)+2, a.source)
 	}
-	return 0
+	return openCVTaps(p.Filter)
 }
 
 // memory returns the number of bytes of the axis's taps.
 func (a *axis) memory(p *Preprocessing) int64 {
-	words := int64(a.words(p))
-	lists := int64(a.count+1) * 8
-	if words == 0 {
-		return 3 * (lists + lists + 4*maxDepth*int64(a.count)) // with copies in reverse order
-	}
-	window := min(2*words*int64(a.source/a.resized+1)+2, int64(a.source))
-	return lists + 8*words*int64(a.source) + (8+4)*(window+window/8)
+	stride := int64(a.taps(p) + 7)
+	return int64(a.count)*(8+8+4*stride) + 8*stride
 }

@@ -432,7 +432,7 @@ func TestDecoder_releasesLargeBuffers(t *testing.T) {
 		if err := d.Pixels(make([]uint8, numPixels), data); err != nil {
 			t.Fatal(err)
 		}
-		kept := 8 * (cap(d.res.across.pairs[0]) + cap(d.res.down.pairs[0]))
+		kept := 4*(cap(d.res.across.coef)+cap(d.res.down.coef)) + cap(d.res.ring)
 		for i := range d.jpeg.masks {
 			kept += 2*cap(d.jpeg.coefficients[i]) + 8*cap(d.jpeg.masks[i])
 		}

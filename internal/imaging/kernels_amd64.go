@@ -36,3 +36,20 @@ func jpegColorsAVX2(red *uint8, green *uint8, blue *uint8, luma *uint8, cb *uint
 //
 //go:noescape
 func webpColorsAVX2(red *uint8, green *uint8, blue *uint8, luma *uint8, cb *uint8, cr *uint8, n int)
+
+// acrossRGBAVX2 implements taps.apply. Each result has 8·chunks coefficients, and as many samples from its first
+// one on must be readable.
+//
+//go:noescape
+func acrossRGBAVX2(out *uint8, step int, red *uint8, green *uint8, blue *uint8, first *int, coef *int32, chunks int, count int)
+
+// acrossAVX2 implements taps.apply. Each result has 8·chunks coefficients, and as many samples from its first
+// one on must be readable.
+//
+//go:noescape
+func acrossAVX2(out *uint8, step int, in *uint8, first *int, coef *int32, chunks int, count int)
+
+// sumRowsAVX2 implements sumRows for the first columns, a multiple of 8, from n rows and then nMore rows.
+//
+//go:noescape
+func sumRowsAVX2(out *uint8, rows *uint8, n int, more *uint8, nMore int, length int, coef *int32, columns int)

@@ -930,3 +930,255 @@ next:
 end:
 	VZEROUPPER
 	RET
+
+// func acrossRGBAVX2(out *uint8, step int, red *uint8, green *uint8, blue *uint8, first *int, coef *int32, chunks int, count int)
+// Requires: AVX, AVX2
+TEXT ·acrossRGBAVX2(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         step+8(FP), CX
+	MOVQ         red+16(FP), DX
+	MOVQ         green+24(FP), BX
+	MOVQ         blue+32(FP), SI
+	MOVQ         first+40(FP), DI
+	MOVQ         coef+48(FP), R8
+	MOVQ         chunks+56(FP), R9
+	MOVQ         count+64(FP), R10
+	MOVL         $0x00200000, R11
+	VMOVD        R11, X0
+	VPBROADCASTD X0, X0
+
+result:
+	MOVQ  (DI), R11
+	MOVQ  R9, R12
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+
+chunk:
+	VMOVDQU      (R8), Y4
+	VPMOVZXBD    (DX)(R11*1), Y5
+	VPMULLD      Y4, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPMOVZXBD    (BX)(R11*1), Y5
+	VPMULLD      Y4, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VPMOVZXBD    (SI)(R11*1), Y5
+	VPMULLD      Y4, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	ADDQ         $0x20, R8
+	ADDQ         $0x08, R11
+	DECQ         R12
+	JNE          chunk
+	VPHADDD      Y2, Y1, Y1
+	VPHADDD      Y3, Y3, Y3
+	VPHADDD      Y3, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X2
+	VPADDD       X2, X1, X2
+	VPADDD       X0, X2, X2
+	VPSRAD       $0x16, X2, X2
+	VPACKSSDW    X2, X2, X2
+	VPACKUSWB    X2, X2, X2
+	VPEXTRW      $0x00, X2, (AX)
+	VPEXTRB      $0x02, X2, 2(AX)
+	ADDQ         CX, AX
+	ADDQ         $0x08, DI
+	DECQ         R10
+	JNE          result
+	VZEROUPPER
+	RET
+
+// func acrossAVX2(out *uint8, step int, in *uint8, first *int, coef *int32, chunks int, count int)
+// Requires: AVX, AVX2
+TEXT ·acrossAVX2(SB), NOSPLIT, $0-56
+	MOVQ         out+0(FP), AX
+	MOVQ         step+8(FP), CX
+	MOVQ         in+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVQ         coef+32(FP), SI
+	MOVQ         chunks+40(FP), DI
+	MOVQ         count+48(FP), R8
+	MOVL         $0x00200000, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, X0
+
+result:
+	MOVQ  (BX), R9
+	MOVQ  DI, R10
+	VPXOR Y1, Y1, Y1
+
+chunk:
+	VMOVDQU      (SI), Y2
+	VPMOVZXBD    (DX)(R9*1), Y3
+	VPMULLD      Y2, Y3, Y3
+	VPADDD       Y3, Y1, Y1
+	ADDQ         $0x20, SI
+	ADDQ         $0x08, R9
+	DECQ         R10
+	JNE          chunk
+	VPHADDD      Y1, Y1, Y1
+	VPHADDD      Y1, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X2
+	VPADDD       X2, X1, X2
+	VPADDD       X0, X2, X2
+	VPSRAD       $0x16, X2, X2
+	VPACKSSDW    X2, X2, X2
+	VPACKUSWB    X2, X2, X2
+	VPEXTRB      $0x00, X2, (AX)
+	ADDQ         CX, AX
+	ADDQ         $0x08, BX
+	DECQ         R8
+	JNE          result
+	VZEROUPPER
+	RET
+
+// func sumRowsAVX2(out *uint8, rows *uint8, n int, more *uint8, nMore int, length int, coef *int32, columns int)
+// Requires: AVX, AVX2
+TEXT ·sumRowsAVX2(SB), NOSPLIT, $0-64
+	MOVQ         out+0(FP), AX
+	MOVQ         rows+8(FP), CX
+	MOVQ         more+24(FP), DX
+	MOVQ         n+16(FP), BX
+	MOVQ         nMore+32(FP), SI
+	MOVQ         length+40(FP), DI
+	MOVQ         coef+48(FP), R8
+	MOVQ         columns+56(FP), R9
+	MOVL         $0x00200000, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+
+four:
+	CMPQ    R9, $0x20
+	JLT     four_end
+	VMOVDQA Y0, Y1
+	VMOVDQA Y0, Y2
+	VMOVDQA Y0, Y3
+	VMOVDQA Y0, Y4
+	MOVQ    R8, R10
+	MOVQ    CX, R11
+	MOVQ    BX, R12
+	TESTQ   R12, R12
+	JE      four_first_end
+
+four_first:
+	VPBROADCASTD (R10), Y5
+	VPMOVZXBD    (R11), Y6
+	VPMULLD      Y5, Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPMOVZXBD    8(R11), Y6
+	VPMULLD      Y5, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMOVZXBD    16(R11), Y6
+	VPMULLD      Y5, Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VPMOVZXBD    24(R11), Y6
+	VPMULLD      Y5, Y6, Y6
+	VPADDD       Y6, Y4, Y4
+	ADDQ         DI, R11
+	ADDQ         $0x04, R10
+	DECQ         R12
+	JNE          four_first
+
+four_first_end:
+	MOVQ  DX, R11
+	MOVQ  SI, R12
+	TESTQ R12, R12
+	JE    four_more_end
+
+four_more:
+	VPBROADCASTD (R10), Y5
+	VPMOVZXBD    (R11), Y6
+	VPMULLD      Y5, Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPMOVZXBD    8(R11), Y6
+	VPMULLD      Y5, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMOVZXBD    16(R11), Y6
+	VPMULLD      Y5, Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VPMOVZXBD    24(R11), Y6
+	VPMULLD      Y5, Y6, Y6
+	VPADDD       Y6, Y4, Y4
+	ADDQ         DI, R11
+	ADDQ         $0x04, R10
+	DECQ         R12
+	JNE          four_more
+
+four_more_end:
+	VPSRAD       $0x16, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X5
+	VPACKSSDW    X5, X1, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
+	VPSRAD       $0x16, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X1
+	VPACKSSDW    X1, X2, X1
+	VPACKUSWB    X1, X1, X1
+	VMOVQ        X1, 8(AX)
+	VPSRAD       $0x16, Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X1
+	VPACKSSDW    X1, X3, X1
+	VPACKUSWB    X1, X1, X1
+	VMOVQ        X1, 16(AX)
+	VPSRAD       $0x16, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X1
+	VPACKSSDW    X1, X4, X1
+	VPACKUSWB    X1, X1, X1
+	VMOVQ        X1, 24(AX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, DX
+	SUBQ         $0x20, R9
+	JMP          four
+
+four_end:
+one:
+	CMPQ    R9, $0x08
+	JLT     one_end
+	VMOVDQA Y0, Y1
+	MOVQ    R8, R10
+	MOVQ    CX, R11
+	MOVQ    BX, R12
+	TESTQ   R12, R12
+	JE      one_first_end
+
+one_first:
+	VPBROADCASTD (R10), Y2
+	VPMOVZXBD    (R11), Y3
+	VPMULLD      Y2, Y3, Y3
+	VPADDD       Y3, Y1, Y1
+	ADDQ         DI, R11
+	ADDQ         $0x04, R10
+	DECQ         R12
+	JNE          one_first
+
+one_first_end:
+	MOVQ  DX, R11
+	MOVQ  SI, R12
+	TESTQ R12, R12
+	JE    one_more_end
+
+one_more:
+	VPBROADCASTD (R10), Y2
+	VPMOVZXBD    (R11), Y3
+	VPMULLD      Y2, Y3, Y3
+	VPADDD       Y3, Y1, Y1
+	ADDQ         DI, R11
+	ADDQ         $0x04, R10
+	DECQ         R12
+	JNE          one_more
+
+one_more_end:
+	VPSRAD       $0x16, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X2
+	VPACKSSDW    X2, X1, X2
+	VPACKUSWB    X2, X2, X2
+	VMOVQ        X2, (AX)
+	ADDQ         $0x08, AX
+	ADDQ         $0x08, CX
+	ADDQ         $0x08, DX
+	SUBQ         $0x08, R9
+	JMP          one
+
+one_end:
+	VZEROUPPER
+	RET

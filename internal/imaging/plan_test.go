@@ -10,7 +10,9 @@ import (
 
 // TestPlan_equalsPillow compares with the pixels written by testdata/make_plan_fixtures.py: those of Pillow, or of OpenCV
 // without antialiasing.
-func TestPlan_equalsPillow(t *testing.T) {
+func TestPlan_equalsPillow(t *testing.T) { eachKernel(t, testPlanFixtures) }
+
+func testPlanFixtures(t *testing.T) {
 	var cases []struct {
 		Image         string
 		Preprocessing json.RawMessage

@@ -1,7 +1,7 @@
 package imaging
 
-// resampler turns, resizes, crops and pads an image. It takes its rows one by one, and holds as few as it can: for most
-// filters none but the sums of the results to which the current row contributes.
+// resampler turns, resizes, crops and pads an image. It takes its rows one by one, and holds only those that are in the
+// window of the next result.
 //
 // Like Pillow, it resizes the turned image in two passes, usually first horizontally and then vertically, and rounds to
 // 8 bits in between. One pass is along the rows of the image, and the other one adds rows up. If the image is turned by 90°,
@@ -23,19 +23,18 @@ type resampler struct {
 	down     taps // along its columns
 	placed   struct{ x, y int }
 
-	line []int32 // a row of the image after the horizontal pass, or a column of the result
-	luma []uint8
+	// ring holds the rows that will be added up, of length samples each: pixels, or planes if sumFirst is true. Row y, relative
+	// to down.base, is at index y % down.stride. If results of the first pass aren't rounded, wideRing holds them.
+	ring     []uint8
+	wideRing []int32
+	length   int
+	next     int // the first result of down that isn't finished
 
-	length int // number of samples of a row that is added up
-	// sums are those of the results that the current segment of rows contributes to, in the halves of down.pairs.
-	sums    [maxWords][]int64
-	segment int // see taps.pairs
-	// ring holds the last rows, if down has no pairs, and next is the first result that isn't finished.
-	ring []int32
-	next int
-	// Sums that don't go directly to the result are in rounded or unrounded.
-	rounded   []uint8
-	unrounded []int32
+	luma    []uint8
+	sums    []int64
+	summed  []uint8 // a result of down that isn't written to dst directly
+	wideSum []int32
+	line    []uint8 // a row or column of the result
 }
 
 // begin starts an image of the given size, whose rows come in order. The result is written to dst.
@@ -55,12 +54,12 @@ func (r *resampler) begin(dst []uint8, width, height int) {
 	var columns, rows axis
 	if r.turned {
 		columns, rows = p.axes(height, width)
-		r.across.compute(p, rows, mirrored)
-		r.down.compute(p, columns, flipped != r.upward)
+		r.across.compute(p, rows, mirrored, avx2 && p.fraction() == 0)
+		r.down.compute(p, columns, flipped != r.upward, false)
 	} else {
 		columns, rows = p.axes(width, height)
-		r.across.compute(p, columns, mirrored)
-		r.down.compute(p, rows, flipped != r.upward)
+		r.across.compute(p, columns, mirrored, avx2 && p.fraction() == 0)
+		r.down.compute(p, rows, flipped != r.upward, false)
 	}
 	r.sumFirst = r.turned != p.verticalFirst(columns, rows)
 	r.placed.x, r.placed.y = columns.place, rows.place
@@ -71,25 +70,20 @@ func (r *resampler) begin(dst []uint8, width, height int) {
 	if r.copying {
 		return
 	}
-	r.length = r.channels * r.across.axis.count
-	r.line = grown(r.line, r.length)
+	n := r.channels * r.across.axis.count
+	r.line = grown(r.line, n)
+	r.length = n
 	if r.sumFirst {
 		r.length = r.channels * (r.across.end - r.across.base)
 	}
-	if r.sumFirst && r.down.fraction > 0 {
-		r.unrounded = grown(r.unrounded, r.length)
-	} else if r.sumFirst || r.turned {
-		r.rounded = grown(r.rounded, r.length)
-	}
-	for w := range max(r.down.words, 1) {
-		r.sums[w] = grown(r.sums[w], r.length)
-		for i := range r.sums[w] {
-			r.sums[w][i] = halfLevel<<32 + halfLevel
-		}
-	}
-	r.segment, r.next = 0, 0
-	if r.down.words == 0 {
-		r.ring = grown(r.ring, r.down.depth*r.length)
+	r.next = 0
+	r.sums = grown(r.sums, r.length)
+	r.summed = grown(r.summed, r.length)
+	if r.down.fraction > 0 {
+		r.wideRing = grown(r.wideRing, r.down.stride*r.length)
+		r.wideSum = grown(r.wideSum, r.length)
+	} else {
+		r.ring = grown(r.ring, r.down.stride*r.length)
 	}
 }
 
@@ -120,7 +114,7 @@ func (r *resampler) needs(y int) bool {
 	if y -= r.down.base; y < 0 || y >= r.down.end-r.down.base {
 		return false
 	}
-	return r.copying || r.down.words > 0 || r.next < r.down.axis.count && y >= r.down.first[r.next]
+	return r.copying || r.next < r.down.axis.count && y >= r.down.first[r.next]
 }
 
 // out returns the pixels of the result from that of row y of the image on, if copying is true.
@@ -149,17 +143,14 @@ func (r *resampler) yccRow(y int, c *colorTables, luma, cb, cr []uint8, buffers 
 	}
 	from, to := r.across.base, r.across.end
 	luma, cb, cr = luma[from:to], cb[from:to], cr[from:to]
-	switch {
-	case r.copying && r.channels == 3:
+	if r.copying && r.channels == 3 {
 		c.pixels(r.out(y), luma, cb, cr)
-	case r.fused():
-		r.add(y, &samples{ycc: c, red: luma, green: cb, blue: cr})
-	default:
-		n := len(luma)
-		s := samples{red: buffers.get(0, n), green: buffers.get(1, n), blue: buffers.get(2, n)}
-		c.row(s.red, s.green, s.blue, luma, cb, cr)
-		r.add(y, &s)
+		return
 	}
+	n := len(luma)
+	s := samples{red: buffers.get(0, n), green: buffers.get(1, n), blue: buffers.get(2, n)}
+	c.row(s.red, s.green, s.blue, luma, cb, cr)
+	r.add(y, &s)
 }
 
 // argbRow is like row for a row of pixels with blue in the lowest bits. Alpha, in the highest, is ignored.
@@ -168,10 +159,6 @@ func (r *resampler) argbRow(y int, pixels []uint32, buffers *rowBuffers) {
 		return
 	}
 	pixels = pixels[r.across.base:r.across.end]
-	if r.fused() {
-		r.add(y, &samples{argb: pixels})
-		return
-	}
 	n := len(pixels)
 	s := samples{red: buffers.get(0, n), green: buffers.get(1, n), blue: buffers.get(2, n)}
 	splitARGB(s.red, s.green, s.blue, pixels)
@@ -187,11 +174,6 @@ func splitARGB(red, green, blue []uint8, pixels []uint32) {
 	}
 }
 
-// fused reports whether the first pass can also convert colors, because it reads each sample once.
-func (r *resampler) fused() bool {
-	return r.across.words == 1 && r.channels == 3 && !r.sumFirst && !r.copying
-}
-
 // add adds row y, whose samples start at across.base.
 func (r *resampler) add(y int, s *samples) {
 	if r.channels == 1 {
@@ -205,31 +187,34 @@ func (r *resampler) add(y int, s *samples) {
 		y = r.height - 1 - y
 	}
 	y -= r.down.base
-	if r.down.words > 0 {
-		for y >= r.down.first[r.segment+1] {
-			r.finishSegment()
+	at := y % r.down.stride * r.length
+	switch {
+	case r.down.fraction > 0 && r.sumFirst:
+		for c, plane := range s.planes(r.channels) {
+			out := r.wideRing[at+c*len(plane):][:len(plane)]
+			for x, v := range plane {
+				out[x] = int32(v)
+			}
 		}
-	}
-	if r.sumFirst {
-		n := len(s.red)
-		addLine(r, y, 0, s.red)
-		if r.channels == 3 {
-			addLine(r, y, n, s.green)
-			addLine(r, y, 2*n, s.blue)
-		}
-	} else {
+	case r.down.fraction > 0:
 		start, step := r.order()
-		r.across.apply(r.line, start, step, r.channels, s)
-		addLine(r, y, 0, r.line)
-	}
-	if r.down.words == 0 {
-		for r.next < r.down.axis.count && r.down.last(r.next) <= y {
-			r.finishWindow()
+		for c, plane := range s.planes(r.channels) {
+			applyWide(&r.across, r.wideRing[at:][:r.length], start+c, step, plane, precision-r.across.fraction)
 		}
+	case r.sumFirst:
+		for c, plane := range s.planes(r.channels) {
+			copy(r.ring[at+c*len(plane):], plane)
+		}
+	default:
+		start, step := r.order()
+		r.across.apply(r.ring[at:][:r.length], start, step, r.channels, s)
+	}
+	for r.next < r.down.axis.count && r.down.last(r.next) <= y {
+		r.finish()
 	}
 }
 
-// order returns where in line the results of a row start, and how far they are apart.
+// order returns where in a row the results of across start, and how far they are apart.
 func (r *resampler) order() (start, step int) {
 	if r.across.reversed {
 		return r.channels * (r.across.axis.count - 1), -r.channels
@@ -256,76 +241,34 @@ func luma(red, green, blue uint8) uint8 {
 	return uint8((19595*uint32(red) + 38470*uint32(green) + 7471*uint32(blue) + 1<<15) >> 16)
 }
 
-// addLine adds samples of row y, relative to down.base, to the sums from offset on.
-func addLine[T uint8 | int32](r *resampler, y, offset int, line []T) {
-	if r.down.words == 0 {
-		kept := r.ring[y%r.down.depth*r.length+offset:][:len(line)]
-		for i, v := range line {
-			kept[i] = int32(v)
-		}
-		return
-	}
-	for w := range r.down.words {
-		k := r.down.pairs[w][y]
-		sums := r.sums[w][offset:][:len(line)]
-		for i, v := range line {
-			sums[i] += k * int64(v)
-		}
-	}
-}
-
-// finishSegment ends the rows to whose sums the current segment contributes: that of the result which isn't in the next
-// segment is complete.
-func (r *resampler) finishSegment() {
-	words := r.down.words
-	if i := r.segment - 2*words + 1; i >= 0 {
-		out := r.result(i)
-		for j, sum := range r.sums[words-1][:len(out)] {
-			out[j] = clampLevel(int64(int32(sum)) >> precision)
-		}
-		r.deliver(i)
-	}
-	for w := words - 1; w >= 0; w-- {
-		sums := r.sums[w]
-		if w == 0 {
-			for j, sum := range sums {
-				high, _ := halves(sum)
-				sums[j] = halfLevel<<32 + high
-			}
-			break
-		}
-		before := r.sums[w-1][:len(sums)]
-		for j, sum := range sums {
-			high, _ := halves(sum)
-			_, low := halves(before[j])
-			sums[j] = low<<32 + high
-		}
-	}
-	r.segment++
-}
-
-// finishWindow computes the next result from the rows in the ring.
-func (r *resampler) finishWindow() {
+// finish computes the next result from the rows in the ring.
+func (r *resampler) finish() {
 	t, i := &r.down, r.next
 	r.next++
-	first := t.first[i]
-	shift := precision + t.fraction // first pass: to the fraction, second pass: from it
+	coef := t.coef[i*t.stride:][:t.size[i]]
+	slot := t.first[i] % t.stride
+	if t.fraction == 0 {
+		sumRows(r.result(i), r.ring, r.length, slot, coef, r.sums)
+		r.deliver(i)
+		return
+	}
+	shift := precision + t.fraction // in a second pass, its samples have the fraction
 	if r.sumFirst {
 		shift = precision - t.fraction
 	}
-	sums := r.sums[0]
+	sums := r.sums
 	for j := range sums {
 		sums[j] = 1 << (shift - 1)
 	}
-	for x, k := range t.coef[t.offset[i]:t.offset[i+1]] {
-		line := r.ring[(first+x)%t.depth*r.length:][:len(sums)]
+	for x, k := range coef {
+		line := r.wideRing[(slot+x)%t.stride*r.length:][:len(sums)]
 		for j, v := range line {
 			sums[j] += int64(k) * int64(v)
 		}
 	}
-	if r.sumFirst && t.fraction > 0 {
+	if r.sumFirst {
 		for j, sum := range sums {
-			r.unrounded[j] = int32(sum >> shift)
+			r.wideSum[j] = int32(sum >> shift)
 		}
 	} else {
 		out := r.result(i)
@@ -339,7 +282,7 @@ func (r *resampler) finishWindow() {
 // result returns where to write the sums of result i.
 func (r *resampler) result(i int) []uint8 {
 	if r.turned || r.sumFirst {
-		return r.rounded
+		return r.summed
 	}
 	return r.dstRow(i)
 }
@@ -355,70 +298,56 @@ func (r *resampler) dstRow(i int) []uint8 {
 // deliver writes result i to its row or column, unless result returned the row. If it was added up first, it
 // still needs the other pass.
 func (r *resampler) deliver(i int) {
+	line := r.summed
 	if r.sumFirst {
+		line = r.line
+		if !r.turned {
+			line = r.dstRow(i)
+		}
 		start, step := r.order()
 		width := r.length / r.channels
 		if r.down.fraction > 0 {
 			for c := range r.channels {
-				applyWindows(&r.across, r.line, start+c, step, r.unrounded[c*width:][:width], precision+r.across.fraction, true)
+				applyWide(&r.across, line, start+c, step, r.wideSum[c*width:][:width], precision+r.across.fraction)
 			}
 		} else {
-			s := samples{red: r.rounded[:width], gray: r.channels == 1}
+			s := samples{red: r.summed[:width], gray: r.channels == 1}
 			if r.channels == 3 {
-				s.green, s.blue = r.rounded[width:2*width], r.rounded[2*width:]
+				s.green, s.blue = r.summed[width:2*width], r.summed[2*width:]
 			}
-			r.across.apply(r.line, start, step, r.channels, &s)
+			r.across.apply(line, start, step, r.channels, &s)
 		}
 	}
-	switch {
-	case r.turned && r.sumFirst:
-		putColumn(r, i, r.line)
-	case r.turned:
-		putColumn(r, i, r.rounded)
-	case r.sumFirst:
-		out := r.dstRow(i)
-		for x, v := range r.line {
-			out[x] = uint8(v)
-		}
+	if r.turned {
+		r.putColumn(i, line)
 	}
 }
 
 // putColumn writes result i to its column.
-func putColumn[T uint8 | int32](r *resampler, i int, line []T) {
+func (r *resampler) putColumn(i int, line []uint8) {
 	if r.down.reversed {
 		i = r.down.axis.count - 1 - i
 	}
 	stride := r.plan.p.Width * r.channels
 	at := r.placed.y*stride + (r.placed.x+i)*r.channels
 	for len(line) > 0 {
-		for c, v := range line[:r.channels] {
-			r.dst[at+c] = uint8(v)
-		}
+		copy(r.dst[at:], line[:r.channels])
 		line = line[r.channels:]
 		at += stride
 	}
 }
 
-// end writes the rest of the result, after all rows have been added.
-func (r *resampler) end() {
-	if !r.copying && r.down.words > 0 {
-		for r.segment < r.down.axis.count+2*r.down.words-1 {
-			r.finishSegment()
-		}
-	}
-	r.dst, r.upward = nil, false
-}
+// end ends an image, all of whose rows have been added.
+func (r *resampler) end() { r.dst, r.upward = nil, false }
 
 // trim releases large buffers.
 func (r *resampler) trim() {
 	r.dst, r.upward, r.orientation = nil, false, 1
 	r.across.trim()
 	r.down.trim()
-	for w := range r.sums {
-		r.sums[w] = trimmed(r.sums[w], 8)
-	}
-	r.ring, r.line, r.unrounded = trimmed(r.ring, 4), trimmed(r.line, 4), trimmed(r.unrounded, 4)
-	r.luma, r.rounded = trimmed(r.luma, 1), trimmed(r.rounded, 1)
+	r.sums = trimmed(r.sums, 8)
+	r.wideRing, r.wideSum = trimmed(r.wideRing, 4), trimmed(r.wideSum, 4)
+	r.ring, r.luma, r.summed, r.line = trimmed(r.ring, 1), trimmed(r.luma, 1), trimmed(r.summed, 1), trimmed(r.line, 1)
 }
 
 // trimmed returns s, or nil if it's a large buffer of elements of size bytes.

@@ -53,7 +53,9 @@ func plainResize(pixels []uint8, width, height int) []uint8 {
 	return out
 }
 
-func TestResampler_equalsPillow(t *testing.T) {
+func TestResampler_equalsPillow(t *testing.T) { eachKernel(t, testResampler) }
+
+func testResampler(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 12))
 	r := resampler{plan: defaultPlan()}
 	got := make([]uint8, numPixels)

@@ -18,6 +18,9 @@ func main() {
 	webpUpsample()
 	jpegColors()
 	webpColors()
+	across("acrossRGBAVX2", []string{"red", "green", "blue"})
+	across("acrossAVX2", []string{"in"})
+	sumRows()
 	Generate()
 }
 
@@ -385,4 +388,163 @@ func webpColors() {
 		VPSRLW(Imm(6), blue, blue)
 		return [3]reg.VecVirtual{red, green, blue}
 	})
+}
+
+// Sums of samples times coefficients have 22 fraction bits, and half is added to round them.
+const (
+	coefficientBits = 22
+	half            = 1 << (coefficientBits - 1)
+)
+
+// across emits a function that computes the results of rows of one or three planes.
+func across(name string, planes []string) {
+	signature := "func(out *uint8, step int, "
+	for i, p := range planes {
+		if i > 0 {
+			signature += ", "
+		}
+		signature += p
+	}
+	signature += " *uint8, first *int, coef *int32, chunks, count int)"
+	TEXT(name, 4, signature)
+	Pragma("noescape")
+	Doc(name+" implements taps.apply. Each result has 8·chunks coefficients, and as many samples from its first", "one on must be readable.")
+	out, step := Load(Param("out"), GP64()), Load(Param("step"), GP64())
+	var in []reg.Register
+	for _, p := range planes {
+		in = append(in, Load(Param(p), GP64()))
+	}
+	first, coef := Load(Param("first"), GP64()), Load(Param("coef"), GP64())
+	chunks, count := Load(Param("chunks"), GP64()), Load(Param("count"), GP64())
+	rounding := XMM()
+	bits := GP32()
+	MOVL(U32(half), bits)
+	VMOVD(bits, rounding)
+	VPBROADCASTD(rounding, rounding)
+
+	Label("result")
+	x, left := GP64(), GP64()
+	MOVQ(Mem{Base: first}, x)
+	MOVQ(chunks, left)
+	sums := make([]reg.VecVirtual, len(in))
+	for i := range sums {
+		sums[i] = YMM()
+		VPXOR(sums[i], sums[i], sums[i])
+	}
+	Label("chunk")
+	k := YMM()
+	VMOVDQU(Mem{Base: coef}, k)
+	for i, p := range in {
+		v := YMM()
+		VPMOVZXBD(Mem{Base: p, Index: x, Scale: 1}, v)
+		VPMULLD(k, v, v)
+		VPADDD(v, sums[i], sums[i])
+	}
+	ADDQ(Imm(32), coef)
+	ADDQ(Imm(8), x)
+	DECQ(left)
+	JNE(LabelRef("chunk"))
+
+	// The sum of each plane's eight sums.
+	total := sums[0]
+	if len(sums) == 3 {
+		VPHADDD(sums[1], sums[0], sums[0])
+		VPHADDD(sums[2], sums[2], sums[2])
+		VPHADDD(sums[2], sums[0], total)
+	} else {
+		VPHADDD(total, total, total)
+		VPHADDD(total, total, total)
+	}
+	upper := XMM()
+	VEXTRACTI128(Imm(1), total, upper)
+	VPADDD(upper, total.AsX(), upper)
+	VPADDD(rounding, upper, upper)
+	VPSRAD(Imm(coefficientBits), upper, upper)
+	VPACKSSDW(upper, upper, upper)
+	VPACKUSWB(upper, upper, upper)
+	if len(sums) == 3 {
+		VPEXTRW(Imm(0), upper, Mem{Base: out})
+		VPEXTRB(Imm(2), upper, Mem{Base: out, Disp: 2})
+	} else {
+		VPEXTRB(Imm(0), upper, Mem{Base: out})
+	}
+	ADDQ(step, out)
+	ADDQ(Imm(8), first)
+	DECQ(count)
+	JNE(LabelRef("result"))
+	VZEROUPPER()
+	RET()
+}
+
+func sumRows() {
+	TEXT("sumRowsAVX2", 4, "func(out, rows *uint8, n int, more *uint8, nMore, length int, coef *int32, columns int)")
+	Pragma("noescape")
+	Doc("sumRowsAVX2 implements sumRows for the first columns, a multiple of 8, from n rows and then nMore rows.")
+	out, rows, more := Load(Param("out"), GP64()), Load(Param("rows"), GP64()), Load(Param("more"), GP64())
+	n, nMore := Load(Param("n"), GP64()), Load(Param("nMore"), GP64())
+	length, coef := Load(Param("length"), GP64()), Load(Param("coef"), GP64())
+	columns := Load(Param("columns"), GP64())
+	rounding := YMM()
+	bits := GP32()
+	MOVL(U32(half), bits)
+	VMOVD(bits, rounding.AsX())
+	VPBROADCASTD(rounding.AsX(), rounding)
+
+	// emit emits the code for blocks of 8 columns each, while there are enough.
+	emit := func(label string, blocks int) {
+		Label(label)
+		CMPQ(columns, Imm(uint64(8*blocks)))
+		JLT(LabelRef(label + "_end"))
+		sums := make([]reg.VecVirtual, blocks)
+		for i := range sums {
+			sums[i] = YMM()
+			VMOVDQA(rounding, sums[i])
+		}
+		k := GP64()
+		MOVQ(coef, k)
+		for _, part := range []struct {
+			name string
+			base reg.Register
+			n    reg.Register
+		}{{"first", rows, n}, {"more", more, nMore}} {
+			name := label + "_" + part.name
+			at, left := GP64(), GP64()
+			MOVQ(part.base, at)
+			MOVQ(part.n, left)
+			TESTQ(left, left)
+			JE(LabelRef(name + "_end"))
+			Label(name)
+			factor := YMM()
+			VPBROADCASTD(Mem{Base: k}, factor)
+			for i := range sums {
+				v := YMM()
+				VPMOVZXBD(Mem{Base: at, Disp: 8 * i}, v)
+				VPMULLD(factor, v, v)
+				VPADDD(v, sums[i], sums[i])
+			}
+			ADDQ(length, at)
+			ADDQ(Imm(4), k)
+			DECQ(left)
+			JNE(LabelRef(name))
+			Label(name + "_end")
+		}
+		for i, sum := range sums {
+			VPSRAD(Imm(coefficientBits), sum, sum)
+			upper := XMM()
+			VEXTRACTI128(Imm(1), sum, upper)
+			VPACKSSDW(upper, sum.AsX(), upper)
+			VPACKUSWB(upper, upper, upper)
+			VMOVQ(upper, Mem{Base: out, Disp: 8 * i})
+		}
+		for _, p := range []reg.Register{out, rows, more} {
+			ADDQ(Imm(uint64(8*blocks)), p)
+		}
+		SUBQ(Imm(uint64(8*blocks)), columns)
+		JMP(LabelRef(label))
+		Label(label + "_end")
+	}
+	emit("four", 4)
+	emit("one", 1)
+	VZEROUPPER()
+	RET()
 }
