@@ -3,6 +3,7 @@
 package imaging
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -10,9 +11,27 @@ import (
 	"time"
 )
 
-// BenchmarkTensorFiles measures the images in the folder FAKEART_IMAGES. It reports the processor time of the fastest
+// BenchmarkTensorFiles measures the images in the folder FAKEART_IMAGES, resized to FAKEART_SIZE pixels per side or 32. It reports the processor time of the fastest
 // operation, which tools/interop/speed.py compares with Pillow's: on a busy machine, elapsed times don't compare.
-func BenchmarkTensorFiles(b *testing.B) {
+func BenchmarkTensorFiles(b *testing.B) { benchmarkFiles(b, FullJPEG) }
+
+// BenchmarkReducedFiles is like BenchmarkTensorFiles for reduced-size JPEG decoding.
+func BenchmarkReducedFiles(b *testing.B) { benchmarkFiles(b, DCTScaledJPEG) }
+
+func benchmarkFiles(b *testing.B, scale JPEGScale) {
+	b.Helper()
+	p := Default()
+	p.JPEG = scale
+	if side := os.Getenv("FAKEART_SIZE"); side != "" {
+		if _, err := fmt.Sscan(side, &p.Width); err != nil {
+			b.Fatal(err)
+		}
+		p.Height = p.Width
+	}
+	plan, err := p.Compile()
+	if err != nil {
+		b.Fatal(err)
+	}
 	root := os.Getenv("FAKEART_IMAGES")
 	if root == "" {
 		b.Skip("FAKEART_IMAGES is not set")
@@ -31,10 +50,9 @@ func BenchmarkTensorFiles(b *testing.B) {
 	for _, name := range names {
 		data := readFile(b, name)
 		b.Run(filepath.Base(name), func(b *testing.B) {
-			var d Decoder
-			dst := make([]float32, numPixels)
+			d, dst := plan.NewDecoder(0), plan.NewTensor(1)
 			decode := func() {
-				if err := d.Tensor(Tensor{Float32: dst}, data); err != nil {
+				if err := d.Tensor(dst, data); err != nil {
 					b.Fatal(err)
 				}
 			}

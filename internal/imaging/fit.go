@@ -57,9 +57,29 @@ func (p *Preprocessing) verticalFirst(columns, rows axis) bool {
 	return p.Passes == Pillow13Passes && reduced > 0 && reduced > 2*(columns.source-columns.resized)
 }
 
+// divisor returns the number, 1, 2, 4 or 8, by which an image's size is divided when it's decoded: the largest one at
+// which the image still covers the size to which it's resized. It follows Pillow's JpegImageFile.draft.
+func (p *Plan) divisor(info *Info) int {
+	if p.p.JPEG != DCTScaledJPEG || info.Format != formatJPEG {
+		return 1
+	}
+	width, height := info.Width, info.Height
+	if p.p.Orientation == ApplyOrientation && info.Orientation > 4 {
+		width, height = height, width
+	}
+	w, h := p.p.resized(width, height)
+	for divisor := 8; divisor > 1; divisor /= 2 {
+		if width/w >= divisor && height/h >= divisor {
+			return divisor
+		}
+	}
+	return 1
+}
+
 // memory returns an upper bound on the number of bytes that resizing an image needs, beyond those that a Decoder keeps.
 func (p *Plan) memory(info *Info) int64 {
-	width, height := info.Width, info.Height
+	divisor := p.divisor(info)
+	width, height := (info.Width+divisor-1)/divisor, (info.Height+divisor-1)/divisor
 	turned := p.p.Orientation == ApplyOrientation && info.Orientation > 4
 	if turned {
 		width, height = height, width

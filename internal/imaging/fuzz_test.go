@@ -62,6 +62,7 @@ func checkDecode(t *testing.T, data []byte, limit int) {
 	if err1 == nil && header != info1 {
 		t.Fatalf("Inspect = %+v, want Decode's %+v", header, info1)
 	}
+	checkReduced(t, data, limit)
 	// Add the Decoder itself and the libraries' short-lived tables, which can be thousands of times
 	// larger than the data that defines them.
 	if most := uint64(header.Memory) + 1<<20 + 8<<10*uint64(len(data)); used > most {
@@ -69,7 +70,44 @@ func checkDecode(t *testing.T, data []byte, limit int) {
 	}
 }
 
-// FuzzJPEG compares our decoder of sequential JPEGs with image/jpeg.
+// checkReduced checks that a reduced-size decoder accepts the JPEGs that a decoder of the full size accepts, and needs no
+// more memory than Info.Memory.
+func checkReduced(t *testing.T, data []byte, limit int) {
+	t.Helper()
+	if format, _ := formatOf(data); format != formatJPEG {
+		return
+	}
+	p := Square(1 << (len(data) % 5))
+	p.JPEG = DCTScaledJPEG
+	plan, err := p.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := make([]uint8, plan.Len()), make([]uint8, plan.Len())
+	header, _ := plan.Inspect(data, limit)
+	reusedReduced.plan, reusedReduced.MaxPixels = plan, limit
+	_, err1 := reusedReduced.Decode(first, data)
+	start := allocated()
+	info, err2 := plan.NewDecoder(limit).Decode(second, data)
+	used := allocated() - start
+	if fmt.Sprint(err1) != fmt.Sprint(err2) || err1 == nil && !bytes.Equal(first, second) {
+		t.Fatalf("reduced size: a reused Decoder and a new one differ; errors %v and %v", err1, err2)
+	}
+	if err2 == nil && header != info {
+		t.Fatalf("reduced size: Inspect = %+v, want Decode's %+v", header, info)
+	}
+	full := Decoder{MaxPixels: limit}
+	if err := full.Pixels(make([]uint8, numPixels), data); (err == nil) != (err2 == nil) {
+		t.Fatalf("error %v at the reduced size, %v at the full size", err2, err)
+	}
+	if most := uint64(info.Memory) + 1<<20 + 8<<10*uint64(len(data)); err2 == nil && used > most {
+		t.Fatalf("reduced size: allocated %d bytes for %d bytes of data, want at most %d", used, len(data), most)
+	}
+}
+
+var reusedReduced Decoder // in checkReduced
+
+// FuzzJPEG compares our decoder of sequential JPEGs with image/jpeg, and with itself at a reduced size.
 func FuzzJPEG(f *testing.F) {
 	for _, fixture := range jpegFixtures(f) {
 		if len(fixture.data) < 3000 {
@@ -79,5 +117,6 @@ func FuzzJPEG(f *testing.F) {
 	var d Decoder
 	f.Fuzz(func(t *testing.T, data []byte) {
 		compareWithStandardLibrary(t, &d, data)
+		checkReduced(t, data, 1<<16)
 	})
 }

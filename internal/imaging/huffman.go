@@ -22,6 +22,12 @@ type huffman struct {
 	// than limit[l]. The symbol of code c of l bits is at offset[l] + c.
 	limit  [17]int32
 	offset [17]int32
+
+	// skip is indexed like fast, and holds what to do to skip as many AC coefficients as possible: the number of bits in
+	// byte 0, the number of coefficients in byte 1, and whether the block then ends in byte 2. An entry is
+	// 0 if the next symbol needs another table or is invalid. It's only computed for reduced images.
+	skip    []uint32
+	skipped bool // skip is up to date
 }
 
 // standardTables holds the codes of annex K.3, as in a DHT segment: DC and AC, luma and chroma. A sequential JPEG
@@ -58,7 +64,7 @@ func (h *huffman) define(counts *[16]uint8, symbols []uint8, coefficients bool) 
 	if h.length == length && [16]uint8(h.spec[:16]) == *counts && string(h.spec[16:length]) == string(symbols) {
 		return true
 	}
-	h.length = 0
+	h.length, h.skipped = 0, false
 	h.fast = [1 << fastBits]int32{}
 	code, index := int32(0), int32(0)
 	for l := 1; l <= 16; l++ {
@@ -80,6 +86,49 @@ func (h *huffman) define(counts *[16]uint8, symbols []uint8, coefficients bool) 
 	copy(h.spec[16:], symbols)
 	h.length = length
 	return true
+}
+
+// makeSkip computes skip.
+func (h *huffman) makeSkip() {
+	if h.skipped {
+		return
+	}
+	h.skipped = true
+	if h.skip == nil {
+		h.skip = make([]uint32, 1<<fastBits)
+	}
+	for index := range h.skip {
+		bits, count, end := 0, 0, 0
+		for end == 0 && bits < fastBits {
+			e := int(h.fast[index<<bits&(1<<fastBits-1)])
+			symbol, length := e>>8&255, e&255
+			switch {
+			case length == 0, bits+length > fastBits: // the index doesn't determine the symbol
+				end = -1
+			case e>>16 != 0:
+				bits, count = bits+length, count+symbol+1 // the symbol is the number of zeros
+			case symbol == 0:
+				bits, end = bits+length, 1
+			case symbol&15 == 0 && symbol != 0xf0:
+				end = -1
+			default:
+				bits, count = bits+length+symbol&15, count+symbol>>4+1
+			}
+		}
+		h.skip[index] = uint32(max(end, 0)<<16 | count<<8 | bits)
+	}
+}
+
+// acSymbol decodes the next symbol of AC coefficients at the top of bits. length is that of the code, or 0 if there is
+// no such code.
+func (h *huffman) acSymbol(bits uint64) (symbol, length int) {
+	next := int32(bits >> 48)
+	for l := 1; l <= 16; l++ {
+		if next < h.limit[l] {
+			return int(h.spec[16+h.offset[l]+next>>(16-l)]), l
+		}
+	}
+	return 0, 0
 }
 
 // symbol decodes a code that isn't followed by a coefficient at the top of bits. It returns a length of 0 if

@@ -275,6 +275,7 @@ func (d *Decoder) decode(ctx context.Context, dst []uint8, data []byte) (Info, e
 			return Info{}, err
 		}
 		info := turned(oriented(hdr.info, data))
+		hdr.reduce(d.plan.divisor(&info))
 		return info, d.decodeJPEG(dst, &hdr, data)
 	case formatPNG:
 		hdr, err := openPNG(data, d.MaxPixels)

@@ -18,7 +18,11 @@ type jpegHeader struct {
 	adobe         int  // color transform of the Adobe marker, or -1 without one
 	scan          int  // offset of the first scan's marker
 	streamed      bool // the samples are complete from top to bottom
-	info          Info // set by openJPEG
+	// size is the width and height in samples of a component's blocks after decoding, and full that of components with
+	// the largest sampling factors: 8, or less for a reduced image. See reduce.
+	size [4]int
+	full int
+	info Info // set by openJPEG
 }
 
 // JPEG markers (T.81, table B.1).
@@ -204,6 +208,23 @@ func (hdr *jpegHeader) ycc() bool {
 	return string(hdr.ids[:3]) != "RGB"
 }
 
+// reduce sets the size at which the image is decoded: that of the header divided by 1, 2, 4 or 8, and rounded up. As in
+// libjpeg (jpeg_calc_output_dimensions), the blocks of subsampled components are reduced less.
+func (hdr *jpegHeader) reduce(divisor int) {
+	hdr.full = 8 / divisor
+	for i := range hdr.components {
+		hdr.size[i] = hdr.full
+		for n := 2 * hdr.full; n <= 8 && hdr.hmax*hdr.full%(hdr.h[i]*n) == 0 && hdr.vmax*hdr.full%(hdr.v[i]*n) == 0; n *= 2 {
+			hdr.size[i] = n
+		}
+	}
+}
+
+// reduced returns the size in pixels at which the image is decoded.
+func (hdr *jpegHeader) reduced() (width, height int) {
+	return (hdr.width*hdr.full + 7) / 8, (hdr.height*hdr.full + 7) / 8
+}
+
 // minBytes returns the smallest possible size of the scans: each block has at least one bit for its DC
 // coefficient and, unless progressive, one for the end of its AC coefficients. Checking it prevents a few
 // bytes that claim to be a huge image from using much memory.
@@ -239,6 +260,7 @@ func openJPEG(data []byte, maxPixels int) (jpegHeader, error) {
 	if len(data)-hdr.scan < hdr.minBytes() {
 		return hdr, broken("JPEG", "truncated: %d bytes can't hold %d×%d pixels", len(data), hdr.width, hdr.height)
 	}
+	hdr.reduce(1)
 	hdr.info = Info{Format: formatJPEG, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, hdr.height, hdr.held())}
 	return hdr, nil
 }
@@ -258,7 +280,7 @@ func (hdr *jpegHeader) held() (bytes int64) {
 	unitsWide, unitsHigh := hdr.units()
 	for i := range hdr.components {
 		wide, high := hdr.blocks(i)
-		bytes += 64 * int64(wide) * int64(high)
+		bytes += int64(hdr.size[i]*hdr.size[i]) * int64(wide) * int64(high)
 		if hdr.progressive { // coefficients of two bytes, and a mask of eight bytes
 			bytes += (2*64 + 8) * int64(hdr.h[i]*hdr.v[i]) * int64(unitsWide) * int64(unitsHigh)
 		}
@@ -267,7 +289,8 @@ func (hdr *jpegHeader) held() (bytes int64) {
 }
 
 func (d *Decoder) decodeJPEG(dst []uint8, hdr *jpegHeader, data []byte) error {
-	d.res.begin(dst, hdr.width, hdr.height)
+	width, height := hdr.reduced()
+	d.res.begin(dst, width, height)
 	next := 0
 	err := d.jpeg.decode(hdr, data, func(planes *[4]plane, end int) {
 		for ; next < end; next++ {
@@ -283,7 +306,10 @@ func (d *Decoder) decodeJPEG(dst []uint8, hdr *jpegHeader, data []byte) error {
 
 // jpegRow upsamples and converts row y of an image of one, three or four planes, and passes it to the resampler.
 func (d *Decoder) jpegRow(hdr *jpegHeader, planes *[4]plane, y int) {
-	w := hdr.width
+	if !d.res.needs(y) {
+		return
+	}
+	w, _ := hdr.reduced()
 	var s [4][]uint8
 	for c := range hdr.components {
 		s[c] = planes[c].row(y, &d.rows, 3+c)[:w]

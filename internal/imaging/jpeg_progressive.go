@@ -56,7 +56,7 @@ func (r *bitReader) progressiveDC(scan []*jpegComponent, b *band, wide, first, l
 		x, y := unit%wide, unit/wide
 		for _, c := range scan {
 			for j := range c.down {
-				index := (y*c.down+j)*c.stride/8 + x*c.across
+				index := (y*c.down+j)*c.wide + x*c.across
 				for i := index; i < index+c.across; i++ {
 					if r.n < 32 {
 						r.at, r.bits, r.n = fill(r.data, r.at, r.bits, r.n)
@@ -97,7 +97,7 @@ func (r *bitReader) progressiveAC(c *jpegComponent, b *band, wide, first, last i
 	data, at, bits, n := r.data, r.at, r.bits, r.n
 	shift, end := uint(b.shift), b.last
 	for number := first; number < last; number++ {
-		index := number/wide*(c.stride/8) + number%wide
+		index := number/wide*(c.wide) + number%wide
 		values := (*[64]int16)(c.progress.coefficients[64*index:])
 		mask := c.progress.masks[index]
 		for k := b.first; k <= end; k++ {
@@ -155,7 +155,7 @@ func (r *bitReader) refineAC(c *jpegComponent, b *band, wide, first, last int) e
 	inBand := uint64(2)<<uint(b.last) - uint64(1)<<uint(b.first)
 	empty := 0 // blocks without new coefficients, including the current one
 	for number := first; number < last; number++ {
-		index := number/wide*(c.stride/8) + number%wide
+		index := number/wide*(c.wide) + number%wide
 		mask := c.progress.masks[index]
 		old := mask & inBand // coefficients that aren't zero before this scan
 		if empty > 0 && old == 0 {
@@ -265,28 +265,30 @@ func refined(value, one int16, buffer uint64) int16 {
 func (d *jpegDecoder) finishProgress(hdr *jpegHeader, show func(planes *[4]plane, end int)) {
 	_, units := hdr.units()
 	smooth := d.smoothable(hdr)
+	_, height := hdr.reduced()
 	for unit := range units {
 		for i := range hdr.components {
 			c := &d.components[i]
 			wide, high := c.blocks()
+			used := usedCoefficients[c.size]
 			for y := unit * c.v; y < min((unit+1)*c.v, high); y++ {
 				for x := range wide {
-					last := c.progress.dequantize(&d.block, &c.quant, y*c.stride/8+x)
+					last := c.progress.dequantize(&d.block, &c.quant, y*c.wide+x, used)
 					if smooth {
 						last = max(last, c.smooth(&d.block, units, x, y))
 					}
-					d.block.inverse(last, c.block(y, x), c.stride)
+					d.block.samples(last, c.size, c.block(y, x), c.stride)
 				}
 			}
 		}
-		show(&d.planes, min(8*hdr.vmax*(unit+1), hdr.height+1)-1) // the last row needs the one below
+		show(&d.planes, min(hdr.full*hdr.vmax*(unit+1), height+1)-1) // the last row needs the one below
 	}
 }
 
-// dequantize writes the coefficients of a block to b, which must be all zero. last is the index, in zigzag
+// dequantize writes the used coefficients of a block to b, which must be all zero. last is the index, in zigzag
 // order, of the last one that isn't zero.
-func (p *progress) dequantize(b *block, quant *[64]int32, index int) (last int) {
-	mask := p.masks[index]
+func (p *progress) dequantize(b *block, quant *[64]int32, index int, used uint64) (last int) {
+	mask := p.masks[index] & used
 	values := (*[64]int16)(p.coefficients[64*index:])
 	last = 63 - bits.LeadingZeros64(mask|1)
 	for ; mask != 0; mask &= mask - 1 {

@@ -61,8 +61,10 @@ type jpegDecoder struct {
 type jpegComponent struct {
 	*plane
 	h, v         int // blocks across and down per unit in scans of several components
+	wide         int // blocks across, including those that pad the last unit
 	scanned      bool
-	across, down int // blocks across and down per unit in the current scan
+	across, down int    // blocks across and down per unit in the current scan
+	offset       [4]int // in pix, of the rows of blocks in the current row of units
 	quant        [64]int32
 	dc, ac       *huffman
 	before       int32 // DC coefficient of the previous block
@@ -76,11 +78,16 @@ func (d *jpegDecoder) decode(hdr *jpegHeader, data []byte, show func(planes *[4]
 	d.block = block{} // the previous image may have ended within a block
 	for i := range hdr.components {
 		wide, high := hdr.blocks(i)
-		if size := 64 * wide * high; cap(d.samples[i]) < size {
-			d.samples[i] = make([]uint8, size)
+		size := hdr.size[i]
+		n := size * size * wide * high
+		if cap(d.samples[i]) < n {
+			d.samples[i] = make([]uint8, n)
 		}
-		d.planes[i] = newPlane(d.samples[i][:64*wide*high], 8*wide, hdr.width, hdr.height, hdr.hmax/hdr.h[i], hdr.vmax/hdr.v[i])
-		d.components[i] = jpegComponent{plane: &d.planes[i], h: hdr.h[i], v: hdr.v[i]}
+		width, height := hdr.reduced()
+		hr, vr := hdr.hmax*hdr.full/(hdr.h[i]*size), hdr.vmax*hdr.full/(hdr.v[i]*size)
+		d.planes[i] = newPlane(d.samples[i][:n], size*wide, width, height, hr, vr)
+		d.planes[i].size, d.planes[i].plain = size, hdr.full == 1
+		d.components[i] = jpegComponent{plane: &d.planes[i], h: hdr.h[i], v: hdr.v[i], wide: wide}
 		if hdr.progressive {
 			d.beginProgress(hdr, i)
 		}
@@ -150,7 +157,8 @@ func (d *jpegDecoder) finish(hdr *jpegHeader, show func(planes *[4]plane, end in
 	if hdr.progressive {
 		d.finishProgress(hdr, show)
 	}
-	show(&d.planes, hdr.height)
+	_, height := hdr.reduced()
+	show(&d.planes, height)
 	return nil
 }
 
@@ -284,6 +292,9 @@ func (d *jpegDecoder) scan(hdr *jpegHeader, data []byte, s jpegSegment, show fun
 			if c.ac, err = d.table(1, tables[2*i+1]&15, !hdr.progressive); err != nil {
 				return 0, err
 			}
+			if c.size == 1 && !hdr.progressive {
+				c.ac.makeSkip()
+			}
 		}
 		if hdr.progressive {
 			for k := band.first; k <= band.last; k++ {
@@ -331,23 +342,38 @@ func (d *jpegDecoder) sequential(
 	for _, c := range scan {
 		c.before = 0
 	}
+	_, height := hdr.reduced()
 	x, y := first%wide, first/wide
+	place := func() {
+		for _, c := range scan {
+			for j := range c.down {
+				c.offset[j] = c.rowOffset(y*c.down + j)
+			}
+		}
+	}
+	place()
 	for range last - first {
 		for _, c := range scan {
 			for j := range c.down {
 				for i := range c.across {
-					last, err := r.block(&d.block, c)
+					last, err := 0, error(nil)
+					if c.size == 1 {
+						err = r.skipBlock(&d.block, c)
+					} else {
+						last, err = r.block(&d.block, c)
+					}
 					if err != nil {
 						return err
 					}
-					d.block.inverse(last, c.block(y*c.down+j, x*c.across+i), c.stride)
+					d.block.samples(last, c.size, c.pix[c.offset[j]+c.size*(x*c.across+i):], c.stride)
 				}
 			}
 		}
 		if x++; x == wide {
 			x, y = 0, y+1
+			place()
 			if hdr.streamed { // the last row needs the one below
-				show(&d.planes, min(8*scan[0].down*scan[0].vr*y, hdr.height+1)-1)
+				show(&d.planes, min(scan[0].size*scan[0].down*scan[0].vr*y, height+1)-1)
 			}
 		}
 	}
@@ -424,6 +450,67 @@ func (r *bitReader) block(b *block, c *jpegComponent) (last int, err error) {
 	return last, nil
 }
 
+// skipBlock decodes the DC coefficient of the next block of the component into b, and reads the others.
+func (r *bitReader) skipBlock(b *block, c *jpegComponent) error {
+	data, at, bits, n := r.data, r.at, r.bits, r.n
+	if n < 32 {
+		at, bits, n = fill(data, at, bits, n)
+	}
+	size, length := c.dc.symbol(bits)
+	if length == 0 {
+		return fault(n, errJPEGCode)
+	}
+	if size > 16 {
+		return fault(n-length, errJPEGDifference)
+	}
+	bits <<= uint(length) & 63
+	c.before += extend(bits, size)
+	bits <<= uint(size) & 63
+	n -= length + size
+	b[0] = int32(int16(c.before * c.quant[0]))
+
+	ac := c.ac
+	skip := (*[1 << fastBits]uint32)(ac.skip)
+	for k := 1; k < 64; {
+		if n < 32 {
+			if at, bits, n = fill(data, at, bits, n); n <= 0 {
+				return errJPEGShort
+			}
+		}
+		e := skip[bits>>(64-fastBits)]
+		if next := k + int(e>>8&255); e != 0 && next < 64 {
+			bits <<= e & 63
+			n -= int(e & 63)
+			if e>>16 != 0 {
+				break
+			}
+			k = next
+			continue
+		}
+		symbol, length := ac.acSymbol(bits)
+		if length == 0 {
+			return fault(n, errJPEGCode)
+		}
+		size := symbol & 15
+		bits <<= uint(length+size) & 63
+		n -= length + size
+		if symbol == 0 {
+			break
+		}
+		if size == 0 && symbol != 0xf0 {
+			return fault(n, errJPEGCode)
+		}
+		if k += symbol>>4 + 1; k > 64 && size > 0 {
+			return errJPEGBlock
+		}
+	}
+	if n < 0 {
+		return errJPEGShort
+	}
+	r.at, r.bits, r.n = at, bits, n
+	return nil
+}
+
 // fault returns err, or errJPEGShort if n shows that bits past the end of the data were used.
 func fault(n int, err error) error {
 	if n < 0 {
@@ -433,7 +520,9 @@ func fault(n int, err error) error {
 }
 
 // blocks returns the number of blocks across and down that hold samples of the image.
-func (c *jpegComponent) blocks() (wide, high int) { return (c.width + 7) / 8, (c.height + 7) / 8 }
+func (c *jpegComponent) blocks() (wide, high int) {
+	return (c.width + c.size - 1) / c.size, (c.height + c.size - 1) / c.size
+}
 
 // trim releases large buffers.
 func (d *jpegDecoder) trim() {

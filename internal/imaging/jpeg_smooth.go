@@ -75,7 +75,7 @@ func (c *jpegComponent) smooth(b *block, units, x, y int) (last int) {
 	var dc kernel
 	for j := range dc {
 		for i := range dc[j] {
-			index := (y+min(max(j-2, -above), below))*c.stride/8 + min(max(x+i-2, 0), wide-1)
+			index := (y+min(max(j-2, -above), below))*c.wide + min(max(x+i-2, 0), wide-1)
 			if c.progress.masks[index]&1 != 0 {
 				dc[j][i] = int32(c.progress.coefficients[64*index])
 			}
@@ -86,7 +86,7 @@ func (c *jpegComponent) smooth(b *block, units, x, y int) (last int) {
 	if slices.Max(c.progress.bits[1:10]) >= 0 {
 		kernels = &knownKernels
 	}
-	mask := c.progress.masks[y*c.stride/8+x]
+	mask := c.progress.masks[y*c.wide+x]
 	for k := range kernels {
 		missing := c.progress.bits[k]
 		if kernels[k] == (kernel{}) || k > 0 && (missing == 0 || mask>>k&1 != 0) {

@@ -6,14 +6,16 @@ import "encoding/binary"
 type plane struct {
 	pix           []uint8
 	stride        int
-	window        int // rows that pix holds: row y is at index y % window
-	width, height int // without the padding to whole blocks
-	hr, vr        int // number of columns and rows of the image per sample
+	window        int  // rows that pix holds: row y is at index y % window
+	width, height int  // without the padding to whole blocks
+	hr, vr        int  // number of columns and rows of the image per sample
+	size          int  // width and height of a block
+	plain         bool // upsample by repetition, as libjpeg does at 1/8 of the size
 }
 
 // newPlane returns the plane of a component of an image of the given size, subsampled by hr and vr.
 func newPlane(pix []uint8, stride, width, height, hr, vr int) plane {
-	return plane{pix, stride, len(pix) / stride, (width + hr - 1) / hr, (height + vr - 1) / vr, hr, vr}
+	return plane{pix, stride, len(pix) / stride, (width + hr - 1) / hr, (height + vr - 1) / vr, hr, vr, 8, false}
 }
 
 func (p *plane) line(y int) []uint8 {
@@ -22,7 +24,12 @@ func (p *plane) line(y int) []uint8 {
 }
 
 // block returns the samples from the block in the given row and column of blocks.
-func (p *plane) block(row, column int) []uint8 { return p.pix[8*row%p.window*p.stride+8*column:] }
+func (p *plane) block(row, column int) []uint8 {
+	return p.pix[p.rowOffset(row)+p.size*column:]
+}
+
+// rowOffset returns the offset in pix of a row of blocks.
+func (p *plane) rowOffset(row int) int { return p.size * row % p.window * p.stride }
 
 // row returns row y of the image at full width (or wider). If it must be computed, it's in the i-th buffer.
 // The method and the rounding are those of jdsample.c in libjpeg-turbo 2.1: a triangle filter for the
@@ -39,6 +46,8 @@ func (p *plane) row(y int, buffers *rowBuffers, i int) []uint8 {
 		next = p.line(y/2 - 1 + y%2*2)
 	}
 	switch {
+	case p.plain:
+		p.repeat(out, cur)
 	case p.hr == 2 && p.vr == 1 && p.width > 2:
 		triangleAcross(out, cur)
 	case p.hr == 1 && p.vr == 2:
@@ -49,13 +58,18 @@ func (p *plane) row(y int, buffers *rowBuffers, i int) []uint8 {
 	case p.hr == 2 && p.vr == 2 && p.width > 2:
 		triangleBoth(out, cur, next)
 	default:
-		for x, s := range cur {
-			for j := range p.hr {
-				out[x*p.hr+j] = s
-			}
-		}
+		p.repeat(out, cur)
 	}
 	return out
+}
+
+// repeat writes each sample as often as the image has columns per sample.
+func (p *plane) repeat(out, samples []uint8) {
+	for x, s := range samples {
+		for j := range p.hr {
+			out[x*p.hr+j] = s
+		}
+	}
 }
 
 // The triangle filters below process four samples at a time, each in a 16-bit lane of a word. everyLane * v

@@ -2,8 +2,9 @@
 
     build/interop/bin/python tools/interop/speed.py [WORD…]
 
-Both read the same files, convert them to RGB and resize them to 32×32. They alternate, and the least
-processor time of all rounds counts. With words, only files whose names contain one are measured, such as .webp.
+Both read the same files, convert them to RGB and resize them to 32×32, or FAKEART_SIZE pixels per side. They alternate,
+and the least processor time of all rounds counts. JPEGs are also measured at a reduced size: Pillow's draft mode
+against `jpeg: dct`. With words, only files whose names contain one are measured, such as .webp.
 """
 
 import io
@@ -22,6 +23,7 @@ from PIL import Image, features
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROUNDS = 5
 SECONDS = 0.3  # per image and round
+SIDE = int(os.environ.get("FAKEART_SIZE", 32))
 SIZES = [(32, 32), (640, 480), (1920, 1080), (4000, 3000)]
 
 
@@ -46,13 +48,16 @@ def write(folder):
         image.save(folder / f"lossless-{width}x{height}.webp", lossless=True, method=1)
 
 
-def pillow(data):
+def pillow(data, reduced):
     """Return the processor time in seconds that Pillow takes for an image."""
 
     def measure(repeat):
         start = time.process_time()
         for _ in range(repeat):
-            Image.open(io.BytesIO(data)).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
+            image = Image.open(io.BytesIO(data))
+            if reduced:
+                image.draft(None, (SIDE, SIDE))
+            image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
         return (time.process_time() - start) / repeat
 
     best, end = measure(1), time.perf_counter() + SECONDS
@@ -63,11 +68,12 @@ def pillow(data):
 
 
 def ours(folder):
-    """Return the processor time in seconds that internal/imaging takes, by file name."""
-    command = ["go", "test", "./internal/imaging", "-run", "^$", "-bench", "TensorFiles", "-benchtime", f"{SECONDS}s"]
+    """Return the processor time in seconds that internal/imaging takes, by file name and whether the size is reduced."""
+    command = ["go", "test", "./internal/imaging", "-run", "^$", "-bench", "(Tensor|Reduced)Files$", "-benchtime", f"{SECONDS}s"]
     env = os.environ | {"FAKEART_IMAGES": str(folder), "GOMAXPROCS": "1"}
     output = subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True).stdout
-    return {name: float(ns) / 1e9 for name, ns in re.findall(r"TensorFiles/(\S+).*?([\d.]+) fastest-ns", output)}
+    results = re.findall(r"Benchmark(Tensor|Reduced)Files/(\S+).*?([\d.]+) fastest-ns", output)
+    return {(name, kind == "Reduced"): float(ns) / 1e9 for kind, name, ns in results}
 
 
 def main():
@@ -78,15 +84,16 @@ def main():
             if not any(word in file.name for word in sys.argv[1:] or [""]):
                 file.unlink()
         files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
-        best = {name: [float("inf")] * 2 for name in files}
+        best = {(name, reduced): [float("inf")] * 2 for reduced in (False, True) for name in files}
+        best = {key: value for key, value in best.items() if not key[1] or key[0].endswith(".jpg")}
         for _ in range(ROUNDS):
             times = ours(folder)
-            for name, data in files.items():
-                best[name] = [min(best[name][0], times[name]), min(best[name][1], pillow(data))]
+            for (name, reduced), (own, other) in best.items():
+                best[name, reduced] = [min(own, times[name, reduced]), min(other, pillow(files[name], reduced))]
     print(f"Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, libwebp {features.version('webp')}\n")
     print("| image | ms | Pillow, ms | ratio |\n|---|---|---|---|")
-    for name, (own, other) in best.items():
-        print(f"| {name} | {own * 1e3:.3g} | {other * 1e3:.3g} | {own / other:.2f} |")
+    for (name, reduced), (own, other) in best.items():
+        print(f"| {name}{', reduced' if reduced else ''} | {own * 1e3:.3g} | {other * 1e3:.3g} | {own / other:.2f} |")
 
 
 if __name__ == "__main__":
