@@ -99,18 +99,15 @@ func (m *Main) register(app *fiber.App) {
 	m.document = append(text, '\n')
 	// Rendered at the first request, because it takes longer than the rest of the start.
 	m.docs = sync.OnceValues(func() (*page.File, error) { return page.Docs(document) })
-	m.parameters = map[string]bool{}
+	parameters := map[string]bool{}
 	for _, item := range document.Paths {
 		for _, op := range operationsOf(item) {
 			for _, p := range op.Parameters {
-				m.parameters[p.Name] = m.parameters[p.Name] || p.In == "query"
+				parameters[p.Name] = parameters[p.Name] || p.In == "query"
 			}
 		}
 	}
-	m.literalRoutes = map[[2]string]fiber.Route{}
-	for _, r := range app.GetRoutes(true) {
-		m.literalRoutes[[2]string{r.Method, r.Path}] = r
-	}
+	m.front.Describe(app.GetRoutes(true), parameters)
 }
 
 // describeTensors completes the schemas of inference requests in JSON with what struct tags can't express.
@@ -418,7 +415,7 @@ func (m *Main) adminOnly(c *fiber.Ctx) error {
 func (m *Main) humaAdminOnly(ctx huma.Context, next func(huma.Context)) {
 	c := humafiber.Unwrap(ctx)
 	if err := m.admins.Check(c); err != nil {
-		m.handleError(c, err)
+		m.front.HandleError(c, err)
 		return
 	}
 	m.humaReadBody(ctx, next)
@@ -432,10 +429,10 @@ func (m *Main) humaReadBody(ctx huma.Context, next func(huma.Context)) {
 	defer m.bodies.Free(&b)
 	err := checkJSONType(c.Get(fiber.HeaderContentType))
 	if err == nil {
-		err = m.readBody(c, &b)
+		err = m.front.ReadBody(c, &b)
 	}
 	if err != nil {
-		m.handleError(c, err)
+		m.front.HandleError(c, err)
 		return
 	}
 	c.Request().Header.SetContentType(fiber.MIMEApplicationJSON)

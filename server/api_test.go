@@ -23,6 +23,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"fakeart/server/oip"
+	"fakeart/server/request"
 	"fakeart/server/source"
 )
 
@@ -390,7 +391,7 @@ func TestOpenAPI_Methods(t *testing.T) {
 		for method := range item.(map[string]any) {
 			documented = append(documented, strings.ToUpper(method))
 		}
-		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY", "get", otherMethod} {
+		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY", "get", request.OtherMethod} {
 			if slices.Contains(documented, method) {
 				continue
 			}

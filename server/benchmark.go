@@ -35,12 +35,12 @@ func (constantCommand) Run(c *Config, std streams) error {
 	defer stop()
 	scheduleAsBatch()
 	m := NewMain(*c, newLogger(c, std.err))
+	m.tracing = telemetry.NewTracing(ctx, versionText(), m.log)
 	if err := m.prepare(); err != nil {
 		return err
 	}
-	m.tracing = telemetry.NewTracing(ctx, versionText(), m.log)
 	err := m.listen(ctx, c.Addr, "--addr", func() application {
-		app := m.newFiber()
+		app := m.front.NewApp()
 		app.Post("/predict", func(c *fiber.Ctx) error {
 			x := m.newExchange(c)
 			defer x.free()
@@ -50,7 +50,7 @@ func (constantCommand) Run(c *Config, std streams) error {
 			c.Response().Header.SetContentType(fiber.MIMEApplicationJSON)
 			return c.SendString(`{"id":"01932d5e-8c6b-7f3a-9b1e-0c2d4e6f8a1b","label":"REAL","isAI":false,"probability":0.0313582349850234,"model":"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}` + "\n")
 		})
-		m.serveWith(app)
+		m.front.Serve(app)
 		return app
 	})
 	if err != nil {

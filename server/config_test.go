@@ -391,10 +391,10 @@ func construct(t *testing.T, config *Config, group string) error {
 		return engine.Close()
 	}
 	m := NewMain(*config, newLogger(config, io.Discard))
+	m.tracing = telemetry.NewTracing(t.Context(), "test", m.log)
 	if err := m.prepare(); err != nil || group != "Limits" && group != "Listening" {
 		return err
 	}
-	m.tracing = telemetry.NewTracing(t.Context(), "test", m.log)
 	for _, app := range []*fiber.App{m.newApp(), m.newAdminApp()} {
 		request := httptest.NewRequest(http.MethodGet, "/healthz", nil)
 		request.Header.Set("Origin", "https://a.example")

@@ -62,7 +62,7 @@ func (x *exchange) explainAll(call *infer.Call) error {
 		began := time.Now()
 		p.explanation = make([]float32, imaging.Size*imaging.Size)
 		err := call.Explain(p.explanation, x.explain.method, p.job, p.class)
-		if x.state.ctx != nil {
+		if x.state.Ctx != nil {
 			x.span("explain", began, time.Now(), attribute.String("method", string(x.explain.method)))
 		}
 		if errors.Is(err, infer.ErrDeadline) {

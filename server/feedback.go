@@ -52,7 +52,7 @@ func (m *Main) registerFeedback(api huma.API) {
 // humaFeedbackEnabled is a middleware that rejects feedback if this server doesn't log predictions.
 func (m *Main) humaFeedbackEnabled(ctx huma.Context, next func(huma.Context)) {
 	if !m.logs() {
-		m.handleError(humafiber.Unwrap(ctx), fiber.NewError(fiber.StatusNotFound, "feedback is disabled on this server, because predictions aren't logged (--log-store=none)"))
+		m.front.HandleError(humafiber.Unwrap(ctx), fiber.NewError(fiber.StatusNotFound, "feedback is disabled on this server, because predictions aren't logged (--log-store=none)"))
 		return
 	}
 	next(ctx)

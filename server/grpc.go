@@ -34,6 +34,7 @@ import (
 	"fakeart/server/limit"
 	"fakeart/server/oip"
 	"fakeart/server/oip/oippb"
+	"fakeart/server/request"
 )
 
 // The gRPC services that the server implements.
@@ -168,7 +169,7 @@ func (m *Main) inferMessage(ctx context.Context, call *rpc, in *oippb.ModelInfer
 	if _, err := m.namedModel(in.GetModelName(), in.GetModelVersion()); err != nil {
 		return nil, err
 	}
-	x := m.beginExchange(&call.requestState, call.received)
+	x := m.beginExchange(&call.State, call.Received)
 	defer x.free()
 	x.client = rpcClient{ctx}
 	if d, ok := ctx.Deadline(); ok && d.Before(x.deadline) {
@@ -207,7 +208,7 @@ func (m *Main) handleStreamInfer(ctx context.Context, stream *connect.BidiStream
 			status = rpcStatus(e.Code())
 			out.ErrorMessage, out.InferResponse = e.Message(), &oippb.ModelInferResponse{Id: in.GetId()}
 		}
-		route.Observe(status, m.now().Sub(call.received))
+		route.Observe(status, m.now().Sub(call.Received))
 		route.ObserveReceive(call.receiving)
 		if err := stream.Send(out); err != nil {
 			return err
@@ -246,7 +247,7 @@ func (m *Main) watchHealth(ctx context.Context, in *health.HealthCheckRequest, s
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-m.streams.Done():
-			return m.rpcError(errShuttingDown)
+			return m.rpcError(request.ErrShuttingDown)
 		case <-ticker.C:
 		}
 	}
@@ -266,7 +267,7 @@ func (m *Main) rpcError(err error) *connect.Error {
 	}
 	code := connect.CodeInternal
 	switch {
-	case errors.Is(err, errTimedOut):
+	case errors.Is(err, request.ErrTimedOut):
 		code = connect.CodeDeadlineExceeded
 	case status == fiber.StatusServiceUnavailable:
 		code = connect.CodeUnavailable
@@ -274,7 +275,7 @@ func (m *Main) rpcError(err error) *connect.Error {
 		code = connect.CodeResourceExhausted
 	case status == fiber.StatusNotFound:
 		code = connect.CodeNotFound
-	case status == statusClientClosed:
+	case status == request.StatusClientClosed:
 		code = connect.CodeCanceled
 	case status >= 400 && status < 500:
 		code = connect.CodeInvalidArgument
@@ -301,7 +302,7 @@ func rpcStatus(code connect.Code) int {
 	case 0:
 		return http.StatusOK
 	case connect.CodeCanceled:
-		return statusClientClosed
+		return request.StatusClientClosed
 	case connect.CodeInvalidArgument:
 		return http.StatusBadRequest
 	case connect.CodeDeadlineExceeded:
@@ -335,22 +336,22 @@ var _ infer.Peer = rpcClient{}
 
 // rpc is an RPC in progress.
 type rpc struct {
-	requestState               // received is the time of the last message or, before that, of the header
-	receiving    time.Duration // time to receive the last message
-	header       http.Header
-	procedure    string
+	request.State               // Received is the time of the last message or, before that, of the header
+	receiving     time.Duration // time to receive the last message
+	header        http.Header
+	procedure     string
 }
 
 // beginTrace starts the RPC's span unless it has been started.
 func (c *rpc) beginTrace(m *Main) {
-	m.startTrace(&c.requestState, propagation.HeaderCarrier(c.header), strings.TrimPrefix(c.procedure, "/"))
+	m.requests.StartTrace(&c.State, propagation.HeaderCarrier(c.header), strings.TrimPrefix(c.procedure, "/"))
 }
 
 type rpcKey struct{}
 
 func rpcOf(ctx context.Context) *rpc { return ctx.Value(rpcKey{}).(*rpc) }
 
-// rpcHandler does for every RPC what observe and serveWith do for an HTTP request.
+// rpcHandler does for every RPC what package front does for an HTTP request.
 type rpcHandler struct {
 	m      *Main
 	mux    *http.ServeMux
@@ -361,12 +362,12 @@ type rpcHandler struct {
 
 func (h *rpcHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m := h.m
-	overLimit := m.pending.Add(1) > int64(m.config.MaxRequests)
-	defer m.pending.Add(-1)
+	overLimit := m.requests.Begin()
+	defer m.requests.End()
 	tooMany := h.open.Add(1) > int64(m.config.MaxConnections) // a connection can have many
 	defer h.open.Add(-1)
 	if mediaType := r.Header.Get("Content-Type"); r.Method != http.MethodPost || mediaType != "application/grpc" && mediaType != "application/grpc+proto" {
-		m.metrics.Route(unmatched, otherMethod).Observe(http.StatusUnsupportedMediaType, 0)
+		m.metrics.Route(request.Unmatched, request.OtherMethod).Observe(http.StatusUnsupportedMediaType, 0)
 		http.Error(w, "this port serves gRPC only; the HTTP API is at the address of --addr", http.StatusUnsupportedMediaType)
 		return
 	}
@@ -380,15 +381,15 @@ func (h *rpcHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	handler, pattern := h.mux.Handler(r)
 	if pattern == "" {
-		pattern = unmatched
+		pattern = request.Unmatched
 	}
 	call := &rpc{header: r.Header, procedure: pattern}
-	call.method, call.received, call.id = http.MethodPost, began, validRequestID([]byte(r.Header.Get("X-Request-Id")))
-	w.Header().Set("X-Request-Id", call.id)
+	call.Method, call.Received, call.ID = http.MethodPost, began, request.ID([]byte(r.Header.Get("X-Request-Id")))
+	w.Header().Set("X-Request-Id", call.ID)
 	ip := m.clients.Resolve(r.RemoteAddr, func() string { return strings.Join(r.Header.Values("X-Forwarded-For"), ",") })
 	control := http.NewResponseController(w)
 	switch {
-	case pattern == unmatched:
+	case pattern == request.Unmatched:
 		h.reject(w, r, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("unknown method %.80q", r.URL.Path)))
 	case !validTimeout.MatchString(r.Header.Get("Grpc-Timeout")): // Connect would repeat it
 		h.reject(w, r, connect.NewError(connect.CodeInvalidArgument, errors.New("the header grpc-timeout is invalid")))
@@ -396,7 +397,7 @@ func (h *rpcHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Grpc-Accept-Encoding", "gzip,deflate")
 		h.reject(w, r, connect.NewError(connect.CodeUnimplemented, errors.New("the encoding isn't supported; use gzip or deflate")))
 	case overLimit:
-		h.reject(w, r, m.rpcError(m.overLimit()))
+		h.reject(w, r, m.rpcError(m.requests.ErrOverLimit()))
 	case tooMany:
 		h.reject(w, r, m.rpcError(failure.Busy(fmt.Sprintf("more than %d RPCs", m.config.MaxConnections))))
 	case m.config.RateLimit > 0 && !strings.HasPrefix(pattern, "/"+healthService) && !h.rate.Allow(limit.ClientKey(ip), m.config.RateLimit, began):
@@ -418,24 +419,24 @@ func (h *rpcHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	code := sentCode(w.Header())
-	status, took := rpcStatus(code), m.now().Sub(call.received)
+	status, took := rpcStatus(code), m.now().Sub(call.Received)
 	route := m.metrics.Route(pattern, http.MethodPost)
 	switch {
 	case !isStream(pattern):
 		route.Observe(status, took)
-		if call.bodyRead {
+		if call.BodyRead {
 			route.ObserveReceive(call.receiving)
 		}
 	case pattern != modelStreamInfer || code != 0: // its messages have been counted already
 		route.Observe(status, 0)
 	}
 	call.beginTrace(m)
-	if call.span != nil {
-		endRPCSpan(call.span, pattern, code, status)
+	if call.Span != nil {
+		endRPCSpan(call.Span, pattern, code, status)
 	}
-	if level, ok := m.requestLevel(status); ok {
-		line := requestLine{url: r.URL.Path, status: status, userAgent: r.UserAgent(), client: ip, took: took}
-		m.writeRequest(level, &call.requestState, line, slog.String("grpc_status", codeName(code)))
+	if level, ok := m.requests.Level(status); ok {
+		line := request.Line{URL: r.URL.Path, Status: status, UserAgent: r.UserAgent(), Client: ip, Took: took}
+		m.requests.Log(level, &call.State, line, slog.String("grpc_status", codeName(code)))
 	}
 }
 
@@ -487,9 +488,6 @@ func endRPCSpan(span trace.Span, pattern string, code connect.Code, status int) 
 	span.End()
 }
 
-// errShuttingDown ends streams during shutdown.
-var errShuttingDown = failure.Busy("the server is shutting down")
-
 // rpcBody reads the messages of a client. It bounds their size, the memory that large ones take
 // together, and the time to receive one.
 type rpcBody struct {
@@ -511,8 +509,8 @@ type rpcBody struct {
 // Read returns an error with a gRPC status if the client exceeds a limit. Like an HTTP request, an RPC
 // doesn't count as in progress while it is being received.
 func (b *rpcBody) Read(p []byte) (int, error) {
-	b.m.pending.Add(-1)
-	defer b.m.pending.Add(1)
+	b.m.requests.End()
+	defer b.m.requests.Begin()
 	if b.err != nil || len(p) == 0 {
 		return 0, b.err
 	}
@@ -588,24 +586,24 @@ func (b *rpcBody) next() error {
 func (b *rpcBody) deadline(wait time.Duration) error {
 	_ = b.control.SetReadDeadline(time.Now().Add(wait)) // always supported by HTTP/2
 	if b.stream && b.m.streams.Err() != nil {
-		return b.m.rpcError(errShuttingDown)
+		return b.m.rpcError(request.ErrShuttingDown)
 	}
 	return nil
 }
 
 // received notes that the message was received completely.
 func (b *rpcBody) received() {
-	b.call.received, b.call.bodyRead = b.m.now(), true
-	b.call.receiving = b.call.received.Sub(b.start)
+	b.call.Received, b.call.BodyRead = b.m.now(), true
+	b.call.receiving = b.call.Received.Sub(b.start)
 }
 
 // failure converts an error of the connection.
 func (b *rpcBody) failure(err error) error {
 	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
 		if b.stream && b.m.streams.Err() != nil {
-			return b.m.rpcError(errShuttingDown)
+			return b.m.rpcError(request.ErrShuttingDown)
 		}
-		return connect.NewError(connect.CodeDeadlineExceeded, errors.New(b.m.requestTimeout()))
+		return connect.NewError(connect.CodeDeadlineExceeded, errors.New(b.m.front.ReceiveTimeout()))
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return connect.NewError(connect.CodeInvalidArgument, errors.New("the request ends within a message"))

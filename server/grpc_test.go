@@ -385,7 +385,7 @@ func TestGRPC_Overload(t *testing.T) {
 			_, err := call[oippb.ModelInferResponse](t.Context(), conn, "ModelInfer", rawRequest(1))
 			first <- err
 		}()
-		waitFor(t, "the first request", func() bool { return m.pending.Load() > 0 && m.engine.Waiting() > 0 })
+		waitFor(t, "the first request", func() bool { return m.requests.InProgress() > 0 && m.engine.Waiting() > 0 })
 		_, err := call[oippb.ModelInferResponse](t.Context(), conn, "ModelInfer", rawRequest(1), grpc.Trailer(&trailer))
 		retry(t, err, codes.Unavailable, trailer, "queued")
 		release()
@@ -408,7 +408,7 @@ func TestGRPC_Overload(t *testing.T) {
 		if _, err := call[oippb.ModelInferResponse](ctx, dialGRPC(t, m), "ModelInfer", rawRequest(1)); status.Code(err) != codes.DeadlineExceeded {
 			t.Errorf("%v, want DeadlineExceeded", err)
 		}
-		waitFor(t, "the end of the request", func() bool { return m.pending.Load() == 0 })
+		waitFor(t, "the end of the request", func() bool { return m.requests.InProgress() == 0 })
 	})
 	t.Run("client_cancels", func(t *testing.T) {
 		m, _ := startBlocked(t, withGRPC)
@@ -424,9 +424,13 @@ func TestGRPC_Overload(t *testing.T) {
 	})
 	t.Run("requests", func(t *testing.T) {
 		m := start(t, withGRPC)
-		m.pending.Add(int64(m.config.MaxRequests))
+		for range m.config.MaxRequests {
+			m.requests.Begin()
+		}
 		_, err := call[oippb.ServerLiveResponse](t.Context(), dialGRPC(t, m), "ServerLive", &oippb.ServerLiveRequest{}, grpc.Trailer(&trailer))
-		m.pending.Add(-int64(m.config.MaxRequests))
+		for range m.config.MaxRequests {
+			m.requests.End()
+		}
 		retry(t, err, codes.Unavailable, trailer, "concurrent requests")
 	})
 	t.Run("rate", func(t *testing.T) {
@@ -639,7 +643,7 @@ func TestGRPC_Close(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the streams", func() bool { return m.pending.Load() == 2 }) // a stream without a message doesn't count
+	waitFor(t, "the streams", func() bool { return m.requests.InProgress() == 2 }) // a stream without a message doesn't count
 	addr := grpcAddr(m)
 	closed := make(chan error, 1)
 	go func() { closed <- m.Close() }()

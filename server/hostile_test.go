@@ -198,7 +198,7 @@ func TestPredict_DecoderTimeout(t *testing.T) {
 	if _, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(img), img); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the request", func() bool { return m.pending.Load() > 0 })
+	waitFor(t, "the request", func() bool { return m.requests.InProgress() > 0 })
 	closed := make(chan error, 1)
 	go func() { closed <- m.Close() }()
 	response, body = receive(t, conn)

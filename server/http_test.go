@@ -70,7 +70,7 @@ func TestResponseHeaders(t *testing.T) {
 				if _, err := uuid.Parse(got); test.want != "" && got != test.want || test.want == "" && err != nil {
 					t.Errorf("%s: X-Request-Id: %q, want %q", path, got, test.want)
 				}
-				for header, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Content-Security-Policy": contentSecurityPolicy, "Cache-Control": "no-store", "Access-Control-Allow-Origin": ""} {
+				for header, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Cache-Control": "no-store", "Access-Control-Allow-Origin": ""} {
 					if response.Header.Get(header) != want {
 						t.Errorf("%s: %s: %q, want %q", path, header, response.Header.Get(header), want)
 					}

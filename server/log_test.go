@@ -238,7 +238,7 @@ func TestExport_ClientDisconnects(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = conn.Close()
-	waitFor(t, "the request to finish", func() bool { return m.pending.Load() == 0 })
+	waitFor(t, "the request to finish", func() bool { return m.requests.InProgress() == 0 })
 	if page := logPage(t, m, ""); page.Total != 3 {
 		t.Errorf("%d records", page.Total)
 	}

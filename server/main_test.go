@@ -734,12 +734,12 @@ func TestClose_RequestUnfinished(t *testing.T) {
 	if _, err := fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%s", len(img), img); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the request", func() bool { return m.pending.Load() > 0 })
+	waitFor(t, "the request", func() bool { return m.requests.InProgress() > 0 })
 	if err := m.Close(); err == nil || !strings.Contains(err.Error(), "1 requests without a response") {
 		t.Errorf("error %v", err)
 	}
 	release()
-	waitFor(t, "the response", func() bool { return m.pending.Load() == 0 })
+	waitFor(t, "the response", func() bool { return m.requests.InProgress() == 0 })
 }
 
 func TestRun_Invalid(t *testing.T) {

@@ -22,10 +22,12 @@ import (
 	"fakeart/internal/imaging"
 	"fakeart/server/failure"
 	"fakeart/server/form"
+	"fakeart/server/front"
 	"fakeart/server/infer"
 	"fakeart/server/limit"
 	"fakeart/server/listen"
 	"fakeart/server/predlog"
+	"fakeart/server/request"
 )
 
 // formField is the name of the form field that holds an image.
@@ -109,7 +111,7 @@ type exchange struct {
 	m        *Main
 	c        *fiber.Ctx // nil if the request was received by gRPC
 	client   infer.Peer // to detect that the client has disconnected; may be nil
-	state    *requestState
+	state    *request.State
 	received time.Time
 	deadline time.Time
 	body     limit.Body
@@ -157,7 +159,7 @@ func (x *exchange) Value(any) any { return nil }
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 func (m *Main) newExchange(c *fiber.Ctx) *exchange {
-	x := m.beginExchange(state(c), state(c).received)
+	x := m.beginExchange(front.State(c), front.State(c).Received)
 	x.c = c
 	if conn, ok := c.Context().Conn().(*listen.Conn); ok {
 		x.client = conn
@@ -166,7 +168,7 @@ func (m *Main) newExchange(c *fiber.Ctx) *exchange {
 }
 
 // beginExchange returns an exchange for a request received at the given time.
-func (m *Main) beginExchange(s *requestState, received time.Time) *exchange {
+func (m *Main) beginExchange(s *request.State, received time.Time) *exchange {
 	x := exchanges.Get().(*exchange)
 	x.m, x.state = m, s
 	x.start(received)
@@ -179,10 +181,10 @@ func (x *exchange) start(received time.Time) {
 	x.deadline = received.Add(x.m.config.RequestTimeout)
 }
 
-// readBody reads the request's body; see Main.readBody.
+// readBody reads the request's body; see front.Front.ReadBody.
 func (x *exchange) readBody() error {
-	err := x.m.readBody(x.c, &x.body)
-	x.start(x.state.received)
+	err := x.m.front.ReadBody(x.c, &x.body)
+	x.start(x.state.Received)
 	return err
 }
 
@@ -213,7 +215,7 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 	defer x.free()
 	x.input = c.Query("input") == "png"
 	x.explain = explanationOf(c)
-	x.state.explained = x.explain.method != ""
+	x.state.Explained = x.explain.method != ""
 	if _, err := m.models.inUse(); err != nil {
 		return err
 	}
@@ -520,7 +522,7 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 	}
 	job := call.Next()
 	var began time.Time
-	if x.state.ctx != nil {
+	if x.state.Ctx != nil {
 		began = time.Now()
 	}
 	info, err := d.DecodeContext(x, d.pixels[:], p.data)
@@ -532,7 +534,7 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 	}
 	m.decoders.Put(d)
 	release()
-	if x.state.ctx != nil {
+	if x.state.Ctx != nil {
 		x.span("decode", began, time.Now(), attribute.String("image.format", info.Format), attribute.Int("image.bytes", len(p.data)))
 	}
 	if err != nil {
@@ -566,8 +568,8 @@ func (x *exchange) admit(data []byte) (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	x.state.pixels += header.Width * header.Height
-	x.state.slow = x.state.slow || header.Format == "heic" || header.Format == "avif"
+	x.state.Pixels += header.Width * header.Height
+	x.state.Slow = x.state.Slow || header.Format == "heic" || header.Format == "avif"
 	return x.m.decoding.Admit(x, header)
 }
 
@@ -608,6 +610,11 @@ func imageErrorStatus(err error) int {
 	return 0
 }
 
+// span records a completed part of the request, which is traced.
+func (x *exchange) span(name string, began, ended time.Time, attributes ...attribute.KeyValue) {
+	x.m.requests.Record(x.state, name, began, ended, attributes...)
+}
+
 // setPrediction sets the prediction from the model's output.
 func (x *exchange) setPrediction(p *inputImage) {
 	// Only a tensor can contain values so far outside of the expected range.
@@ -624,7 +631,7 @@ func (x *exchange) setPrediction(p *inputImage) {
 	p.class, p.fake = class, class == 1
 	p.id = uuid.Must(uuid.NewV7()) // fails only if the system has no random numbers
 	x.served.metrics.Predicted(p.fake, p.probability)
-	if x.state.ctx != nil {
+	if x.state.Ctx != nil {
 		x.span("queue", p.job.Submitted, p.job.Started)
 		x.span("inference", p.job.Started, p.job.Ended, attribute.String("model", x.served.file.Digest))
 	}
@@ -645,7 +652,7 @@ func (x *exchange) log() error {
 		}
 		r := &p.record
 		r.ID, r.Time = p.id, x.received
-		r.RequestID, r.TraceID = x.state.id, x.state.traceID
+		r.RequestID, r.TraceID = x.state.ID, x.state.TraceID
 		r.Model, r.Label, r.Probability = x.served.file.Digest, p.label, p.probability
 		r.Latency = x.inferred.Sub(r.Time)
 		r.Embedding = p.job.Embedding
@@ -659,7 +666,7 @@ func (x *exchange) log() error {
 		// A record that a failing log only keeps in memory doesn't count as logged.
 		err = errors.Join(err, m.predictions.Err())
 	}
-	if x.state.ctx != nil {
+	if x.state.Ctx != nil {
 		x.span("log", began, time.Now())
 	}
 	switch {

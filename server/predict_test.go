@@ -22,6 +22,7 @@ import (
 
 	"fakeart/internal/model"
 	"fakeart/server/infer"
+	"fakeart/server/request"
 )
 
 // predictions decodes a response for several images.
@@ -198,7 +199,7 @@ func TestPredict_deadlineWhileDecoding(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x := m.beginExchange(new(requestState), time.Now().Add(-time.Hour))
+		x := m.beginExchange(new(request.State), time.Now().Add(-time.Hour))
 		x.done = make(chan struct{}) // open, so that decoding starts although the deadline has passed
 		call, err := m.engine.Admit(1, x.deadline, nil)
 		if err != nil {
@@ -226,7 +227,7 @@ func TestPredict_ClientDisconnects(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the request to finish", func() bool { return m.pending.Load() == 0 })
+	waitFor(t, "the request to finish", func() bool { return m.requests.InProgress() == 0 })
 	if got := metric(t, m, `fakeart_requests_total{code="499",method="POST",route="/predict"}`); got != 1 {
 		t.Errorf("%g requests with status 499, want 1", got)
 	}

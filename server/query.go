@@ -77,7 +77,7 @@ func expected(schema *huma.Schema, value string) string {
 func (m *Main) humaCheckQuery(ctx huma.Context, next func(huma.Context)) {
 	c := humafiber.Unwrap(ctx)
 	if err := checkQuery(c, ctx.Operation().Parameters); err != nil {
-		m.handleError(c, err)
+		m.front.HandleError(c, err)
 		return
 	}
 	next(ctx)

@@ -12,18 +12,19 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
-	"golang.org/x/time/rate"
 
 	"fakeart/internal/cli"
 	"fakeart/internal/ort"
 	"fakeart/server/activity"
 	"fakeart/server/admin"
 	"fakeart/server/driftwatch"
+	"fakeart/server/front"
 	"fakeart/server/infer"
 	"fakeart/server/limit"
 	"fakeart/server/listen"
 	"fakeart/server/page"
 	"fakeart/server/predlog"
+	"fakeart/server/request"
 	"fakeart/server/source"
 	"fakeart/server/telemetry"
 )
@@ -39,39 +40,35 @@ const drainTime = 100 * time.Millisecond
 type Main struct {
 	config  Config
 	log     *slog.Logger
-	debug   bool             // whether each request is logged
 	now     func() time.Time // clock of the times of requests
-	sample  rate.Sometimes
-	rotated sync.Once // logs the first image with an EXIF orientation
+	rotated sync.Once        // logs the first image with an EXIF orientation
 
-	engine        *infer.Engine
-	models        *deployments
-	predictions   *predlog.Log        // nil if predictions aren't logged
-	reader        predlog.Reader      // nil if this server can't read the log
-	outbox        *predlog.PubSub     // nil unless the log is published to Pub/Sub
-	drift         *driftwatch.Monitor // nil if drift checks are disabled
-	accuracy      activity.Accuracy
-	bodies        *limit.Bodies
-	decoding      *limit.Memory
-	decoders      *limit.Pool[*decoder]
-	admins        *admin.Tokens
-	clients       *limit.Clients
-	cors          fiber.Handler // nil if no other origins are allowed
-	metrics       *telemetry.Metrics
-	history       *activity.History
-	tracing       *telemetry.Tracing
-	routes        sync.Map                   // *telemetry.Route by *fiber.Route
-	literalRoutes map[[2]string]fiber.Route  // routes by method and path; read-only once serving
-	document      []byte                     // OpenAPI document in JSON
-	parameters    map[string]bool            // names of all query parameters; read-only once serving
-	docs          func() (*page.File, error) // returns the same as a page
+	engine      *infer.Engine
+	models      *deployments
+	predictions *predlog.Log        // nil if predictions aren't logged
+	reader      predlog.Reader      // nil if this server can't read the log
+	outbox      *predlog.PubSub     // nil unless the log is published to Pub/Sub
+	drift       *driftwatch.Monitor // nil if drift checks are disabled
+	accuracy    activity.Accuracy
+	bodies      *limit.Bodies
+	decoding    *limit.Memory
+	decoders    *limit.Pool[*decoder]
+	requests    *request.Tracker
+	front       *front.Front
+	admins      *admin.Tokens
+	clients     *limit.Clients
+	cors        fiber.Handler // nil if no other origins are allowed
+	metrics     *telemetry.Metrics
+	history     *activity.History
+	tracing     *telemetry.Tracing
+	document    []byte                     // OpenAPI document in JSON
+	docs        func() (*page.File, error) // returns the same as a page
 
 	endpoints     []*endpoint     // addresses that it listens on; the first one is the main address
 	draining      atomic.Bool     // set when shutdown begins
 	portClosed    atomic.Bool     // set when the ports are closed
 	streams       context.Context // of gRPC; done when streams must end
 	endStreams    context.CancelFunc
-	pending       atomic.Int64  // requests in progress
 	rejectWaiting chan struct{} // closed during shutdown to reject requests that are still waiting
 	afterBatch    func(images int, took time.Duration)
 
@@ -98,8 +95,7 @@ type application interface {
 // NewMain returns a server that hasn't been started.
 func NewMain(config Config, log *slog.Logger) *Main {
 	m := &Main{
-		config: config, log: log, debug: log.Enabled(context.Background(), slog.LevelDebug), now: time.Now,
-		sample: rate.Sometimes{Interval: time.Second}, rejectWaiting: make(chan struct{}),
+		config: config, log: log, now: time.Now, rejectWaiting: make(chan struct{}),
 	}
 	m.streams, m.endStreams = context.WithCancel(context.Background())
 	return m
@@ -118,10 +114,10 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
+	m.tracing = telemetry.NewTracing(ctx, versionText(), m.log)
 	if err := m.prepare(); err != nil {
 		return err
 	}
-	m.tracing = telemetry.NewTracing(ctx, versionText(), m.log)
 	// Open the log while the model is loading.
 	opened := make(chan error, 1)
 	go func() { opened <- m.openLog(ctx) }()
@@ -177,7 +173,8 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// prepare creates the components that need nothing from outside except the file of admin tokens.
+// prepare creates the components that need nothing from outside except m.tracing and the file of admin
+// tokens.
 func (m *Main) prepare() (err error) {
 	c := &m.config
 	if m.admins, err = admin.New(c.tokens(), c.AdminTokenFile); err != nil {
@@ -197,11 +194,18 @@ func (m *Main) prepare() (err error) {
 	m.decoders = limit.NewPool(m.rejectWaiting, newDecoders(2*c.workers(), c.MaxPixels)...)
 	m.metrics = telemetry.NewMetrics(versionText(), telemetry.Sources{
 		QueueDepth:  func() int { return m.engine.Waiting() },
-		InFlight:    func() int { return int(m.pending.Load()) },
+		InFlight:    func() int { return m.requests.InProgress() },
 		LogWaiting:  func() int { return waiting(m.predictions) },
 		LogOutbox:   m.outboxRecords,
 		LogWritable: func() bool { return m.predictions == nil || m.predictions.Err() == nil },
 		Accuracy:    m.currentAccuracy,
+	})
+	m.requests = request.NewTracker(request.Options{Limit: c.MaxRequests, Tracing: m.tracing, Logger: m.log, Now: m.now})
+	m.front = front.New(front.Options{
+		MaxBody: int(c.MaxBody), MaxHeader: int(c.MaxHeader), MaxConnections: c.MaxConnections,
+		ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout, IdleTimeout: c.IdleTimeout,
+		ImageRoutes: predictRoutes, Closing: m.portClosed.Load,
+		Requests: m.requests, Bodies: m.bodies, Clients: m.clients, Metrics: m.metrics, Logger: m.log,
 	})
 	m.history = activity.New(activity.Sources{
 		Version: versionText(), Routes: predictRoutes, Metrics: m.metrics, Unready: m.unready, Log: m.logState, Drift: m.driftSummary,
@@ -341,7 +345,7 @@ func (m *Main) listen(ctx context.Context, addr, flag string, newApp func() appl
 		return listenError(addr, flag, err)
 	}
 	m.endpoints = append(m.endpoints, &endpoint{
-		listener: listen.New(l.(*net.TCPListener), m.config.MaxConnections, m.now, m.rejectConnection), // always a TCPListener for network "tcp"
+		listener: listen.New(l.(*net.TCPListener), m.config.MaxConnections, m.now, m.front.RejectConnection), // always a TCPListener for network "tcp"
 		app:      newApp(),
 	})
 	return nil
@@ -440,7 +444,7 @@ func (m *Main) Close() error {
 		err = errors.Join(err, m.models.source.Close())
 	}
 	// A request that is still in progress uses the engine and everything else.
-	if m.engine != nil && m.pending.Load() == 0 {
+	if m.engine != nil && m.requests.InProgress() == 0 {
 		err = errors.Join(err, m.engine.Close())
 	}
 	if m.tracing != nil {
@@ -493,7 +497,7 @@ func (m *Main) shutdown(ctx context.Context) error {
 	m.endpoints = nil
 	err := errors.Join(append(errs, results...)...)
 	if errors.Is(err, context.DeadlineExceeded) {
-		if n := m.pending.Load(); n > 0 {
+		if n := m.requests.InProgress(); n > 0 {
 			return fmt.Errorf("shut down: %d requests without a response after %s", n, m.config.ShutdownTimeout)
 		}
 		for _, f := range endpoints {

@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/valyala/fasthttp"
 
 	"fakeart/internal/imaging"
 	"fakeart/server/failure"
@@ -24,13 +23,6 @@ const modelName = "fakeart"
 
 // tensorFormat is the image format in the log for images received as tensors.
 const tensorFormat = "tensor"
-
-// writeProtocolError writes the protocol's error object as the response.
-func writeProtocolError(response *fasthttp.Response, status int, message string) {
-	response.SetStatusCode(status)
-	response.Header.SetContentType(oip.TypeJSON)
-	response.SetBody(append(oip.AppendError(nil, failure.OneLine(message)), '\n'))
-}
 
 // namedModel returns the model in use if it has the given name and version. An empty version is the
 // one in use. If no model is in use, the error is an *failure.Unavailable.
@@ -138,7 +130,7 @@ func (m *Main) modelStatistics(name, version string) (oip.Statistics, error) {
 func (m *Main) handleV2Index(c *fiber.Ctx) error {
 	var b limit.Body
 	defer m.bodies.Free(&b)
-	if err := m.readBody(c, &b); err != nil {
+	if err := m.front.ReadBody(c, &b); err != nil {
 		return err
 	}
 	request := &oip.IndexRequest{}
