@@ -155,8 +155,8 @@ func TestExistingDataset(t *testing.T) {
 			expect(t, r, map[string]any{"datasetId": "shared"})
 		}
 	}
-	if tables != 5 {
-		t.Errorf("%d tables and views, want 5", tables)
+	if tables != 7 {
+		t.Errorf("%d tables and views, want 7", tables)
 	}
 	expect(t, find(t, resources, subscriptionKind, "prediction-log"), map[string]any{"bigqueryConfig.table": "my-project-1.shared.predictions"})
 	if view := fmt.Sprint(find(t, resources, workflowKind, "triggers").value("userEnvVars.drift_view")); view != "my-project-1.shared.drift" {

@@ -27,8 +27,8 @@ type PredictionLog struct {
 
 	// Topic and FeedbackTopic are the topics to which the server publishes predictions and feedback.
 	Topic, FeedbackTopic *pubsub.Topic
-	// Dataset holds the tables predictions and feedback, and the views `daily`,
-	// `drift` and `judged`. It is nil if the stack uses an existing one.
+	// Dataset holds the tables predictions and feedback, and the views `daily`, `drift`, `judged`,
+	// `confusion` and `class_metrics`. It is nil if the stack uses an existing one.
 	Dataset *bigquery.Dataset
 	// DatasetID is the dataset's name.
 	DatasetID pulumi.StringOutput
@@ -164,31 +164,31 @@ func (l *PredictionLog) tables(ctx *pulumi.Context, name string, args *Predictio
 	if l.Feedback, err = l.table(ctx, name+"-feedback", "feedback", feedbackSchema, "Feedback on predictions; the latest feedback on a prediction counts", []string{"id"}, args, after); err != nil {
 		return err
 	}
-	of := func(query string, tables ...*bigquery.Table) pulumi.StringOutput {
-		var names []any
-		for _, table := range tables {
-			names = append(names, pulumi.Sprintf("%s.%s.%s", stack.Project, l.DatasetID, table.TableId))
-		}
-		return pulumi.Sprintf(query, names...)
-	}
+	made := map[string]*bigquery.Table{"predictions": l.Table, "feedback": l.Feedback}
 	for _, view := range []struct {
-		at              **bigquery.Table
-		name, describes string
-		query           pulumi.StringOutput
+		name, describes, query string
+		from                   []string // the names of the tables and views in the query, in order
 	}{
-		{new(*bigquery.Table), "daily", "Number of predictions by day, label and model, without duplicates", of(dailyQuery, l.Table)},
-		{&l.Drift, "drift", "Image statistics of each of the last 90 days, compared with the four weeks before it", of(driftQuery, l.Table)},
-		{new(*bigquery.Table), "judged", "Predictions without duplicates, with the latest feedback on each", of(judgedQuery, l.Table, l.Feedback)},
+		{"daily", "Number of predictions by day, label and model, without duplicates", dailyQuery, []string{"predictions"}},
+		{"drift", "Image statistics and predicted classes of each of the last 90 days, compared with the four weeks before it", driftQuery, []string{"predictions"}},
+		{"judged", "Predictions without duplicates, with the latest feedback on each", judgedQuery, []string{"predictions", "feedback"}},
+		{"confusion", "Number of predictions with feedback by day, model, predicted label and correct label", confusionQuery, []string{"judged"}},
+		{"class_metrics", "Precision and recall of each model and class by the feedback of the last four weeks", classMetricsQuery, []string{"confusion"}},
 	} {
-		if *view.at, err = bigquery.NewTable(ctx, name+"-"+view.name, &bigquery.TableArgs{
+		var names []any
+		for _, from := range view.from {
+			names = append(names, pulumi.Sprintf("%s.%s.%s", stack.Project, l.DatasetID, made[from].TableId))
+		}
+		if made[view.name], err = bigquery.NewTable(ctx, name+"-"+view.name, &bigquery.TableArgs{
 			Project: pulumi.String(stack.Project), DatasetId: l.DatasetID, TableId: pulumi.String(view.name),
 			Description: pulumi.String(view.describes), Labels: stack.Labels("prediction-log"),
-			View:               &bigquery.TableViewArgs{Query: view.query, UseLegacySql: pulumi.Bool(false)},
+			View:               &bigquery.TableViewArgs{Query: pulumi.Sprintf(view.query, names...), UseLegacySql: pulumi.Bool(false)},
 			DeletionProtection: pulumi.Bool(false), // a view holds no data
 		}, stack.In(l)); err != nil {
 			return err
 		}
 	}
+	l.Drift = made["drift"]
 	return nil
 }
 
@@ -252,8 +252,12 @@ const dailyQuery = "SELECT DATE(time) AS day, label, model, COUNT(DISTINCT id) A
 // doesn't depend on the number of images. drifted is true from half a standard deviation on, which
 // is visible in a plot of both distributions, and NULL without 100 records of the day and 1,000 before
 // it. A difference below 1e-9 is a rounding error.
+//
+// The statistic label is the distribution of the predicted classes, however many there are. Its shift
+// is the total variation distance, half the sum of the differences of all shares, which drifts above
+// 0.15 as in the alert on the server's metrics. It also requires 50 records per class.
 const driftQuery = "WITH records AS (\n" +
-	"  SELECT DATE(time) AS day, model, probability, mean, std_dev, brightness, contrast, sharpness, saturation\n" +
+	"  SELECT DATE(time) AS day, model, label, probability, mean, std_dev, brightness, contrast, sharpness, saturation\n" +
 	"  FROM `%s`\n" +
 	"  WHERE time >= TIMESTAMP_SUB(TIMESTAMP_TRUNC(CURRENT_TIMESTAMP(), DAY), INTERVAL 90 DAY)\n" +
 	"  QUALIFY ROW_NUMBER() OVER (PARTITION BY id ORDER BY time) = 1\n" +
@@ -278,6 +282,26 @@ compared AS (
     SAFE_DIVIDE(baseline_total, baseline_records) AS baseline_average,
     SQRT(GREATEST(SAFE_DIVIDE(baseline_squares, baseline_records) - POW(SAFE_DIVIDE(baseline_total, baseline_records), 2), 0)) AS baseline_deviation
   FROM sums
+),
+labels AS (
+  SELECT day, label, COUNT(*) AS records FROM records GROUP BY day, label
+),
+label_days AS (
+  SELECT
+    day, label, IFNULL(records, 0) AS records,
+    IFNULL(SUM(records) OVER (PARTITION BY label ORDER BY UNIX_DATE(day) RANGE BETWEEN 28 PRECEDING AND 1 PRECEDING), 0) AS baseline
+  FROM (SELECT DISTINCT day FROM labels) CROSS JOIN (SELECT DISTINCT label FROM labels) LEFT JOIN labels USING (day, label)
+),
+shares AS (
+  SELECT
+    day, records, baseline,
+    SAFE_DIVIDE(records, SUM(records) OVER (PARTITION BY day)) - SAFE_DIVIDE(baseline, SUM(baseline) OVER (PARTITION BY day)) AS change
+  FROM label_days
+),
+distances AS (
+  SELECT day, SUM(records) AS records, SUM(baseline) AS baseline_records, COUNTIF(records + baseline > 0) AS classes, SUM(ABS(change)) / 2 AS distance
+  FROM shares
+  GROUP BY day
 )
 SELECT
   *, SAFE_DIVIDE(average - baseline_average, baseline_deviation) AS shift,
@@ -287,6 +311,11 @@ SELECT
     NULL
   ) AS drifted
 FROM compared
+UNION ALL
+SELECT
+  day, 'label', records, models, NULL, NULL, baseline_records, NULL, NULL, distance,
+  IF(records >= GREATEST(100, 50 * classes) AND baseline_records >= GREATEST(1000, 50 * classes), distance > 0.15, NULL)
+FROM distances JOIN (SELECT day, COUNT(DISTINCT model) AS models FROM records GROUP BY day) USING (day)
 `
 
 // judgedQuery returns each prediction once, with the latest feedback on it, if any. The columns have
@@ -296,6 +325,31 @@ FROM compared
 const judgedQuery = "SELECT p.*, f.label AS feedback_label, f.comment AS feedback_comment, f.time AS feedback_time\n" +
 	"FROM (SELECT * FROM `%s` WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY id, time) = 1) AS p\n" +
 	"LEFT JOIN (SELECT * FROM `%s` WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY id ORDER BY time DESC) = 1) AS f ON f.id = p.id\n"
+
+// confusionQuery counts predictions with feedback by predicted and correct label, as they are in the
+// log: the classes of a model needn't be known.
+const confusionQuery = "SELECT DATE(time) AS day, model, label, feedback_label, COUNT(*) AS predictions\n" +
+	"FROM `%s`\n" +
+	"WHERE feedback_label IS NOT NULL\n" +
+	"GROUP BY day, model, label, feedback_label\n"
+
+// classMetricsQuery computes the metrics of each class that was predicted or reported by users in the
+// last 28 days. A metric is NULL if it is undefined: the precision of a class that was never predicted,
+// and the recall of one that was never reported.
+const classMetricsQuery = "WITH counts AS (\n" +
+	"  SELECT model, label, feedback_label, predictions FROM `%s` WHERE day > DATE_SUB(CURRENT_DATE(), INTERVAL 28 DAY)\n" +
+	"),\n" + `sides AS (
+  SELECT model, label AS class, predictions AS predicted, 0 AS reported, IF(label = feedback_label, predictions, 0) AS correct FROM counts
+  UNION ALL
+  SELECT model, feedback_label, 0, predictions, 0 FROM counts
+),
+classes AS (
+  SELECT model, class, SUM(predicted) AS predicted, SUM(reported) AS reported, SUM(correct) AS correct FROM sides GROUP BY model, class
+)
+SELECT
+  *, SAFE_DIVIDE(correct, predicted) AS precision, SAFE_DIVIDE(correct, reported) AS recall, SAFE_DIVIDE(2 * correct, predicted + reported) AS f1
+FROM classes
+`
 
 // stream creates a topic, the subscription that writes its messages to the table, and the
 // dead-letter topic and subscription for messages that can't be written.

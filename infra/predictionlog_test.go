@@ -221,6 +221,14 @@ func TestPredictionLog_Views(t *testing.T) {
 			t.Errorf("judgedQuery selects an unknown column: %s", column[0])
 		}
 	}
+	for _, view := range []string{"confusion", "class_metrics"} { // without duplicates, as the view judged is
+		r := find(t, runPredictionLog(t, "dev", PredictionLogArgs{}), tableKind, "log-"+view)
+		expect(t, r, map[string]any{"tableId": view, "view.useLegacySql": false})
+		from := map[string]string{"confusion": "judged", "class_metrics": "confusion"}[view]
+		if query := r.value("view.query").(string); strings.Count(query, "`my-project-1.fakeart_dev."+from+"`") != 1 || strings.Count(query, "`") != 2 || strings.Contains(query, "%!") {
+			t.Errorf("unexpected query of the view %s:\n%s", view, query)
+		}
+	}
 	for _, view := range []string{"daily", "drift", "judged"} {
 		r := find(t, runPredictionLog(t, "dev", PredictionLogArgs{}), tableKind, "log-"+view)
 		if query := r.value("view.query").(string); view == "judged" && !strings.Contains(query, "`my-project-1.fakeart_dev.feedback`") {
