@@ -62,7 +62,7 @@ STAGED ?=
 DEMO_KEEP ?=
 # Duration of each fuzz target.
 FUZZTIME ?= 5s
-fuzz := internal/config:FuzzParse internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/imaging:FuzzVP8L internal/imaging:FuzzHEIF internal/model:FuzzParse \
+fuzz := internal/config:FuzzParse internal/imaging:FuzzDecode internal/imaging:FuzzJPEG internal/imaging:FuzzPlan internal/imaging:FuzzVP8L internal/imaging:FuzzHEIF internal/model:FuzzParse \
 	server/form:FuzzParts server/oip:FuzzJSON server/oip:FuzzBinary server/oip:FuzzMessage
 # npm writes this file last, so it marks a complete installation.
 installed := node_modules/.package-lock.json

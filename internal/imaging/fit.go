@@ -91,7 +91,7 @@ func (p *Plan) memory(info *Info) int64 {
 	}
 	length := across.count // of a row that is added up
 	if turned != p.p.verticalFirst(columns, rows) {
-		length = across.source
+		length = across.samples(&p.p)
 	}
 	length *= p.p.Channels()
 	bytes := across.memory(&p.p) + down.memory(&p.p)
@@ -115,6 +115,12 @@ func (a *axis) taps(p *Preprocessing) int {
 		return min(int(2*support(p.Filter)*scale)+2, a.source)
 	}
 	return openCVTaps(p.Filter)
+}
+
+// samples returns an upper bound on the number of samples between taps.base and taps.end for an axis.
+func (a *axis) samples(p *Preprocessing) int {
+	scale := float64(a.source) / float64(a.resized)
+	return min(int(float64(a.count)*scale)+a.taps(p)+2, a.source)
 }
 
 // memory returns the number of bytes of the axis's taps.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"path/filepath"
 	"runtime/metrics"
 	"slices"
 	"testing"
@@ -118,5 +120,52 @@ func FuzzJPEG(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		compareWithStandardLibrary(t, &d, data)
 		checkReduced(t, data, 1<<16)
+	})
+}
+
+// FuzzPlan is like FuzzDecode for the random plan of a seed.
+func FuzzPlan(f *testing.F) {
+	for i, fixture := range slices.Concat(readFixtures(f), heifFixtures(f)) {
+		if len(fixture.data) < 5000 && heifFormat(fixture.data) == "" {
+			f.Add(fixture.data, uint64(i))
+		}
+	}
+	names, err := filepath.Glob("testdata/plans/turned-*")
+	if err != nil || len(names) == 0 {
+		f.Fatalf("%d images, %v", len(names), err)
+	}
+	for i, name := range names {
+		f.Add(readFile(f, name), uint64(100+i))
+	}
+	const limit = 1 << 16
+	var d Decoder // reused for all plans
+	f.Fuzz(func(t *testing.T, data []byte, seed uint64) {
+		if heifFormat(data) != "" {
+			t.Skip("slow")
+		}
+		p := randomPlan(rand.New(rand.NewPCG(seed, 1)))
+		plan, err := p.Compile()
+		if err != nil {
+			t.Fatalf("%+v: %v", p, err)
+		}
+		first, second := make([]uint8, plan.Len()), make([]uint8, plan.Len())
+		header, early := plan.Inspect(data, limit)
+		d.plan, d.MaxPixels = plan, limit
+		_, err1 := d.Decode(first, data)
+		start := allocated()
+		info, err2 := plan.NewDecoder(limit).Decode(second, data)
+		used := allocated() - start
+		if fmt.Sprint(err1) != fmt.Sprint(err2) || err1 == nil && !bytes.Equal(first, second) {
+			t.Fatalf("%+v: a reused Decoder and a new one differ; errors %v and %v", p, err1, err2)
+		}
+		if err2 == nil && (header != info || early != nil) {
+			t.Fatalf("%+v: Inspect = %+v, %v, want Decode's %+v", p, header, early, info)
+		}
+		if _, err := (&Decoder{MaxPixels: limit}).Decode(make([]uint8, numPixels), data); (err == nil) != (err2 == nil) {
+			t.Fatalf("%+v: error %v, but %v with the default plan", p, err2, err)
+		}
+		if most := uint64(info.Memory) + 1<<20 + 8<<10*uint64(len(data)); err2 == nil && used > most {
+			t.Fatalf("%+v: allocated %d bytes for %d bytes of data, want at most %d", p, used, len(data), most)
+		}
 	})
 }

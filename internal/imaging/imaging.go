@@ -182,7 +182,9 @@ func (d *Decoder) Decode(dst []uint8, data []byte) (Info, error) {
 // error then wraps ctx.Err(). Other formats take far less time, and ignore ctx. ctx.Err is called often, and
 // ctx.Done never.
 func (d *Decoder) DecodeContext(ctx context.Context, dst []uint8, data []byte) (Info, error) {
-	d.res.plan = d.Plan()
+	if plan := d.Plan(); d.res.plan != plan {
+		d.res = resampler{plan: plan}
+	}
 	if n := d.plan.Len(); len(dst) != n {
 		return Info{}, fmt.Errorf("decode image: destination holds %d bytes, need %d", len(dst), n)
 	}

@@ -316,3 +316,51 @@ func TestDecoder_Tensor(t *testing.T) {
 		})
 	}
 }
+
+// TestPlan_memory checks that Plan.memory bounds what the resampler allocates, and isn't far above it.
+func TestPlan_memory(t *testing.T) { eachKernel(t, testPlanMemory) }
+
+func testPlanMemory(t *testing.T) {
+	rng := rand.New(rand.NewPCG(35, 36))
+	for range 150 {
+		p := randomPlan(rng)
+		scale := 1 + rng.IntN(5)
+		p.Width, p.Height, p.Resize, p.ResizeHeight = scale*p.Width, scale*p.Height, scale*p.Resize, scale*p.ResizeHeight
+		width, height := 1+rng.IntN(1000), 1+rng.IntN(1000)
+		switch rng.IntN(4) {
+		case 0:
+			width = 1 + rng.IntN(20_000)
+			height = 1 + rng.IntN(20)
+		case 1:
+			width = 1 + rng.IntN(20)
+			height = 1 + rng.IntN(20_000)
+		}
+		plan, err := p.Compile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		info := Info{Width: width, Height: height, Orientation: 1 + rng.IntN(8)}
+		dst, red, green, blue := make([]uint8, plan.Len()), make([]uint8, width), make([]uint8, width), make([]uint8, width)
+		run := func() uint64 {
+			start := allocated()
+			r := resampler{plan: plan, orientation: 1}
+			if p.Orientation == ApplyOrientation {
+				r.orientation = info.Orientation
+			}
+			r.begin(dst, width, height)
+			for y := range height {
+				r.row(y, red, green, blue)
+			}
+			r.end()
+			return allocated() - start
+		}
+		used := min(run(), run()) // other goroutines allocate as well
+		most := uint64(plan.memory(&info))
+		if used > most {
+			t.Errorf("%d×%d, orientation %d, %+v: allocated %d bytes, more than the estimate of %d", width, height, info.Orientation, p, used, most)
+		}
+		if most > 4*used+1<<18 {
+			t.Errorf("%d×%d, orientation %d, %+v: allocated only %d bytes, far below the estimate of %d", width, height, info.Orientation, p, used, most)
+		}
+	}
+}

@@ -144,15 +144,21 @@ func (t *taps) last(i int) int { return t.first[i] + t.size[i] - 1 }
 // PyTorch don't round them.
 const unroundedBits = 8
 
-// nearest computes the coefficients of the nearest filter like ImagingScaleAffine in Pillow's Geometry.c.
+// nearest computes the coefficients of the nearest filter like ImagingScaleAffine in Pillow's Geometry.c, which adds up
+// the scale and its rounding errors.
 func (t *taps) nearest() {
 	a := &t.axis
 	scale := float64(a.source) / float64(a.resized)
 	at := scale * 0.5
-	for i := range a.first + a.count {
-		if i >= a.first {
-			t.set(i-a.first, min(int(at), a.source-1), 1)[0] = 1 << precision
+	if a.first > maxSide { // Pillow can't create such an image
+		at = float64((float64(a.first) + 0.5) * scale)
+	} else {
+		for range a.first {
+			at += scale
 		}
+	}
+	for i := range a.count {
+		t.set(i, min(int(at), a.source-1), 1)[0] = 1 << precision
 		at += scale
 	}
 }
