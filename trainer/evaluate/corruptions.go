@@ -37,17 +37,16 @@ func RunCorruptions(ctx context.Context, f *model.File, dataDir, split string, b
 					return nil, fmt.Errorf("evaluate: apply %[2]s to image %[1]d: %[3]w", i, corruption.Name, err)
 				}
 			}
-			logits, err := Logits(ctx, f, corrupted, batch)
+			correct := 0
+			err := Each(ctx, f, corrupted, batch, func(i int, p Prediction) {
+				if p.Class == int(corrupted.Labels[i]) {
+					correct++
+				}
+			})
 			if err != nil {
 				return nil, fmt.Errorf("evaluate: %w", err)
 			}
-			correct := 0
-			for i, z := range logits {
-				if IsFake(z, f.Metadata.Threshold) == (corrupted.Labels[i] == dataset.Fake) {
-					correct++
-				}
-			}
-			r.Accuracy[s] = float64(correct) / float64(len(logits))
+			r.Accuracy[s] = float64(correct) / float64(corrupted.Len())
 			done(corruption.Name, s+1)
 		}
 		results = append(results, r)

@@ -2,11 +2,13 @@ package evaluate
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/moby/sys/atomicwriter"
@@ -32,7 +34,7 @@ type Result struct {
 	// Split is the measured split, "train" or "test", and Count its number of images.
 	Split string `json:"split"`
 	Count int    `json:"count"`
-	// Classes are the class names in label order; the last one is the positive class.
+	// Classes are the class names in label order.
 	Classes []string `json:"classes"`
 	Metrics
 	// Corruptions holds the accuracy on corrupted images. It is empty unless measured.
@@ -40,12 +42,12 @@ type Result struct {
 }
 
 // Run measures a model on a split ("train" or "test") of the dataset in dataDir, at the model's own
-// threshold. It also returns the logits, in the order of the split. The batch size, in images,
+// threshold. It also returns the scores of [Scores], in the order of the split. The batch size, in images,
 // affects only speed and memory. Results are bit-for-bit identical for the same model, split, batch
 // size and machine.
 //
 // Run returns an error if the model's preprocessing or class names differ from the dataset's, or if
-// a logit isn't finite.
+// a score isn't finite.
 func Run(ctx context.Context, f *model.File, dataDir, split string, batch int) (*Result, []float32, error) {
 	images, manifest, err := dataset.Load(dataDir, split)
 	if err != nil {
@@ -54,11 +56,11 @@ func Run(ctx context.Context, f *model.File, dataDir, split string, batch int) (
 	if err := f.Check(manifest.Preprocessing, manifest.Classes); err != nil {
 		return nil, nil, fmt.Errorf("evaluate on the data in %s: %w", dataDir, err)
 	}
-	logits, err := Logits(ctx, f, images, batch)
+	scores, err := Scores(ctx, f, images, batch)
 	if err != nil {
 		return nil, nil, fmt.Errorf("evaluate: %w", err)
 	}
-	metrics, err := Measure(logits, images.Labels, f.Metadata.Threshold)
+	metrics, err := Measure(&f.Metadata, scores, images.Labels)
 	if err != nil {
 		return nil, nil, fmt.Errorf("evaluate: %w", err)
 	}
@@ -80,18 +82,18 @@ func Run(ctx context.Context, f *model.File, dataDir, split string, batch int) (
 		Count:   images.Len(),
 		Classes: manifest.Classes,
 		Metrics: metrics,
-	}, logits, nil
+	}, scores, nil
 }
 
-// Logits returns the logits of a model for all images of a split, in order. It processes batch
+// Scores returns the scores of a model for all images of a split, in order, Metadata.Columns per image. It processes batch
 // images at a time and stops between two batches if ctx is done.
-func Logits(ctx context.Context, f *model.File, images *dataset.Split, batch int) ([]float32, error) {
-	logits := make([]float32, 0, images.Len())
-	err := Each(ctx, f, images, batch, func(_ int, p Prediction) { logits = append(logits, p.Scores[0]) })
+func Scores(ctx context.Context, f *model.File, images *dataset.Split, batch int) ([]float32, error) {
+	scores := make([]float32, 0, images.Len()*f.Metadata.Columns)
+	err := Each(ctx, f, images, batch, func(_ int, p Prediction) { scores = append(scores, p.Scores...) })
 	if err != nil {
 		return nil, err
 	}
-	return logits, nil
+	return scores, nil
 }
 
 // Prediction is a model's prediction for one image.
@@ -183,13 +185,12 @@ func (r *Result) WriteFile(path string) error {
 // WriteTable writes the result as a table for people. It ignores write errors, since it writes to
 // a terminal.
 func (r *Result) WriteTable(w io.Writer) {
-	positive, negative := "FAKE", "REAL"
-	if len(r.Classes) == 2 {
-		negative, positive = r.Classes[dataset.Real], r.Classes[dataset.Fake]
+	fmt.Fprintf(w, "%d images of the %s split (%s)", r.Count, r.Split, r.Source)
+	if r.Binary != nil {
+		fmt.Fprintf(w, ", classified as %s above a probability of %v", r.Positive, r.Threshold)
 	}
-	fmt.Fprintf(w, "%d images of the %s split (%s), classified as %s above a probability of %v\n\n",
-		r.Count, r.Split, r.Source, positive, r.Threshold)
-	r.writeTable(w, negative, positive)
+	fmt.Fprint(w, "\n\n")
+	r.writeTable(w)
 
 	if len(r.Corruptions) > 0 {
 		fmt.Fprintf(w, "\naccuracy on corrupted images by severity (mean %.4f)\n\n", MeanCorruptionAccuracy(r.Corruptions))
@@ -215,23 +216,85 @@ func writeNotes(w io.Writer, notes []string) {
 	}
 }
 
-// writeTable writes the metrics and the confusion matrix.
-func (r *Metrics) writeTable(w io.Writer, negative, positive string) {
-	auc := "undefined"
-	if r.ROCAUC != nil {
-		auc = fmt.Sprintf("%.4f", *r.ROCAUC)
+// maxTable is the largest number of classes whose confusion matrix is printed.
+const maxTable = 12
+
+// writeTable writes the metrics, those of each class, and the confusion matrix.
+func (r *Metrics) writeTable(w io.Writer) {
+	number := func(v *float64) string {
+		if v == nil {
+			return "undefined"
+		}
+		return fmt.Sprintf("%.4f", *v)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintf(t, "  accuracy\t%.4f\troc auc\t%s\n", r.Accuracy, auc)
-	fmt.Fprintf(t, "  precision\t%.4f\tlog loss\t%.4f\n", r.Precision, r.LogLoss)
-	fmt.Fprintf(t, "  recall\t%.4f\tcalibration error\t%.4f\n", r.Recall, r.ECE)
-	fmt.Fprintf(t, "  f1\t%.4f\n\n", r.F1)
+	if r.Binary != nil {
+		fmt.Fprintf(t, "  accuracy\t%.4f\troc auc\t%s\n", r.Accuracy, number(r.ROCAUC))
+		fmt.Fprintf(t, "  precision\t%.4f\tlog loss\t%s\n", r.Precision, number(r.LogLoss))
+		fmt.Fprintf(t, "  recall\t%.4f\tcalibration error\t%.4f\n", r.Recall, r.ECE)
+		fmt.Fprintf(t, "  f1\t%.4f\tbalanced accuracy\t%.4f\n\n", r.F1, r.BalancedAccuracy)
+	} else {
+		fmt.Fprintf(t, "  accuracy\t%.4f\troc auc (one vs. rest)\t%s\n", r.Accuracy, number(r.ROCAUCOvR))
+		fmt.Fprintf(t, "  balanced accuracy\t%.4f\tlog loss\t%s\n", r.BalancedAccuracy, number(r.LogLoss))
+		fmt.Fprintf(t, "  f1 (macro)\t%.4f\tcalibration error\t%.4f\n", r.Macro.F1, r.ECE)
+		fmt.Fprintf(t, "  f1 (weighted)\t%.4f", r.Weighted.F1)
+		if r.Top5Accuracy != nil {
+			fmt.Fprintf(t, "\ttop-5 accuracy\t%s", number(r.Top5Accuracy))
+		}
+		fmt.Fprint(t, "\n\n")
+	}
 	_ = t.Flush()
-
-	c := r.Confusion
+	if r.Binary == nil {
+		r.writeClasses(w)
+	}
+	if len(r.ConfusionMatrix) == 0 || len(r.ConfusionMatrix) > maxTable {
+		fmt.Fprintln(w, "largest confusions")
+		t = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		for _, c := range r.LargestConfusions {
+			fmt.Fprintf(t, "  %d\t%s classified as %s\n", c.Count, c.Label, c.Predicted)
+		}
+		_ = t.Flush()
+		return
+	}
 	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "\tpredicted %s\tpredicted %s\t\n", positive, negative)
-	fmt.Fprintf(t, "actual %s\t%d\t%d\t\n", positive, c.TP, c.FN)
-	fmt.Fprintf(t, "actual %s\t%d\t%d\t\n", negative, c.FP, c.TN)
+	order := make([]int, len(r.PerClass)) // the positive class first
+	for i := range order {
+		order[i] = i
+	}
+	if r.Binary != nil && r.PerClass[1].Label == r.Positive {
+		order = []int{1, 0}
+	}
+	for _, c := range order {
+		fmt.Fprintf(t, "\tpredicted %s", r.PerClass[c].Label)
+	}
+	fmt.Fprint(t, "\t\n")
+	for _, label := range order {
+		fmt.Fprintf(t, "actual %s\t", r.PerClass[label].Label)
+		for _, c := range order {
+			fmt.Fprintf(t, "%d\t", r.ConfusionMatrix[label][c])
+		}
+		fmt.Fprintln(t)
+	}
 	_ = t.Flush()
+}
+
+// maxListed is the largest number of classes whose metrics are all printed. Of more classes, only the worst are.
+const maxListed = 30
+
+// writeClasses writes the metrics of each class.
+func (r *Metrics) writeClasses(w io.Writer) {
+	classes := slices.Clone(r.PerClass)
+	if len(classes) > maxListed {
+		slices.SortStableFunc(classes, func(a, b ClassMetrics) int { return cmp.Compare(a.F1, b.F1) })
+		classes = slices.DeleteFunc(classes, func(c ClassMetrics) bool { return c.Support == 0 })
+		classes = classes[:min(len(classes), maxListed)]
+		fmt.Fprintf(w, "the %d classes with the lowest f1\n", len(classes))
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(t, "\tprecision\trecall\tf1\timages\t\n")
+	for _, c := range classes {
+		fmt.Fprintf(t, "%s\t%.4f\t%.4f\t%.4f\t%d\t\n", c.Label, c.Precision, c.Recall, c.F1, c.Support)
+	}
+	_ = t.Flush()
+	fmt.Fprintln(w)
 }

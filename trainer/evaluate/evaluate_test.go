@@ -240,9 +240,9 @@ func TestRun_InvalidInput(t *testing.T) {
 	}{
 		{"batch_0", t.Context(), good, dir, "test", 0, "batch size 0"},
 		{"negative_batch", t.Context(), good, dir, "test", -3, "batch size -3"},
-		{"unknown_split", t.Context(), good, dir, "val", 4, `"val"`},
+		{"unknown_split", t.Context(), good, dir, "final", 4, "final"},
 		{"missing_dataset", t.Context(), good, filepath.Join(dir, "none"), "test", 4, "data prepare"},
-		{"NaN_logits", t.Context(), nan, dir, "test", 4, "is NaN: the model has invalid weights"},
+		{"NaN_logits", t.Context(), nan, dir, "test", 4, "is NaN for this image: the model has invalid weights"},
 		{"canceled", canceled, good, dir, "test", 4, "stopped after 0 of 11 images"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -260,7 +260,7 @@ func TestRun_InvalidInput(t *testing.T) {
 // sampleResult returns a Result to be formatted.
 func sampleResult(t *testing.T) *Result {
 	t.Helper()
-	m, err := Measure(logits(0.9, 0.8, 0.3, 0.2, 0.6), []uint16{1, 1, 1, 0, 0}, 0.5)
+	m, err := measure01(logits(0.9, 0.8, 0.3, 0.2, 0.6), []uint16{1, 1, 1, 0, 0}, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,8 +285,9 @@ func TestResult_JSON(t *testing.T) {
 	}
 	slices.Sort(keys)
 	want := []string{
-		"accuracy", "classes", "confusion", "count", "data", "expected_calibration_error", "f1", "log_loss",
-		"model", "precision", "recall", "roc_auc", "source", "split", "threshold",
+		"accuracy", "balanced_accuracy", "classes", "confusion", "confusion_matrix", "count", "data", "expected_calibration_error", "f1",
+		"largest_confusions", "log_loss", "macro_average", "model", "per_class", "positive", "precision", "recall", "roc_auc", "roc_auc_ovr",
+		"source", "split", "threshold", "weighted_average",
 	}
 	if !slices.Equal(keys, want) {
 		t.Errorf("fields %q, want %q", keys, want)
@@ -333,7 +334,7 @@ func TestResult_WriteTable(t *testing.T) {
   accuracy    0.6000   roc auc             0.8333
   precision   0.6667   log loss            %.4f
   recall      0.6667   calibration error   %.4f
-  f1          0.6667
+  f1          0.6667   balanced accuracy   0.5833
 
                predicted FAKE  predicted REAL
   actual FAKE               2               1
@@ -341,7 +342,7 @@ func TestResult_WriteTable(t *testing.T) {
 
 model  sha256:aa
 data   sha256:bb
-`, r.LogLoss, r.ECE)
+`, *r.LogLoss, r.ECE)
 	if table.String() != want {
 		t.Errorf("table:\n%s\nwant:\n%s", &table, want)
 	}

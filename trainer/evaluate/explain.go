@@ -22,18 +22,13 @@ func NewExplainer(f *model.File) (*Explainer, error) {
 	return &Explainer{f, s}, nil
 }
 
-// GradCAM returns the Grad-CAM map of an image for a class (FAKE if fake is true, REAL otherwise):
-// one value in [0, 1] per pixel, row by row, as package explain defines it. It returns
-// [explain.ErrNoGradCAM] if the model doesn't support Grad-CAM.
-func (e *Explainer) GradCAM(pixels []uint8, fake bool) ([]float32, error) {
+// GradCAM returns the class-activation map of an image for the class of the given index: one value in [0, 1] per pixel, row by
+// row, as [explain.Map] defines it. It returns [explain.ErrNoGradCAM] if the model has no such map.
+func (e *Explainer) GradCAM(pixels []uint8, class int) ([]float32, error) {
 	input := e.file.Plan.NewTensor(1)
 	e.file.Plan.Fill(input, pixels)
 	p := e.file.Plan.Preprocessing()
 	values := make([]float32, p.Width*p.Height)
-	class := 0
-	if fake {
-		class = 1
-	}
 	return values, explain.Map(values, explain.GradCAM, e.session, explain.ModelOf(e.file), input, class)
 }
 

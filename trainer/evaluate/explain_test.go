@@ -29,11 +29,11 @@ func TestExplainer_GradCAM(t *testing.T) {
 	defer func() { _ = e.Close() }()
 	pixels := make([]uint8, imaging.Size*imaging.Size*imaging.Channels)
 	pixels[0] = 255 // the first pixel is red
-	fakeMap, err := e.GradCAM(pixels, true)
+	fakeMap, err := e.GradCAM(pixels, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	realMap, err := e.GradCAM(pixels, false)
+	realMap, err := e.GradCAM(pixels, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestExplainer_NoGradCAM(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = e.Close() }()
-	if _, err := e.GradCAM(make([]uint8, imaging.Size*imaging.Size*imaging.Channels), true); !errors.Is(err, explain.ErrNoGradCAM) {
+	if _, err := e.GradCAM(make([]uint8, imaging.Size*imaging.Size*imaging.Channels), 1); !errors.Is(err, explain.ErrNoGradCAM) {
 		t.Errorf("GradCAM() error = %v, want ErrNoGradCAM", err)
 	}
 }

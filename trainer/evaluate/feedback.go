@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"fakeart/internal/model"
-	"fakeart/trainer/dataset"
 	"fakeart/trainer/predictions"
 )
 
@@ -53,30 +52,78 @@ type ModelFeedback struct {
 // maxLogit is the logit above which a logged probability is rounded to 1.
 var maxLogit = -math.Log(0x1p-53)
 
+// logged are the predictions of one model that have feedback.
+type logged struct{ labeled []predictions.Labeled }
+
+// measure computes the metrics of the predictions of a model. md is nil if the model file isn't known: its classes are
+// then the labels that occur, and only those of the CIFAKE detector have a positive class.
+func (l *logged) measure(md *model.Metadata) (m Metrics, clipped bool) {
+	var names []string
+	positiveName, threshold := "", 0.0
+	if md != nil {
+		names = md.Labels()
+		positiveName, threshold = md.Positive, md.Threshold
+	} else {
+		seen := map[string]bool{}
+		for _, p := range l.labeled {
+			seen[p.Label], seen[p.Predicted] = true, true
+		}
+		names = slices.Sorted(maps.Keys(seen))
+		if !slices.ContainsFunc(names, func(name string) bool { return name != model.Real && name != model.Fake }) {
+			names, positiveName = []string{model.Real, model.Fake}, model.Fake
+		}
+	}
+	s := samples{names: names}
+	if positiveName != "" {
+		s.positive = &positive{name: positiveName, threshold: threshold}
+	}
+	for _, p := range l.labeled {
+		label, predicted := slices.Index(names, p.Label), slices.Index(names, p.Predicted)
+		s.labels, s.predicted = append(s.labels, uint16(label)), append(s.predicted, uint16(predicted))
+		if s.positive == nil {
+			s.confidence = append(s.confidence, p.Probability)
+			continue
+		}
+		logit := math.Log(p.Probability) - math.Log1p(-p.Probability)
+		if math.Abs(logit) > maxLogit {
+			logit, clipped = math.Copysign(maxLogit, logit), true
+		}
+		is, loss := uint16(0), float32(logit)
+		if p.Label == positiveName {
+			is, loss = 1, -loss
+		}
+		s.positive.is, s.positive.logits = append(s.positive.is, is), append(s.positive.logits, float32(logit))
+		s.positive.predicted = append(s.positive.predicted, p.Predicted == positiveName)
+		s.losses = append(s.losses, math.Max(float64(loss), 0)+math.Log1p(math.Exp(-math.Abs(float64(loss)))))
+	}
+	return s.measure(), clipped
+}
+
 // MeasureFeedback compares the predictions in a prediction log with the latest feedback on each, for
 // every model with feedback, or only for the model f unless it is nil. It returns an error if there
 // is no feedback, or if strict is true and a record can't be read.
 func MeasureFeedback(ctx context.Context, log string, f *model.File, strict bool) (*Feedback, error) {
-	type samples struct {
-		logits        []float32
-		labels        []uint16
-		predictedFake []bool
-		clipped       bool
+	var known []string // labels of f
+	if f != nil {
+		known = f.Metadata.Labels()
 	}
-	models := map[string]*samples{}
+	models, foreign := map[string]*logged{}, 0
 	counts, err := predictions.Feedback(ctx, log, strict, func(p *predictions.Labeled) error {
+		if f != nil && p.Model == f.Digest {
+			if !slices.Contains(known, p.Predicted) {
+				return predictions.BadRecord(fmt.Errorf("label %.40q isn't one of the model's classes", p.Predicted))
+			}
+			if !slices.Contains(known, p.Label) {
+				foreign++
+				return nil
+			}
+		}
 		s := models[p.Model]
 		if s == nil {
-			s = &samples{}
+			s = &logged{}
 			models[p.Model] = s
 		}
-		logit := math.Log(p.Probability) - math.Log1p(-p.Probability)
-		if math.Abs(logit) > maxLogit {
-			logit, s.clipped = math.Copysign(maxLogit, logit), true
-		}
-		s.logits = append(s.logits, float32(logit))
-		s.labels = append(s.labels, labelOf(p.Label))
-		s.predictedFake = append(s.predictedFake, labelOf(p.Predicted) == dataset.Fake)
+		s.labeled = append(s.labeled, predictions.Labeled{Model: p.Model, Predicted: p.Predicted, Probability: p.Probability, Label: p.Label})
 		return nil
 	})
 	if err != nil {
@@ -92,15 +139,26 @@ func MeasureFeedback(ctx context.Context, log string, f *model.File, strict bool
 		if s == nil {
 			continue
 		}
-		m := ModelFeedback{Model: digest, Predictions: counts.Predictions[digest], Count: len(s.logits), Metrics: measure(s.logits, s.labels, s.predictedFake)}
+		var md *model.Metadata
 		if f != nil {
-			m.Threshold = &f.Metadata.Threshold
+			md = &f.Metadata
 		}
-		if s.clipped {
+		metrics, clipped := s.measure(md)
+		m := ModelFeedback{Model: digest, Predictions: counts.Predictions[digest], Count: len(s.labeled), Metrics: metrics}
+		if md != nil && md.Positive != "" {
+			m.Threshold = &md.Threshold
+		}
+		if metrics.Binary == nil {
+			m.Notes = append(m.Notes, "log_loss and roc_auc are omitted: the log only has the probability of the predicted class")
+		}
+		if clipped {
 			m.Notes = append(m.Notes, fmt.Sprintf("log_loss counts each confident error as at most %.1f nats: beyond that, the logged probabilities are rounded to 0 or 1", maxLogit))
 		}
 		result.Count += m.Count
 		result.Models = append(result.Models, m)
+	}
+	if foreign > 0 {
+		result.Notes = append(result.Notes, fmt.Sprintf("feedback on %d predictions is not counted: its label isn't a class of the model", foreign))
 	}
 	slices.SortStableFunc(result.Models, func(a, b ModelFeedback) int { return cmp.Compare(b.Count, a.Count) })
 	if result.Count > 0 {
@@ -109,7 +167,7 @@ func MeasureFeedback(ctx context.Context, log string, f *model.File, strict bool
 	if f != nil {
 		others := 0
 		for _, s := range models {
-			others += len(s.logits)
+			others += len(s.labeled)
 		}
 		err := fmt.Errorf("evaluate: no feedback on the %d predictions of %s in %s", result.Predictions, f.Digest, log)
 		if others > 0 {
@@ -119,9 +177,6 @@ func MeasureFeedback(ctx context.Context, log string, f *model.File, strict bool
 	}
 	return nil, fmt.Errorf("evaluate: no feedback on the %d predictions in %s\nhint: users send feedback with POST /feedback", result.Predictions, log)
 }
-
-// labelOf returns the label of a class name, which must be known.
-func labelOf(name string) uint16 { return uint16(slices.Index(dataset.Classes(), name)) }
 
 // JSON returns the result as indented JSON with a trailing newline.
 func (r *Feedback) JSON() ([]byte, error) { return toJSON(r) }
@@ -133,7 +188,7 @@ func (r *Feedback) WriteTable(w io.Writer) {
 	for i := range r.Models {
 		m := &r.Models[i]
 		fmt.Fprintf(w, "\nmodel  %s: feedback on %d of %d predictions\n\n", m.Model, m.Count, m.Predictions)
-		m.writeTable(w, dataset.Classes()[dataset.Real], dataset.Classes()[dataset.Fake])
+		m.writeTable(w)
 		writeNotes(w, m.Notes)
 	}
 	fmt.Fprintln(w)

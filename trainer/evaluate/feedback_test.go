@@ -57,7 +57,7 @@ func TestMeasureFeedback(t *testing.T) {
 	}
 	loss := -(math.Log(0.9) + math.Log(0.4) + math.Log(0.2) + math.Log(0.8) + math.Log(0.25)) / 5
 	// Four of the pairs (0.9, 0.4, 0.25) × (0.8, 0.2) are in order.
-	if math.Abs(a.Accuracy-0.6) > 1e-9 || math.Abs(a.Precision-2.0/3) > 1e-9 || math.Abs(a.LogLoss-loss) > 1e-6 || a.ROCAUC == nil || math.Abs(*a.ROCAUC-4.0/6) > 1e-9 {
+	if math.Abs(a.Accuracy-0.6) > 1e-9 || math.Abs(a.Precision-2.0/3) > 1e-9 || math.Abs(*a.LogLoss-loss) > 1e-6 || a.ROCAUC == nil || math.Abs(*a.ROCAUC-4.0/6) > 1e-9 {
 		t.Errorf("%+v, roc auc %v, want a loss of %g", a, a.ROCAUC, loss)
 	}
 	b := r.Models[1]
@@ -102,7 +102,8 @@ func TestMeasureFeedback_OnAllPredictions(t *testing.T) {
 
 func TestMeasureFeedback_OneModel(t *testing.T) {
 	log := logFile(t, "sha256:a FAKE 0.9 FAKE", "sha256:b REAL 0.1 FAKE", "sha256:b REAL 0.1", "sha256:c REAL 0.1")
-	f := &model.File{Digest: "sha256:b", Metadata: model.Metadata{Threshold: 0.4}}
+	f := &model.File{Digest: "sha256:b", Metadata: model.Trained(32, model.Real, model.Fake)}
+	f.Metadata.Threshold = 0.4
 	r, err := MeasureFeedback(t.Context(), log, f, false)
 	if err != nil || len(r.Models) != 1 || r.Models[0].Model != "sha256:b" || r.Predictions != 2 || r.Count != 1 || *r.Models[0].Threshold != 0.4 {
 		t.Errorf("%+v, %v", r, err)
@@ -117,6 +118,31 @@ func TestMeasureFeedback_OneModel(t *testing.T) {
 	}
 	if _, err = MeasureFeedback(t.Context(), filepath.Join(t.TempDir(), "absent"), nil, false); err == nil {
 		t.Error("MeasureFeedback(missing file) succeeded")
+	}
+}
+
+// Without a model file, the classes are the labels in the log.
+func TestMeasureFeedback_ManyClasses(t *testing.T) {
+	log := logFile(t, "sha256:a cat 0.9 cat", "sha256:a dog 0.6 cat", "sha256:a owl 0.5 owl", "sha256:a dog 0.7 dog", "sha256:a dog 0.7 wolf")
+	r, err := MeasureFeedback(t.Context(), log, nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := r.Models[0]
+	if m.Binary != nil || m.LogLoss != nil || math.Abs(m.Accuracy-0.6) > 1e-9 || len(m.PerClass) != 4 || m.PerClass[0].Label != "cat" || m.PerClass[0].Support != 2 {
+		t.Errorf("metrics %+v", m.Metrics)
+	}
+	f := &model.File{Digest: "sha256:a", Metadata: model.Trained(32, "cat", "dog", "owl")}
+	r, err = MeasureFeedback(t.Context(), log, f, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Count != 4 || len(r.Models[0].PerClass) != 3 || !slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "feedback on 1 predictions is not counted") }) {
+		t.Errorf("feedback %+v, want 4 predictions and a note about the unknown label", r)
+	}
+	_, err = MeasureFeedback(t.Context(), logFile(t, "sha256:a ant 0.9 cat", "sha256:a cat 0.9 cat"), f, true)
+	if err == nil || !strings.Contains(err.Error(), `"ant" isn't one of the model's classes`) {
+		t.Errorf("error %v, want one about the class of another model", err)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 
 // Labeled is a prediction with feedback.
 type Labeled struct {
-	// Model is the digest of the model, Predicted the predicted class, and Probability the
-	// probability of FAKE.
+	// Model is the digest of the model, Predicted the predicted class, and Probability the reported
+	// probability: that of the positive class or, for a model without one, of the predicted class.
 	Model, Predicted string
 	Probability      float64
 	// Label is the correct class according to the latest feedback.
@@ -53,8 +53,8 @@ func Feedback(ctx context.Context, path string, strict bool, f func(*Labeled) er
 			}
 			l := &Labeled{Model: r.model, Predicted: row.Label, Probability: row.Probability, Label: r.feedback, image: r.image}
 			for _, label := range []string{l.Predicted, l.Label} {
-				if label != "REAL" && label != "FAKE" {
-					return &badRecord{err: fmt.Errorf("label %.40q is neither REAL nor FAKE", label)}
+				if label == "" {
+					return &badRecord{err: errors.New("the label is empty")}
 				}
 			}
 			if !(l.Probability >= 0 && l.Probability <= 1) {

@@ -107,8 +107,7 @@ func TestFeedback_InvalidLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ name, old, text, want string }{
-		{"unknown_label", `"feedback_label":"REAL"`, `"feedback_label":"MAYBE"`, `"MAYBE" is neither`},
-		{"unknown_class", `"label":"REAL"`, `"label":"cat"`, `"cat" is neither`},
+		{"empty_class", `"label":"REAL"`, `"label":""`, "label is empty"},
 		{"probability_out_of_range", `"probability":0`, `"probability":1.5`, "1.5"},
 		{"probability_NaN", `"probability":0`, `"probability":"NaN"`, "NaN"},
 		{"truncated_line", `"feedback_time"`, "\n", "JSON"},

@@ -59,7 +59,7 @@ type Log struct {
 type Image struct {
 	Time        time.Time
 	Label       string  // the predicted class
-	Probability float64 // of FAKE
+	Probability float64 // as reported: see Labeled
 	Data        []byte  // the image file as it was received
 }
 

@@ -44,6 +44,10 @@ func (s *Skipped) Messages() (lines []string) {
 	return lines
 }
 
+// BadRecord returns an error with which a callback rejects a record, for example because its values are impossible. The record is then
+// treated like one that can't be read.
+func BadRecord(err error) error { return &badRecord{err: err} }
+
 // badRecord is the error of a record that can't be read. [source.each] sets the place.
 type badRecord struct {
 	err   error
