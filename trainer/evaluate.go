@@ -54,7 +54,7 @@ func (c *evaluateCommand) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	result, logits, err := evaluate.Run(ctx, f, c.Data, c.Split, c.BatchSize)
+	result, scores, err := evaluate.Run(ctx, f, c.Data, c.Split, c.BatchSize)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (c *evaluateCommand) Run(ctx context.Context, std streams) error {
 		}
 	}
 	if c.Report != "" {
-		if err := c.writeReport(f, result, logits, std); err != nil {
+		if err := c.writeReport(f, result, scores, std); err != nil {
 			return err
 		}
 	}
@@ -112,12 +112,12 @@ func (c *evaluateCommand) evaluateLog(ctx context.Context, std streams) (err err
 
 // writeReport writes the HTML report. It includes the configuration and metrics of the training run if
 // the model file is in its run folder.
-func (c *evaluateCommand) writeReport(f *model.File, result *evaluate.Result, logits []float32, std streams) error {
+func (c *evaluateCommand) writeReport(f *model.File, result *evaluate.Result, scores []float32, std streams) error {
 	images, manifest, err := dataset.Load(c.Data, c.Split)
 	if err != nil {
 		return err
 	}
-	r := report.Report{Model: f.Metadata, Manifest: manifest, Result: result, Logits: logits, Split: images}
+	r := report.Report{Model: f.Metadata, Manifest: manifest, Result: result, Scores: scores, Split: images}
 	file := filepath.Join(filepath.Dir(c.Model), "config.yaml")
 	switch cfg, err := config.LoadFile(file); {
 	case errors.Is(err, os.ErrNotExist):

@@ -21,23 +21,23 @@ func luma(rgb []uint8) float64 {
 func TestWrite_Maps(t *testing.T) {
 	// Correct: 0 and 2 (REAL), 3, 5 and 7 (FAKE). Errors: 1 (predicted REAL), 4 and 6 (predicted FAKE).
 	r := example(t, []float32{-4, -2, -5, 4, 1, 5, 3, 6}, []uint16{0, 1, 0, 1, 0, 1, 0, 1})
-	explained := map[int]bool{} // image index to the class that was explained
-	r.Explain = func(pixels []uint8, fake bool) ([]float32, error) {
+	explained := map[int]int{} // image index to the class that was explained
+	r.Explain = func(pixels []uint8, class int) ([]float32, error) {
 		index := -1
 		for i := range r.Split.Labels {
 			if &r.Split.Image(i)[0] == &pixels[0] {
 				index = i
 			}
 		}
-		explained[index] = fake
+		explained[index] = class
 		values := make([]float32, imaging.Size*imaging.Size)
 		values[index] = 1 // the pixel at the index of the image
 		return values, nil
 	}
 	page := html(t, r)
-	for i, z := range r.Logits {
-		if fake, ok := explained[i]; !ok || fake != (z > 0) {
-			t.Errorf("image %d, logit %g: explained FAKE: %v (explained at all: %v)", i, z, fake, ok)
+	for i, z := range r.Scores {
+		if class, ok := explained[i]; !ok || (class == 1) != (z > 0) {
+			t.Errorf("image %d, logit %g: explained class %d (explained at all: %v)", i, z, class, ok)
 		}
 	}
 	found := regexp.MustCompile(`alt="Image (\d+), (\w+) classified as (\w+)"><img src="data:image/png;base64,([^"]+)" [^>]*alt="Class-activation map for (\w+)"`).FindAllStringSubmatch(page, -1)
@@ -84,7 +84,7 @@ func TestWrite_ExplainError(t *testing.T) {
 	logits, labels := scores(100, 2)
 	r := example(t, logits, labels)
 	failure := errors.New("out of order")
-	r.Explain = func([]uint8, bool) ([]float32, error) { return nil, failure }
+	r.Explain = func([]uint8, int) ([]float32, error) { return nil, failure }
 	if _, err := render(r); !errors.Is(err, failure) || !strings.Contains(err.Error(), "explain image ") {
 		t.Errorf("error = %v, want the one of Explain", err)
 	}

@@ -1,25 +1,54 @@
 package report
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg/draw"
 
-	"fakeart/trainer/dataset"
+	"fakeart/internal/model"
 	"fakeart/trainer/evaluate"
 )
 
+// qualityFigures returns the figures about the predictions: for a model with a positive class, those of this class.
+func qualityFigures(r Report, predictions []prediction) ([]figure, error) {
+	if r.Result.Binary == nil {
+		confidence, right := make([]float64, len(predictions)), make([]uint16, len(predictions))
+		for i, p := range predictions {
+			confidence[i] = p.reported
+			if p.class == int(r.Split.Labels[i]) {
+				right[i] = 1
+			}
+		}
+		f, err := reliabilityFigure(r.Result, confidence, right, "mean probability of the predicted class", "fraction of correct predictions")
+		return []figure{f}, err
+	}
+	logits, is := evaluate.PositiveLogits(&r.Model, r.Scores), evaluate.IsPositive(&r.Model, r.Split.Labels)
+	probabilities := make([]float64, len(logits))
+	for i, z := range logits {
+		probabilities[i] = model.Probability(z)
+	}
+	positive := r.Result.Positive
+	negative := r.Model.Classes[1-r.Model.PositiveClass()]
+	scores, err1 := scoreFigure(r.Result, negative, logits, is)
+	roc, err2 := rocFigure(r.Result, negative, logits, is)
+	reliability, err3 := reliabilityFigure(r.Result, probabilities, is, "mean probability of "+positive, "fraction that is "+positive)
+	return []figure{scores, roc, reliability}, errors.Join(err1, err2, err3)
+}
+
 // rocFigure returns the ROC curve, with the point of the model's threshold.
-func rocFigure(r *evaluate.Result, logits []float32, labels []uint16) (figure, error) {
+func rocFigure(r *evaluate.Result, negative string, logits []float32, labels []uint16) (figure, error) {
 	f := figure{Title: "ROC curve"}
 	fpr, tpr := evaluate.ROC(logits, labels)
 	if fpr == nil {
 		f.Caption = "Undefined: the split has only one class."
 		return f, nil
 	}
-	c := unitChart("false positive rate (REAL classified as FAKE)", "true positive rate (FAKE classified as FAKE)")
+	c := unitChart(
+		fmt.Sprintf("false positive rate (%s classified as %s)", negative, r.Positive),
+		fmt.Sprintf("true positive rate (%[1]s classified as %[1]s)", r.Positive))
 	curve := thin(fpr, tpr)
 	under := append(plotter.XYs{{X: 0, Y: 0}}, curve...)
 	c.area(append(under, plotter.XY{X: 1, Y: 0}), accentSoft)
@@ -65,12 +94,12 @@ func thin(fpr, tpr []float64) plotter.XYs {
 	return kept
 }
 
-// reliabilityFigure returns the fraction of FAKE against the predicted probability, and the number of
+// reliabilityFigure returns the fraction of true predictions against the predicted probability, and the number of
 // images per bin.
-func reliabilityFigure(r *evaluate.Result, logits []float32, labels []uint16) (figure, error) {
-	c := unitChart("mean probability of FAKE", "fraction that is FAKE")
+func reliabilityFigure(r *evaluate.Result, probabilities []float64, truth []uint16, xLabel, yLabel string) (figure, error) {
+	c := unitChart(xLabel, yLabel)
 	var points plotter.XYs
-	bins := evaluate.Reliability(logits, labels)
+	bins := evaluate.Reliability(probabilities, truth)
 	most := 0
 	for _, b := range bins {
 		most = max(most, b.Count)
@@ -82,7 +111,7 @@ func reliabilityFigure(r *evaluate.Result, logits []float32, labels []uint16) (f
 		// The bars show the number of images per bin.
 		h := 0.25 * float64(b.Count) / float64(most)
 		c.area(plotter.XYs{{X: b.Low + 0.004, Y: 0}, {X: b.High - 0.004, Y: 0}, {X: b.High - 0.004, Y: h}, {X: b.Low + 0.004, Y: h}}, grid)
-		points = append(points, plotter.XY{X: b.Probability, Y: b.Fake})
+		points = append(points, plotter.XY{X: b.Probability, Y: b.Fraction})
 	}
 	c.line(plotter.XYs{{X: 0, Y: 0}, {X: 1, Y: 1}}, axis.line(1, 4, 3))
 	c.line(points, accent.line(1.5))
@@ -100,9 +129,9 @@ func reliabilityFigure(r *evaluate.Result, logits []float32, labels []uint16) (f
 	return f, err
 }
 
-// scoreFigure returns the histogram of the logits of each class. It shows how well the model separates
+// scoreFigure returns the histogram of the positive class's logits for the images of each class. It shows how well the model separates
 // them, and the effect of another threshold.
-func scoreFigure(r *evaluate.Result, logits []float32, labels []uint16) (figure, error) {
+func scoreFigure(r *evaluate.Result, negative string, logits []float32, labels []uint16) (figure, error) {
 	const bins = 40
 	low, high := math.Inf(1), math.Inf(-1)
 	for _, z := range logits {
@@ -118,12 +147,12 @@ func scoreFigure(r *evaluate.Result, logits []float32, labels []uint16) (figure,
 		*n++
 		most = math.Max(most, *n)
 	}
-	c := newChart("logit (positive: FAKE is more likely)", "images", chartHeight)
+	c := newChart(fmt.Sprintf("logit (positive: %s is more likely)", r.Positive), "images", chartHeight)
 	c.plot.X.Tick.Marker = ticks{count: 8}
 	c.plot.Y.Tick.Marker = ticks{count: 5, whole: true}
 	c.plot.X.Min, c.plot.X.Max = low, high
 	c.setRange(&c.plot.Y, 0, most)
-	for label, roles := range [...][2]role{dataset.Real: {realSoft, realLine}, dataset.Fake: {fakeSoft, fakeLine}} {
+	for label, roles := range [...][2]role{{realSoft, realLine}, {fakeSoft, fakeLine}} {
 		// The outline has gaps where bins are empty.
 		edge := func(i int) float64 { return low + (high-low)*float64(i)/bins }
 		var filled, outline plotter.XYs
@@ -145,13 +174,13 @@ func scoreFigure(r *evaluate.Result, logits []float32, labels []uint16) (figure,
 		c.area(append(filled, plotter.XY{X: high}, plotter.XY{X: low}), roles[0])
 		c.line(outline, roles[1].line(1.5))
 	}
-	f := figure{Title: "Scores", Legend: []key{{"box real", "REAL"}, {"box fake", "FAKE"}}}
+	f := figure{Title: "Scores", Legend: []key{{"box real", negative}, {"box fake", r.Positive}}}
 	if cut := math.Log(r.Threshold / (1 - r.Threshold)); cut > low && cut < high {
 		c.line(plotter.XYs{{X: cut, Y: 0}, {X: cut, Y: c.plot.Y.Max}}, axis.line(1, 4, 3))
 		f.Legend = append(f.Legend, key{"dash", fmt.Sprintf("threshold %v", r.Threshold)})
 	}
 	var err error
-	f.SVG, err = c.svg("Histogram of the logits of REAL and FAKE images")
+	f.SVG, err = c.svg(fmt.Sprintf("Histogram of the logits of %s and %s images", negative, r.Positive))
 	return f, err
 }
 

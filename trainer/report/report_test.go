@@ -28,7 +28,8 @@ const imageBytes = imaging.Size * imaging.Size * imaging.Channels
 // example returns the report of a run. The pixels of each image depend on its index.
 func example(t *testing.T, logits []float32, labels []uint16) Report {
 	t.Helper()
-	metrics, err := evaluate.Measure(logits, labels, 0.5)
+	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	metrics, err := evaluate.Measure(&md, logits, labels)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,14 +40,12 @@ func example(t *testing.T, logits []float32, labels []uint16) Report {
 			img[j] = uint8(i*7 + j)
 		}
 	}
-	classes := dataset.Classes()
+	classes := md.Classes
+	md.Name, md.ConfigDigest, md.Seed, md.ValLoss, md.ValAccuracy, md.Revision = "base", "sha256:cc", 420, 0.1234, 0.9876, "v1.2.3"
 	return Report{
 		Config:  []byte("experiment:\n  name: base\n"),
 		Metrics: sampleRows(3, 10),
-		Model: model.Metadata{
-			Name: "base", Classes: classes, Threshold: 0.5, Preprocessing: imaging.Default(),
-			ConfigDigest: "sha256:cc", Seed: 420, ValLoss: 0.1234, ValAccuracy: 0.9876, Revision: "v1.2.3",
-		},
+		Model:   md,
 		Manifest: &dataset.Manifest{
 			Source: dataset.Source{Kind: "archive", Path: "cifake.zip"}, Preprocessing: imaging.PreprocessingID, Classes: classes,
 			Splits: map[string]map[string]int{"train": {"REAL": 11, "FAKE": 12}, "test": {"REAL": 13, "FAKE": 14}},
@@ -55,7 +54,7 @@ func example(t *testing.T, logits []float32, labels []uint16) Report {
 			Model: "sha256:aa", Data: "sha256:bb", Source: "archive", Split: "test",
 			Count: len(labels), Classes: classes, Metrics: metrics,
 		},
-		Logits: logits,
+		Scores: logits,
 		Split:  split,
 	}
 }
@@ -158,7 +157,7 @@ func TestWrite_Content(t *testing.T) {
 		"60.00 %", // precision, 3 of 5
 		"75.00 %", // recall, 3 of 4
 		"66.67 %", // f1
-		"AUC 0.8750", fmt.Sprintf("<dd>%.4f</dd>", r.Result.LogLoss), fmt.Sprintf("<dd>%.4f</dd>", r.Result.ECE),
+		"AUC 0.8750", fmt.Sprintf("<dd>%.4f</dd>", *r.Result.LogLoss), fmt.Sprintf("<dd>%.4f</dd>", r.Result.ECE),
 		"<b>2</b><span>50.00 %</span>", "<b>3</b><span>75.00 %</span>", // the confusion matrix
 		"REAL classified as FAKE", "FAKE classified as REAL", "no. 6", "no. 4", "no. 1", "0.9526", "0.7311", "0.1192",
 		"best epoch 2", "2 of 3",
@@ -303,7 +302,7 @@ func TestWrite_SizeBelow1MB(t *testing.T) {
 	for i := range r.Split.Images { // incompressible images
 		r.Split.Images[i] = uint8(noise.Uint32())
 	}
-	r.Explain = func(pixels []uint8, _ bool) ([]float32, error) {
+	r.Explain = func(pixels []uint8, _ int) ([]float32, error) {
 		values := make([]float32, len(pixels)/imaging.Channels)
 		for i := range values {
 			values[i] = noise.Float32()
@@ -330,8 +329,8 @@ func TestWrite_Atomic(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := example(t, logits, labels)
-	broken.Logits = broken.Logits[1:]
-	if err := Write(path, broken); err == nil || !strings.Contains(err.Error(), "19 logits") {
+	broken.Scores = broken.Scores[1:]
+	if err := Write(path, broken); err == nil || !strings.Contains(err.Error(), "19 scores") {
 		t.Errorf("error = %v", err)
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "old" {
@@ -452,7 +451,8 @@ func TestTicks(t *testing.T) {
 
 func BenchmarkWrite(b *testing.B) {
 	logits, labels := scores(20000, 2)
-	metrics, err := evaluate.Measure(logits, labels, 0.5)
+	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	metrics, err := evaluate.Measure(&md, logits, labels)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -460,12 +460,73 @@ func BenchmarkWrite(b *testing.B) {
 		Metrics:  sampleRows(10, 3000),
 		Manifest: &dataset.Manifest{Classes: dataset.Classes()},
 		Result:   &evaluate.Result{Count: len(labels), Metrics: metrics},
-		Logits:   logits,
+		Model:    md,
+		Scores:   logits,
 		Split:    &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels, Side: 32, Classes: dataset.Classes()},
 	}
 	for b.Loop() {
 		if _, err := render(r); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// tenClasses returns the report of a model with ten classes and images of 120×120 pixels.
+func tenClasses(t *testing.T) Report {
+	t.Helper()
+	const n, side = 200, 120
+	var classes []string
+	for c := range 10 {
+		classes = append(classes, fmt.Sprintf("kind <%d>", c))
+	}
+	md := model.Trained(side, classes...)
+	md.Name = "ten"
+	r := rand.New(rand.NewPCG(1, 2))
+	scores, labels := make([]float32, 0, 10*n), make([]uint16, n)
+	split := &dataset.Split{Images: make([]uint8, n*side*side*imaging.Channels), Labels: labels, Side: side, Classes: classes}
+	counts := map[string]int{}
+	for i := range n {
+		labels[i] = uint16(i % 10)
+		counts[classes[i%10]]++
+		for c := range 10 {
+			score := float32(r.NormFloat64())
+			if c == i%10 {
+				score += 2
+			}
+			scores = append(scores, score)
+		}
+	}
+	metrics, err := evaluate.Measure(&md, scores, labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Report{
+		Model: md, Scores: scores, Split: split, Metrics: sampleRows(3, 10),
+		Manifest: &dataset.Manifest{Source: dataset.Source{Kind: "folder", Path: "pets"}, Classes: classes, Splits: map[string]map[string]int{"test": counts}},
+		Result:   &evaluate.Result{Model: "sha256:aa", Data: "sha256:bb", Source: "folder", Split: "test", Count: n, Classes: classes, Metrics: metrics},
+		Explain: func(pixels []uint8, _ int) ([]float32, error) {
+			return make([]float32, len(pixels)/imaging.Channels), nil
+		},
+	}
+}
+
+func TestWrite_TenClasses(t *testing.T) {
+	r := tenClasses(t)
+	page := html(t, r)
+	for _, want := range []string{
+		"The model has 10 classes", "Balanced accuracy", "Top-5 accuracy", "Macro F1", "Largest confusions", "predicted kind &lt;9&gt;",
+		"20 kind &lt;0&gt;", "mean probability of the predicted class", `width="96" height="96"`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the report lacks %q", want)
+		}
+	}
+	for _, unwanted := range []string{"positive class", "ROC curve", "FAKE"} {
+		if strings.Contains(page, unwanted) {
+			t.Errorf("the report has %q", unwanted)
+		}
+	}
+	if len(page) > 2<<20 {
+		t.Errorf("the report has %d bytes", len(page))
 	}
 }

@@ -54,11 +54,11 @@ func (r *run) measure(ctx context.Context, w net.Weights) (loss, accuracy float6
 	if err != nil {
 		return 0, 0, err
 	}
-	logits, err := evaluate.Logits(ctx, f, r.validation, r.cfg.Evaluate.BatchSize)
+	scores, err := evaluate.Scores(ctx, f, r.validation, r.cfg.Evaluate.BatchSize)
 	if ctx.Err() != nil {
 		return 0, 0, ctx.Err()
 	}
-	if err != nil || !finite(logits) {
+	if err != nil || !finite(scores) {
 		// A model file with NaN or infinite weights looks damaged. The unfused network shows the
 		// actual reason.
 		if unfused, err := r.unfusedLogits(ctx, w, r.validation); err == nil && !finite(unfused) {
@@ -68,11 +68,11 @@ func (r *run) measure(ctx context.Context, w net.Weights) (loss, accuracy float6
 			return 0, 0, fmt.Errorf("evaluate on the validation images: %w", err)
 		}
 	}
-	m, err := evaluate.Measure(logits, r.validation.Labels, r.cfg.Model.Threshold)
+	m, err := evaluate.Measure(&f.Metadata, scores, r.validation.Labels)
 	if err != nil {
 		return 0, 0, fmt.Errorf("evaluate on the validation images: %w", err)
 	}
-	return m.LogLoss, m.Accuracy, nil
+	return *m.LogLoss, m.Accuracy, nil
 }
 
 // finish exports the weights of the best epoch and evaluates them on the test split, which is not
@@ -113,8 +113,8 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if !hasTest {
 		return s, nil
 	}
-	var logits []float32
-	if s.Test, logits, err = evaluate.Run(ctx, f, r.cfg.Dataset.Dir, dataset.Test, r.cfg.Evaluate.BatchSize); err != nil {
+	var scores []float32
+	if s.Test, scores, err = evaluate.Run(ctx, f, r.cfg.Dataset.Dir, dataset.Test, r.cfg.Evaluate.BatchSize); err != nil {
 		return nil, err
 	}
 	if err := s.Test.WriteFile(r.folder.file(evalFile)); err != nil {
@@ -136,7 +136,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	}
 	err = report.Write(r.folder.file(reportFile), report.Report{
 		Config: text, Metrics: rows, Model: f.Metadata, Manifest: r.manifest,
-		Result: s.Test, Logits: logits, Split: test, Explain: explainer.GradCAM,
+		Result: s.Test, Scores: scores, Split: test, Explain: explainer.GradCAM,
 	})
 	err = errors.Join(err, explainer.Close())
 	if err != nil {
@@ -179,7 +179,7 @@ func (r *run) finished() *Summary {
 // difference between their logits. It returns an error if the difference is too large, because the
 // model file would not be the trained network.
 func (r *run) parity(ctx context.Context, f *model.File, images *dataset.Split) (worst float64, err error) {
-	exported, err := evaluate.Logits(ctx, f, images, r.cfg.Evaluate.BatchSize)
+	exported, err := evaluate.Scores(ctx, f, images, r.cfg.Evaluate.BatchSize)
 	if err != nil {
 		return 0, err
 	}

@@ -236,16 +236,16 @@ func TestRun_EarlyStopping(t *testing.T) {
 		t.Fatal(err)
 	}
 	images := split.Subset(held)
-	logits, err := evaluate.Logits(t.Context(), f, images, cfg.Evaluate.BatchSize)
+	scores, err := evaluate.Scores(t.Context(), f, images, cfg.Evaluate.BatchSize)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := evaluate.Measure(logits, images.Labels, cfg.Model.Threshold)
+	m, err := evaluate.Measure(&f.Metadata, scores, images.Labels)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.LogLoss != best.ValLoss || m.LogLoss != f.Metadata.ValLoss || m.Accuracy != f.Metadata.ValAccuracy {
-		t.Errorf("loss of the model file = %v; %v in its metadata, %v in metrics.csv", m.LogLoss, f.Metadata.ValLoss, best.ValLoss)
+	if *m.LogLoss != best.ValLoss || *m.LogLoss != f.Metadata.ValLoss || m.Accuracy != f.Metadata.ValAccuracy {
+		t.Errorf("loss of the model file = %v; %v in its metadata, %v in metrics.csv", *m.LogLoss, f.Metadata.ValLoss, best.ValLoss)
 	}
 }
 
