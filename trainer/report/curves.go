@@ -131,7 +131,7 @@ func (h history) figures() ([]figure, error) {
 	if len(h.steps)+len(h.epochs) == 0 {
 		return nil, nil
 	}
-	loss, err1 := h.compare("Loss", "binary cross-entropy (nats)", false,
+	loss, err1 := h.compare("Loss", "cross-entropy (nats)", false,
 		func(r runlog.Row) float64 { return r.TrainLoss },
 		func(r runlog.Row) float64 { return r.ValLoss })
 	accuracy, err2 := h.compare("Accuracy", "fraction correct", true,

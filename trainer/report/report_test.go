@@ -514,7 +514,7 @@ func TestWrite_TenClasses(t *testing.T) {
 	r := tenClasses(t)
 	page := html(t, r)
 	for _, want := range []string{
-		"The model has 10 classes", "Balanced accuracy", "Top-5 accuracy", "Macro F1", "Largest confusions", "predicted kind &lt;9&gt;",
+		"The model has 10 classes", "Balanced accuracy", "Top-5 accuracy", "Macro F1", "Largest confusions", "<th scope=\"col\">kind &lt;9&gt;</th>",
 		"20 kind &lt;0&gt;", "mean probability of the predicted class", `width="96" height="96"`,
 	} {
 		if !strings.Contains(page, want) {
