@@ -48,6 +48,14 @@ func (b *block) samples(last, size int, dst []uint8, stride int) {
 		}
 		b[0] = 0
 		return
+	case avx2 && size > 1:
+		_ = dst[(size-1)*stride+size-1]
+		if size == 4 {
+			inverse4AVX2((*[64]int32)(b), &dst[0], stride)
+		} else {
+			inverse2AVX2((*[64]int32)(b), &dst[0], stride)
+		}
+		return
 	case size == 4:
 		b.inverse4(dst, stride)
 	case size == 2:

@@ -9,6 +9,16 @@ package imaging
 //go:noescape
 func inverseAVX2(b *[64]int32, dst *uint8, stride int)
 
+// inverse4AVX2 is block.inverse4, and clears b.
+//
+//go:noescape
+func inverse4AVX2(b *[64]int32, dst *uint8, stride int)
+
+// inverse2AVX2 is block.inverse2, and clears b.
+//
+//go:noescape
+func inverse2AVX2(b *[64]int32, dst *uint8, stride int)
+
 // triangleAcrossAVX2 implements h2v1_fancy_upsample for samples 1 to n-2 of a row, sixteen samples at
 // a time. It returns the first sample that it leaves, at least 1.
 //

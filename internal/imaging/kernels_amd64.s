@@ -364,6 +364,421 @@ TEXT ·inverseAVX2(SB), NOSPLIT, $0-24
 	VZEROUPPER
 	RET
 
+DATA inverse4_columnRound<>+0(SB)/4, $0x00000800
+DATA inverse4_columnRound<>+4(SB)/4, $0x00000800
+DATA inverse4_columnRound<>+8(SB)/4, $0x00000800
+DATA inverse4_columnRound<>+12(SB)/4, $0x00000800
+DATA inverse4_columnRound<>+16(SB)/4, $0x00000800
+DATA inverse4_columnRound<>+20(SB)/4, $0x00000800
+DATA inverse4_columnRound<>+24(SB)/4, $0x00000800
+DATA inverse4_columnRound<>+28(SB)/4, $0x00000800
+GLOBL inverse4_columnRound<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_rowRound<>+0(SB)/4, $0x04040000
+DATA inverse4_rowRound<>+4(SB)/4, $0x04040000
+DATA inverse4_rowRound<>+8(SB)/4, $0x04040000
+DATA inverse4_rowRound<>+12(SB)/4, $0x04040000
+DATA inverse4_rowRound<>+16(SB)/4, $0x04040000
+DATA inverse4_rowRound<>+20(SB)/4, $0x04040000
+DATA inverse4_rowRound<>+24(SB)/4, $0x04040000
+DATA inverse4_rowRound<>+28(SB)/4, $0x04040000
+GLOBL inverse4_rowRound<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_c1847<>+0(SB)/4, $0x00003b21
+DATA inverse4_c1847<>+4(SB)/4, $0x00003b21
+DATA inverse4_c1847<>+8(SB)/4, $0x00003b21
+DATA inverse4_c1847<>+12(SB)/4, $0x00003b21
+DATA inverse4_c1847<>+16(SB)/4, $0x00003b21
+DATA inverse4_c1847<>+20(SB)/4, $0x00003b21
+DATA inverse4_c1847<>+24(SB)/4, $0x00003b21
+DATA inverse4_c1847<>+28(SB)/4, $0x00003b21
+GLOBL inverse4_c1847<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_m0765<>+0(SB)/4, $0xffffe782
+DATA inverse4_m0765<>+4(SB)/4, $0xffffe782
+DATA inverse4_m0765<>+8(SB)/4, $0xffffe782
+DATA inverse4_m0765<>+12(SB)/4, $0xffffe782
+DATA inverse4_m0765<>+16(SB)/4, $0xffffe782
+DATA inverse4_m0765<>+20(SB)/4, $0xffffe782
+DATA inverse4_m0765<>+24(SB)/4, $0xffffe782
+DATA inverse4_m0765<>+28(SB)/4, $0xffffe782
+GLOBL inverse4_m0765<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_c2562<>+0(SB)/4, $0x00005203
+DATA inverse4_c2562<>+4(SB)/4, $0x00005203
+DATA inverse4_c2562<>+8(SB)/4, $0x00005203
+DATA inverse4_c2562<>+12(SB)/4, $0x00005203
+DATA inverse4_c2562<>+16(SB)/4, $0x00005203
+DATA inverse4_c2562<>+20(SB)/4, $0x00005203
+DATA inverse4_c2562<>+24(SB)/4, $0x00005203
+DATA inverse4_c2562<>+28(SB)/4, $0x00005203
+GLOBL inverse4_c2562<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_c0899<>+0(SB)/4, $0x00001ccd
+DATA inverse4_c0899<>+4(SB)/4, $0x00001ccd
+DATA inverse4_c0899<>+8(SB)/4, $0x00001ccd
+DATA inverse4_c0899<>+12(SB)/4, $0x00001ccd
+DATA inverse4_c0899<>+16(SB)/4, $0x00001ccd
+DATA inverse4_c0899<>+20(SB)/4, $0x00001ccd
+DATA inverse4_c0899<>+24(SB)/4, $0x00001ccd
+DATA inverse4_c0899<>+28(SB)/4, $0x00001ccd
+GLOBL inverse4_c0899<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_m0601<>+0(SB)/4, $0xffffecc2
+DATA inverse4_m0601<>+4(SB)/4, $0xffffecc2
+DATA inverse4_m0601<>+8(SB)/4, $0xffffecc2
+DATA inverse4_m0601<>+12(SB)/4, $0xffffecc2
+DATA inverse4_m0601<>+16(SB)/4, $0xffffecc2
+DATA inverse4_m0601<>+20(SB)/4, $0xffffecc2
+DATA inverse4_m0601<>+24(SB)/4, $0xffffecc2
+DATA inverse4_m0601<>+28(SB)/4, $0xffffecc2
+GLOBL inverse4_m0601<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_m0509<>+0(SB)/4, $0xffffefb0
+DATA inverse4_m0509<>+4(SB)/4, $0xffffefb0
+DATA inverse4_m0509<>+8(SB)/4, $0xffffefb0
+DATA inverse4_m0509<>+12(SB)/4, $0xffffefb0
+DATA inverse4_m0509<>+16(SB)/4, $0xffffefb0
+DATA inverse4_m0509<>+20(SB)/4, $0xffffefb0
+DATA inverse4_m0509<>+24(SB)/4, $0xffffefb0
+DATA inverse4_m0509<>+28(SB)/4, $0xffffefb0
+GLOBL inverse4_m0509<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_c1061<>+0(SB)/4, $0x000021f9
+DATA inverse4_c1061<>+4(SB)/4, $0x000021f9
+DATA inverse4_c1061<>+8(SB)/4, $0x000021f9
+DATA inverse4_c1061<>+12(SB)/4, $0x000021f9
+DATA inverse4_c1061<>+16(SB)/4, $0x000021f9
+DATA inverse4_c1061<>+20(SB)/4, $0x000021f9
+DATA inverse4_c1061<>+24(SB)/4, $0x000021f9
+DATA inverse4_c1061<>+28(SB)/4, $0x000021f9
+GLOBL inverse4_c1061<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_m2172<>+0(SB)/4, $0xffffba79
+DATA inverse4_m2172<>+4(SB)/4, $0xffffba79
+DATA inverse4_m2172<>+8(SB)/4, $0xffffba79
+DATA inverse4_m2172<>+12(SB)/4, $0xffffba79
+DATA inverse4_m2172<>+16(SB)/4, $0xffffba79
+DATA inverse4_m2172<>+20(SB)/4, $0xffffba79
+DATA inverse4_m2172<>+24(SB)/4, $0xffffba79
+DATA inverse4_m2172<>+28(SB)/4, $0xffffba79
+GLOBL inverse4_m2172<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_c1451<>+0(SB)/4, $0x00002e75
+DATA inverse4_c1451<>+4(SB)/4, $0x00002e75
+DATA inverse4_c1451<>+8(SB)/4, $0x00002e75
+DATA inverse4_c1451<>+12(SB)/4, $0x00002e75
+DATA inverse4_c1451<>+16(SB)/4, $0x00002e75
+DATA inverse4_c1451<>+20(SB)/4, $0x00002e75
+DATA inverse4_c1451<>+24(SB)/4, $0x00002e75
+DATA inverse4_c1451<>+28(SB)/4, $0x00002e75
+GLOBL inverse4_c1451<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_m0211<>+0(SB)/4, $0xfffff93e
+DATA inverse4_m0211<>+4(SB)/4, $0xfffff93e
+DATA inverse4_m0211<>+8(SB)/4, $0xfffff93e
+DATA inverse4_m0211<>+12(SB)/4, $0xfffff93e
+DATA inverse4_m0211<>+16(SB)/4, $0xfffff93e
+DATA inverse4_m0211<>+20(SB)/4, $0xfffff93e
+DATA inverse4_m0211<>+24(SB)/4, $0xfffff93e
+DATA inverse4_m0211<>+28(SB)/4, $0xfffff93e
+GLOBL inverse4_m0211<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_26<>+0(SB)/4, $0x00003b21
+DATA inverse4_26<>+4(SB)/4, $0x00003b21
+DATA inverse4_26<>+8(SB)/4, $0x00003b21
+DATA inverse4_26<>+12(SB)/4, $0x00003b21
+DATA inverse4_26<>+16(SB)/4, $0xffffe782
+DATA inverse4_26<>+20(SB)/4, $0xffffe782
+DATA inverse4_26<>+24(SB)/4, $0xffffe782
+DATA inverse4_26<>+28(SB)/4, $0xffffe782
+GLOBL inverse4_26<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_15<>+0(SB)/4, $0x00005203
+DATA inverse4_15<>+4(SB)/4, $0x00005203
+DATA inverse4_15<>+8(SB)/4, $0x00005203
+DATA inverse4_15<>+12(SB)/4, $0x00005203
+DATA inverse4_15<>+16(SB)/4, $0xffffecc2
+DATA inverse4_15<>+20(SB)/4, $0xffffecc2
+DATA inverse4_15<>+24(SB)/4, $0xffffecc2
+DATA inverse4_15<>+28(SB)/4, $0xffffecc2
+GLOBL inverse4_15<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_37<>+0(SB)/4, $0x00001ccd
+DATA inverse4_37<>+4(SB)/4, $0x00001ccd
+DATA inverse4_37<>+8(SB)/4, $0x00001ccd
+DATA inverse4_37<>+12(SB)/4, $0x00001ccd
+DATA inverse4_37<>+16(SB)/4, $0xffffefb0
+DATA inverse4_37<>+20(SB)/4, $0xffffefb0
+DATA inverse4_37<>+24(SB)/4, $0xffffefb0
+DATA inverse4_37<>+28(SB)/4, $0xffffefb0
+GLOBL inverse4_37<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_15b<>+0(SB)/4, $0x000021f9
+DATA inverse4_15b<>+4(SB)/4, $0x000021f9
+DATA inverse4_15b<>+8(SB)/4, $0x000021f9
+DATA inverse4_15b<>+12(SB)/4, $0x000021f9
+DATA inverse4_15b<>+16(SB)/4, $0x00002e75
+DATA inverse4_15b<>+20(SB)/4, $0x00002e75
+DATA inverse4_15b<>+24(SB)/4, $0x00002e75
+DATA inverse4_15b<>+28(SB)/4, $0x00002e75
+GLOBL inverse4_15b<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_37b<>+0(SB)/4, $0xffffba79
+DATA inverse4_37b<>+4(SB)/4, $0xffffba79
+DATA inverse4_37b<>+8(SB)/4, $0xffffba79
+DATA inverse4_37b<>+12(SB)/4, $0xffffba79
+DATA inverse4_37b<>+16(SB)/4, $0xfffff93e
+DATA inverse4_37b<>+20(SB)/4, $0xfffff93e
+DATA inverse4_37b<>+24(SB)/4, $0xfffff93e
+DATA inverse4_37b<>+28(SB)/4, $0xfffff93e
+GLOBL inverse4_37b<>(SB), RODATA|NOPTR, $32
+
+DATA inverse4_transposed<>+0(SB)/1, $0x00
+DATA inverse4_transposed<>+1(SB)/1, $0x04
+DATA inverse4_transposed<>+2(SB)/1, $0x08
+DATA inverse4_transposed<>+3(SB)/1, $0x0c
+DATA inverse4_transposed<>+4(SB)/1, $0x01
+DATA inverse4_transposed<>+5(SB)/1, $0x05
+DATA inverse4_transposed<>+6(SB)/1, $0x09
+DATA inverse4_transposed<>+7(SB)/1, $0x0d
+DATA inverse4_transposed<>+8(SB)/1, $0x02
+DATA inverse4_transposed<>+9(SB)/1, $0x06
+DATA inverse4_transposed<>+10(SB)/1, $0x0a
+DATA inverse4_transposed<>+11(SB)/1, $0x0e
+DATA inverse4_transposed<>+12(SB)/1, $0x03
+DATA inverse4_transposed<>+13(SB)/1, $0x07
+DATA inverse4_transposed<>+14(SB)/1, $0x0b
+DATA inverse4_transposed<>+15(SB)/1, $0x0f
+GLOBL inverse4_transposed<>(SB), RODATA|NOPTR, $16
+
+// func inverse4AVX2(b *[64]int32, dst *uint8, stride int)
+// Requires: AVX, AVX2
+TEXT ·inverse4AVX2(SB), NOSPLIT, $0-24
+	MOVQ         b+0(FP), AX
+	MOVQ         dst+8(FP), CX
+	MOVQ         stride+16(FP), DX
+	VMOVDQU      (AX), Y0
+	VMOVDQU      32(AX), Y1
+	VMOVDQU      64(AX), Y2
+	VMOVDQU      96(AX), Y3
+	VMOVDQU      160(AX), Y4
+	VMOVDQU      192(AX), Y5
+	VMOVDQU      224(AX), Y6
+	VPXOR        Y7, Y7, Y7
+	VMOVDQU      Y7, (AX)
+	VMOVDQU      Y7, 32(AX)
+	VMOVDQU      Y7, 64(AX)
+	VMOVDQU      Y7, 96(AX)
+	VMOVDQU      Y7, 128(AX)
+	VMOVDQU      Y7, 160(AX)
+	VMOVDQU      Y7, 192(AX)
+	VMOVDQU      Y7, 224(AX)
+	VPSLLD       $0x0e, Y0, Y0
+	VPADDD       inverse4_columnRound<>+0(SB), Y0, Y0
+	VPMULLD      inverse4_c1847<>+0(SB), Y2, Y2
+	VPMULLD      inverse4_m0765<>+0(SB), Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VPADDD       Y2, Y0, Y5
+	VPSUBD       Y2, Y0, Y0
+	VPMULLD      inverse4_c2562<>+0(SB), Y1, Y2
+	VPMULLD      inverse4_c0899<>+0(SB), Y3, Y7
+	VPMULLD      inverse4_m0601<>+0(SB), Y4, Y8
+	VPMULLD      inverse4_m0509<>+0(SB), Y6, Y9
+	VPADDD       Y7, Y2, Y2
+	VPADDD       Y8, Y2, Y2
+	VPADDD       Y9, Y2, Y2
+	VPMULLD      inverse4_c1061<>+0(SB), Y1, Y1
+	VPMULLD      inverse4_m2172<>+0(SB), Y3, Y3
+	VPMULLD      inverse4_c1451<>+0(SB), Y4, Y4
+	VPMULLD      inverse4_m0211<>+0(SB), Y6, Y6
+	VPADDD       Y3, Y1, Y1
+	VPADDD       Y4, Y1, Y1
+	VPADDD       Y6, Y1, Y1
+	VPADDD       Y2, Y5, Y3
+	VPADDD       Y1, Y0, Y4
+	VPSUBD       Y1, Y0, Y0
+	VPSUBD       Y2, Y5, Y1
+	VPSRAD       $0x0c, Y3, Y3
+	VPSRAD       $0x0c, Y4, Y4
+	VPSRAD       $0x0c, Y0, Y0
+	VPSRAD       $0x0c, Y1, Y1
+	VPUNPCKLDQ   Y4, Y3, Y2
+	VPUNPCKLDQ   Y1, Y0, Y5
+	VPUNPCKHDQ   Y4, Y3, Y3
+	VPUNPCKHDQ   Y1, Y0, Y0
+	VPUNPCKLQDQ  Y5, Y2, Y1
+	VPUNPCKHQDQ  Y5, Y2, Y2
+	VPUNPCKLQDQ  Y0, Y3, Y4
+	VPUNPCKHQDQ  Y0, Y3, Y0
+	VPSLLD       $0x0e, Y1, Y1
+	VPADDD       inverse4_rowRound<>+0(SB), Y1, Y1
+	VPMULLD      inverse4_26<>+0(SB), Y4, Y3
+	VEXTRACTI128 $0x01, Y3, X4
+	VPADDD       X4, X3, X4
+	VPADDD       X4, X1, X3
+	VPSUBD       X4, X1, X1
+	VPMULLD      inverse4_15<>+0(SB), Y2, Y4
+	VPMULLD      inverse4_37<>+0(SB), Y0, Y5
+	VPADDD       Y5, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPADDD       X5, X4, X5
+	VPMULLD      inverse4_15b<>+0(SB), Y2, Y2
+	VPMULLD      inverse4_37b<>+0(SB), Y0, Y0
+	VPADDD       Y0, Y2, Y0
+	VEXTRACTI128 $0x01, Y0, X2
+	VPADDD       X2, X0, X2
+	VPADDD       X5, X3, X0
+	VPADDD       X2, X1, X4
+	VPSUBD       X2, X1, X1
+	VPSUBD       X5, X3, X2
+	VPSRAD       $0x13, X0, X0
+	VPSRAD       $0x13, X4, X4
+	VPSRAD       $0x13, X1, X1
+	VPSRAD       $0x13, X2, X2
+	VPACKSSDW    X4, X0, X0
+	VPACKSSDW    X2, X1, X1
+	VPACKUSWB    X1, X0, X0
+	VPSHUFB      inverse4_transposed<>+0(SB), X0, X0
+	VMOVD        X0, (CX)
+	VPEXTRD      $0x01, X0, (CX)(DX*1)
+	LEAQ         (CX)(DX*2), CX
+	VPEXTRD      $0x02, X0, (CX)
+	VPEXTRD      $0x03, X0, (CX)(DX*1)
+	VZEROUPPER
+	RET
+
+DATA inverse2_columnRound<>+0(SB)/4, $0x00001000
+DATA inverse2_columnRound<>+4(SB)/4, $0x00001000
+DATA inverse2_columnRound<>+8(SB)/4, $0x00001000
+DATA inverse2_columnRound<>+12(SB)/4, $0x00001000
+DATA inverse2_columnRound<>+16(SB)/4, $0x00001000
+DATA inverse2_columnRound<>+20(SB)/4, $0x00001000
+DATA inverse2_columnRound<>+24(SB)/4, $0x00001000
+DATA inverse2_columnRound<>+28(SB)/4, $0x00001000
+GLOBL inverse2_columnRound<>(SB), RODATA|NOPTR, $32
+
+DATA inverse2_rowRound<>+0(SB)/4, $0x08080000
+DATA inverse2_rowRound<>+4(SB)/4, $0x08080000
+DATA inverse2_rowRound<>+8(SB)/4, $0x08080000
+DATA inverse2_rowRound<>+12(SB)/4, $0x08080000
+DATA inverse2_rowRound<>+16(SB)/4, $0x08080000
+DATA inverse2_rowRound<>+20(SB)/4, $0x08080000
+DATA inverse2_rowRound<>+24(SB)/4, $0x08080000
+DATA inverse2_rowRound<>+28(SB)/4, $0x08080000
+GLOBL inverse2_rowRound<>(SB), RODATA|NOPTR, $32
+
+DATA inverse2_1<>+0(SB)/4, $0x000073fc
+DATA inverse2_1<>+4(SB)/4, $0x000073fc
+DATA inverse2_1<>+8(SB)/4, $0x000073fc
+DATA inverse2_1<>+12(SB)/4, $0x000073fc
+DATA inverse2_1<>+16(SB)/4, $0x000073fc
+DATA inverse2_1<>+20(SB)/4, $0x000073fc
+DATA inverse2_1<>+24(SB)/4, $0x000073fc
+DATA inverse2_1<>+28(SB)/4, $0x000073fc
+GLOBL inverse2_1<>(SB), RODATA|NOPTR, $32
+
+DATA inverse2_3<>+0(SB)/4, $0xffffd746
+DATA inverse2_3<>+4(SB)/4, $0xffffd746
+DATA inverse2_3<>+8(SB)/4, $0xffffd746
+DATA inverse2_3<>+12(SB)/4, $0xffffd746
+DATA inverse2_3<>+16(SB)/4, $0xffffd746
+DATA inverse2_3<>+20(SB)/4, $0xffffd746
+DATA inverse2_3<>+24(SB)/4, $0xffffd746
+DATA inverse2_3<>+28(SB)/4, $0xffffd746
+GLOBL inverse2_3<>(SB), RODATA|NOPTR, $32
+
+DATA inverse2_5<>+0(SB)/4, $0x00001b37
+DATA inverse2_5<>+4(SB)/4, $0x00001b37
+DATA inverse2_5<>+8(SB)/4, $0x00001b37
+DATA inverse2_5<>+12(SB)/4, $0x00001b37
+DATA inverse2_5<>+16(SB)/4, $0x00001b37
+DATA inverse2_5<>+20(SB)/4, $0x00001b37
+DATA inverse2_5<>+24(SB)/4, $0x00001b37
+DATA inverse2_5<>+28(SB)/4, $0x00001b37
+GLOBL inverse2_5<>(SB), RODATA|NOPTR, $32
+
+DATA inverse2_7<>+0(SB)/4, $0xffffe8ee
+DATA inverse2_7<>+4(SB)/4, $0xffffe8ee
+DATA inverse2_7<>+8(SB)/4, $0xffffe8ee
+DATA inverse2_7<>+12(SB)/4, $0xffffe8ee
+DATA inverse2_7<>+16(SB)/4, $0xffffe8ee
+DATA inverse2_7<>+20(SB)/4, $0xffffe8ee
+DATA inverse2_7<>+24(SB)/4, $0xffffe8ee
+DATA inverse2_7<>+28(SB)/4, $0xffffe8ee
+GLOBL inverse2_7<>(SB), RODATA|NOPTR, $32
+
+DATA inverse2_row<>+0(SB)/4, $0x00008000
+DATA inverse2_row<>+4(SB)/4, $0x000073fc
+DATA inverse2_row<>+8(SB)/4, $0x00000000
+DATA inverse2_row<>+12(SB)/4, $0xffffd746
+DATA inverse2_row<>+16(SB)/4, $0x00000000
+DATA inverse2_row<>+20(SB)/4, $0x00001b37
+DATA inverse2_row<>+24(SB)/4, $0x00000000
+DATA inverse2_row<>+28(SB)/4, $0xffffe8ee
+GLOBL inverse2_row<>(SB), RODATA|NOPTR, $32
+
+DATA inverse2_signs<>+0(SB)/4, $0x00000001
+DATA inverse2_signs<>+4(SB)/4, $0xffffffff
+DATA inverse2_signs<>+8(SB)/4, $0x00000001
+DATA inverse2_signs<>+12(SB)/4, $0xffffffff
+GLOBL inverse2_signs<>(SB), RODATA|NOPTR, $16
+
+// func inverse2AVX2(b *[64]int32, dst *uint8, stride int)
+// Requires: AVX, AVX2
+TEXT ·inverse2AVX2(SB), NOSPLIT, $0-24
+	MOVQ         b+0(FP), AX
+	MOVQ         dst+8(FP), CX
+	MOVQ         stride+16(FP), DX
+	VMOVDQU      (AX), Y0
+	VMOVDQU      32(AX), Y1
+	VMOVDQU      96(AX), Y2
+	VMOVDQU      160(AX), Y3
+	VMOVDQU      224(AX), Y4
+	VPXOR        Y5, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	VMOVDQU      Y5, 32(AX)
+	VMOVDQU      Y5, 64(AX)
+	VMOVDQU      Y5, 96(AX)
+	VMOVDQU      Y5, 128(AX)
+	VMOVDQU      Y5, 160(AX)
+	VMOVDQU      Y5, 192(AX)
+	VMOVDQU      Y5, 224(AX)
+	VPSLLD       $0x0f, Y0, Y0
+	VPADDD       inverse2_columnRound<>+0(SB), Y0, Y0
+	VPMULLD      inverse2_1<>+0(SB), Y1, Y1
+	VPMULLD      inverse2_3<>+0(SB), Y2, Y2
+	VPMULLD      inverse2_5<>+0(SB), Y3, Y3
+	VPMULLD      inverse2_7<>+0(SB), Y4, Y4
+	VPADDD       Y2, Y1, Y1
+	VPADDD       Y3, Y1, Y1
+	VPADDD       Y4, Y1, Y1
+	VPADDD       Y1, Y0, Y2
+	VPSUBD       Y1, Y0, Y0
+	VPSRAD       $0x0d, Y2, Y2
+	VPMULLD      inverse2_row<>+0(SB), Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X1
+	VPADDD       X1, X2, X1
+	VPSRAD       $0x0d, Y0, Y0
+	VPMULLD      inverse2_row<>+0(SB), Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X2
+	VPADDD       X2, X0, X2
+	VPUNPCKLQDQ  X2, X1, X0
+	VPUNPCKHQDQ  X2, X1, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0xf5, X0, X1
+	VPSHUFD      $0xa0, X0, X0
+	VPSIGND      inverse2_signs<>+0(SB), X1, X1
+	VPADDD       X1, X0, X0
+	VPADDD       inverse2_rowRound<>+0(SB), X0, X0
+	VPSRAD       $0x14, X0, X0
+	VPACKSSDW    X0, X0, X0
+	VPACKUSWB    X0, X0, X0
+	VPEXTRW      $0x00, X0, (CX)
+	VPEXTRW      $0x01, X0, (CX)(DX*1)
+	VZEROUPPER
+	RET
+
 DATA across_even<>+0(SB)/2, $0x0001
 DATA across_even<>+2(SB)/2, $0x0001
 DATA across_even<>+4(SB)/2, $0x0001

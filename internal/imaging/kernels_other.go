@@ -5,6 +5,8 @@ package imaging
 // These functions are never called, because avx2 is false.
 
 func inverseAVX2(*[64]int32, *uint8, int)           { panic("no AVX2") }
+func inverse4AVX2(*[64]int32, *uint8, int)          { panic("no AVX2") }
+func inverse2AVX2(*[64]int32, *uint8, int)          { panic("no AVX2") }
 func triangleAcrossAVX2(_, _ *uint8, _ int) int     { panic("no AVX2") }
 func triangleBothAVX2(_, _, _ *uint8, _ int) int    { panic("no AVX2") }
 func webpUpsampleAVX2(_, _, _ *uint8, _ int) int    { panic("no AVX2") }

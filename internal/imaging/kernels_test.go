@@ -49,12 +49,13 @@ func TestInverseAVX2(t *testing.T) {
 		}
 		b := a
 		const stride = 24
+		size := []int{8, 4, 2}[rng.IntN(3)]
 		got, want := noise(rng, 8*stride), make([]uint8, 8*stride)
 		copy(want, got)
-		a.inverse(last, got[3:], stride)
-		withoutAVX2(func() { b.inverse(last, want[3:], stride) })
+		a.samples(last, size, got[3:], stride)
+		withoutAVX2(func() { b.samples(last, size, want[3:], stride) })
 		if !bytes.Equal(got, want) {
-			t.Fatalf("block %d: got %v, want %v", i, got, want)
+			t.Fatalf("block %d of %d samples per side: got %v, want %v", i, size, got, want)
 		}
 		if a != (block{}) {
 			t.Fatal("the block isn't cleared")

@@ -13,6 +13,8 @@ import (
 func main() {
 	ConstraintExpr("amd64")
 	inverse()
+	inverse4()
+	inverse2()
 	triangle("triangleAcrossAVX2", "h2v1_fancy_upsample for samples 1 to n-2 of a row", false)
 	triangle("triangleBothAVX2", "h2v2_fancy_upsample for samples 1 to n-2 of two rows", true)
 	webpUpsample()
@@ -88,16 +90,7 @@ func inverse() {
 	dst := Load(Param("dst"), GP64())
 	stride := Load(Param("stride"), GP64())
 
-	var c [8]reg.VecVirtual
-	for i := range c {
-		c[i] = YMM()
-		VMOVDQU(Mem{Base: b, Disp: 32 * i}, c[i])
-	}
-	zero := YMM()
-	VPXOR(zero, zero, zero)
-	for i := range c {
-		VMOVDQU(zero, Mem{Base: b, Disp: 32 * i})
-	}
+	c := loadRows(b, 0, 1, 2, 3, 4, 5, 6, 7)
 	c = pass(c, constants, "columnRound", 11)
 	c = transpose(c)
 	c = pass(c, constants, "rowRound", 18)
@@ -154,6 +147,173 @@ func pass(c [8]reg.VecVirtual, k map[string]Mem, round string, shift uint64) (ou
 		VPSRAD(Imm(shift), out[7-i], out[7-i])
 	}
 	return out
+}
+
+// halves returns a constant of 32 bytes: a double word that is repeated in the lower half, and one in the upper half.
+func halves(name string, low, high int) Mem {
+	m := GLOBL(name, 8|16)
+	for i := range 8 {
+		v := low
+		if i >= 4 {
+			v = high
+		}
+		DATA(4*i, U32(uint32(v)))
+	}
+	return m
+}
+
+// loadRows loads some rows of a block of 8×8 double words, and clears all.
+func loadRows(b reg.Register, rows ...int) (c [8]reg.VecVirtual) {
+	for _, i := range rows {
+		c[i] = YMM()
+		VMOVDQU(Mem{Base: b, Disp: 32 * i}, c[i])
+	}
+	zero := YMM()
+	VPXOR(zero, zero, zero)
+	for i := range c {
+		VMOVDQU(zero, Mem{Base: b, Disp: 32 * i})
+	}
+	return c
+}
+
+// inverse4 implements block.inverse4.
+func inverse4() {
+	columnRound, rowRound := doubles("inverse4_columnRound", 1<<11), doubles("inverse4_rowRound", 1<<18+128<<19)
+	k := map[string]Mem{}
+	for _, c := range []struct {
+		name string
+		v    int
+	}{
+		{"c1847", 15137}, {"m0765", -6270}, {"c2562", 20995}, {"c0899", 7373}, {"m0601", -4926}, {"m0509", -4176},
+		{"c1061", 8697}, {"m2172", -17799}, {"c1451", 11893}, {"m0211", -1730},
+	} {
+		k[c.name] = doubles("inverse4_"+c.name, c.v)
+	}
+	k26 := halves("inverse4_26", 15137, -6270)
+	k15, k37 := halves("inverse4_15", 20995, -4926), halves("inverse4_37", 7373, -4176)
+	l15, l37 := halves("inverse4_15b", 8697, 11893), halves("inverse4_37b", -17799, -1730)
+	transposed := GLOBL("inverse4_transposed", 8|16)
+	for i := range 16 {
+		DATA(i, U8(uint8(i%4*4+i/4)))
+	}
+
+	TEXT("inverse4AVX2", 4, "func(b *[64]int32, dst *uint8, stride int)")
+	Pragma("noescape")
+	Doc("inverse4AVX2 is block.inverse4, and clears b.")
+	b := Load(Param("b"), GP64())
+	dst := Load(Param("dst"), GP64())
+	stride := Load(Param("stride"), GP64())
+	c := loadRows(b, 0, 1, 2, 3, 5, 6, 7)
+	s := c[0]
+	VPSLLD(Imm(14), s, s)
+	VPADDD(columnRound, s, s)
+	p := add(mul(c[2], k["c1847"]), mul(c[6], k["m0765"]))
+	e0, e1 := add(s, p), sub(s, p)
+	o0 := add(mul(c[1], k["c2562"]), mul(c[3], k["c0899"]), mul(c[5], k["m0601"]), mul(c[7], k["m0509"]))
+	o1 := add(mul(c[1], k["c1061"]), mul(c[3], k["m2172"]), mul(c[5], k["c1451"]), mul(c[7], k["m0211"]))
+	w := [4]reg.VecVirtual{add(e0, o0), add(e1, o1), sub(e1, o1), sub(e0, o0)}
+	for _, v := range w {
+		VPSRAD(Imm(12), v, v)
+	}
+
+	unpack := func(op func(ops ...Op), a, b reg.VecVirtual) reg.VecVirtual {
+		out := YMM()
+		op(b, a, out)
+		return out
+	}
+	t0, t1 := unpack(VPUNPCKLDQ, w[0], w[1]), unpack(VPUNPCKLDQ, w[2], w[3])
+	t2, t3 := unpack(VPUNPCKHDQ, w[0], w[1]), unpack(VPUNPCKHDQ, w[2], w[3])
+	// Columns 0 and 4, 1 and 5, 2 and 6, 3 and 7.
+	u0, u1 := unpack(VPUNPCKLQDQ, t0, t1), unpack(VPUNPCKHQDQ, t0, t1)
+	u2, u3 := unpack(VPUNPCKLQDQ, t2, t3), unpack(VPUNPCKHQDQ, t2, t3)
+	folded := func(v reg.VecVirtual) reg.VecVirtual { // the sum of the halves
+		high := XMM()
+		VEXTRACTI128(Imm(1), v, high)
+		VPADDD(high, v.AsX(), high)
+		return high
+	}
+	small := func(f func(ops ...Op), a, b Op) reg.VecVirtual {
+		out := XMM()
+		f(b, a, out)
+		return out
+	}
+	VPSLLD(Imm(14), u0, u0)
+	VPADDD(rowRound, u0, u0)
+	p = folded(mul(u2, k26))
+	e0, e1 = small(VPADDD, u0.AsX(), p), small(VPSUBD, u0.AsX(), p)
+	o0 = folded(add(mul(u1, k15), mul(u3, k37)))
+	o1 = folded(add(mul(u1, l15), mul(u3, l37)))
+	x := [4]reg.VecVirtual{small(VPADDD, e0, o0), small(VPADDD, e1, o1), small(VPSUBD, e1, o1), small(VPSUBD, e0, o0)}
+	for _, v := range x {
+		VPSRAD(Imm(19), v, v)
+	}
+	VPACKSSDW(x[1], x[0], x[0])
+	VPACKSSDW(x[3], x[2], x[2])
+	VPACKUSWB(x[2], x[0], x[0])
+	VPSHUFB(transposed, x[0], x[0])
+	VMOVD(x[0], Mem{Base: dst})
+	VPEXTRD(Imm(1), x[0], Mem{Base: dst, Index: stride, Scale: 1})
+	LEAQ(Mem{Base: dst, Index: stride, Scale: 2}, dst)
+	VPEXTRD(Imm(2), x[0], Mem{Base: dst})
+	VPEXTRD(Imm(3), x[0], Mem{Base: dst, Index: stride, Scale: 1})
+	VZEROUPPER()
+	RET()
+}
+
+// inverse2 implements block.inverse2.
+func inverse2() {
+	columnRound, rowRound := doubles("inverse2_columnRound", 1<<12), doubles("inverse2_rowRound", 1<<19+128<<20)
+	factors := [8]int{0: 1 << 15, 1: 29692, 3: -10426, 5: 6967, 7: -5906}
+	var k [8]Mem
+	for _, i := range []int{1, 3, 5, 7} {
+		k[i] = doubles("inverse2_"+string(rune('0'+i)), factors[i])
+	}
+	row := GLOBL("inverse2_row", 8|16)
+	for i, v := range factors {
+		DATA(4*i, U32(uint32(v)))
+	}
+	signs := GLOBL("inverse2_signs", 8|16)
+	for i := range 4 {
+		DATA(4*i, U32(uint32(1-2*(i%2))))
+	}
+
+	TEXT("inverse2AVX2", 4, "func(b *[64]int32, dst *uint8, stride int)")
+	Pragma("noescape")
+	Doc("inverse2AVX2 is block.inverse2, and clears b.")
+	b := Load(Param("b"), GP64())
+	dst := Load(Param("dst"), GP64())
+	stride := Load(Param("stride"), GP64())
+	c := loadRows(b, 0, 1, 3, 5, 7)
+	s := c[0]
+	VPSLLD(Imm(15), s, s)
+	VPADDD(columnRound, s, s)
+	o := add(mul(c[1], k[1]), mul(c[3], k[3]), mul(c[5], k[5]), mul(c[7], k[7]))
+	top, bottom := add(s, o), sub(s, o)
+	fold := func(v reg.VecVirtual) reg.VecVirtual { // even and odd coefficients, twice
+		VPSRAD(Imm(13), v, v)
+		VPMULLD(row, v, v)
+		high := XMM()
+		VEXTRACTI128(Imm(1), v, high)
+		VPADDD(high, v.AsX(), high)
+		return high
+	}
+	t, u := fold(top), fold(bottom)
+	low, high := XMM(), XMM()
+	VPUNPCKLQDQ(u, t, low)
+	VPUNPCKHQDQ(u, t, high)
+	VPADDD(high, low, low) // even and odd coefficients of both rows
+	VPSHUFD(Imm(0xf5), low, high)
+	VPSHUFD(Imm(0xa0), low, low)
+	VPSIGND(signs, high, high)
+	VPADDD(high, low, low)
+	VPADDD(rowRound, low, low)
+	VPSRAD(Imm(20), low, low)
+	VPACKSSDW(low, low, low)
+	VPACKUSWB(low, low, low)
+	VPEXTRW(Imm(0), low, Mem{Base: dst})
+	VPEXTRW(Imm(1), low, Mem{Base: dst, Index: stride, Scale: 1})
+	VZEROUPPER()
+	RET()
 }
 
 // transpose transposes a matrix of 8×8 double words.
