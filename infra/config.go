@@ -30,8 +30,10 @@ type Config struct {
 	// 1.9.2 and latest had in September 2026, as recorded by public projects. 1.9.2 was also the
 	// version in the repository GoogleCloudPlatform/run-gmp-sidecar. To look the digest up again:
 	// crane digest us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.9.2
-	CollectorImage string  `key:"collectorImage" default:"us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar@sha256:ff1fc68871118f1032a3ce17e2b0abd703292e883989d220244330ebdf522fd1" doc:"Container image of Google's Managed Prometheus sidecar, release 1.9.2. A protected stack requires a digest."`
-	Canary         *Canary `key:"canary" doc:"{image, percent}: another container image of the server and the percentage of requests that it serves."`
+	CollectorImage string `key:"collectorImage" default:"us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar@sha256:ff1fc68871118f1032a3ce17e2b0abd703292e883989d220244330ebdf522fd1" doc:"Container image of Google's Managed Prometheus sidecar, release 1.9.2. A protected stack requires a digest."`
+	// Models are the models in order, because the first one is the default.
+	Models []string `key:"models" doc:"Models to serve, each NAME or NAME=URL, such as [cifake, pets, birds=gs://other-bucket/birds/]. A URL that ends in / is a folder, whose newest model is served; without a URL, it is models/production/NAME/ in the bucket. The first one is the default. Without this key, the only model is the newest one in models/production/."`
+	Canary *Canary  `key:"canary" doc:"{image, percent}: another container image of the server and the percentage of requests that it serves."`
 
 	Public    bool              `key:"public" default:"false" doc:"Let anyone call the service. Otherwise callers need the role run.invoker."`
 	Members   []string          `key:"members" doc:"IAM principals that may call a private service, such as [user:ann@example.org, group:team@example.org]. Also serviceAccount, domain, principal and principalSet."`
@@ -411,6 +413,7 @@ func (c *Config) validate() (errs []error) {
 	if c.SlackChannel != "" && !c.given["slackToken"] {
 		bad("fakeart:slackChannel", "requires the token of a Slack app\nhint: pulumi config set --secret fakeart:slackToken …")
 	}
+	c.validateModels(bad)
 	c.validateAccess(bad)
 	c.validateLabels(bad)
 	c.validateExisting(bad)
@@ -425,6 +428,38 @@ var (
 	labelKey        = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
 	labelValue      = regexp.MustCompile(`^[a-z0-9_-]{1,63}$`)
 )
+
+var (
+	modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`) // also the name of a folder
+	modelURL  = regexp.MustCompile(`^(gs|s3|file)://[^\s,]+$`)          // the server separates models by commas
+)
+
+// validateModels checks the key models, as the server checks --model.
+func (c *Config) validateModels(bad func(key, format string, args ...any)) {
+	var names []string
+	for _, text := range c.Models {
+		name, url, given := strings.Cut(text, "=")
+		switch {
+		case !modelName.MatchString(name) || name == "stats":
+			bad("fakeart:models", "%q: invalid name: expected up to 63 letters, digits, dots, underscores and dashes, except stats, which the server reserves", text)
+		case given && !modelURL.MatchString(url):
+			bad("fakeart:models", "%q: expected NAME or NAME=URL, such as pets=gs://my-bucket/pets/, without commas", text)
+		case slices.Contains(names, name):
+			bad("fakeart:models", "the name %q is listed twice", name)
+		}
+		names = append(names, name)
+	}
+}
+
+// modelNames returns the names in the key models.
+func (c *Config) modelNames() []string {
+	names := []string{}
+	for _, text := range c.Models {
+		name, _, _ := strings.Cut(text, "=")
+		names = append(names, name)
+	}
+	return names
+}
 
 // maxLabels is how many labels a stack may add: a resource has up to 64, of which the
 // program sets four and the provider one.

@@ -46,6 +46,12 @@ func TestLoadConfig_Invalid(t *testing.T) {
 		{"deploy_environment_injection", "dev", map[string]string{"fakeart:deployEnvironment": "x' || 'a' == 'a"}, []string{"fakeart:deployEnvironment"}},
 		{"deploy_ref_is_a_branch", "dev", map[string]string{"fakeart:deployRef": "main"}, []string{"fakeart:deployRef", "refs/heads/main"}},
 		{"kms_key_invalid", "dev", map[string]string{"fakeart:kmsKey": "my-key"}, []string{"fakeart:kmsKey", "cryptoKeys"}},
+		{"models_invalid_name", "dev", map[string]string{"fakeart:models": `["my pets"]`}, []string{"fakeart:models", "my pets", "letters"}},
+		{"models_reserved_name", "dev", map[string]string{"fakeart:models": `["stats"]`}, []string{"fakeart:models", "reserves"}},
+		{"models_file_name", "dev", map[string]string{"fakeart:models": `["pets=models/pets.onnx"]`}, []string{"fakeart:models", "NAME=URL", "pets=gs://"}},
+		{"models_comma", "dev", map[string]string{"fakeart:models": `["pets=gs://a/b,c=gs://d/e"]`}, []string{"fakeart:models", "without commas"}},
+		{"models_twice", "dev", map[string]string{"fakeart:models": `["pets","pets=gs://a/b"]`}, []string{"fakeart:models", `"pets" is listed twice`}},
+		{"models_not_a_list", "dev", map[string]string{"fakeart:models": `{"pets":"gs://a/b"}`}, []string{"fakeart:models", "a list of strings"}},
 		{"two_errors", "dev", map[string]string{"fakeart:cpu": "3", "fakeart:timeout": "0"}, []string{"fakeart:cpu", "fakeart:timeout"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

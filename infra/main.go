@@ -137,7 +137,7 @@ func deploy(ctx *pulumi.Context) error {
 			return err
 		}
 		triggers, err := NewTriggers(ctx, "triggers", &TriggersArgs{
-			Stack: stack, Bucket: storage.Name, Account: identity.Events.Email, Training: training, Schedule: c.DriftSchedule, KMSKey: c.KMSKey,
+			Stack: stack, Bucket: storage.Name, Account: identity.Events.Email, Training: training, Schedule: c.DriftSchedule, KMSKey: c.KMSKey, Models: c.modelNames(),
 		}, pulumi.DependsOn(keyReady))
 		if err != nil {
 			return err

@@ -77,7 +77,7 @@ func NewService(ctx *pulumi.Context, name string, args *ServiceArgs, opts ...pul
 	}
 	service := &cloudrunv2.ServiceArgs{
 		Project: pulumi.String(stack.Project), Location: pulumi.String(stack.Region), Name: pulumi.String(stack.Named("server")),
-		Description: pulumi.String("Classifies images as real or AI-generated"), Labels: stack.Labels("service"),
+		Description: pulumi.String("Classifies images"), Labels: stack.Labels("service"),
 		Ingress: pulumi.String(ingresses[c.Ingress]), Template: latest, Traffics: traffic,
 	}
 	if audiences := c.audiences(); len(audiences) > 0 {
@@ -149,6 +149,23 @@ func shortHash(text string) string {
 	return hex.EncodeToString(digest[:4])
 }
 
+// models returns the value of the server's flag --model. Without the key models, it is the folder of
+// production models.
+func (a *ServiceArgs) models() string {
+	folder := "gs://" + a.Bucket + "/" + modelsFolder
+	if len(a.Config.Models) == 0 {
+		return folder
+	}
+	var all []string
+	for _, text := range a.Config.Models {
+		if !strings.Contains(text, "=") {
+			text += "=" + folder + text + "/"
+		}
+		all = append(all, text)
+	}
+	return strings.Join(all, ",")
+}
+
 // env returns the server's environment variables, which docs/how-to/operate.md explains. None is
 // secret.
 func (a *ServiceArgs) env() [][2]string {
@@ -162,7 +179,7 @@ func (a *ServiceArgs) env() [][2]string {
 		{"FAKEART_LOG_TOPIC", fmt.Sprintf("gcppubsub://projects/%s/topics/%s", a.Stack.Project, a.Topic)},
 		// A quarter of the memory. The limit applies twice: to request bodies and to decoding.
 		{"FAKEART_MAX_MEMORY", fmt.Sprint(mebibytes(a.Config.Memory) << 20 / 4)},
-		{"FAKEART_MODEL", "gs://" + a.Bucket + "/" + modelsFolder},
+		{"FAKEART_MODEL", a.models()},
 		{"FAKEART_MODEL_SOURCE", "gs://" + a.Bucket + "/models/"},
 		{"FAKEART_MODEL_WATCH", "30s"},
 		{"FAKEART_REQUEST_TIMEOUT", "10s"},

@@ -70,6 +70,28 @@ func TestService_Template(t *testing.T) {
 	}
 }
 
+func TestService_Models(t *testing.T) {
+	for models, want := range map[string]string{
+		"":                                    "gs://my-project-1-fakeart-dev/models/production/",
+		`["pets"]`:                            "pets=gs://my-project-1-fakeart-dev/models/production/pets/",
+		`["pets","cifake=gs://other/m.onnx"]`: "pets=gs://my-project-1-fakeart-dev/models/production/pets/,cifake=gs://other/m.onnx", // in this order
+	} {
+		change := map[string]string{}
+		names := "[]"
+		if models != "" {
+			change["fakeart:models"] = models
+			names = strings.Replace(models, "=gs://other/m.onnx", "", 1)
+		}
+		resources := mustUp(t, "dev", change)
+		for _, e := range find(t, resources, serviceKind, "service").value("template.containers.0.envs").([]any) {
+			if e := e.(map[string]any); e["name"] == "FAKEART_MODEL" && e["value"] != want {
+				t.Errorf("models %s: FAKEART_MODEL=%v, want %s", models, e["value"], want)
+			}
+		}
+		expect(t, find(t, resources, workflowKind, "triggers"), map[string]any{"userEnvVars.models": names})
+	}
+}
+
 // https://cloud.google.com/stackdriver/docs/managed-prometheus/cloudrun-sidecar documents the format.
 func TestCollectorConfig(t *testing.T) {
 	resources := mustUp(t, "dev", nil)

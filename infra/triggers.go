@@ -46,6 +46,8 @@ type TriggersArgs struct {
 	Training *TrainingJobs
 	// Schedule is the cron schedule of the drift check, in UTC.
 	Schedule string
+	// Models are the names of the models, each with a dataset of its own. It may be nil.
+	Models []string
 	// KMSKey encrypts the workflow. If empty, Google manages the key.
 	KMSKey string
 }
@@ -208,6 +210,10 @@ func (t *Triggers) workflow(ctx *pulumi.Context, name string, args *TriggersArgs
 	if err != nil {
 		return err
 	}
+	models, err := json.Marshal(append([]string{}, args.Models...)) // [] if there are none
+	if err != nil {
+		return err
+	}
 	job := func(j *cloudrunv2.Job) pulumi.StringOutput {
 		return pulumi.Sprintf("projects/%s/locations/%s/jobs/%s", stack.Project, stack.Region, j.Name)
 	}
@@ -219,7 +225,7 @@ func (t *Triggers) workflow(ctx *pulumi.Context, name string, args *TriggersArgs
 		CallLogLevel:   pulumi.String("LOG_ERRORS_ONLY"),
 		SourceContents: pulumi.String(string(source)),
 		UserEnvVars: pulumi.StringMap{
-			"bucket": args.Bucket, "mount": pulumi.String(bucketMount), "data_set": pulumi.String(datasetFolder),
+			"bucket": args.Bucket, "mount": pulumi.String(bucketMount), "data_set": pulumi.String(datasetFolder), "models": pulumi.String(string(models)),
 			"train_job": job(training.Train), "train_arguments": pulumi.String(string(encoded)), "train_folder": pulumi.String(folder + bucketMount + "/runs"),
 			"evaluate_job": job(training.Evaluate),
 			"drift_view":   pulumi.Sprintf("%s.%s.%s", stack.Project, log.DatasetID, log.Drift.TableId),

@@ -254,8 +254,12 @@ const modelsFolder = "models/production/"
 // demoModel is the model that `make demo` trains.
 const demoModel = "runs/demo/run/model.onnx"
 
-// publishModel uploads the demo's model to the bucket if it has no model.
+// publishModel uploads the demo's model to the bucket if it has no model. A stack with names of models
+// doesn't serve the demo's.
 func (s *session) publishModel(ctx context.Context, bucket string) error {
+	if s.stack.get("fakeart:models") != "" {
+		return nil
+	}
 	models, err := s.cloud.models(ctx, bucket, modelsFolder)
 	if err != nil {
 		return fmt.Errorf("list the models in gs://%s/%s: %w", bucket, modelsFolder, plain(err))
