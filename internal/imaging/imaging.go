@@ -1,23 +1,27 @@
-// Package imaging decodes images and converts them to the network's input. [Formats] lists the formats
-// that it reads. Use [Decoder.Tensor] to decode an image to a tensor, or [Decoder.Decode] to
-// get its pixels and format. [Inspect] reads only the header.
+// Package imaging decodes images and converts them to the input of a model. [Formats] lists the formats
+// that it reads.
+//
+// A [Preprocessing] describes the conversion, and [Preprocessing.Compile] returns a [Plan] for it. Use [Plan.NewDecoder],
+// then [Decoder.Tensor] to decode an image to a tensor, or [Decoder.Decode] to get its pixels and format.
+// [Plan.Inspect] reads only the header.
 //
 // Trainer and server both use this package, so that the same image gives the same numbers in
-// training and serving. The results are those of the original project's loader with Pillow 9.4:
+// training and serving. The results are those of Pillow: for [Default], those of the CIFAKE project's loader
+// with Pillow 9.4:
 //
 //	Image.open(file).convert("RGB").resize((32, 32), Image.BILINEAR)
 //
-// That means: alpha is dropped, not blended. EXIF rotation and color profiles are ignored. Only the
-// first frame of an animation is decoded. A 32×32 image isn't resampled.
+// That means: alpha is dropped, not blended. Color profiles are ignored, and EXIF orientation as well unless the plan
+// applies it. Only the first frame of an animation is decoded. An image that has the size of the result isn't resampled.
 //
 // The results equal Pillow's. Unlike libjpeg, which guesses the missing parts, this package rejects corrupt
 // JPEG data. It also rejects arithmetic coding, lossless JPEG and more than 8 bits per sample.
 //
 // JPEG, GIF, PNG, BMP and WebP have their own decoders here, which give the pixels of libjpeg-turbo, libwebp and
-// Pillow row by row. Only a progressive JPEG, an interlaced PNG and a lossless WebP need memory for the whole image.
+// Pillow row by row. Only a progressive JPEG, an interlaced PNG or GIF and a lossless WebP need memory for the whole image.
 // Inflating a PNG is left to github.com/klauspost/compress, and the other formats to libraries. The steps around
 // these, in which they differ from Pillow, are implemented here: palettes, 16-bit samples, containers, and the
-// antialiased resize.
+// resize.
 package imaging
 
 import (
@@ -37,12 +41,12 @@ const (
 	PreprocessingID = "rgb-32x32-bilinear-aa-v3"
 
 	// DefaultMaxPixels is the default of Decoder.MaxPixels: 50 Mi pixels, enough for the photo of
-	// a 50-megapixel camera (8192×6144). JPEG in one scan, PNG, GIF, BMP and lossy WebP need less than 1 MiB,
-	// other JPEGs and interlaced PNG up to 9 bytes per pixel, and the other formats up to 28;
+	// a 50-megapixel camera (8192×6144). For the default plan, JPEG in one scan, PNG, GIF, BMP and lossy WebP need less than
+	// 1 MiB, other JPEGs and interlaced PNG and GIF up to 9 bytes per pixel, and the other formats up to 28;
 	// Info.Memory has the estimate.
 	DefaultMaxPixels = 50 << 20
 
-	// maxSide limits width and height. The resize keeps two coefficients per column and per row,
+	// maxSide limits width and height. The resize keeps coefficients for each column and row,
 	// so that a single row of 50 million pixels would need as much memory as a whole photo.
 	maxSide = 1 << 20
 
@@ -132,7 +136,7 @@ func inspect(data []byte, maxPixels int) (info Info, err error) {
 	}
 }
 
-// Decoder decodes images. The zero value is ready for use. A Decoder reuses tables and buffers and isn't
+// Decoder decodes images and prepares them by a plan: that of [Plan.NewDecoder], or of [Default] for the zero value. A Decoder reuses tables and buffers and isn't
 // safe for concurrent use; use one per goroutine. It releases buffers larger than 1 MiB after each image:
 // it keeps about 0.2 MiB after a 640×480 JPEG, and 30 MiB at most.
 type Decoder struct {

@@ -1,8 +1,11 @@
 package imaging
 
 import (
+	"bytes"
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -78,20 +81,22 @@ func TestStatsOf(t *testing.T) {
 }
 
 // plainStats computes Stats by its definition, in float64.
-func plainStats(pixels []uint8) (s Stats) {
+func plainStats(pixels []uint8, width, channels int) (s Stats) {
 	var levels, luma, laplacians []float64
-	for i := 0; i < numPixels; i += 3 {
-		r, g, b := float64(pixels[i])/255, float64(pixels[i+1])/255, float64(pixels[i+2])/255
+	count := len(pixels) / channels
+	height := count / width
+	for p := range slices.Chunk(pixels, channels) {
+		r, g, b := float64(p[0])/255, float64(p[channels/2])/255, float64(p[channels-1])/255
 		levels = append(levels, r, g, b)
 		luma = append(luma, 0.299*r+0.587*g+0.114*b)
 		if most := max(r, g, b); most > 0 {
-			s.Saturation += (most - min(r, g, b)) / most / (Size * Size)
+			s.Saturation += (most - min(r, g, b)) / most / float64(count)
 		}
 	}
-	for y := 1; y < Size-1; y++ {
-		for x := 1; x < Size-1; x++ {
-			i := y*Size + x
-			laplacians = append(laplacians, luma[i-Size]+luma[i+Size]+luma[i-1]+luma[i+1]-4*luma[i])
+	for y := 1; y < height-1; y++ {
+		for x := 1; x < width-1; x++ {
+			i := y*width + x
+			laplacians = append(laplacians, luma[i-width]+luma[i+width]+luma[i-1]+luma[i+1]-4*luma[i])
 		}
 	}
 	moments := func(values []float64) (mean, variance float64) {
@@ -112,7 +117,9 @@ func plainStats(pixels []uint8) (s Stats) {
 
 func TestStatsOf_definition(t *testing.T) {
 	for _, f := range readFixtures(t) {
-		t.Run(f.name, func(t *testing.T) { checkStats(t, StatsOf(f.want, Size, Channels), plainStats(f.want), 1e-9) })
+		t.Run(f.name, func(t *testing.T) {
+			checkStats(t, StatsOf(f.want, Size, Channels), plainStats(f.want, Size, Channels), 1e-9)
+		})
 	}
 	rng := rand.New(rand.NewPCG(7, 8))
 	for range 50 {
@@ -120,7 +127,41 @@ func TestStatsOf_definition(t *testing.T) {
 		pixels := filled(func(int, int) [3]uint8 {
 			return [3]uint8{uint8(rng.IntN(span)), uint8(rng.IntN(span)), uint8(rng.IntN(span))}
 		})
-		checkStats(t, StatsOf(pixels, Size, Channels), plainStats(pixels), 1e-9)
+		checkStats(t, StatsOf(pixels, Size, Channels), plainStats(pixels, Size, Channels), 1e-9)
+	}
+}
+
+func TestStatsOf_sizes(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	for _, size := range [][2]int{{1, 1}, {1, 9}, {2, 2}, {3, 3}, {5, 2}, {7, 31}, {224, 224}, {224, 100}, {513, 5}, {1500, 4}, {3000, 700}} {
+		for _, channels := range []int{1, 3} {
+			t.Run(fmt.Sprintf("%dx%dx%d", size[0], size[1], channels), func(t *testing.T) {
+				pixels := noise(rng, size[0]*size[1]*channels)
+				checkStats(t, StatsOf(pixels, size[0], channels), plainStats(pixels, size[0], channels), 1e-9)
+			})
+		}
+	}
+	// The largest sums.
+	white := bytes.Repeat([]uint8{255}, 3*4096*4096)
+	checkStats(t, StatsOf(white, 4096, 3), Stats{Mean: 1, Brightness: 1}, 0)
+	for i := range 4096 * 4096 {
+		if (i+i/4096)%2 == 0 {
+			white[3*i], white[3*i+1], white[3*i+2] = 0, 0, 0
+		}
+	}
+	checkStats(t, StatsOf(white, 4096, 3), Stats{Mean: 0.5, StdDev: 0.5, Brightness: 0.5, Contrast: 0.5, Sharpness: 16}, 1e-12)
+}
+
+func TestStatsOf_incompleteRows(t *testing.T) {
+	for _, test := range []struct{ bytes, width, channels int }{{0, 1, 3}, {3, 0, 3}, {10, 3, 3}, {9, 2, 3}, {3, 2, 1}, {12, 2, 2}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("StatsOf doesn't panic for %+v", test)
+				}
+			}()
+			StatsOf(make([]uint8, test.bytes), test.width, test.channels)
+		}()
 	}
 }
 

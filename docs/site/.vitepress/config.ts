@@ -18,7 +18,7 @@ const groups = {
   Tutorials: ['getting-started', 'tutorials/laptop', 'tutorials/own-images', 'tutorials/cloud'],
   'How-to guides': ['data', 'training', 'retrain', 'promote', 'roll-back', 'operate', 'models', 'monitoring', 'drift', 'upgrade', 'deploy', 'load-balancer', 'images', 'ci'].map((name) => `how-to/${name}`),
   Reference: [
-    'http', 'api', 'server', 'trainer', 'keys', 'configuration', 'metrics', 'model-file', 'prediction-log', 'infra', 'stacks', 'dagger', 'make',
+    'http', 'api', 'server', 'trainer', 'keys', 'configuration', 'metrics', 'model-file', 'preprocessing', 'prediction-log', 'infra', 'stacks', 'dagger', 'make',
   ].map((name) => `reference/${name}`),
   Explanation: ['architecture', 'cifake', 'training', 'maps', 'drift', 'slo-arithmetic', 'performance', 'costs', 'reproducible-images'].map((name) => `explanation/${name}`),
   Help: ['faq', 'glossary'],
