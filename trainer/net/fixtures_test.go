@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/sbinet/npyio/npz"
+
+	"fakeart/internal/onnx"
+	"fakeart/internal/ort"
 )
 
 // The fixtures are the results of PyTorch for the same networks, weights, images and dropout masks.
@@ -161,4 +164,132 @@ func TestStep_LossesMatchPyTorch_CIFAKE(t *testing.T) {
 			})
 		})
 	}
+}
+
+var fixtureWeights, fixtureSmoothing = []float64{0.5, 2, 1, 0.25, 4}, 0.2
+
+func TestStep_MatchesPyTorch_Residual(t *testing.T) {
+	f := openFixture(t, "residual.npz")
+	n, seed := newNetwork(t, residual), f.seed("seed")
+	eachLayout(t, func(t *testing.T, layout string) {
+		tr := newTrainerWith(t, n, drawWeights(n, seed), TrainerOptions{
+			Optimizer: adam, Loss: Loss{fixtureWeights, fixtureSmoothing}, Layout: layout,
+		})
+		got := learn(t, tr, drawBatch(n, seed, 0, 4, 0), 0)
+		closeTo(t, "loss", got.loss, f.float64s("loss")[0], 1e-4)
+		sameGradient(t, n, got.gradient, f.float32s("gradient"), 1e-4)
+		w := tr.State().Weights
+		close64(t, "running means", wide(w.Mean), f.float32s("mean"), 1e-4)
+		close64(t, "running variances", wide(w.Var), f.float32s("var"), 1e-4)
+	})
+	t.Run("adamw", func(t *testing.T) {
+		seed, want := f.seed("seed_adamw"), f.float64s("losses_adamw")
+		eachLayout(t, func(t *testing.T, layout string) {
+			tr := newTrainer(t, n, drawWeights(n, seed), layout, Optimizer{
+				Name: AdamW, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.5, DecayKernelsOnly: true,
+			})
+			for step := range want {
+				got := learn(t, tr, drawBatch(n, seed, 2*(step%3), 2, step), 1e-3)
+				closeTo(t, fmt.Sprintf("loss of step %d", step+1), got.loss, want[step], 1e-4)
+			}
+		})
+	})
+	t.Run("evaluation", func(t *testing.T) {
+		inference, unfused := graphs(t, n, drawStats(drawWeights(n, seed), seed))
+		images, _ := drawImages(n, seed, 0, 8)
+		got := predict(t, n, inference, images, "logits", "embedding")
+		close64(t, "logits", got[0], f.float32s("eval_logits"), 1e-4)
+		close64(t, "embeddings", got[1], f.float32s("eval_embedding"), 1e-4)
+		close64(t, "logits of the unfused graph", predict(t, n, unfused, images, "logits")[0], f.float32s("eval_logits"), 1e-4)
+	})
+}
+
+// The loss and its gradient with respect to the logits, for each combination of options.
+func TestLoss_MatchesPyTorch(t *testing.T) {
+	f := openFixture(t, "loss.npz")
+	const batch = 6
+	for _, classes := range []int{2, 5} {
+		config := tiny
+		config.Classes = classes
+		n := newNetwork(t, config)
+		outputs := n.Outputs()
+		// The columns of the logits that are outputs of the network.
+		columns := func(rows []float64) (out []float64) {
+			for i := range batch {
+				out = append(out, rows[(i+1)*classes-outputs:(i+1)*classes]...)
+			}
+			return out
+		}
+		logits := columns(f.float32s(fmt.Sprintf("logits_%d", classes)))
+		s, soft := Samples{}, make([][]float32, batch)
+		for _, d := range draw(stream(classes, 1), batch) {
+			s.Labels = append(s.Labels, uint16(int(d)%classes))
+		}
+		for i, d := range draw(stream(classes, 2), batch) {
+			share := float32(d%8) / 8
+			soft[i] = make([]float32, classes)
+			soft[i][s.Labels[i]] += 1 - share
+			soft[i][s.Labels[(i+1)%batch]] += share
+		}
+		for name, loss := range map[string]Loss{
+			"plain": {}, "weights": {ClassWeights: fixtureWeights[:classes]}, "smoothing": {LabelSmoothing: fixtureSmoothing},
+			"both": {fixtureWeights[:classes], fixtureSmoothing},
+		} {
+			for kind, samples := range map[string]Samples{"labels": s, "soft": {Soft: soft}} {
+				key := fmt.Sprintf("%s_%s_%d", kind, name, classes)
+				t.Run(key, func(t *testing.T) {
+					b := &Batch{
+						net: n, loss: loss, size: batch, classes: make([]int, batch),
+						targets: make([]float32, batch*outputs), weights: make([]float32, batch),
+					}
+					b.setTargets(samples)
+					value, gradient := runLoss(t, b, logits)
+					closeTo(t, "loss", value, f.float64s("loss_" + key)[0], 1e-5)
+					close64(t, "gradient", gradient, columns(f.float32s("gradient_"+key)), 1e-5)
+				})
+			}
+		}
+	}
+}
+
+// runLoss returns the loss of a batch and its gradient for given logits.
+func runLoss(t *testing.T, b *Batch, logits []float64) (loss float64, gradient []float64) {
+	t.Helper()
+	g := onnx.NewGraph("loss")
+	var in, out []ort.Binding
+	tensor := func(name string, shape ...int64) []float32 {
+		data, v, err := newTensor(shape...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = v.Destroy() })
+		if name == "loss" || name == "gradient" {
+			out = append(out, ort.Binding{Name: name, Value: v})
+		} else {
+			in = append(in, ort.Binding{Name: name, Value: v})
+		}
+		return data
+	}
+	rows, columns := int64(b.size), int64(b.net.Outputs())
+	copy(tensor("logits", rows, columns), float32s(logits))
+	copy(tensor("targets", rows, columns), b.targets)
+	copy(tensor("weights", rows, 1), b.weights)
+	input := func(name string, columns int64) onnx.Value { return g.Input(name, onnx.Float32, rows, columns) }
+	l, d := lossGraph(g, input("logits", columns), input("targets", columns), input("weights", 1))
+	g.Output("loss", l)
+	g.Output("gradient", d)
+	lossData, gradientData := tensor("loss", 1), tensor("gradient", rows, columns)
+	data, err := g.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ort.NewSession(data, in, out, ort.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if err := s.Run(); err != nil {
+		t.Fatal(err)
+	}
+	return float64(lossData[0]), wide(gradientData)
 }

@@ -89,7 +89,7 @@ func drawImages(n *Network, seed, first, count int) (images [][]uint8, labels []
 	side, cells := n.config.Size, (n.config.Size+3)/4
 	all := draw(stream(seed, streamLabels), first+count)
 	for i := first; i < first+count; i++ {
-		label := uint16(all[i]) % uint16(n.config.Classes)
+		label := uint16(all[i] % uint32(n.config.Classes))
 		areas := draw(stream(seed, streamImages+2*i), cells*cells*colors)
 		noise := draw(stream(seed, streamImages+2*i+1), n.pixels())
 		image := make([]uint8, n.pixels())

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""Generates small.npz and cifake.npz in this directory: the results of the first
-training steps of the network in PyTorch, for fixtures_test.go.
+"""Generates small.npz, cifake.npz, residual.npz and loss.npz in this directory: the
+results of the first training steps of networks in PyTorch, for fixtures_test.go.
 
 Requires Debian's python3-torch (1.13) and python3-numpy. Run it with
 
-    /usr/bin/python3 trainer/net/testdata/make_fixtures.py
+    /usr/bin/python3 trainer/net/testdata/make_fixtures.py [NAME...]
 
 Weights, images, labels and dropout masks are not stored: they come from a small
 integer generator that generator_test.go implements as well. Everything is computed
@@ -21,6 +21,7 @@ case; use another seed then.
 """
 
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -58,15 +59,16 @@ class Streams:
     def draw(self, which, n):
         return draw(10000 * self.seed + which, n)
 
-    def images(self, first, count):
-        labels = (self.draw(300, first + count) & 1)[first:]
-        out = np.empty((count, SIDE, SIDE, COLORS), np.uint8)
-        row, column = np.mgrid[0:SIDE, 0:SIDE]
+    def images(self, first, count, side=SIDE, classes=2):
+        labels = (self.draw(300, first + count) % classes)[first:]
+        out = np.empty((count, side, side, COLORS), np.uint8)
+        row, column = np.mgrid[0:side, 0:side]
+        cells = (side + 3) // 4
         for i in range(count):
             number = first + i
-            areas = (self.draw(1000 + 2 * number, 8 * 8 * COLORS) & 127).reshape(8, 8, COLORS)
-            noise = (self.draw(1001 + 2 * number, SIDE * SIDE * COLORS) & 63).reshape(SIDE, SIDE, COLORS)
-            grid = 6 * labels[i] * ((row + column) & 1)
+            areas = (self.draw(1000 + 2 * number, cells * cells * COLORS) & 127).reshape(cells, cells, COLORS)
+            noise = (self.draw(1001 + 2 * number, side * side * COLORS) & 63).reshape(side, side, COLORS)
+            grid = 6 * (labels[i] % 8) * ((row + column) & 1)
             out[i] = areas[row // 4, column // 4] + noise + grid[:, :, None]
         return out, labels
 
@@ -231,6 +233,139 @@ def f32(x):
     return np.asarray(x, np.float32)
 
 
+class Residual(Network):
+    """The network `residual` of generator_test.go: a stem, two blocks with one and two
+    residual units, global average pooling and one dense layer, with ReLU."""
+
+    SIDE, CLASSES, STEM, CHANNELS, UNITS = 16, 5, 16, [16, 32], [1, 2]
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        # (channels, pool, index of the convolution whose output is the shortcut)
+        self.blocks = [(self.STEM, False, None)]
+        for channels, units in zip(self.CHANNELS, self.UNITS):
+            self.blocks.append((channels, True, None))
+            for _ in range(units):
+                self.blocks += [(channels, False, None), (channels, False, len(self.blocks) - 1)]
+        widths = [COLORS] + [channels for channels, _, _ in self.blocks]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in zip(widths, widths[1:]))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in widths[1:])
+        self.dense = nn.ModuleList([nn.Linear(widths[-1], self.CLASSES)])
+        self.double()
+
+    def forward(self, x, mask=None, near=None):
+        outputs = []
+        for conv, norm, (_, pool, shortcut) in zip(self.convs, self.norms, self.blocks):
+            z = norm(conv(x))
+            if shortcut is not None:
+                z = z + outputs[shortcut]
+            x = F.relu(z)
+            if pool:
+                x = F.max_pool2d(x, 2)
+            if near is not None:
+                gamma = norm.weight.detach()
+                scaled = z.detach() / gamma.abs().reshape(1, -1, 1, 1)
+                near.append(self.nearest(z.detach(), gamma) if pool else scaled.abs().min().item())
+            outputs.append(x)
+        x = x.mean((2, 3))
+        embedding = x
+        if mask is not None:
+            x = x * mask
+        return self.dense[0](x), embedding
+
+
+CLASS_WEIGHTS = [0.5, 2.0, 1.0, 0.25, 4.0]
+SMOOTHING = 0.2
+
+
+class ResidualRun(Run):
+    def __init__(self, seed):
+        self.streams = Streams(seed)
+        self.net = Residual()
+        self.net.start(self.streams)
+        self.net.train()
+
+    def batch(self, first, size):
+        images, labels = self.streams.images(first, size, Residual.SIDE, Residual.CLASSES)
+        x = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+        return torch.from_numpy(x.astype(np.float64)), torch.from_numpy(labels)
+
+    def loss(self, first, size, step, near=None, criterion=F.cross_entropy):
+        x, labels = self.batch(first, size)
+        for p in self.net.parameters():
+            p.grad = None
+        logits, _ = self.net(x, self.streams.dropout(step, (size, self.net.dense[0].in_features)), near)
+        loss = criterion(logits, labels)
+        loss.backward()
+        return loss.item()
+
+
+def residual():
+    """The residual network: all elements of its gradient, with class weights and label
+    smoothing, the losses of AdamW, and its outputs in evaluation."""
+    criterion = nn.CrossEntropyLoss(torch.tensor(CLASS_WEIGHTS, dtype=torch.float64), label_smoothing=SMOOTHING)
+    out, steps = {}, 10
+    for seed in range(1, 10000):
+        run, near = ResidualRun(seed), []
+        loss = run.loss(0, 4, 0, near, criterion)
+        if min(near) >= ROUNDINGS:
+            break
+    clear(near, f"residual: seed {seed}")
+    out["seed"], out["loss"] = np.array([seed], np.int64), np.array([loss])
+    out["gradient"] = f32(np.concatenate([p.grad.numpy().ravel() for p in run.net.flat()]))
+    out["mean"], out["var"] = map(f32, run.net.statistics())
+    run.net.set_statistics(run.streams)
+    run.net.eval()
+    with torch.no_grad():
+        logits, embedding = run.net(run.batch(0, 8)[0])
+    out["eval_logits"], out["eval_embedding"] = f32(logits.ravel()), f32(embedding.ravel())
+    for seed in range(1, 10000):
+        run, losses, near = ResidualRun(seed), [], []
+        # As is usual, batch norms and biases do not decay.
+        kernels = [p for p in run.net.flat() if p.dim() > 1]
+        others = [p for p in run.net.flat() if p.dim() == 1]
+        optimizer = torch.optim.AdamW([{"params": kernels, "weight_decay": 0.5}, {"params": others, "weight_decay": 0}], lr=1e-3)
+        for i in range(steps):
+            losses.append(run.loss(2 * (i % 3), 2, i, near))
+            if min(near) < ROUNDINGS:
+                break
+            optimizer.step()
+        else:
+            break
+    clear(near, f"residual: seed {seed}, {steps} steps of AdamW")
+    out["seed_adamw"], out["losses_adamw"] = np.array([seed], np.int64), np.array(losses)
+    return out
+
+
+def loss():
+    """Losses and their gradients with respect to logits, for all options of the loss."""
+    out, batch = {}, 6
+    for classes in (2, 5):
+        streams = Streams(classes)
+        z = torch.from_numpy((8 * unit(streams.draw(0, batch * classes)) - 4).astype(np.float32).astype(np.float64)).reshape(batch, classes)
+        labels = torch.from_numpy(streams.draw(1, batch) % classes)
+        share = torch.from_numpy((streams.draw(2, batch) % 8) / 8.0).reshape(-1, 1)
+        soft = (1 - share) * F.one_hot(labels, classes) + share * F.one_hot(labels.roll(-1), classes)
+        if classes == 2:
+            z[:, 0] = 0  # so that z[:, 1] is the logit
+        out[f"logits_{classes}"] = f32(z.ravel())
+        for name, weights, smoothing in (("plain", None, 0), ("weights", CLASS_WEIGHTS, 0), ("smoothing", None, SMOOTHING), ("both", CLASS_WEIGHTS, SMOOTHING)):
+            w = None if weights is None else torch.tensor(weights[:classes], dtype=torch.float64)
+            for kind, target in (("labels", labels), ("soft", soft)):
+                logits = z.clone().requires_grad_()
+                value = nn.CrossEntropyLoss(w, label_smoothing=smoothing)(logits, target)
+                value.backward()
+                if classes == 2 and kind == "labels" and smoothing == 0:
+                    # The network's one logit, with the loss that is usual for it.
+                    each = None if w is None else w[labels]
+                    binary = nn.BCEWithLogitsLoss(each, reduction="sum")(z[:, 1], labels.double())
+                    np.testing.assert_allclose(binary / (batch if w is None else each.sum()), value.detach(), rtol=1e-12)
+                key = f"{kind}_{name}_{classes}"
+                out["loss_" + key] = np.array([value.item()])
+                out["gradient_" + key] = f32(logits.grad.ravel())
+    return out
+
+
 def small():
     """A small network: all elements of its gradients for a full and a smaller batch,
     and the losses over epochs that end with a smaller batch."""
@@ -279,5 +414,6 @@ def cifake():
 if __name__ == "__main__":
     torch.set_num_threads(2)
     here = pathlib.Path(__file__).parent
-    np.savez_compressed(here / "small.npz", **small())
-    np.savez_compressed(here / "cifake.npz", **cifake())
+    fixtures = {"small": small, "cifake": cifake, "residual": residual, "loss": loss}
+    for name in sys.argv[1:] or fixtures:
+        np.savez_compressed(here / f"{name}.npz", **fixtures[name]())
