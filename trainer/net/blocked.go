@@ -285,24 +285,50 @@ func (l blocked) convInput(dy featureMaps, w onnx.Value, add featureMaps) featur
 // group, channels last, are one channel of rows in which the channels of a pixel are adjacent. dy
 // is the kernel, which is as large as the images. It moves by one image row (one row of each image
 // in the group) and by one pixel (all its channels). This gives nine times in·out results per
-// group, which are summed over the groups.
+// group, which are summed over the groups. Large images are divided into bands of rows, which are
+// summed as well.
 func (l blocked) convWeight(x, dy featureMaps) onnx.Value {
 	g, in, out := l.g, x.channels, dy.channels
-	rows := l.groups * x.side * l.each
+	height := x.side * l.each // of a group
 	image := x.value
 	if !isInput(x) {
-		last := g.Reshape(l.ops.ReorderOutputLast(x.value), rows, x.side*in)
+		last := g.Reshape(l.ops.ReorderOutputLast(x.value), l.groups*height, x.side*in)
 		image = g.Pad(last, []int64{0, in}, []int64{0, in})
 	}
-	image = g.Reshape(image, 1, l.groups, rows/l.groups, (x.side+2)*in)
-	kernel := g.Reshape(dy.value, l.groups*out, 1, rows/l.groups, x.side)
-	win := onnx.Window{
-		Strides: [2]int64{l.each, 1}, Dilations: [2]int64{1, in}, Pads: [4]int64{l.each, 0, l.each, 0}, Group: l.groups,
+	image = g.Reshape(image, 1, l.groups, height, (x.side+2)*in)
+	bands := int64(1)
+	if !isInput(x) {
+		bands = l.bands(dy)
 	}
-	parts := l.ops.Conv(image, kernel, win, omit, omit)
+	rows := height / bands
+	whole := g.Reshape(dy.value, l.groups*out/l.block, height*x.side*l.block)
+	var parts []onnx.Value
+	for i := range bands {
+		part, kernel := image, whole
+		pads := [4]int64{l.each, 0, l.each, 0}
+		if bands > 1 {
+			// The neighboring rows of a band belong to its images.
+			from, to := max(i*rows-l.each, 0), min((i+1)*rows+l.each, height)
+			part = g.Slice(image, 2, from, to)
+			kernel = g.Slice(whole, 1, i*rows*x.side*l.block, (i+1)*rows*x.side*l.block)
+			if i > 0 {
+				pads[0] = 0
+			}
+			if i < bands-1 {
+				pads[2] = 0
+			}
+		}
+		kernel = g.Reshape(kernel, l.groups*out, 1, rows, x.side)
+		win := onnx.Window{Strides: [2]int64{l.each, 1}, Dilations: [2]int64{1, in}, Pads: pads, Group: l.groups}
+		parts = append(parts, g.Reshape(l.ops.Conv(part, kernel, win, omit, omit), l.groups, 9*in*out))
+	}
+	all := parts[0]
+	if bands > 1 {
+		all = g.Concat(0, parts...)
+	}
 	// Summing the groups with a matrix product takes a third of the time of ReduceSum.
-	ones := g.Reshape(l.all(1, l.groups), 1, l.groups)
-	sum := l.rows(g.MatMul(ones, g.Reshape(parts, l.groups, 9*in*out))) // [out/b, 3, 3, in] of b(out)
+	ones := g.Reshape(l.all(1, l.groups*bands), 1, l.groups*bands)
+	sum := l.rows(g.MatMul(ones, all)) // [out/b, 3, 3, in] of b(out)
 	var order []int64
 	for o := range out / l.block {
 		for i := range in {
@@ -313,6 +339,23 @@ func (l blocked) convWeight(x, dy featureMaps) onnx.Value {
 	}
 	ordered := g.Reshape(g.Gather(sum, 0, order...), out/l.block, l.block, in*3, 3)
 	return g.Reshape(l.ops.ReorderOutput(ordered), out, in, 3, 3)
+}
+
+// convWeight reads the kernel of a group several times, so it should fit into a core's cache. If the
+// images have at least bandedSide rows, convWeight divides them into bands for which the kernel has at
+// most bandSize bytes; for smaller images that gains little. Variables, so that tests can change them.
+var bandedSide, bandSize int64 = 32, 512 << 10
+
+// bands returns into how many bands of rows convWeight divides the images.
+func (l blocked) bands(dy featureMaps) int64 {
+	bands, size := int64(1), 4*l.each*dy.side*dy.side*dy.channels
+	if dy.side < bandedSide {
+		return 1
+	}
+	for dy.side%(2*bands) == 0 && size/bands > bandSize {
+		bands *= 2
+	}
+	return bands
 }
 
 // imagesFirst reorders whole image rows from [group, channels/b, row, image] to [group, image,

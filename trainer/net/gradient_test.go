@@ -155,6 +155,19 @@ func TestStep_MatchesReference(t *testing.T) {
 	}
 }
 
+// Dividing images into bands must not change gradients.
+func TestStep_BandsMatchReference(t *testing.T) {
+	needBlocked(t)
+	side, size := bandedSide, bandSize
+	t.Cleanup(func() { bandedSide, bandSize = side, size })
+	n := newNetwork(t, Config{Size: 16, Classes: 3, Stem: 16, Channels: []int{16, 16}, Residual: []int{1, 0}, GlobalPool: true})
+	w, e, want := clearOfKinks(t, n, Loss{}, 4, nil)
+	for _, size := range []int64{1, 6 << 10, 1 << 20} { // all rows, several rows, no bands
+		bandedSide, bandSize = 1, size
+		sameOutcome(t, n, learn(t, newTrainer(t, n, w, LayoutBlocked, adam), e, 0), want, 1e-4)
+	}
+}
+
 func TestStep_GradientAtGammaZero(t *testing.T) {
 	n := newNetwork(t, tiny)
 	w := drawWeights(n, 3)
