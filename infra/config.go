@@ -32,7 +32,7 @@ type Config struct {
 	// crane digest us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.9.2
 	CollectorImage string `key:"collectorImage" default:"us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar@sha256:ff1fc68871118f1032a3ce17e2b0abd703292e883989d220244330ebdf522fd1" doc:"Container image of Google's Managed Prometheus sidecar, release 1.9.2. A protected stack requires a digest."`
 	// Models are the models in order, because the first one is the default.
-	Models []string `key:"models" doc:"Models to serve, each NAME or NAME=URL, such as [cifake, pets, birds=gs://other-bucket/birds/]. A URL that ends in / is a folder, whose newest model is served; without a URL, it is models/production/NAME/ in the bucket. The first one is the default. Without this key, the only model is the newest one in models/production/."`
+	Models []string `key:"models" doc:"Models to serve, each NAME or NAME=URL. A URL that ends in / is a folder, whose newest model is served; without a URL, it is models/production/NAME/ in the bucket. The first one is the default. Without this key, the only model is the newest one in models/production/."`
 	Canary *Canary  `key:"canary" doc:"{image, percent}: another container image of the server and the percentage of requests that it serves."`
 
 	Public    bool              `key:"public" default:"false" doc:"Let anyone call the service. Otherwise callers need the role run.invoker."`

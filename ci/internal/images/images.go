@@ -35,11 +35,11 @@ type program struct {
 
 var programs = map[string]program{
 	"server": {
-		title: "Fakeart server", description: "Classifies images as photographs or AI-generated over HTTP. Requires a model: FAKEART_MODEL or --model.",
+		title: "Fakeart server", description: "Serves image classifiers over HTTP and gRPC. Requires a model: FAKEART_MODEL or --model.",
 		env: []string{"PORT=8080"}, ports: map[string]struct{}{"8080/tcp": {}},
 	},
 	"trainer": {
-		title: "Fakeart trainer", description: "Prepares data, trains and evaluates models that classify images as photographs or AI-generated.",
+		title: "Fakeart trainer", description: "Prepares data, trains and evaluates image classifiers.",
 	},
 }
 
