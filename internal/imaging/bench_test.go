@@ -142,6 +142,33 @@ func BenchmarkStats(b *testing.B) {
 	}
 }
 
+// BenchmarkTensor224 prepares JPEGs for the plans of usual networks of 224×224 pixels.
+func BenchmarkTensor224(b *testing.B) {
+	for _, size := range [][2]int{{640, 480}, {4000, 3000}} {
+		data := photo(b, size[0], size[1])
+		for _, scale := range []JPEGScale{FullJPEG, DCTScaledJPEG} {
+			for _, filter := range []Filter{Bilinear, Bicubic} {
+				b.Run(fmt.Sprintf("%dx%d-%s-%s", size[0], size[1], filter, scale), func(b *testing.B) {
+					p := Square(224)
+					p.Fit, p.Filter, p.JPEG, p.Resize, p.Crop = ShortestEdge, filter, scale, 256, HalfEven
+					p.Mean, p.Std = []float64{0.485, 0.456, 0.406}, []float64{0.229, 0.224, 0.225}
+					plan, err := p.Compile()
+					if err != nil {
+						b.Fatal(err)
+					}
+					d, tensor := plan.NewDecoder(0), plan.NewTensor(1)
+					b.ReportAllocs()
+					for b.Loop() {
+						if err := d.Tensor(tensor, data); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
 // BenchmarkResample resizes 640×480 pixels for the plans of usual networks.
 func BenchmarkResample(b *testing.B) {
 	crop := func(filter Filter, size int) Preprocessing {
