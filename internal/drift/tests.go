@@ -174,9 +174,10 @@ func ChiSquare(a, b []float64) (chi2, p float64) {
 	slices.SortStableFunc(cells, func(x, y pair) int { return cmp.Compare(x.a+x.b, y.a+y.b) })
 	least := minExpected * (n + m) / min(n, m)
 	for len(cells) > 1 && cells[0].a+cells[0].b < least {
-		cells[1] = pair{cells[0].a + cells[1].a, cells[0].b + cells[1].b}
-		cells = cells[1:]
-		slices.SortStableFunc(cells, func(x, y pair) int { return cmp.Compare(x.a+x.b, y.a+y.b) })
+		merged := pair{cells[0].a + cells[1].a, cells[0].b + cells[1].b}
+		cells = cells[2:]
+		at, _ := slices.BinarySearchFunc(cells, merged, func(x, y pair) int { return cmp.Compare(x.a+x.b, y.a+y.b) })
+		cells = slices.Insert(cells, at, merged)
 	}
 	if len(cells) < 2 {
 		return 0, 1

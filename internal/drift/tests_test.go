@@ -155,3 +155,19 @@ func TestHolm(t *testing.T) {
 		t.Errorf("Holm = %v, want p-values capped at 1", got)
 	}
 }
+
+// Ten thousand classes, most of them rare: the frequent ones keep their own categories.
+func TestChiSquare_manyCategories(t *testing.T) {
+	a, b := make([]float64, 10_000), make([]float64, 10_000)
+	for i := range a {
+		a[i], b[i] = float64(i%2), float64((i+1)%2)
+	}
+	a[7], b[7] = 9000, 1000
+	if chi2, p := ChiSquare(a, b); p > 1e-9 || chi2 < 100 {
+		t.Errorf("ChiSquare = %g (p=%g), want a difference in one category", chi2, p)
+	}
+	a[7], b[7] = 2000, 2000
+	if chi2, p := ChiSquare(a, b); p < 1e-6 {
+		t.Errorf("ChiSquare = %g (p=%g), want no difference between the frequent category and all rare ones", chi2, p)
+	}
+}

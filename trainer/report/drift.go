@@ -2,8 +2,10 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"html/template"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -131,13 +133,20 @@ func renderDrift(d Drift) ([]byte, error) {
 			v.Figures = append(v.Figures, f)
 		}
 	}
-	var decoder imaging.Decoder
-	pixels := make([]uint8, imaging.Size*imaging.Size*imaging.Channels)
+	// The log doesn't say how the model sees images, so the report shows whole images.
+	thumbnail := imaging.Square(64)
+	thumbnail.Fit, thumbnail.Orientation, thumbnail.JPEG = imaging.Contain, imaging.ApplyOrientation, imaging.DCTScaledJPEG
+	thumbnail.Padding = [3]uint8{128, 128, 128}
+	plan, err := thumbnail.Compile()
+	if err != nil {
+		return nil, err
+	}
+	decoder, pixels := plan.NewDecoder(0), make([]uint8, plan.Len())
 	for _, p := range d.Log.Images {
 		if _, err := decoder.Decode(pixels, p.Data); err != nil {
 			continue // a tensor, or deleted from the log
 		}
-		v.Images = append(v.Images, driftImage{p, pngURI(pixels, imaging.Size)})
+		v.Images = append(v.Images, driftImage{p, pngURI(pixels, thumbnail.Width)})
 	}
 	var html bytes.Buffer
 	if err := pages.ExecuteTemplate(&html, "drift.html.tmpl", v); err != nil {
@@ -204,7 +213,11 @@ func distributions(c drift.Column, reference, current []float64) (figure, error)
 	return f, err
 }
 
-// categoryFigure returns a bar chart with the fraction of each category on both sides.
+// maxCategories is the maximum number of categories in a bar chart.
+const maxCategories = 12
+
+// categoryFigure returns a bar chart with the fraction of each category on both sides. If there are many, it shows those whose fractions
+// differ most, and the others as one.
 func categoryFigure(c drift.Column, reference, current []drift.Row, of func(*drift.Row) string) (figure, error) {
 	counts := map[string][2]float64{}
 	for side, rows := range [2][]drift.Row{reference, current} {
@@ -214,12 +227,23 @@ func categoryFigure(c drift.Column, reference, current []drift.Row, of func(*dri
 			counts[of(&rows[i])] = fraction
 		}
 	}
-	var names []string
-	most := 0.0
-	for name, fraction := range counts {
-		names, most = append(names, name), max(most, fraction[0], fraction[1])
+	names := slices.Sorted(maps.Keys(counts))
+	if len(names) > maxCategories {
+		slices.SortStableFunc(names, func(a, b string) int {
+			return cmp.Compare(math.Abs(counts[b][0]-counts[b][1]), math.Abs(counts[a][0]-counts[a][1]))
+		})
+		var rest [2]float64
+		for _, name := range names[maxCategories-1:] {
+			rest[0], rest[1] = rest[0]+counts[name][0], rest[1]+counts[name][1]
+		}
+		others := fmt.Sprintf("%d others", len(names)-maxCategories+1)
+		names = slices.Sorted(slices.Values(names[:maxCategories-1]))
+		names, counts[others] = append(names, others), rest
 	}
-	slices.Sort(names)
+	most := 0.0
+	for _, name := range names {
+		most = max(most, counts[name][0], counts[name][1])
+	}
 	chart := newChart("", "fraction", chartHeight)
 	chart.plot.Y.Tick.Marker = ticks{count: 5, percent: true}
 	chart.plot.X.Min, chart.plot.X.Max = 0, float64(len(names))

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"fmt"
 	"image"
 	"image/png"
 	"math/rand/v2"
@@ -90,5 +91,26 @@ func TestWriteDrift_NoCurvesOverTime(t *testing.T) {
 		if strings.Contains(string(html), "Over time") {
 			t.Errorf("%s: the report has curves over time", name)
 		}
+	}
+}
+
+func TestWriteDrift_ManyClasses(t *testing.T) {
+	d := driftOf(t, 300, time.Hour)
+	for i := range d.Reference {
+		d.Reference[i].Label = fmt.Sprintf("class %d", i%40)
+	}
+	for i := range d.Log.Rows {
+		d.Log.Rows[i].Label = fmt.Sprintf("class %d", i%20) // the first 20 are twice as frequent
+	}
+	path := filepath.Join(t.TempDir(), "drift.html")
+	if err := WriteDrift(path, d); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "29 others") || strings.Contains(string(page), ">class 39<") {
+		t.Error("the chart of the classes doesn't summarize most of 40 classes")
 	}
 }
