@@ -72,10 +72,17 @@ func (f field) excluded() bool {
 func (c *Config) Digest() string {
 	values := c.flat()
 	for _, f := range schema() {
-		if f.excluded() {
+		// Keys of newer versions don't change the digest of a run that older ones started.
+		before, isNew := added[f.key]
+		if isNew {
+			before, _ = f.kind.convert(before)
+		}
+		if f.excluded() || isNew && fmt.Sprint(values[f.key]) == fmt.Sprint(before) {
 			delete(values, f.key)
 		}
 	}
+	values["experiment.flip"] = c.Augment.Flip // its former name
+	delete(values, "augment.flip")
 	// encoding/json is deterministic: it sorts the keys and writes the shortest exact numbers.
 	data, err := json.Marshal(values)
 	if err != nil {

@@ -49,8 +49,12 @@ func LoadFile(name string) (*Config, error) {
 	if err := flatten(flat, "", values); err != nil {
 		return nil, fmt.Errorf("configuration: %s: %w", name, err)
 	}
+	// The config.yaml of older runs.
+	if flip, ok := flat["experiment.flip"]; ok {
+		flat["augment.flip"] = flip
+	}
 	for key := range removed {
-		delete(flat, key) // in the config.yaml of older runs
+		delete(flat, key)
 	}
 	config, err := c.decode(flat)
 	if err != nil {
@@ -61,7 +65,37 @@ func LoadFile(name string) (*Config, error) {
 
 // removed lists the keys of earlier versions, each with what to use instead.
 var removed = map[string]string{
-	"evaluate.split": "training evaluates the test split; `trainer evaluate --split` evaluates another",
+	"experiment.flip": "use augment.flip, or augment=standard",
+	"evaluate.split":  "training evaluates the test split; `trainer evaluate --split` evaluates another",
+}
+
+// added lists the keys that the config.yaml of older runs and the files of older configuration directories lack, with the
+// values that do what the program did without them.
+var added = map[string]any{
+	"dataset.size":               scalar{"32", false},
+	"dataset.fit":                scalar{"stretch", true},
+	"dataset.orientation":        scalar{"ignore", true},
+	"dataset.jpeg":               scalar{"full", true},
+	"dataset.model":              scalar{"", true},
+	"augment.flip":               scalar{"false", false},
+	"augment.crop":               scalar{"0", false},
+	"augment.padding":            scalar{"reflect", true},
+	"augment.random_ops":         scalar{"0", false},
+	"augment.magnitude":          scalar{"0", false},
+	"augment.brightness":         scalar{"0", false},
+	"augment.contrast":           scalar{"0", false},
+	"augment.saturation":         scalar{"0", false},
+	"augment.cutout":             scalar{"0", false},
+	"model.stem":                 scalar{"0", false},
+	"model.residual":             []any{},
+	"model.global_pool":          scalar{"false", false},
+	"model.positive":             scalar{PositiveAuto, true},
+	"optimizer.decay_kernels":    scalar{"false", false},
+	"experiment.init":            scalar{"", true},
+	"experiment.ema":             scalar{"0", false},
+	"experiment.class_weights":   scalar{ClassWeightsNone, true},
+	"experiment.label_smoothing": scalar{"0", false},
+	"experiment.mixup":           scalar{"0", false},
 }
 
 // composer composes one configuration.
@@ -218,12 +252,80 @@ func choose(group, choice string, options []string) error {
 		group, choice, group, suggest(choice, options), strings.Join(options, ", "))
 }
 
+// overridePrefix starts an entry of the defaults list of a file that selects a file of another group: "override
+// /optimizer: adamw", as in Hydra.
+const overridePrefix = "override /"
+
+// overridden adds to choices what the defaults lists of the selected files select in other groups. Choices on the command
+// line come first, then those of the groups that are listed first in config.yaml.
+func (c *composer) overridden(groups map[string][]string, defaults []any, choices map[string]string) error {
+	for _, item := range defaults {
+		pair, _ := item.(map[string]any)
+		for group, choice := range pair {
+			name, _ := choice.(scalar)
+			if chosen, ok := choices[group]; ok {
+				name = scalar{chosen, true}
+			}
+			if !slices.Contains(groups[group], name.text) {
+				continue // loadRoot reports it
+			}
+			if err := c.overriddenBy(group, name.text, groups, choices, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// overriddenBy adds to choices what a file, and the files of its group that it is based on, select in other groups.
+func (c *composer) overriddenBy(group, name string, groups map[string][]string, choices map[string]string, depth int) error {
+	label := path.Join(c.folder, group, name+".yaml")
+	_, defaults, err := c.read(path.Join(group, name+".yaml"))
+	if err != nil || depth > maxDepth {
+		return nil //nolint:nilerr // loadChoice reports it
+	}
+	// The file's own entries replace those of the files that it is based on.
+	for _, item := range defaults {
+		pair, _ := item.(map[string]any)
+		for key, choice := range pair {
+			other, ok := strings.CutPrefix(key, overridePrefix)
+			selected, _ := choice.(scalar)
+			switch options, known := groups[other]; {
+			case !ok || other == group:
+				continue // loadChoice reports it
+			case !known:
+				return fmt.Errorf("%s: defaults: unknown group %q%s", label, other, suggest(other, slices.Sorted(maps.Keys(groups))))
+			case !selected.isText:
+				return fmt.Errorf("%s: defaults: %s: %s is not the name of a file", label, key, show(choice))
+			default:
+				if err := choose(other, selected.text, options); err != nil {
+					return fmt.Errorf("%s: defaults: %w", label, err)
+				}
+			}
+			if _, ok := choices[other]; !ok {
+				choices[other] = selected.text
+			}
+		}
+	}
+	for _, item := range defaults {
+		if base, _ := item.(scalar); base.isText && base.text != "_self_" && slices.Contains(groups[group], base.text) {
+			if err := c.overriddenBy(group, base.text, groups, choices, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // loadRoot processes the defaults list of config.yaml. Choices from overrides replace those of
 // the list.
 func (c *composer) loadRoot(groups map[string][]string, choices map[string]string) error {
 	file := path.Join(c.folder, rootFile)
 	values, defaults, err := c.read(rootFile)
 	if err != nil {
+		return err
+	}
+	if err := c.overridden(groups, defaults, choices); err != nil {
 		return err
 	}
 	seen := map[string]bool{}
@@ -289,6 +391,12 @@ func (c *composer) loadChoice(group, name string, within []string) error {
 	}
 	self := false
 	for _, item := range defaults {
+		if pair, ok := item.(map[string]any); ok && len(pair) == 1 && strings.HasPrefix(slices.Collect(maps.Keys(pair))[0], overridePrefix) {
+			if key := slices.Collect(maps.Keys(pair))[0]; key == overridePrefix+group {
+				return fmt.Errorf("%s: defaults: %s: name the file itself to base this one on it", label, key)
+			}
+			continue // already selected
+		}
 		named, _ := item.(scalar)
 		other := named.text
 		switch {
@@ -425,6 +533,9 @@ func (c *composer) decode(values map[string]any) (*Config, error) {
 			}
 		}
 		value, there := values[f.key]
+		if !there && f.appliesTo(name.text) {
+			value, there = added[f.key]
+		}
 		if applies := f.appliesTo(name.text); !there || !applies {
 			switch {
 			case there:

@@ -56,9 +56,10 @@ func TestLoad_defaults(t *testing.T) {
 		Run:     Run{Root: "runs", Name: "base"},
 		Dataset: Dataset{Name: "synthetic", Dir: "data/synthetic", Seed: 1, TrainPerClass: 2000, TestPerClass: 500},
 		Model: Model{
-			Channels: []int{32, 64, 128}, Dense: []int{256, 128},
-			Slope: 0.01, Dropout: 0.3, Threshold: 0.5,
+			Channels: []int{32, 64, 128}, Residual: []int{}, Dense: []int{256, 128},
+			Slope: 0.01, Dropout: 0.3, Positive: PositiveAuto, Threshold: 0.5,
 		},
+		Augment:   Augment{Padding: "reflect"},
 		Optimizer: Optimizer{Name: "adam", LR: 1e-3, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8},
 		Profiler:  Profiler{Name: "none"},
 		Evaluate:  Evaluate{BatchSize: 250},
@@ -401,7 +402,7 @@ func TestLoad_outOfRange(t *testing.T) {
 		{hub, "dataset.endpoint=localhost:80"},
 		{"model.channels=[]"},
 		{"model.channels=[0]"},
-		{"model.channels=[1,2,3,4,5,6]"},
+		{"model.channels=[1,2,3,4,5,6,7,8,9,10,11]"},
 		{"model.dense=[]"},
 		{"model.dense=[128,-1]"},
 		{"model.slope=1"},
@@ -438,6 +439,28 @@ func TestLoad_outOfRange(t *testing.T) {
 		{"experiment.layout=nchw"},
 		{"experiment.threads=-1"},
 		{"experiment.threads=1025"},
+		{"experiment.ema=1"},
+		{"experiment.label_smoothing=1"},
+		{"experiment.mixup=-1"},
+		{"experiment.class_weights=equal"},
+		{"experiment.class_weights=cat=0"},
+		{"experiment.init=~/model.onnx"},
+		{"augment.crop=1"},
+		{"augment.padding=zero"},
+		{"augment.random_ops=17"},
+		{"augment.magnitude=1.1"},
+		{"augment.brightness=-0.1"},
+		{"augment.cutout=2"},
+		{"model.stem=-1"},
+		{"model.residual=[1]"},
+		{"model.residual=[1,-1,1]"},
+		{"model.dense=[]"},
+		{"dataset=folder", "dataset.size=1"},
+		{"dataset=folder", "dataset.size=1025"},
+		{"dataset=folder", "dataset.fit=crop"},
+		{"dataset=folder", "dataset.orientation=turn"},
+		{"dataset=folder", "dataset.jpeg=fast"},
+		{"dataset=folder", "dataset.test_split=0.6"},
 		{"profiler.name=perf"},
 		{"evaluate.batch_size=0"},
 	}
@@ -467,7 +490,7 @@ func TestLoad_allChoices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(groups) != 6 {
+	if len(groups) != 7 {
 		t.Errorf("groups are %v", groups)
 	}
 	for group, choices := range groups {
@@ -547,8 +570,8 @@ func TestLoad_directory(t *testing.T) {
 		},
 		{
 			"unknown variant",
-			map[string]string{"optimizer/adam.yaml": "name: adamw\nlr: 1\nweight_decay: 0\nbeta1: 0\n"},
-			[]string{`adam.yaml: optimizer.name is "adamw": it must be adam or sgd; did you mean adam?`},
+			map[string]string{"optimizer/adam.yaml": "name: adamx\nlr: 1\nweight_decay: 0\nbeta1: 0\n"},
+			[]string{`adam.yaml: optimizer.name is "adamx": it must be adam, adamw or sgd; did you mean adam or adamw?`},
 		},
 		{
 			"key that does not apply",
@@ -708,7 +731,7 @@ func TestConfig_Digest(t *testing.T) {
 	for _, other := range []string{
 		"dataset=archive", "dataset=huggingface", "dataset.seed=2", "dataset.train_per_class=1", "model.channels=[32,64]",
 		"model.slope=0", "optimizer=sgd", "optimizer.beta1=0.8", "experiment.epochs=2", "experiment.lr=0.002",
-		"experiment.seed=1", "experiment.batch_size=64", "experiment.layout=standard", "experiment.flip=true", "experiment.val_split=0.2",
+		"experiment.seed=1", "experiment.batch_size=64", "experiment.layout=standard", "augment.flip=true", "experiment.val_split=0.2",
 	} {
 		d := load(t, other).Digest()
 		if before, ok := seen[d]; ok {
@@ -719,6 +742,59 @@ func TestConfig_Digest(t *testing.T) {
 	a, b := load(t, "dataset=archive"), load(t, "dataset=archive", "dataset.path=x", "dataset.strict=true")
 	if a.Digest() != b.Digest() {
 		t.Error("dataset.path and dataset.strict change the digest")
+	}
+}
+
+// A file selects files of other groups, unless the command line does.
+func TestLoad_OverrideOfOtherGroups(t *testing.T) {
+	c := load(t, "experiment=cifar10")
+	if c.Dataset.Name != "folder" || c.Optimizer.Name != "adamw" || !c.Augment.Flip || c.Optimizer.LR != c.Experiment.LR {
+		t.Errorf("dataset %q, optimizer %q, flip %v", c.Dataset.Name, c.Optimizer.Name, c.Augment.Flip)
+	}
+	c = load(t, "experiment=cifar10", "optimizer=sgd", "augment=none", "dataset.size=64")
+	if c.Optimizer.Name != "sgd" || c.Augment.Flip || c.Dataset.Size != 64 {
+		t.Errorf("optimizer %q, flip %v, size %d", c.Optimizer.Name, c.Augment.Flip, c.Dataset.Size)
+	}
+	for _, test := range []struct{ entry, want string }{
+		{"override /optimiser: sgd", `unknown group "optimiser"; did you mean optimizer?`},
+		{"override /optimizer: sdg", "unknown optimizer; did you mean sgd?"},
+		{"override /optimizer: 1", "isn't"},
+		{"override /experiment: base", "name the file itself"},
+		{"optimizer: sgd", "must be the name of another file"},
+	} {
+		text := "defaults:\n  - base\n  - " + test.entry + "\nname: x\n"
+		_, err := Load(folder(t, map[string]string{"experiment/x.yaml": text}), []string{"experiment=x"})
+		if err == nil {
+			t.Errorf("%s: no error", test.entry)
+			continue
+		}
+		if test.want != "isn't" {
+			wantParts(t, err, []string{"x.yaml", test.want})
+		}
+	}
+	// The nearest file decides.
+	files := map[string]string{
+		"experiment/far.yaml":  "defaults: [base, {override /optimizer: adam}, {override /augment: strong}]\nname: far\n",
+		"experiment/near.yaml": "defaults: [far, {override /optimizer: sgd}]\nname: near\n",
+	}
+	c, err := Load(folder(t, files), []string{"experiment=near"})
+	if err != nil || c.Optimizer.Name != "sgd" || c.Augment.Cutout == 0 || c.Experiment.Name != "near" {
+		t.Errorf("error %v, %+v", err, c)
+	}
+}
+
+// Runs of earlier versions can be resumed: their configuration has the digest that it had.
+func TestLoadFile_OfEarlierVersion(t *testing.T) {
+	c, err := LoadFile("testdata/run-v1.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "sha256:fb7fe0a0a3c5e24ddc4a13d1d57dd049f263c66865c59293ebd1e93d68b831a7"
+	if c.Digest() != want {
+		t.Errorf("digest = %s, want %s", c.Digest(), want)
+	}
+	if d := c.Differences(load(t)); len(d) != 0 {
+		t.Errorf("differences to the defaults: %v", d)
 	}
 }
 

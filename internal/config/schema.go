@@ -23,7 +23,7 @@ const (
 // variants lists the values of <section>.name in the sections whose keys depend on it.
 var variants = map[string][]string{
 	"dataset":   {"synthetic", "folder", "archive", "feedback", "huggingface"},
-	"optimizer": {"adam", "sgd"},
+	"optimizer": {"adam", "adamw", "sgd"},
 }
 
 // field is one key of the configuration, derived from the fields of Config.

@@ -58,9 +58,10 @@ func (c *Config) validate(written map[string]string) error {
 	positive := func(key string, v float64) {
 		check(v > 0 && !math.IsInf(v, 1), key, v, "a finite number above 0")
 	}
-	widths := func(key string, v []int, most int) {
-		ok := len(v) >= 1 && len(v) <= most && !slices.ContainsFunc(v, func(n int) bool { return n < 1 || n > maxWidth })
-		check(ok, key, v, fmt.Sprintf("a list of 1 to %d whole numbers, each from 1 to %d", most, maxWidth))
+	fraction := func(key string, v float64) { check(v >= 0 && v <= 1, key, v, "from 0 to 1") }
+	widths := func(key string, v []int, least, most, low, high int) {
+		ok := len(v) >= least && len(v) <= most && !slices.ContainsFunc(v, func(n int) bool { return n < low || n > high })
+		check(ok, key, v, fmt.Sprintf("a list of %d to %d whole numbers, each from %d to %d", least, most, low, high))
 	}
 	batch := func(key string, v int) {
 		check(v >= 1 && v <= MaxBatchSize, key, v, fmt.Sprintf("from 1 to %d", MaxBatchSize))
@@ -100,9 +101,27 @@ func (c *Config) validate(written map[string]string) error {
 	check(d.TestSplit >= 0 && d.TestSplit <= 0.5, "dataset.test_split", d.TestSplit, "from 0 to 0.5")
 	tilde(check, "dataset.model", d.Model)
 
+	a := c.Augment
+	share("augment.crop", a.Crop)
+	choice("augment.padding", a.Padding, "reflect", "constant")
+	check(a.RandomOps >= 0 && a.RandomOps <= MaxRandomOps, "augment.random_ops", a.RandomOps, fmt.Sprintf("from 0 to %d", MaxRandomOps))
+	fraction("augment.magnitude", a.Magnitude)
+	fraction("augment.brightness", a.Brightness)
+	fraction("augment.contrast", a.Contrast)
+	fraction("augment.saturation", a.Saturation)
+	fraction("augment.cutout", a.Cutout)
+
 	m := c.Model
-	widths("model.channels", m.Channels, maxBlocks)
-	widths("model.dense", m.Dense, maxDense)
+	check(m.Stem >= 0 && m.Stem <= maxWidth, "model.stem", m.Stem, fmt.Sprintf("from 0 (none) to %d", maxWidth))
+	widths("model.channels", m.Channels, 1, maxBlocks, 1, maxWidth)
+	widths("model.residual", m.Residual, 0, maxBlocks, 0, maxUnits)
+	check(len(m.Residual) == 0 || len(m.Residual) == len(m.Channels), "model.residual", m.Residual,
+		fmt.Sprintf("empty, or a list with one number for each of the %d blocks in model.channels", len(m.Channels)))
+	least := 1
+	if m.GlobalPool {
+		least = 0
+	}
+	widths("model.dense", m.Dense, least, maxDense, 1, maxWidth)
 	share("model.slope", m.Slope)
 	// A value that ${experiment.…} passes on is reported once, for the experiment below.
 	if m.Dropout != c.Experiment.Dropout {
@@ -116,7 +135,7 @@ func (c *Config) validate(written map[string]string) error {
 	}
 	check(o.WeightDecay >= 0 && !math.IsInf(o.WeightDecay, 1), "optimizer.weight_decay", o.WeightDecay, "a finite number, 0 or more")
 	switch o.Name {
-	case "adam":
+	case "adam", "adamw":
 		share("optimizer.beta1", o.Beta1)
 		share("optimizer.beta2", o.Beta2)
 		positive("optimizer.epsilon", o.Epsilon)
@@ -131,9 +150,16 @@ func (c *Config) validate(written map[string]string) error {
 	batch("experiment.batch_size", e.BatchSize)
 	positive("experiment.lr", e.LR)
 	share("experiment.dropout", e.Dropout)
-	choice("experiment.schedule", e.Schedule, "constant", "cosine")
+	choice("experiment.schedule", e.Schedule, "constant", "cosine", "onecycle")
 	check(e.WarmupEpochs >= 0 && (e.WarmupEpochs <= float64(e.Epochs) || e.Epochs < 1) && !math.IsInf(e.WarmupEpochs, 1),
 		"experiment.warmup_epochs", e.WarmupEpochs, fmt.Sprintf("from 0 to experiment.epochs (%d)", e.Epochs))
+	tilde(check, "experiment.init", e.Init)
+	share("experiment.ema", e.EMA)
+	share("experiment.label_smoothing", e.LabelSmoothing)
+	check(e.Mixup >= 0 && !math.IsInf(e.Mixup, 1), "experiment.mixup", e.Mixup, "a finite number, 0 or more")
+	if _, err := e.Weights(); err != nil {
+		p = append(p, fmt.Sprintf("experiment.class_weights is %q: %v", e.ClassWeights, err))
+	}
 	check(e.ValSplit > 0 && e.ValSplit <= 0.5, "experiment.val_split", e.ValSplit, "above 0 and at most 0.5")
 	check(e.Patience >= 0, "experiment.patience", e.Patience, "0 (never stop early) or more")
 	choice("experiment.layout", e.Layout, "auto", "standard", "blocked")
@@ -147,7 +173,8 @@ func (c *Config) validate(written map[string]string) error {
 
 const (
 	minSize    = 2
-	maxBlocks  = 5    // each block halves the size: five reduce 32 pixels to one
+	maxBlocks  = 10   // each block halves the size: ten reduce MaxSize pixels to one
+	maxUnits   = 64   // a larger number is a typo
 	maxDense   = 8    // a larger number is a typo
 	maxWidth   = 8192 // likewise
 	maxThreads = 1024

@@ -41,7 +41,7 @@ func TestLoad_ScalarRules(t *testing.T) {
 		{"model.channels", "[1e1]", "model.channels is [1e1]: it must be a list of whole numbers"},
 		{"model.channels", `["8"]`, `model.channels is ["8"]: it must be a list of whole numbers`},
 		{"model.channels", "[8, ~]", "model.channels is [8,~]: it must be a list of whole numbers"},
-		{"model.channels", "[00]", "model.channels is [00]: it must be a list of 1 to 5"},
+		{"model.channels", "[00]", "model.channels is [00]: it must be a list of 1 to 10"},
 		{"model.slope", ".5", 0.5},
 		{"model.slope", "0.", 0.0},
 		{"model.slope", "00.25", 0.25},
@@ -53,11 +53,11 @@ func TestLoad_ScalarRules(t *testing.T) {
 		{"model.slope", "inf", `model.slope is "inf": it must be a number`},
 		{"model.slope", "0x1p-2", `model.slope is "0x1p-2": it must be a number`},
 		{"model.slope", "0,5", `model.slope is "0,5": it must be a number`},
-		{"experiment.flip", "true", true},
-		{"experiment.flip", "False", false},
-		{"experiment.flip", "yes", `experiment.flip is "yes": it must be true or false`},
-		{"experiment.flip", "on", `experiment.flip is "on": it must be true or false`},
-		{"experiment.flip", "1", "experiment.flip is 1: it must be true or false"},
+		{"augment.flip", "true", true},
+		{"augment.flip", "False", false},
+		{"augment.flip", "yes", `augment.flip is "yes": it must be true or false`},
+		{"augment.flip", "on", `augment.flip is "on": it must be true or false`},
+		{"augment.flip", "1", "augment.flip is 1: it must be true or false"},
 		{"experiment.name", "null", "experiment.name is null: it must be a string"},
 		{"experiment.name", "~", "experiment.name is ~: it must be a string"},
 		{"experiment.name", `"null"`, "null"},
@@ -65,7 +65,7 @@ func TestLoad_ScalarRules(t *testing.T) {
 		{"experiment.name", "yes", "yes"},
 	} {
 		group, name, _ := strings.Cut(test.key, ".")
-		choice := map[string]string{"experiment": "base", "model": "cnn"}[group]
+		choice := map[string]string{"experiment": "base", "model": "cnn", "augment": "none"}[group]
 		check := func(t *testing.T, c *Config, err error) {
 			t.Helper()
 			if message, isText := test.want.(string); isText && strings.Contains(message, wrong) {

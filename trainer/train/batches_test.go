@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"fakeart/internal/config"
@@ -102,14 +103,12 @@ func TestFeeder_Order(t *testing.T) {
 
 // Each training step has its own random stream. The draws must be unbiased and independent, within
 // a step and across consecutive steps.
-func TestFeeder_FlipAndDropoutFrequencies(t *testing.T) {
+func TestFeeder_DropoutFrequencies(t *testing.T) {
 	const steps, n = 400, 64
-	f := feederOf(t, "experiment.flip=true", "experiment.dropout=0.3")
-	flips := make([][]bool, steps)
+	f := feederOf(t, "experiment.dropout=0.3")
 	drops := make([][]bool, steps)
 	for step := range steps {
-		flips[step], drops[step] = make([]bool, n), make([]bool, n)
-		f.flip(flips[step], step)
+		drops[step] = make([]bool, n)
 		drop := f.drop(step)
 		for i := range n {
 			drops[step][i] = drop()
@@ -119,7 +118,7 @@ func TestFeeder_FlipAndDropoutFrequencies(t *testing.T) {
 		name  string
 		draws [][]bool
 		share float64
-	}{{"flip", flips, 0.5}, {"dropout", drops, 0.3}} {
+	}{{"dropout", drops, 0.3}} {
 		var place [n]int
 		all, repeated := 0, 0
 		for step, draws := range test.draws {
@@ -146,12 +145,91 @@ func TestFeeder_FlipAndDropoutFrequencies(t *testing.T) {
 			check(fmt.Sprintf("drawn for place %d", i), count, steps, test.share)
 		}
 	}
+}
 
-	off := feederOf(t, "experiment.flip=false")
-	mirrored := slices.Repeat([]bool{true}, n)
-	off.flip(mirrored, 0)
-	if slices.Contains(mirrored, true) {
-		t.Error("images are mirrored although experiment.flip is false")
+// sum returns the sum of the levels of an image.
+func sum(pixels []uint8) (n int) {
+	for _, v := range pixels {
+		n += int(v)
+	}
+	return n
+}
+
+func TestFeeder_Augmentation(t *testing.T) {
+	f := newTestFeeder(t, configuration(t, "", "augment=strong"), 24)
+	batch := []int{3, 8, 1}
+	images := func(batch []int, epoch, step int) (copies [][]uint8) {
+		for _, p := range f.samples(batch, epoch, step).Images {
+			copies = append(copies, slices.Clone(p))
+		}
+		return copies
+	}
+	first := images(batch, 1, 5)
+	again := images([]int{1, 3}, 1, 7) // the same images in another step and order
+	if !slices.Equal(again[0], first[2]) || !slices.Equal(again[1], first[0]) {
+		t.Error("the result depends on the step or the place in the batch")
+	}
+	for i, p := range images(batch, 2, 5) {
+		if slices.Equal(p, first[i]) || slices.Equal(f.split.Image(batch[i]), first[i]) {
+			t.Errorf("image %d is the same in another epoch, or without augmentation", i)
+		}
+	}
+	plain := newTestFeeder(t, configuration(t, "", "augment.flip=false"), 24)
+	if p := plain.samples(batch, 0, 0).Images[1]; &p[0] != &plain.split.Image(8)[0] {
+		t.Error("images are copied without augmentation")
+	}
+}
+
+func TestFeeder_Mixup(t *testing.T) {
+	f := newTestFeeder(t, configuration(t, "", "experiment.mixup=1", "augment.flip=false"), 24)
+	batch, shares := []int{3, 8, 1, 20}, map[float32]bool{}
+	for step := range 20 {
+		s := f.samples(batch, 0, step)
+		if s.Labels != nil || len(s.Soft) != len(batch) {
+			t.Fatalf("labels %v, soft labels %v", s.Labels, s.Soft)
+		}
+		var pixels, plain float64
+		for i, q := range s.Soft {
+			if math.Abs(float64(q[0]+q[1]-1)) > 1e-6 {
+				t.Errorf("step %d: the sum of %v isn't 1", step, q)
+			}
+			// The classes are 1, 0, 1, 0.
+			label := f.split.Labels[batch[i]]
+			shares[q[label]] = true
+			pixels, plain = pixels+float64(sum(s.Images[i])), plain+float64(sum(f.split.Image(batch[i])))
+		}
+		// Each image is mixed into another one with the share that it lacks itself.
+		if math.Abs(pixels-plain) > 0.6*float64(4*len(s.Images[0])) {
+			t.Errorf("step %d: the sum of all levels is %v, want %v", step, pixels, plain)
+		}
+		again := f.samples(batch, 0, step).Soft
+		if fmt.Sprint(again) != fmt.Sprint(s.Soft) {
+			t.Errorf("step %d isn't deterministic", step)
+		}
+	}
+	if len(shares) < 10 {
+		t.Errorf("shares %v", shares)
+	}
+}
+
+func TestClassWeights(t *testing.T) {
+	split := &dataset.Split{Labels: []uint16{0, 0, 0, 0, 1, 1, 2, 2, 2}, Classes: []string{"a", "b", "c", "d"}}
+	learn := []int{0, 1, 2, 3, 4, 6, 7} // 4 a, 1 b, 2 c, no d
+	for _, test := range []struct {
+		key  string
+		want []float64
+	}{
+		{"none", nil},
+		{"balanced", []float64{7.0 / 16, 7.0 / 4, 7.0 / 8, 1}},
+		{"c=2.5,a=.5", []float64{0.5, 1, 2.5, 1}},
+	} {
+		got, err := classWeights(config.Experiment{ClassWeights: test.key}, split, learn)
+		if err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, %v, want %v", test.key, got, err, test.want)
+		}
+	}
+	if _, err := classWeights(config.Experiment{ClassWeights: "cat=2"}, split, learn); err == nil || !strings.Contains(err.Error(), `"cat" isn't a class`) {
+		t.Errorf("error = %v", err)
 	}
 }
 
@@ -212,11 +290,11 @@ func TestFeeder_Cancel(t *testing.T) {
 // newTestFeeder returns a feeder of random images with a trainer.
 func newTestFeeder(tb testing.TB, cfg *config.Config, images int) *feeder {
 	tb.Helper()
-	n, err := network(cfg)
+	n, err := network(cfg, 32, 2)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	trainer, err := newTrainer(cfg, n, "")
+	trainer, err := newTrainer(cfg, n, n.Init(1), nil, "")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -229,7 +307,7 @@ func newTestFeeder(tb testing.TB, cfg *config.Config, images int) *feeder {
 	for i := range learn {
 		learn[i] = i
 	}
-	f, err := newFeeder(trainer, noise(images, 1), learn, cfg)
+	f, err := newFeeder(trainer, noise(images, 32, 1), learn, cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -238,7 +316,7 @@ func newTestFeeder(tb testing.TB, cfg *config.Config, images int) *feeder {
 }
 
 func BenchmarkFeeder(b *testing.B) {
-	cfg, err := config.Load("", []string{"experiment.flip=true", "experiment.epochs=1000000"})
+	cfg, err := config.Load("", []string{"augment.flip=true", "experiment.epochs=1000000"})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,10 +43,12 @@ func Benchmark(ctx context.Context, cfg *config.Config, batch int, out io.Writer
 	c := *cfg
 	c.Experiment.BatchSize = batch
 	c.Experiment.Epochs = 1 << 20 // the benchmark stops long before
-	images := noise(max(benchmarkImages, batch), c.Experiment.Seed)
-	r := &run{cfg: &c, manifest: &dataset.Manifest{}}
+	size := cmp.Or(c.Dataset.Size, imaging.Default().Width)
+	images := noise(max(benchmarkImages, batch), size, c.Experiment.Seed)
+	input := imaging.Square(size)
+	r := &run{cfg: &c, manifest: &dataset.Manifest{Size: size, Input: &input, Classes: images.Classes}}
 	var err error
-	if r.net, err = network(&c); err != nil {
+	if r.net, err = network(&c, size, len(images.Classes)); err != nil {
 		return nil, err
 	}
 	s := &Speed{Batch: batch}
@@ -72,9 +75,9 @@ func median(x []float64) float64 {
 	return x[len(x)/2]
 }
 
-// noise returns a split of n images of random pixels.
-func noise(n int, seed int64) *dataset.Split {
-	s := &dataset.Split{Images: make([]uint8, n*imaging.Channels*imaging.Size*imaging.Size), Labels: make([]uint16, n), Side: imaging.Size, Classes: dataset.Classes()}
+// noise returns a split of n images of random pixels with two classes.
+func noise(n, size int, seed int64) *dataset.Split {
+	s := &dataset.Split{Images: make([]uint8, n*imaging.Channels*size*size), Labels: make([]uint16, n), Side: size, Classes: []string{"0", "1"}}
 	rng := rand.New(rand.NewPCG(uint64(seed), 0))
 	for i := range s.Images {
 		s.Images[i] = uint8(rng.Uint32())
@@ -87,7 +90,7 @@ func noise(n int, seed int64) *dataset.Split {
 
 // benchmarkTraining returns the speed of the training loop in images per second.
 func (r *run) benchmarkTraining(ctx context.Context, images *dataset.Split) (_ float64, layout string, err error) {
-	if r.trainer, err = newTrainer(r.cfg, r.net, ""); err != nil {
+	if r.trainer, err = newTrainer(r.cfg, r.net, r.net.Init(r.cfg.Experiment.Seed), nil, ""); err != nil {
 		return 0, "", err
 	}
 	defer func() { err = errors.Join(err, r.trainer.Close()) }()

@@ -140,15 +140,15 @@ func TestValidationWarnings(t *testing.T) {
 	for i := range split.Labels {
 		split.Image(i)[0] = uint8(i)
 	}
-	if w := validationWarnings(split, []int{1, 2, 3}, []int{0, 4}); w != nil {
+	if w := validationWarnings(split, split.Subset([]int{0, 4}), []int{1, 2, 3}, []int{0, 4}); w != nil {
 		t.Errorf("warnings about different images: %q", w)
 	}
 	copy(split.Image(4), split.Image(2))
-	w := validationWarnings(split, []int{1, 2, 3}, []int{0, 4})
+	w := validationWarnings(split, split.Subset([]int{0, 4}), []int{1, 2, 3}, []int{0, 4})
 	if len(w) != 1 || !strings.Contains(w[0], "1 of 2 validation images") || !strings.Contains(w[0], "4 = 2") {
 		t.Errorf("warnings about one image twice: %q", w)
 	}
-	w = validationWarnings(split, []int{3}, []int{0, 1})
+	w = validationWarnings(split, split.Subset([]int{0, 1}), []int{3}, []int{0, 1})
 	if len(w) != 1 || !strings.Contains(w[0], "no validation image is FAKE") {
 		t.Errorf("warnings about a missing class: %q", w)
 	}

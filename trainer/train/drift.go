@@ -11,7 +11,6 @@ import (
 	"fakeart/internal/drift"
 	"fakeart/internal/imaging"
 	"fakeart/internal/model"
-	"fakeart/trainer/dataset"
 	"fakeart/trainer/evaluate"
 )
 
@@ -46,13 +45,9 @@ func (r *run) writeDriftReference(ctx context.Context, f *model.File) error {
 // sorted indices, which are always the same for the same labels.
 func sampleByClass(labels []uint16, limit int) []int {
 	limit = min(limit, len(labels))
-	byClass := make([][]int, len(dataset.Classes()))
-	for i, label := range labels {
-		byClass[label] = append(byClass[label], i)
-	}
 	rng := rand.New(rand.NewPCG(1, 3))
 	var chosen []int
-	for _, of := range byClass {
+	for _, of := range byClass(labels) {
 		rng.Shuffle(len(of), func(i, j int) { of[i], of[j] = of[j], of[i] })
 		chosen = append(chosen, of[:len(of)*limit/len(labels)]...)
 	}

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 
 	"github.com/moby/sys/atomicwriter"
 	ortgo "github.com/yalue/onnxruntime_go"
 
+	"fakeart/internal/config"
 	"fakeart/internal/imaging"
 	"fakeart/internal/model"
 	"fakeart/internal/ort"
@@ -35,9 +37,16 @@ func (r *run) export(b best) (*model.File, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	md := model.Trained(imaging.Size, r.manifest.Classes...)
-	md.Name, md.CAM, md.CAMKind = r.cfg.Experiment.Name, "gradcam", model.CAMOfSecond
-	md.Threshold = r.cfg.Model.Threshold
+	md := model.Trained(r.manifest.Size, r.manifest.Classes...)
+	md.Preprocessing = *r.manifest.Input
+	md.Name, md.CAM, md.CAMKind = r.cfg.Experiment.Name, "gradcam", model.CAMOfPredicted
+	if len(md.Classes) == 2 {
+		md.CAMKind = model.CAMOfSecond
+	}
+	md.Positive, md.Threshold = positive(r.cfg.Model.Positive, md.Classes), 0
+	if md.Positive != "" {
+		md.Threshold = r.cfg.Model.Threshold
+	}
 	md.DataSource, md.DataDigest, md.ConfigDigest = r.manifest.Source.String(), r.manifest.Digest(), r.cfg.Digest()
 	md.Seed, md.ValLoss, md.ValAccuracy, md.Revision = r.cfg.Experiment.Seed, b.Loss, b.Accuracy, r.revision
 	data, err := model.Marshal(proto, md)
@@ -48,31 +57,47 @@ func (r *run) export(b best) (*model.File, []byte, error) {
 	return f, data, err
 }
 
-// measure evaluates weights on the validation images, with the model file that would be exported.
+// positive returns the positive class that model.positive selects, or "".
+func positive(key string, classes []string) string {
+	if key != config.PositiveAuto {
+		return key
+	}
+	if cifake := dataset.Classes(); len(classes) == 2 && slices.Contains(classes, cifake[dataset.Real]) && slices.Contains(classes, cifake[dataset.Fake]) {
+		return cifake[dataset.Fake]
+	}
+	return ""
+}
+
+// measure evaluates weights on the validation images, with the model file that would be exported. The loss is the mean cross entropy
+// in nats, without the options of the training loss.
 func (r *run) measure(ctx context.Context, w net.Weights) (loss, accuracy float64, err error) {
 	f, _, err := r.export(best{Weights: w, Loss: math.NaN(), Accuracy: math.NaN()})
 	if err != nil {
 		return 0, 0, err
 	}
-	scores, err := evaluate.Scores(ctx, f, r.validation, r.cfg.Evaluate.BatchSize)
+	correct, invalid := 0, false
+	err = evaluate.Each(ctx, f, r.validation, r.cfg.Evaluate.BatchSize, func(i int, p evaluate.Prediction) {
+		label := r.validation.Labels[i]
+		loss += evaluate.Loss(&f.Metadata, p.Scores, label)
+		invalid = invalid || !finite(p.Scores)
+		if p.Class == int(label) {
+			correct++
+		}
+	})
 	if ctx.Err() != nil {
 		return 0, 0, ctx.Err()
 	}
-	if err != nil || !finite(scores) {
+	if err != nil || invalid {
 		// A model file with NaN or infinite weights looks damaged. The unfused network shows the
 		// actual reason.
-		if unfused, err := r.unfusedLogits(ctx, w, r.validation); err == nil && !finite(unfused) {
+		unfused, err2 := r.unfusedLogits(ctx, w, r.validation)
+		if err2 == nil && !finite(unfused) || err == nil {
 			return 0, 0, r.diverged("logits of validation images are NaN or infinite")
 		}
-		if err != nil {
-			return 0, 0, fmt.Errorf("evaluate on the validation images: %w", err)
-		}
-	}
-	m, err := evaluate.Measure(&f.Metadata, scores, r.validation.Labels)
-	if err != nil {
 		return 0, 0, fmt.Errorf("evaluate on the validation images: %w", err)
 	}
-	return *m.LogLoss, m.Accuracy, nil
+	n := float64(r.validation.Len())
+	return loss / n, float64(correct) / n, nil
 }
 
 // finish exports the weights of the best epoch and evaluates them on the test split, which is not
@@ -192,7 +217,7 @@ func (r *run) parity(ctx context.Context, f *model.File, images *dataset.Split) 
 		worst = max(worst, d)
 		if d > maxDeviation*max(1, math.Abs(float64(want))) || math.IsNaN(d) {
 			return 0, fmt.Errorf("export: logit of image %d is %g in the model file and %g in the trained network; the file was not written",
-				i, exported[i], want)
+				i/r.net.Outputs(), exported[i], want)
 		}
 	}
 	return worst, nil
@@ -210,35 +235,40 @@ func (r *run) unfusedLogits(ctx context.Context, w net.Weights, images *dataset.
 	if err != nil {
 		return nil, err
 	}
-	in, err := ortgo.NewEmptyTensor[float32](ortgo.NewShape(batch, imaging.Channels, imaging.Size, imaging.Size))
+	size, outputs := int64(images.Side), r.net.Outputs()
+	in, err := ortgo.NewEmptyTensor[float32](ortgo.NewShape(batch, imaging.Channels, size, size))
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, in.Destroy()) }()
-	out, err := ortgo.NewEmptyTensor[float32](ortgo.NewShape(batch, 1))
+	out, err := ortgo.NewEmptyTensor[float32](ortgo.NewShape(batch, int64(outputs)))
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, out.Destroy()) }()
-	s, err := ort.NewSession(data, []ort.Binding{{Name: "input", Value: in}}, []ort.Binding{{Name: "logit", Value: out}},
+	s, err := ort.NewSession(data, []ort.Binding{{Name: "input", Value: in}}, []ort.Binding{{Name: r.net.OutputName(), Value: out}},
 		ort.Options{Threads: r.cfg.Experiment.Threads})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	const image = imaging.Channels * imaging.Size * imaging.Size
+	plan, err := r.manifest.Input.Compile()
+	if err != nil {
+		return nil, err
+	}
+	pixels := imaging.Tensor{Float32: in.GetData()}
 	for first := 0; first < images.Len(); first += batch {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		n := min(batch, images.Len()-first)
 		for i := range n {
-			imaging.ToTensor(in.GetData()[i*image:][:image], images.Image(first+i))
+			plan.Fill(pixels.Slice(i*plan.Len(), (i+1)*plan.Len()), images.Image(first+i))
 		}
 		if err := s.Run(); err != nil {
 			return nil, err
 		}
-		logits = append(logits, out.GetData()[:n]...)
+		logits = append(logits, out.GetData()[:n*outputs]...)
 	}
 	return logits, nil
 }

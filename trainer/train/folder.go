@@ -129,11 +129,42 @@ func (f *folder) check(cfg *config.Config) (fresh bool, err error) {
 		return false, fmt.Errorf("run folder %s: %w", f.path, err)
 	case !cfg.Run.Resume:
 		return false, fmt.Errorf("run folder %s already contains a run\nhint: set another run.dir, or add run.resume=true to resume it", f.path)
-	case before.Digest() != cfg.Digest():
+	case before.Digest() != cfg.Digest() && !extends(before, cfg):
 		return false, fmt.Errorf("run folder %s contains a run with another configuration (%s)\nhint: use the same overrides, or set another run.dir",
 			f.path, strings.Join(before.Differences(cfg), ", "))
 	}
 	return false, nil
+}
+
+// extends reports whether cfg only has more epochs than before, so that the run can be continued.
+func extends(before, cfg *config.Config) bool {
+	longer := *before
+	longer.Experiment.Epochs = cfg.Experiment.Epochs
+	return cfg.Experiment.Epochs > before.Experiment.Epochs && longer.Digest() == cfg.Digest()
+}
+
+// extend continues the run of a checkpoint for more epochs if cfg extends the configuration in the folder. The learning rate follows the
+// schedule of cfg from the next step on. An interruption leaves a folder in which the run can be extended again.
+func (f *folder) extend(cfg *config.Config, c *checkpoint) error {
+	before, err := config.LoadFile(f.file(configFile))
+	if err != nil {
+		return fmt.Errorf("run folder %s: %w", f.path, err)
+	}
+	if !extends(before, cfg) {
+		return nil
+	}
+	c.ConfigDigest, c.Done, c.Since = cfg.Digest(), false, 0
+	if err := c.save(f.file(checkpointsDir)); err != nil {
+		return err
+	}
+	text, err := cfg.YAML()
+	if err != nil {
+		return err
+	}
+	if err := atomicwriter.WriteFile(f.file(configFile), text, 0o644); err != nil {
+		return fmt.Errorf("continue run: write %s: %w", f.file(configFile), err)
+	}
+	return nil
 }
 
 // checkpoint returns the last checkpoint, or an initial one if the run has not saved any.
@@ -149,7 +180,11 @@ func (f *folder) checkpoint(cfg *config.Config, m *dataset.Manifest) (*checkpoin
 		return nil, fmt.Errorf("resume run %s: it was started with dataset %s, but %s is now %s\nhint: restore that dataset, or set another run.dir",
 			f.path, c.DataDigest, cfg.Dataset.Dir, m.Digest())
 	}
-	if c.ConfigDigest != cfg.Digest() {
+	before, err := config.LoadFile(f.file(configFile))
+	if err != nil {
+		return nil, fmt.Errorf("run folder %s: %w", f.path, err)
+	}
+	if c.ConfigDigest != cfg.Digest() && !(extends(before, cfg) && c.ConfigDigest == before.Digest()) {
 		return nil, fmt.Errorf("resume run %s: its checkpoint was saved with another configuration than %s\nhint: set another run.dir", f.path, configFile)
 	}
 	return c, nil

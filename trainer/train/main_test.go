@@ -93,7 +93,7 @@ func overrides(dir string, more ...string) []string {
 		fmt.Sprint("dataset.train_per_class=", train), fmt.Sprint("dataset.test_per_class=", test),
 		"model.channels=[16,16]", "model.dense=[16,8]",
 		"experiment.epochs=2", "experiment.batch_size=12", "experiment.val_split=0.25", "experiment.lr=0.01",
-		"experiment.flip=true", "experiment.dropout=0.3", "experiment.threads=1", "experiment.layout=standard",
+		"augment.flip=true", "experiment.dropout=0.3", "experiment.threads=1", "experiment.layout=standard",
 	}, more...)
 }
 

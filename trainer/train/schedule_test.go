@@ -29,6 +29,12 @@ func TestLearningRate(t *testing.T) {
 		{"cosine_one_step", "cosine", 1, 1, 0, map[int]float64{0: lr}},
 		{"constant_one_step", "constant", 1, 1, 0, map[int]float64{0: lr}},
 		{"one_step_warmup", "cosine", 1, 1, 1, map[int]float64{0: lr / 2}},
+		// torch.optim.lr_scheduler.OneCycleLR(max_lr=0.5, total_steps=20, pct_start=0.25)
+		{"onecycle", "onecycle", 2, 10, 0.5, map[int]float64{
+			0: 0.02, 1: 0.09029437251522862, 4: 0.5, 5: 0.4945369220358507, 12: 0.22386898871154995, 18: 0.005465077964149312, 19: 2e-06,
+		}},
+		{"onecycle_without_warmup", "onecycle", 2, 10, 0, map[int]float64{0: lr, 19: 2e-06}},
+		{"onecycle_one_step", "onecycle", 1, 1, 0.5, map[int]float64{0: 2e-06}},
 		{"one_step_half_warmup", "cosine", 1, 1, 0.5, map[int]float64{0: lr}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

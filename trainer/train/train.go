@@ -24,10 +24,12 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+	"google.golang.org/protobuf/proto"
 
 	"fakeart/internal/cli"
 	"fakeart/internal/config"
-	"fakeart/internal/imaging"
+	"fakeart/internal/model"
+	"fakeart/internal/onnx/onnxpb"
 	"fakeart/internal/ort"
 	"fakeart/trainer/dataset"
 	"fakeart/trainer/evaluate"
@@ -68,7 +70,9 @@ type run struct {
 	split        *dataset.Split
 	trainIndices []int // of split
 	validation   *dataset.Split
-	warnings     []string // about the dataset
+	weights      []float64   // of the classes in the loss, or nil
+	start        *model.File // experiment.init, or nil
+	warnings     []string    // about the dataset
 
 	folder   *folder
 	log      *slog.Logger     // to out and to train.log in the run folder
@@ -120,6 +124,9 @@ func (r *run) do(ctx context.Context) (_ *Summary, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.folder.extend(r.cfg, c); err != nil {
+		return nil, err
+	}
 	r.state = *c
 	if r.state.Done {
 		if s := r.finished(); s != nil {
@@ -157,9 +164,6 @@ func (r *run) addRevision() {
 // prepare loads all splits of the dataset, so that a damaged test split is found before the
 // training and not after it.
 func (r *run) prepare() (err error) {
-	if r.net, err = network(r.cfg); err != nil {
-		return err
-	}
 	dir := r.cfg.Dataset.Dir
 	if r.split, r.manifest, err = dataset.Load(dir, dataset.Train); err != nil {
 		return err
@@ -167,18 +171,46 @@ func (r *run) prepare() (err error) {
 	if err := r.manifest.Matches(r.cfg.Dataset); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
+	if r.net, err = network(r.cfg, r.manifest.Size, len(r.manifest.Classes)); err != nil {
+		return err
+	}
+	if p := positive(r.cfg.Model.Positive, r.manifest.Classes); p != "" && (len(r.manifest.Classes) != 2 || !slices.Contains(r.manifest.Classes, p)) {
+		return fmt.Errorf("train: model.positive is %q, but the classes of the dataset are %s\nhint: set it to one of two classes, or to auto", p, dataset.Examples(r.manifest.Classes))
+	}
 	if r.manifest.Count(dataset.Test) > 0 {
-		if _, _, err := dataset.Load(dir, dataset.Test); err != nil {
+		test, _, err := dataset.Load(dir, dataset.Test)
+		if err == nil {
+			err = test.Close()
+		}
+		if err != nil {
 			return err
 		}
 	}
-	learn, validate := holdOut(r.split.Labels, r.cfg.Experiment.ValSplit, r.cfg.Experiment.Seed)
-	if len(learn) == 0 || len(validate) == 0 {
+	validate := make([]int, 0)
+	if r.manifest.Count(dataset.Val) > 0 {
+		if r.validation, _, err = dataset.Load(dir, dataset.Val); err != nil {
+			return err
+		}
+		for i := range r.split.Len() {
+			r.trainIndices = append(r.trainIndices, i)
+		}
+	} else {
+		r.trainIndices, validate = holdOut(r.split.Labels, r.cfg.Experiment.ValSplit, r.cfg.Experiment.Seed)
+		r.validation = r.split.Subset(validate)
+	}
+	if len(r.trainIndices) == 0 || r.validation.Len() == 0 {
 		return fmt.Errorf("train: %s has %d images in the train split, too few to hold out images of each class for validation\nhint: prepare a larger dataset",
 			dir, r.split.Len())
 	}
-	r.trainIndices, r.validation = learn, r.split.Subset(validate)
-	r.warnings = append(slices.Clone(r.manifest.Warnings), validationWarnings(r.split, learn, validate)...)
+	if r.weights, err = classWeights(r.cfg.Experiment, r.split, r.trainIndices); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	if r.cfg.Experiment.Init != "" {
+		if r.start, err = model.Open(r.cfg.Experiment.Init); err != nil {
+			return fmt.Errorf("experiment.init: %w", err)
+		}
+	}
+	r.warnings = append(slices.Clone(r.manifest.Warnings), validationWarnings(r.split, r.validation, r.trainIndices, validate)...)
 	if err := dataset.Reject(r.cfg.Dataset.Strict, r.warnings); err != nil {
 		return fmt.Errorf("train: the dataset in %s: %w", dir, err)
 	}
@@ -186,30 +218,74 @@ func (r *run) prepare() (err error) {
 }
 
 // validationWarnings describes what makes validation metrics misleading: classes without validation
-// images, and validation images that are also training images.
-func validationWarnings(split *dataset.Split, learn, validate []int) (warnings []string) {
-	validated := make([]int, len(dataset.Classes()))
+// images, and validation images, held out from the split, that are also training images.
+func validationWarnings(split, validation *dataset.Split, learn, heldOut []int) (warnings []string) {
+	validated := make([]int, len(split.Classes))
+	for _, label := range validation.Labels {
+		validated[label]++
+	}
+	var missing []string
+	for label, name := range split.Classes {
+		if validated[label] == 0 {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		warnings = append(warnings, fmt.Sprintf("no validation image is %s: validation metrics don't measure it", dataset.Examples(missing)))
+	}
+	if len(heldOut) == 0 {
+		return warnings // data prepare has compared the splits
+	}
 	training := make(map[[sha256.Size]byte]int, len(learn))
 	for _, i := range learn {
 		training[sha256.Sum256(split.Image(i))] = i
 	}
 	var repeated []string
-	for _, i := range validate {
-		validated[split.Labels[i]]++
+	for _, i := range heldOut {
 		if j, ok := training[sha256.Sum256(split.Image(i))]; ok {
 			repeated = append(repeated, fmt.Sprintf("%d = %d", i, j))
 		}
 	}
-	for label, name := range dataset.Classes() {
-		if validated[label] == 0 {
-			warnings = append(warnings, fmt.Sprintf("no validation image is %s: validation metrics don't measure it", name))
-		}
-	}
 	if len(repeated) > 0 {
 		warnings = append(warnings, fmt.Sprintf("%d of %d validation images are also training images; rows of train-images.npy: %s",
-			len(repeated), len(validate), dataset.Examples(repeated)))
+			len(repeated), len(heldOut), dataset.Examples(repeated)))
 	}
 	return warnings
+}
+
+// classWeights returns the weights of the classes in the loss, or nil if they are equal.
+func classWeights(e config.Experiment, split *dataset.Split, learn []int) ([]float64, error) {
+	weights := make([]float64, len(split.Classes))
+	switch e.ClassWeights {
+	case config.ClassWeightsNone:
+		return nil, nil
+	case config.ClassWeightsBalanced:
+		for _, i := range learn {
+			weights[split.Labels[i]]++
+		}
+		for class, n := range weights {
+			weights[class] = 1 // without training images
+			if n > 0 {
+				weights[class] = float64(len(learn)) / (float64(len(weights)) * n)
+			}
+		}
+		return weights, nil
+	}
+	named, err := e.Weights()
+	if err != nil {
+		return nil, fmt.Errorf("experiment.class_weights: %w", err)
+	}
+	for class, name := range split.Classes {
+		weights[class] = 1
+		if w, ok := named[name]; ok {
+			weights[class] = w
+			delete(named, name)
+		}
+	}
+	for name := range named {
+		return nil, fmt.Errorf("experiment.class_weights: %q isn't a class of the dataset, which has %s", name, dataset.Examples(split.Classes))
+	}
+	return weights, nil
 }
 
 // train makes the remaining training steps, starting from the state of the checkpoint.
@@ -220,7 +296,11 @@ func (r *run) train(ctx context.Context) (err error) {
 	if r.cfg.Profiler.Name == "onnxruntime" {
 		prefix = r.folder.file(onnxProfilePrefix)
 	}
-	if r.trainer, err = newTrainer(r.cfg, r.net, prefix); err != nil {
+	start, err := r.initial()
+	if err != nil {
+		return err
+	}
+	if r.trainer, err = newTrainer(r.cfg, r.net, start, r.weights, prefix); err != nil {
 		return err
 	}
 	if r.state.State.Step > 0 {
@@ -245,23 +325,73 @@ func (r *run) train(ctx context.Context) (err error) {
 	return r.epochs(ctx)
 }
 
-// network returns the network of the configuration.
-func network(cfg *config.Config) (*net.Network, error) {
+// network returns the network of the configuration for images of size×size pixels.
+func network(cfg *config.Config, size, classes int) (*net.Network, error) {
 	m := cfg.Model
-	return net.New(net.Config{
-		Size: imaging.Size, Classes: len(dataset.Classes()), Channels: m.Channels, Dense: m.Dense, Slope: m.Slope, Dropout: m.Dropout,
-	})
+	c := net.Config{
+		Size: size, Classes: classes, Stem: m.Stem, Channels: m.Channels, GlobalPool: m.GlobalPool, Dense: m.Dense,
+		Slope: m.Slope, Dropout: m.Dropout,
+	}
+	if len(m.Residual) > 0 {
+		c.Residual = m.Residual
+	}
+	return net.New(c)
 }
 
-// newTrainer returns a trainer with the options of the configuration and initial weights.
-func newTrainer(cfg *config.Config, n *net.Network, profilePrefix string) (*net.Trainer, error) {
-	o := cfg.Optimizer
-	return net.NewTrainer(n, n.Init(cfg.Experiment.Seed), net.TrainerOptions{
+// initial returns the weights to start from: random ones, or those of experiment.init.
+func (r *run) initial() (net.Weights, error) {
+	seed := r.cfg.Experiment.Seed
+	if r.start == nil || r.state.State.Step > 0 {
+		return r.net.Init(seed), nil
+	}
+	fail := func(err error) (net.Weights, error) {
+		return net.Weights{}, fmt.Errorf("experiment.init: %s: %w", r.cfg.Experiment.Init, err)
+	}
+	data, err := os.ReadFile(r.cfg.Experiment.Init)
+	if err != nil {
+		return fail(err)
+	}
+	var graph onnxpb.ModelProto
+	if err := proto.Unmarshal(data, &graph); err != nil {
+		return fail(errors.New("the file isn't an ONNX model"))
+	}
+	weights, fresh, err := r.net.WeightsFrom(&graph, seed)
+	if err != nil {
+		return fail(err)
+	}
+	if !fresh && !slices.Equal(r.start.Metadata.Classes, r.manifest.Classes) { // as many, but other ones
+		params, random := r.net.Params(), r.net.Init(seed)
+		for _, p := range params[len(params)-2:] {
+			copy(weights.Params[p.Offset:p.Offset+p.Size], random.Params[p.Offset:])
+		}
+		fresh = true
+	}
+	var images [][]uint8
+	order := random(seed, streamCalibration, 0).Perm(len(r.trainIndices))
+	for _, i := range order[:min(len(order), calibrationImages)] {
+		images = append(images, r.split.Image(r.trainIndices[i]))
+	}
+	if weights, err = r.net.Calibrate(weights, images); err != nil {
+		return fail(err)
+	}
+	r.log.Info("start from the weights of a model", "model", r.cfg.Experiment.Init, "digest", r.start.Digest, "new_last_layer", fresh)
+	return weights, nil
+}
+
+// calibrationImages is the number of training images that the batch norms of a model's weights are adapted to.
+const calibrationImages = 1024
+
+// newTrainer returns a trainer with the options of the configuration. classWeights may be nil.
+func newTrainer(cfg *config.Config, n *net.Network, start net.Weights, classWeights []float64, profilePrefix string) (*net.Trainer, error) {
+	o, e := cfg.Optimizer, cfg.Experiment
+	return net.NewTrainer(n, start, net.TrainerOptions{
 		Optimizer: net.Optimizer{
-			Name: o.Name, WeightDecay: o.WeightDecay, Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon,
+			Name: o.Name, WeightDecay: o.WeightDecay, DecayKernelsOnly: o.DecayKernels, Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon,
 			Momentum: o.Momentum, Nesterov: o.Nesterov,
 		},
-		Layout: cfg.Experiment.Layout, Threads: cfg.Experiment.Threads, ProfilePrefix: profilePrefix,
+		Loss:    net.Loss{ClassWeights: classWeights, LabelSmoothing: e.LabelSmoothing},
+		Average: e.EMA,
+		Layout:  e.Layout, Threads: e.Threads, ProfilePrefix: profilePrefix,
 	})
 }
 
@@ -436,7 +566,7 @@ func (r *run) diverged(reason string) error {
 // whether to stop.
 func (r *run) endEpoch(ctx context.Context, epoch int) error {
 	t := r.state.Epoch
-	weights := r.trainer.State().Weights
+	weights := r.trainer.Averaged()
 	// Gradients can be NaN or infinite even if the loss is finite.
 	if !finite(weights.Params, weights.Mean, weights.Var) {
 		return r.diverged(fmt.Sprintf("weights are NaN or infinite after epoch %d", epoch+1))

@@ -41,7 +41,7 @@ func TestRun_Deterministic(t *testing.T) {
 
 func TestRun_OptionsChangeModel(t *testing.T) {
 	models := map[string]string{string(reference(t).model): "the reference"}
-	for _, option := range []string{"experiment.seed=1", "experiment.flip=false", "experiment.dropout=0.2"} {
+	for _, option := range []string{"experiment.seed=1", "augment.flip=false", "experiment.dropout=0.2"} {
 		dir := filepath.Join(t.TempDir(), "run")
 		mustTrain(t, dir, option)
 		m := string(outcomeOf(t, dir).model)
@@ -59,11 +59,11 @@ func skipWithout(t *testing.T, layout string) {
 		return
 	}
 	cfg := configuration(t, "", "experiment.layout=blocked")
-	n, err := network(cfg)
+	n, err := network(cfg, 32, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	trainer, err := newTrainer(cfg, n, "")
+	trainer, err := newTrainer(cfg, n, n.Init(cfg.Experiment.Seed), nil, "")
 	if err != nil {
 		t.Skipf("blocked layout is not supported on this machine: %v", err)
 	}
@@ -297,11 +297,11 @@ func TestSave_NonFiniteWeights(t *testing.T) {
 	before := snapshot(t, dir)
 	cfg := configuration(t, dir, "run.resume=true")
 	r := &run{cfg: cfg, out: t.Output(), folder: &folder{path: dir}}
-	n, err := network(cfg)
+	n, err := network(cfg, 32, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.trainer, err = newTrainer(cfg, n, ""); err != nil {
+	if r.trainer, err = newTrainer(cfg, n, n.Init(cfg.Experiment.Seed), nil, ""); err != nil {
 		t.Fatal(err)
 	}
 	defer r.close()
