@@ -178,7 +178,7 @@ func openBMP(data []byte, maxPixels int) (bmpHeader, error) {
 		return hdr, broken("BMP", "pixel offset %d, but the data has only %d bytes", hdr.pixels, len(data))
 	}
 	w, h := int(hdr.width), int(hdr.height)
-	hdr.info = Info{Format: formatBMP, Width: w, Height: h, Memory: memory(w, h, 0)}
+	hdr.info = Info{Format: formatBMP, Width: w, Height: h, Memory: memory(w, 0)}
 	return hdr, nil
 }
 

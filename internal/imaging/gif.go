@@ -120,7 +120,7 @@ func openGIF(data []byte, maxPixels int) (gifHeader, error) {
 	if hdr.interlaced {
 		held = int64(hdr.frameWidth) * int64(hdr.frameHeight)
 	}
-	hdr.info = Info{Format: formatGIF, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, hdr.height, held)}
+	hdr.info = Info{Format: formatGIF, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, held)}
 	return hdr, err
 }
 

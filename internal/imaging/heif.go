@@ -107,7 +107,7 @@ func openHEIF(format string, data []byte, maxPixels int) (heifFile, error) {
 	if format == formatAVIF {
 		held = avifMemory(&f)
 	}
-	f.info = Info{Format: format, Width: w, Height: h, Memory: memory(w, h, held), Orientation: f.orientation}
+	f.info = Info{Format: format, Width: w, Height: h, Memory: memory(w, held), Orientation: f.orientation}
 	return f, nil
 }
 

@@ -373,10 +373,10 @@ func unsupported(format, message string, args ...any) error {
 	return fmt.Errorf("%w: %s with %s", ErrFormat, format, fmt.Sprintf(message, args...))
 }
 
-// memory returns the value of Info.Memory for an image of the given size whose decoder holds the given
+// memory returns the value of Info.Memory for an image of the given width whose decoder holds the given
 // number of bytes, without what the plan needs. It adds row buffers, and what the libraries use regardless of
 // the size. The additional eighth covers the allocator's rounding and the tables of compress/flate.
-func memory(width, height int, held int64) int64 {
+func memory(width int, held int64) int64 {
 	const fixed = 128 << 10
 	scratch := 8 * int64(width+16)
 	return held + held/8 + scratch + scratch/8 + fixed

@@ -261,7 +261,7 @@ func openJPEG(data []byte, maxPixels int) (jpegHeader, error) {
 		return hdr, broken("JPEG", "truncated: %d bytes can't hold %d×%d pixels", len(data), hdr.width, hdr.height)
 	}
 	hdr.reduce(1)
-	hdr.info = Info{Format: formatJPEG, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, hdr.height, hdr.held())}
+	hdr.info = Info{Format: formatJPEG, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, hdr.held())}
 	return hdr, nil
 }
 

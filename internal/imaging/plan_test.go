@@ -289,7 +289,7 @@ func TestDecoder_Tensor(t *testing.T) {
 			for i, v := range f.want {
 				x, y, channel := i/3%32, i/96, i%3
 				at := c.at(x, y, channel)
-				got := float32(0)
+				var got float32
 				if tensor.Uint8 != nil {
 					got = float32(tensor.Uint8[at])
 				} else {

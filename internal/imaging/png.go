@@ -313,7 +313,7 @@ func openPNG(data []byte, maxPixels int) (pngHeader, error) {
 		return hdr, err
 	}
 	w, h := int(hdr.width), int(hdr.height)
-	hdr.info = Info{Format: formatPNG, Width: w, Height: h, Memory: memory(w, h, hdr.held())}
+	hdr.info = Info{Format: formatPNG, Width: w, Height: h, Memory: memory(w, hdr.held())}
 	return hdr, nil
 }
 

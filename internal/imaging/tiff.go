@@ -70,7 +70,7 @@ func openTIFF(data []byte, maxPixels int) (hdr tiffHeader, err error) {
 	if err != nil {
 		return hdr, err
 	}
-	hdr.info = Info{Format: formatTIFF, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, hdr.height, held), Orientation: dir.orientation()}
+	hdr.info = Info{Format: formatTIFF, Width: hdr.width, Height: hdr.height, Memory: memory(hdr.width, held), Orientation: dir.orientation()}
 	return hdr, nil
 }
 

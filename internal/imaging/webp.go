@@ -108,7 +108,7 @@ func openWebP(data []byte, maxPixels int) (webpFrame, error) {
 		held = losslessMemory(&f)
 	}
 	w, h := f.canvasWidth, f.canvasHeight
-	f.info = Info{Format: formatWebP, Width: w, Height: h, Memory: memory(w, h, held)}
+	f.info = Info{Format: formatWebP, Width: w, Height: h, Memory: memory(w, held)}
 	return f, nil
 }
 
