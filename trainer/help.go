@@ -41,6 +41,10 @@ Examples:
     trainer data prepare dataset=archive dataset.path=images.zip dataset.dir=data/mine
     trainer train dataset=archive dataset.dir=data/mine run.dir=runs/mine
 
+  Import a model of another framework, and check its predictions:
+    trainer model import resnet18.onnx --labels labels.txt --preset torchvision --verify sample.npz -o models/resnet18.onnx
+    trainer model show models/resnet18.onnx
+
   Continue an interrupted run:
     trainer train experiment=smoke run.dir=runs/first run.resume=true
 

@@ -22,12 +22,14 @@ import (
 	"os/signal"
 	"reflect"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
 	"fakeart/internal/cli"
 	"fakeart/internal/config"
+	"fakeart/trainer/foreign"
 	"fakeart/trainer/train"
 )
 
@@ -61,6 +63,7 @@ type commands struct {
 	Data         dataCommand      `cmd:"" help:"Prepare datasets."`
 	Train        trainCommand     `cmd:"" help:"Train a model, then export the best epoch and evaluate it."`
 	Evaluate     evaluateCommand  `cmd:"" help:"Evaluate a model on a split of a dataset, or the predictions in a prediction log against users' feedback."`
+	Model        modelCommand     `cmd:"" help:"Import a model of another framework, or show a model file."`
 	Drift        driftCommand     `cmd:"" help:"Check a prediction log for drift from the validation split."`
 	Benchmark    benchmarkCommand `cmd:"" help:"Measure the training speed of this machine against its inference speed."`
 	Help         helpCommand      `cmd:"" help:"Print help for the program or a command."`
@@ -121,7 +124,7 @@ func newParser(ctx context.Context, std streams) *kong.Kong {
 		&commands{},
 		kong.Name("trainer"),
 		kong.Description("Trains image classifiers that distinguish photographs from AI-generated images."),
-		kong.Vars{"version": versionText(), "time_forms": cli.TimeForms},
+		kong.Vars{"version": versionText(), "time_forms": cli.TimeForms, "presets": strings.Join(foreign.Presets(), ", ")},
 		kong.KindMapper(reflect.Int, kong.MapperFunc(decodeInteger)),
 		kong.KindMapper(reflect.Int64, kong.MapperFunc(decodeInteger)),
 		kong.Writers(std.out, std.err),

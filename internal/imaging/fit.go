@@ -29,6 +29,12 @@ func (p *Preprocessing) resized(width, height int) (w, h int) {
 		ratio := max(float64(width)/float64(p.Width), float64(height)/float64(p.Height))
 		return keepRatio(width, height, ratio)
 	}
+	if p.Resize != 0 {
+		if p.ResizeHeight == 0 {
+			return p.Resize, p.Resize
+		}
+		return p.Resize, p.ResizeHeight
+	}
 	return p.Width, p.Height
 }
 

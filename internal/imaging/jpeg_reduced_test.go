@@ -3,12 +3,8 @@ package imaging
 import (
 	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/sbinet/npyio"
 	"github.com/sbinet/npyio/npz"
 )
 
@@ -82,42 +78,6 @@ func testReducedJPEG(t *testing.T) {
 	}
 	if tested != len(expected.Keys()) || tested == 0 {
 		t.Errorf("%d of %d results compared; run testdata/make_draft_fixtures.py", tested, len(expected.Keys()))
-	}
-}
-
-// TestReducedJPEG_equalsPillowOnExternalImages compares with the images that tools/interop/test_pillow.py writes to the
-// folder FAKEART_DRAFT: NAME.jpg, and NAME.jpg.WIDTHxHEIGHT.npy with the pixels of Pillow's draft mode, resized to that size.
-func TestReducedJPEG_equalsPillowOnExternalImages(t *testing.T) {
-	root := os.Getenv("FAKEART_DRAFT")
-	if root == "" {
-		t.Skip("FAKEART_DRAFT is not set")
-	}
-	names, err := filepath.Glob(filepath.Join(root, "*.npy"))
-	if err != nil || len(names) == 0 {
-		t.Fatalf("%d images in %s, %v", len(names), root, err)
-	}
-	for _, name := range names {
-		t.Run(filepath.Base(name), func(t *testing.T) {
-			image, size, _ := strings.Cut(strings.TrimSuffix(name, ".npy"), ".jpg.")
-			p := Default()
-			p.JPEG, p.Passes = DCTScaledJPEG, Pillow13Passes
-			if _, err := fmt.Sscanf(size, "%dx%d", &p.Width, &p.Height); err != nil {
-				t.Fatal(err)
-			}
-			plan, err := p.Compile()
-			if err != nil {
-				t.Fatal(err)
-			}
-			var want []uint8
-			if err := npyio.Read(bytes.NewReader(readFile(t, name)), &want); err != nil {
-				t.Fatal(err)
-			}
-			got := make([]uint8, plan.Len())
-			if err := plan.NewDecoder(0).Pixels(got, readFile(t, image+".jpg")); err != nil {
-				t.Fatal(err)
-			}
-			checkPixels(t, got, want)
-		})
 	}
 }
 

@@ -78,7 +78,7 @@ func randomPlan(rng *rand.Rand) Preprocessing {
 	p.Antialias = pick(3) > 0
 	p.Passes = []Passes{HorizontalFirst, Pillow13Passes}[pick(2)]
 	p.Fit = []Fit{Stretch, ShortestEdge, Contain}[pick(3)]
-	if p.Fit == ShortestEdge {
+	if p.Fit == ShortestEdge || p.Fit == Stretch && pick(2) == 0 {
 		p.Resize, p.Crop = 1+pick(90), []Rounding{HalfEven, Down}[pick(2)]
 		if pick(3) == 0 {
 			p.ResizeHeight = 1 + pick(90)
@@ -215,6 +215,35 @@ func TestPlan_extremeSizes(t *testing.T) {
 		plane := noise(rng, n)
 		for _, width := range []int{1, n} {
 			resample(t, p, [3][]uint8{plane, plane, plane}, width, 1+rng.IntN(8), false)
+		}
+	}
+}
+
+// TestPlan_stretchAndCrop compares the crop of a stretched image with the center of the stretched image.
+func TestPlan_stretchAndCrop(t *testing.T) {
+	whole := Square(40)
+	whole.Height = 44
+	cropped := Square(32)
+	cropped.Resize, cropped.ResizeHeight, cropped.Crop = 40, 44, HalfEven
+	if id := cropped.ID(); id != "rgb-32x32-stretch40x44-bilinear-aa-v3" {
+		t.Errorf("ID = %q", id)
+	}
+	for _, f := range readFixtures(t) {
+		var pixels [2][]uint8
+		for i, p := range []Preprocessing{whole, cropped} {
+			plan, err := p.Compile()
+			if err != nil {
+				t.Fatal(err)
+			}
+			pixels[i] = make([]uint8, plan.Len())
+			if err := plan.NewDecoder(0).Pixels(pixels[i], f.data); err != nil {
+				t.Fatalf("%s: %v", f.name, err)
+			}
+		}
+		for y := range 32 {
+			if row := pixels[0][3*((y+6)*40+4):]; !bytes.Equal(pixels[1][3*32*y:][:3*32], row[:3*32]) {
+				t.Fatalf("%s: row %d differs", f.name, y)
+			}
 		}
 	}
 }

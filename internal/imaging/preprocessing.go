@@ -22,7 +22,8 @@ type Fit string
 
 // Values of Fit.
 const (
-	// Stretch resizes width and height independently and changes the aspect ratio.
+	// Stretch resizes width and height independently and changes the aspect ratio. With Preprocessing.Resize, the
+	// center is cropped afterwards.
 	Stretch Fit = "stretch"
 	// ShortestEdge resizes the shorter side to Preprocessing.Resize and crops the center.
 	ShortestEdge Fit = "shortest-edge"
@@ -121,12 +122,13 @@ type Preprocessing struct {
 	Orientation Orientation `json:"orientation"`
 	JPEG        JPEGScale   `json:"jpeg"`
 	Fit         Fit         `json:"fit"`
-	// Resize is the length in pixels of the shorter side before the center crop. It's only set for ShortestEdge, and
-	// at most 8192. If Width and Height differ, ResizeHeight can differ too: the image is then resized to the
-	// smallest size that covers Resize × ResizeHeight. ResizeHeight 0 means the same as Resize.
+	// Resize is the length in pixels of the shorter side before the center crop, at most 8192. It's set for ShortestEdge,
+	// and for Stretch if there is a crop: the size is then Resize × ResizeHeight. If Width and Height differ, ResizeHeight
+	// can differ too: with ShortestEdge, the image is then resized to the smallest size that covers Resize × ResizeHeight.
+	// ResizeHeight 0 means the same as Resize.
 	Resize       int `json:"resize,omitempty"`
 	ResizeHeight int `json:"resize_height,omitempty"`
-	// Crop is how the offset of the center crop is rounded. It's only set for ShortestEdge.
+	// Crop is how the offset of the center crop is rounded. It's only set with Resize.
 	Crop Rounding `json:"crop,omitempty"`
 	// Padding is the color around the image: red, green and blue, 0 to 255. It's only used by Contain, and by ShortestEdge
 	// if the crop is larger than the resized image.
@@ -176,16 +178,20 @@ func (p *Preprocessing) ID() string {
 		color = RGB // the pixels have the same order
 	}
 	parts := []string{string(color), fmt.Sprintf("%dx%d", p.Width, p.Height)}
-	switch p.Fit {
-	case ShortestEdge:
-		parts = append(parts, fmt.Sprintf("shortest%d", p.Resize))
+	switch {
+	case p.Resize != 0:
+		name := "shortest"
+		if p.Fit == Stretch {
+			name = "stretch"
+		}
+		parts = append(parts, fmt.Sprintf("%s%d", name, p.Resize))
 		if p.ResizeHeight != 0 && p.ResizeHeight != p.Resize {
 			parts[2] += fmt.Sprintf("x%d", p.ResizeHeight)
 		}
 		if p.Crop == Down {
 			parts = append(parts, "down")
 		}
-	case Contain:
+	case p.Fit == Contain:
 		parts = append(parts, "contain")
 	}
 	if p.Padding != [3]uint8{} {
@@ -245,14 +251,14 @@ func (p *Preprocessing) Check() error {
 		}
 	}
 	switch {
-	case p.Fit == ShortestEdge && (p.Resize < 1 || p.Resize > maxResizeSide || p.ResizeHeight < 0 || p.ResizeHeight > maxResizeSide):
+	case (p.Fit == ShortestEdge || p.Fit == Stretch && p.Resize != 0) && (p.Resize < 1 || p.Resize > maxResizeSide || p.ResizeHeight < 0 || p.ResizeHeight > maxResizeSide):
 		return fmt.Errorf("resize: %d pixels, want 1 to %d", p.Resize, maxResizeSide)
-	case p.Fit == ShortestEdge:
+	case p.Fit == ShortestEdge || p.Fit == Stretch && p.Resize != 0:
 		if err := one("crop", string(p.Crop), string(HalfEven), string(Down)); err != nil {
 			return err
 		}
 	case p.Resize != 0 || p.ResizeHeight != 0 || p.Crop != "":
-		return fmt.Errorf("resize and crop: only valid with the fit %s", ShortestEdge)
+		return fmt.Errorf("resize and crop: only valid with the fits %s and %s", ShortestEdge, Stretch)
 	}
 	for _, v := range []struct {
 		key    string

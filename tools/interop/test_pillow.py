@@ -2,16 +2,12 @@
 
 import base64
 import io
-import os
-import pathlib
-import subprocess
 
 import numpy as np
 import pytest
 import requests
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZE = (32, 32)
 
 
@@ -118,23 +114,3 @@ def test_input_equals_pillow(server, case):
     # Subsampled chroma of AVIF differs more: docs/how-to/data.md.
     most = 1 if case[1] == "AVIF" else 0
     assert difference.max() <= most, f"differs from Pillow by up to {difference.max()} levels, {difference.mean():.3f} on average; want at most {most}"
-
-
-def test_reduced_jpeg_equals_pillow(tmp_path):
-    """Reduced-size JPEG decoding against Pillow's draft mode. A test of internal/imaging compares the files."""
-    kinds = [("RGB", sampling) for sampling in ("4:4:4", "4:2:2", "4:2:0")] + [("L", "4:4:4"), ("CMYK", "4:2:0")]
-    sizes = [(64, 64), (65, 63), (127, 250), (640, 480), (1023, 517)]
-    for index, (width, height) in enumerate(sizes):
-        for mode, sampling in kinds:
-            for progressive in (False, True):
-                name = f"{mode}-{sampling.replace(':', '')}-{width}x{height}-{'progressive' if progressive else 'baseline'}.jpg"
-                options = {"quality": 95 - 20 * index, "subsampling": sampling, "progressive": progressive}
-                image(mode, (width, height), seed=index).save(tmp_path / name, **options)
-                for target in ((32, 32), (31, 7), (8, 8), (width // 2, height // 2)):
-                    reduced = Image.open(tmp_path / name)
-                    reduced.draft(None, target)
-                    values = np.asarray(reduced.convert("RGB").resize(target, Image.Resampling.BILINEAR))
-                    np.save(tmp_path / f"{name}.{target[0]}x{target[1]}.npy", values)
-    command = ["go", "test", "./internal/imaging", "-count=1", "-run", "^TestReducedJPEG_equalsPillowOnExternalImages$"]
-    run = subprocess.run(command, cwd=ROOT, env=os.environ | {"FAKEART_DRAFT": str(tmp_path)}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr

@@ -22,7 +22,7 @@ func Flags(flags []*kong.Flag) string {
 		case f.PlaceHolder != "":
 			name += "=" + f.PlaceHolder
 		case f.Enum != "":
-			name += "=" + strings.ReplaceAll(f.Enum, ",", "|")
+			name += "=" + strings.ReplaceAll(strings.TrimPrefix(f.Enum, ","), ",", "|")
 		default:
 			name += "=…"
 		}

@@ -49,7 +49,7 @@ type Config struct {
 	// Channels is the number of output channels of each block. Every block halves the width and
 	// height of its input.
 	Channels []int
-	// Residual is the number of residual units after each block; empty means none. A unit is two blocks
+	// Residual is the number of residual units after each block; nil means none. A unit is two blocks
 	// without pool, and its input is added to the output of the second one before the leaky ReLU.
 	Residual []int
 	// GlobalPool averages the output of the last block or unit over all positions, so that the dense
@@ -101,7 +101,7 @@ func New(c Config) (*Network, error) {
 	if len(c.Channels) == 0 || len(c.Dense) == 0 && !c.GlobalPool {
 		return nil, fmt.Errorf("network: channels %v and dense %v each need at least one element", c.Channels, c.Dense)
 	}
-	if len(c.Residual) > 0 && len(c.Residual) != len(c.Channels) {
+	if c.Residual != nil && len(c.Residual) != len(c.Channels) {
 		return nil, fmt.Errorf("network: residual %v needs one element for each of the %d blocks", c.Residual, len(c.Channels))
 	}
 	fraction := func(x float64) bool { return x >= 0 && x < 1 } // false for NaN
@@ -130,7 +130,7 @@ func New(c Config) (*Network, error) {
 			return nil, err
 		}
 		units := 0
-		if len(c.Residual) > 0 {
+		if c.Residual != nil {
 			units = c.Residual[i]
 		}
 		if units < 0 || units > maxUnits {
