@@ -414,7 +414,7 @@ func TestRun_Fails(t *testing.T) {
 func TestRun_Swap(t *testing.T) {
 	t.Parallel()
 	g := onnx.NewGraph("red detector")
-	x := g.Input("input", onnx.Float32, onnx.Batch, imaging.Channels, imaging.Size, imaging.Size)
+	x := g.Input("input", onnx.Float32, onnx.Batch, imaging.Channels, 32, 32)
 	mean := g.ReduceMean(x, 2, 3)
 	g.Output("logit", g.Gemm(mean, g.Param("w", []float32{8, 0, 0}, 1, 3), false, true, g.Param("b", []float32{-4}, 1)))
 	g.Output("embedding", mean)
@@ -422,7 +422,7 @@ func TestRun_Swap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	md := model.Trained(32, model.Real, model.Fake)
 	md.Name = "red detector"
 	data, err := model.Marshal(graph, md)
 	if err != nil {

@@ -282,7 +282,7 @@ func (x *exchange) classifyTensor(t *tensors, version string) (err error) {
 }
 
 // describeTensor sets the fields of the log record that describe an image received as a tensor.
-// Its statistics are those of the pixels that imaging.ToTensor would convert to the tensor.
+// Its statistics are those of the pixels that a plan would convert to the tensor.
 func (p *inputImage) describeTensor(tensor []float32) {
 	const plane = imaging.Size * imaging.Size
 	var levels [imaging.Channels * plane]uint8

@@ -24,7 +24,6 @@ import (
 	"github.com/yuin/goldmark/text"
 
 	"fakeart/configs"
-	"fakeart/internal/imaging"
 	"fakeart/internal/otelenv"
 	"fakeart/trainer/dataset"
 )
@@ -344,7 +343,7 @@ func ownImages(t *testing.T, dir string) {
 
 // toImage converts the 32×32 RGB pixels of a sample.
 func toImage(rgb []byte) image.Image {
-	side := imaging.Size
+	side := 32
 	out := image.NewNRGBA(image.Rect(0, 0, side, side))
 	for i := range side * side {
 		copy(out.Pix[4*i:], rgb[3*i:3*i+3])

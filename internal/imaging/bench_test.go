@@ -254,10 +254,10 @@ func BenchmarkUpsampleAndConvert640x480(b *testing.B) {
 	}
 }
 
-func BenchmarkToTensor(b *testing.B) {
+func BenchmarkFill(b *testing.B) {
 	pixels, dst := make([]uint8, numPixels), make([]float32, numPixels)
 	b.ReportAllocs()
 	for b.Loop() {
-		ToTensor(dst, pixels)
+		defaultPlan().Fill(Tensor{Float32: dst}, pixels)
 	}
 }

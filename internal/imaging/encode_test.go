@@ -18,11 +18,6 @@ func TestEncodePNG(t *testing.T) {
 	if err := new(Decoder).Pixels(got, want); err != nil || !slices.Equal(got, pixels) {
 		t.Errorf("decoding the PNG gives different pixels (error %v)", err)
 	}
-	tensor, back := make([]float32, numPixels), make([]uint8, numPixels)
-	ToTensor(tensor, pixels)
-	if FromTensor(back, tensor); !slices.Equal(back, pixels) {
-		t.Error("FromTensor(ToTensor(pixels)) differs from pixels")
-	}
 	// Reused buffers must not affect the output, even with concurrent use.
 	var group sync.WaitGroup
 	for n := 1; n <= 8; n++ {
@@ -56,11 +51,11 @@ func TestToImage_incompleteRows(t *testing.T) {
 	}
 }
 
-func TestFromTensor_clamps(t *testing.T) {
+func TestPlan_Pixels_clamps(t *testing.T) {
 	tensor, pixels := make([]float32, numPixels), make([]uint8, numPixels)
 	tensor[0], tensor[1] = -1, 7
-	if FromTensor(pixels, tensor); pixels[0] != 0 || pixels[3] != 255 {
-		t.Errorf("FromTensor = %v…, want 0 and 255 for values out of range", pixels[:6])
+	if defaultPlan().Pixels(pixels, Tensor{Float32: tensor}); pixels[0] != 0 || pixels[3] != 255 {
+		t.Errorf("Pixels = %v…, want 0 and 255 for values out of range", pixels[:6])
 	}
 }
 

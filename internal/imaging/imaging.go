@@ -230,38 +230,6 @@ func (d *Decoder) Tensor(dst Tensor, data []byte) error {
 	return nil
 }
 
-// unit holds level/255 for each level, rounded like PyTorch's ToTensor.
-var unit = func() (t [256]float32) {
-	for i := range t {
-		t[i] = float32(i) / 255
-	}
-	return t
-}()
-
-// ToTensor converts a 32×32 image from pixels (height, width, channel; 0 to 255) to dst (channel,
-// height, width; level/255, in [0,1]). It panics if either has fewer than 3·32·32 elements.
-func ToTensor(dst []float32, pixels []uint8) {
-	const plane = Size * Size
-	r, g, b := dst[:plane], dst[plane:2*plane], dst[2*plane:3*plane]
-	pixels = pixels[:numPixels]
-	for i := range plane {
-		p := pixels[3*i : 3*i+3 : 3*i+3]
-		r[i], g[i], b[i] = unit[p[0]], unit[p[1]], unit[p[2]]
-	}
-}
-
-// FromTensor is the inverse of ToTensor. It clamps values to [0,1] and rounds to the nearest level. It
-// panics if either has fewer than 3·32·32 elements.
-func FromTensor(dst []uint8, tensor []float32) {
-	const plane = Size * Size
-	dst = dst[:numPixels]
-	for i := range plane {
-		for c := range Channels {
-			dst[Channels*i+c] = uint8(255*min(max(tensor[c*plane+i], 0), 1) + 0.5)
-		}
-	}
-}
-
 func (d *Decoder) decode(ctx context.Context, dst []uint8, data []byte) (Info, error) {
 	format, err := formatOf(data)
 	if err != nil {

@@ -111,7 +111,7 @@ func generate(ctx context.Context, overrides ...string) (*index, error) {
 		if count[label]++; n >= perClass {
 			continue
 		}
-		img, class := imaging.ToImage(test.Image(i), imaging.Size, imaging.Channels), manifest.Classes[label]
+		img, class := imaging.ToImage(test.Image(i), test.Side, imaging.Channels), manifest.Classes[label]
 		name := fmt.Sprintf("%s-%d", strings.ToLower(class), n)
 		formats := []string{".png", ".jpg"}
 		if n == 0 {

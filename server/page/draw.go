@@ -37,7 +37,7 @@ func main() {
 	}
 	for i := range test.Labels {
 		name := fmt.Sprintf("samples/%s-%d.png", strings.ToLower(manifest.Classes[test.Labels[i]]), i%each+1)
-		if err := os.WriteFile(name, imaging.EncodePNG(imaging.ToImage(test.Image(i), imaging.Size, imaging.Channels)), 0o644); err != nil {
+		if err := os.WriteFile(name, imaging.EncodePNG(imaging.ToImage(test.Image(i), test.Side, imaging.Channels)), 0o644); err != nil {
 			log.Fatal(err)
 		}
 	}

@@ -96,7 +96,7 @@ func (d *demo) serve(ctx context.Context, model, data string) (err error) {
 			return fmt.Errorf("%s: the test split has no images of class %s", data, class)
 		}
 		path := filepath.Join(d.dir, class+".png")
-		if err := os.WriteFile(path, imaging.EncodePNG(imaging.ToImage(test.Image(i), imaging.Size, imaging.Channels)), 0o644); err != nil {
+		if err := os.WriteFile(path, imaging.EncodePNG(imaging.ToImage(test.Image(i), test.Side, imaging.Channels)), 0o644); err != nil {
 			return err
 		}
 		if err := d.classify(ctx, server.URL, path, class); err != nil {

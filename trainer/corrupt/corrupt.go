@@ -45,7 +45,7 @@ var Corruptions = []Corruption{
 }
 
 const (
-	size   = imaging.Size
+	size   = 32 // pixels per side of the images of CIFAKE
 	colors = imaging.Channels
 )
 

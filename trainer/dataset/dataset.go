@@ -416,8 +416,9 @@ func ReadManifest(dir string) (*Manifest, error) {
 		return nil, fmt.Errorf("load dataset: %s is invalid: not the JSON of a manifest\nhint: prepare it again: %s", path, Manifest{}.prepareCommand(dir))
 	}
 	if m.FormatVersion == 1 {
-		m.Size, m.Input = imaging.Size, new(imaging.Preprocessing)
+		m.Input = new(imaging.Preprocessing)
 		*m.Input = imaging.Default()
+		m.Size = m.Input.Width
 	}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("load dataset: %s: %w\nhint: prepare it again: %s", path, err, m.prepareCommand(dir))

@@ -44,7 +44,7 @@ func explainer(t *testing.T) (*model.Session, string) {
 
 // quarter returns the quarter of a pixel: 0 and 1 are the upper ones, 2 and 3 the lower ones.
 func quarter(pixel int) int {
-	return pixel%imaging.Size/(imaging.Size/2) + 2*(pixel/imaging.Size/(imaging.Size/2))
+	return pixel%32/(32/2) + 2*(pixel/32/(32/2))
 }
 
 // correlation returns Pearson's correlation coefficient, or NaN if a or b is constant.
@@ -72,7 +72,7 @@ func TestExplanations_LocateFakeQuarter(t *testing.T) {
 		t.Skip("trains for more than ten seconds")
 	}
 	s, data := explainer(t)
-	const images, area = 200, imaging.Size * imaging.Size
+	const images, area = 200, 32 * 32
 	methods := explain.Methods()
 	maps := make([][]float32, len(methods))
 	for i := range maps {
@@ -91,6 +91,10 @@ func TestExplanations_LocateFakeQuarter(t *testing.T) {
 			}
 		}
 	}
+	plan, err := imaging.Default().Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
 	predictFake := func() bool {
 		copy(s.Input().Float32, input)
 		if err := s.Run(1); err != nil {
@@ -104,7 +108,7 @@ func TestExplanations_LocateFakeQuarter(t *testing.T) {
 	predicted, sum, correlated := 0, 0.0, 0
 	for i := range images {
 		dataset.DrawPartlyFake(pixels, 1, i, i%4)
-		imaging.ToTensor(input, pixels)
+		plan.Fill(imaging.Tensor{Float32: input}, pixels)
 		fake := predictFake()
 		if fake {
 			predicted++
@@ -148,7 +152,7 @@ func TestExplanations_LocateFakeQuarter(t *testing.T) {
 	}
 	sum, correlated = 0, 0
 	for i := range images {
-		imaging.ToTensor(input, split.Image(i*split.Len()/images))
+		plan.Fill(imaging.Tensor{Float32: input}, split.Image(i*split.Len()/images))
 		computeMaps(predictFake())
 		if r := correlation(maps[0], maps[1]); !math.IsNaN(r) {
 			sum, correlated = sum+r, correlated+1

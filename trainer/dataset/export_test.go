@@ -1,7 +1,5 @@
 package dataset
 
-import "fakeart/internal/imaging"
-
 // ImageBytes is the size of an image.
 const ImageBytes = syntheticBytes
 
@@ -15,9 +13,9 @@ func DrawPartlyFake(dst []byte, seed int64, index, quarter int) {
 	d.decode()
 	noise, fakeNoise := 12+d.rng.n(44), d.rng.n(30)
 	for i := range planePix {
-		x, y := i%imaging.Size, i/imaging.Size
+		x, y := i%32, i/32
 		out, n := &d.photo, noise
-		if x/(imaging.Size/2)+2*(y/(imaging.Size/2)) == quarter {
+		if x/(32/2)+2*(y/(32/2)) == quarter {
 			out, n = &d.decoded, fakeNoise
 		}
 		gray := d.rng.gauss() * n / one

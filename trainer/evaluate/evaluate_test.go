@@ -56,7 +56,7 @@ const identity = `node { op_type: "Identity" input: "mean" output: "embedding" }
 // file returns a model file whose metadata change has modified, unless it is nil.
 func file(t *testing.T, nodes string, change func(*model.Metadata)) *model.File {
 	t.Helper()
-	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	md := model.Trained(32, model.Real, model.Fake)
 	md.Name = "redness"
 	if change != nil {
 		change(&md)
@@ -87,9 +87,9 @@ func prepare(t *testing.T) string {
 				t.Fatal(err)
 			}
 			for i, red := range reds {
-				img := image.NewNRGBA(image.Rect(0, 0, imaging.Size, imaging.Size))
-				for p := range imaging.Size * imaging.Size {
-					img.SetNRGBA(p%imaging.Size, p/imaging.Size, color.NRGBA{R: red, G: 90, B: uint8(i), A: 255})
+				img := image.NewNRGBA(image.Rect(0, 0, 32, 32))
+				for p := range 32 * 32 {
+					img.SetNRGBA(p%32, p/32, color.NRGBA{R: red, G: 90, B: uint8(i), A: 255})
 				}
 				var data bytes.Buffer
 				if err := png.Encode(&data, img); err != nil {
@@ -188,7 +188,7 @@ func TestRun_ModelDoesNotMatchDataset(t *testing.T) {
 		{
 			"preprocessing",
 			func(md *model.Metadata) { md.Preprocessing.Filter = imaging.Bicubic },
-			[]string{"rgb-32x32-bicubic", imaging.PreprocessingID, dir, "matching model"},
+			[]string{"rgb-32x32-bicubic", "rgb-32x32-bilinear-aa-v3", dir, "matching model"},
 		},
 		{
 			"class_names",

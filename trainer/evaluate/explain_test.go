@@ -27,7 +27,7 @@ func TestExplainer_GradCAM(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = e.Close() }()
-	pixels := make([]uint8, imaging.Size*imaging.Size*imaging.Channels)
+	pixels := make([]uint8, 32*32*imaging.Channels)
 	pixels[0] = 255 // the first pixel is red
 	fakeMap, err := e.GradCAM(pixels, 1)
 	if err != nil {
@@ -48,7 +48,7 @@ func TestExplainer_NoGradCAM(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = e.Close() }()
-	if _, err := e.GradCAM(make([]uint8, imaging.Size*imaging.Size*imaging.Channels), 1); !errors.Is(err, explain.ErrNoGradCAM) {
+	if _, err := e.GradCAM(make([]uint8, 32*32*imaging.Channels), 1); !errors.Is(err, explain.ErrNoGradCAM) {
 		t.Errorf("GradCAM() error = %v, want ErrNoGradCAM", err)
 	}
 }

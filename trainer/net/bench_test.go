@@ -128,7 +128,7 @@ func BenchmarkExplanations(b *testing.B) {
 	}
 	file := parsed(whole)
 	old, serving, explaining := ready(parsed(without).NewSession), ready(file.NewSession), ready(file.NewExplainer)
-	values := make([]float32, imaging.Size*imaging.Size)
+	values := make([]float32, 32*32)
 	explained := func(method explain.Method) func() error {
 		return func() error {
 			return explain.Map(values, method, explaining, explain.ModelOf(file), imaging.Tensor{Float32: images[:pixels]}, 1)

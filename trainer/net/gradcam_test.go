@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"fakeart/internal/imaging"
 	"fakeart/internal/model"
 	"fakeart/internal/onnx"
 	"fakeart/internal/onnx/onnxpb"
@@ -433,7 +432,7 @@ func TestNewExplainer_SamePredictionsAsNewSession(t *testing.T) {
 
 // trained returns the metadata of a network with Grad-CAM.
 func trained() model.Metadata {
-	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	md := model.Trained(32, model.Real, model.Fake)
 	md.CAM, md.CAMKind = gradCAMName, model.CAMOfSecond
 	return md
 }

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"fakeart/internal/imaging"
 )
 
 // luma returns the lightness of a color.
@@ -30,7 +28,7 @@ func TestWrite_Maps(t *testing.T) {
 			}
 		}
 		explained[index] = class
-		values := make([]float32, imaging.Size*imaging.Size)
+		values := make([]float32, 32*32)
 		values[index] = 1 // the pixel at the index of the image
 		return values, nil
 	}
@@ -55,8 +53,8 @@ func TestWrite_Maps(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range imaging.Size * imaging.Size {
-			red, green, blue, _ := img.At(i%imaging.Size, i/imaging.Size).RGBA()
+		for i := range 32 * 32 {
+			red, green, blue, _ := img.At(i%32, i/32).RGBA()
 			if gray := red == green && green == blue; gray == (i == index) {
 				t.Errorf("image %d, pixel %d: color %d %d %d", index, i, red>>8, green>>8, blue>>8)
 			}

@@ -23,12 +23,12 @@ import (
 	"fakeart/trainer/runlog"
 )
 
-const imageBytes = imaging.Size * imaging.Size * imaging.Channels
+const imageBytes = 32 * 32 * imaging.Channels
 
 // example returns the report of a run. The pixels of each image depend on its index.
 func example(t *testing.T, logits []float32, labels []uint16) Report {
 	t.Helper()
-	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	md := model.Trained(32, model.Real, model.Fake)
 	metrics, err := evaluate.Measure(&md, logits, labels)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func example(t *testing.T, logits []float32, labels []uint16) Report {
 		Metrics: sampleRows(3, 10),
 		Model:   md,
 		Manifest: &dataset.Manifest{
-			Source: dataset.Source{Kind: "archive", Path: "cifake.zip"}, Preprocessing: imaging.PreprocessingID, Classes: classes,
+			Source: dataset.Source{Kind: "archive", Path: "cifake.zip"}, Preprocessing: "rgb-32x32-bilinear-aa-v3", Classes: classes,
 			Splits: map[string]map[string]int{"train": {"REAL": 11, "FAKE": 12}, "test": {"REAL": 13, "FAKE": 14}},
 		},
 		Result: &evaluate.Result{
@@ -162,7 +162,7 @@ func TestWrite_Content(t *testing.T) {
 		"REAL classified as FAKE", "FAKE classified as REAL", "no. 6", "no. 4", "no. 1", "0.9526", "0.7311", "0.1192",
 		"best epoch 2", "2 of 3",
 		"archive cifake.zip", "11 REAL, 12 FAKE", "13 REAL, 14 FAKE", "0.1234", "0.9876", "420", "v1.2.3",
-		imaging.PreprocessingID, "sha256:aa", "sha256:bb", "sha256:cc",
+		"rgb-32x32-bilinear-aa-v3", "sha256:aa", "sha256:bb", "sha256:cc",
 		"experiment:\n  name: base",
 	} {
 		if !strings.Contains(page, want) {
@@ -196,11 +196,11 @@ func TestWrite_ErrorImages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b := img.Bounds(); b.Dx() != imaging.Size || b.Dy() != imaging.Size {
+		if b := img.Bounds(); b.Dx() != 32 || b.Dy() != 32 {
 			t.Fatalf("image %d has bounds %v", index, b)
 		}
-		for i := range imaging.Size * imaging.Size {
-			red, green, blue, _ := img.At(i%imaging.Size, i/imaging.Size).RGBA()
+		for i := range 32 * 32 {
+			red, green, blue, _ := img.At(i%32, i/32).RGBA()
 			want := r.Split.Image(index)[3*i : 3*i+3]
 			if got := [3]uint8{uint8(red >> 8), uint8(green >> 8), uint8(blue >> 8)}; !bytes.Equal(got[:], want) {
 				t.Fatalf("image %d, pixel %d is %v, want %v", index, i, got, want)
@@ -451,7 +451,7 @@ func TestTicks(t *testing.T) {
 
 func BenchmarkWrite(b *testing.B) {
 	logits, labels := scores(20000, 2)
-	md := model.Trained(imaging.Size, model.Real, model.Fake)
+	md := model.Trained(32, model.Real, model.Fake)
 	metrics, err := evaluate.Measure(&md, logits, labels)
 	if err != nil {
 		b.Fatal(err)
