@@ -17,6 +17,8 @@
 // The results equal Pillow's. Unlike libjpeg, which guesses the missing parts, this package rejects corrupt
 // JPEG data. It also rejects arithmetic coding, lossless JPEG and more than 8 bits per sample.
 //
+// With [DCTScaledJPEG], large JPEGs are decoded at a reduced size, with the pixels of Pillow's draft mode.
+//
 // JPEG, GIF, PNG, BMP and WebP have their own decoders here, which give the pixels of libjpeg-turbo, libwebp and
 // Pillow row by row. Only a progressive JPEG, an interlaced PNG or GIF and a lossless WebP need memory for the whole image.
 // Inflating a PNG is left to github.com/klauspost/compress, and the other formats to libraries. The steps around

@@ -1,6 +1,6 @@
 """Compare the speed of internal/imaging with Pillow, in one run and on one core.
 
-    build/interop/bin/python tools/interop/speed.py [WORD…]
+    build/interop/venv/bin/python tools/interop/speed.py [WORD…]
 
 Both read the same files, convert them to RGB and resize them to 32×32, or FAKEART_SIZE pixels per side. They alternate,
 and the least processor time of all rounds counts. JPEGs are also measured at a reduced size: Pillow's draft mode
