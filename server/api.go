@@ -19,6 +19,7 @@ import (
 
 	"fakeart/internal/explain"
 	"fakeart/internal/imaging"
+	"fakeart/internal/model"
 	"fakeart/server/failure"
 	"fakeart/server/limit"
 	"fakeart/server/oip"
@@ -35,7 +36,7 @@ const (
 	tagState    = "State"
 )
 
-const apiDescription = `Classifies images as photographs or AI-generated.
+const apiDescription = `Classifies images.
 
 Every response has the header X-Request-Id: the request's value or a new ID. The W3C header traceparent is supported.
 Request bodies may be compressed (Content-Encoding: gzip or deflate), and so are JSON responses on request (Accept-Encoding).
@@ -133,16 +134,17 @@ func (m *Main) describeTensors(schemas map[string]*huma.Schema) {
 		"binary_data: return the values as binary data after the JSON. Others are ignored, unless they ask for something unsupported.",
 		map[string]*huma.Schema{"binary_data": flag}, append(sharedMemory, "classification")...)
 
-	input, shape := schemas["InferInput"], m.shape()
+	input := schemas["InferInput"]
+	const largest = 4096 // per side
 	input.Properties["shape"].Extensions = map[string]any{"prefixItems": []*huma.Schema{
-		integer(1, shape.MaxBatch), integer(shape.Channels, shape.Channels), integer(shape.Size, shape.Size), integer(shape.Size, shape.Size),
+		integer(1, m.config.MaxImages), integer(1, largest), integer(1, largest), integer(1, largest),
 	}}
 	input.Properties["parameters"] = members(
 		"binary_data_size: size in bytes of the values, if they follow the JSON. Others are ignored, unless they ask for something unsupported.",
 		map[string]*huma.Schema{}, append(sharedMemory, "binary_data_size")...)
 	input.Properties["data"] = &huma.Schema{
 		Type: huma.TypeArray, MinItems: new(1), Description: input.Properties["data"].Description,
-		Items: &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeNumber, Minimum: new(0.0), Maximum: new(1.0)}, {Type: huma.TypeArray, MinItems: new(1)}}},
+		Items: &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeNumber}, {Type: huma.TypeArray, MinItems: new(1)}}},
 	}
 	input.Required = append(input.Required, "data")
 }
@@ -205,7 +207,7 @@ func addLinks(document *huma.OpenAPI) {
 	}
 	version := map[string]*huma.Link{}
 	for _, id := range []string{"v2-version", "v2-version-ready", "v2-version-config", "v2-version-stats", "v2-version-infer"} {
-		version[id] = &huma.Link{OperationID: id, Parameters: map[string]any{"name": modelName, "version": "$response.body#/model"}}
+		version[id] = &huma.Link{OperationID: id, Parameters: map[string]any{"name": "$response.body#/model_name", "version": "$response.body#/model"}}
 	}
 	paths["/models/current"].Get.Responses["200"].Links = version
 }
@@ -273,6 +275,12 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 				"Send several such fields, or a JSON object with instances, to get a list of predictions in the same order, all from the same model. " +
 				"If an image can't be classified, the list contains its error instead.",
 			Parameters: []*huma.Param{{
+				Name: "model", In: "query", Description: "Name of the model; the first one of --model by default.",
+				Schema: text,
+			}, {
+				Name: "top", In: "query", Description: "Number of probabilities, from 1 to the number of classes. By default those of all up to ten classes, or else of the five most probable ones.",
+				Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(1.0), Maximum: new(float64(model.MaxClasses))},
+			}, {
 				Name: "embedding", In: "query", Description: "Add the model's last hidden layer.",
 				Schema: &huma.Schema{Type: huma.TypeBoolean, Default: false},
 			}, {
@@ -280,7 +288,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 				Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"png"}},
 			}, {
 				Name: "explain", In: "query", Description: "Add a saliency map that shows which parts of the image determined the prediction: " +
-					"computed by Grad-CAM on the last convolution, or by occlusion, which takes about forty times as long.",
+					"computed by Grad-CAM on the last convolution, if the model file has it, or by occlusion, which takes about forty times as long.",
 				Schema: &huma.Schema{Type: huma.TypeString, Enum: enum(explain.Methods()...)},
 			}, {
 				Name: "explain_format", In: "query", Description: "Format of the saliency map.",
@@ -300,7 +308,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 			formField: {ContentType: strings.Join(imageTypes, ", ")},
 		}
 		return withResponses(o, media{fiber.MIMEApplicationJSON: {OneOf: []*huma.Schema{schema(Prediction{}), schema(Predictions{})}}},
-			failure.ProblemType, failure.Problem{}, 400, 413, 415, 422, 429, 503)
+			failure.ProblemType, failure.Problem{}, 400, 404, 413, 415, 422, 429, 503)
 	}
 
 	v2 := func(path, id, summary string, handler fiber.Handler, response any, statuses ...int) operation {
@@ -315,7 +323,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 	infer := func(path, id, summary string) operation {
 		o := operation{huma.Operation{
 			Method: http.MethodPost, Path: path, OperationID: id, Tags: []string{tagProtocol}, Summary: summary,
-			Description: "Maps the tensor `input` to the tensors `logit` and `embedding`, in JSON or with the binary tensor data extension. With the extension, " +
+			Description: "Maps the model's input to its scores and embedding, whose names, types and shapes are those of the model's metadata, in JSON or with the binary tensor data extension. With the extension, " +
 				"the header " + oip.LengthHeader + " is the length of the JSON, and the values follow it.",
 			Parameters: []*huma.Param{{Name: oip.LengthHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(0.0)}}},
 			RequestBody: &huma.RequestBody{
@@ -345,7 +353,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 		return withResponses(o, media{mediaType: text}, failure.ProblemType, failure.Problem{})
 	}
 
-	const model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+	const named, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 	return []operation{
 		predict("/predict", "predict", "Classify images"),
 		predict("/model/", "model", "Classify images (the original project's route)"),
@@ -354,15 +362,15 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 		readiness(v2("/v2/health/ready", "v2-ready", "Server readiness", m.handleV2Ready, oip.Ready{}), oip.Ready{}),
 		v2("/v2/models/stats", "v2-stats", "Statistics of all models", m.handleV2Stats, oip.Statistics{}), // before routes with a name
 		index(),
-		v2(model, "v2-model", "Model metadata", m.handleV2Model, oip.ModelMetadata{}, 404, 503),
+		v2(named, "v2-model", "Model metadata", m.handleV2Model, oip.ModelMetadata{}, 404, 503),
 		v2(version, "v2-version", "Metadata of a model version", m.handleV2Model, oip.ModelMetadata{}, 404, 503),
-		readiness(v2(model+"/ready", "v2-model-ready", "Model readiness", m.handleV2ModelReady, oip.ModelReady{}, 404), oip.ModelReady{}),
+		readiness(v2(named+"/ready", "v2-model-ready", "Model readiness", m.handleV2ModelReady, oip.ModelReady{}, 404), oip.ModelReady{}),
 		readiness(v2(version+"/ready", "v2-version-ready", "Readiness of a model version", m.handleV2ModelReady, oip.ModelReady{}, 404), oip.ModelReady{}),
-		v2(model+"/config", "v2-model-config", "Model configuration", m.handleV2Config, oip.ModelConfig{}, 404, 503),
+		v2(named+"/config", "v2-model-config", "Model configuration", m.handleV2Config, oip.ModelConfig{}, 404, 503),
 		v2(version+"/config", "v2-version-config", "Configuration of a model version", m.handleV2Config, oip.ModelConfig{}, 404, 503),
-		v2(model+"/stats", "v2-model-stats", "Model statistics", m.handleV2Stats, oip.Statistics{}, 404, 503),
+		v2(named+"/stats", "v2-model-stats", "Model statistics", m.handleV2Stats, oip.Statistics{}, 404, 503),
 		v2(version+"/stats", "v2-version-stats", "Statistics of a model version", m.handleV2Stats, oip.Statistics{}, 404, 503),
-		infer(model+"/infer", "v2-infer", "Run the model on tensors"),
+		infer(named+"/infer", "v2-infer", "Run the model on tensors"),
 		infer(version+"/infer", "v2-version-infer", "Run a version of the model on tensors"),
 		withResponses(operation{huma.Operation{
 			Method: http.MethodGet, Path: "/log/export", OperationID: "export-log", Tags: []string{tagLog},

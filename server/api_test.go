@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"fakeart/server/models"
 	"fakeart/server/oip"
 	"fakeart/server/request"
 	"fakeart/server/source"
@@ -103,20 +105,20 @@ func TestOpenAPI_Responses(t *testing.T) {
 	unready.draining.Store(true)
 	empty := startWithoutModel(t, t.TempDir())
 	vanished := start(t)
-	if err := os.Remove(vanished.config.Model); err != nil {
+	if err := os.Remove(vanished.config.model()); err != nil {
 		t.Fatal(err)
 	}
-	unreachable := start(t)
-	bucket, err := source.Open(t.Context(), "gs://bucket/model.onnx", source.Options{Timeout: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	unreachable.models.source, unreachable.models.options = bucket, source.Options{Timeout: time.Second}
-	small := start(t)
+	config := testConfig(t, "gs://bucket/model.onnx")
+	config.ModelWatch = interval(time.Hour)
+	unreachable := NewMain(config, slog.New(slog.DiscardHandler))
+	unreachable.ownSource = source.Options{Timeout: time.Second}
+	startMain(t, unreachable)
+	small := NewMain(testConfig(t, writeModel(t, redDetector(t), metadata())), slog.New(slog.DiscardHandler))
+	small.otherSource = source.Options{Limit: 10}
+	startMain(t, small)
 	undecided, drifting := startDriftMonitored(t), startDriftMonitored(t)
 	predictRed(t, drifting, 120, 100)
 	awaitDrift(t, drifting)
-	small.models.options = source.Options{Limit: 10}
 
 	img := pngOf(t, solid(red, 32, 32))
 	formType, form := newForm(t, field{"data", "a.png", img}, field{"data", "b.png", img})
@@ -147,7 +149,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 		"health":        {"200": {m: open}},
 		"ready":         {"200": {m: open}, "503": {m: unready}},
 		"models":        {"200": {m: open}, "404": {m: vanished}, "502": {m: unreachable}},
-		"current-model": {"200": {m: open}, "503": {m: empty}},
+		"current-model": {"200": {m: open}, "404": {m: open, query: "?model=other"}, "503": {m: empty}},
 		"change-model": {
 			"200": {m: start(t), body: put("file://" + good)}, "400": {m: open, body: put("ftp://x/y")}, "401": {m: tokens, body: put("previous")},
 			"403": {m: open, body: put("previous"), header: proxied}, "404": {m: open, body: put("file:///nowhere.onnx")},
@@ -184,7 +186,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 	for _, id := range []string{"predict", "model"} {
 		answers[id] = map[string]call{
 			"200": {m: open, body: img}, "400": {m: open, body: none, header: map[string]string{"Content-Type": noneType}},
-			"413": {m: open, body: big}, "415": {m: open, body: []byte("hello")}, "422": {m: open, body: img[:60]},
+			"404": {m: open, body: img, query: "?model=other"}, "413": {m: open, body: big}, "415": {m: open, body: []byte("hello")}, "422": {m: open, body: img[:60]},
 			"429": {m: limited, body: img, times: 2}, "503": {m: held, body: img},
 		}
 	}
@@ -223,7 +225,7 @@ func TestOpenAPI_Responses(t *testing.T) {
 			id := member(op, "operationId").(string)
 			responses := member(op, "responses").(map[string]any)
 			check := func(t *testing.T, status string, c call) {
-				where := strings.NewReplacer("{name}", cmp.Or(c.name, modelName), "{version}", cmp.Or(c.version, inUse(c.m))).Replace(path)
+				where := strings.NewReplacer("{name}", cmp.Or(c.name, models.DefaultName), "{version}", cmp.Or(c.version, inUse(c.m))).Replace(path)
 				var response *http.Response
 				var body []byte
 				for range c.times + 1 {
@@ -307,7 +309,7 @@ func TestOpenAPI_Requests(t *testing.T) {
 	for _, test := range []struct {
 		name, method, path, body string
 		valid                    bool
-	}{
+	}{ // no schema can express what depends on the model in use: labels, and names, shapes and values of tensors
 		{"instances", "post", "/predict", `{"instances":[{"b64":"` + img + `"}]}`, true},
 		{"unknown_members", "post", "/predict", `{"parameters":{},"instances":[{"b64":"` + img + `","key":1}]}`, true},
 		{"failing_instance", "post", "/predict", `{"instances":[{"b64":"!"}]}`, true},
@@ -316,7 +318,6 @@ func TestOpenAPI_Requests(t *testing.T) {
 		{"null_instance", "post", "/predict", `{"instances":[null]}`, false},
 		{"null_b64", "post", "/predict", `{"instances":[{"b64":null}]}`, false},
 		{"other_case", "post", "/predict", `{"instances":[{"B64":"` + img + `"}]}`, false},
-		{"values_above_1", "post", infer, tensor("", `"data":[`+strings.ReplaceAll(values, "0.5", "255")+`]`), false},
 		{"tensor", "post", infer, tensor("", data), true},
 		{"null_members", "post", infer, tensor(`"id":null,"parameters":null,"outputs":null,`, `"parameters":null,`+data), true},
 		{"nested_data", "post", infer, tensor("", `"data":[[`+values+`]]`), true},
@@ -330,14 +331,12 @@ func TestOpenAPI_Requests(t *testing.T) {
 		{"text_flag", "post", infer, tensor(`"parameters":{"binary_data_output":"yes"},`, data), false},
 		{"negative_timeout", "post", infer, tensor(`"parameters":{"timeout":-1},`, data), false},
 		{"classification", "post", infer, tensor(`"outputs":[{"name":"logit","parameters":{"classification":1}}],`, data), false},
-		{"unknown_output", "post", infer, tensor(`"outputs":[{"name":"x"}],`, data), false},
 		{"null_inputs", "post", infer, `{"inputs":null}`, false},
 		{"no_inputs", "post", infer, `{"inputs":[]}`, false},
 		{"two_inputs", "post", infer, strings.Replace(tensor("", data), "}]}", "},{}]}", 1), false},
 		{"short_shape", "post", infer, strings.Replace(tensor("", data), "[1,3,32,32]", "[3,32,32]", 1), false},
 		{"empty_shape", "post", infer, strings.Replace(tensor("", data), "[1,3,32,32]", "[]", 1), false},
 		{"integral_shape", "post", infer, strings.Replace(tensor("", data), "[1,3,32,32]", "[1.0,3,32.0,32]", 1), true},
-		{"other_shape", "post", infer, strings.Replace(tensor("", data), "[1,3,32,32]", "[1,32,32,3]", 1), false},
 		{"zero_images", "post", infer, strings.Replace(tensor("", data), "[1,3,32,32]", "[0,3,32,32]", 1), false},
 		{"index", "post", "/v2/repository/index", `{"ready":true}`, true},
 		{"null_ready", "post", "/v2/repository/index", `{"ready":null}`, true},
@@ -346,12 +345,12 @@ func TestOpenAPI_Requests(t *testing.T) {
 		{"feedback", "post", "/feedback", `{"id":"` + id + `","label":"REAL"}`, true},
 		{"null_comment", "post", "/feedback", `{"id":"` + id + `","label":"REAL","comment":null}`, true},
 		{"other_case_of_label", "post", "/feedback", `{"id":"` + id + `","Label":"REAL"}`, false},
-		{"unknown_label", "post", "/feedback", `{"id":"` + id + `","label":"x"}`, false},
-		{"model", "put", "/models/current", `{"model":"` + m.config.Model + `"}`, true},
-		{"model_and_digest", "put", "/models/current", `{"model":"` + m.config.Model + `","sha256":"` + strings.ToUpper(inUse(m)) + `"}`, true},
-		{"null_digest", "put", "/models/current", `{"model":"` + m.config.Model + `","sha256":null}`, true},
+		{"empty_label", "post", "/feedback", `{"id":"` + id + `","label":""}`, false},
+		{"model", "put", "/models/current", `{"model":"` + m.config.model() + `"}`, true},
+		{"model_and_digest", "put", "/models/current", `{"model":"` + m.config.model() + `","sha256":"` + strings.ToUpper(inUse(m)) + `"}`, true},
+		{"null_digest", "put", "/models/current", `{"model":"` + m.config.model() + `","sha256":null}`, true},
 		{"null_model", "put", "/models/current", `{"model":null}`, false},
-		{"invalid_digest", "put", "/models/current", `{"model":"` + m.config.Model + `","sha256":"x"}`, false},
+		{"invalid_digest", "put", "/models/current", `{"model":"` + m.config.model() + `","sha256":"x"}`, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pointer := strings.Join([]string{"paths", escape(test.path), test.method, "requestBody", "content", escape("application/json"), "schema"}, "/")
@@ -366,7 +365,7 @@ func TestOpenAPI_Requests(t *testing.T) {
 			if err := schema.Validate(value); (err == nil) != test.valid {
 				t.Errorf("the schema allows it: %t, want %t: %v", err == nil, test.valid, err)
 			}
-			response, body := do(t, strings.ToUpper(test.method), m.URL()+strings.ReplaceAll(test.path, "{name}", modelName), "application/json", []byte(test.body))
+			response, body := do(t, strings.ToUpper(test.method), m.URL()+strings.ReplaceAll(test.path, "{name}", models.DefaultName), "application/json", []byte(test.body))
 			if (response.StatusCode < 400) != test.valid {
 				t.Errorf("status %d, want it accepted: %t: %s", response.StatusCode, test.valid, body)
 			}
@@ -395,7 +394,7 @@ func TestOpenAPI_Methods(t *testing.T) {
 			if slices.Contains(documented, method) {
 				continue
 			}
-			response, body := do(t, method, m.URL()+strings.NewReplacer("{name}", modelName, "{version}", inUse(m)).Replace(path), "", nil)
+			response, body := do(t, method, m.URL()+strings.NewReplacer("{name}", models.DefaultName, "{version}", inUse(m)).Replace(path), "", nil)
 			allow := strings.Split(response.Header.Get("Allow"), ", ")
 			allow = slices.DeleteFunc(allow, func(method string) bool { return method == "HEAD" })
 			slices.Sort(allow)
@@ -633,7 +632,7 @@ func TestQuery_Invalid(t *testing.T) {
 		{"POST", "/predict?explain=", "use one of gradcam, occlusion"},
 		{"POST", "/predict?explain=gradcam&explain=occlusion", "more than once"},
 		{"POST", "/predict?explain=occlusion&explain_format=", "use one of array, png"},
-		{"POST", "/predict?embeding=true", "unknown parameter \"embeding\"; use embedding, input, explain, explain_format"},
+		{"POST", "/predict?embeding=true", "unknown parameter \"embeding\"; use model, top, embedding, input, explain, explain_format"},
 		{"POST", "/predict?Embedding=true", "unknown parameter"},
 		{"GET", "/log?limit=0", "use a whole number from 1 to 1000"},
 		{"GET", "/log?limit=1001", "use a whole number from 1 to 1000"},

@@ -29,8 +29,8 @@ func BenchmarkPredict(b *testing.B) {
 
 func BenchmarkAppendPrediction(b *testing.B) {
 	m := start(b)
-	x := &exchange{served: m.models.current.Load()}
-	p := &inputImage{id: uuid.Must(uuid.NewV7()), label: "FAKE", fake: true, probability: 0.9632632158245119, job: &infer.Job{Embedding: make([]float32, 128)}}
+	x := &exchange{served: m.models.Default().Current()}
+	p := &inputImage{id: uuid.Must(uuid.NewV7()), class: 1, probability: 0.9632632158245119, probabilities: []float64{0.0367367841754881, 0.9632632158245119}, job: &infer.Job{Embedding: make([]float32, 128)}}
 	for i := range p.job.Embedding {
 		p.job.Embedding[i] = 1 / float32(i+1)
 	}

@@ -16,12 +16,12 @@ type benchmarkCommand struct {
 }
 
 func (b benchmarkCommand) Run(c *Config, std streams) error {
-	if c.Model == "" {
+	if c.model() == "" {
 		return usageError{errNoModelFlag}
 	}
 	ctx, stop := signalContext()
 	defer stop()
-	text, err := benchmark.Run(ctx, b.Options, benchmark.Server{Model: c.Model, Workers: c.Workers, MaxBatch: c.MaxBatch, Queue: c.Queue}, std.err)
+	text, err := benchmark.Run(ctx, b.Options, benchmark.Server{Model: c.model(), Workers: c.Workers, MaxBatch: c.MaxBatch, Queue: c.Queue}, std.err)
 	_, printErr := io.WriteString(std.out, text) // also if it can't be written to the file
 	return errors.Join(err, printErr)
 }

@@ -29,6 +29,7 @@ import (
 	"fakeart/internal/imaging"
 	"fakeart/server/admin"
 	"fakeart/server/limit"
+	"fakeart/server/models"
 	"fakeart/server/predlog"
 	"fakeart/server/source"
 )
@@ -36,8 +37,9 @@ import (
 // Config is the configuration of the server. It is set by flags, FAKEART_… variables and a YAML file,
 // in this order of precedence. A key of the file is the name of a flag.
 type Config struct {
-	Model       string   `help:"Model to serve: a file exported by the trainer, a folder (its newest *.onnx), or a URL: file:///…, gs://bucket/key, s3://bucket/key?region=…. A URL that ends in / is a folder." placeholder:"REF" group:"Model"`
-	ModelSHA256 string   `name:"model-sha256" env:"FAKEART_MODEL_SHA256" help:"Expected digest of the model: sha256:… or hexadecimal." placeholder:"DIGEST" group:"Model"`
+	Model       []string `sep:"none" help:"Model to serve: a file exported by the trainer or made by trainer model import, a folder (its newest *.onnx), or a URL: file:///…, gs://bucket/key, s3://bucket/key?region=…. A URL that ends in / is a folder. Several models need names: repeat the flag with NAME=REF, or separate them by commas. Requests select a model by its name; the first one is the default." placeholder:"[NAME=]REF" group:"Model"`
+	ModelSHA256 []string `sep:"none" name:"model-sha256" env:"FAKEART_MODEL_SHA256" help:"Expected digest of the model: sha256:… or hexadecimal. With several models, repeat it with NAME=DIGEST." placeholder:"[NAME=]DIGEST" group:"Model"`
+	ModelMemory byteSize `help:"Maximum estimated memory of all models together: for each session, the weights, input and intermediate results of a batch. During a change of a model, the old and the new one count. 0 disables the limit." default:"4GiB" group:"Model"`
 	ModelWatch  interval `help:"Interval at which to check for a newly published model and deploy it, at least 1s; 10s if no time is given. The server then also starts without a model and waits for the first one." placeholder:"TIME" group:"Model"`
 	ModelSource []string `help:"Folder or URL prefix that PUT /models/current may load models from; repeatable. By default, all files and all buckets that need no parameters are allowed." placeholder:"PREFIX" group:"Model"`
 
@@ -52,7 +54,7 @@ type Config struct {
 	MaxHeader       byteSize      `help:"Maximum size of a request header." default:"8KiB" group:"Limits"`
 	MaxImages       int           `help:"Maximum number of images per request." default:"128" group:"Limits"`
 	MaxPixels       int           `help:"Maximum size of an image in pixels, width times height." default:"${max_pixels}" group:"Limits"`
-	MaxMemory       byteSize      `help:"Maximum memory for large request bodies in progress, and as much again for decoding large images. Requests that exceed it are rejected." default:"256MiB" group:"Limits"`
+	MaxMemory       byteSize      `help:"Maximum memory for large request bodies in progress, as much again for decoding large images, and as much again for the input of images that wait for a session. Requests that exceed it are rejected." default:"256MiB" group:"Limits"`
 	MaxConnections  int           `help:"Maximum number of concurrent connections." default:"4096" group:"Limits"`
 	MaxRequests     int           `help:"Maximum number of concurrent requests." default:"2048" group:"Limits"`
 	RateLimit       int           `help:"Maximum number of requests per second and client; 0 disables the limit." default:"0" group:"Limits"`
@@ -197,6 +199,7 @@ func (c *Config) Validate() error {
 		{"max-images", int64(c.MaxImages), 1, maxQueue, ""},
 		{"max-pixels", int64(c.MaxPixels), 1, maxMaxPixels, ""},
 		{"max-memory", int64(c.MaxMemory), 1, maxBytes, ""},
+		{"model-memory", int64(c.ModelMemory), 0, maxBytes, ""},
 		{"max-connections", int64(c.MaxConnections), 1, maxConcurrent, ""},
 		{"max-requests", int64(c.MaxRequests), 1, maxConcurrent, ""},
 		{"rate-limit", int64(c.RateLimit), 0, math.MaxInt32, ""},
@@ -241,18 +244,22 @@ func (c *Config) Validate() error {
 	if c.MaxImages > c.Queue {
 		invalid("--max-images=%d: must not exceed the size of the queue (--queue=%d)", c.MaxImages, c.Queue)
 	}
-	if c.ModelWatch > 0 && c.ModelSHA256 != "" {
+	if c.ModelWatch > 0 && len(c.ModelSHA256) > 0 {
 		invalid("--model-watch can't be used with --model-sha256, because a newer model has another digest\n" + cli.HintPrefix + "remove one of the two flags")
 	}
-	if c.Model != "" {
-		if from, err := source.Open(context.Background(), c.Model, source.Options{}); err != nil {
-			invalid("--model: %w", err)
-		} else {
-			errs = append(errs, from.Close())
+	refs, err := models.ParseRefs(c.Model, c.ModelSHA256)
+	errs = append(errs, err)
+	for _, r := range refs {
+		if r.URL != "" {
+			if from, err := source.Open(context.Background(), r.URL, source.Options{}); err != nil {
+				invalid("--model: %w", err)
+			} else {
+				errs = append(errs, from.Close())
+			}
 		}
-	}
-	if err := source.CheckDigest(c.ModelSHA256); err != nil {
-		invalid("--model-sha256: %w", err)
+		if err := source.CheckDigest(r.Digest); err != nil {
+			invalid("--model-sha256: %w", err)
+		}
 	}
 	if _, err := source.ParseAllowlist(c.ModelSource); err != nil {
 		invalid("--model-source: %w", err)
@@ -262,7 +269,7 @@ func (c *Config) Validate() error {
 			invalid("--%s: %w", flag.name, err)
 		}
 	}
-	_, err := limit.NewClients(c.TrustedProxy)
+	_, err = limit.NewClients(c.TrustedProxy)
 	errs = append(errs, err)
 	_, err = newCORS(c.CORSOrigin)
 	errs = append(errs, err)
@@ -330,6 +337,14 @@ func checkAddr(flag, addr string) error {
 		return nil
 	}
 	return fmt.Errorf("listen on %s: %s\n"+cli.HintPrefix+"set %s to HOST:PORT, such as 127.0.0.1:8080", addr, reason, flag)
+}
+
+// model returns the source of the default model, or an empty string if none is set.
+func (c *Config) model() string {
+	if refs, _ := models.ParseRefs(c.Model, nil); len(refs) > 0 { // Validate has checked them
+		return refs[0].URL
+	}
+	return ""
 }
 
 // workers returns the number of inference sessions.
@@ -476,8 +491,20 @@ func (c *Config) print() (string, error) {
 	for range c.tokens() {
 		masked.AdminToken = append(masked.AdminToken, "********")
 	}
-	for _, ref := range []*string{&masked.Model, &masked.LogTopic, &masked.FeedbackTopic} {
+	for _, ref := range []*string{&masked.LogTopic, &masked.FeedbackTopic} {
 		*ref = redacted(*ref)
+	}
+	masked.Model = nil
+	refs, err := models.ParseRefs(c.Model, nil)
+	if err != nil {
+		return "", err
+	}
+	for _, r := range refs {
+		if len(refs) == 1 && r.Name == models.DefaultName {
+			masked.Model = append(masked.Model, redacted(r.URL))
+		} else {
+			masked.Model = append(masked.Model, r.Name+"="+redacted(r.URL))
+		}
 	}
 	node := &yaml.Node{Kind: yaml.MappingNode}
 	value, kind := reflect.ValueOf(masked), reflect.TypeFor[Config]()

@@ -36,11 +36,11 @@ func TestConfig_Precedence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Model != "from-flag" || c.Queue != 600 || c.MaxImages != 3 || !c.LogDurable || c.LogMaxAge != 24*time.Hour || c.ModelWatch != interval(5*time.Second) || len(c.tokens()) != 2 || c.MaxBatch != 8 {
+	if c.model() != "from-flag" || c.Queue != 600 || c.MaxImages != 3 || !c.LogDurable || c.LogMaxAge != 24*time.Hour || c.ModelWatch != interval(5*time.Second) || len(c.tokens()) != 2 || c.MaxBatch != 8 {
 		t.Errorf("%+v", c)
 	}
 	t.Setenv("FAKEART_CONFIG", file)
-	if c, err = parsed(t); err != nil || c.Model != "from-variable" || c.MaxImages != 3 {
+	if c, err = parsed(t); err != nil || c.model() != "from-variable" || c.MaxImages != 3 {
 		t.Errorf("%+v, %v", c, err)
 	}
 	if c, err = parsed(t, "--no-log-durable"); err != nil || c.LogDurable {
@@ -263,7 +263,7 @@ func TestConfig_InvalidVariableOfSwitch(t *testing.T) {
 func TestConfig_FileValues(t *testing.T) {
 	file := writeFile(t, "c.yaml", []byte("log-path: &path 'a\\,b\\'\nadmin-token: ['one\\', *path]\nmodel: *path\n"))
 	c, err := parsed(t, "--config", file)
-	if err != nil || c.LogPath != `a\,b\` || c.Model != `a\,b\` || !slices.Equal(c.AdminToken, []string{`one\`, `a\,b\`}) {
+	if err != nil || c.LogPath != `a\,b\` || c.model() != `a\,b\` || !slices.Equal(c.AdminToken, []string{`one\`, `a\,b\`}) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	if c, err := parsed(t, "--config", writeFile(t, "empty.yaml", nil)); err != nil || c.Queue != 1024 {
@@ -429,7 +429,7 @@ func TestHelp(t *testing.T) {
 				t.Fatalf("run(%q) = %d, stderr %q", args, code, &stderr)
 			}
 			for _, word := range []string{
-				"--model=REF", "$FAKEART_MODEL", "$FAKEART_MODEL_SHA256", "Prediction log", "--[no-]log-durable", "benchmark", "SIGTERM",
+				"--model=[NAME=]REF", "$FAKEART_MODEL", "$FAKEART_MODEL_SHA256", "Prediction log", "--[no-]log-durable", "benchmark", "SIGTERM",
 				"Examples:", "server --model gs://bucket/models/ --model-watch 30s", "docs/how-to/operate.md",
 			} {
 				if !strings.Contains(out.String(), word) {

@@ -49,7 +49,7 @@ func explainableDetector(t testing.TB, colour int64) *onnxpb.ModelProto {
 func startExplainable(t *testing.T, change ...func(*Config)) *Main {
 	t.Helper()
 	path := writeModel(t, explainableDetector(t, 0), metadata())
-	return start(t, append([]func(*Config){func(c *Config) { c.Model = path }}, change...)...)
+	return start(t, append([]func(*Config){func(c *Config) { c.Model = []string{path} }}, change...)...)
 }
 
 // leftRed returns an image whose first columns are red and the others black.
@@ -202,13 +202,13 @@ func TestPredict_ExplainInvalid(t *testing.T) {
 		{m, "explain=gradcam&explain_format=svg", 400, []string{`explain_format="svg"`, "array, png"}},
 		{m, "explain_format=svg", 400, []string{"array, png"}},
 		{m, "explain=" + strings.Repeat("x", 1000), 400, []string{"gradcam, occlusion"}},
-		{old, "explain=gradcam", 422, []string{"older trainer", "occlusion"}},
+		{old, "explain=gradcam", 422, []string{"no class-activation map", "occlusion"}},
 	} {
 		response, body := do(t, "POST", c.m.URL()+"/predict?"+c.query, "", img)
 		checkProblem(t, response, body, c.status, c.words...)
 	}
 	// No image was classified.
-	if got := metric(t, m, "fakeart_probability_count"); got != 0 {
+	if got := metric(t, m, `fakeart_probability_count{model_name="fakeart"}`); got != 0 {
 		t.Errorf("%g images were classified", got)
 	}
 	for _, query := range []string{"", "?explain_format=png"} {
@@ -232,7 +232,7 @@ func TestPredict_ExplainRejectedNotLogged(t *testing.T) {
 			t.Error("no Retry-After")
 		}
 	}
-	others, err := m.engine.Admit(1, time.Now().Add(time.Minute), nil)
+	others, err := m.models.Default().Admit(1, time.Now().Add(time.Minute), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +326,7 @@ func TestExplanation_JSON(t *testing.T) {
 		values[i] = float32(i) / 1023
 	}
 	var e Explanation
-	text := explanationRequest{explain.Occlusion, explainArray}.append(nil, values)
+	text := explanationRequest{explain.Occlusion, explainArray}.append(nil, values, 32)
 	if err := json.Unmarshal(bytes.TrimPrefix(text, []byte(`,"explanation":`)), &e); err != nil {
 		t.Fatal(err)
 	}

@@ -18,17 +18,17 @@ import (
 // FeedbackRequest is a user's label for the image of an earlier prediction.
 type FeedbackRequest struct {
 	ID      string `json:"id" format:"uuid" minLength:"36" maxLength:"36" doc:"ID of the prediction, from its response."`
-	Label   string `json:"label" enum:"REAL,FAKE" doc:"Correct label of the image."`
+	Label   string `json:"label" minLength:"1" maxLength:"600" example:"REAL" doc:"Correct label of the image: one of the labels of the model that made the prediction, as in GET /models/current."`
 	Comment string `json:"comment,omitempty" nullable:"true" maxLength:"1000" doc:"The user's comment."`
 }
 
 // Feedback is the stored feedback.
 type Feedback struct {
 	ID      string    `json:"id" format:"uuid" doc:"ID of the prediction."`
-	Label   string    `json:"label" enum:"REAL,FAKE" doc:"Correct label of the image according to the user."`
+	Label   string    `json:"label" doc:"Correct label of the image according to the user."`
 	Comment string    `json:"comment" doc:"The user's comment; may be empty."`
 	Time    time.Time `json:"time" doc:"When the feedback was received. Repeating the same feedback doesn't change it."`
-	Verdict string    `json:"verdict,omitempty" enum:"REAL,FAKE" doc:"Predicted class; absent if this server doesn't know it."`
+	Verdict string    `json:"verdict,omitempty" doc:"Predicted class; absent if this server doesn't know it."`
 	Correct *bool     `json:"correct,omitempty" doc:"Whether the prediction was correct according to the user; absent if the predicted class is unknown."`
 }
 
@@ -68,7 +68,7 @@ func (m *Main) storeFeedback(ctx context.Context, r FeedbackRequest) (*Feedback,
 		return nil, failure.NewProblem(fiber.StatusNotFound, fmt.Sprintf("prediction %s isn't in the prediction log; it may have been deleted", r.ID))
 	case errors.Is(err, predlog.ErrNoFeedback):
 		return nil, failure.NewProblem(fiber.StatusNotFound, "feedback is disabled on this server; enable it with --feedback-topic")
-	case errors.Is(err, predlog.ErrInvalid):
+	case errors.Is(err, predlog.ErrInvalid), errors.As(err, new(*predlog.LabelError)):
 		return nil, failure.NewProblem(fiber.StatusUnprocessableEntity, err.Error())
 	case err != nil:
 		m.log.Error("feedback not stored", "id", r.ID, "error", err)
@@ -82,7 +82,7 @@ func (m *Main) storeFeedback(ctx context.Context, r FeedbackRequest) (*Feedback,
 		f.Correct, correct = &right, fmt.Sprint(right)
 	}
 	if !h.Duplicate {
-		m.metrics.Feedback(h.Label, correct)
+		m.metrics.Feedback(h.ModelName, h.Label, correct)
 		m.accuracy.Outdated()
 	}
 	return f, nil

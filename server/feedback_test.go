@@ -72,8 +72,8 @@ func TestFeedback(t *testing.T) {
 		t.Errorf("response %+v", f)
 	}
 	for series, want := range map[string]float64{
-		`fakeart_feedback_total{correct="false",label="REAL"}`: 1, `fakeart_feedback_total{correct="true",label="FAKE"}`: 1,
-		`fakeart_feedback_total{correct="unknown",label="FAKE"}`: 0, "fakeart_feedback_accuracy_ratio": 0.5,
+		`fakeart_feedback_total{correct="false",label="REAL",model_name="fakeart"}`: 1, `fakeart_feedback_total{correct="true",label="FAKE",model_name="fakeart"}`: 1,
+		`fakeart_feedback_total{correct="unknown",label="FAKE",model_name="fakeart"}`: 0, `fakeart_feedback_accuracy_ratio{model_name="fakeart"}`: 0.5,
 	} {
 		if got := metric(t, m, series); got != want {
 			t.Errorf("%s is %g, want %g", series, got, want)
@@ -90,7 +90,7 @@ func TestFeedback(t *testing.T) {
 	if page := logPage(t, m, ""); page.Records[1].FeedbackLabel != "FAKE" || page.Records[1].FeedbackComment != "I was wrong" {
 		t.Errorf("the log's page has %+v", page.Records[1])
 	}
-	if got := metric(t, m, "fakeart_feedback_accuracy_ratio"); got != 1 {
+	if got := metric(t, m, `fakeart_feedback_accuracy_ratio{model_name="fakeart"}`); got != 1 {
 		t.Errorf("accuracy %g after the change, want 1", got)
 	}
 }
@@ -107,7 +107,7 @@ func TestFeedback_Invalid(t *testing.T) {
 		{"short_id", `{"id":"42","label":"REAL"}`, 422, "body.id"},
 		{"invalid_id", `{"id":"zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz","label":"REAL"}`, 422, "body.id"},
 		{"missing_id", `{"label":"REAL"}`, 422, "id"},
-		{"unknown_label", `{"id":"` + id + `","label":"MAYBE"}`, 422, "body.label"},
+		{"unknown_label", `{"id":"` + id + `","label":"MAYBE"}`, 422, `labels of the model that made the prediction are "REAL", "FAKE"`},
 		{"missing_label", `{"id":"` + id + `"}`, 422, "label"},
 		{"long_comment", `{"id":"` + id + `","label":"REAL","comment":"` + strings.Repeat("ä", 1001) + `"}`, 422, "body.comment"},
 		{"numeric_comment", `{"id":"` + id + `","label":"REAL","comment":7}`, 422, "body.comment"},
@@ -299,7 +299,7 @@ func TestFeedback_PubSub(t *testing.T) {
 	if message, err := subscriptions["feedback"].Receive(short); err == nil {
 		t.Errorf("unexpectedly published: %s", message.Body)
 	}
-	if got := metric(t, m, `fakeart_feedback_total{correct="unknown",label="FAKE"}`); got != 1 {
+	if got := metric(t, m, `fakeart_feedback_total{correct="unknown",label="FAKE",model_name=""}`); got != 1 {
 		t.Errorf("%g with unknown correctness counted", got)
 	}
 
@@ -334,6 +334,8 @@ type withFeedback struct {
 }
 
 type failingFeedback struct{ failingStore }
+
+func (s *failingFeedback) SetLabels(context.Context, string, []string) error { return nil }
 
 func (s *failingFeedback) HasPrediction(context.Context, string) (bool, error) { return true, nil }
 

@@ -177,15 +177,12 @@ func (m *Main) inferMessage(ctx context.Context, call *rpc, in *oippb.ModelInfer
 	}
 	t := tensorPool.Get().(*tensors)
 	defer tensorPool.Put(t)
-	if err := t.request.DecodeMessage(m.shape(), in); err != nil {
+	if err := x.classifyTensor(t, in.GetModelName(), in.GetModelVersion(), func(tensors *oip.Model) error {
+		return t.request.DecodeMessage(tensors, in)
+	}); err != nil {
 		return nil, err
 	}
-	if err := x.classifyTensor(t, in.GetModelVersion()); err != nil {
-		return nil, err
-	}
-	return t.request.ResponseMessage(oip.Result{
-		ModelName: modelName, ModelVersion: x.served.file.Digest, Logit: t.logits, Embedding: t.embeddings,
-	})
+	return t.request.ResponseMessage(x.result(t))
 }
 
 // handleStreamInfer classifies the images of each message and sends the responses in the same order. A

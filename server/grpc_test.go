@@ -178,18 +178,18 @@ func TestGRPC_Infer(t *testing.T) {
 	// Metrics, statistics and the log count gRPC like HTTP.
 	const infer, stream = "/inference.GRPCInferenceService/ModelInfer", modelStreamInfer
 	for series, want := range map[string]float64{
-		`fakeart_requests_total{code="200",method="POST",route="` + infer + `"}`:               3,
-		`fakeart_request_duration_seconds_count{method="POST",route="` + infer + `",size=""}`:  3,
-		`fakeart_request_receive_duration_seconds_count{method="POST",route="` + infer + `"}`:  3,
-		`fakeart_request_duration_seconds_count{method="POST",route="` + stream + `",size=""}`: 3,
-		`fakeart_requests_total{code="200",method="POST",route="` + stream + `"}`:              2,
-		`fakeart_requests_total{code="404",method="POST",route="` + stream + `"}`:              1,
-		`fakeart_predictions_total{label="FAKE",model="` + inUse(m) + `"}`:                     5,
-		`fakeart_predictions_total{label="REAL",model="` + inUse(m) + `"}`:                     10,
+		`fakeart_requests_total{code="200",method="POST",route="` + infer + `"}`:                3,
+		`fakeart_request_duration_seconds_count{method="POST",route="` + infer + `",size=""}`:   3,
+		`fakeart_request_receive_duration_seconds_count{method="POST",route="` + infer + `"}`:   3,
+		`fakeart_request_duration_seconds_count{method="POST",route="` + stream + `",size=""}`:  3,
+		`fakeart_requests_total{code="200",method="POST",route="` + stream + `"}`:               2,
+		`fakeart_requests_total{code="404",method="POST",route="` + stream + `"}`:               1,
+		`fakeart_predictions_total{label="FAKE",model="` + inUse(m) + `",model_name="fakeart"}`: 5,
+		`fakeart_predictions_total{label="REAL",model="` + inUse(m) + `",model_name="fakeart"}`: 10,
 	} {
 		waitFor(t, series, func() bool { return metric(t, m, series) == want })
 	}
-	if s := m.models.current.Load().statistics(); s.InferenceCount != 15 || s.InferenceStats.Success.Count != 5 {
+	if s := m.models.Default().Current().Statistics(); s.InferenceCount != 15 || s.InferenceStats.Success.Count != 5 {
 		t.Errorf("statistics %+v", s)
 	}
 	waitForRecords(t, m, 15)
@@ -538,9 +538,11 @@ func sendWithTrailer(t *testing.T, client *http.Client, request *http.Request) (
 func TestGRPC_Panic(t *testing.T) {
 	m := start(t, withGRPC)
 	conn := dialGRPC(t, m)
-	before := m.models.current.Swap(&served{}) // without a file, which makes handlers panic
+	use := m.models.Default().Current()
+	tensors := use.Tensors
+	use.Tensors = nil // makes handlers panic
 	_, err := call[oippb.ModelMetadataResponse](t.Context(), conn, "ModelMetadata", &oippb.ModelMetadataRequest{Name: "fakeart"})
-	m.models.current.Store(before)
+	use.Tensors = tensors
 	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "nil pointer") {
 		t.Errorf("%v, want Internal", err)
 	}

@@ -310,7 +310,7 @@ func TestErrors_NoEcho(t *testing.T) {
 			{"PUT", "/models/current", "application/json", `{"model":"` + long + `"}`},
 			{"PUT", "/models/current", "application/json", `{"model":"file:///` + long + `"}`},
 			{"PUT", "/models/current", "application/json", `{"model":"gs://` + long + `/x"}`},
-			{"PUT", "/models/current", "application/json", `{"model":"` + m.config.Model + `","sha256":"` + long + `"}`},
+			{"PUT", "/models/current", "application/json", `{"model":"` + m.config.model() + `","sha256":"` + long + `"}`},
 			{"POST", "/v2/models/fakeart/infer", "application/json", tensor(`{"inputs":[{"name":"%s"}]}`)},
 			{"POST", "/v2/models/fakeart/infer", "application/json", tensor(`{"inputs":[{"name":"input","datatype":"%s","shape":[1]}]}`)},
 			{"POST", "/v2/models/fakeart/infer", "application/json", tensor(`{"outputs":[{"name":"%s"}]}`)},

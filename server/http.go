@@ -134,8 +134,8 @@ func (m *Main) handleProfile(c *fiber.Ctx) error {
 // requestError converts an error of the engine to the error to return to the client.
 func (m *Main) requestError(err error) error {
 	switch {
-	case errors.Is(err, infer.ErrNoModel):
-		return m.models.missing()
+	case errors.Is(err, infer.ErrTooLarge):
+		return fiber.NewError(fiber.StatusRequestEntityTooLarge, err.Error())
 	case errors.Is(err, infer.ErrBusy), errors.Is(err, infer.ErrClosed), errors.Is(err, infer.ErrTooManyExplanations):
 		return failure.Busy(err.Error())
 	case errors.Is(err, explain.ErrNoGradCAM):

@@ -207,9 +207,11 @@ func TestPipelinedRequests(t *testing.T) {
 
 func TestPanic(t *testing.T) {
 	m := start(t)
-	before := m.models.current.Swap(&served{}) // without a file, which makes handlers panic
+	use := m.models.Default().Current()
+	tensors := use.Tensors
+	use.Tensors = nil // makes handlers panic
 	response, respBody := do(t, "GET", m.URL()+"/v2/models/fakeart", "", nil)
-	m.models.current.Store(before)
+	use.Tensors = tensors
 	if response.StatusCode != 500 || bytes.Contains(respBody, []byte("nil pointer")) {
 		t.Errorf("status %d: %s", response.StatusCode, respBody)
 	}

@@ -1,4 +1,4 @@
-// Server classifies images as photographs or AI-generated, over HTTP.
+// Server classifies images with one or several models, over HTTP and gRPC.
 //
 //	server --model runs/demo/run/model.onnx --addr 127.0.0.1:8080
 //	curl -F data=@photo.jpg 127.0.0.1:8080/predict
@@ -56,7 +56,7 @@ type commands struct {
 	Constant     constantCommand  `cmd:"" hidden:""`
 }
 
-const description = `Classifies images as photographs or AI-generated, over HTTP.
+const description = `Classifies images with one or several models, over HTTP and gRPC.
 
 Each flag can also be set by the environment variable next to it, or in the file given by --config. Flags take precedence over variables, and variables over the file. On SIGTERM or Ctrl-C the server finishes the requests that it has accepted and exits.`
 
@@ -68,6 +68,10 @@ Examples:
 
   Classify an image:
     curl -F data=@photo.jpg http://127.0.0.1:8080/predict
+
+  Serve two models, and classify an image with the second one:
+    server --model cifake=runs/demo/run/model.onnx --model pets=models/pets.onnx
+    curl -F data=@cat.jpg 'http://127.0.0.1:8080/predict?model=pets&top=3'
 
   Serve the newest model of a bucket, and deploy newer ones as they are published:
     server --model gs://bucket/models/ --model-watch 30s --addr :8080
@@ -288,7 +292,7 @@ func (versionCommand) Run() error { return nil }
 type serveCommand struct{}
 
 func (serveCommand) Run(c *Config, std streams) error {
-	if c.Model == "" {
+	if c.model() == "" {
 		return usageError{errNoModelFlag}
 	}
 	ctx, stop := signalContext()

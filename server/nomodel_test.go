@@ -20,7 +20,7 @@ import (
 // startWithoutModel starts a server that waits for its first model at ref.
 func startWithoutModel(t *testing.T, ref string, change ...func(*Config)) *Main {
 	t.Helper()
-	return start(t, append(change, func(c *Config) { c.Model, c.ModelWatch = ref, interval(20*time.Millisecond) })...)
+	return start(t, append(change, func(c *Config) { c.Model, c.ModelWatch = []string{ref}, interval(20*time.Millisecond) })...)
 }
 
 func TestWithoutModel_Routes(t *testing.T) {
@@ -124,7 +124,7 @@ func TestWithoutModel_FirstModel(t *testing.T) {
 			checkPrediction(t, m, response, body, model.Fake)
 			response, body = change(t, m, "previous", "")
 			checkProblem(t, response, body, 409, "previous")
-			if got := metric(t, m, `fakeart_model_swaps_total{result="success"}`); got != 1 {
+			if got := metric(t, m, `fakeart_model_swaps_total{model_name="fakeart",result="success"}`); got != 1 {
 				t.Errorf("%g changes counted, want 1", got)
 			}
 		})
@@ -192,10 +192,10 @@ func TestWithoutModel_StartFails(t *testing.T) {
 		change func(*Config)
 		want   []string
 	}{
-		{"not_watched", func(c *Config) { c.Model = missing }, []string{missing, "no such file or directory", "--model-watch"}},
-		{"not_watched_empty_folder", func(c *Config) { c.Model = dir }, []string{dir, "no model in the folder", "--model-watch"}},
-		{"not_watched_invalid_model", func(c *Config) { c.Model = writeFile(t, "model.onnx", []byte("no model")) }, []string{"model.onnx"}},
-		{"invalid_reference", func(c *Config) { c.Model, c.ModelWatch = "ftp://x/y", defaultInterval }, []string{"ftp://x/y"}},
+		{"not_watched", func(c *Config) { c.Model = []string{missing} }, []string{missing, "no such file or directory", "--model-watch"}},
+		{"not_watched_empty_folder", func(c *Config) { c.Model = []string{dir} }, []string{dir, "no model in the folder", "--model-watch"}},
+		{"not_watched_invalid_model", func(c *Config) { c.Model = []string{writeFile(t, "model.onnx", []byte("no model"))} }, []string{"model.onnx"}},
+		{"invalid_reference", func(c *Config) { c.Model, c.ModelWatch = []string{"ftp://x/y"}, defaultInterval }, []string{"ftp://x/y"}},
 		{"unreadable_drift_reference", func(c *Config) { c.ModelWatch, c.DriftReference = defaultInterval, missing }, []string{"--drift-reference", missing}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

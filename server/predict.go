@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -10,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,12 +23,14 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"fakeart/internal/imaging"
+	"fakeart/internal/model"
 	"fakeart/server/failure"
 	"fakeart/server/form"
 	"fakeart/server/front"
 	"fakeart/server/infer"
 	"fakeart/server/limit"
 	"fakeart/server/listen"
+	"fakeart/server/models"
 	"fakeart/server/predlog"
 	"fakeart/server/request"
 )
@@ -37,20 +42,57 @@ const formField = "data"
 type Prediction struct {
 	// ID identifies the prediction and its record in the prediction log.
 	ID string `json:"id" format:"uuid" doc:"ID of the prediction, a UUIDv7. Its record in the prediction log has the same ID."`
-	// Label is the name of the predicted class, "REAL" or "FAKE".
-	Label string `json:"label" enum:"REAL,FAKE" doc:"Predicted class."`
-	// IsAI reports whether the predicted class is FAKE.
-	IsAI bool `json:"isAI" doc:"Whether the image is classified as AI-generated."`
-	// Probability is the probability that the image is AI-generated, in [0,1].
-	Probability float64 `json:"probability" minimum:"0" maximum:"1" doc:"Probability that the image is AI-generated."`
+	// Label is the label of the predicted class.
+	Label string `json:"label" example:"FAKE" doc:"Predicted class: one of the labels of GET /models/current."`
+	// IsAI reports whether the predicted class is FAKE. It's nil for models with other classes than REAL and FAKE.
+	IsAI *bool `json:"isAI,omitempty" doc:"Whether the image is classified as AI-generated. Only for models with the classes REAL and FAKE."`
+	// Probability is the probability of the positive class or, if the model has none, of the predicted class, in [0,1].
+	Probability float64 `json:"probability" minimum:"0" maximum:"1" doc:"Probability of the model's positive class, such as FAKE, whatever the predicted class is. For a model without a positive class: probability of the predicted class."`
+	// Probabilities are those of the most probable classes.
+	Probabilities Probabilities `json:"probabilities" doc:"Probabilities of the classes, in descending order: of all up to ten classes, or else of the five most probable ones; see ?top=."`
 	// Model is the digest of the model file.
 	Model string `json:"model" example:"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" doc:"Digest of the model that made the prediction."`
+	// ModelName is the name that requests can give with ?model=.
+	ModelName string `json:"modelName" example:"fakeart" doc:"Name of the model, as in ?model=."`
 	// Embedding is the model's last hidden layer, if requested.
 	Embedding []float32 `json:"embedding,omitempty" doc:"The model's last hidden layer, with ?embedding=true."`
 	// Input is a PNG of the model's input, if requested.
-	Input []byte `json:"input,omitempty" contentEncoding:"base64" doc:"The model's input as a PNG of 32×32 pixels in base64, with ?input=png."`
+	Input []byte `json:"input,omitempty" contentEncoding:"base64" doc:"The model's input as a PNG in base64, with ?input=png."`
 	// Explanation shows which parts of the image determined the prediction, if requested.
 	Explanation *Explanation `json:"explanation,omitempty" doc:"Which parts of the image determined the prediction, with ?explain=."`
+}
+
+// Probabilities are probabilities of classes in descending order. The JSON is an object.
+type Probabilities []ClassProbability
+
+// ClassProbability is the probability of a class.
+type ClassProbability struct {
+	Label       string
+	Probability float64
+}
+
+// MarshalJSON returns an object with one member per class.
+func (p Probabilities) MarshalJSON() ([]byte, error) {
+	b := []byte{'{'}
+	for i, one := range p {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		label, err := json.Marshal(one.Label)
+		if err != nil {
+			return nil, err
+		}
+		b = appendFloat(append(append(b, label...), ':'), one.Probability, 64)
+	}
+	return append(b, '}'), nil
+}
+
+// Schema returns the OpenAPI schema.
+func (Probabilities) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{
+		Type: huma.TypeObject, AdditionalProperties: &huma.Schema{Type: huma.TypeNumber, Minimum: new(0.0), Maximum: new(1.0)},
+		Examples: []any{map[string]any{"REAL": 0.98, "FAKE": 0.02}},
+	}
 }
 
 // Item is the result for one of several images: a prediction or an error.
@@ -96,13 +138,12 @@ type inputImage struct {
 	err  error      // why the image has no prediction; caused by the image itself
 	job  *infer.Job // nil if not submitted or already freed
 
-	id          uuid.UUID
-	label       string
-	class       int
-	fake        bool
-	probability float64
-	record      predlog.Record
-	explanation []float32 // saliency map, if requested
+	id            uuid.UUID
+	class         int
+	probability   float64   // reported
+	probabilities []float64 // of all classes, part of exchange.probabilities; nil for a tensor
+	record        predlog.Record
+	explanation   []float32 // saliency map, if requested
 }
 
 // exchange is a prediction request in progress. Exchanges are pooled, so that an ordinary request
@@ -120,10 +161,15 @@ type exchange struct {
 	batch    bool // respond with a list
 	records  []*predlog.Record
 	response []byte
-	served   *served // model that serves the request
-	input    bool    // include the model's input in the response
+	served   *models.Model // model that serves the request
+	input    bool          // include the model's input in the response
+	top      int           // number of probabilities in the response; 0 for the default
+	tensor   bool          // the request contains a tensor
 	inferred time.Time
 	explain  explanationRequest
+
+	probabilities []float64
+	order         []int // scratch space
 
 	done  chan struct{} // created by the first call of Done
 	timer *time.Timer
@@ -205,7 +251,13 @@ func (x *exchange) free() {
 	if cap(x.response) > limit.SmallBody {
 		x.response = nil
 	}
-	*x = exchange{body: x.body, parts: x.parts[:0], images: x.images[:0], records: x.records[:0], response: x.response[:0]}
+	if 8*cap(x.probabilities) > limit.SmallBody {
+		x.probabilities = nil
+	}
+	*x = exchange{
+		body: x.body, parts: x.parts[:0], images: x.images[:0], records: x.records[:0], response: x.response[:0],
+		probabilities: x.probabilities[:0], order: x.order[:0],
+	}
 	exchanges.Put(x)
 }
 
@@ -216,8 +268,15 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 	x.input = c.Query("input") == "png"
 	x.explain = explanationOf(c)
 	x.state.Explained = x.explain.method != ""
-	if _, err := m.models.inUse(); err != nil {
+	deployment, err := m.selected(c.Query("model"))
+	if err != nil {
 		return err
+	}
+	if _, err := deployment.InUse(); err != nil {
+		return err
+	}
+	if top := c.Query("top"); top != "" {
+		x.top, _ = strconv.Atoi(top) // checkQuery has checked it
 	}
 	if contentType := c.Get(fiber.HeaderContentType); form.IsMultipart(contentType) {
 		if err := form.CheckType(contentType); err != nil {
@@ -230,11 +289,19 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 	if err := x.parseBody(); err != nil {
 		return err
 	}
-	if err := x.classify(); err != nil {
+	if err := x.classify(deployment); err != nil {
 		return err
 	}
 	x.write(c.Query("embedding") == "true")
 	return nil
+}
+
+// selected returns the deployment with the name, or the default one if it's empty.
+func (m *Main) selected(name string) (*models.Deployment, error) {
+	if name == "" {
+		return m.models.Default(), nil
+	}
+	return m.models.Find(name)
 }
 
 // parseBody finds the images in the body: the form fields "data", the instances of a JSON object,
@@ -439,15 +506,21 @@ func jsonMessage(err error) string {
 
 // classify runs one model on every image and logs the predictions. An image that can't be
 // classified has its own error. A returned error applies to the whole request.
-func (x *exchange) classify() (err error) {
+func (x *exchange) classify(deployment *models.Deployment) (err error) {
 	m := x.m
-	call, err := m.engine.Admit(len(x.images), x.deadline, x.client)
+	call, err := deployment.Admit(len(x.images), x.deadline, x.client)
 	if err != nil {
 		return m.requestError(err)
 	}
 	defer call.Close()
-	x.served = call.Model().Data.(*served)
+	x.served = models.Of(call)
 	defer func() { x.count(err) }()
+	if n := len(x.served.Labels); x.top > n {
+		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("top=%d: the model has only %d classes; use 1 to %[2]d", x.top, n))
+	}
+	if err := x.explain.check(x.served.File.Plan); err != nil {
+		return err
+	}
 	if x.explain.method != "" {
 		if err := call.AdmitExplanations(x.explain.method, len(x.images)); err != nil {
 			return m.requestError(err)
@@ -501,13 +574,29 @@ func (x *exchange) wait(call *infer.Call) (err error) {
 	return err
 }
 
+// count counts the request, which failed unless err is nil, in the statistics of its model.
+func (x *exchange) count(err error) {
+	now := x.m.now()
+	if err != nil {
+		x.served.Counts.Failed(now, now.Sub(x.received))
+		return
+	}
+	var queued time.Duration
+	for i := range x.images {
+		if j := x.images[i].job; j != nil {
+			queued = max(queued, j.Started.Sub(j.Submitted))
+		}
+	}
+	x.served.Counts.Succeeded(now, now.Sub(x.received), queued)
+}
+
 func (x *exchange) disconnected() bool { return x.client != nil && x.client.Disconnected() }
 
 // decode converts the image to model input and submits it. If the image can't be decoded, its err
 // is set and decode returns nil. A returned error applies to the whole request.
 func (x *exchange) decode(p *inputImage, call *infer.Call) error {
-	m := x.m
-	release, err := x.admit(p.data)
+	m, plan := x.m, call.Model().File.Plan
+	release, err := x.admit(plan, p.data)
 	if err != nil {
 		if kind := imageErrorStatus(err); kind != 0 {
 			p.err = fiber.NewError(kind, err.Error())
@@ -525,11 +614,12 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 	if x.state.Ctx != nil {
 		began = time.Now()
 	}
-	info, err := d.DecodeContext(x, d.pixels[:], p.data)
+	pixels := d.prepare(plan)
+	info, err := d.DecodeContext(x, pixels, p.data)
 	if err == nil {
-		call.Model().File.Plan.Fill(job.Input, d.pixels[:])
+		plan.Fill(job.Input, pixels)
 		if m.logs() {
-			p.setStats(imaging.StatsOf(d.pixels[:], imaging.Size, imaging.Channels))
+			p.setStats(statsOf(plan, pixels))
 		}
 	}
 	m.decoders.Put(d)
@@ -546,9 +636,9 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 		return err
 	}
 	p.record.ImageFormat, p.record.Width, p.record.Height, p.record.ImageBytes = info.Format, info.Width, info.Height, len(p.data)
-	if p.record.Orientation = info.Orientation; info.Orientation != 1 {
+	if p.record.Orientation = info.Orientation; info.Orientation != 1 && plan.Preprocessing().Orientation == imaging.IgnoreOrientation {
 		m.rotated.Do(func() {
-			m.log.Warn("an image is rotated or mirrored by its EXIF orientation, which isn't applied: predictions may be less accurate; this is logged once, the prediction log counts such images",
+			m.log.Warn("an image is rotated or mirrored by its EXIF orientation, which the model ignores: predictions may be less accurate; this is logged once, the prediction log counts such images",
 				"orientation", info.Orientation, "format", info.Format)
 		})
 	}
@@ -563,8 +653,8 @@ func (x *exchange) decode(p *inputImage, call *infer.Call) error {
 
 // admit reserves the memory for decoding the image; see limit.Memory. An error caused by the image
 // itself wraps an error of package imaging.
-func (x *exchange) admit(data []byte) (release func(), err error) {
-	header, err := imaging.Inspect(data, x.m.config.MaxPixels)
+func (x *exchange) admit(plan *imaging.Plan, data []byte) (release func(), err error) {
+	header, err := plan.Inspect(data, x.m.config.MaxPixels)
 	if err != nil {
 		return nil, err
 	}
@@ -573,11 +663,32 @@ func (x *exchange) admit(data []byte) (release func(), err error) {
 	return x.m.decoding.Admit(x, header)
 }
 
-// decoder decodes one image at a time.
+// decoder decodes one image at a time, for any model.
 type decoder struct {
 	imaging.Decoder
-	// pixels holds the pixels of the last image.
-	pixels [imaging.Size * imaging.Size * imaging.Channels]uint8
+	pixels []uint8
+}
+
+// largestPixels is the size in bytes of the largest buffer for pixels that a decoder keeps.
+const largestPixels = 1 << 20
+
+// prepare makes the decoder decode the next image by the plan, and returns the buffer for its pixels.
+func (d *decoder) prepare(plan *imaging.Plan) []uint8 {
+	d.SetPlan(plan)
+	n := plan.Len()
+	if n > largestPixels {
+		return make([]uint8, n)
+	}
+	if cap(d.pixels) < n {
+		d.pixels = make([]uint8, n)
+	}
+	return d.pixels[:n]
+}
+
+// statsOf returns the statistics of the pixels of an image.
+func statsOf(plan *imaging.Plan, pixels []uint8) imaging.Stats {
+	p := plan.Preprocessing()
+	return imaging.StatsOf(pixels, p.Width, p.Channels())
 }
 
 // newDecoders returns n decoders of images with at most maxPixels pixels.
@@ -617,23 +728,31 @@ func (x *exchange) span(name string, began, ended time.Time, attributes ...attri
 
 // setPrediction sets the prediction from the model's output.
 func (x *exchange) setPrediction(p *inputImage) {
-	// Only a tensor can contain values so far outside of the expected range.
-	md := &x.served.file.Metadata
-	var probabilities [2]float64
-	if err := md.Probabilities(probabilities[:], p.job.Scores); err != nil {
-		p.err = fiber.NewError(fiber.StatusBadRequest, "the model's output isn't a finite number; the values of the input must be in [0,1]")
+	md := &x.served.File.Metadata
+	start, n := len(x.probabilities), len(md.Classes)
+	x.probabilities = slices.Grow(x.probabilities, n)[:start+n]
+	probabilities := x.probabilities[start:]
+	if err := md.Probabilities(probabilities, p.job.Scores); err != nil {
+		p.err = fiber.NewError(fiber.StatusInternalServerError, "the model's output for this image isn't a finite number; its weights may be damaged")
+		if x.tensor {
+			p.err = fiber.NewError(fiber.StatusBadRequest, "the model's output isn't a finite number; the values of the input are out of range")
+		}
 		p.job.Free()
 		p.job = nil
 		return
 	}
-	class := md.Decide(probabilities[:])
-	p.probability, p.label = md.Reported(probabilities[:], class), md.Classes[class]
-	p.class, p.fake = class, class == 1
+	p.class = md.Decide(probabilities)
+	p.probability = md.Reported(probabilities, p.class)
+	if x.tensor {
+		x.probabilities = x.probabilities[:start] // the response has scores
+	} else {
+		p.probabilities = probabilities
+	}
 	p.id = uuid.Must(uuid.NewV7()) // fails only if the system has no random numbers
-	x.served.metrics.Predicted(p.fake, p.probability)
+	x.served.Metrics.Predicted(p.class, p.probability)
 	if x.state.Ctx != nil {
 		x.span("queue", p.job.Submitted, p.job.Started)
-		x.span("inference", p.job.Started, p.job.Ended, attribute.String("model", x.served.file.Digest))
+		x.span("inference", p.job.Started, p.job.Ended, attribute.String("model", x.served.File.Digest), attribute.String("model_name", x.served.Name))
 	}
 }
 
@@ -653,7 +772,7 @@ func (x *exchange) log() error {
 		r := &p.record
 		r.ID, r.Time = p.id, x.received
 		r.RequestID, r.TraceID = x.state.ID, x.state.TraceID
-		r.Model, r.Label, r.Probability = x.served.file.Digest, p.label, p.probability
+		r.Model, r.ModelName, r.Label, r.Probability = x.served.File.Digest, x.served.Name, x.served.Labels[p.class], p.probability
 		r.Latency = x.inferred.Sub(r.Time)
 		r.Embedding = p.job.Embedding
 		if m.config.LogImages {
@@ -709,23 +828,31 @@ func (x *exchange) write(embedding bool) {
 	response.SetBody(b)
 }
 
-// appendPrediction appends the image's Prediction exactly as encoding/json would encode it.
+// appendPrediction appends the image's Prediction exactly as encoding/json would encode it, without allocating.
 func (x *exchange) appendPrediction(b []byte, p *inputImage, embedding bool) []byte {
 	var id [36]byte
 	b = append(b, `{"id":"`...)
 	b = append(b, appendUUID(id[:0], p.id)...)
-	b = append(b, `","label":"`...)
-	b = append(b, p.label...)
-	b = append(b, `","isAI":`...)
-	if p.fake {
-		b = append(b, "true"...)
-	} else {
-		b = append(b, "false"...)
+	b = append(b, `","label":`...)
+	b = x.served.AppendLabel(b, p.class)
+	if ai, ok := x.served.File.Metadata.IsAI(p.class); ok {
+		b = strconv.AppendBool(append(b, `,"isAI":`...), ai)
 	}
 	b = append(b, `,"probability":`...)
 	b = appendFloat(b, p.probability, 64)
-	b = append(b, `,"model":"`...)
-	b = append(b, x.served.file.Digest...)
+	b = append(b, `,"probabilities":{`...)
+	x.order = appendTop(x.order[:0], p.probabilities, cmp.Or(x.top, defaultTop(len(p.probabilities))))
+	for i, class := range x.order {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(x.served.AppendLabel(b, class), ':')
+		b = appendFloat(b, p.probabilities[class], 64)
+	}
+	b = append(b, `},"model":"`...)
+	b = append(b, x.served.File.Digest...)
+	b = append(b, `","modelName":"`...)
+	b = append(b, x.served.Name...)
 	b = append(b, '"')
 	if embedding {
 		b = append(b, `,"embedding":[`...)
@@ -737,15 +864,51 @@ func (x *exchange) appendPrediction(b []byte, p *inputImage, embedding bool) []b
 		}
 		b = append(b, ']')
 	}
+	plan := x.served.File.Plan
 	if p.explanation != nil {
-		b = x.explain.append(b, p.explanation)
+		b = x.explain.append(b, p.explanation, plan.Preprocessing().Width)
 	}
 	if x.input {
-		var pixels [imaging.Size * imaging.Size * imaging.Channels]uint8
-		x.served.file.Plan.Pixels(pixels[:], p.job.Input) // exactly the pixels that were decoded
+		pixels, size := make([]uint8, plan.Len()), plan.Preprocessing()
+		plan.Pixels(pixels, p.job.Input) // exactly the pixels that were decoded
 		b = append(b, `,"input":"`...)
-		b = base64.StdEncoding.AppendEncode(b, imaging.EncodePNG(imaging.ToImage(pixels[:], imaging.Size, imaging.Channels)))
+		b = base64.StdEncoding.AppendEncode(b, imaging.EncodePNG(imaging.ToImage(pixels, size.Width, size.Channels())))
 		b = append(b, '"')
 	}
 	return append(b, '}')
+}
+
+// defaultTop returns the default number of probabilities for a number of classes.
+func defaultTop(classes int) int {
+	const all, top = 10, 5
+	if classes > all {
+		return top
+	}
+	return classes
+}
+
+// appendTop appends the indices of the n largest probabilities in descending order. Equal probabilities are in the order of the
+// classes.
+func appendTop(order []int, probabilities []float64, n int) []int {
+	const few = 64 // up to which insertion is faster than sorting
+	n = min(n, len(probabilities))
+	if n > few {
+		return append(order, model.Top(probabilities, n)...)
+	}
+	for class, p := range probabilities {
+		at := len(order)
+		if at == n {
+			if p <= probabilities[order[n-1]] {
+				continue
+			}
+			at--
+		} else {
+			order = append(order, 0)
+		}
+		for ; at > 0 && probabilities[order[at-1]] < p; at-- {
+			order[at] = order[at-1]
+		}
+		order[at] = class
+	}
+	return order
 }

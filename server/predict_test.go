@@ -22,8 +22,29 @@ import (
 
 	"fakeart/internal/model"
 	"fakeart/server/infer"
+	"fakeart/server/models"
 	"fakeart/server/request"
 )
+
+// UnmarshalJSON reads an object and keeps the order of its members.
+func (p *Probabilities) UnmarshalJSON(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if _, err := d.Token(); err != nil {
+		return err
+	}
+	for d.More() {
+		label, err := d.Token()
+		if err != nil {
+			return err
+		}
+		one := ClassProbability{Label: label.(string)}
+		if err := d.Decode(&one.Probability); err != nil {
+			return err
+		}
+		*p = append(*p, one)
+	}
+	return nil
+}
 
 // predictions decodes a response for several images.
 func predictions(t *testing.T, response *http.Response, body []byte) []Item {
@@ -126,11 +147,28 @@ func TestPredict_ModelRoute(t *testing.T) {
 
 func TestAppendPrediction(t *testing.T) {
 	id := uuid.MustParse("01932d5e-8c6b-7f3a-9b1e-0c2d4e6f8a1b")
-	x := &exchange{served: &served{file: &model.File{Digest: "sha256:abc"}}}
+	graph := redDetector(t)
+	md := metadata()
+	md.Positive, md.Threshold, md.Classes = "", 0, []string{`<"tabby">`, "Füchse & Co"}
+	data, err := marshal(graph, md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := model.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &exchange{served: models.NewModel("pets", file, 1)}
 	for _, probability := range []float64{0, 1, 0.5, 1e-6, 9.99e-7, 3.1611362768116953e-9, 1e-21, 1e-300, 0.1 + 0.2, math.Nextafter(1, 0)} {
 		for _, embedding := range [][]float32{nil, {0, -1.5, 1e-7, 3e20, 1e21, math.SmallestNonzeroFloat32, math.MaxFloat32}} {
-			p := &inputImage{id: id, label: "FAKE", fake: probability > 0.5, probability: probability, job: &infer.Job{Embedding: embedding}}
-			want, err := json.Marshal(Prediction{ID: id.String(), Label: "FAKE", IsAI: p.fake, Probability: probability, Model: "sha256:abc", Embedding: embedding})
+			p := &inputImage{id: id, class: 1, probability: probability, probabilities: []float64{1 - probability, probability}, job: &infer.Job{Embedding: embedding}}
+			all := Probabilities{{md.Classes[0], 1 - probability}, {md.Classes[1], probability}}
+			if probability > 0.5 {
+				slices.Reverse(all)
+			}
+			want, err := json.Marshal(Prediction{
+				ID: id.String(), Label: md.Classes[1], Probability: probability, Probabilities: all, Model: file.Digest, ModelName: "pets", Embedding: embedding,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -201,7 +239,7 @@ func TestPredict_deadlineWhileDecoding(t *testing.T) {
 		}
 		x := m.beginExchange(new(request.State), time.Now().Add(-time.Hour))
 		x.done = make(chan struct{}) // open, so that decoding starts although the deadline has passed
-		call, err := m.engine.Admit(1, x.deadline, nil)
+		call, err := m.models.Default().Admit(1, x.deadline, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,7 +273,7 @@ func TestPredict_ClientDisconnects(t *testing.T) {
 	response, respBody := do(t, "POST", m.URL()+"/predict", "", img)
 	checkPrediction(t, m, response, respBody, model.Fake)
 	// The first image and this one. The abandoned one isn't counted.
-	if got := metric(t, m, `fakeart_predictions_total{label="FAKE",model="`+inUse(m)+`"}`); got != 2 {
+	if got := metric(t, m, `fakeart_predictions_total{label="FAKE",model="`+inUse(m)+`",model_name="fakeart"}`); got != 2 {
 		t.Errorf("%g predictions, want 2", got)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"fakeart/server/infer"
 	"fakeart/server/limit"
 	"fakeart/server/listen"
+	"fakeart/server/models"
 	"fakeart/server/page"
 	"fakeart/server/predlog"
 	"fakeart/server/request"
@@ -44,7 +45,7 @@ type Main struct {
 	rotated sync.Once        // logs the first image with an EXIF orientation
 
 	engine      *infer.Engine
-	models      *deployments
+	models      *models.Set
 	predictions *predlog.Log        // nil if predictions aren't logged
 	reader      predlog.Reader      // nil if this server can't read the log
 	outbox      *predlog.PubSub     // nil unless the log is published to Pub/Sub
@@ -71,7 +72,10 @@ type Main struct {
 	endStreams    context.CancelFunc
 	rejectWaiting chan struct{} // closed during shutdown to reject requests that are still waiting
 	afterBatch    func(images int, took time.Duration)
+	ownSource     source.Options // of --model
+	otherSource   source.Options // of other models
 
+	opened       atomic.Bool // the prediction log and the models have been opened
 	watching     sync.WaitGroup
 	driftChecks  sync.WaitGroup
 	stopWatching context.CancelFunc
@@ -121,13 +125,19 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	// Open the log while the model is loading.
 	opened := make(chan error, 1)
 	go func() { opened <- m.openLog(ctx) }()
-	err = m.openModel(starting)
+	err = m.openModels(starting)
 	if err = errors.Join(err, <-opened); err != nil {
 		return err
 	}
+	m.opened.Store(true)
+	for _, d := range m.models.All() {
+		if use := d.Current(); use != nil {
+			m.storeLabels(use)
+		}
+	}
 	if c.DriftReference != "" {
 		m.drift, err = driftwatch.New(driftwatch.Options{
-			Reference: c.DriftReference, Window: c.DriftWindow, Log: m.reader, Model: m.modelInUse, Metrics: m.metrics, Logger: m.log,
+			Reference: c.DriftReference, Window: c.DriftWindow, Log: m.reader, Model: m.modelOf, Metrics: m.metrics, Logger: m.log,
 		})
 		if err != nil {
 			return err
@@ -152,16 +162,23 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	watch, stopWatching := context.WithCancel(ctx)
 	m.stopWatching = stopWatching
 	if c.ModelWatch > 0 {
-		m.watching.Go(func() { m.models.watch(watch) })
+		m.watching.Go(func() { m.models.Watch(watch) })
 	}
 	if m.drift != nil {
 		m.driftChecks.Go(func() { m.drift.Run(watch, c.DriftEvery) })
 	}
 	m.watching.Go(func() { m.history.Run(watch) })
-	if use, err := m.models.inUse(); err == nil {
-		m.log.Info("listening on "+m.URL(), "model", use.file.Digest, "name", use.file.Metadata.Name, "onnxruntime", ort.Version())
-	} else {
-		m.log.Info("listening on "+m.URL(), "onnxruntime", ort.Version())
+	attrs := []any{}
+	if use := m.models.Default().Current(); use != nil {
+		attrs = append(attrs, "model", use.File.Digest, "name", use.File.Metadata.Name)
+	}
+	m.log.Info("listening on "+m.URL(), append(attrs, "onnxruntime", ort.Version())...)
+	for _, d := range m.models.All()[1:] {
+		if use := d.Current(); use != nil {
+			m.log.Info("model in use", "model_name", d.Name(), "model", use.File.Digest, "name", use.File.Metadata.Name)
+		}
+	}
+	if err := m.models.Missing(); err != nil {
 		m.log.Warn("not ready", "reason", err)
 	}
 	if c.AdminAddr != "" {
@@ -198,7 +215,7 @@ func (m *Main) prepare() (err error) {
 		LogWaiting:  func() int { return waiting(m.predictions) },
 		LogOutbox:   m.outboxRecords,
 		LogWritable: func() bool { return m.predictions == nil || m.predictions.Err() == nil },
-		Accuracy:    m.currentAccuracy,
+		Accuracy:    m.accuracies,
 	})
 	m.requests = request.NewTracker(request.Options{Limit: c.MaxRequests, Tracing: m.tracing, Logger: m.log, Now: m.now})
 	m.front = front.New(front.Options{
@@ -214,13 +231,29 @@ func (m *Main) prepare() (err error) {
 	return nil
 }
 
-// modelInUse returns the digest of the model in use, or the reason why there is none.
-func (m *Main) modelInUse() (string, error) {
-	use, err := m.models.inUse()
+// modelOf returns the digest of the model in use that a drift reference belongs to or, if none does, of the default model. It returns the
+// reason if there is no model.
+func (m *Main) modelOf(reference string) (string, error) {
+	if m.models.ByDigest(reference) != nil {
+		return reference, nil
+	}
+	use, err := m.models.Default().InUse()
 	if err != nil {
 		return "", err
 	}
-	return use.file.Digest, nil
+	return use.File.Digest, nil
+}
+
+// storeLabels stores the labels of a model that is put in use, so that feedback on its predictions can be checked.
+func (m *Main) storeLabels(use *models.Model) {
+	if !m.opened.Load() || !m.logs() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), m.config.RequestTimeout)
+	defer cancel()
+	if err := m.predictions.SetLabels(ctx, use.File.Digest, use.Labels); err != nil {
+		m.log.Warn("labels of the model not stored; they will be with the next record", "model", use.File.Digest, "error", err)
+	}
 }
 
 func (m *Main) logState() activity.LogState {
@@ -242,14 +275,28 @@ func (m *Main) driftSummary() activity.DriftSummary {
 	return activity.DriftSummary{Watched: true, Detected: &found.Drift, Time: &found.Time, Records: found.Records}
 }
 
-// currentAccuracy returns the share of correct predictions of the model in use among those with
+// currentAccuracy returns the share of correct predictions of the default model among those with
 // feedback. known is false if there is no feedback or it can't be read.
 func (m *Main) currentAccuracy() (share float64, known bool) {
-	use := m.models.current.Load()
+	return m.accuracyOf(m.models.Default().Current())
+}
+
+func (m *Main) accuracyOf(use *models.Model) (share float64, known bool) {
 	if m.reader == nil || use == nil {
 		return 0, false
 	}
-	return m.accuracy.Of(m.reader, use.file.Digest)
+	return m.accuracy.Of(m.reader, use.File.Digest)
+}
+
+// accuracies returns the same for all models, by name.
+func (m *Main) accuracies() map[string]float64 {
+	all := map[string]float64{}
+	for _, d := range m.models.All() {
+		if share, known := m.accuracyOf(d.Current()); known {
+			all[d.Name()] = share
+		}
+	}
+	return all
 }
 
 func waiting(l *predlog.Log) int {
@@ -271,36 +318,45 @@ func (m *Main) outboxRecords() int {
 	return int(n)
 }
 
-// openModel starts the inference engine with the model of --model, or without a model if the
-// server is configured to wait for the first one.
-func (m *Main) openModel(ctx context.Context) (err error) {
+// openModels starts the inference engine with the models of --model, or without those that the
+// server is configured to wait for.
+func (m *Main) openModels(ctx context.Context) (err error) {
 	c := &m.config
 	if err := ort.Init(); err != nil { // fails independently of the model
 		return err
 	}
-	if m.afterBatch == nil { // tests block the workers here
-		m.afterBatch = m.metrics.Batch
+	refs, err := models.ParseRefs(c.Model, c.ModelSHA256)
+	if err != nil {
+		return err
 	}
 	m.engine, err = infer.New(infer.Options{
-		Workers: c.workers(), MaxBatch: c.MaxBatch, Queue: c.Queue, ObserveBatch: m.afterBatch,
+		Workers: c.workers(), MaxBatch: c.MaxBatch, Queue: c.Queue, QueueMemory: int64(c.MaxMemory), ModelMemory: int64(c.ModelMemory),
+		ObserveBatch: func(one *infer.Model, images int, took time.Duration) {
+			one.Data.(*models.Model).Metrics.Batch(images, took)
+			if m.afterBatch != nil { // tests block the workers here
+				m.afterBatch(images, took)
+			}
+		},
 		ObserveExplanation: m.metrics.Explained, CancelExplanations: m.rejectWaiting,
 	})
 	if err != nil {
 		return err
 	}
-	from, err := source.Open(ctx, c.Model, source.Options{})
-	if err != nil {
-		return err
+	options := models.Options{
+		Engine: m.engine, Metrics: m.metrics, Log: m.log, Every: time.Duration(c.ModelWatch), MaxImages: c.MaxImages, Loaded: m.storeLabels,
+		Source: m.ownSource, Other: m.otherSource,
 	}
-	m.models = &deployments{engine: m.engine, metrics: m.metrics, log: m.log, source: from, every: time.Duration(c.ModelWatch)}
 	if len(c.ModelSource) > 0 {
 		allowlist, err := source.ParseAllowlist(c.ModelSource)
 		if err != nil {
 			return err
 		}
-		m.models.allowlist = &allowlist
+		options.Allowlist = &allowlist
 	}
-	return m.models.start(ctx, c.ModelSHA256)
+	if m.models, err = models.Open(ctx, refs, options); err != nil {
+		return err
+	}
+	return m.models.Start(ctx)
 }
 
 // openLog opens the prediction log.
@@ -441,7 +497,7 @@ func (m *Main) Close() error {
 		cancel()
 	}
 	if m.models != nil {
-		err = errors.Join(err, m.models.source.Close())
+		err = errors.Join(err, m.models.Close())
 	}
 	// A request that is still in progress uses the engine and everything else.
 	if m.engine != nil && m.requests.InProgress() == 0 {

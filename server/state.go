@@ -24,7 +24,7 @@ type Health struct {
 // Readiness is the response of the readiness check.
 type Readiness struct {
 	Status string `json:"status" enum:"ready" doc:"Always ready. A server that isn't ready returns 503."`
-	Model  string `json:"model" doc:"Digest of the model in use."`
+	Model  string `json:"model" doc:"Digest of the default model in use."`
 }
 
 // registerState adds the liveness and readiness checks.
@@ -38,12 +38,12 @@ func (m *Main) registerState(api huma.API) {
 	huma.Register(api, huma.Operation{
 		Method: http.MethodGet, Path: "/readyz", OperationID: "ready", Tags: []string{tagState},
 		Summary: "Readiness check", Errors: []int{503},
-		Description: "The server is ready if a model is loaded, the prediction log is writable and the server isn't shutting down.",
+		Description: "The server is ready if all models are loaded, the prediction log is writable and the server isn't shutting down.",
 	}, func(context.Context, *struct{}) (*struct{ Body Readiness }, error) {
 		if err := m.unready(); err != nil {
 			return nil, failure.ForOperation(err)
 		}
-		return &struct{ Body Readiness }{Readiness{"ready", m.models.current.Load().file.Digest}}, nil
+		return &struct{ Body Readiness }{Readiness{"ready", m.models.Default().Current().File.Digest}}, nil
 	})
 }
 
@@ -83,11 +83,16 @@ func (m *Main) registerStats(api huma.API) {
 // unready returns nil if the server is ready, or an *failure.Unavailable with the reason why it should
 // receive no requests.
 func (m *Main) unready() error {
+	if err := m.models.Missing(); err != nil && !m.draining.Load() {
+		return err
+	}
+	return m.working()
+}
+
+// working returns nil if the server can answer requests, whatever models are loaded, or an *failure.Unavailable.
+func (m *Main) working() error {
 	if m.draining.Load() {
 		return failure.Busy("the server is shutting down")
-	}
-	if _, err := m.models.inUse(); err != nil {
-		return err
 	}
 	if m.predictions != nil {
 		if err := m.predictions.Err(); err != nil {

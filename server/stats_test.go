@@ -24,7 +24,7 @@ func getStats(t *testing.T, m *Main) activity.Stats {
 
 func TestStats(t *testing.T) {
 	m := start(t)
-	if s := getStats(t, m); s.Predictions != (activity.ByLabel{}) || s.Latency.P50 != nil || len(s.History) != 1 || !s.Ready {
+	if s := getStats(t, m); s.Predictions["REAL"]+s.Predictions["FAKE"] != 0 || s.Latency.P50 != nil || len(s.History) != 1 || !s.Ready {
 		t.Errorf("at startup: %+v", s)
 	}
 	judge := func(n int) {
@@ -40,10 +40,10 @@ func TestStats(t *testing.T) {
 	judge(3)
 	waitForRecords(t, m, 5)
 	s := getStats(t, m)
-	if total := s.Predictions.Real + s.Predictions.Fake; total != 5 || s.Requests != 5 || s.Errors != 0 {
+	if total := s.Predictions["REAL"] + s.Predictions["FAKE"]; total != s.Images || total != 5 || s.Requests != 5 || s.Errors != 0 {
 		t.Errorf("%d predictions in %d requests with %d errors, want 5, 5 and 0", total, s.Requests, s.Errors)
 	}
-	if len(s.History) != 2 || s.History[0].Real+s.History[0].Fake != 2 || s.History[1].Real+s.History[1].Fake != 3 || !s.History[1].Time.Equal(mark) {
+	if len(s.History) != 2 || s.History[0].Predictions["REAL"]+s.History[0].Predictions["FAKE"] != 2 || s.History[1].Images != 3 || !s.History[1].Time.Equal(mark) {
 		t.Errorf("history: %+v", s.History)
 	}
 	if s.Latency.P50 == nil || *s.Latency.P50 <= 0 || *s.Latency.P99 < *s.Latency.P50 || s.History[1].P95 == nil {
@@ -74,7 +74,7 @@ func TestStats(t *testing.T) {
 	for range activity.MaxPoints + 5 {
 		m.history.Add(time.Now().UTC())
 	}
-	if s := getStats(t, m); len(s.History) != activity.MaxPoints || s.History[0].Real+s.History[0].Fake != 0 {
+	if s := getStats(t, m); len(s.History) != activity.MaxPoints || s.History[0].Images != 0 {
 		t.Errorf("the history has %d points, want %d", len(s.History), activity.MaxPoints)
 	}
 }

@@ -7,30 +7,31 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/gofiber/fiber/v2"
 
 	"fakeart/internal/imaging"
 	"fakeart/server/failure"
+	"fakeart/server/infer"
 	"fakeart/server/limit"
+	"fakeart/server/models"
 	"fakeart/server/oip"
 )
-
-// modelName is the name of the model in the Open Inference Protocol. Versions are digests of
-// model files.
-const modelName = "fakeart"
 
 // tensorFormat is the image format in the log for images received as tensors.
 const tensorFormat = "tensor"
 
-// namedModel returns the model in use if it has the given name and version. An empty version is the
+// namedModel returns the model in use with the given name and version, which is the digest of its file. An empty version is the
 // one in use. If no model is in use, the error is an *failure.Unavailable.
-func (m *Main) namedModel(name, version string) (*served, error) {
-	if name != modelName {
-		return nil, fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("unknown model %.80q; the model is called %q", name, modelName))
+func (m *Main) namedModel(name, version string) (*models.Model, error) {
+	d, err := m.models.Find(name)
+	if err != nil {
+		return nil, err
 	}
-	use, err := m.models.inUse()
+	use, err := d.InUse()
 	if err != nil {
 		return nil, err
 	}
@@ -38,15 +39,11 @@ func (m *Main) namedModel(name, version string) (*served, error) {
 }
 
 // checkVersion returns an error if a request names a version other than the one in use.
-func checkVersion(version string, use *served) error {
-	if version != "" && version != use.file.Digest {
-		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("unknown model version %.80q; the version in use is %q", version, use.file.Digest))
+func checkVersion(version string, use *models.Model) error {
+	if version != "" && version != use.File.Digest {
+		return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("unknown model version %.80q; the version in use is %q", version, use.File.Digest))
 	}
 	return nil
-}
-
-func (m *Main) shape() oip.Shape {
-	return oip.Shape{Channels: imaging.Channels, Size: imaging.Size, MaxBatch: m.config.MaxImages}
 }
 
 func (m *Main) handleV2Model(c *fiber.Ctx) error {
@@ -62,7 +59,7 @@ func (m *Main) modelMetadata(name, version string) (oip.ModelMetadata, error) {
 	if err != nil {
 		return oip.ModelMetadata{}, err
 	}
-	return m.shape().Metadata(modelName, use.file.EmbeddingSize, use.file.Digest), nil
+	return use.Tensors.Metadata(use.Name, use.File.Digest), nil
 }
 
 func (m *Main) handleV2ModelReady(c *fiber.Ctx) error {
@@ -73,7 +70,7 @@ func (m *Main) handleV2ModelReady(c *fiber.Ctx) error {
 	if !ready {
 		c.Status(fiber.StatusServiceUnavailable)
 	}
-	return c.JSON(oip.ModelReady{Name: modelName, Ready: ready})
+	return c.JSON(oip.ModelReady{Name: strings.Clone(c.Params("name")), Ready: ready})
 }
 
 // modelReady reports whether the named model can serve requests. It returns an error if the name or
@@ -83,7 +80,7 @@ func (m *Main) modelReady(name, version string) (bool, error) {
 	if err != nil && !errors.As(err, new(*failure.Unavailable)) {
 		return false, err
 	}
-	return m.unready() == nil, nil
+	return err == nil && m.working() == nil, nil
 }
 
 func (m *Main) handleV2Config(c *fiber.Ctx) error {
@@ -99,7 +96,7 @@ func (m *Main) modelConfig(name, version string) (oip.ModelConfig, error) {
 	if err != nil {
 		return oip.ModelConfig{}, err
 	}
-	return m.shape().Config(modelName, use.file.EmbeddingSize, m.config.workers(), m.config.MaxBatch), nil
+	return use.Tensors.Config(use.Name, m.config.workers(), use.MaxBatch()), nil
 }
 
 func (m *Main) handleV2Stats(c *fiber.Ctx) error {
@@ -114,8 +111,10 @@ func (m *Main) handleV2Stats(c *fiber.Ctx) error {
 func (m *Main) modelStatistics(name, version string) (oip.Statistics, error) {
 	s := oip.Statistics{ModelStats: []oip.ModelStatistics{}}
 	if name == "" {
-		if use := m.models.current.Load(); use != nil {
-			s.ModelStats = append(s.ModelStats, use.statistics())
+		for _, d := range m.models.All() {
+			if use := d.Current(); use != nil {
+				s.ModelStats = append(s.ModelStats, use.Statistics())
+			}
 		}
 		return s, nil
 	}
@@ -123,7 +122,7 @@ func (m *Main) modelStatistics(name, version string) (oip.Statistics, error) {
 	if err != nil {
 		return s, err
 	}
-	s.ModelStats = append(s.ModelStats, use.statistics())
+	s.ModelStats = append(s.ModelStats, use.Statistics())
 	return s, nil
 }
 
@@ -146,20 +145,24 @@ func (m *Main) handleV2Index(c *fiber.Ctx) error {
 	return c.JSON(m.modelIndex(request.Ready))
 }
 
-// modelIndex returns the index of models: the one model, which is omitted if onlyReady is set and it
-// isn't ready.
+// modelIndex returns the index of models, without those that aren't ready if onlyReady is set.
 func (m *Main) modelIndex(onlyReady bool) []oip.ModelIndex {
-	one := oip.ModelIndex{Name: modelName, State: "READY"}
-	if use := m.models.current.Load(); use != nil {
-		one.Version = use.file.Digest
-	}
-	if err := m.unready(); err != nil {
-		if onlyReady {
-			return []oip.ModelIndex{}
+	list := []oip.ModelIndex{}
+	for _, d := range m.models.All() {
+		one := oip.ModelIndex{Name: d.Name(), State: "READY"}
+		use, err := d.InUse()
+		if err == nil {
+			one.Version = use.File.Digest
+			err = m.working()
 		}
-		one.State, one.Reason = "UNAVAILABLE", failure.OneLine(err.Error())
+		if err != nil {
+			one.State, one.Reason = "UNAVAILABLE", failure.OneLine(err.Error())
+		}
+		if err == nil || !onlyReady {
+			list = append(list, one)
+		}
 	}
-	return []oip.ModelIndex{one}
+	return list
 }
 
 func (m *Main) handleV2Live(c *fiber.Ctx) error { return c.JSON(oip.Live{Live: true}) }
@@ -181,7 +184,7 @@ func serverMetadata() oip.ServerMetadata {
 // tensors holds the data of an inference request beyond its exchange. It is pooled.
 type tensors struct {
 	request    oip.Request
-	logits     []float32
+	scores     []float32
 	embeddings []float32
 }
 
@@ -199,15 +202,12 @@ func (m *Main) handleV2Infer(c *fiber.Ctx) error {
 	}
 	t := tensorPool.Get().(*tensors)
 	defer tensorPool.Put(t)
-	if err := t.request.Decode(m.shape(), c.Get(oip.LengthHeader), x.body.Bytes); err != nil {
-		return protocolError(err)
-	}
-	if err := x.classifyTensor(t, c.Params("version")); err != nil {
+	if err := x.classifyTensor(t, c.Params("name"), c.Params("version"), func(tensors *oip.Model) error {
+		return t.request.Decode(tensors, c.Get(oip.LengthHeader), x.body.Bytes)
+	}); err != nil {
 		return err
 	}
-	body, length, err := t.request.AppendResponse(x.response, oip.Result{
-		ModelName: modelName, ModelVersion: x.served.file.Digest, Logit: t.logits, Embedding: t.embeddings,
-	})
+	body, length, err := t.request.AppendResponse(x.response, x.result(t))
 	if err != nil {
 		return protocolError(err)
 	}
@@ -232,41 +232,74 @@ func protocolError(err error) error {
 	return err
 }
 
-// classifyTensor runs a model on each image of the tensor and logs the predictions: the model in use,
-// which must have the given version unless that is empty.
-func (x *exchange) classifyTensor(t *tensors, version string) (err error) {
+// result returns the result of classifyTensor.
+func (x *exchange) result(t *tensors) oip.Result {
+	return oip.Result{ModelName: x.served.Name, ModelVersion: x.served.File.Digest, Scores: t.scores, Embedding: t.embeddings}
+}
+
+// admitTensor admits the images of a tensor to the model with the given name and version, after decode has decoded them as
+// the model's input. The model can be replaced by one with another input meanwhile.
+func (x *exchange) admitTensor(t *tensors, name, version string, decode func(*oip.Model) error) (*infer.Call, error) {
 	m := x.m
-	if err := oip.CheckValues(t.request.Input); err != nil {
-		return protocolError(err)
-	}
-	if d := t.request.Timeout; d > 0 {
-		if own := x.received.Add(d); own.Before(x.deadline) {
-			x.deadline = own
-		}
-	}
-	call, err := m.engine.Admit(t.request.Batch, x.deadline, x.client)
+	deployment, err := m.models.Find(name)
 	if err != nil {
-		return m.requestError(err)
+		return nil, err
 	}
-	defer call.Close()
-	use := call.Model().Data.(*served)
-	if err := checkVersion(version, use); err != nil {
+	for {
+		use, err := deployment.InUse()
+		if err != nil {
+			return nil, err
+		}
+		if err := decode(use.Tensors); err != nil {
+			return nil, protocolError(err)
+		}
+		if err := use.Tensors.CheckValues(t.request.Input); err != nil {
+			return nil, protocolError(err)
+		}
+		if d := t.request.Timeout; d > 0 {
+			if own := x.received.Add(d); own.Before(x.deadline) {
+				x.deadline = own
+			}
+		}
+		call, err := deployment.Admit(t.request.Batch, x.deadline, x.client)
+		if err != nil {
+			return nil, m.requestError(err)
+		}
+		if *models.Of(call).Tensors == *use.Tensors {
+			err = checkVersion(version, models.Of(call))
+			if err != nil {
+				call.Close()
+			}
+			return call, err
+		}
+		call.Close()
+	}
+}
+
+// classifyTensor runs the model with the given name and version on each image of a tensor and logs the predictions. decode
+// decodes the request. An empty version is the one in use.
+func (x *exchange) classifyTensor(t *tensors, name, version string, decode func(*oip.Model) error) (err error) {
+	m := x.m
+	call, err := x.admitTensor(t, name, version, decode)
+	if err != nil {
 		return err
 	}
-	x.served = use
+	defer call.Close()
+	x.served, x.tensor = models.Of(call), true
 	defer func() { x.count(err) }()
-	const size = imaging.Channels * imaging.Size * imaging.Size
+	plan := x.served.File.Plan
+	size := plan.Len()
 	for i := range t.request.Batch {
-		input := t.request.Input[i*size:][:size]
+		input := t.request.Input.Slice(i*size, (i+1)*size)
 		x.images = append(x.images, inputImage{job: call.Next()})
 		p := &x.images[i]
-		copy(p.job.Input.Float32, input)
+		p.job.Input.Copy(input)
 		call.Submit(p.job)
 		if m.logs() {
-			p.describeTensor(input)
+			p.describeTensor(plan, input)
 		}
 	}
-	t.logits, t.embeddings = t.logits[:0], t.embeddings[:0]
+	t.scores, t.embeddings = t.scores[:0], t.embeddings[:0]
 	if err := x.wait(call); err != nil {
 		return m.requestError(err)
 	}
@@ -275,29 +308,31 @@ func (x *exchange) classifyTensor(t *tensors, version string) (err error) {
 		if p.err != nil {
 			return p.err
 		}
-		t.logits = append(t.logits, p.job.Scores...)
+		t.scores = append(t.scores, p.job.Scores...)
 		t.embeddings = append(t.embeddings, p.job.Embedding...)
 	}
 	return x.log()
 }
 
 // describeTensor sets the fields of the log record that describe an image received as a tensor.
-// Its statistics are those of the pixels that a plan would convert to the tensor.
-func (p *inputImage) describeTensor(tensor []float32) {
-	const plane = imaging.Size * imaging.Size
-	var levels [imaging.Channels * plane]uint8
+// Its statistics are those of the pixels that the plan would convert to the tensor.
+func (p *inputImage) describeTensor(plan *imaging.Plan, tensor imaging.Tensor) {
+	pixels, size := make([]uint8, plan.Len()), plan.Preprocessing()
+	plan.Pixels(pixels, tensor)
 	digest := sha256.New()
-	var bytes [4 * 256]byte
-	for i, v := range tensor {
-		level := uint8(min(max(math.Round(float64(v)*255), 0), 255))
-		levels[i%plane*imaging.Channels+i/plane] = level
-		binary.LittleEndian.PutUint32(bytes[i%256*4:], math.Float32bits(v))
-		if i%256 == 255 {
-			digest.Write(bytes[:])
+	digest.Write(tensor.Uint8)
+	p.record.ImageBytes = len(tensor.Uint8)
+	if tensor.Uint8 == nil {
+		var bytes [4 * 256]byte
+		for values := range slices.Chunk(tensor.Float32, len(bytes)/4) {
+			for i, v := range values {
+				binary.LittleEndian.PutUint32(bytes[4*i:], math.Float32bits(v))
+			}
+			digest.Write(bytes[:4*len(values)])
 		}
+		p.record.ImageBytes = 4 * len(tensor.Float32)
 	}
 	digest.Sum(p.record.ImageSHA256[:0])
-	p.record.ImageFormat, p.record.Width, p.record.Height = tensorFormat, imaging.Size, imaging.Size
-	p.record.ImageBytes = 4 * len(tensor)
-	p.setStats(imaging.StatsOf(levels[:], imaging.Size, imaging.Channels))
+	p.record.ImageFormat, p.record.Width, p.record.Height = tensorFormat, size.Width, size.Height
+	p.setStats(statsOf(plan, pixels))
 }

@@ -4,7 +4,6 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
-	"fmt"
 	"image"
 	"image/png"
 	"os"
@@ -424,55 +423,5 @@ func TestTrain_OutputOnTerminalAndFile(t *testing.T) {
 	code, _, stderr = trainer(t, append(args, "run.dir="+filepath.Join(dir, "file"))...)
 	if code != 0 || strings.Count(stderr, "msg=epoch epoch=") != 2 || strings.Contains(stderr, "train acc") {
 		t.Errorf("exit code %d, standard error isn't logfmt:\n%s", code, stderr)
-	}
-}
-
-// A user trains on a folder with three classes and another size, and evaluates the model.
-func TestFolderOfImages(t *testing.T) {
-	dir := t.TempDir()
-	for c, class := range []string{"cat", "dog", "newt"} {
-		for i := range 20 {
-			img := image.NewNRGBA(image.Rect(0, 0, 30, 20))
-			for p := range img.Pix {
-				img.Pix[p] = uint8(i)
-				if p%4 == 3 || p%4 == c {
-					img.Pix[p] = 255
-				}
-			}
-			var file bytes.Buffer
-			if err := png.Encode(&file, img); err != nil {
-				t.Fatal(err)
-			}
-			path := filepath.Join(dir, "pets", class, fmt.Sprintf("%d.png", i))
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, file.Bytes(), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	data, run := filepath.Join(dir, "data"), filepath.Join(dir, "run")
-	settings := []string{"dataset=folder", "dataset.path=" + filepath.Join(dir, "pets"), "dataset.dir=" + data, "dataset.size=16"}
-	for _, test := range []struct {
-		args []string
-		want []string
-	}{
-		{append([]string{"data", "prepare"}, settings...), []string{"train  cat 16  dog 16  newt 16", "test   cat 4  dog 4  newt 4"}},
-		{append([]string{
-			"train", "run.dir=" + run, "augment=standard", "model.channels=[8]", "model.dense=[8]", "experiment.epochs=4", "experiment.lr=0.02",
-			"experiment.batch_size=8",
-		}, settings...), []string{"model.onnx: sha256:", "on 12 images"}},
-		{[]string{"evaluate", "--model", filepath.Join(run, "model.onnx"), "--data", data, "--split", "test"}, []string{"accuracy", "newt"}},
-	} {
-		code, stdout, stderr := trainer(t, test.args...)
-		if code != 0 {
-			t.Fatalf("%q: exit code %d: %s", test.args, code, stderr)
-		}
-		for _, part := range test.want {
-			if !strings.Contains(stdout, part) {
-				t.Errorf("%q: standard output %q lacks %q", test.args, stdout, part)
-			}
-		}
 	}
 }

@@ -159,6 +159,14 @@ type Decoder struct {
 // NewDecoder returns a Decoder that prepares images by the plan. maxPixels is Decoder.MaxPixels.
 func (p *Plan) NewDecoder(maxPixels int) *Decoder { return &Decoder{MaxPixels: maxPixels, plan: p} }
 
+// SetPlan makes the Decoder prepare further images by another plan. It keeps the buffers of the previous one.
+func (d *Decoder) SetPlan(p *Plan) {
+	if d.plan != p {
+		d.plan = p
+		d.res.across.axis, d.res.down.axis = axis{}, axis{} // their coefficients depend on the plan's filter
+	}
+}
+
 // Plan returns the plan by which the Decoder prepares images.
 func (d *Decoder) Plan() *Plan {
 	if d.plan == nil {

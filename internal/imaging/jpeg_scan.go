@@ -356,8 +356,7 @@ func (d *jpegDecoder) sequential(
 		for _, c := range scan {
 			for j := range c.down {
 				for i := range c.across {
-					var last int
-					var err error
+					last, err := 0, error(nil)
 					if c.size == 1 {
 						err = r.skipBlock(&d.block, c)
 					} else {

@@ -67,6 +67,18 @@ type Tensor struct {
 	Uint8   []uint8
 }
 
+// Range returns the smallest and the largest value that Fill writes to a tensor, over all channels.
+func (p *Plan) Range() (lowest, highest float32) {
+	if p.p.Type == Uint8 {
+		return 0, 255
+	}
+	lowest, highest = p.table[0][0], p.table[0][255]
+	for _, table := range p.table[1:p.p.Channels()] {
+		lowest, highest = min(lowest, table[0]), max(highest, table[255])
+	}
+	return lowest, highest
+}
+
 // NewTensor allocates the tensor of a number of images.
 func (p *Plan) NewTensor(images int) Tensor {
 	if p.p.Type == Uint8 {

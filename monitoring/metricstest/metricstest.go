@@ -38,12 +38,18 @@ func Server(t *testing.T, scraper ...string) *Metrics {
 	zero := func() int { return 0 }
 	served := telemetry.NewMetrics("test", telemetry.Sources{
 		QueueDepth: zero, LogWaiting: zero, LogOutbox: zero, InFlight: zero, LogWritable: func() bool { return true },
-		Accuracy: func() (float64, bool) { return 1, true },
+		Accuracy: func() map[string]float64 { return map[string]float64{"fakeart": 1} },
 	})
 	// A vector has no series before its first event.
 	served.Route("/predict", "POST").Observe(200, time.Millisecond)
-	served.Model("sha256:1", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
-	served.SetModel("sha256:1", "cnn", "sha256:2", "v1")
+	served.Serve("fakeart")
+	served.Model("fakeart", "sha256:1", []string{"REAL", "FAKE"}).Predicted(1, 0.9)
+	for _, correct := range []string{"true", "false", "unknown"} {
+		for _, label := range []string{"REAL", "FAKE"} {
+			served.Feedback("fakeart", label, correct)
+		}
+	}
+	served.SetModel("fakeart", "sha256:1", "cnn", "sha256:2", "v1")
 	served.Drift(&drift.Result{Columns: []drift.Column{{Name: "probability", Scores: map[string]float64{"ks": 0.1}}}}, 100, time.Now())
 
 	response := httptest.NewRecorder()
@@ -81,9 +87,6 @@ func Server(t *testing.T, scraper ...string) *Metrics {
 		}
 		add(name+"_bucket", of)
 	}
-	// The name of the model is in the queries before the server exports it. Without the label, all
-	// models are one group.
-	m.series["fakeart_predictions_total"]["model_name"] = nil
 	return m
 }
 

@@ -67,8 +67,9 @@ func scrape(t *testing.T) string {
 	zero := func() int { return 0 }
 	m := telemetry.NewMetrics("test", telemetry.Sources{
 		QueueDepth: zero, LogWaiting: zero, LogOutbox: zero, InFlight: zero, LogWritable: func() bool { return true },
-		Accuracy: func() (float64, bool) { return 1, true },
+		Accuracy: func() map[string]float64 { return nil },
 	})
+	m.Model("fakeart", "sha256:1", []string{"cat", "dog"})
 	for _, route := range []string{"/predict", "/model/"} {
 		for _, status := range []int{200, 303, 400, 499, 503} {
 			m.Route(route, "POST").ObserveSize(status, time.Millisecond, telemetry.Small)

@@ -54,7 +54,7 @@ func serve(kind string) error {
 	zero := func() int { return 0 }
 	metrics := telemetry.NewMetrics("test", telemetry.Sources{
 		QueueDepth: zero, LogWaiting: zero, LogOutbox: zero, InFlight: zero, LogWritable: func() bool { return true },
-		Accuracy: func() (float64, bool) { return 1, true },
+		Accuracy: func() map[string]float64 { return nil },
 	})
 	took := time.Millisecond
 	switch kind {

@@ -18,9 +18,12 @@ const accuracyAge = time.Minute
 type Accuracy struct {
 	stale atomic.Bool // set when new feedback arrives
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	models map[string]modelAccuracy // by digest
+}
 
-	model string // digest of the model that the other fields refer to
+// modelAccuracy is the cached share of a model.
+type modelAccuracy struct {
 	asked time.Time
 	share float64
 	known bool
@@ -35,15 +38,22 @@ func (a *Accuracy) Outdated() { a.stale.Store(true) }
 func (a *Accuracy) Of(log predlog.Reader, model string) (share float64, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.stale.Swap(false) && a.model == model && time.Since(a.asked) < accuracyAge {
-		return a.share, a.known
+	if a.stale.Swap(false) || a.models == nil || len(a.models) > maxModels {
+		a.models = map[string]modelAccuracy{}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	right, of, err := log.Accuracy(ctx, model)
-	a.model, a.asked, a.known = model, time.Now(), err == nil && of > 0
-	if a.known {
-		a.share = float64(right) / float64(of)
+	last, cached := a.models[model]
+	if !cached || time.Since(last.asked) >= accuracyAge {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		right, of, err := log.Accuracy(ctx, model)
+		last = modelAccuracy{asked: time.Now(), known: err == nil && of > 0}
+		if last.known {
+			last.share = float64(right) / float64(of)
+		}
+		a.models[model] = last
 	}
-	return a.share, a.known
+	return last.share, last.known
 }
+
+// maxModels is the number of models above which the cache is emptied.
+const maxModels = 100

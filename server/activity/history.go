@@ -1,5 +1,5 @@
 // Package activity summarizes what an instance of the server has done since its start, for people:
-// counts and latencies with their [History] of half an hour, and the [Accuracy] of the model in use.
+// counts and latencies with their [History] of half an hour, and the [Accuracy] of the default model.
 package activity
 
 import (
@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"fakeart/internal/model"
 	"fakeart/server/failure"
 	"fakeart/server/telemetry"
 )
@@ -28,7 +27,8 @@ type Stats struct {
 	Started     time.Time       `json:"started" doc:"When this instance started counting."`
 	Ready       bool            `json:"ready" doc:"Whether the server is ready."`
 	Reason      string          `json:"reason,omitempty" doc:"Why the server isn't ready."`
-	Predictions ByLabel         `json:"predictions" doc:"Images classified since the start, by predicted class."`
+	Images      uint64          `json:"images" doc:"Images classified since the start."`
+	Predictions ByLabel         `json:"predictions" doc:"Images classified since the start, by predicted class: the 50 most frequent classes of a model, and other."`
 	Requests    uint64          `json:"requests" doc:"Prediction requests since the start."`
 	Errors      uint64          `json:"errors" doc:"Prediction requests with a 5xx response since the start."`
 	Latency     Percentiles     `json:"latency" doc:"Latency of prediction requests during the history."`
@@ -39,11 +39,8 @@ type Stats struct {
 	Feedback    FeedbackSummary `json:"feedback" doc:"Feedback on predictions."`
 }
 
-// ByLabel counts images by predicted class.
-type ByLabel struct {
-	Real uint64 `json:"real" doc:"Images classified as photographs."`
-	Fake uint64 `json:"fake" doc:"Images classified as AI-generated."`
-}
+// ByLabel counts images by label of the predicted class.
+type ByLabel map[string]uint64
 
 // Percentiles are estimated from the buckets of a histogram.
 type Percentiles struct {
@@ -54,9 +51,10 @@ type Percentiles struct {
 
 // StatsPoint is a point of the history.
 type StatsPoint struct {
-	Time time.Time `json:"time" doc:"Start of the interval."`
-	ByLabel
-	Errors uint64 `json:"errors" doc:"Prediction requests with a 5xx response."`
+	Time        time.Time `json:"time" doc:"Start of the interval."`
+	Images      uint64    `json:"images" doc:"Images classified."`
+	Predictions ByLabel   `json:"predictions" doc:"Images classified by predicted class, without classes of which there were none."`
+	Errors      uint64    `json:"errors" doc:"Prediction requests with a 5xx response."`
 	Percentiles
 }
 
@@ -82,7 +80,7 @@ type DriftSummary struct {
 // FeedbackSummary summarizes the feedback on predictions.
 type FeedbackSummary struct {
 	Count    uint64   `json:"count" doc:"Feedback requests stored since the start."`
-	Accuracy *float64 `json:"accuracy" doc:"Share of correct predictions of the model in use among the latest ones with feedback, as in /metrics; null if unknown."`
+	Accuracy *float64 `json:"accuracy" doc:"Share of correct predictions of the default model among the latest ones with feedback, as in /metrics; null if unknown."`
 }
 
 // Sources are where a History reads the state of the server. All fields are required.
@@ -93,7 +91,7 @@ type Sources struct {
 	Unready  func() error       // why the server isn't ready, or nil if it is
 	Log      func() LogState
 	Drift    func() DriftSummary
-	Accuracy func() (share float64, known bool) // of the model in use
+	Accuracy func() (share float64, known bool) // of the default model
 	Logger   *slog.Logger
 }
 
@@ -166,7 +164,7 @@ func (h *History) Stats(now time.Time) (*Stats, error) {
 	log := h.from.Log()
 	s := &Stats{
 		Version: h.from.Version, Time: now, Started: h.started, Ready: true,
-		Predictions: byLabel(totals, telemetry.Totals{}), Requests: totals.Requests, Errors: totals.Errors,
+		Images: totals.Images, Predictions: totals.Predictions, Requests: totals.Requests, Errors: totals.Errors,
 		Interval: Interval.Seconds(), History: []StatsPoint{},
 		Log: LogHealth{
 			Store: log.Store, Writable: log.Err == nil,
@@ -190,18 +188,25 @@ func (h *History) Stats(now time.Time) (*Stats, error) {
 			end = snapshots[i+1].totals
 		}
 		s.History = append(s.History, StatsPoint{
-			Time: begin.time, ByLabel: byLabel(end, begin.totals), Errors: end.Errors - begin.totals.Errors,
+			Time: begin.time, Images: end.Images - begin.totals.Images, Predictions: byLabel(end, begin.totals), Errors: end.Errors - begin.totals.Errors,
 			Percentiles: percentiles(end.Latency.Since(begin.totals.Latency)),
 		})
 	}
 	return s, nil
 }
 
+// byLabel returns the counts that have increased.
 func byLabel(now, before telemetry.Totals) ByLabel {
-	return ByLabel{
-		Real: now.Predictions[model.Real] - before.Predictions[model.Real],
-		Fake: now.Predictions[model.Fake] - before.Predictions[model.Fake],
+	counts := ByLabel{}
+	for label, n := range now.Predictions {
+		if b := before.Predictions[label]; n >= b {
+			n -= b // otherwise the class has been counted as other meanwhile
+		}
+		if n > 0 {
+			counts[label] = n
+		}
 	}
+	return counts
 }
 
 func percentiles(h telemetry.Histogram) Percentiles {

@@ -26,12 +26,14 @@ type Drift struct {
 
 // Options configure a Monitor. All fields are required.
 type Options struct {
-	Reference string                 // path of the drift reference, read at each check
-	Window    time.Duration          // age of the oldest records that a check includes
-	Log       predlog.Reader         // log to check
-	Model     func() (string, error) // digest of the model in use, or the reason why there is none
-	Metrics   *telemetry.Metrics     // gets the result of each check
-	Logger    *slog.Logger           // gets a message when drift begins or ends
+	Reference string         // path of the drift reference, read at each check
+	Window    time.Duration  // age of the oldest records that a check includes
+	Log       predlog.Reader // log to check
+	// Model returns the digest of the model in use that a reference for a digest belongs to or, if none does, of the default model. It
+	// returns the reason if there is no model.
+	Model   func(reference string) (string, error)
+	Metrics *telemetry.Metrics // gets the result of each check
+	Logger  *slog.Logger       // gets a message when drift begins or ends
 }
 
 // Monitor checks the prediction log for drift. It is safe for concurrent use.
@@ -54,7 +56,7 @@ type result struct {
 func New(o Options) (*Monitor, error) {
 	w := &Monitor{options: o}
 	if _, err := drift.ReadReference(o.Reference); err != nil {
-		if _, noModel := o.Model(); noModel == nil {
+		if _, noModel := o.Model(""); noModel == nil {
 			return nil, fmt.Errorf("--drift-reference: %w", err)
 		}
 	}
@@ -133,11 +135,14 @@ func (w *Monitor) check(ctx context.Context) {
 
 // compare fills in found.
 func (w *Monitor) compare(ctx context.Context, found *Drift) error {
-	model, err := w.options.Model()
-	if err != nil {
+	if _, err := w.options.Model(""); err != nil {
 		return err
 	}
 	reference, err := drift.ReadReference(w.options.Reference)
+	if err != nil {
+		return err
+	}
+	model, err := w.options.Model(reference.Model)
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,13 @@
-// Package infer runs a model on images from concurrent requests, in batches.
+// Package infer runs models on images from concurrent requests, in batches.
 //
-// Create an [Engine] with [New], prepare a model with [Engine.Load] and activate it with
-// [Engine.Use]. Each request then goes through [Engine.Admit], which returns a [Call].
+// Create an [Engine] with [New] and a [Slot] for each model that is served at the same time with
+// [Engine.NewSlot]. Prepare a model with [Engine.Load] and activate it with [Slot.Use]. Each request then goes
+// through [Slot.Admit], which returns a [Call].
 //
-// An Engine has one ONNX Runtime session per core. Images wait in a single queue. An idle worker
-// takes one image, yields once to other goroutines, takes whatever else is queued up to the batch
-// size, and never sleeps to fill a batch. The model can be swapped while requests are in flight:
-// each request keeps the model it was admitted with.
+// An Engine has one worker per core, and a model has one ONNX Runtime session per worker. The images of all
+// models wait in a single queue. An idle worker takes one image, yields once to other goroutines, takes whatever
+// else is queued up to the batch size, and never sleeps to fill a batch. The model of a slot can be swapped
+// while requests are in flight: each request keeps the model it was admitted with.
 package infer
 
 import (
@@ -27,6 +28,10 @@ import (
 var (
 	// ErrBusy is returned if the queue is full. Retry later.
 	ErrBusy = errors.New("too many images are queued")
+	// ErrTooLarge is returned if the images of one call need more memory than Options.QueueMemory.
+	ErrTooLarge = errors.New("too many images in one request")
+	// ErrMemory is returned if a model needs more memory than Options.ModelMemory allows.
+	ErrMemory = errors.New("not enough memory for the model")
 	// ErrNoModel is returned before the first call to Use. Retry later.
 	ErrNoModel = errors.New("no model is loaded")
 	// ErrClosed is returned after Close.
@@ -39,15 +44,22 @@ var (
 
 // Options configures an Engine.
 type Options struct {
-	// Workers is the number of single-threaded sessions; one per core is best.
+	// Workers is the number of workers, and of single-threaded sessions per model; one per core is best.
 	Workers int
-	// MaxBatch is the maximum number of images that a session runs at once.
+	// MaxBatch is the maximum number of images that a session runs at once. Models that take long for an image
+	// get smaller batches; see Model.MaxBatch.
 	MaxBatch int
 	// Queue is the maximum number of images that are admitted and not yet classified.
 	Queue int
-	// ObserveBatch, if not nil, is called after each batch with its size and duration. It must be
+	// QueueMemory limits the memory in bytes for the input and output of the images of all calls; 0 means no
+	// limit.
+	QueueMemory int64
+	// ModelMemory limits the estimated memory in bytes of all models together, including those that are being
+	// prepared and replaced ones that calls still use; 0 means no limit.
+	ModelMemory int64
+	// ObserveBatch, if not nil, is called after each batch with its model, size and duration. It must be
 	// safe for concurrent use.
-	ObserveBatch func(images int, took time.Duration)
+	ObserveBatch func(model *Model, images int, took time.Duration)
 	// ObserveExplanation, if not nil, is called after each explanation with its duration, not
 	// counting the wait for its turn. It must be safe for concurrent use.
 	ObserveExplanation func(method explain.Method, took time.Duration)
@@ -55,24 +67,42 @@ type Options struct {
 	CancelExplanations <-chan struct{}
 }
 
-// Engine runs the current model. It is safe for concurrent use.
+// Engine runs the models of its slots. It is safe for concurrent use.
 type Engine struct {
 	options Options
 	queue   chan *Job
 
 	admitted atomic.Int64 // images that are admitted and not yet classified
+	held     atomic.Int64 // bytes of the images of all calls
+	loaded   atomic.Int64 // estimated bytes of all models
 	closed   atomic.Bool
-	current  atomic.Pointer[Model]
 	workers  sync.WaitGroup
 	calls    sync.Pool
-	jobs     sync.Pool
 	turns    *semaphore.Weighted // limits concurrent explanations
 	running  atomic.Int64        // workers and explanations that are running a session
 
 	explanations atomic.Int64 // admitted and not yet finished
+
+	slotsMu sync.Mutex
+	slots   []*Slot
 }
 
-// New starts an engine without a model. Call Use to give it one.
+// Slot holds a model that can be swapped. It is safe for concurrent use.
+type Slot struct {
+	engine  *Engine
+	current atomic.Pointer[Model]
+}
+
+// NewSlot returns a slot without a model. It belongs to the engine until the engine is closed.
+func (e *Engine) NewSlot() *Slot {
+	s := &Slot{engine: e}
+	e.slotsMu.Lock()
+	defer e.slotsMu.Unlock()
+	e.slots = append(e.slots, s)
+	return s
+}
+
+// New starts an engine without slots.
 func New(o Options) (*Engine, error) {
 	for _, n := range []struct {
 		name  string
@@ -91,8 +121,8 @@ func New(o Options) (*Engine, error) {
 
 // Use makes m the model of all calls admitted from now on. Calls in flight finish on their own
 // model, which is freed when the last of them is closed.
-func (e *Engine) Use(m *Model) {
-	if old := e.current.Swap(m); old != nil {
+func (s *Slot) Use(m *Model) {
+	if old := s.current.Swap(m); old != nil {
 		_ = old.release() // failing to free ONNX Runtime memory affects no request
 	}
 }
@@ -100,7 +130,7 @@ func (e *Engine) Use(m *Model) {
 // Waiting returns the number of images that no worker has taken yet.
 func (e *Engine) Waiting() int { return len(e.queue) }
 
-// Close stops admitting calls, waits until the admitted ones are done, and frees the current model.
+// Close stops admitting calls, waits until the admitted ones are done, and frees the current models.
 // Admit then returns ErrClosed. Calling Close again does nothing.
 func (e *Engine) Close() error {
 	if e.closed.Swap(true) {
@@ -111,10 +141,15 @@ func (e *Engine) Close() error {
 	}
 	close(e.queue)
 	e.workers.Wait()
-	if m := e.current.Swap(nil); m != nil {
-		return m.release()
+	var errs []error
+	e.slotsMu.Lock()
+	defer e.slotsMu.Unlock()
+	for _, s := range e.slots {
+		if m := s.current.Swap(nil); m != nil {
+			errs = append(errs, m.release())
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Peer is the client that waits for the result of a call.
@@ -130,22 +165,24 @@ type Call struct {
 	model    *Model
 	peer     Peer
 	deadline time.Time
-	places   int // queue slots reserved and not yet used by Submit
+	places   int   // queue places reserved and not yet used by Submit
+	bytes    int64 // reserved for the images
 	timer    *time.Timer
 
 	explanations int64 // slots reserved and not yet used by Explain
 }
 
-// Admit reserves queue slots for the images of a request and binds it to the current model. It
-// doesn't block: it returns ErrBusy if the queue is full, ErrNoModel before the first Use, and
-// ErrClosed after Close. Wait gives up once the deadline has passed or peer, which may be nil, has
-// disconnected. The caller must close the call.
-func (e *Engine) Admit(images int, deadline time.Time, peer Peer) (*Call, error) {
+// Admit reserves places in the queue for the images of a request and binds it to the current model of the
+// slot. It doesn't block: it returns ErrBusy if the queue is full, ErrTooLarge if it never has memory for
+// that many images, ErrNoModel before the first Use, and ErrClosed after Close. Wait gives up once the deadline has
+// passed or peer, which may be nil, has disconnected. The caller must close the call.
+func (s *Slot) Admit(images int, deadline time.Time, peer Peer) (*Call, error) {
+	e := s.engine
 	if e.admitted.Add(int64(images)) > int64(e.options.Queue) {
 		e.admitted.Add(int64(-images))
 		return nil, ErrBusy
 	}
-	m := e.acquire()
+	m := s.acquire()
 	if m == nil || e.closed.Load() {
 		if m != nil {
 			_ = m.release()
@@ -156,19 +193,30 @@ func (e *Engine) Admit(images int, deadline time.Time, peer Peer) (*Call, error)
 		}
 		return nil, ErrClosed
 	}
+	bytes := int64(images) * m.imageMemory()
+	if limit := e.options.QueueMemory; e.held.Add(bytes) > limit && limit > 0 {
+		e.held.Add(-bytes)
+		e.admitted.Add(int64(-images))
+		err := ErrBusy
+		if bytes > limit {
+			err = fmt.Errorf("%w: this model takes %d bytes per image, and there are %d bytes; send at most %d images at once", ErrTooLarge, m.imageMemory(), limit, limit/m.imageMemory())
+		}
+		_ = m.release()
+		return nil, err
+	}
 	c, ok := e.calls.Get().(*Call)
 	if !ok {
 		c = &Call{engine: e, timer: time.NewTimer(time.Hour)}
 		c.timer.Stop()
 	}
-	c.model, c.peer, c.deadline, c.places = m, peer, deadline, images
+	c.model, c.peer, c.deadline, c.places, c.bytes = m, peer, deadline, images, bytes
 	return c, nil
 }
 
 // acquire returns the current model with its reference count incremented, or nil without a model.
-func (e *Engine) acquire() *Model {
+func (s *Slot) acquire() *Model {
 	for {
-		m := e.current.Load()
+		m := s.current.Load()
 		if m == nil || m.retain() {
 			return m
 		}
@@ -186,9 +234,10 @@ func (c *Call) Close() {
 	if c.places > 0 {
 		e.admitted.Add(int64(-c.places))
 	}
+	e.held.Add(-c.bytes)
 	e.explanations.Add(-c.explanations)
 	_ = c.model.release()
-	c.model, c.peer, c.places, c.explanations = nil, nil, 0, 0
+	c.model, c.peer, c.places, c.bytes, c.explanations = nil, nil, 0, 0, 0
 	e.calls.Put(c)
 }
 
@@ -221,28 +270,21 @@ type Job struct {
 // Next returns the call's next image for the caller to fill in. The caller must either submit it,
 // and free it after a successful Wait, or free it without submitting it.
 func (c *Call) Next() *Job {
-	e, m := c.engine, c.model
-	j, ok := e.jobs.Get().(*Job)
+	m := c.model
+	j, ok := m.jobs.Get().(*Job)
 	if !ok {
-		j = &Job{engine: e, done: make(chan struct{}, 1)}
+		j = &Job{
+			engine: c.engine, model: m, done: make(chan struct{}, 1), Input: m.File.Plan.NewTensor(1),
+			Scores: make([]float32, m.File.Metadata.Columns), Embedding: make([]float32, m.File.EmbeddingSize),
+		}
 	}
-	if n, uint8s := m.File.Plan.Len(), m.File.Plan.Preprocessing().Type == imaging.Uint8; j.Input.Len() != n || (j.Input.Uint8 != nil) != uint8s {
-		j.Input = m.File.Plan.NewTensor(1)
-	}
-	if n := m.File.Metadata.Columns; len(j.Scores) != n {
-		j.Scores = make([]float32, n)
-	}
-	if n := m.File.EmbeddingSize; len(j.Embedding) != n {
-		j.Embedding = make([]float32, n)
-	}
-	j.model = m
 	return j
 }
 
 // Free returns the job to the pool. The job must not be used afterwards.
 func (j *Job) Free() {
-	j.model, j.err = nil, nil
-	j.engine.jobs.Put(j)
+	j.err = nil
+	j.model.jobs.Put(j)
 }
 
 // Submit queues an image. It does not block.
@@ -309,7 +351,8 @@ func (e *Engine) work(id int) {
 		batch = e.take(batch[:0], first)
 		// Let requests that are being read or decoded reach the queue.
 		runtime.Gosched()
-		for len(batch) < cap(batch) {
+		// The images of a model with small batches are left to other workers.
+		for len(batch) < cap(batch) && (len(batch) == 0 || len(batch) < batch[len(batch)-1].model.batch) {
 			select {
 			case j, ok := <-e.queue:
 				if ok {
@@ -321,9 +364,9 @@ func (e *Engine) work(id int) {
 			break
 		}
 		for rest := batch; len(rest) > 0; {
-			// While models are swapped, a batch can contain jobs for both.
+			// A batch can contain jobs for several models.
 			n := 1
-			for n < len(rest) && rest[n].model == rest[0].model {
+			for n < min(len(rest), rest[0].model.batch) && rest[n].model == rest[0].model {
 				n++
 			}
 			e.run(id, rest[:n])
@@ -375,6 +418,6 @@ func (e *Engine) run(id int, jobs []*Job) {
 		j.done <- struct{}{} // never blocks: the channel has a buffer of one, and one value is sent per job
 	}
 	if e.options.ObserveBatch != nil {
-		e.options.ObserveBatch(len(jobs), ended.Sub(started))
+		e.options.ObserveBatch(m, len(jobs), ended.Sub(started))
 	}
 }

@@ -66,7 +66,7 @@ func parse(tb testing.TB, data []byte) *model.File {
 }
 
 // open starts an engine with the model logit = 10·mean(red).
-func open(tb testing.TB, o Options) *Engine {
+func open(tb testing.TB, o Options) *served {
 	tb.Helper()
 	e, err := New(o)
 	if err != nil {
@@ -77,11 +77,18 @@ func open(tb testing.TB, o Options) *Engine {
 			tb.Error(err)
 		}
 	})
-	e.Use(load(tb, e, weighted(tb, 0, 10, 0, 0)))
-	return e
+	s := &served{e, e.NewSlot()}
+	s.Use(load(tb, s, weighted(tb, 0, 10, 0, 0)))
+	return s
 }
 
-func load(tb testing.TB, e *Engine, data []byte) *Model {
+// served is an engine with one slot.
+type served struct {
+	*Engine
+	*Slot
+}
+
+func load(tb testing.TB, e *served, data []byte) *Model {
 	tb.Helper()
 	m, err := e.Load(parse(tb, data))
 	if err != nil {
@@ -93,7 +100,7 @@ func load(tb testing.TB, e *Engine, data []byte) *Model {
 func soon() time.Time { return time.Now().Add(time.Minute) }
 
 // classify classifies one image per element of reds, its red level, and returns the logits.
-func classify(e *Engine, deadline time.Time, peer Peer, reds ...float32) (logits []float32, err error) {
+func classify(e *served, deadline time.Time, peer Peer, reds ...float32) (logits []float32, err error) {
 	call, err := e.Admit(len(reds), deadline, peer)
 	if err != nil {
 		return nil, err
@@ -125,7 +132,7 @@ func classify(e *Engine, deadline time.Time, peer Peer, reds ...float32) (logits
 
 func TestEngine_ConcurrentCalls(t *testing.T) {
 	var batches, images atomic.Int64
-	e := open(t, Options{Workers: 2, MaxBatch: 8, Queue: 1000, ObserveBatch: func(n int, took time.Duration) {
+	e := open(t, Options{Workers: 2, MaxBatch: 8, Queue: 1000, ObserveBatch: func(_ *Model, n int, took time.Duration) {
 		if n < 1 || n > 8 || took <= 0 {
 			t.Errorf("a batch of %d took %s", n, took)
 		}
@@ -165,11 +172,11 @@ func TestEngine_ConcurrentCalls(t *testing.T) {
 
 // hold starts an engine with one worker, which is blocked after its first image until release is
 // called.
-func hold(t *testing.T, queue int) (e *Engine, release func()) {
+func hold(t *testing.T, queue int) (e *served, release func()) {
 	t.Helper()
 	gate := make(chan struct{})
 	release = sync.OnceFunc(func() { close(gate) })
-	e = open(t, Options{Workers: 1, MaxBatch: 4, Queue: queue, ObserveBatch: func(int, time.Duration) { <-gate }})
+	e = open(t, Options{Workers: 1, MaxBatch: 4, Queue: queue, ObserveBatch: func(*Model, int, time.Duration) { <-gate }})
 	t.Cleanup(release)
 	if _, err := classify(e, soon(), nil, 1); err != nil {
 		t.Fatal(err)

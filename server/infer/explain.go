@@ -9,10 +9,9 @@ import (
 
 	"fakeart/internal/explain"
 	"fakeart/internal/model"
-	"fakeart/internal/ort"
 )
 
-// explainBatch is the batch size of sessions for explanations. It is small because between two
+// explainBatch is the maximum batch size of sessions for explanations. It is small because between two
 // runs, about a millisecond each, an explanation yields to images that wait to be classified.
 const explainBatch = 4
 
@@ -174,7 +173,7 @@ func (m *Model) explainer() (*model.Session, error) {
 		m.explainers = m.explainers[:n-1]
 		return s, nil
 	}
-	return m.File.NewExplainer(explainBatch, ort.Options{Threads: 1, DenormalsAsZero: true})
+	return m.File.NewExplainer(min(explainBatch, m.batch), sessionOptions)
 }
 
 func (m *Model) putExplainer(s *model.Session) {

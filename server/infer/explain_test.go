@@ -42,7 +42,7 @@ type leaving struct{ atomic.Bool }
 func (l *leaving) Disconnected() bool { return l.Load() }
 
 // classified admits an image that is red in its first row only, and waits until it is classified.
-func classified(t *testing.T, e *Engine, deadline time.Time, peer Peer) (*Call, *Job) {
+func classified(t *testing.T, e *served, deadline time.Time, peer Peer) (*Call, *Job) {
 	t.Helper()
 	call, err := e.Admit(1, deadline, peer)
 	if err != nil {
@@ -264,7 +264,7 @@ func TestExplain_YieldsToWaitingImages(t *testing.T) {
 	call.Submit(waiting)
 	until(t, func() bool { return e.Waiting() == 1 })
 
-	other := &Call{engine: e, model: call.model, deadline: soon(), explanations: 1}
+	other := &Call{engine: e.Engine, model: call.model, deadline: soon(), explanations: 1}
 	input := redImage(1)
 	done := make(chan error, 1)
 	go func() {

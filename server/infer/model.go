@@ -16,7 +16,7 @@ import (
 	"fakeart/internal/ort"
 )
 
-// Model is a model file with a session for each worker, ready to run. After Engine.Use the engine
+// Model is a model file with a session for each worker, ready to run. After Slot.Use the engine
 // owns it, and frees it when it has been replaced and the last call that uses it is closed.
 type Model struct {
 	// File is the model file.
@@ -24,50 +24,140 @@ type Model struct {
 	// Data belongs to the caller. It must be set before Use.
 	Data any
 
+	engine   *Engine
+	batch    int   // maximum number of images per run
+	memory   int64 // estimate in bytes
 	sessions []*model.Session
 	refs     atomic.Int64
 	batches  []batchCounts // by size minus 1
+	jobs     sync.Pool
 
 	explaining sync.Mutex
 	explainers []*model.Session // idle sessions for explanations
 }
 
-// Load prepares a model without affecting the current one. It creates a session for each worker and classifies the
+// batchTime is the time that a batch takes at most. A model that takes longer for one image gets batches of one:
+// larger ones would hardly be faster, and other workers would have nothing to do.
+const batchTime = 4 * time.Millisecond
+
+// Load prepares a model without affecting the others. It creates a session for each worker and classifies the
 // embedded probe images. Because that also warms the sessions up, the first request is as fast as
-// any later one. The caller must pass the model to Use or call Discard.
+// any later one. Load returns ErrMemory if there isn't enough memory. The caller must pass the model to Use or
+// call Discard.
 func (e *Engine) Load(file *model.File) (_ *Model, err error) {
-	m := &Model{
-		File:     file,
-		sessions: make([]*model.Session, e.options.Workers), batches: make([]batchCounts, e.options.MaxBatch),
-	}
+	m := &Model{File: file, engine: e, batch: 1, sessions: make([]*model.Session, e.options.Workers)}
 	m.refs.Store(1)
 	defer func() {
 		if err != nil {
 			_ = m.Discard()
 		}
 	}()
+	if err := m.reserve(); err != nil {
+		return nil, err
+	}
+	if m.sessions[0], err = file.NewSession(1, sessionOptions); err != nil {
+		return nil, err
+	}
+	took, err := timeOf(m.sessions[0])
+	if err != nil {
+		return nil, fmt.Errorf("model %s: classify a blank image: %w", file.Digest, err)
+	}
+	if m.batch = min(max(int(batchTime/max(took, 1)), 1), e.options.MaxBatch); m.batch > 1 {
+		if err := m.reserve(); err != nil {
+			return nil, err
+		}
+		err := m.sessions[0].Close()
+		if m.sessions[0] = nil; err != nil {
+			return nil, err
+		}
+	}
+	m.batches = make([]batchCounts, m.batch)
+	images, err := probeTensors(file.Plan)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: prepare probe images: %w", file.Digest, err)
+	}
 	// Creating a session takes milliseconds. In sequence they would delay the start.
 	errs := make([]error, len(m.sessions))
 	var made sync.WaitGroup
-	for i := range m.sessions {
+	for i, s := range m.sessions {
 		made.Go(func() {
-			var s *model.Session
-			if s, errs[i] = file.NewSession(e.options.MaxBatch, ort.Options{Threads: 1, DenormalsAsZero: true}); errs[i] == nil {
+			if s == nil {
+				if s, errs[i] = file.NewSession(m.batch, sessionOptions); errs[i] != nil {
+					return
+				}
 				m.sessions[i] = s
-				errs[i] = probe(file, s, e.options.MaxBatch)
 			}
+			errs[i] = probe(file, s, images, m.batch)
 		})
 	}
 	made.Wait()
-	if err := errors.Join(errs...); err != nil {
-		for _, err := range errs { // they are all alike
-			if err != nil {
-				return nil, err
-			}
+	for _, err := range errs { // they are all alike
+		if err != nil {
+			return nil, err
 		}
 	}
 	return m, nil
 }
+
+var sessionOptions = ort.Options{Threads: 1, DenormalsAsZero: true}
+
+// timeOf returns the time that the session takes for one image.
+func timeOf(s *model.Session) (shortest time.Duration, err error) {
+	shortest = time.Hour
+	for range 3 {
+		began := time.Now()
+		if err := s.Run(1); err != nil {
+			return 0, err
+		}
+		if shortest = min(shortest, time.Since(began)); shortest > batchTime {
+			break
+		}
+	}
+	return shortest, nil
+}
+
+// MaxBatch returns the maximum number of images that a session runs at once: Options.MaxBatch or fewer, so that
+// a batch takes about 4 ms.
+func (m *Model) MaxBatch() int { return m.batch }
+
+// Memory returns the estimated memory of the model in bytes.
+func (m *Model) Memory() int64 { return m.memory }
+
+// activations is the estimated memory of a session for the intermediate results of an image, as a multiple of the input as
+// float32. It's about 16 for ResNet-18 and less for smaller networks.
+const activations = 16
+
+// estimate returns the estimated memory of a model in bytes: the file, and each session's weights, input, output and
+// intermediate results. Explanations have up to half as many sessions as there are workers.
+func (m *Model) estimate() int64 {
+	image := m.imageMemory() + activations*4*int64(m.File.Plan.Len())
+	sessions := int64(len(m.sessions) + max(len(m.sessions)/2, 1))
+	return int64(m.File.Size()) + sessions*(int64(m.File.Size())+int64(m.batch)*image)
+}
+
+// imageMemory returns the memory in bytes for the input and the output of an image.
+func (m *Model) imageMemory() int64 {
+	size := int64(4)
+	if m.File.Plan.Preprocessing().Type == imaging.Uint8 {
+		size = 1
+	}
+	return size*int64(m.File.Plan.Len()) + 4*int64(m.File.Metadata.Columns+m.File.EmbeddingSize)
+}
+
+// reserve reserves the estimated memory of the model.
+func (m *Model) reserve() error {
+	more := m.estimate() - m.memory
+	limit := m.engine.options.ModelMemory
+	if all := m.engine.loaded.Add(more); limit > 0 && all > limit {
+		m.engine.loaded.Add(-more)
+		return fmt.Errorf("%w %s: it needs about %s for %d sessions, and the other models about %s, but together they may use %s; raise --model-memory, lower --workers or --max-batch, or use a smaller model",
+			ErrMemory, m.File.Digest, megabytes(m.memory+more), len(m.sessions), megabytes(all-more-m.memory), megabytes(limit))
+	}
+	m.memory += more
+	return nil
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // batchCounts are the totals of the batches of one size, with times in nanoseconds.
 type batchCounts struct{ count, input, inference, output atomic.Int64 }
@@ -117,6 +207,7 @@ func (m *Model) release() error {
 	if m.refs.Add(-1) > 0 {
 		return nil
 	}
+	defer m.engine.loaded.Add(-m.memory)
 	errs := []error{m.closeExplainers()}
 	for _, s := range m.sessions {
 		if s != nil {
@@ -157,11 +248,7 @@ const probeTolerance = 1e-3
 // probe runs the session at every batch size. It returns an error if the model is unusable: its
 // outputs are NaN or infinite, depend on the other images of a batch, or are the same for every
 // image.
-func probe(file *model.File, s *model.Session, maxBatch int) error {
-	images, err := probeTensors(file.Plan)
-	if err != nil {
-		return fmt.Errorf("model %s: prepare probe images: %w", file.Digest, err)
-	}
+func probe(file *model.File, s *model.Session, images []imaging.Tensor, maxBatch int) error {
 	size, columns := file.Plan.Len(), file.Metadata.Columns
 	single := make([][]float32, len(images))
 	for n := 1; n <= maxBatch; n++ {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// full is the shape of the served model.
-var full = Shape{Channels: 3, Size: 32, MaxBatch: 8}
+// full describes a model of the trainer.
+var full = square(32, 128, 8)
 
 // images returns n random images with 8-bit levels.
 func images(n int) []float32 {
@@ -53,7 +53,7 @@ func benchmarkDecodeJSON(b *testing.B, n int) {
 }
 
 func benchmarkDecodeBinary(b *testing.B, n int) {
-	shape, size := `[`+strconv.Itoa(n)+`,3,32,32]`, strconv.Itoa(n*full.imageSize()*valueSize)
+	shape, size := `[`+strconv.Itoa(n)+`,3,32,32]`, strconv.Itoa(n*full.imageSize()*floatSize)
 	benchmarkDecode(b, message{`{"inputs":[{"name":"input","shape":` + shape + `,"datatype":"FP32","parameters":{"binary_data_size":` + size + `}}],"parameters":{"binary_data_output":true}}`, raw(images(n))}, n)
 }
 
@@ -63,8 +63,8 @@ func BenchmarkDecodeBinary1(b *testing.B) { benchmarkDecodeBinary(b, 1) }
 func BenchmarkDecodeBinary8(b *testing.B) { benchmarkDecodeBinary(b, 8) }
 
 func benchmarkResponse(b *testing.B, n int, binary bool) {
-	r := Request{ID: "42", Batch: n, Outputs: []Output{{LogitName, binary}, {EmbeddingName, binary}}}
-	a := Result{ModelName: "fakeart", ModelVersion: "1", Logit: images(n)[:n], Embedding: images(n)[:n*128]}
+	r := Request{ID: "42", Batch: n, Outputs: []Output{{LogitName, false, binary}, {EmbeddingName, true, binary}}}
+	a := Result{ModelName: "fakeart", ModelVersion: "1", Scores: images(n)[:n], Embedding: images(n)[:n*128]}
 	var dst []byte
 	b.ReportAllocs()
 	for b.Loop() {

@@ -1,5 +1,7 @@
 package oip
 
+import "strings"
+
 // The protocol's documents. The tags doc and example are for the OpenAPI document that a server
 // generates from these types.
 
@@ -37,17 +39,17 @@ type TensorMetadata struct {
 	Shape    []int  `json:"shape" nullable:"false" doc:"Dimensions; -1 stands for the number of images" example:"[-1,3,32,32]"`
 }
 
-// Metadata describes a model with this input shape, an embedding of the given width, and the given
-// versions, if any.
-func (s Shape) Metadata(name string, embedding int, versions ...string) ModelMetadata {
-	return ModelMetadata{
+// Metadata describes the model with the given name and versions, if any.
+func (m *Model) Metadata(name string, versions ...string) ModelMetadata {
+	d := ModelMetadata{
 		Name: name, Versions: versions, Platform: Platform,
-		Inputs: []TensorMetadata{{Name: InputName, Datatype: Datatype, Shape: []int{-1, s.Channels, s.Size, s.Size}}},
-		Outputs: []TensorMetadata{
-			{Name: LogitName, Datatype: Datatype, Shape: []int{-1, 1}},
-			{Name: EmbeddingName, Datatype: Datatype, Shape: []int{-1, embedding}},
-		},
+		Inputs:  []TensorMetadata{{Name: m.Input, Datatype: m.Datatype, Shape: append([]int{-1}, m.Dims[:]...)}},
+		Outputs: []TensorMetadata{{Name: m.Scores, Datatype: Float32, Shape: []int{-1, m.Columns}}},
 	}
+	if m.Embedding != "" {
+		d.Outputs = append(d.Outputs, TensorMetadata{Name: m.Embedding, Datatype: Float32, Shape: []int{-1, m.EmbeddingSize}})
+	}
+	return d
 }
 
 // ModelConfig is the response to GET /v2/models/{name}[/versions/{version}]/config: the part of
@@ -94,17 +96,20 @@ type DynamicBatching struct {
 	PreferredBatchSize []int `json:"preferred_batch_size" nullable:"false" doc:"Maximum number of images that a session classifies at once" example:"[8]"`
 }
 
-// Config describes a model with this input shape, an embedding of the given width, and that number of
-// sessions, which classify up to batch images at once.
-func (s Shape) Config(name string, embedding, sessions, batch int) ModelConfig {
-	const float = "TYPE_" + Datatype
-	return ModelConfig{
-		Name: name, Platform: Platform, Backend: Backend, VersionPolicy: VersionPolicy{LatestVersions{1}}, MaxBatchSize: s.MaxBatch,
-		Input:           []TensorConfig{{Name: InputName, DataType: float, Format: "FORMAT_NCHW", Dims: []int{s.Channels, s.Size, s.Size}}},
-		Output:          []TensorConfig{{Name: LogitName, DataType: float, Dims: []int{1}}, {Name: EmbeddingName, DataType: float, Dims: []int{embedding}}},
+// Config describes the model with the given name and number of sessions, which classify up to batch images at once.
+func (m *Model) Config(name string, sessions, batch int) ModelConfig {
+	const float = "TYPE_" + Float32
+	d := ModelConfig{
+		Name: name, Platform: Platform, Backend: Backend, VersionPolicy: VersionPolicy{LatestVersions{1}}, MaxBatchSize: m.MaxBatch,
+		Input:           []TensorConfig{{Name: m.Input, DataType: "TYPE_" + m.Datatype, Format: "FORMAT_" + strings.ToUpper(string(m.Layout)), Dims: m.Dims[:]}},
+		Output:          []TensorConfig{{Name: m.Scores, DataType: float, Dims: []int{m.Columns}}},
 		InstanceGroup:   []InstanceGroup{{name, "KIND_CPU", sessions}},
 		DynamicBatching: DynamicBatching{[]int{batch}},
 	}
+	if m.Embedding != "" {
+		d.Output = append(d.Output, TensorConfig{Name: m.Embedding, DataType: float, Dims: []int{m.EmbeddingSize}})
+	}
+	return d
 }
 
 // Statistics is the response to GET /v2/models/stats and /v2/models/{name}[/versions/{version}]/stats.
@@ -198,7 +203,7 @@ type InferRequest struct {
 
 	ID         string         `json:"id,omitempty" nullable:"true" doc:"Identifier of the request, returned in the response" example:"42"`
 	Parameters map[string]any `json:"parameters,omitempty" doc:"binary_data_output (true or false): default of the outputs' binary_data; timeout (integer): maximum waiting time in microseconds. Others are ignored."`
-	Inputs     []InferInput   `json:"inputs" nullable:"false" doc:"The tensor \"input\"" minItems:"1" maxItems:"1"`
+	Inputs     []InferInput   `json:"inputs" nullable:"false" doc:"The model's only input" minItems:"1" maxItems:"1"`
 	Outputs    []InferOutput  `json:"outputs,omitempty" doc:"Outputs to return, in this order, each once; all if omitted or empty" maxItems:"2" uniqueItems:"true"`
 }
 
@@ -206,18 +211,18 @@ type InferRequest struct {
 type InferInput struct {
 	_ struct{} `additionalProperties:"true"`
 
-	Name       string         `json:"name" doc:"Name of the tensor" enum:"input"`
-	Shape      []int          `json:"shape" nullable:"false" minItems:"4" maxItems:"4" doc:"Dimensions: images, channels, rows, columns" example:"[1,3,32,32]"`
-	Datatype   string         `json:"datatype" doc:"Type of the values" enum:"FP32"`
+	Name       string         `json:"name" doc:"Name of the tensor, as in the model's metadata" example:"input"`
+	Shape      []int          `json:"shape" nullable:"false" minItems:"4" maxItems:"4" doc:"Dimensions: images, followed by those of an image, as in the model's metadata" example:"[1,3,32,32]"`
+	Datatype   string         `json:"datatype" doc:"Type of the values, as in the model's metadata" enum:"FP32,UINT8"`
 	Parameters map[string]any `json:"parameters,omitempty" doc:"binary_data_size (integer): size in bytes of the values after the JSON. Others are ignored."`
-	Data       any            `json:"data,omitempty" doc:"The values, numbers from 0 to 1 in row-major order: an array, flat or nested like the shape. Omit it if the values are sent as binary data."`
+	Data       any            `json:"data,omitempty" doc:"The values in row-major order: an array of numbers, flat or nested like the shape. Omit it if the values are sent as binary data."`
 }
 
 // InferOutput is a requested output.
 type InferOutput struct {
 	_ struct{} `additionalProperties:"true"`
 
-	Name       string         `json:"name" doc:"Name of the tensor" enum:"logit,embedding"`
+	Name       string         `json:"name" doc:"Name of the tensor, as in the model's metadata" example:"logit"`
 	Parameters map[string]any `json:"parameters,omitempty" doc:"binary_data (true or false): return the values as binary data after the JSON. Others are ignored."`
 }
 
@@ -232,7 +237,7 @@ type InferResponse struct {
 
 // ResponseOutput is an output of the model.
 type ResponseOutput struct {
-	Name       string            `json:"name" doc:"Name of the tensor" enum:"logit,embedding"`
+	Name       string            `json:"name" doc:"Name of the tensor" example:"logit"`
 	Datatype   string            `json:"datatype" doc:"Type of the values" enum:"FP32"`
 	Shape      []int             `json:"shape" nullable:"false" doc:"Dimensions: images, values per image" example:"[1,1]"`
 	Parameters *OutputParameters `json:"parameters,omitempty" doc:"Set if the values follow as binary data"`

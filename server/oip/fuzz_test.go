@@ -35,8 +35,8 @@ func checkDecode(t *testing.T, header string, body []byte) {
 	var r Request
 	err := r.Decode(small, header, body)
 	// A number takes two bytes in JSON and four in binary form.
-	if 4*cap(r.Input) > 2*len(body) {
-		t.Errorf("allocated %d values for a body of %d bytes", cap(r.Input), len(body))
+	if 4*cap(r.Input.Float32) > 2*len(body) {
+		t.Errorf("allocated %d values for a body of %d bytes", cap(r.Input.Float32), len(body))
 	}
 	if err != nil {
 		refusal, ok := errors.AsType[*Error](err)
@@ -46,11 +46,11 @@ func checkDecode(t *testing.T, header string, body []byte) {
 		checkErrorObject(t, refusal.Message)
 		return
 	}
-	if r.Batch < 1 || r.Batch > small.MaxBatch || len(r.Input) != r.Batch*small.imageSize() || r.Timeout < 0 {
-		t.Fatalf("batch %d, %d values, timeout %s", r.Batch, len(r.Input), r.Timeout)
+	if r.Batch < 1 || r.Batch > small.MaxBatch || len(r.Input.Float32) != r.Batch*small.imageSize() || r.Timeout < 0 {
+		t.Fatalf("batch %d, %d values, timeout %s", r.Batch, len(r.Input.Float32), r.Timeout)
 	}
-	if slices.ContainsFunc(r.Input, func(v float32) bool { return !finite(v) }) {
-		t.Fatalf("input has NaN or infinite values: %v", r.Input)
+	if slices.ContainsFunc(r.Input.Float32, func(v float32) bool { return !finite(v) }) {
+		t.Fatalf("input has NaN or infinite values: %v", r.Input.Float32)
 	}
 	if n := len(r.Outputs); n < 1 || n > 2 || n == 2 && r.Outputs[0].Name == r.Outputs[1].Name {
 		t.Fatalf("outputs %v", r.Outputs)
@@ -71,7 +71,7 @@ func checkDecode(t *testing.T, header string, body []byte) {
 		if err := again.Decode(small, m.header(), []byte(m.json+m.binary)); err != nil {
 			t.Fatalf("decode the encoded request: %v\n%s", err, m.json)
 		}
-		if again.ID != r.ID || again.Batch != r.Batch || !slices.EqualFunc(again.Input, r.Input, sameBits) || !slices.Equal(again.Outputs, r.Outputs) {
+		if again.ID != r.ID || again.Batch != r.Batch || !slices.EqualFunc(again.Input.Float32, r.Input.Float32, sameBits) || !slices.Equal(again.Outputs, r.Outputs) {
 			t.Fatalf("encoded and decoded again:\n%+v, want\n%+v", again, r)
 		}
 	}
@@ -127,15 +127,15 @@ func checkOracle(t *testing.T, r *Request, text []byte) {
 		values = append(values, float32(f))
 	}
 	flatten(data)
-	if !slices.EqualFunc(values, r.Input, sameBits) {
-		t.Fatalf("read %v, want %v", r.Input, values)
+	if !slices.EqualFunc(values, r.Input.Float32, sameBits) {
+		t.Fatalf("read %v, want %v", r.Input.Float32, values)
 	}
 }
 
 // checkResponse writes a response with the request's own values as outputs, and parses it.
 func checkResponse(t *testing.T, r *Request) {
 	t.Helper()
-	a := Result{ModelName: "m", Logit: r.Input[:r.Batch], Embedding: r.Input}
+	a := Result{ModelName: "m", Scores: r.Input.Float32[:r.Batch], Embedding: r.Input.Float32}
 	body, length, err := r.AppendResponse(nil, a)
 	if err != nil {
 		t.Fatal(err)
@@ -152,10 +152,10 @@ func checkResponse(t *testing.T, r *Request) {
 		t.Fatalf("response %+v to request %+v", got, r)
 	}
 	for i, o := range got.Outputs {
-		want := a.values(r.Outputs[i].Name, r.Batch)
+		want := a.values(r.Outputs[i], r.Batch)
 		values := o.Data
 		if o.Parameters != nil {
-			values = make([]float32, o.Parameters.BinaryDataSize/valueSize)
+			values = make([]float32, o.Parameters.BinaryDataSize/floatSize)
 			copyFloats(values, rest)
 			rest = rest[o.Parameters.BinaryDataSize:]
 		}
@@ -172,10 +172,10 @@ func checkResponse(t *testing.T, r *Request) {
 // encode returns the request as a client would send it.
 func encode(t *testing.T, r *Request, binary bool) message {
 	t.Helper()
-	input := InferInput{Name: InputName, Shape: []int{r.Batch, 3, 2, 2}, Datatype: Datatype, Data: r.Input}
+	input := InferInput{Name: InputName, Shape: []int{r.Batch, 3, 2, 2}, Datatype: Datatype, Data: r.Input.Float32}
 	m := message{}
 	if binary {
-		m.binary = raw(r.Input)
+		m.binary = raw(r.Input.Float32)
 		input.Data, input.Parameters = nil, map[string]any{"binary_data_size": len(m.binary)}
 	}
 	request := InferRequest{ID: r.ID, Inputs: []InferInput{input}}

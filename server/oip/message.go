@@ -12,19 +12,19 @@ import (
 	"fakeart/server/oip/oippb"
 )
 
-// DecodeMessage parses a request received by gRPC for a model with the given input shape. It doesn't
+// DecodeMessage parses a request received by gRPC for the model. It doesn't
 // retain m. The values of the input may be raw or typed; the outputs are returned in the same form.
 //
 // Every error is an *Error with status 400. The content of r is undefined after an error.
-func (r *Request) DecodeMessage(shape Shape, m *oippb.ModelInferRequest) error {
-	*r = Request{ID: m.GetId(), Input: r.Input[:0], Outputs: r.Outputs[:0]}
-	d := decoder{shape: shape, request: r, binaryOutput: len(m.GetRawInputContents()) > 0}
+func (r *Request) DecodeMessage(model *Model, m *oippb.ModelInferRequest) error {
+	*r = Request{ID: m.GetId(), Outputs: r.Outputs[:0], floats: r.floats, bytes: r.bytes}
+	d := decoder{model: model, request: r, binaryOutput: len(m.GetRawInputContents()) > 0}
 	if err := d.timeout(m.GetParameters()["timeout"]); err != nil {
 		return err
 	}
 	inputs := m.GetInputs()
 	if len(inputs) == 0 {
-		return noInputs(shape)
+		return model.noInputs()
 	}
 	for i, in := range inputs {
 		if err := d.messageInput(in, i); err != nil {
@@ -65,7 +65,7 @@ func (d *decoder) timeout(p *oippb.InferParameter) error {
 func (d *decoder) messageInput(in *oippb.ModelInferRequest_InferInputTensor, i int) error {
 	for key := range in.GetParameters() {
 		if sharedMemory(key) {
-			return unsupported(key, "send the values in raw_input_contents or in fp32_contents")
+			return unsupported(key, "send the values in raw_input_contents or in contents")
 		}
 	}
 	t := tensor{rank: len(in.GetShape())}
@@ -81,32 +81,44 @@ func (d *decoder) messageInput(in *oippb.ModelInferRequest_InferInputTensor, i i
 
 // messageValues reads the values of the input.
 func (d *decoder) messageValues(contents *oippb.InferTensorContents, raw [][]byte) error {
-	r := d.request
-	count := r.Batch * d.shape.imageSize()
-	size := count * valueSize
-	typed := contents.GetFp32Contents()
+	r, m := d.request, d.model
+	count := r.Batch * m.imageSize()
+	size := count * m.valueSize()
+	typed, field := len(contents.GetFp32Contents()), "fp32_contents"
+	if m.Datatype == Uint8 {
+		typed, field = len(contents.GetUintContents()), "uint_contents"
+	}
 	switch {
 	case len(raw) > 1:
-		return invalid("raw_input_contents has %d elements: expected 1, for input %q", len(raw), InputName)
+		return invalid("raw_input_contents has %d elements: expected 1, for input %q", len(raw), m.Input)
 	case len(raw) == 1 && proto.Size(contents) > 0:
-		return invalid("input %q has both contents and raw_input_contents: expected one of them", InputName)
+		return invalid("input %q has both contents and raw_input_contents: expected one of them", m.Input)
 	case len(raw) == 1 && len(raw[0]) != size:
-		return invalid("raw_input_contents of input %q has %d bytes: expected %d, 4 for each of the %d values", InputName, len(raw[0]), size, count)
-	case len(raw) == 0 && len(typed) != count:
-		return invalid("fp32_contents of input %q has %d values: expected %d, or raw_input_contents of %d bytes", InputName, len(typed), count, size)
+		return invalid("raw_input_contents of input %q has %d bytes: expected %d, %s", m.Input, len(raw[0]), size, m.sizeOf(count))
+	case len(raw) == 0 && typed != count:
+		return invalid("%s of input %q has %d values: expected %d, or raw_input_contents of %d bytes", field, m.Input, typed, count, size)
 	}
-	r.grow(count)
+	r.grow(m)
 	if len(raw) == 1 {
-		if i := copyFloats(r.Input, raw[0]); i >= 0 {
-			return notFinite(i)
+		if i := copyValues(r.Input, raw[0]); i >= 0 {
+			return m.notFinite(i)
 		}
 		return nil
 	}
-	for i, v := range typed {
-		if !finite(v) {
-			return notFinite(i)
+	if m.Datatype == Uint8 {
+		for i, v := range contents.GetUintContents() {
+			if v > math.MaxUint8 {
+				return invalid("a value of input %q is %d: out of range for %s", m.Input, v, m.Datatype)
+			}
+			r.Input.Uint8[i] = uint8(v)
 		}
-		r.Input[i] = v
+		return nil
+	}
+	for i, v := range contents.GetFp32Contents() {
+		if !finite(v) {
+			return m.notFinite(i)
+		}
+		r.Input.Float32[i] = v
 	}
 	return nil
 }
@@ -116,16 +128,16 @@ func (d *decoder) messageValues(contents *oippb.InferTensorContents, raw [][]byt
 func (r *Request) ResponseMessage(a Result) (*oippb.ModelInferResponse, error) {
 	m := &oippb.ModelInferResponse{ModelName: a.ModelName, ModelVersion: a.ModelVersion, Id: r.ID}
 	for _, o := range r.Outputs {
-		values := a.values(o.Name, r.Batch)
+		values := a.values(o, r.Batch)
 		width := len(values) / r.Batch
 		for i, v := range values {
 			if !finite(v) {
 				return nil, outputNotFinite(o.Name, i/width)
 			}
 		}
-		out := &oippb.ModelInferResponse_InferOutputTensor{Name: o.Name, Datatype: Datatype, Shape: []int64{int64(r.Batch), int64(width)}}
+		out := &oippb.ModelInferResponse_InferOutputTensor{Name: o.Name, Datatype: Float32, Shape: []int64{int64(r.Batch), int64(width)}}
 		if o.Binary {
-			raw := make([]byte, 0, len(values)*valueSize)
+			raw := make([]byte, 0, len(values)*floatSize)
 			for _, v := range values {
 				raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(v))
 			}

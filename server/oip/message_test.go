@@ -58,19 +58,19 @@ func TestDecodeMessage(t *testing.T) {
 		outputs []Output
 		timeout time.Duration
 	}{
-		{"typed", grpcRequest(2), 2, []Output{{LogitName, false}, {EmbeddingName, false}}, 0},
-		{"raw", grpcRequest(4, withRaw), 4, []Output{{LogitName, true}, {EmbeddingName, true}}, 0},
-		{"outputs", grpcRequest(1, withRaw, withOutputs(EmbeddingName)), 1, []Output{{EmbeddingName, true}}, 0},
-		{"timeout", grpcRequest(1, withTimeout(integer(1500))), 1, []Output{{LogitName, false}, {EmbeddingName, false}}, 1500 * time.Microsecond},
+		{"typed", grpcRequest(2), 2, []Output{{LogitName, false, false}, {EmbeddingName, true, false}}, 0},
+		{"raw", grpcRequest(4, withRaw), 4, []Output{{LogitName, false, true}, {EmbeddingName, true, true}}, 0},
+		{"outputs", grpcRequest(1, withRaw, withOutputs(EmbeddingName)), 1, []Output{{EmbeddingName, true, true}}, 0},
+		{"timeout", grpcRequest(1, withTimeout(integer(1500))), 1, []Output{{LogitName, false, false}, {EmbeddingName, true, false}}, 1500 * time.Microsecond},
 		{"unsigned_timeout", grpcRequest(1, withTimeout(&oippb.InferParameter{
 			ParameterChoice: &oippb.InferParameter_Uint64Param{Uint64Param: math.MaxUint64},
-		})), 1, []Output{{LogitName, false}, {EmbeddingName, false}}, math.MaxInt64 / time.Microsecond * time.Microsecond},
+		})), 1, []Output{{LogitName, false, false}, {EmbeddingName, true, false}}, math.MaxInt64 / time.Microsecond * time.Microsecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := r.DecodeMessage(small, test.message); err != nil {
 				t.Fatal(err)
 			}
-			if r.ID != "7" || r.Batch != test.batch || !slices.Equal(r.Input, ramp(test.batch)) || !slices.Equal(r.Outputs, test.outputs) || r.Timeout != test.timeout {
+			if r.ID != "7" || r.Batch != test.batch || !slices.Equal(r.Input.Float32, ramp(test.batch)) || !slices.Equal(r.Outputs, test.outputs) || r.Timeout != test.timeout {
 				t.Errorf("got %+v", r)
 			}
 		})
@@ -137,7 +137,7 @@ func TestResponseMessage(t *testing.T) {
 			if m.GetModelName() != a.ModelName || m.GetModelVersion() != a.ModelVersion || m.GetId() != "7" || len(m.GetOutputs()) != 2 {
 				t.Errorf("response %v", m)
 			}
-			for i, values := range [][]float32{a.Logit, a.Embedding} {
+			for i, values := range [][]float32{a.Scores, a.Embedding} {
 				out := m.GetOutputs()[i]
 				if !slices.Equal(out.GetShape(), []int64{2, int64(len(values) / 2)}) || out.GetDatatype() != Datatype {
 					t.Errorf("output %v", out)
@@ -147,7 +147,7 @@ func TestResponseMessage(t *testing.T) {
 				}
 			}
 			broken := result(2)
-			broken.Logit[1] = float32(math.NaN())
+			broken.Scores[1] = float32(math.NaN())
 			_, err = r.ResponseMessage(broken)
 			checkError(t, err, `output "logit" for image 1`)
 		})
@@ -157,11 +157,11 @@ func TestResponseMessage(t *testing.T) {
 // Message panics if a document and its message have different fields.
 func TestMessage(t *testing.T) {
 	Message(new(oippb.ServerMetadataResponse), ServerMetadata{Name: "n", Version: "v", Extensions: Extensions()})
-	metadata := Message(new(oippb.ModelMetadataResponse), small.Metadata("n", 5, "v"))
+	metadata := Message(new(oippb.ModelMetadataResponse), small.Metadata("n", "v"))
 	if !slices.Equal(metadata.GetInputs()[0].GetShape(), []int64{-1, 3, 2, 2}) || !slices.Equal(metadata.GetVersions(), []string{"v"}) {
 		t.Errorf("metadata %v", metadata)
 	}
-	config := Message(new(oippb.ModelConfig), small.Config("n", 5, 2, 8))
+	config := Message(new(oippb.ModelConfig), small.Config("n", 2, 8))
 	if config.GetMaxBatchSize() != 4 || config.GetInput()[0].GetDataType() != oippb.DataType_TYPE_FP32 || config.GetInstanceGroup()[0].GetCount() != 2 ||
 		!slices.Equal(config.GetDynamicBatching().GetPreferredBatchSize(), []int32{8}) || config.GetVersionPolicy().GetLatest().GetNumVersions() != 1 {
 		t.Errorf("config %v", config)
@@ -198,11 +198,11 @@ func FuzzMessage(f *testing.F) {
 			}
 			return
 		}
-		if r.Batch < 1 || r.Batch > small.MaxBatch || len(r.Input) != r.Batch*small.imageSize() || r.Timeout < 0 || len(r.Outputs) == 0 {
+		if r.Batch < 1 || r.Batch > small.MaxBatch || len(r.Input.Float32) != r.Batch*small.imageSize() || r.Timeout < 0 || len(r.Outputs) == 0 {
 			t.Fatalf("request %+v", r)
 		}
-		if slices.ContainsFunc(r.Input, func(v float32) bool { return !finite(v) }) {
-			t.Fatalf("input has NaN or infinite values: %v", r.Input)
+		if slices.ContainsFunc(r.Input.Float32, func(v float32) bool { return !finite(v) }) {
+			t.Fatalf("input has NaN or infinite values: %v", r.Input.Float32)
 		}
 	})
 }

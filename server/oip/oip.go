@@ -9,8 +9,8 @@
 // JSON are supported. Unknown members and parameters are ignored, as the protocol requires. null is
 // treated as a missing member, because some clients serialize every field they know.
 //
-// The model has one input, `input`, FP32 [N,C,S,S], and two outputs, `logit`, FP32 [N,1], and
-// `embedding`, FP32 [N,E].
+// A [Model] has one input of three dimensions per image, FP32 or UINT8, and one or two outputs: scores, FP32 [N,C],
+// and an embedding, FP32 [N,E].
 package oip
 
 import (
@@ -18,14 +18,15 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"fakeart/internal/imaging"
+	"fakeart/internal/model"
 )
 
-// Names of the model's tensors, and the type of their values.
+// Types of the values of tensors.
 const (
-	InputName     = "input"
-	LogitName     = "logit"
-	EmbeddingName = "embedding"
-	Datatype      = "FP32"
+	Float32 = "FP32"
+	Uint8   = "UINT8"
 )
 
 // Header and media types of HTTP messages.
@@ -40,8 +41,8 @@ const (
 	TypeBinary = "application/octet-stream"
 )
 
-// valueSize is the size of a value in binary form, in bytes.
-const valueSize = 4
+// floatSize is the size of a value of type Float32 in binary form, in bytes.
+const floatSize = 4
 
 // Error is an error to report to the client. Errors of this package are always the client's fault.
 type Error struct {
@@ -58,24 +59,72 @@ func invalid(format string, args ...any) error {
 	return &Error{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...)}
 }
 
-// Shape describes the model's input: up to MaxBatch images of Channels planes of Size×Size values.
-// All fields are at least 1.
-type Shape struct {
-	Channels, Size, MaxBatch int
+// Model describes a model's tensors.
+type Model struct {
+	// Input is the name of the input, and Datatype its type: Float32 or Uint8.
+	Input, Datatype string
+	// Layout is the order of the dimensions of an image, and Dims are the dimensions.
+	Layout imaging.Layout
+	Dims   [3]int
+	// Lowest and Highest are the range of the input's values.
+	Lowest, Highest float32
+	// MaxBatch is the maximum number of images per request.
+	MaxBatch int
+	// Scores is the name of the output with Columns scores per image.
+	Scores  string
+	Columns int
+	// Embedding is the name of the output with EmbeddingSize values per image. It's empty if the model has none.
+	Embedding     string
+	EmbeddingSize int
+}
+
+// ModelOf describes the tensors of a model file, for requests with up to maxBatch images.
+func ModelOf(f *model.File, maxBatch int) *Model {
+	md, p := &f.Metadata, f.Plan.Preprocessing()
+	m := &Model{
+		Input: md.Input, Datatype: Float32, Layout: p.Layout, Dims: [3]int{p.Channels(), p.Height, p.Width}, MaxBatch: maxBatch,
+		Scores: md.Output, Columns: md.Columns, Embedding: md.Embedding, EmbeddingSize: f.EmbeddingSize,
+	}
+	if p.Type == imaging.Uint8 {
+		m.Datatype = Uint8
+	}
+	if p.Layout == imaging.NHWC {
+		m.Dims = [3]int{p.Height, p.Width, p.Channels()}
+	}
+	m.Lowest, m.Highest = f.Plan.Range()
+	return m
 }
 
 // imageSize returns the number of values per image.
-func (s Shape) imageSize() int { return s.Channels * s.Size * s.Size }
+func (m *Model) imageSize() int { return m.Dims[0] * m.Dims[1] * m.Dims[2] }
 
-// String returns the shape for error messages, such as "[N,3,32,32] with N from 1 to 8".
-func (s Shape) String() string {
-	return fmt.Sprintf("[N,%d,%d,%d] with N from 1 to %d", s.Channels, s.Size, s.Size, s.MaxBatch)
+// valueSize returns the size of a value of the input in binary form, in bytes.
+func (m *Model) valueSize() int {
+	if m.Datatype == Uint8 {
+		return 1
+	}
+	return floatSize
+}
+
+// shape returns the shape of the input for error messages, such as "[N,3,32,32] with N from 1 to 8".
+func (m *Model) shape() string {
+	return fmt.Sprintf("[N,%d,%d,%d] with N from 1 to %d", m.Dims[0], m.Dims[1], m.Dims[2], m.MaxBatch)
+}
+
+// outputs returns the names of the outputs for error messages.
+func (m *Model) outputs() string {
+	if m.Embedding == "" {
+		return fmt.Sprintf("only %q", m.Scores)
+	}
+	return fmt.Sprintf("%q and %q", m.Scores, m.Embedding)
 }
 
 // Output is a requested output tensor.
 type Output struct {
-	// Name is LogitName or EmbeddingName.
+	// Name is the name of the tensor.
 	Name string
+	// Embedding reports whether it's the embedding instead of the scores.
+	Embedding bool
 	// Binary reports whether the values follow the JSON in binary form instead of being part of it.
 	Binary bool
 }
@@ -85,41 +134,35 @@ type Output struct {
 type Request struct {
 	// ID is the client's identifier of the request, or empty.
 	ID string
-	// Batch is the number of images, 1 to Shape.MaxBatch.
+	// Batch is the number of images, 1 to Model.MaxBatch.
 	Batch int
-	// Input contains the values of the images, row-major and finite. CheckValues checks their range.
+	// Input contains the values of the images, row-major and finite. Model.CheckValues checks their range.
 	// Decode reuses its memory if it is large enough.
-	Input []float32
+	Input imaging.Tensor
 	// Outputs are the requested tensors, in order and without duplicates.
 	Outputs []Output
 	// Timeout is how long the client is willing to wait, from its parameter "timeout" in
 	// microseconds, or 0 if it isn't set.
 	Timeout time.Duration
+
+	// Memory of Input.
+	floats []float32
+	bytes  []uint8
 }
 
-// HasOutput reports whether the client requested the named output.
-func (r *Request) HasOutput(name string) bool {
-	for _, o := range r.Outputs {
-		if o.Name == name {
-			return true
-		}
-	}
-	return false
-}
-
-// Decode parses a request for a model with the given input shape. lengthHeader is the value of
+// Decode parses a request for the model. lengthHeader is the value of
 // LengthHeader, empty if the request doesn't have it. Decode does not retain body.
 //
 // Every error is an *Error with status 400. The content of r is undefined after an error. Decode
 // allocates at most a small multiple of the body's size, and once r's slices are large enough
 // nothing except the ID.
-func (r *Request) Decode(shape Shape, lengthHeader string, body []byte) error {
-	*r = Request{Input: r.Input[:0], Outputs: r.Outputs[:0]}
+func (r *Request) Decode(m *Model, lengthHeader string, body []byte) error {
+	*r = Request{Outputs: r.Outputs[:0], floats: r.floats, bytes: r.bytes}
 	if lengthHeader == "" {
 		if len(body) == 0 {
 			return invalid("the body is empty: expected an inference request in JSON")
 		}
-		d := decoder{reader: reader{data: body}, shape: shape, request: r}
+		d := decoder{reader: reader{data: body}, model: m, request: r}
 		return d.decode()
 	}
 	length, err := parseLength(lengthHeader, len(body))
@@ -127,9 +170,9 @@ func (r *Request) Decode(shape Shape, lengthHeader string, body []byte) error {
 		return err
 	}
 	if length == 0 {
-		return r.decodeRaw(shape, body)
+		return r.decodeRaw(m, body)
 	}
-	d := decoder{reader: reader{data: body[:length]}, shape: shape, request: r, binary: body[length:], split: true}
+	d := decoder{reader: reader{data: body[:length]}, model: m, request: r, binary: body[length:], split: true}
 	return d.decode()
 }
 
@@ -149,47 +192,73 @@ func parseLength(text string, size int) (int, error) {
 
 // decodeRaw parses a body that consists of the input tensor only. The number of images follows from
 // the size of the body.
-func (r *Request) decodeRaw(shape Shape, body []byte) error {
-	imageBytes := shape.imageSize() * valueSize
+func (r *Request) decodeRaw(m *Model, body []byte) error {
+	imageBytes := m.imageSize() * m.valueSize()
 	n := len(body) / imageBytes
-	if n < 1 || n > shape.MaxBatch || len(body)%imageBytes != 0 {
+	if n < 1 || n > m.MaxBatch || len(body)%imageBytes != 0 {
 		return invalid("the header %s is 0, so the body must be the tensor %q only, but it has %d bytes: expected %d for each of 1 to %d images",
-			LengthHeader, InputName, len(body), imageBytes, shape.MaxBatch)
+			LengthHeader, m.Input, len(body), imageBytes, m.MaxBatch)
 	}
 	r.Batch = n
-	r.grow(n * shape.imageSize())
-	if i := copyFloats(r.Input, body); i >= 0 {
-		return notFinite(i)
+	r.grow(m)
+	if i := copyValues(r.Input, body); i >= 0 {
+		return m.notFinite(i)
 	}
-	r.Outputs = append(r.Outputs, Output{LogitName, true}, Output{EmbeddingName, true})
+	r.addAllOutputs(m)
+	for i := range r.Outputs {
+		r.Outputs[i].Binary = true
+	}
 	return nil
 }
 
-// grow sets the length of r.Input to n. The values are undefined.
-func (r *Request) grow(n int) {
-	if cap(r.Input) < n {
-		r.Input = make([]float32, n)
+// addAllOutputs adds all outputs of the model.
+func (r *Request) addAllOutputs(m *Model) {
+	r.Outputs = append(r.Outputs, Output{Name: m.Scores})
+	if m.Embedding != "" {
+		r.Outputs = append(r.Outputs, Output{Name: m.Embedding, Embedding: true})
 	}
-	r.Input = r.Input[:n]
 }
 
-// CheckValues returns an *Error that names the first value outside [0,1], which is the range of the
-// model's input.
-func CheckValues(values []float32) error {
-	for i, v := range values {
+// grow makes room for r.Batch images in r.Input. The values are undefined.
+func (r *Request) grow(m *Model) {
+	n := r.Batch * m.imageSize()
+	if m.Datatype == Uint8 {
+		if cap(r.bytes) < n {
+			r.bytes = make([]uint8, n)
+		}
+		r.Input = imaging.Tensor{Uint8: r.bytes[:n]}
+		return
+	}
+	if cap(r.floats) < n {
+		r.floats = make([]float32, n)
+	}
+	r.Input = imaging.Tensor{Float32: r.floats[:n]}
+}
+
+// CheckValues returns an *Error that names the first value outside the range of the model's input. Values of a
+// preprocessing in other software can differ from ours by rounding.
+func (m *Model) CheckValues(input imaging.Tensor) error {
+	lowest, highest := m.Lowest, m.Highest
+	if lowest != 0 || highest != 1 {
+		slack := (highest - lowest) / 1000
+		lowest, highest = lowest-slack, highest+slack
+	}
+	for i, v := range input.Float32 {
 		switch {
-		case v >= 0 && v <= 1:
+		case v >= lowest && v <= highest:
 		case v-v != 0:
-			return notFinite(i)
-		case v >= 2 && v <= 255:
-			return invalid("input %q: value %d is %g: expected 0 to 1; divide values from 0 to 255 by 255", InputName, i, v)
+			return m.notFinite(i)
+		case v >= 2 && v <= 255 && lowest == 0 && highest == 1:
+			return invalid("input %q: value %d is %g: expected 0 to 1; divide values from 0 to 255 by 255", m.Input, i, v)
+		case lowest == 0 && highest == 1:
+			return invalid("input %q: value %d is %g: expected 0 to 1", m.Input, i, v)
 		default:
-			return invalid("input %q: value %d is %g: expected 0 to 1", InputName, i, v)
+			return invalid("input %q: value %d is %g: expected %.4g to %.4g; scale and normalize values from 0 to 255 as the model requires", m.Input, i, v, m.Lowest, m.Highest)
 		}
 	}
 	return nil
 }
 
-func notFinite(i int) error {
-	return invalid("input %q: value %d is NaN or infinite", InputName, i)
+func (m *Model) notFinite(i int) error {
+	return invalid("input %q: value %d is NaN or infinite", m.Input, i)
 }

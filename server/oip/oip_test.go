@@ -16,10 +16,31 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"fakeart/internal/imaging"
 )
 
-// small is a shape with 12 values per image, few enough to write out in a test.
-var small = Shape{Channels: 3, Size: 2, MaxBatch: 4}
+// Names of the tensors of square, and the type of their values.
+const (
+	InputName     = "input"
+	LogitName     = "logit"
+	EmbeddingName = "embedding"
+	Datatype      = Float32
+)
+
+// square describes a model with one score, for images of size×size pixels.
+func square(size, embedding, maxBatch int) *Model {
+	return &Model{
+		Input: InputName, Datatype: Datatype, Layout: imaging.NCHW, Dims: [3]int{3, size, size}, Highest: 1, MaxBatch: maxBatch,
+		Scores: LogitName, Columns: 1, Embedding: EmbeddingName, EmbeddingSize: embedding,
+	}
+}
+
+// small describes a model with 12 values per image, few enough to write out in a test.
+var small = square(2, 5, 4)
+
+func floats(values []float32) imaging.Tensor { return imaging.Tensor{Float32: values} }
 
 // ramp returns n images of the small shape with the values 0, 0.25, 0.5, …
 func ramp(n int) []float32 {
@@ -79,10 +100,10 @@ func (m message) decode(r *Request) error {
 }
 
 var (
-	logitJSON       = Output{LogitName, false}
-	logitBinary     = Output{LogitName, true}
-	embeddingJSON   = Output{EmbeddingName, false}
-	embeddingBinary = Output{EmbeddingName, true}
+	logitJSON       = Output{LogitName, false, false}
+	logitBinary     = Output{LogitName, false, true}
+	embeddingJSON   = Output{EmbeddingName, true, false}
+	embeddingBinary = Output{EmbeddingName, true, true}
 )
 
 // goodRequests are requests in the exact form that the named clients send, with the expected
@@ -98,7 +119,7 @@ var goodRequests = []struct {
 			`{"inputs": [{"name": "input", "shape": [2, 3, 2, 2], "datatype": "FP32", "parameters": {"binary_data_size": 96}}], "outputs": [{"name": "logit", "parameters": {"binary_data": true}}, {"name": "embedding", "parameters": {"binary_data": true}}]}`,
 			raw(ramp(2)),
 		},
-		Request{Batch: 2, Input: ramp(2), Outputs: []Output{logitBinary, embeddingBinary}},
+		Request{Batch: 2, Input: floats(ramp(2)), Outputs: []Output{logitBinary, embeddingBinary}},
 	},
 	{
 		"tritonclient: binary input, all outputs binary",
@@ -106,7 +127,7 @@ var goodRequests = []struct {
 			`{"inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","parameters":{"binary_data_size":48}}],"parameters":{"binary_data_output":true}}`,
 			raw(ramp(1)),
 		},
-		Request{Batch: 1, Input: ramp(1), Outputs: []Output{logitBinary, embeddingBinary}},
+		Request{Batch: 1, Input: floats(ramp(1)), Outputs: []Output{logitBinary, embeddingBinary}},
 	},
 	{
 		"tritonclient: JSON with every parameter",
@@ -114,14 +135,14 @@ var goodRequests = []struct {
 			`{"id":"a/1 \"ü\" \ud83d\ude00","inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","data":` + flat(ramp(1)) + `}],"outputs":[{"name":"embedding","parameters":{"binary_data":false}}],` +
 				`"parameters":{"sequence_id":7,"sequence_start":true,"sequence_end":false,"priority":1,"timeout":250000,"custom":{"a":[1,{}]}}}`, "",
 		},
-		Request{ID: `a/1 "ü" 😀`, Batch: 1, Input: ramp(1), Outputs: []Output{embeddingJSON}, Timeout: 250 * time.Millisecond},
+		Request{ID: `a/1 "ü" 😀`, Batch: 1, Input: floats(ramp(1)), Outputs: []Output{embeddingJSON}, Timeout: 250 * time.Millisecond},
 	},
 	{
 		"KServe's REST client: JSON",
 		message{
 			`{"id":"8d64e0a7-6d5a-4c0e-9d0e-0a3f1f6f5c11","model_name":"fakeart","inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","data":` + flat(ramp(1)) + `}]}`, "",
 		},
-		Request{ID: "8d64e0a7-6d5a-4c0e-9d0e-0a3f1f6f5c11", Batch: 1, Input: ramp(1), Outputs: []Output{logitJSON, embeddingJSON}},
+		Request{ID: "8d64e0a7-6d5a-4c0e-9d0e-0a3f1f6f5c11", Batch: 1, Input: floats(ramp(1)), Outputs: []Output{logitJSON, embeddingJSON}},
 	},
 	{
 		"KServe's REST client: binary input, JSON and binary output",
@@ -129,28 +150,28 @@ var goodRequests = []struct {
 			`{"id":"1","model_name":"fakeart","inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","parameters":{"binary_data_size":48}}],` +
 				`"outputs":[{"name":"embedding","parameters":{"binary_data":true}},{"name":"logit"}],"parameters":{"binary_data_output":false}}`, raw(ramp(1)),
 		},
-		Request{ID: "1", Batch: 1, Input: ramp(1), Outputs: []Output{embeddingBinary, logitJSON}},
+		Request{ID: "1", Batch: 1, Input: floats(ramp(1)), Outputs: []Output{embeddingBinary, logitJSON}},
 	},
 	{
 		"MLServer's types: unset fields as null",
 		message{
 			`{"id":null,"parameters":{"content_type":null,"headers":null},"inputs":[{"name":"input","shape":[1,3,2,2],"datatype":"FP32","parameters":{"content_type":"np","headers":null},"data":` + flat(ramp(1)) + `}],"outputs":null}`, "",
 		},
-		Request{Batch: 1, Input: ramp(1), Outputs: []Output{logitJSON, embeddingJSON}},
+		Request{Batch: 1, Input: floats(ramp(1)), Outputs: []Output{logitJSON, embeddingJSON}},
 	},
 	{
 		"by hand: nested, unusual order, indented",
 		message{
 			"\n{\n  \"outputs\" : [ ],\n  \"inputs\" : [ {\n\t\"data\" : " + strings.ReplaceAll(nested(ramp(2), 2, 3, 2, 2), ",", " ,\r\n ") + ",\n    \"shape\" : [ 2, 3, 2, 2 ],\n    \"n\\u0061me\" : \"inp\\u0075t\",\n    \"datatype\" : \"FP32\"\n  } ]\n}\n", "",
 		},
-		Request{Batch: 2, Input: ramp(2), Outputs: []Output{logitJSON, embeddingJSON}},
+		Request{Batch: 2, Input: floats(ramp(2)), Outputs: []Output{logitJSON, embeddingJSON}},
 	},
 	{
 		"by hand: one flat array per image",
 		message{
 			`{"inputs":[{"name":"input","datatype":"FP32","shape":[2,3,2,2],"data":` + nested(ramp(2), 2, 12) + `}],"parameters":{"binary_data_output":true},"outputs":[{"name":"logit","parameters":{"binary_data":false}},{"name":"embedding"}]}`, "",
 		},
-		Request{Batch: 2, Input: ramp(2), Outputs: []Output{logitJSON, embeddingBinary}},
+		Request{Batch: 2, Input: floats(ramp(2)), Outputs: []Output{logitJSON, embeddingBinary}},
 	},
 	{
 		"by hand: all number formats",
@@ -159,7 +180,7 @@ var goodRequests = []struct {
 		},
 		Request{
 			Batch: 1, Outputs: []Output{logitJSON, embeddingJSON},
-			Input: []float32{0, float32(math.Copysign(0, -1)), float32(math.Copysign(0, -1)), 1, -1.5, 1000, 0.001, 200, math.MaxFloat32, 0, 0.1, 123456789},
+			Input: floats([]float32{0, float32(math.Copysign(0, -1)), float32(math.Copysign(0, -1)), 1, -1.5, 1000, 0.001, 200, math.MaxFloat32, 0, 0.1, 123456789}),
 		},
 	},
 }
@@ -172,7 +193,7 @@ func TestDecode_CommonClients(t *testing.T) {
 				if err := test.decode(r); err != nil {
 					t.Fatalf("decode into %s: %v", name, err)
 				}
-				if diff := cmp.Diff(test.want, *r, cmp.Comparer(func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) })); diff != "" {
+				if diff := cmp.Diff(test.want, *r, cmpopts.IgnoreUnexported(Request{}), cmp.Comparer(func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) })); diff != "" {
 					t.Errorf("decode into %s (-want +got):\n%s", name, diff)
 				}
 			}
@@ -186,8 +207,8 @@ func TestDecode_RawTensor(t *testing.T) {
 		if err := r.Decode(small, "0", []byte(raw(ramp(n)))); err != nil {
 			t.Fatal(err)
 		}
-		want := Request{Batch: n, Input: ramp(n), Outputs: []Output{logitBinary, embeddingBinary}}
-		if diff := cmp.Diff(want, r); diff != "" {
+		want := Request{Batch: n, Input: floats(ramp(n)), Outputs: []Output{logitBinary, embeddingBinary}}
+		if diff := cmp.Diff(want, r, cmpopts.IgnoreUnexported(Request{})); diff != "" {
 			t.Errorf("%d images (-want +got):\n%s", n, diff)
 		}
 	}
@@ -202,7 +223,7 @@ func TestDecode_DoesNotRetainBody(t *testing.T) {
 	for i := range body {
 		body[i] = 'x'
 	}
-	if r.ID != "abc" || r.Outputs[0].Name != LogitName || !slices.Equal(r.Input, ramp(1)) {
+	if r.ID != "abc" || r.Outputs[0].Name != LogitName || !slices.Equal(r.Input.Float32, ramp(1)) {
 		t.Errorf("request after the body was overwritten = %+v", r)
 	}
 }
@@ -393,9 +414,9 @@ func TestCheckValues(t *testing.T) {
 		{[]float32{0, math.Nextafter32(1, 2)}, "value 1 is 1.0000001: expected 0 to 1"},
 		{[]float32{-math.SmallestNonzeroFloat32}, "value 0 is -1e-45: expected 0 to 1"},
 	} {
-		checkError(t, CheckValues(test.values), test.want)
+		checkError(t, small.CheckValues(floats(test.values)), test.want)
 	}
-	if err := CheckValues([]float32{0, float32(math.Copysign(0, -1)), 1, 0.25}); err != nil {
+	if err := small.CheckValues(floats([]float32{0, float32(math.Copysign(0, -1)), 1, 0.25})); err != nil {
 		t.Error(err)
 	}
 }
@@ -452,7 +473,7 @@ func TestDecode_LongTimeout(t *testing.T) {
 func result(n int) Result {
 	a := Result{ModelName: "fakeart", ModelVersion: "7"}
 	for i := range n {
-		a.Logit = append(a.Logit, float32(i)-3.5)
+		a.Scores = append(a.Scores, float32(i)-3.5)
 		a.Embedding = append(a.Embedding, float32(i), 1e-7, 16777216)
 	}
 	return a
@@ -493,7 +514,7 @@ func TestAppendResponse(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a := result(test.request.Batch)
-			if !test.request.HasOutput(EmbeddingName) {
+			if !slices.ContainsFunc(test.request.Outputs, func(o Output) bool { return o.Embedding }) {
 				a.Embedding = nil
 			}
 			body, length, err := test.request.AppendResponse([]byte("before"), a)
@@ -512,7 +533,7 @@ func TestAppendResponse(t *testing.T) {
 
 func TestAppendResponse_NoVersion(t *testing.T) {
 	r := Request{Batch: 1, Outputs: []Output{logitJSON}}
-	body, _, err := r.AppendResponse(nil, Result{ModelName: "m", Logit: []float32{1}})
+	body, _, err := r.AppendResponse(nil, Result{ModelName: "m", Scores: []float32{1}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -619,7 +640,7 @@ func TestDocuments_JSON(t *testing.T) {
 	}{
 		{ServerMetadata{"fakeart", "1.0.0", Extensions()}, `{"name":"fakeart","version":"1.0.0","extensions":["binary_tensor_data","model_configuration","statistics"]}`},
 		{
-			Shape{3, 32, 8}.Metadata("fakeart", 128, "1", "2"),
+			full.Metadata("fakeart", "1", "2"),
 			`{"name":"fakeart","versions":["1","2"],"platform":"onnxruntime_onnx","inputs":[{"name":"input","datatype":"FP32","shape":[-1,3,32,32]}],"outputs":[{"name":"logit","datatype":"FP32","shape":[-1,1]},{"name":"embedding","datatype":"FP32","shape":[-1,128]}]}`,
 		},
 		{Live{true}, `{"live":true}`},
@@ -651,8 +672,8 @@ func TestDocuments_MatchCodec(t *testing.T) {
 	if err := r.Decode(small, "", sent); err != nil {
 		t.Fatal(err)
 	}
-	want := Request{ID: "1", Batch: 1, Input: ramp(1), Outputs: []Output{logitBinary, embeddingJSON}, Timeout: 5 * time.Microsecond}
-	if diff := cmp.Diff(want, r); diff != "" {
+	want := Request{ID: "1", Batch: 1, Input: floats(ramp(1)), Outputs: []Output{logitBinary, embeddingJSON}, Timeout: 5 * time.Microsecond}
+	if diff := cmp.Diff(want, r, cmpopts.IgnoreUnexported(Request{})); diff != "" {
 		t.Errorf("request (-want +got):\n%s", diff)
 	}
 	body, length, err := r.AppendResponse(nil, result(1))

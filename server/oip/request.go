@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"fakeart/internal/imaging"
 )
 
 // decoder decodes one request.
 type decoder struct {
 	reader
-	shape   Shape
+	model   *Model
 	request *Request
 	binary  []byte // the bytes after the JSON
 	split   bool   // the client sent LengthHeader
@@ -71,14 +73,14 @@ func (d *decoder) decode() error {
 		return d.syntaxError("the end of the request")
 	}
 	if inputs == 0 {
-		return noInputs(d.shape)
+		return d.model.noInputs()
 	}
 	d.chooseOutputs()
 	return d.readBinary()
 }
 
-func noInputs(shape Shape) error {
-	return invalid(`"inputs" is missing: expected the tensor %q, %s, %s`, InputName, Datatype, shape)
+func (m *Model) noInputs() error {
+	return invalid(`"inputs" is missing: expected the tensor %q, %s, %s`, m.Input, m.Datatype, m.shape())
 }
 
 // member reads the value of a member with read, unless it is null. It returns an error if the
@@ -185,26 +187,27 @@ func (d *decoder) input(i int) error {
 // check compares the input with what the model expects, and sets the number of images of the
 // request.
 func (d *decoder) check(t *tensor, i int) error {
+	m := d.model
 	switch {
 	case t.name == nil:
-		return invalid(`inputs[%d] has no "name": expected %q`, i, InputName)
-	case string(t.name) != InputName:
-		return invalid("unknown input %.80q: the model's only input is %q, %s, %s", t.name, InputName, Datatype, d.shape)
+		return invalid(`inputs[%d] has no "name": expected %q`, i, m.Input)
+	case string(t.name) != m.Input:
+		return invalid("unknown input %.80q: the model's only input is %q, %s, %s", t.name, m.Input, m.Datatype, m.shape())
 	case i > 0:
-		return invalid("input %q appears twice", InputName)
+		return invalid("input %q appears twice", m.Input)
 	case t.datatype == nil:
-		return invalid(`input %q has no "datatype": expected %q`, InputName, Datatype)
-	case string(t.datatype) != Datatype:
-		return invalid("input %q has the datatype %.40q: expected %q", InputName, t.datatype, Datatype)
+		return invalid(`input %q has no "datatype": expected %q`, m.Input, m.Datatype)
+	case string(t.datatype) != m.Datatype:
+		return invalid("input %q has the datatype %.40q: expected %q", m.Input, t.datatype, m.Datatype)
 	case t.rank == 0:
-		return invalid(`input %q has no "shape": expected %s`, InputName, d.shape)
+		return invalid(`input %q has no "shape": expected %s`, m.Input, m.shape())
 	}
 	n := t.dims[0]
-	if t.rank != len(t.dims) || t.dims != [4]int64{n, int64(d.shape.Channels), int64(d.shape.Size), int64(d.shape.Size)} {
-		return invalid("input %q has the shape %s: expected %s", InputName, t.shapeText(), d.shape)
+	if t.rank != len(t.dims) || t.dims != [4]int64{n, int64(m.Dims[0]), int64(m.Dims[1]), int64(m.Dims[2])} {
+		return invalid("input %q has the shape %s: expected %s", m.Input, t.shapeText(), m.shape())
 	}
-	if n < 1 || n > int64(d.shape.MaxBatch) {
-		return invalid("input %q has %d images: expected 1 to %d per request", InputName, n, d.shape.MaxBatch)
+	if n < 1 || n > int64(m.MaxBatch) {
+		return invalid("input %q has %d images: expected 1 to %d per request", m.Input, n, m.MaxBatch)
 	}
 	d.request.Batch = int(n)
 	return nil
@@ -234,7 +237,7 @@ func (d *decoder) dims(t *tensor, name string) error {
 			return err
 		}
 		if n < 0 {
-			return invalid("dimension %d of the shape is %d: expected %s", i, n, d.shape)
+			return invalid("dimension %d of the shape is %d: expected %s", i, n, d.model.shape())
 		}
 		if i < len(t.dims) {
 			t.dims[i] = n
@@ -243,7 +246,7 @@ func (d *decoder) dims(t *tensor, name string) error {
 		return nil
 	})
 	if err == nil && t.rank == 0 {
-		return invalid("%s is empty: expected %s", name, d.shape)
+		return invalid("%s is empty: expected %s", name, d.model.shape())
 	}
 	return err
 }
@@ -272,7 +275,7 @@ func sharedMemory(key string) bool {
 
 // unsupportedOutput lists the parameters of outputs that aren't supported, with what to do instead.
 var unsupportedOutput = map[string]string{
-	"classification":          "leave it out; the probability is 1/(1+e^-logit)",
+	"classification":          "leave it out; POST /predict returns labels and probabilities",
 	"shared_memory_region":    "leave it out to get the values in the response",
 	"shared_memory_byte_size": "leave it out to get the values in the response",
 	"shared_memory_offset":    "leave it out to get the values in the response",
@@ -335,18 +338,21 @@ func (d *decoder) output(i int) error {
 
 // addOutput adds the i-th requested output to the request.
 func (d *decoder) addOutput(i int, name []byte, form outForm) error {
-	o := Output{Name: LogitName}
-	switch string(name) {
-	case LogitName:
-	case EmbeddingName:
-		o.Name = EmbeddingName
-	case "":
-		return invalid(`outputs[%d] has no "name": the model has %q and %q`, i, LogitName, EmbeddingName)
+	m := d.model
+	o := Output{Name: m.Scores}
+	switch {
+	case string(name) == m.Scores:
+	case len(name) == 0:
+		return invalid(`outputs[%d] has no "name": the model has %s`, i, m.outputs())
+	case string(name) == m.Embedding:
+		o = Output{Name: m.Embedding, Embedding: true}
 	default:
-		return invalid("unknown output %.80q: the model has %q and %q", name, LogitName, EmbeddingName)
+		return invalid("unknown output %.80q: the model has %s", name, m.outputs())
 	}
-	if d.request.HasOutput(o.Name) {
-		return invalid("output %q is requested twice", o.Name)
+	for _, other := range d.request.Outputs {
+		if other.Embedding == o.Embedding {
+			return invalid("output %q is requested twice", o.Name)
+		}
 	}
 	d.formOf[len(d.request.Outputs)] = form
 	d.request.Outputs = append(d.request.Outputs, o)
@@ -356,7 +362,7 @@ func (d *decoder) addOutput(i int, name []byte, form outForm) error {
 // chooseOutputs selects all outputs if none is requested, and sets their forms.
 func (d *decoder) chooseOutputs() {
 	if len(d.request.Outputs) == 0 {
-		d.request.Outputs = append(d.request.Outputs, Output{Name: LogitName}, Output{Name: EmbeddingName})
+		d.request.addAllOutputs(d.model)
 	}
 	for i := range d.request.Outputs {
 		d.request.Outputs[i].Binary = d.formOf[i] == asBinary || d.formOf[i] == asRequest && d.binaryOutput
@@ -366,34 +372,52 @@ func (d *decoder) chooseOutputs() {
 // readBinary reads the values of the input from the bytes after the JSON, unless they were part of
 // the JSON.
 func (d *decoder) readBinary() error {
-	t := &d.tensor
-	count := d.request.Batch * d.shape.imageSize()
-	want := count * valueSize
+	t, m := &d.tensor, d.model
+	count := d.request.Batch * m.imageSize()
+	want := count * m.valueSize()
 	switch {
 	case t.hasData && t.hasSize:
-		return invalid(`input %q has both "data" and the parameter "binary_data_size": expected one of them`, InputName)
+		return invalid(`input %q has both "data" and the parameter "binary_data_size": expected one of them`, m.Input)
 	case t.hasData && len(d.binary) > 0:
-		return invalid(`%d unexpected bytes after the JSON: input %q has its "data" in the JSON`, len(d.binary), InputName)
+		return invalid(`%d unexpected bytes after the JSON: input %q has its "data" in the JSON`, len(d.binary), m.Input)
 	case t.hasData:
 		return nil
 	case !t.hasSize && d.split:
-		return invalid(`input %q has neither "data" nor the parameter "binary_data_size", which gives the number of its bytes among the %d after the JSON`, InputName, len(d.binary))
+		return invalid(`input %q has neither "data" nor the parameter "binary_data_size", which gives the number of its bytes among the %d after the JSON`, m.Input, len(d.binary))
 	case !t.hasSize:
-		return invalid(`input %q has no "data": expected %d numbers`, InputName, count)
+		return invalid(`input %q has no "data": expected %d numbers`, m.Input, count)
 	case !d.split:
-		return invalid(`input %q has the parameter "binary_data_size": expected the header %s as well, with the length of the JSON`, InputName, LengthHeader)
+		return invalid(`input %q has the parameter "binary_data_size": expected the header %s as well, with the length of the JSON`, m.Input, LengthHeader)
 	case t.size != int64(want):
-		return invalid("the parameter \"binary_data_size\" is %d: expected %d, 4 bytes for each of the %d values", t.size, want, count)
+		return invalid("the parameter \"binary_data_size\" is %d: expected %d, %s", t.size, want, m.sizeOf(count))
 	case len(d.binary) < want:
 		return invalid("the parameter \"binary_data_size\" is %d, but only %d bytes follow the JSON", t.size, len(d.binary))
 	case len(d.binary) > want:
-		return invalid("%d unexpected bytes after the %d of input %q", len(d.binary)-want, want, InputName)
+		return invalid("%d unexpected bytes after the %d of input %q", len(d.binary)-want, want, m.Input)
 	}
-	d.request.grow(count)
-	if i := copyFloats(d.request.Input, d.binary); i >= 0 {
-		return notFinite(i)
+	d.request.grow(m)
+	if i := copyValues(d.request.Input, d.binary); i >= 0 {
+		return m.notFinite(i)
 	}
 	return nil
+}
+
+// sizeOf explains the size of a number of values in binary form.
+func (m *Model) sizeOf(count int) string {
+	if m.Datatype == Uint8 {
+		return fmt.Sprintf("1 byte for each of the %d values", count)
+	}
+	return fmt.Sprintf("%d bytes for each of the %d values", floatSize, count)
+}
+
+// copyValues decodes little-endian values from raw. It returns the index of the first that is NaN
+// or infinite, or -1 if all are finite.
+func copyValues(to imaging.Tensor, raw []byte) int {
+	if to.Uint8 != nil {
+		copy(to.Uint8, raw)
+		return -1
+	}
+	return copyFloats(to.Float32, raw)
 }
 
 // copyFloats decodes little-endian values from raw. It returns the index of the first that is NaN
@@ -401,7 +425,7 @@ func (d *decoder) readBinary() error {
 func copyFloats(values []float32, raw []byte) int {
 	const exponent = 0x7f800000 // all ones in infinities and NaN
 	for i := range values {
-		bits := binary.LittleEndian.Uint32(raw[i*valueSize:])
+		bits := binary.LittleEndian.Uint32(raw[i*floatSize:])
 		if bits&exponent == exponent {
 			return i
 		}
@@ -414,20 +438,21 @@ func copyFloats(values []float32, raw []byte) int {
 // first dimensions of the shape. So an array of images with one flat array of values each is
 // accepted.
 func (d *decoder) readData() error {
-	count := d.request.Batch * d.shape.imageSize()
+	m := d.model
+	count := d.request.Batch * m.imageSize()
 	levels := d.levels()
 	switch {
 	case levels == 0:
 		return d.wrongKind(`the "data" of an input`, "an array of numbers")
 	case levels > 4:
-		return invalid(`the "data" of input %q is nested deeper than its 4 dimensions`, InputName)
+		return invalid(`the "data" of input %q is nested deeper than its 4 dimensions`, m.Input)
 	case len(d.data)-d.at < 2*count:
 		// Each value takes at least a digit and a comma. Checking it first bounds the memory that a
 		// shape can make the decoder allocate.
-		return invalid(`the JSON ends before the %d values required by the shape of input %q`, count, InputName)
+		return invalid(`the JSON ends before the %d values required by the shape of input %q`, count, m.Input)
 	}
-	d.request.grow(count)
-	dims := []int{d.request.Batch, d.shape.Channels, d.shape.Size, d.shape.Size}
+	d.request.grow(m)
+	dims := []int{d.request.Batch, m.Dims[0], m.Dims[1], m.Dims[2]}
 	return d.values(d.request.Input, dims[:levels-1], 0)
 }
 
@@ -443,7 +468,7 @@ func (d *decoder) levels() int {
 
 // values reads the next array into values: one nested array per element of the first dimension, or
 // numbers if dims is empty. level is the nesting depth.
-func (d *decoder) values(values []float32, dims []int, level int) error {
+func (d *decoder) values(values imaging.Tensor, dims []int, level int) error {
 	if d.peek() != '[' {
 		return d.irregular(level)
 	}
@@ -456,7 +481,7 @@ func (d *decoder) values(values []float32, dims []int, level int) error {
 		if d.peek() == ']' {
 			return d.wrongCount(level, n, "arrays", fmt.Sprint(i))
 		}
-		if err := d.values(values[i*len(values)/n:(i+1)*len(values)/n], dims[1:], level+1); err != nil {
+		if err := d.values(values.Slice(i*values.Len()/n, (i+1)*values.Len()/n), dims[1:], level+1); err != nil {
 			return err
 		}
 		if err := d.separate(i, n, level, "arrays"); err != nil {
@@ -467,29 +492,36 @@ func (d *decoder) values(values []float32, dims []int, level int) error {
 }
 
 // numbers reads the next array, of numbers, into values.
-func (d *decoder) numbers(values []float32, level int) error {
+func (d *decoder) numbers(values imaging.Tensor, level int) error {
 	d.at++
-	for i := range values {
+	n := values.Len()
+	for i := range n {
 		c := d.peek()
 		if c == ']' {
-			return d.wrongCount(level, len(values), "numbers", fmt.Sprint(i))
+			return d.wrongCount(level, n, "numbers", fmt.Sprint(i))
 		}
 		if c == '[' {
 			return d.irregular(level)
 		}
 		if c != '-' && (c < '0' || c > '9') {
-			return d.wrongKind(fmt.Sprintf(`a value in the "data" of input %q`, InputName), "a number")
+			return d.wrongKind(fmt.Sprintf(`a value in the "data" of input %q`, d.model.Input), "a number")
 		}
+		at := d.at
 		f, err := d.float()
-		if errors.Is(err, errRange) {
+		if errors.Is(err, errRange) || err == nil && values.Uint8 != nil && (f < 0 || f > 255 || f != float32(uint8(f))) {
+			d.at = at
 			text, _ := d.number()
-			return invalid("a value of input %q is %.40s: out of range for %s", InputName, text, Datatype)
+			return invalid("a value of input %q is %.40s: out of range for %s", d.model.Input, text, d.model.Datatype)
 		}
 		if err != nil {
 			return err
 		}
-		values[i] = f
-		if err := d.separate(i, len(values), level, "numbers"); err != nil {
+		if values.Uint8 != nil {
+			values.Uint8[i] = uint8(f)
+		} else {
+			values.Float32[i] = f
+		}
+		if err := d.separate(i, n, level, "numbers"); err != nil {
 			return err
 		}
 	}
@@ -511,7 +543,7 @@ func (d *decoder) separate(i, n, level int, elements string) error {
 }
 
 func (d *decoder) wrongCount(level, want int, elements, got string) error {
-	return invalid(`the "data" of input %q has an array at level %d with %s %s: the shape requires %d`, InputName, level+1, got, elements, want)
+	return invalid(`the "data" of input %q has an array at level %d with %s %s: the shape requires %d`, d.model.Input, level+1, got, elements, want)
 }
 
 func (d *decoder) irregular(level int) error {
@@ -519,5 +551,5 @@ func (d *decoder) irregular(level int) error {
 	if kind == "" {
 		return d.syntaxError("a value")
 	}
-	return invalid(`the "data" of input %q has %s at level %d: expected all arrays of a level to be nested alike, as in the shape`, InputName, kind, level+1)
+	return invalid(`the "data" of input %q has %s at level %d: expected all arrays of a level to be nested alike, as in the shape`, d.model.Input, kind, level+1)
 }

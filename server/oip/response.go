@@ -11,8 +11,8 @@ import (
 type Result struct {
 	// ModelName and ModelVersion identify the model. The version may be empty.
 	ModelName, ModelVersion string
-	// Logit contains one value per image.
-	Logit []float32
+	// Scores contains the scores of all images, of equal number.
+	Scores []float32
 	// Embedding contains the embeddings of all images, of equal width. It may be nil if the request
 	// doesn't ask for it.
 	Embedding []float32
@@ -40,17 +40,16 @@ func (r *Request) AppendResponse(dst []byte, a Result) (body []byte, jsonLength 
 	dst = append(dst, `,"outputs":[`...)
 	size := 0 // of the binary part, in bytes
 	for i, o := range r.Outputs {
-		values := a.values(o.Name, r.Batch)
+		values := a.values(o, r.Batch)
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(dst, `{"name":"`...)
-		dst = append(dst, o.Name...)
-		dst = append(dst, `","datatype":"`+Datatype+`","shape":[`...)
+		dst = appendString(append(dst, `{"name":`...), o.Name)
+		dst = append(dst, `,"datatype":"`+Float32+`","shape":[`...)
 		dst = strconv.AppendInt(dst, int64(r.Batch), 10)
 		dst = strconv.AppendInt(append(dst, ','), int64(len(values)/r.Batch), 10)
 		if o.Binary {
-			n := len(values) * valueSize
+			n := len(values) * floatSize
 			size += n
 			dst = strconv.AppendInt(append(dst, `],"parameters":{"binary_data_size":`...), int64(n), 10)
 			dst = append(dst, "}}"...)
@@ -77,7 +76,7 @@ func (r *Request) AppendResponse(dst []byte, a Result) (body []byte, jsonLength 
 		if !o.Binary {
 			continue
 		}
-		values := a.values(o.Name, r.Batch)
+		values := a.values(o, r.Batch)
 		for j, v := range values {
 			if !finite(v) {
 				return dst[:start], 0, outputNotFinite(o.Name, j/(len(values)/r.Batch))
@@ -88,14 +87,14 @@ func (r *Request) AppendResponse(dst []byte, a Result) (body []byte, jsonLength 
 	return dst, jsonLength, nil
 }
 
-// values returns the values of the named output for a batch of n images.
-func (a *Result) values(name string, n int) []float32 {
-	values := a.Logit
-	if name == EmbeddingName {
+// values returns the values of an output for a batch of n images.
+func (a *Result) values(o Output, n int) []float32 {
+	values := a.Scores
+	if o.Embedding {
 		values = a.Embedding
 	}
-	if len(values) < n || len(values)%n != 0 || name == LogitName && len(values) != n {
-		panic("oip: the result's " + name + " has " + strconv.Itoa(len(values)) + " values for " + strconv.Itoa(n) + " images")
+	if len(values) < n || len(values)%n != 0 {
+		panic("oip: the result's " + o.Name + " has " + strconv.Itoa(len(values)) + " values for " + strconv.Itoa(n) + " images")
 	}
 	return values
 }
@@ -103,7 +102,7 @@ func (a *Result) values(name string, n int) []float32 {
 func finite(v float32) bool { return v-v == 0 }
 
 func outputNotFinite(name string, i int) error {
-	return invalid("the model's output %q for image %d is NaN or infinite: the input values are out of range, expected [0,1]", name, i)
+	return invalid("the model's output %q for image %d is NaN or infinite: the input values are out of range", name, i)
 }
 
 // appendFloat appends the shortest decimals that parse to v, always with a point or exponent: some

@@ -54,10 +54,10 @@ function show(s) {
   note.textContent = (s.ready ? 'Ready.' : `Not ready: ${s.reason}.`) + ` Up for ${duration((Date.parse(s.time) - Date.parse(s.started)) / 1000)}. All numbers are for this instance since it started.`
   byId('version').textContent = `· ${s.version}`
   const tile = (name, value, about) => element('div', { class: 'tile' }, element('p', {}, name), element('strong', {}, value), element('p', {}, about))
-  const { real, fake } = s.predictions
-  const total = real + fake
+  const { labels, rest } = shownLabels(s.predictions)
+  const total = s.images
   byId('tiles').replaceChildren(
-    tile('Images classified', number(total), total ? `${Math.round((100 * fake) / total)}% FAKE` : 'none yet'),
+    tile('Images classified', number(total), total && labels.length ? `${Math.round((100 * s.predictions[labels[0]]) / total)}% ${labels[0]}` : 'none yet'),
     tile('Median latency', milliseconds(s.latency.p50), 'half of the requests are faster'),
     tile('p99 latency', milliseconds(s.latency.p99), '1 in 100 requests is slower'),
     tile('Server errors', number(s.errors), `in ${number(s.requests)} prediction requests`),
@@ -65,8 +65,8 @@ function show(s) {
   )
   const step = duration(s.interval_seconds)
   bars(byId('chart-predictions'), `Images classified per ${step}, by predicted class`, s.history, [
-    { name: 'REAL', class: 'real', value: (p) => p.real },
-    { name: 'FAKE', class: 'fake', value: (p) => p.fake },
+    ...labels.map((label, i) => ({ name: label, class: `series-${i}`, value: (p) => p.predictions[label] ?? 0 })),
+    ...(rest ? [{ name: 'other classes', class: 'series-rest', value: (p) => p.images - labels.reduce((sum, label) => sum + (p.predictions[label] ?? 0), 0) }] : []),
   ], number)
   lines(byId('chart-latency'), `Prediction latency per ${step}`, s.history, [
     { name: 'p50', class: 'p50', value: (p) => p.p50 },
@@ -84,6 +84,14 @@ function show(s) {
       ['Lost', number(log.failed)],
     ]),
   )
+}
+
+const maxLabels = 6 // classes with a color of their own in the chart
+
+// shownLabels returns the most frequent labels first, and whether there are others.
+function shownLabels(predictions) {
+  const labels = Object.keys(predictions).filter((label) => predictions[label] > 0 && label !== 'other').sort((a, b) => predictions[b] - predictions[a])
+  return { labels: labels.slice(0, maxLabels), rest: labels.length > maxLabels || predictions.other > 0 }
 }
 
 // showDrift shows the result of the last drift check. The affected columns require the admin token.

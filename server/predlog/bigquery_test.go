@@ -30,7 +30,7 @@ type bigQueryField struct {
 // but not the other way round.
 var nullable = map[string]bool{
 	"request_id": true, "trace_id": true, "image": true, "comment": true,
-	"orientation": true, // added later, which BigQuery allows only for nullable columns
+	"orientation": true, "model_name": true, // added later, which BigQuery allows only for nullable columns
 }
 
 // bigQuerySchema returns the columns for a row type.

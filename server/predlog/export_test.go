@@ -74,7 +74,7 @@ func readCSV(t *testing.T, data []byte) (rows []Row) {
 				if object[name], err = base64.StdEncoding.DecodeString(line[i]); err != nil {
 					t.Fatal(err)
 				}
-			case !slices.Contains([]string{"id", "time", "request_id", "trace_id", "model", "label", "image_sha256", "image_format", "feedback_label", "feedback_comment", "feedback_time"}, name):
+			case !slices.Contains([]string{"id", "time", "request_id", "trace_id", "model", "model_name", "label", "image_sha256", "image_format", "feedback_label", "feedback_comment", "feedback_time"}, name):
 				number = json.Number(line[i])
 				if _, err := strconv.ParseFloat(line[i], 64); err != nil {
 					t.Fatal(err)

@@ -6,6 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -27,12 +31,33 @@ const (
 	maxHistory = 20
 )
 
+// LabelError is returned for feedback with a label that isn't one of the model that made the prediction.
+type LabelError struct {
+	// Label is the label of the feedback.
+	Label string
+	// Valid are the labels of the model in the order of its classes.
+	Valid []string
+}
+
+// Error lists up to ten labels.
+func (e *LabelError) Error() string {
+	const most = 10
+	var list []string
+	for _, label := range e.Valid[:min(most, len(e.Valid))] {
+		list = append(list, strconv.Quote(label))
+	}
+	if more := len(e.Valid) - most; more > 0 {
+		list = append(list, fmt.Sprintf("%d more", more))
+	}
+	return fmt.Sprintf("unknown label %.80q; the labels of the model that made the prediction are %s", e.Label, strings.Join(list, ", "))
+}
+
 // Feedback is a user's correction or confirmation of a prediction. If a store has several for one
 // prediction, the latest counts.
 type Feedback struct {
 	ID      string    `json:"id" doc:"UUIDv7 of the prediction's record."`
 	Time    time.Time `json:"time" doc:"When the feedback was received, UTC, with microseconds. The latest feedback on a prediction counts."`
-	Label   string    `json:"label" doc:"Correct label according to the user, REAL or FAKE."`
+	Label   string    `json:"label" doc:"Correct label according to the user."`
 	Comment string    `json:"comment" doc:"Comment of the user; may be empty."`
 }
 
@@ -52,6 +77,8 @@ type FeedbackResult struct {
 	Feedback
 	// PredictedLabel is the label of the prediction, or empty if the store doesn't know it.
 	PredictedLabel string
+	// ModelName is the name of the model that made the prediction, or empty if the store doesn't know it.
+	ModelName string
 	// Duplicate reports that the latest feedback on the prediction was the same, so nothing was
 	// stored.
 	Duplicate bool
@@ -66,12 +93,23 @@ type FeedbackStore interface {
 	// Feedback stores the feedback as durably as Write stores records. It returns
 	// ErrUnknownPrediction if the store knows that there is no such prediction.
 	Feedback(ctx context.Context, f Feedback) (FeedbackResult, error)
+	// SetLabels stores the labels of the model with the given digest, which feedback on its predictions can have.
+	SetLabels(ctx context.Context, model string, labels []string) error
+}
+
+// SetLabels stores the labels of the model with the given digest. Feedback accepts them for predictions of the model, also in later
+// processes. It does nothing if the store doesn't keep feedback.
+func (l *Log) SetLabels(ctx context.Context, model string, labels []string) error {
+	if store, ok := l.store.(FeedbackStore); ok {
+		return store.SetLabels(ctx, model, labels)
+	}
+	return nil
 }
 
 // Feedback stores feedback on a prediction. When it returns nil, the feedback is as durable as the
 // store guarantees. It first flushes a prediction that is still buffered.
 //
-// It returns ErrUnknownPrediction if there is no such prediction, ErrNoFeedback if the store
+// It returns ErrUnknownPrediction if there is no such prediction, *LabelError if the model has no such label, ErrNoFeedback if the store
 // doesn't keep feedback, ErrInvalid if no store accepts it, and other errors if the store fails.
 func (l *Log) Feedback(ctx context.Context, f Feedback) (FeedbackResult, error) {
 	id, err := uuid.Parse(f.ID)
@@ -138,50 +176,128 @@ func (s *SQLite) HasPrediction(ctx context.Context, id string) (known bool, err 
 
 // Feedback implements FeedbackStore. It keeps the latest twenty per prediction.
 func (s *SQLite) Feedback(ctx context.Context, f Feedback) (h FeedbackResult, err error) {
-	known := false
+	var rejected error // why there is nothing to store
 	// Don't cancel a transaction: that would close the connection.
 	err = s.change(ctx, func(db *database) error {
-		h, known, err = db.feedback(context.WithoutCancel(ctx), f)
+		h, rejected, err = s.store(context.WithoutCancel(ctx), db, f)
 		return err
 	})
-	if err == nil && !known {
-		err = ErrUnknownPrediction
+	if err == nil {
+		err = rejected
 	}
 	return h, err
 }
 
-// feedback stores the feedback in one transaction, unless it is a duplicate or the prediction is
-// unknown.
-func (db *database) feedback(ctx context.Context, f Feedback) (h FeedbackResult, known bool, err error) {
+// SetLabels implements FeedbackStore.
+func (s *SQLite) SetLabels(ctx context.Context, model string, labels []string) error {
+	s.labelsMu.Lock()
+	_, known := s.labels[model]
+	if !known {
+		s.labels[model] = slices.Clone(labels)
+	}
+	s.labelsMu.Unlock()
+	if known {
+		return nil
+	}
+	return s.change(ctx, func(db *database) error { return s.insertLabels(context.WithoutCancel(ctx), db) })
+}
+
+// insertLabels stores the labels of all models of this process.
+func (s *SQLite) insertLabels(ctx context.Context, db *database) error {
+	s.labelsMu.Lock()
+	all := maps.Clone(s.labels)
+	s.labelsMu.Unlock()
+	for model, labels := range all {
+		text, err := json.Marshal(labels)
+		if err != nil {
+			return err
+		}
+		if _, err := db.insert.conn.ExecContext(ctx, "INSERT INTO models (digest, labels) VALUES (?, ?) ON CONFLICT DO NOTHING", model, string(text)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkLabel returns a *LabelError as rejected unless the model has the label. If the labels of the model are unknown, it accepts those of
+// all known models and the predicted label. It accepts any label if no model is known.
+func (s *SQLite) checkLabel(ctx context.Context, db queryer, model, predicted, label string) (rejected, err error) {
+	if label == predicted {
+		return nil, nil
+	}
+	s.labelsMu.Lock()
+	valid, known := s.labels[model]
+	s.labelsMu.Unlock()
+	if !known {
+		if valid, err = labelsOf(ctx, db, model); err != nil {
+			return nil, err
+		}
+	}
+	if len(valid) == 0 || slices.Contains(valid, label) {
+		return nil, nil
+	}
+	return &LabelError{label, valid}, nil
+}
+
+// labelsOf returns the labels of the model in the database or, if it doesn't know the model, those of all models.
+func labelsOf(ctx context.Context, db queryer, model string) (all []string, err error) {
+	rows, err := db.QueryContext(ctx, "SELECT digest, labels FROM models ORDER BY rowid DESC")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var digest, text string
+		if err := rows.Scan(&digest, &text); err != nil {
+			return nil, err
+		}
+		var labels []string
+		if err := json.Unmarshal([]byte(text), &labels); err != nil {
+			return nil, fmt.Errorf("labels of model %s: %w", digest, err)
+		}
+		if digest == model {
+			return labels, nil
+		}
+		all = append(all, labels...)
+	}
+	return all, rows.Err()
+}
+
+// store stores the feedback in one transaction, unless it is a duplicate or rejected.
+func (s *SQLite) store(ctx context.Context, db *database, f Feedback) (h FeedbackResult, rejected, err error) {
 	tx, err := db.insert.conn.BeginTx(ctx, nil)
 	if err != nil {
-		return h, false, err
+		return h, nil, err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after Commit
 	h.Feedback = f
+	var model string
 	var label, comment, stamp sql.NullString
-	err = tx.QueryRowContext(ctx, "SELECT predictions.label, feedback.label, feedback.comment, feedback.time FROM predictions "+
+	err = tx.QueryRowContext(ctx, "SELECT predictions.model, predictions.model_name, predictions.label, feedback.label, feedback.comment, feedback.time FROM predictions "+
 		"LEFT JOIN feedback ON feedback.id = predictions.id WHERE predictions.id = ? ORDER BY feedback.seq DESC LIMIT 1", f.ID).
-		Scan(&h.PredictedLabel, &label, &comment, &stamp)
+		Scan(&model, &h.ModelName, &h.PredictedLabel, &label, &comment, &stamp)
 	if errors.Is(err, sql.ErrNoRows) {
-		return h, false, nil
+		return h, ErrUnknownPrediction, nil
 	}
 	if err != nil {
-		return h, false, err
+		return h, nil, err
+	}
+	if rejected, err = s.checkLabel(ctx, tx, model, h.PredictedLabel, f.Label); rejected != nil || err != nil {
+		return h, rejected, err
 	}
 	if label.Valid && label.String == f.Label && comment.String == f.Comment {
 		h.Duplicate = true
 		h.Time, err = time.Parse(time.RFC3339, stamp.String)
-		return h, true, err
+		return h, nil, err
 	}
 	if _, err := tx.ExecContext(ctx, "INSERT INTO feedback (id, time, label, comment) VALUES (?, ?, ?, ?)", f.ID, f.Time.Format(timeFormat), f.Label, f.Comment); err != nil {
-		return h, false, err
+		return h, nil, err
 	}
 	if _, err := tx.ExecContext(ctx, "DELETE FROM feedback WHERE id = ? AND seq <= (SELECT seq FROM feedback WHERE id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
 		f.ID, f.ID, maxHistory); err != nil {
-		return h, false, err
+		return h, nil, err
 	}
-	return h, true, tx.Commit()
+	return h, nil, tx.Commit()
 }
 
 // accuracyWindow is how many predictions Accuracy covers, and accuracyRows how many rows of feedback

@@ -184,12 +184,12 @@ func TestOpenSQLite_MigratesFeedback(t *testing.T) {
 	s := openSQLite(t, SQLiteOptions{Path: path})
 	records := newRecords(3)
 	for i := range records {
-		records[i].Orientation = 0 // unknown: the first version didn't log it
+		records[i].Orientation, records[i].ModelName = 0, "" // unknown: the first version didn't log them
 	}
 	mustWrite(t, s, records...)
 	// Restore the schema of the first version.
 	for _, text := range []string{
-		"ALTER TABLE predictions DROP COLUMN orientation",
+		"ALTER TABLE predictions DROP COLUMN orientation", "ALTER TABLE predictions DROP COLUMN model_name", "DROP TABLE models",
 		"DROP TRIGGER predictions_delete_feedback", "DROP TABLE feedback", "DROP TABLE unsent_feedback", "DELETE FROM goose_db_version WHERE version_id >= 2",
 	} {
 		if _, err := s.db.insert.conn.ExecContext(t.Context(), text); err != nil {
@@ -500,6 +500,63 @@ func TestPubSubFeedback_Duplicate(t *testing.T) {
 	}
 }
 
+// TestFeedback_Labels checks that feedback on a prediction can only have the labels of the model that made it.
+func TestFeedback_Labels(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "labels.db")
+	cats, dogs, unknown := "sha256:"+strings.Repeat("c", 64), "sha256:"+strings.Repeat("d", 64), "sha256:"+strings.Repeat("e", 64)
+	many := []string{"other"}
+	for i := range 20 {
+		many = append(many, fmt.Sprintf("breed %d", i))
+	}
+	records := newRecords(3)
+	for i, model := range []string{cats, dogs, unknown} {
+		records[i].Model, records[i].Label = model, []string{"tabby", "breed 3", "lost"}[i]
+	}
+	check := func(t *testing.T, s FeedbackStore) {
+		t.Helper()
+		for _, test := range []struct {
+			record int
+			label  string
+			valid  int // number of valid labels if it's rejected
+		}{
+			{0, "tabby", 0}, {0, "siamese", 0}, {0, "breed 3", 2}, {0, "TABBY", 2},
+			{1, "breed 19", 0}, {1, "tabby", 21},
+			{2, "lost", 0}, {2, "tabby", 0}, {2, "breed 0", 0}, {2, "found", 23}, // the labels of its model are unknown
+		} {
+			_, err := s.Feedback(t.Context(), on(&records[test.record], test.label, "", 0))
+			e, rejected := errors.AsType[*LabelError](err)
+			if rejected != (test.valid > 0) || rejected && len(e.Valid) != test.valid || !rejected && err != nil {
+				t.Errorf("%q on a prediction of %s: error %v, want %d valid labels", test.label, records[test.record].Model, err, test.valid)
+			}
+		}
+	}
+	s := openSQLite(t, SQLiteOptions{Path: path})
+	mustWrite(t, s, records...)
+	if _, err := s.Feedback(t.Context(), on(&records[0], "anything", "", 0)); err != nil {
+		t.Errorf("without known models: %v", err)
+	}
+	for model, labels := range map[string][]string{cats: {"tabby", "siamese"}, dogs: many} {
+		for range 2 {
+			if err := s.SetLabels(t.Context(), model, labels); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	check(t, s)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, s, records...) // into a new database
+	check(t, s)
+	mustClose(t, s)
+	s = openSQLite(t, SQLiteOptions{Path: path}) // another process
+	check(t, s)
+	_, err := s.Feedback(t.Context(), on(&records[1], "tabby", "", 0))
+	if text := fmt.Sprint(err); !strings.Contains(text, `"tabby"`) || !strings.Contains(text, `"breed 8", 11 more`) || strings.Contains(text, "breed 9") {
+		t.Errorf("error %q, want one with the first ten of 21 labels", text)
+	}
+}
+
 func TestRecent(t *testing.T) {
 	var r recent
 	records := make([]Record, recentPredictions+10)
@@ -509,7 +566,7 @@ func TestRecent(t *testing.T) {
 	var group sync.WaitGroup
 	group.Go(func() { // concurrently
 		for range 1000 {
-			r.label(uuid.UUID(records[len(records)-1].ID).String())
+			r.prediction(uuid.UUID(records[len(records)-1].ID).String())
 		}
 	})
 	r.add(records[:10])
@@ -520,8 +577,8 @@ func TestRecent(t *testing.T) {
 		t.Errorf("%d predictions remembered, in a ring of %d", len(r.byID), len(r.ring))
 	}
 	for i, known := range map[int]bool{0: false, 9: false, 10: true, len(records) - 1: true} {
-		if label, ok := r.label(uuid.UUID(records[i].ID).String()); ok != known || ok && label != records[i].Label {
-			t.Errorf("label of record %d = %q, %v, want known %v", i, label, ok, known)
+		if p, ok := r.prediction(uuid.UUID(records[i].ID).String()); ok != known || ok && p.label != records[i].Label {
+			t.Errorf("label of record %d = %q, %v, want known %v", i, p.label, ok, known)
 		}
 	}
 }

@@ -14,9 +14,9 @@ import (
 
 // columns are the columns of the table, in the order in which rows are written and read.
 const columns = "id, time, request_id, trace_id, model, label, probability, latency_seconds, image_sha256, image_format, image_bytes, " +
-	"width, height, mean, std_dev, brightness, contrast, sharpness, saturation, image_logged, embedding, orientation"
+	"width, height, mean, std_dev, brightness, contrast, sharpness, saturation, image_logged, embedding, orientation, model_name"
 
-const numColumns = 22
+const numColumns = 23
 
 // rowsAtOnce are the numbers of rows that one statement can insert. Fifty rows per statement are a
 // fifth cheaper than one; more rows do not help further.
@@ -162,7 +162,7 @@ func (n *inserter) bind(args []driver.NamedValue, r *Record) {
 		uuid.UUID(r.ID).String(), r.Time.UTC().Format(timeFormat), r.RequestID, r.TraceID,
 		reuse(args[4].Value, r.Model), reuse(args[5].Value, r.Label), r.Probability, r.Latency.Seconds(),
 		hex.EncodeToString(r.ImageSHA256[:]), reuse(args[9].Value, r.ImageFormat), int64(r.ImageBytes),
-		int64(r.Width), int64(r.Height), r.Mean, r.StdDev, r.Brightness, r.Contrast, r.Sharpness, r.Saturation, logged, embedding, int64(r.Orientation),
+		int64(r.Width), int64(r.Height), r.Mean, r.StdDev, r.Brightness, r.Contrast, r.Sharpness, r.Saturation, logged, embedding, int64(r.Orientation), reuse(args[22].Value, r.ModelName),
 	} {
 		args[i].Value = v
 	}

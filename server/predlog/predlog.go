@@ -79,7 +79,7 @@ type Store interface {
 // maxRequestID is the maximum length of a stored request ID, in bytes.
 const maxRequestID = 128
 
-// Record describes one prediction. Append copies it, except the strings Model, Label and
+// Record describes one prediction. Append copies it, except the strings Model, ModelName, Label and
 // ImageFormat. Those must not be views of a buffer that is reused.
 type Record struct {
 	// ID is a UUIDv7. Append generates one if it is zero.
@@ -93,9 +93,12 @@ type Record struct {
 	TraceID string
 	// Model is the model's digest, "sha256:…".
 	Model string
-	// Label is the predicted class, "REAL" or "FAKE".
+	// ModelName is the name of the model in requests. It may be empty.
+	ModelName string
+	// Label is the predicted class.
 	Label string
-	// Probability is the predicted probability of FAKE, in [0,1].
+	// Probability is the reported probability, in [0,1]: that of the model's positive class, if it has one, or else of the
+	// predicted class.
 	Probability float64
 	// Latency is the time from the last byte of the request until the prediction was made.
 	Latency time.Duration

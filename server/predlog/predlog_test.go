@@ -37,7 +37,7 @@ func newRecord(i int) *Record {
 	return &Record{
 		ID:   uuid.Must(uuid.NewV7()),
 		Time: time.Date(2026, 11, 26, 10, 11, 12, 123456789, time.UTC).Add(time.Duration(i) * time.Second), RequestID: fmt.Sprintf("request-%d", i),
-		TraceID: "0af7651916cd43dd8448eb211c80319c", Model: digest, Label: "FAKE", Probability: 0.75, Latency: 1500 * time.Microsecond,
+		TraceID: "0af7651916cd43dd8448eb211c80319c", Model: digest, ModelName: "cats", Label: "FAKE", Probability: 0.75, Latency: 1500 * time.Microsecond,
 		ImageSHA256: sha256.Sum256(fmt.Append(nil, i)), ImageFormat: "jpeg", ImageBytes: 1000 + i, Width: 640, Height: 480, Orientation: 6,
 		Mean: 0.5, StdDev: 0.25, Brightness: 0.4, Contrast: 0.3, Sharpness: 12.5, Saturation: 0.125, Embedding: embedding,
 	}

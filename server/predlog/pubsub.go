@@ -177,19 +177,23 @@ func (p *PubSub) message(seq int64, r *Row) message {
 
 // HasPrediction implements FeedbackStore for predictions that this process wrote recently.
 func (p *PubSub) HasPrediction(_ context.Context, id string) (bool, error) {
-	_, known := p.recent.label(id)
+	_, known := p.recent.prediction(id)
 	return known, nil
 }
 
 // Feedback implements FeedbackStore. It accepts feedback on any prediction, because it cannot know
-// which exist. The predicted label and duplicates are only known for predictions that this process
-// wrote recently.
+// which exist. The predicted label, the model and duplicates are only known for predictions that this process
+// wrote recently; for others, it accepts the labels of all models that it knows.
 func (p *PubSub) Feedback(ctx context.Context, f Feedback) (FeedbackResult, error) {
 	if p.feedback == nil {
 		return FeedbackResult{}, ErrNoFeedback
 	}
 	h := FeedbackResult{Feedback: f}
-	h.PredictedLabel, _ = p.recent.label(f.ID)
+	prediction, _ := p.recent.prediction(f.ID)
+	h.PredictedLabel, h.ModelName = prediction.label, prediction.name
+	if rejected := p.checkLabel(ctx, prediction.model, h.PredictedLabel, f.Label); rejected != nil {
+		return FeedbackResult{}, rejected
+	}
 	if h.Time, h.Duplicate = p.recent.duplicate(f); h.Duplicate {
 		return h, nil
 	}
@@ -215,6 +219,23 @@ func (p *PubSub) Feedback(ctx context.Context, f Feedback) (FeedbackResult, erro
 	}
 	p.recent.setFeedback(f)
 	return h, nil
+}
+
+// checkLabel returns a *LabelError unless the model has the label. It accepts any label while the outbox, which has the labels of
+// models of earlier processes, can't be read.
+func (p *PubSub) checkLabel(ctx context.Context, model, predicted, label string) (rejected error) {
+	if err := p.outbox.read(ctx, func(ctx context.Context, db *sql.DB) (err error) {
+		rejected, err = p.outbox.checkLabel(ctx, db, model, predicted, label)
+		return err
+	}); err != nil {
+		p.options.Logger.Warn("can't check the label of feedback", "error", err)
+	}
+	return rejected
+}
+
+// SetLabels implements FeedbackStore.
+func (p *PubSub) SetLabels(ctx context.Context, model string, labels []string) error {
+	return p.outbox.SetLabels(ctx, model, labels)
 }
 
 // Spilled returns the number of messages in the outbox: records and feedback.

@@ -210,7 +210,7 @@ func (s *SQLite) each(ctx context.Context, query string, args []any, f func(seq 
 			)
 			if err := rows.Scan(&seq, &r.ID, &stamp, &r.RequestID, &r.TraceID, &r.Model, &r.Label, &r.Probability, &r.LatencySeconds,
 				&r.ImageSHA256, &r.ImageFormat, &r.ImageBytes, &r.Width, &r.Height,
-				&r.Mean, &r.StdDev, &r.Brightness, &r.Contrast, &r.Sharpness, &r.Saturation, &logged, &embedding, &r.Orientation, &data,
+				&r.Mean, &r.StdDev, &r.Brightness, &r.Contrast, &r.Sharpness, &r.Saturation, &logged, &embedding, &r.Orientation, &r.ModelName, &data,
 				&label, &comment, &givenAt); err != nil {
 				return err
 			}
@@ -270,7 +270,7 @@ func (s *SQLite) exportCSV(ctx context.Context, w io.Writer) error {
 			r.ID, r.Time.UTC().Format(timeFormat), escapeFormula(r.RequestID), r.TraceID, r.Model, r.Label, float(r.Probability), float(r.LatencySeconds),
 			r.ImageSHA256, r.ImageFormat, strconv.FormatInt(r.ImageBytes, 10), strconv.FormatInt(r.Width, 10), strconv.FormatInt(r.Height, 10),
 			float(r.Mean), float(r.StdDev), float(r.Brightness), float(r.Contrast), float(r.Sharpness), float(r.Saturation),
-			string(embedding), base64.StdEncoding.EncodeToString(r.Image), strconv.FormatInt(r.Orientation, 10),
+			string(embedding), base64.StdEncoding.EncodeToString(r.Image), strconv.FormatInt(r.Orientation, 10), r.ModelName,
 			r.FeedbackLabel, escapeFormula(r.FeedbackComment), r.feedbackTime(),
 		})
 	})
@@ -281,7 +281,7 @@ func (s *SQLite) exportCSV(ctx context.Context, w io.Writer) error {
 var csvHeader = []string{
 	"id", "time", "request_id", "trace_id", "model", "label", "probability", "latency_seconds",
 	"image_sha256", "image_format", "image_bytes", "width", "height",
-	"mean", "std_dev", "brightness", "contrast", "sharpness", "saturation", "embedding", "image", "orientation",
+	"mean", "std_dev", "brightness", "contrast", "sharpness", "saturation", "embedding", "image", "orientation", "model_name",
 	"feedback_label", "feedback_comment", "feedback_time",
 }
 

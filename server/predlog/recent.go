@@ -12,7 +12,7 @@ import (
 // megabytes.
 const recentPredictions = 65_536
 
-// recent remembers the predicted labels of the latest predictions and their latest feedback. It is
+// recent remembers the models and labels of the latest predictions and their latest feedback. It is
 // filled when records are written, not in the request path. The zero value is empty.
 type recent struct {
 	mu   sync.Mutex
@@ -22,8 +22,8 @@ type recent struct {
 }
 
 type remembered struct {
-	label string
-	last  *givenFeedback // nil without feedback
+	model, name, label string
+	last               *givenFeedback // nil without feedback
 }
 
 // givenFeedback identifies feedback by a hash, so that its size doesn't depend on the comment.
@@ -45,7 +45,7 @@ func (r *recent) add(records []Record) {
 		if _, ok := r.byID[id]; ok {
 			continue
 		}
-		r.byID[id] = remembered{label: records[i].Label}
+		r.byID[id] = remembered{model: records[i].Model, name: records[i].ModelName, label: records[i].Label}
 		if len(r.ring) < recentPredictions {
 			r.ring = append(r.ring, id)
 			continue
@@ -56,11 +56,11 @@ func (r *recent) add(records []Record) {
 	}
 }
 
-func (r *recent) label(id string) (label string, known bool) {
+func (r *recent) prediction(id string) (p remembered, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p, known := r.byID[uuid.MustParse(id)] // Log.Feedback has validated it
-	return p.label, known
+	p, known = r.byID[uuid.MustParse(id)] // Log.Feedback has validated it
+	return p, known
 }
 
 // duplicate reports whether the latest feedback on the prediction is the same, and returns its

@@ -20,23 +20,24 @@ type Row struct {
 	RequestID      string    `json:"request_id" parquet:"request_id" doc:"Request ID from the client or proxy; may be empty."`
 	TraceID        string    `json:"trace_id" parquet:"trace_id" doc:"W3C trace ID, 32 hexadecimal digits; may be empty."`
 	Model          string    `json:"model" parquet:"model,dict" doc:"Digest of the model file, sha256:…"`
-	Label          string    `json:"label" parquet:"label,dict" doc:"Predicted class, REAL or FAKE."`
-	Probability    float64   `json:"probability" parquet:"probability" doc:"Predicted probability of FAKE, 0 to 1."`
+	Label          string    `json:"label" parquet:"label,dict" doc:"Predicted class."`
+	Probability    float64   `json:"probability" parquet:"probability" doc:"Reported probability, 0 to 1: that of the model's positive class, if it has one, or else of the predicted class."`
 	LatencySeconds float64   `json:"latency_seconds" parquet:"latency_seconds" doc:"Time from the last byte of the request until the prediction, in seconds."`
 	ImageSHA256    string    `json:"image_sha256" parquet:"image_sha256" doc:"SHA-256 of the image file as received, in hexadecimal."`
 	ImageFormat    string    `json:"image_format" parquet:"image_format,dict" doc:"jpeg, png, gif, webp, bmp, tiff, heic, avif or tensor."`
 	ImageBytes     int64     `json:"image_bytes" parquet:"image_bytes" doc:"Size of the image file as received, in bytes."`
 	Width          int64     `json:"width" parquet:"width" doc:"Width of the original image, in pixels."`
 	Height         int64     `json:"height" parquet:"height" doc:"Height of the original image, in pixels."`
-	Mean           float64   `json:"mean" parquet:"mean" doc:"Mean of all pixel values of the 32×32 input, 0 to 1."`
-	StdDev         float64   `json:"std_dev" parquet:"std_dev" doc:"Standard deviation of all pixel values of the 32×32 input, 0 to 0.5."`
-	Brightness     float64   `json:"brightness" parquet:"brightness" doc:"Mean luma of the 32×32 input, 0 to 1."`
-	Contrast       float64   `json:"contrast" parquet:"contrast" doc:"Standard deviation of the luma of the 32×32 input, 0 to 0.5."`
-	Sharpness      float64   `json:"sharpness" parquet:"sharpness" doc:"Variance of the Laplacian of the luma of the 32×32 input, 0 to 16."`
-	Saturation     float64   `json:"saturation" parquet:"saturation" doc:"Mean HSV saturation of the 32×32 input, 0 to 1."`
+	Mean           float64   `json:"mean" parquet:"mean" doc:"Mean of all pixel values of the input, 0 to 1."`
+	StdDev         float64   `json:"std_dev" parquet:"std_dev" doc:"Standard deviation of all pixel values of the input, 0 to 0.5."`
+	Brightness     float64   `json:"brightness" parquet:"brightness" doc:"Mean luma of the input, 0 to 1."`
+	Contrast       float64   `json:"contrast" parquet:"contrast" doc:"Standard deviation of the luma of the input, 0 to 0.5."`
+	Sharpness      float64   `json:"sharpness" parquet:"sharpness" doc:"Variance of the Laplacian of the luma of the input, 0 to 16."`
+	Saturation     float64   `json:"saturation" parquet:"saturation" doc:"Mean HSV saturation of the input, 0 to 1."`
 	Embedding      []float32 `json:"embedding" parquet:"embedding,list" doc:"Activation of the model's last hidden layer; may be empty."`
 	Image          []byte    `json:"image,omitempty" parquet:"image,optional" doc:"Image file (base64 in JSON and CSV); absent unless images are logged."`
-	Orientation    int64     `json:"orientation" parquet:"orientation" doc:"EXIF orientation of the image, which isn't applied: 1 to 8, 1 if the image has none; 0 for a tensor, and in records of older versions."`
+	Orientation    int64     `json:"orientation" parquet:"orientation" doc:"EXIF orientation of the image, which is applied if the model's preprocessing says so: 1 to 8, 1 if the image has none; 0 for a tensor, and in records of older versions."`
+	ModelName      string    `json:"model_name" parquet:"model_name,dict" doc:"Name of the model in requests; empty in records of older versions."`
 }
 
 // timeFormat is RFC 3339 in UTC with six decimals, so that lexical order is chronological order.
@@ -55,7 +56,7 @@ func (r Row) MarshalJSON() ([]byte, error) {
 // Entry is a row of a readable log, with its latest feedback.
 type Entry struct {
 	Row
-	FeedbackLabel   string     `json:"feedback_label,omitempty" parquet:"feedback_label,optional,dict" doc:"Correct label according to the latest feedback, REAL or FAKE; absent without feedback."`
+	FeedbackLabel   string     `json:"feedback_label,omitempty" parquet:"feedback_label,optional,dict" doc:"Correct label according to the latest feedback; absent without feedback."`
 	FeedbackComment string     `json:"feedback_comment,omitempty" parquet:"feedback_comment,optional" doc:"Comment of the latest feedback; absent if empty."`
 	FeedbackTime    *time.Time `json:"feedback_time,omitempty" parquet:"feedback_time,optional,timestamp(microsecond)" doc:"Time of the latest feedback; absent without feedback."`
 }
@@ -97,7 +98,7 @@ func (r *Record) row() Row {
 		ImageSHA256: hex.EncodeToString(r.ImageSHA256[:]), ImageFormat: r.ImageFormat, ImageBytes: int64(r.ImageBytes),
 		Width: int64(r.Width), Height: int64(r.Height),
 		Mean: r.Mean, StdDev: r.StdDev, Brightness: r.Brightness, Contrast: r.Contrast, Sharpness: r.Sharpness, Saturation: r.Saturation,
-		Embedding: embedding, Image: r.Image, Orientation: int64(r.Orientation),
+		Embedding: embedding, Image: r.Image, Orientation: int64(r.Orientation), ModelName: r.ModelName,
 	}
 }
 

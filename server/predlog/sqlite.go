@@ -85,6 +85,9 @@ type SQLite struct {
 	cancel  context.CancelFunc
 	group   sync.WaitGroup // background work
 
+	labelsMu sync.Mutex
+	labels   map[string][]string // by digest, of the models of this process
+
 	mu sync.Mutex // held while the writing connection or db is used
 	// reading is read-locked while reading from db, and locked while db is replaced.
 	reading sync.RWMutex
@@ -129,7 +132,7 @@ func OpenSQLite(ctx context.Context, options SQLiteOptions) (*SQLite, error) {
 	if err := checkFile(path); err != nil {
 		return fail(err)
 	}
-	s := &SQLite{options: options, lock: flock.New(path + ".lock")}
+	s := &SQLite{options: options, labels: map[string][]string{}, lock: flock.New(path + ".lock")}
 	locked, err := s.lock.TryLock()
 	if err != nil {
 		return fail(fmt.Errorf("lock: %w", err))
@@ -239,8 +242,10 @@ func (s *SQLite) openWriter(ctx context.Context, db *database) (err error) {
 		return err
 	}
 	db.wal, _ = os.Stat(s.options.Path + "-wal") // a new one if there were no readers
-	db.schema, err = db.insert.schemaVersion()
-	return err
+	if db.schema, err = db.insert.schemaVersion(); err != nil {
+		return err
+	}
+	return s.insertLabels(ctx, db) // into a new database
 }
 
 // checkSchema returns ErrSchema if the schema has changed in a way that matters.

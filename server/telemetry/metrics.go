@@ -45,14 +45,15 @@ type Metrics struct {
 	receives  *prometheus.HistogramVec
 	routes    sync.Map // of *Route, by pattern and method
 
-	inference   prometheus.Histogram
-	batch       prometheus.Histogram
-	predictions *prometheus.CounterVec
-	probability prometheus.Histogram
+	inference   *prometheus.HistogramVec
+	batch       *prometheus.HistogramVec
+	predictions *predictions
+	probability *prometheus.HistogramVec
 	modelInfo   *prometheus.GaugeVec
 	swaps       *prometheus.CounterVec
 	logRecords  *prometheus.CounterVec
 	feedback    *prometheus.CounterVec
+	labels      labels // of feedback
 	panics      prometheus.Counter
 
 	explanations         *prometheus.CounterVec
@@ -70,9 +71,9 @@ type Sources struct {
 	LogOutbox   func() int // records in the outbox, to be sent later
 	LogWritable func() bool
 	InFlight    func() int // requests in flight
-	// Accuracy returns the share of correct predictions among those with feedback. known is false
-	// if there is no feedback.
-	Accuracy func() (share float64, known bool)
+	// Accuracy returns the share of correct predictions among those with feedback, by name of the model. Models without
+	// feedback are missing.
+	Accuracy func() map[string]float64
 }
 
 // NewMetrics returns metrics with all counters at zero.
@@ -93,41 +94,38 @@ func NewMetrics(version string, s Sources) *Metrics {
 			Help:    "Time to receive a request, from its first byte to its last one, by route pattern and method; it depends on the network and the client.",
 			Buckets: []float64{0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30},
 		}, []string{"route", "method"}),
-		inference: prometheus.NewHistogram(prometheus.HistogramOpts{
+		inference: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "fakeart_inference_duration_seconds",
-			Help:    "Time to run the model on a batch of images.",
+			Help:    "Time to run a model on a batch of images, by name of the model.",
 			Buckets: append([]float64{0.0001, 0.0002, 0.0003, 0.0005, 0.00075}, durationBuckets[:]...),
-		}),
-		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
+		}, []string{"model_name"}),
+		batch: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "fakeart_batch_size",
-			Help:    "Images per batch.",
+			Help:    "Images per batch, by name of the model.",
 			Buckets: []float64{1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128, 256},
-		}),
-		predictions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: predictionsName,
-			Help: "Images classified, by predicted class and model digest.",
-		}, []string{"label", "model"}),
-		probability: prometheus.NewHistogram(prometheus.HistogramOpts{
+		}, []string{"model_name"}),
+		predictions: newPredictions(),
+		probability: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "fakeart_probability",
-			Help:    "Predicted probability that an image is AI-generated.",
+			Help:    "Reported probability of predictions, by name of the model: that of the positive class, if the model has one, or else of the predicted class.",
 			Buckets: prometheus.LinearBuckets(0.05, 0.05, 20),
-		}),
+		}, []string{"model_name"}),
 		modelInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fakeart_model_info",
-			Help: "Always 1; the labels describe the current model.",
-		}, []string{"model", "name", "data_digest", "preprocessing"}),
+			Help: "Always 1; the labels describe the models in use. model_name is the name in requests, name that in the file.",
+		}, []string{"model", "model_name", "name", "data_digest", "preprocessing"}),
 		swaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fakeart_model_swaps_total",
-			Help: "Model swaps by result.",
-		}, []string{"result"}),
+			Help: "Model swaps by result and name of the model.",
+		}, []string{"result", "model_name"}),
 		logRecords: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: logRecordsName,
 			Help: "Prediction log records by result: written to the store, spilled to the outbox to be sent later, or failed and lost.",
 		}, []string{"result"}),
 		feedback: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: feedbackName,
-			Help: "User feedback by the correct label and by whether the prediction was correct: true, false, or unknown if this server doesn't know the prediction.",
-		}, []string{"label", "correct"}),
+			Help: "User feedback by the correct label, the first 50 of a model and other, by name of the model, and by whether the prediction was correct: true, false, or unknown if this server doesn't know the prediction.",
+		}, []string{"label", "correct", "model_name"}),
 		driftScore: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fakeart_drift_score",
 			Help: "Test statistics of the last drift check, by prediction log column and test.",
@@ -178,15 +176,12 @@ func NewMetrics(version string, s Sources) *Metrics {
 			Name: "fakeart_build_info", Help: "Always 1; the label is the version of the server.", ConstLabels: prometheus.Labels{"version": version},
 		}, func() float64 { return 1 }),
 		accuracy{prometheus.NewDesc("fakeart_feedback_accuracy_ratio",
-			"Share of correct predictions among the last 1,000 predictions of the current model with feedback; absent without feedback.", nil, nil), s.Accuracy},
+			"Share of correct predictions among the last 1,000 predictions of a model in use with feedback, by name of the model; absent without feedback.", []string{"model_name"}, nil), s.Accuracy},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	m.totals = newTotals(m.requests, m.durations, m.predictions, m.logRecords, m.feedback)
-	// Alerts on rates need the series to exist before the first event.
-	for _, result := range []string{"success", "failed"} {
-		m.swaps.WithLabelValues(result)
-	}
+	// Alerts on rates need the series to exist before the first event. Those of a model are made by Serve.
 	for _, result := range []string{"written", "spilled", "failed"} {
 		m.logRecords.WithLabelValues(result)
 	}
@@ -194,18 +189,23 @@ func NewMetrics(version string, s Sources) *Metrics {
 		m.explanations.WithLabelValues(string(method))
 		m.explanationDurations.WithLabelValues(string(method))
 	}
-	for _, label := range []string{"REAL", "FAKE"} {
-		for _, correct := range []string{"true", "false", "unknown"} {
-			m.feedback.WithLabelValues(label, correct)
-		}
-	}
 	return m
+}
+
+// Serve adds the series of a model that requests can name.
+func (m *Metrics) Serve(name string) {
+	for _, result := range []string{"success", "failed"} {
+		m.swaps.WithLabelValues(result, name)
+	}
+	m.inference.WithLabelValues(name)
+	m.batch.WithLabelValues(name)
+	m.probability.WithLabelValues(name)
 }
 
 // accuracy is a gauge that is absent as long as its value is unknown.
 type accuracy struct {
 	desc  *prometheus.Desc
-	value func() (float64, bool)
+	value func() map[string]float64
 }
 
 // Describe implements prometheus.Collector.
@@ -213,8 +213,8 @@ func (a accuracy) Describe(to chan<- *prometheus.Desc) { to <- a.desc }
 
 // Collect implements prometheus.Collector.
 func (a accuracy) Collect(to chan<- prometheus.Metric) {
-	if share, known := a.value(); known {
-		to <- prometheus.MustNewConstMetric(a.desc, prometheus.GaugeValue, share)
+	for name, share := range a.value() {
+		to <- prometheus.MustNewConstMetric(a.desc, prometheus.GaugeValue, share, name)
 	}
 }
 
@@ -294,12 +294,6 @@ func (r *Route) ObserveSize(status int, took time.Duration, size Size) {
 // ObserveReceive counts a request that was received completely by how long that took.
 func (r *Route) ObserveReceive(took time.Duration) { r.receive.Observe(took.Seconds()) }
 
-// Batch counts a batch of images and its duration.
-func (m *Metrics) Batch(images int, took time.Duration) {
-	m.batch.Observe(float64(images))
-	m.inference.Observe(took.Seconds())
-}
-
 // Explained counts an explained prediction and its duration.
 func (m *Metrics) Explained(method explain.Method, took time.Duration) {
 	m.explanations.WithLabelValues(string(method)).Inc()
@@ -309,13 +303,13 @@ func (m *Metrics) Explained(method explain.Method, took time.Duration) {
 // Panic counts a request whose handler panicked.
 func (m *Metrics) Panic() { m.panics.Inc() }
 
-// Swap counts a model swap.
-func (m *Metrics) Swap(succeeded bool) {
+// Swap counts a swap of the model with the given name.
+func (m *Metrics) Swap(name string, succeeded bool) {
 	result := "failed"
 	if succeeded {
 		result = "success"
 	}
-	m.swaps.WithLabelValues(result).Inc()
+	m.swaps.WithLabelValues(result, name).Inc()
 }
 
 // LogRecords counts prediction log records by result.
@@ -323,34 +317,10 @@ func (m *Metrics) LogRecords(result string, n int) {
 	m.logRecords.WithLabelValues(result).Add(float64(n))
 }
 
-// Feedback counts feedback by the correct label and by whether the prediction was correct: "true",
+// Feedback counts feedback on predictions of a model by the correct label and by whether the prediction was correct: "true",
 // "false" or "unknown".
-func (m *Metrics) Feedback(label, correct string) { m.feedback.WithLabelValues(label, correct).Inc() }
-
-// Model counts the predictions of one model.
-type Model struct {
-	labels      [2]prometheus.Counter
-	probability prometheus.Histogram
-}
-
-// Model returns the counters of the model with the digest. classes are the names of REAL and FAKE,
-// in the order of the model's labels.
-func (m *Metrics) Model(digest string, classes []string) *Model {
-	counters := &Model{probability: m.probability}
-	for i := range counters.labels {
-		counters.labels[i] = m.predictions.WithLabelValues(classes[i], digest)
-	}
-	return counters
-}
-
-// Predicted counts a prediction.
-func (m *Model) Predicted(fake bool, probability float64) {
-	i := 0
-	if fake {
-		i = 1
-	}
-	m.labels[i].Inc()
-	m.probability.Observe(probability)
+func (m *Metrics) Feedback(name, label, correct string) {
+	m.feedback.WithLabelValues(m.labels.bounded(name, label), correct, name).Inc()
 }
 
 // Drift publishes the result of a drift check over a window of rows records.
@@ -378,8 +348,8 @@ func (m *Metrics) DriftUnknown(rows int64) {
 	m.driftRows.WithLabelValues().Set(float64(rows))
 }
 
-// SetModel publishes the current model.
-func (m *Metrics) SetModel(digest, name, dataDigest, preprocessing string) {
-	m.modelInfo.Reset()
-	m.modelInfo.WithLabelValues(digest, name, dataDigest, preprocessing).Set(1)
+// SetModel publishes the model that is in use under a name.
+func (m *Metrics) SetModel(name, digest, fileName, dataDigest, preprocessing string) {
+	m.modelInfo.DeletePartialMatch(prometheus.Labels{"model_name": name})
+	m.modelInfo.WithLabelValues(digest, name, fileName, dataDigest, preprocessing).Set(1)
 }

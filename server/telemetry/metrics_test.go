@@ -15,7 +15,7 @@ import (
 func metrics() *Metrics {
 	return NewMetrics("1.2.3", Sources{
 		QueueDepth: func() int { return 3 }, InFlight: func() int { return 4 }, LogWaiting: func() int { return 5 }, LogOutbox: func() int { return 6 }, LogWritable: func() bool { return true },
-		Accuracy: func() (float64, bool) { return 0.875, true },
+		Accuracy: func() map[string]float64 { return map[string]float64{"cats": 0.875} },
 	})
 }
 
@@ -34,16 +34,17 @@ func exercise(m *Metrics) {
 	m.Route("/predict", "POST").ObserveSize(200, 3*time.Millisecond, Small)
 	m.Route("/predict", "POST").ObserveSize(200, 30*time.Second, Small)
 	m.Route("/predict", "POST").ObserveSize(422, time.Millisecond, Small)
-	m.Batch(4, 800*time.Microsecond)
-	model := m.Model("sha256:abc", []string{"REAL", "FAKE"})
-	model.Predicted(true, 0.97)
-	model.Predicted(false, 0.01)
-	m.Swap(true)
-	m.Swap(false)
+	model := m.Model("cats", "sha256:abc", []string{"REAL", "FAKE"})
+	model.Batch(4, 800*time.Microsecond)
+	model.Predicted(1, 0.97)
+	model.Predicted(0, 0.01)
+	m.Swap("cats", true)
+	m.Swap("cats", false)
 	m.LogRecords("written", 2)
 	m.Panic()
-	m.SetModel("sha256:old", "old", "d", "p")
-	m.SetModel("sha256:abc", "new", "d", "p")
+	m.SetModel("cats", "sha256:old", "old", "d", "p")
+	m.SetModel("cats", "sha256:abc", "new", "d", "p")
+	m.SetModel("dogs", "sha256:def", "dogs", "d", "p")
 }
 
 func TestMetrics(t *testing.T) {
@@ -56,16 +57,18 @@ func TestMetrics(t *testing.T) {
 		`fakeart_request_duration_seconds_bucket{method="POST",route="/predict",size="small",le="0.001"} 1`,
 		`fakeart_request_duration_seconds_bucket{method="POST",route="/predict",size="small",le="0.003"} 2`,
 		`fakeart_request_duration_seconds_count{method="POST",route="/predict",size="small"} 3`,
-		`fakeart_inference_duration_seconds_bucket{le="0.001"} 1`,
-		`fakeart_batch_size_bucket{le="4"} 1`,
-		`fakeart_predictions_total{label="FAKE",model="sha256:abc"} 1`,
-		`fakeart_predictions_total{label="REAL",model="sha256:abc"} 1`,
-		`fakeart_probability_bucket{le="0.05"} 1`,
-		`fakeart_model_swaps_total{result="success"} 1`,
-		`fakeart_model_swaps_total{result="failed"} 1`,
+		`fakeart_inference_duration_seconds_bucket{model_name="cats",le="0.001"} 1`,
+		`fakeart_batch_size_bucket{model_name="cats",le="4"} 1`,
+		`fakeart_predictions_total{label="FAKE",model="sha256:abc",model_name="cats"} 1`,
+		`fakeart_predictions_total{label="REAL",model="sha256:abc",model_name="cats"} 1`,
+		`fakeart_probability_bucket{model_name="cats",le="0.05"} 1`,
+		`fakeart_model_swaps_total{model_name="cats",result="success"} 1`,
+		`fakeart_model_swaps_total{model_name="cats",result="failed"} 1`,
 		`fakeart_log_records_total{result="written"} 2`,
 		`fakeart_log_records_total{result="failed"} 0`,
-		`fakeart_model_info{data_digest="d",model="sha256:abc",name="new",preprocessing="p"} 1`,
+		`fakeart_model_info{data_digest="d",model="sha256:abc",model_name="cats",name="new",preprocessing="p"} 1`,
+		`fakeart_model_info{data_digest="d",model="sha256:def",model_name="dogs",name="dogs",preprocessing="p"} 1`,
+		`fakeart_feedback_accuracy_ratio{model_name="cats"} 0.875`,
 		`fakeart_build_info{version="1.2.3"} 1`,
 		`fakeart_queue_depth 3`, `fakeart_requests_in_flight 4`, `fakeart_log_waiting_records 5`, `fakeart_log_outbox_records 6`, `fakeart_log_writable 1`, `fakeart_panics_total 1`,
 	} {
@@ -109,11 +112,11 @@ func TestDurationBuckets(t *testing.T) {
 func TestMetrics_NoAllocations(t *testing.T) {
 	m := metrics()
 	exercise(m)
-	route, model := m.Route("/predict", "POST"), m.Model("sha256:abc", []string{"REAL", "FAKE"})
+	route, model := m.Route("/predict", "POST"), m.Model("cats", "sha256:abc", []string{"REAL", "FAKE"})
 	if n := testing.AllocsPerRun(100, func() {
 		route.ObserveSize(200, time.Millisecond, Small)
-		model.Predicted(true, 0.9)
-		m.Batch(8, time.Millisecond)
+		model.Predicted(1, 0.9)
+		model.Batch(8, time.Millisecond)
 	}); n != 0 {
 		t.Errorf("%g allocations per request, want 0", n)
 	}

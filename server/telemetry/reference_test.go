@@ -23,8 +23,11 @@ func TestReferenceMetrics(t *testing.T) {
 		source.Set(reflect.MakeFunc(source.Type(), func([]reflect.Value) (results []reflect.Value) {
 			for result := range source.Type().Outs() {
 				value := reflect.New(result).Elem()
-				if result.Kind() == reflect.Bool {
+				switch result.Kind() {
+				case reflect.Bool:
 					value.SetBool(true)
+				case reflect.Map: // by name of the model
+					value.Set(reflect.ValueOf(map[string]float64{placeholder: 1}))
 				}
 				results = append(results, value)
 			}
@@ -43,6 +46,7 @@ func TestReferenceMetrics(t *testing.T) {
 			fill((*prometheus.HistogramVec)(value.UnsafePointer()).GetMetricWithLabelValues)
 		}
 	}
+	m.Model(placeholder, placeholder, []string{placeholder})
 	families, err := m.registry.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,9 @@ import (
 
 // Totals are counts since the start of the process, for use without a Prometheus server.
 type Totals struct {
-	// Predictions counts classified images by predicted class.
+	// Images counts classified images. Predictions counts them by predicted class, of which there are at most MaxLabels per
+	// model and Other. A count can be lower than before, or missing, if the class has been counted as Other meanwhile.
+	Images      uint64
 	Predictions map[string]uint64
 	// Requests counts the requests on the given routes, and Errors those with a 5xx status.
 	Requests, Errors uint64
@@ -26,7 +28,7 @@ type Totals struct {
 // Totals returns the current totals. Requests, Errors and Latency cover POST requests on the given
 // route patterns.
 func (m *Metrics) Totals(routes ...string) (Totals, error) {
-	t := Totals{Predictions: map[string]uint64{}, Log: map[string]uint64{}}
+	t := Totals{Images: m.predictions.images(), Predictions: map[string]uint64{}, Log: map[string]uint64{}}
 	families, err := m.totals.Gather()
 	if err != nil {
 		return t, err

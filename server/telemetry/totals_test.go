@@ -17,16 +17,16 @@ func TestTotals(t *testing.T) {
 	m.Route("/model/", "POST").Observe(503, 11*time.Second)
 	m.Route("/predict", "GET").Observe(405, time.Millisecond)
 	m.Route("/healthz", "GET").Observe(200, time.Millisecond)
-	m.Model("sha256:a", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
-	m.Model("sha256:b", []string{"REAL", "FAKE"}).Predicted(true, 0.9)
+	m.Model("x", "sha256:a", []string{"REAL", "FAKE"}).Predicted(1, 0.9)
+	m.Model("x", "sha256:b", []string{"REAL", "FAKE"}).Predicted(1, 0.9)
 	m.LogRecords("written", 7)
-	m.Feedback("REAL", "false")
-	m.Feedback("FAKE", "true")
+	m.Feedback("x", "REAL", "false")
+	m.Feedback("x", "FAKE", "true")
 	got, err := m.Totals("/predict", "/model/")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Requests != 4 || got.Errors != 1 || got.Predictions["FAKE"] != 2 || got.Predictions["REAL"] != 0 || got.Log["written"] != 7 || got.Feedback != 2 {
+	if got.Requests != 4 || got.Errors != 1 || got.Images != 2 || got.Predictions["FAKE"] != 2 || got.Predictions["REAL"] != 0 || got.Log["written"] != 7 || got.Feedback != 2 {
 		t.Errorf("Totals = %+v", got)
 	}
 	if got.Latency[2] != 3 || got.Latency[len(got.Latency)-1] != 1 {

@@ -5,8 +5,8 @@
 package main
 
 import (
-	. "github.com/mmcloughlin/avo/build"   //nolint:revive // avo's convention
-	. "github.com/mmcloughlin/avo/operand" //nolint:revive // avo's convention
+	. "github.com/mmcloughlin/avo/build"   //nolint:revive,staticcheck // avo's convention
+	. "github.com/mmcloughlin/avo/operand" //nolint:revive,staticcheck // avo's convention
 	"github.com/mmcloughlin/avo/reg"
 )
 
@@ -72,20 +72,9 @@ func inverse() {
 		name string
 		v    int
 	}{
-		{"c0298", 2446},
-		{"c0390", 3196},
-		{"c0541", 4433},
-		{"c0765", 6270},
-		{"m0899", -7373},
-		{"c1175", 9633},
-		{"c1501", 12299},
-		{"c1847", 15137},
-		{"c1961", 16069},
-		{"c2053", 16819},
-		{"m2562", -20995},
-		{"c3072", 25172},
-		{"columnRound", 1 << 10},
-		{"rowRound", 1<<17 + 128<<18},
+		{"c0298", 2446}, {"c0390", 3196}, {"c0541", 4433}, {"c0765", 6270}, {"m0899", -7373}, {"c1175", 9633}, {"c1501", 12299},
+		{"c1847", 15137}, {"c1961", 16069}, {"c2053", 16819}, {"m2562", -20995}, {"c3072", 25172},
+		{"columnRound", 1 << 10}, {"rowRound", 1<<17 + 128<<18},
 	} {
 		constants[c.name] = doubles("inverse_"+c.name, c.v)
 	}
@@ -195,16 +184,8 @@ func inverse4() {
 		name string
 		v    int
 	}{
-		{"c1847", 15137},
-		{"m0765", -6270},
-		{"c2562", 20995},
-		{"c0899", 7373},
-		{"m0601", -4926},
-		{"m0509", -4176},
-		{"c1061", 8697},
-		{"m2172", -17799},
-		{"c1451", 11893},
-		{"m0211", -1730},
+		{"c1847", 15137}, {"m0765", -6270}, {"c2562", 20995}, {"c0899", 7373}, {"m0601", -4926}, {"m0509", -4176},
+		{"c1061", 8697}, {"m2172", -17799}, {"c1451", 11893}, {"m0211", -1730},
 	} {
 		k[c.name] = doubles("inverse4_"+c.name, c.v)
 	}

@@ -4,7 +4,7 @@
 //
 // The constants of noise, blur, JPEG, brightness, contrast and pixelate are those of CIFAR-10-C
 // (Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-// Perturbations", 2019), which are for images of 32×32 pixels. Blur scales with the size of the image.
+// Perturbations", 2019), which are for images of 32×32 pixels.
 package corrupt
 
 import (
@@ -25,7 +25,7 @@ import (
 const Severities = 5
 
 // Corruption is a corruption and its severities. Amounts[s-1] is the amount for severity s; its
-// meaning depends on the corruption. Apply changes the levels of a square RGB image in place. rng is
+// meaning depends on the corruption. Apply changes the 32×32×3 levels of an image in place. rng is
 // its only source of randomness.
 type Corruption struct {
 	Name    string
@@ -45,13 +45,9 @@ var Corruptions = []Corruption{
 }
 
 const (
+	size   = 32 // pixels per side of the images of CIFAKE
 	colors = imaging.Channels
-	// reference is the size of the images that the amounts are for.
-	reference = 32
 )
-
-// sideOf returns the width and height in pixels of a square image.
-func sideOf(pixels []uint8) int { return int(math.Round(math.Sqrt(float64(len(pixels) / colors)))) }
 
 func level(v float64) uint8 { return uint8(math.Round(min(max(v, 0), 255))) }
 
@@ -64,11 +60,9 @@ func Noise(pixels []uint8, amount float64, rng *rand.Rand) error {
 	return nil
 }
 
-// Blur applies a Gaussian blur with a standard deviation of amount pixels, for images of 32×32 pixels, and in proportion to their
-// size for others. Pixels at the border are repeated beyond it.
+// Blur applies a Gaussian blur with a standard deviation of amount pixels. Pixels at the border are
+// repeated beyond it.
 func Blur(pixels []uint8, amount float64, _ *rand.Rand) error {
-	size := sideOf(pixels)
-	amount *= float64(size) / reference
 	radius := int(math.Ceil(4 * amount))
 	kernel := make([]float64, 2*radius+1)
 	sum := 0.0
@@ -109,11 +103,8 @@ func JPEG(pixels []uint8, amount float64, _ *rand.Rand) error {
 	if err := jpeg.Encode(&file, asImage(pixels), &jpeg.Options{Quality: int(amount)}); err != nil {
 		return fmt.Errorf("encode JPEG: %w", err)
 	}
-	plan, err := imaging.Square(sideOf(pixels)).Compile()
-	if err != nil {
-		return fmt.Errorf("decode JPEG: %w", err)
-	}
-	if _, err := plan.NewDecoder(0).Decode(pixels, file.Bytes()); err != nil {
+	var d imaging.Decoder
+	if _, err := d.Decode(pixels, file.Bytes()); err != nil {
 		return fmt.Errorf("decode JPEG: %w", err)
 	}
 	return nil
@@ -142,7 +133,7 @@ func Contrast(pixels []uint8, amount float64, _ *rand.Rand) error {
 	for c := range colors {
 		mean := 0.0
 		for i := c; i < len(pixels); i += colors {
-			mean += float64(pixels[i]) / float64(len(pixels)/colors)
+			mean += float64(pixels[i]) / (size * size)
 		}
 		for i := c; i < len(pixels); i += colors {
 			pixels[i] = level(mean + amount*(float64(pixels[i])-mean))
@@ -154,8 +145,7 @@ func Contrast(pixels []uint8, amount float64, _ *rand.Rand) error {
 // Pixelate reduces the image to amount times its width and height by averaging, and enlarges it by
 // repetition.
 func Pixelate(pixels []uint8, amount float64, _ *rand.Rand) error {
-	size := sideOf(pixels)
-	n := max(int(float64(size)*amount), 1)
+	n := int(size * amount)
 	small := make([]float64, n*n*colors)
 	// share returns the fraction of part k of n that lies in pixel i.
 	share := func(i, k int) float64 {
@@ -188,8 +178,7 @@ func Pixelate(pixels []uint8, amount float64, _ *rand.Rand) error {
 // Resize reduces the image to amount times its width and height, and enlarges it again, both
 // bilinearly.
 func Resize(pixels []uint8, amount float64, _ *rand.Rand) error {
-	size := sideOf(pixels)
-	n := max(int(math.Round(float64(size)*amount)), 1)
+	n := int(math.Round(size * amount))
 	whole := asImage(pixels)
 	small := image.NewRGBA(image.Rect(0, 0, n, n))
 	draw.BiLinear.Scale(small, small.Bounds(), whole, whole.Bounds(), draw.Src, nil)
@@ -201,7 +190,6 @@ func Resize(pixels []uint8, amount float64, _ *rand.Rand) error {
 }
 
 func asImage(pixels []uint8) *image.RGBA {
-	size := sideOf(pixels)
 	img := image.NewRGBA(image.Rect(0, 0, size, size))
 	for i := range size * size {
 		p := pixels[i*colors:]

@@ -7,8 +7,6 @@ import (
 	"testing"
 )
 
-const size = 32
-
 // testImage returns an image with edges, a gradient and colors.
 func testImage() []uint8 {
 	p := make([]uint8, size*size*colors)
@@ -133,25 +131,4 @@ func spread(p []uint8) float64 {
 		sum, squares, n = sum+float64(p[i]), squares+float64(p[i])*float64(p[i]), n+1
 	}
 	return math.Sqrt(squares/n - sum*sum/n/n)
-}
-
-// Images of other sizes than 32×32 pixels.
-func TestCorruptions_OtherSizes(t *testing.T) {
-	for _, side := range []int{1, 2, 17, 64} {
-		for _, c := range Corruptions {
-			for _, amount := range c.Amounts {
-				p := make([]uint8, side*side*colors)
-				for i := range p {
-					p[i] = uint8(i * 37)
-				}
-				before := bytes.Clone(p)
-				if err := c.Apply(p, amount, rand.New(rand.NewPCG(1, 1))); err != nil {
-					t.Fatalf("%s of %d×%d pixels: %v", c.Name, side, side, err)
-				}
-				if side > 32 && bytes.Equal(p, before) {
-					t.Errorf("%s changes no pixel of an image of %d×%d", c.Name, side, side)
-				}
-			}
-		}
-	}
 }

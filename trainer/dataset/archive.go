@@ -32,7 +32,7 @@ import (
 // gzip, bzip2, xz or Zstandard. The archive format is detected from the content. Nothing is unpacked to
 // disk.
 func gatherArchive(ctx context.Context, cfg config.Dataset, c *collection, out io.Writer) (Source, error) {
-	c.classes = cifakeClasses()
+	c.classes = Classes()
 	l := &cifakeLayout{folders: map[int]string{}, validation: map[string]int{}}
 	a, err := readArchive(ctx, cfg.Path, l, c, out, "train|test/REAL|FAKE/*")
 	if err == nil {

@@ -431,7 +431,7 @@ func TestPrepare_LabelsFromFolders(t *testing.T) {
 	}
 	var d drawing
 	want := make([]byte, syntheticBytes)
-	for i, label := range []uint8{labelFake, labelFake, labelFake, labelReal, labelReal, labelReal} { // train/FAKE sorts before train/REAL
+	for i, label := range []uint8{Fake, Fake, Fake, Real, Real, Real} { // train/FAKE sorts before train/REAL
 		d.draw(want, 7, 0, label, i%3)
 		if s.Labels[i] != uint16(label) || !bytes.Equal(s.Image(i), want) {
 			t.Errorf("image %d is not image %d of class %d, or has label %d", i, i%3, label, s.Labels[i])
@@ -586,7 +586,7 @@ func TestPrepare_ArchiveErrors(t *testing.T) {
 
 func TestPrepare_InvalidZipMembers(t *testing.T) {
 	good := cifakeFiles(t)
-	image := pngOf(t, labelReal, 50)
+	image := pngOf(t, Real, 50)
 	stored := func(name string, size uint64, sum uint32) zip.FileHeader {
 		return zip.FileHeader{
 			Name: name, Method: zip.Store, CRC32: sum, Extra: nil,
@@ -667,7 +667,7 @@ func TestPrepare_SymbolicLinks(t *testing.T) {
 		t.Skip("symbolic links need a privilege on Windows")
 	}
 	source := asDirectory(t, cifakeFiles(t))
-	elsewhere := asDirectory(t, map[string][]byte{"more/9.png": pngOf(t, labelReal, 60)})
+	elsewhere := asDirectory(t, map[string][]byte{"more/9.png": pngOf(t, Real, 60)})
 	for link, target := range map[string]string{
 		"train/REAL/more":        filepath.Join(elsewhere, "more"), // followed
 		"train/REAL/loop":        filepath.Join(source, "train"),

@@ -44,10 +44,10 @@ const FormatVersion = 2
 // MaxClasses is the largest number of classes of a dataset.
 const MaxClasses = 10_000
 
-// Labels of the classes of CIFAKE and of the synthetic images. They are indices into classNames.
+// Labels of the CIFAKE classes. They are indices into [Classes].
 const (
-	labelReal = 0
-	labelFake = 1
+	Real = 0
+	Fake = 1
 )
 
 // Splits of a dataset. All are optional. Without Val, training holds out images of Train for validation.
@@ -63,13 +63,13 @@ const manifestName = "manifest.json"
 // synthetic images. The order of splitNames must not change, because it is part of the seed of synthetic images.
 var (
 	splitNames = [...]string{Train, Test, Val}
-	classNames = [...]string{labelReal: "REAL", labelFake: "FAKE"}
+	classNames = [...]string{Real: "REAL", Fake: "FAKE"}
 )
 
 func splitIndex(name string) int { return slices.Index(splitNames[:], name) }
 
-// cifakeClasses returns the class names of CIFAKE in the order of their labels.
-func cifakeClasses() []string { return slices.Clone(classNames[:]) }
+// Classes returns the class names of CIFAKE in label order: REAL, FAKE.
+func Classes() []string { return slices.Clone(classNames[:]) }
 
 // Split is one part of a dataset: N images of Side×Side pixels with their labels.
 type Split struct {

@@ -32,7 +32,7 @@ func TestPrepare_Warnings(t *testing.T) {
 	}
 	many := maps.Clone(good)
 	for i := range 40 {
-		many["train/REAL/m"+string(rune('0'+i))+".png"] = pngOf(t, labelReal, 200+i)
+		many["train/REAL/m"+string(rune('0'+i))+".png"] = pngOf(t, Real, 200+i)
 	}
 	one := maps.Clone(good)
 	delete(one, "train/FAKE/0001.png")
@@ -74,7 +74,7 @@ func TestPrepare_Warnings(t *testing.T) {
 			{"2 of 11 images have a copy in the other class", "train/REAL/0000.png (REAL) = test/FAKE/x.png (FAKE)"},
 		}},
 		{
-			"rotated", with(good, map[string][]byte{"train/REAL/turned.png": rotated(pngOf(t, labelReal, 77))}),
+			"rotated", with(good, map[string][]byte{"train/REAL/turned.png": rotated(pngOf(t, Real, 77))}),
 			[][]string{{"1 of 11 images are rotated or mirrored by their EXIF orientation, which isn't applied: train/REAL/turned.png"}},
 		},
 		{"one_image_of_a_class", one, [][]string{{"the train split has 1 FAKE and 3 REAL", "no FAKE is left for validation"}}},

@@ -34,7 +34,7 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 		if file, err = model.Open(cfg.Model); err != nil {
 			return Source{}, fmt.Errorf("dataset.model: %w", err)
 		}
-		c.classes = file.Metadata.Labels()
+		c.classes = slices.Clone(file.Metadata.Classes)
 	}
 	err := decodeAll(ctx, c, func(submit func(job) error) error {
 		counts, err := predictions.Feedback(ctx, cfg.Path, cfg.Strict, func(j *predictions.Labeled) error {
@@ -130,7 +130,7 @@ func gatherFeedback(ctx context.Context, cfg config.Dataset, c *collection, out 
 func (c *collection) sortClasses() {
 	before := c.classes
 	c.classes = slices.Sorted(slices.Values(before))
-	if cifake := cifakeClasses(); slices.Equal(c.classes, slices.Sorted(slices.Values(cifake))) {
+	if cifake := Classes(); slices.Equal(c.classes, slices.Sorted(slices.Values(cifake))) {
 		c.classes = cifake
 	}
 	labels := make([]uint16, len(before))

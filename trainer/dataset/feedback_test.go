@@ -69,7 +69,7 @@ func TestPrepare_Feedback(t *testing.T) {
 	// An image twice with the same label, and two images with conflicting labels.
 	images, labels = append(images, images[0], images[1], images[2]), append(labels, labels[0], "REAL", "FAKE")
 	// One image that is not logged, one without feedback, and one that is not an image.
-	images, labels = append(images, nil, pngOf(t, labelReal, 999), []byte("not an image")), append(labels, "REAL", "", "FAKE")
+	images, labels = append(images, nil, pngOf(t, Real, 999), []byte("not an image")), append(labels, "REAL", "", "FAKE")
 	path, store := logOf(t, images, labels)
 	dir := filepath.Join(t.TempDir(), "d")
 	var out bytes.Buffer
@@ -222,27 +222,5 @@ func TestPrepare_FeedbackDuplicatesAndUnreadableRecords(t *testing.T) {
 	_, err = Prepare(t.Context(), config.Dataset{Name: "feedback", Path: path, Dir: filepath.Join(t.TempDir(), "d"), Strict: true}, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), path+":103: ") {
 		t.Errorf("strict: error = %v, want one with line 103", err)
-	}
-}
-
-// The classes of feedback are the labels that occur, or those of a model.
-func TestPrepare_FeedbackOfOtherClasses(t *testing.T) {
-	images, labels := labeled(t, 90)
-	names := []string{"newt", "cat", "dog"}
-	for i := range labels {
-		labels[i] = names[i%3]
-	}
-	path, _ := logOf(t, images, labels)
-	dir := filepath.Join(t.TempDir(), "d")
-	m, err := prepareFeedback(path, dir, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if fmt.Sprint(m.Classes) != "[cat dog newt]" || m.Splits[Train]["dog"]+m.Splits[Test]["dog"] != 30 {
-		t.Errorf("classes %v, counts %v", m.Classes, m.Splits)
-	}
-	cfg := config.Dataset{Name: "feedback", Path: path, Dir: dir, Model: filepath.Join(t.TempDir(), "none.onnx")}
-	if _, err := Prepare(t.Context(), cfg, io.Discard); err == nil || !strings.Contains(err.Error(), "dataset.model") {
-		t.Errorf("missing model: error = %v", err)
 	}
 }

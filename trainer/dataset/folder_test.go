@@ -229,7 +229,7 @@ func TestPrepare_FolderWarnings(t *testing.T) {
 }
 
 func TestPrepare_FolderOfManyClasses(t *testing.T) {
-	image := pngOf(t, labelReal, 0)
+	image := pngOf(t, Real, 0)
 	files := map[string][]byte{}
 	for i := range 300 {
 		files[fmt.Sprintf("class%03d/a.png", i)] = image
@@ -303,7 +303,7 @@ func TestLoad_FormatVersion1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Side != 32 || m.Size != 32 || m.Input.Width != 32 || !slices.Equal(s.Classes, cifakeClasses()) || m.Digest() != before.Digest() {
+	if s.Side != 32 || m.Size != 32 || m.Input.Width != 32 || !slices.Equal(s.Classes, Classes()) || m.Digest() != before.Digest() {
 		t.Errorf("manifest %+v", m)
 	}
 }

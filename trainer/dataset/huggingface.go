@@ -106,7 +106,7 @@ func (h *hub) gather(ctx context.Context, cfg config.Dataset, c *collection, out
 	for i := range names {
 		labels[i] = uint16(i)
 		if cifake := indexFold(classNames[:], names[i]); isCIFAKE(names) {
-			c.classes, labels[i] = cifakeClasses(), uint16(cifake)
+			c.classes, labels[i] = Classes(), uint16(cifake)
 		}
 	}
 	bar := newProgress(out, "images read", rows, unitImages)

@@ -37,7 +37,7 @@ func gatherSynthetic(ctx context.Context, cfg config.Dataset, c *collection, out
 		return Source{}, fmt.Errorf("dataset.train_per_class and dataset.test_per_class are both 0\nhint: set at least one of them")
 	}
 
-	c.classes = cifakeClasses()
+	c.classes = Classes()
 	bar := newProgress(out, "synthetic images", int64(total), unitImages)
 	defer bar.stop()
 	for split, n := range perClass {
@@ -111,7 +111,7 @@ func (d *drawing) draw(dst []byte, seed int64, split int, class uint8, index int
 	d.expose()
 	out := &d.photo
 	noise := 12 + d.rng.n(44) // standard deviation in 1/16 levels
-	if class == labelFake {
+	if class == Fake {
 		d.decode()
 		out = &d.decoded
 		noise = d.rng.n(30)

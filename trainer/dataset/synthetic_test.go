@@ -63,8 +63,8 @@ func TestSynthetic_IndependentOfOrder(t *testing.T) {
 	for i := range 20 {
 		used.draw(a, 1, 0, uint8(i%2), i)
 	}
-	used.draw(a, 1, 0, labelFake, 3)
-	fresh.draw(b, 1, 0, labelFake, 3)
+	used.draw(a, 1, 0, Fake, 3)
+	fresh.draw(b, 1, 0, Fake, 3)
 	if !bytes.Equal(a, b) {
 		t.Error("the image depends on images drawn before")
 	}
@@ -122,7 +122,7 @@ func TestSynthetic_ClassesNotSeparableByMoments(t *testing.T) {
 			return float64(sum)
 		}
 	}
-	real, fake := drawn(0, labelReal, 400), drawn(0, labelFake, 400)
+	real, fake := drawn(0, Real, 400), drawn(0, Fake, 400)
 	for name, f := range map[string]func([]byte) float64{
 		"brightness": mean(0, 1, 2), "red": mean(0), "green": mean(1), "blue": mean(2),
 		"contrast": func(p []byte) float64 {
@@ -160,7 +160,7 @@ func TestSynthetic_UpsamplingGrid(t *testing.T) {
 		}
 		return max(phase[0], phase[1]) / (min(phase[0], phase[1]) + 1)
 	}
-	real, fake := drawn(0, labelReal, 400), drawn(0, labelFake, 400)
+	real, fake := drawn(0, Real, 400), drawn(0, Fake, 400)
 	accuracy := bestThreshold(measure(real, grid), measure(fake, grid))
 	t.Logf("grid: %.3f", accuracy)
 	if accuracy < 0.6 {
@@ -177,7 +177,7 @@ func TestContactSheet(t *testing.T) {
 	}
 	const columns, rows, scale, pitch = 16, 5, 3, 34
 	sheet := image.NewRGBA(image.Rect(0, 0, columns*pitch*scale, 2*rows*pitch*scale))
-	for i, pixels := range append(drawn(0, labelReal, columns*rows), drawn(0, labelFake, columns*rows)...) {
+	for i, pixels := range append(drawn(0, Real, columns*rows), drawn(0, Fake, columns*rows)...) {
 		for y := range 32 * scale {
 			for x := range 32 * scale {
 				p := 3 * ((y/scale)*32 + x/scale)

@@ -266,7 +266,7 @@ func sampleResult(t *testing.T) *Result {
 	}
 	return &Result{
 		Model: "sha256:aa", Data: "sha256:bb", Source: "archive", Split: "test", Count: 5,
-		Classes: []string{model.Real, model.Fake}, Metrics: m,
+		Classes: dataset.Classes(), Metrics: m,
 	}
 }
 

@@ -33,7 +33,7 @@ func example(t *testing.T, logits []float32, labels []uint16) Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	split := &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels, Side: 32, Classes: []string{model.Real, model.Fake}}
+	split := &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels, Side: 32, Classes: dataset.Classes()}
 	for i := range labels {
 		img := split.Image(i)
 		for j := range img {
@@ -458,11 +458,11 @@ func BenchmarkWrite(b *testing.B) {
 	}
 	r := Report{
 		Metrics:  sampleRows(10, 3000),
-		Manifest: &dataset.Manifest{Classes: []string{model.Real, model.Fake}},
+		Manifest: &dataset.Manifest{Classes: dataset.Classes()},
 		Result:   &evaluate.Result{Count: len(labels), Metrics: metrics},
 		Model:    md,
 		Scores:   logits,
-		Split:    &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels, Side: 32, Classes: []string{model.Real, model.Fake}},
+		Split:    &dataset.Split{Images: make([]uint8, len(labels)*imageBytes), Labels: labels, Side: 32, Classes: dataset.Classes()},
 	}
 	for b.Loop() {
 		if _, err := render(r); err != nil {

@@ -30,7 +30,7 @@ func TestHoldOut(t *testing.T) {
 		{0, 0, 0.2, [2]int{0, 0}},
 	} {
 		t.Run(fmt.Sprintf("share_%v_of_%d_REAL_and_%d_FAKE", test.share, test.real, test.fake), func(t *testing.T) {
-			labels := slices.Concat(slices.Repeat([]uint16{1}, test.fake), slices.Repeat([]uint16{0}, test.real))
+			labels := slices.Concat(slices.Repeat([]uint16{dataset.Fake}, test.fake), slices.Repeat([]uint16{dataset.Real}, test.real))
 			learn, validate := holdOut(labels, test.share, 420)
 			all := slices.Concat(learn, validate)
 			slices.Sort(all)

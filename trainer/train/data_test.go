@@ -48,7 +48,7 @@ const header = 128
 // relabel changes the label of the first training image, which is FAKE.
 func relabel(t *testing.T, dir string) {
 	t.Helper()
-	edit(t, dir, "train-labels.npy", func(data []byte) { data[header] = 0 }, func(m *dataset.Manifest) {
+	edit(t, dir, "train-labels.npy", func(data []byte) { data[header] = dataset.Real }, func(m *dataset.Manifest) {
 		m.Splits[dataset.Train]["REAL"]++
 		m.Splits[dataset.Train]["FAKE"]--
 	})
@@ -106,7 +106,7 @@ func TestRun_ClassMissingFromValidation(t *testing.T) {
 	}
 	edit(t, data, "train-labels.npy", func(labels []byte) {
 		for i := range 21 {
-			labels[header+i] = 0 // one of 22 FAKE is left
+			labels[header+i] = dataset.Real // one of 22 FAKE is left
 		}
 	}, func(m *dataset.Manifest) {
 		m.Splits[dataset.Train] = map[string]int{"REAL": 43, "FAKE": 1}
@@ -136,7 +136,7 @@ func TestRun_ClassMissingFromValidation(t *testing.T) {
 }
 
 func TestValidationWarnings(t *testing.T) {
-	split := &dataset.Split{Images: make([]uint8, 6*32*32*3), Labels: []uint16{0, 0, 0, 1, 1, 1}, Side: 32, Classes: []string{model.Real, model.Fake}}
+	split := &dataset.Split{Images: make([]uint8, 6*32*32*3), Labels: []uint16{0, 0, 0, 1, 1, 1}, Side: 32, Classes: dataset.Classes()}
 	for i := range split.Labels {
 		split.Image(i)[0] = uint8(i)
 	}

@@ -62,8 +62,8 @@ func positive(key string, classes []string) string {
 	if key != config.PositiveAuto {
 		return key
 	}
-	if len(classes) == 2 && slices.Contains(classes, model.Real) && slices.Contains(classes, model.Fake) {
-		return model.Fake
+	if cifake := dataset.Classes(); len(classes) == 2 && slices.Contains(classes, cifake[dataset.Real]) && slices.Contains(classes, cifake[dataset.Fake]) {
+		return cifake[dataset.Fake]
 	}
 	return ""
 }

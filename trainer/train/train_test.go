@@ -158,7 +158,7 @@ func TestRun_FolderContents(t *testing.T) {
 func TestSampleByClass(t *testing.T) {
 	labels := make([]uint16, 1000)
 	for i := range 250 {
-		labels[4*i] = 1
+		labels[4*i] = dataset.Fake
 	}
 	chosen := sampleByClass(labels, 200)
 	fakes := 0

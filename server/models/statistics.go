@@ -1,4 +1,4 @@
-package main
+package models
 
 import (
 	"sync/atomic"
@@ -7,8 +7,8 @@ import (
 	"fakeart/server/oip"
 )
 
-// requestCounts are the requests to one model since it was put in use.
-type requestCounts struct {
+// Counts are the requests to one model since it was put in use. It is safe for concurrent use.
+type Counts struct {
 	last                 atomic.Int64 // when the last request finished, in Unix milliseconds; 0 before the first one
 	success, fail, queue durationCount
 }
@@ -25,33 +25,28 @@ func (d *durationCount) document() oip.StatisticDuration {
 	return oip.StatisticDuration{Count: d.count.Load(), Nanoseconds: d.total.Load()}
 }
 
-// count counts the request, which failed unless err is nil, in the statistics of its model.
-func (x *exchange) count(err error) {
-	c, now := &x.served.counts, x.m.now()
-	c.last.Store(now.UnixMilli())
-	if err != nil {
-		c.fail.add(now.Sub(x.received))
-		return
-	}
-	var queued time.Duration
-	for i := range x.images {
-		if j := x.images[i].job; j != nil {
-			queued = max(queued, j.Started.Sub(j.Submitted))
-		}
-	}
+// Succeeded counts a request that succeeded at a time, with its duration and how long its images waited for a session.
+func (c *Counts) Succeeded(at time.Time, took, queued time.Duration) {
+	c.last.Store(at.UnixMilli())
 	c.queue.add(queued)
-	c.success.add(now.Sub(x.received))
+	c.success.add(took)
 }
 
-// statistics returns the counts of the model in the protocol's form.
-func (s *served) statistics() oip.ModelStatistics {
+// Failed counts a request that failed.
+func (c *Counts) Failed(at time.Time, took time.Duration) {
+	c.last.Store(at.UnixMilli())
+	c.fail.add(took)
+}
+
+// Statistics returns the counts of the model in the form of the Open Inference Protocol.
+func (m *Model) Statistics() oip.ModelStatistics {
 	d := oip.ModelStatistics{
-		Name: modelName, Version: s.file.Digest, LastInference: s.counts.last.Load(),
-		InferenceStats: oip.InferStatistics{Success: s.counts.success.document(), Fail: s.counts.fail.document(), Queue: s.counts.queue.document()},
+		Name: m.Name, Version: m.File.Digest, LastInference: m.Counts.last.Load(),
+		InferenceStats: oip.InferStatistics{Success: m.Counts.success.document(), Fail: m.Counts.fail.document(), Queue: m.Counts.queue.document()},
 		BatchStats:     []oip.BatchStatistics{},
 	}
 	all := &d.InferenceStats
-	for _, b := range s.model.Batches() {
+	for _, b := range m.engine.Batches() {
 		one := oip.BatchStatistics{
 			BatchSize:     b.Size,
 			ComputeInput:  oip.StatisticDuration{Count: b.Count, Nanoseconds: int64(b.Input)},
