@@ -12,6 +12,7 @@ import (
 
 	"fakeart/configs"
 	"fakeart/internal/config"
+	"fakeart/internal/model"
 	"fakeart/tools/reference"
 )
 
@@ -155,4 +156,16 @@ func comment(text string) string {
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+func TestReferenceModelFile(t *testing.T) {
+	var rows [][]string
+	for _, f := range model.Fields() {
+		required := "required"
+		if f.Optional {
+			required = ""
+		}
+		rows = append(rows, []string{reference.Code(f.Key), required, f.Doc})
+	}
+	reference.Block(t, "docs/reference/model-file.md", "metadata", reference.Table([]string{"key", "", ""}, rows))
 }

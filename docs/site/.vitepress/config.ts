@@ -16,7 +16,7 @@ const decisions = readdirSync(path.resolve(import.meta.dirname, '../../decisions
 // The groups of the sidebar, with the names of their pages in docs/. The texts are the pages' titles.
 const groups = {
   Tutorials: ['getting-started', 'tutorials/laptop', 'tutorials/own-images', 'tutorials/cloud'],
-  'How-to guides': ['data', 'training', 'retrain', 'promote', 'roll-back', 'operate', 'models', 'monitoring', 'drift', 'upgrade', 'deploy', 'load-balancer', 'images', 'ci'].map((name) => `how-to/${name}`),
+  'How-to guides': ['data', 'training', 'retrain', 'promote', 'roll-back', 'operate', 'models', 'bring-your-own-model', 'monitoring', 'drift', 'upgrade', 'deploy', 'load-balancer', 'images', 'ci'].map((name) => `how-to/${name}`),
   Reference: [
     'http', 'api', 'server', 'trainer', 'keys', 'configuration', 'metrics', 'model-file', 'preprocessing', 'prediction-log', 'infra', 'stacks', 'dagger', 'make',
   ].map((name) => `reference/${name}`),
