@@ -21,10 +21,10 @@ import (
 )
 
 // shapes draws a folder with n images per class: a square, a cross or stripes of random color and place on noise.
-func shapes(tb testing.TB, n int, prefix string, classes ...string) string {
+func shapes(tb testing.TB, n int, classes ...string) string {
 	tb.Helper()
 	dir := tb.TempDir()
-	drawShapes(tb, dir, n, 1, prefix, classes...)
+	drawShapes(tb, dir, n, 1, "", classes...)
 	return dir
 }
 
@@ -97,7 +97,7 @@ func mustRun(tb testing.TB, cfg *config.Config) *Summary {
 var pets = []string{"cat", "dog", "newt"}
 
 func TestRun_SeveralClasses(t *testing.T) {
-	source := shapes(t, 60, "", pets...)
+	source := shapes(t, 60, pets...)
 	for name, more := range map[string][]string{
 		"cnn":    {"experiment.epochs=6"},
 		"resnet": {"model=resnet-small", "model.stem=8", "model.channels=[8,16]", "model.residual=[1,0]", "model.dense=[]", "experiment.epochs=6"},
@@ -130,7 +130,7 @@ func TestRun_SeveralClassesResumed(t *testing.T) {
 		"augment=strong", "augment.random_ops=1", "augment.magnitude=0.5", "optimizer=adamw", "experiment.schedule=onecycle", "experiment.ema=0.9",
 		"experiment.mixup=0.2", "experiment.dropout=0.2", "experiment.epochs=2",
 	}
-	source := shapes(t, 20, "", pets...)
+	source := shapes(t, 20, pets...)
 	parent := t.TempDir()
 	want := mustRun(t, folderRun(t, source, filepath.Join(parent, "whole"), options...)).Digest
 	for stop := 1; stop < 8; stop += 2 {
@@ -163,7 +163,7 @@ func TestRun_ValidationSplit(t *testing.T) {
 }
 
 func TestRun_Positive(t *testing.T) {
-	source := shapes(t, 10, "", "cat", "dog")
+	source := shapes(t, 10, "cat", "dog")
 	for _, test := range []struct{ key, positive, err string }{
 		{"auto", "", ""},
 		{"", "", ""},
@@ -192,7 +192,7 @@ func TestRun_Positive(t *testing.T) {
 }
 
 func TestRun_Init(t *testing.T) {
-	source := shapes(t, 60, "", pets...)
+	source := shapes(t, 60, pets...)
 	dir := t.TempDir()
 	first := mustRun(t, folderRun(t, source, filepath.Join(dir, "first"), "experiment.epochs=8"))
 	// A learning rate this small changes nothing, so that the new model is as accurate as the first one.
@@ -201,7 +201,7 @@ func TestRun_Init(t *testing.T) {
 		t.Errorf("accuracy %v after starting from a model with %v", s.Test.Accuracy, first.Test.Accuracy)
 	}
 	for name, classes := range map[string][]string{"more_classes": {"a", "b", "c", "d"}, "other_classes": {"x", "y", "z"}} {
-		cfg := folderRun(t, shapes(t, 12, "", classes...), filepath.Join(t.TempDir(), "run"), "experiment.init="+first.Model, "experiment.epochs=1")
+		cfg := folderRun(t, shapes(t, 12, classes...), filepath.Join(t.TempDir(), "run"), "experiment.init="+first.Model, "experiment.epochs=1")
 		var out bytes.Buffer
 		if _, err := Run(t.Context(), cfg, "test", &out); err != nil || !strings.Contains(out.String(), "new_last_layer=true") {
 			t.Errorf("%s: %v\n%s", name, err, &out)

@@ -184,7 +184,8 @@ func (f *folder) checkpoint(cfg *config.Config, m *dataset.Manifest) (*checkpoin
 	if err != nil {
 		return nil, fmt.Errorf("run folder %s: %w", f.path, err)
 	}
-	if c.ConfigDigest != cfg.Digest() && !(extends(before, cfg) && c.ConfigDigest == before.Digest()) {
+	extended := extends(before, cfg) && c.ConfigDigest == before.Digest()
+	if c.ConfigDigest != cfg.Digest() && !extended {
 		return nil, fmt.Errorf("resume run %s: its checkpoint was saved with another configuration than %s\nhint: set another run.dir", f.path, configFile)
 	}
 	return c, nil
