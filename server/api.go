@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -20,20 +18,11 @@ import (
 	"fakeart/internal/explain"
 	"fakeart/internal/imaging"
 	"fakeart/internal/model"
+	"fakeart/server/api"
 	"fakeart/server/failure"
-	"fakeart/server/limit"
 	"fakeart/server/oip"
 	"fakeart/server/page"
 	"fakeart/server/predlog"
-)
-
-// Tags that group the operations in the OpenAPI document.
-const (
-	tagPredict  = "Predictions"
-	tagProtocol = "Open Inference Protocol"
-	tagModels   = "Models"
-	tagLog      = "Prediction log"
-	tagState    = "State"
 )
 
 const apiDescription = `Classifies images.
@@ -52,10 +41,10 @@ func (m *Main) register(app *fiber.App) {
 	config := huma.DefaultConfig("Fakeart", versionText())
 	config.Info.Description = apiDescription
 	if m.admins.Configured() {
-		config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{tokenScheme: {Type: "http", Scheme: "bearer"}}
+		config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{api.TokenScheme: {Type: "http", Scheme: "bearer"}}
 	}
 	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
-	for _, tag := range []string{tagPredict, tagProtocol, tagModels, tagLog, tagState} { // in the order of the page
+	for _, tag := range []string{api.TagPredict, api.TagProtocol, api.TagModels, api.TagLog, api.TagState} { // in the order of the page
 		config.Tags = append(config.Tags, &huma.Tag{Name: tag})
 	}
 	// The document and its page have handlers of their own, and schemas have no URLs.
@@ -65,20 +54,19 @@ func (m *Main) register(app *fiber.App) {
 		fiber.MIMEApplicationJSON: jsonFormat, "json": jsonFormat, fiber.MIMEApplicationForm: jsonFormat,
 	}
 	router := withHead{app}
-	api := humafiber.NewWithGroup(app, router, config)
-	api.UseMiddleware(m.humaCheckQuery)
-	document := api.OpenAPI()
-	m.registerState(api)
-	m.registerModels(api)
-	m.registerLog(api)
-	m.registerDrift(api)
-	m.registerStats(api)
-	m.registerFeedback(api)
+	guard := m.guard()
+	operations := humafiber.NewWithGroup(app, router, config)
+	operations.UseMiddleware(guard.Query)
+	document := operations.OpenAPI()
+	api.State{Unready: m.unready, Model: m.defaultModel, Drift: m.drift, History: m.history, Logger: m.log}.Register(operations, guard)
+	m.registerModels(operations, guard)
+	m.logRoutes().Register(operations, guard)
+	m.registerFeedback(operations, guard)
 	for _, o := range m.operations(document.Components.Schemas) {
 		handlers := o.handlers
 		if o.Path != "/docs" { // links to pages can have any parameters
 			handlers = append([]fiber.Handler{func(c *fiber.Ctx) error {
-				if err := checkQuery(c, o.Parameters); err != nil {
+				if err := api.CheckQuery(c, o.Parameters); err != nil {
 					return err
 				}
 				return c.Next()
@@ -88,7 +76,7 @@ func (m *Main) register(app *fiber.App) {
 		document.AddOperation(&o.Operation)
 	}
 	if m.config.UI {
-		m.registerPage(router)
+		page.Register(router)
 	}
 	m.describeTensors(document.Components.Schemas.Map())
 	m.describeFailures(document)
@@ -270,7 +258,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 	}
 	predict := func(path, id, summary string) operation {
 		o := operation{huma.Operation{
-			Method: http.MethodPost, Path: path, OperationID: id, Tags: []string{tagPredict}, Summary: summary,
+			Method: http.MethodPost, Path: path, OperationID: id, Tags: []string{api.TagPredict}, Summary: summary,
 			Description: "Send one image as the form field `data` or as the request body to get one prediction. " +
 				"Send several such fields, or a JSON object with instances, to get a list of predictions in the same order, all from the same model. " +
 				"If an image can't be classified, the list contains its error instead.",
@@ -312,7 +300,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 	}
 
 	v2 := func(path, id, summary string, handler fiber.Handler, response any, statuses ...int) operation {
-		o := operation{huma.Operation{Method: http.MethodGet, Path: path, OperationID: id, Tags: []string{tagProtocol}, Summary: summary}, []fiber.Handler{handler}}
+		o := operation{huma.Operation{Method: http.MethodGet, Path: path, OperationID: id, Tags: []string{api.TagProtocol}, Summary: summary}, []fiber.Handler{handler}}
 		return withResponses(o, media{oip.TypeJSON: schema(response)}, oip.TypeJSON, oip.ErrorObject{}, statuses...)
 	}
 	// A server or model that isn't ready returns the same document with status 503.
@@ -322,7 +310,7 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 	}
 	infer := func(path, id, summary string) operation {
 		o := operation{huma.Operation{
-			Method: http.MethodPost, Path: path, OperationID: id, Tags: []string{tagProtocol}, Summary: summary,
+			Method: http.MethodPost, Path: path, OperationID: id, Tags: []string{api.TagProtocol}, Summary: summary,
 			Description: "Maps the model's input to its scores and embedding, whose names, types and shapes are those of the model's metadata, in JSON or with the binary tensor data extension. With the extension, " +
 				"the header " + oip.LengthHeader + " is the length of the JSON, and the values follow it.",
 			Parameters: []*huma.Param{{Name: oip.LengthHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(0.0)}}},
@@ -337,19 +325,19 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 
 	index := func() operation {
 		o := operation{huma.Operation{
-			Method: http.MethodPost, Path: "/v2/repository/index", OperationID: "v2-index", Tags: []string{tagProtocol}, Summary: "Index of models",
+			Method: http.MethodPost, Path: "/v2/repository/index", OperationID: "v2-index", Tags: []string{api.TagProtocol}, Summary: "Index of models",
 			RequestBody: &huma.RequestBody{Content: media{oip.TypeJSON: schema(oip.IndexRequest{})}.content()},
 		}, []fiber.Handler{m.handleV2Index}}
 		return withResponses(o, media{oip.TypeJSON: {Type: huma.TypeArray, Items: schema(oip.ModelIndex{})}}, oip.TypeJSON, oip.ErrorObject{}, 400, 413, 415)
 	}
 
 	export := media{}
-	for _, f := range exportFormats {
+	for _, f := range api.ExportFormats {
 		mediaType, _, _ := strings.Cut(f.ContentType(), ";")
 		export[mediaType] = binary
 	}
 	state := func(path, id, summary, mediaType string, handler fiber.Handler) operation {
-		o := operation{huma.Operation{Method: http.MethodGet, Path: path, OperationID: id, Tags: []string{tagState}, Summary: summary}, []fiber.Handler{handler}}
+		o := operation{huma.Operation{Method: http.MethodGet, Path: path, OperationID: id, Tags: []string{api.TagState}, Summary: summary}, []fiber.Handler{handler}}
 		return withResponses(o, media{mediaType: text}, failure.ProblemType, failure.Problem{})
 	}
 
@@ -373,13 +361,13 @@ func (m *Main) operations(schemas huma.Registry) []operation {
 		infer(named+"/infer", "v2-infer", "Run the model on tensors"),
 		infer(version+"/infer", "v2-version-infer", "Run a version of the model on tensors"),
 		withResponses(operation{huma.Operation{
-			Method: http.MethodGet, Path: "/log/export", OperationID: "export-log", Tags: []string{tagLog},
-			Summary: "Export the prediction log", Security: m.adminSecurity(),
+			Method: http.MethodGet, Path: "/log/export", OperationID: "export-log", Tags: []string{api.TagLog},
+			Summary: "Export the prediction log", Security: m.guard().Security(),
 			Description: "Returns a snapshot of all records, oldest first. Writing to the log continues meanwhile. If the response is cut off, the export is incomplete.",
 			Parameters: []*huma.Param{{Name: "format", In: "query", Schema: &huma.Schema{
-				Type: huma.TypeString, Enum: enum(exportFormats...), Default: string(predlog.NDJSON),
+				Type: huma.TypeString, Enum: enum(api.ExportFormats...), Default: string(predlog.NDJSON),
 			}}},
-		}, []fiber.Handler{m.adminOnly, m.handleExport}}, export, failure.ProblemType, failure.Problem{}, 400, 401, 403, 404),
+		}, []fiber.Handler{m.guard().AdminOnly, m.logRoutes().Export}}, export, failure.ProblemType, failure.Problem{}, 400, 401, 403, 404),
 		state("/metrics", "metrics", "Metrics for Prometheus", "text/plain", adaptor.HTTPHandler(m.metrics.Handler())),
 		state("/openapi.json", "openapi", "This document", fiber.MIMEApplicationJSON, m.handleDocument),
 		state("/docs", "docs", "This document as a page", fiber.MIMETextHTML, m.handleDocs),
@@ -394,92 +382,30 @@ func enum[T ~string](values ...T) (list []any) {
 	return list
 }
 
+// guard returns the checks of requests.
+func (m *Main) guard() api.Guard {
+	return api.Guard{Admins: m.admins, Front: m.front, Bodies: m.bodies}
+}
+
+// logRoutes returns the routes that read the prediction log.
+func (m *Main) logRoutes() api.Log {
+	return api.Log{Reader: m.reader, Store: m.config.LogStore, WriteTimeout: m.config.WriteTimeout, Logger: m.log}
+}
+
 // handleDocument serves the OpenAPI document.
 func (m *Main) handleDocument(c *fiber.Ctx) error {
 	c.Response().Header.SetContentType(fiber.MIMEApplicationJSON)
 	return c.Send(m.document)
 }
 
-// tokenScheme is the name of the security scheme with admin tokens.
-const tokenScheme = "token"
-
-// adminSecurity returns the security requirement of admin operations, which is nil without an admin token.
-func (m *Main) adminSecurity() []map[string][]string {
-	if !m.admins.Configured() {
-		return nil
+// handleDocs serves the OpenAPI document as a page.
+func (m *Main) handleDocs(c *fiber.Ctx) error {
+	if strings.HasSuffix(c.Path(), "/") {
+		return c.Redirect("../docs", fiber.StatusPermanentRedirect) // the page's link is relative
 	}
-	return []map[string][]string{{tokenScheme: {}}}
-}
-
-// adminOnly is a middleware that rejects requests without admin access.
-func (m *Main) adminOnly(c *fiber.Ctx) error {
-	if err := m.admins.Check(c); err != nil {
+	file, err := m.docs()
+	if err != nil {
 		return err
 	}
-	return c.Next()
-}
-
-// humaAdminOnly is adminOnly for huma's operations. It also reads the body, like humaReadBody.
-func (m *Main) humaAdminOnly(ctx huma.Context, next func(huma.Context)) {
-	c := humafiber.Unwrap(ctx)
-	if err := m.admins.Check(c); err != nil {
-		m.front.HandleError(c, err)
-		return
-	}
-	m.humaReadBody(ctx, next)
-}
-
-// humaReadBody is a middleware for huma's operations that reads a JSON body within the configured
-// limits.
-func (m *Main) humaReadBody(ctx huma.Context, next func(huma.Context)) {
-	c := humafiber.Unwrap(ctx)
-	var b limit.Body
-	defer m.bodies.Free(&b)
-	err := checkJSONType(c.Get(fiber.HeaderContentType))
-	if err == nil {
-		err = m.front.ReadBody(c, &b)
-	}
-	if err != nil {
-		m.front.HandleError(c, err)
-		return
-	}
-	c.Request().Header.SetContentType(fiber.MIMEApplicationJSON)
-	c.Request().SetBodyStream(bytes.NewReader(b.Bytes), len(b.Bytes))
-	next(ctx)
-}
-
-// checkJSONType returns an error if huma can't read a body with the content type as JSON.
-func checkJSONType(contentType string) error {
-	mediaType, _, _ := strings.Cut(contentType, ";")
-	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
-	if mediaType == "" || mediaType == fiber.MIMEApplicationJSON || mediaType == fiber.MIMEApplicationForm || strings.HasSuffix(mediaType, "+json") {
-		return nil
-	}
-	return fiber.NewError(fiber.StatusUnsupportedMediaType, "unsupported content type; send application/json")
-}
-
-// Errors that huma itself returns are problem documents as well, and names of members are case-sensitive.
-func init() {
-	huma.ValidateStrictCasing = true
-	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
-		separator, room := ": ", failure.MaxEcho
-		for i, err := range errs {
-			var text string
-			if e, ok := errors.AsType[*huma.ErrorDetail](err); ok {
-				location := failure.Shortened(e.Location) // contains keys of the request
-				if room -= len(location); room < 0 {
-					message += fmt.Sprintf("%sand %d more", separator, len(errs)-i)
-					break
-				}
-				text = location + ": " + e.Message
-			} else if err != nil {
-				text = err.Error()
-			} else {
-				continue
-			}
-			message += separator + text
-			separator = "; "
-		}
-		return failure.NewProblem(status, message)
-	}
+	return page.Send(c, file, page.DocsPolicy)
 }

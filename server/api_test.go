@@ -23,6 +23,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"fakeart/server/api"
 	"fakeart/server/models"
 	"fakeart/server/oip"
 	"fakeart/server/request"
@@ -430,7 +431,7 @@ func TestOpenAPI_Security(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := document(t, start(t, option))
-			if got, want := locked(d), []string{"get /drift", "get /log", "get /log/export", "put /models/current"}; !slices.Equal(got, want) || member(d, "components", "securitySchemes", tokenScheme) == nil {
+			if got, want := locked(d), []string{"get /drift", "get /log", "get /log/export", "put /models/current"}; !slices.Equal(got, want) || member(d, "components", "securitySchemes", api.TokenScheme) == nil {
 				t.Errorf("the document requires a token for %v, want %v", got, want)
 			}
 		})

@@ -26,6 +26,7 @@ import (
 	"fakeart/internal/model"
 	"fakeart/internal/onnx"
 	"fakeart/internal/onnx/onnxpb"
+	"fakeart/server/api"
 	"fakeart/server/models"
 	"fakeart/server/oip"
 	"fakeart/server/oip/oippb"
@@ -241,7 +242,7 @@ func TestPredict_ThousandClasses(t *testing.T) {
 		t.Errorf("%g feedbacks counted, want 1", got)
 	}
 	_, body := do(t, "GET", m.URL()+"/log?limit=1", "", nil)
-	var page LogPage
+	var page api.LogPage
 	if err := json.Unmarshal(body, &page); err != nil || page.Records[0].Label != "red" || page.Records[0].ModelName != "fakeart" || len(page.Records[0].Embedding) != 0 {
 		t.Errorf("log: %s (%v)", body, err)
 	}
@@ -329,7 +330,7 @@ func TestOIP_Uint8(t *testing.T) {
 	// The statistics in the log are those of the pixels.
 	waitForRecords(t, m, 5)
 	_, body = do(t, "GET", m.URL()+"/log?limit=1", "", nil)
-	var page LogPage
+	var page api.LogPage
 	if err := json.Unmarshal(body, &page); err != nil || page.Records[0].Label != "blue" || page.Records[0].ImageFormat != "tensor" || page.Records[0].Width != 40 || page.Records[0].Height != 56 ||
 		page.Records[0].ImageBytes != 6720 || math.Abs(page.Records[0].Mean-95.0/255) > 1e-9 {
 		t.Errorf("log: %s (%v)", body, err)

@@ -13,6 +13,7 @@ import (
 
 	"fakeart/internal/explain"
 	"fakeart/internal/imaging"
+	"fakeart/server/api"
 	"fakeart/server/failure"
 	"fakeart/server/infer"
 )
@@ -47,8 +48,8 @@ type explanationRequest struct {
 // explanationOf reads the query parameters explain and explain_format.
 func explanationOf(c *fiber.Ctx) explanationRequest {
 	return explanationRequest{
-		constant(explain.Methods(), c.Query("explain")),
-		constant(explanationFormats(), c.Query("explain_format", string(explainArray))),
+		api.Constant(explain.Methods(), c.Query("explain")),
+		api.Constant(explanationFormats(), c.Query("explain_format", string(explainArray))),
 	}
 }
 

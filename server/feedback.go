@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
 	"github.com/gofiber/fiber/v2"
 
+	"fakeart/server/api"
 	"fakeart/server/failure"
 	"fakeart/server/predlog"
 )
@@ -33,13 +34,13 @@ type Feedback struct {
 }
 
 // registerFeedback adds the route for feedback on predictions.
-func (m *Main) registerFeedback(api huma.API) {
-	huma.Register(api, huma.Operation{
-		Method: http.MethodPost, Path: "/feedback", OperationID: "feedback", Tags: []string{tagPredict}, Summary: "Send the correct label of an image",
+func (m *Main) registerFeedback(operations huma.API, guard api.Guard) {
+	huma.Register(operations, huma.Operation{
+		Method: http.MethodPost, Path: "/feedback", OperationID: "feedback", Tags: []string{api.TagPredict}, Summary: "Send the correct label of an image",
 		Description: "Anyone who has a prediction's ID can send feedback on it. The last feedback on a prediction counts; earlier ones are kept as its history. " +
 			"Repeating the same feedback changes nothing. --feedback-limit bounds how many feedback requests per minute one client can send.",
 		DefaultStatus: http.StatusOK,
-		Middlewares:   huma.Middlewares{m.humaFeedbackEnabled, m.humaReadBody}, Errors: []int{400, 404, 413, 415, 422, 429, 503},
+		Middlewares:   huma.Middlewares{m.humaFeedbackEnabled, guard.Body}, Errors: []int{400, 404, 413, 415, 422, 429, 503},
 	}, func(ctx context.Context, in *struct{ Body FeedbackRequest }) (*struct{ Body Feedback }, error) {
 		f, err := m.storeFeedback(ctx, in.Body)
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 	"fakeart/server/failure"
 	"fakeart/server/infer"
 	"fakeart/server/listen"
+	"fakeart/server/page"
 	"fakeart/server/request"
 )
 
@@ -43,7 +44,7 @@ func (m *Main) newApp() *fiber.App {
 	if m.config.RateLimit > 0 {
 		detail := fmt.Sprintf("more than %d requests per second from one client", m.config.RateLimit)
 		app.Use(m.clients.Limit(m.config.RateLimit, time.Second, detail, func(c *fiber.Ctx) bool {
-			return slices.Contains(unlimitedPaths, c.Path()) || m.config.UI && (c.Path() == "/" || strings.HasPrefix(c.Path(), pagePrefix))
+			return slices.Contains(unlimitedPaths, c.Path()) || m.config.UI && (c.Path() == "/" || strings.HasPrefix(c.Path(), page.Prefix))
 		}))
 	}
 	if m.config.FeedbackLimit > 0 {
@@ -104,7 +105,7 @@ func (m *Main) newAdminApp() *fiber.App {
 	app := m.front.NewApp()
 	app.Use(m.front.Observe)
 	m.register(app)
-	app.Get("/debug/pprof/*", m.adminOnly, m.handleProfile)
+	app.Get("/debug/pprof/*", m.guard().AdminOnly, m.handleProfile)
 	m.front.Serve(app)
 	return app
 }
@@ -129,6 +130,13 @@ func (m *Main) handleProfile(c *fiber.Ctx) error {
 		conn.RenewWriteDeadline(m.config.WriteTimeout)
 	}
 	return adaptor.HTTPHandlerFunc(handler)(c)
+}
+
+// adaptable reports whether the request can be converted to one of net/http, which requires a
+// well-formed path.
+func adaptable(c *fiber.Ctx) bool {
+	_, err := url.ParseRequestURI(string(c.Request().RequestURI()))
+	return err == nil
 }
 
 // requestError converts an error of the engine to the error to return to the client.

@@ -30,14 +30,15 @@ import (
 	_ "gocloud.dev/pubsub/mempubsub"
 
 	"fakeart/internal/model"
+	"fakeart/server/api"
 	"fakeart/server/predlog"
 )
 
 // logPage requests a page of the log.
-func logPage(t *testing.T, m *Main, query string) LogPage {
+func logPage(t *testing.T, m *Main, query string) api.LogPage {
 	t.Helper()
 	response, body := do(t, "GET", m.URL()+"/log"+query, "", nil)
-	var page LogPage
+	var page api.LogPage
 	if err := json.Unmarshal(body, &page); err != nil || response.StatusCode != http.StatusOK {
 		t.Fatalf("status %d: %s (%v)", response.StatusCode, body, err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"fakeart/internal/explain"
 	"fakeart/internal/imaging"
+	"fakeart/server/api"
 	"fakeart/server/failure"
 	"fakeart/server/infer"
 	"fakeart/server/models"
@@ -113,10 +114,10 @@ type modelQuery struct {
 }
 
 // registerModels adds the routes that list and change models.
-func (m *Main) registerModels(api huma.API) {
+func (m *Main) registerModels(operations huma.API, guard api.Guard) {
 	type current struct{ Body ModelInUse }
-	huma.Register(api, huma.Operation{
-		Method: http.MethodGet, Path: "/models", OperationID: "models", Tags: []string{tagModels},
+	huma.Register(operations, huma.Operation{
+		Method: http.MethodGet, Path: "/models", OperationID: "models", Tags: []string{api.TagModels},
 		Summary: "Models that can be put in use", Errors: []int{404, 502},
 	}, func(ctx context.Context, q *modelQuery) (*struct{ Body Models }, error) {
 		d, err := m.selected(q.Model)
@@ -147,8 +148,8 @@ func (m *Main) registerModels(api huma.API) {
 		}
 		return &struct{ Body Models }{models}, nil
 	})
-	huma.Register(api, huma.Operation{
-		Method: http.MethodGet, Path: "/models/current", OperationID: "current-model", Tags: []string{tagModels},
+	huma.Register(operations, huma.Operation{
+		Method: http.MethodGet, Path: "/models/current", OperationID: "current-model", Tags: []string{api.TagModels},
 		Summary: "The model in use", Errors: []int{404, 503},
 		Description: "Returns 503 with `Retry-After` while no model is loaded.",
 	}, func(_ context.Context, q *modelQuery) (*current, error) {
@@ -162,13 +163,13 @@ func (m *Main) registerModels(api huma.API) {
 		}
 		return &current{modelInUse(use)}, nil
 	})
-	huma.Register(api, huma.Operation{
-		Method: http.MethodPut, Path: "/models/current", OperationID: "change-model", Tags: []string{tagModels},
+	huma.Register(operations, huma.Operation{
+		Method: http.MethodPut, Path: "/models/current", OperationID: "change-model", Tags: []string{api.TagModels},
 		Summary: "Put another model in use",
 		Description: "The new model is prepared while the current one keeps serving: its metadata is checked and it classifies probe images. " +
 			"Requests in flight finish on the old model. If the new model fails, or would exceed --model-memory, the old one stays in use. " +
 			"The new model can have other classes and another input size.",
-		Security: m.adminSecurity(), Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404, 409, 413, 415, 422},
+		Security: guard.Security(), Middlewares: huma.Middlewares{guard.AdminOperation}, Errors: []int{400, 401, 403, 404, 409, 413, 415, 422},
 	}, func(ctx context.Context, in *struct {
 		Name string `query:"model" doc:"Name of the model; the first one of --model by default."`
 		Body ModelChange

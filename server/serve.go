@@ -18,6 +18,7 @@ import (
 	"fakeart/server/activity"
 	"fakeart/server/admin"
 	"fakeart/server/driftwatch"
+	"fakeart/server/failure"
 	"fakeart/server/front"
 	"fakeart/server/infer"
 	"fakeart/server/limit"
@@ -237,6 +238,11 @@ func (m *Main) modelOf(reference string) (string, error) {
 	if m.models.ByDigest(reference) != nil {
 		return reference, nil
 	}
+	return m.defaultModel()
+}
+
+// defaultModel returns the digest of the default model in use, or the reason why there is none.
+func (m *Main) defaultModel() (string, error) {
 	use, err := m.models.Default().InUse()
 	if err != nil {
 		return "", err
@@ -574,4 +580,26 @@ func (e *endpoint) stop(ctx context.Context) error {
 	// Connections accepted last have had drainTime to send something.
 	e.listener.CloseUnused()
 	return e.app.ShutdownWithContext(ctx)
+}
+
+// unready returns nil if the server is ready, or an *failure.Unavailable with the reason why it should
+// receive no requests.
+func (m *Main) unready() error {
+	if err := m.models.Missing(); err != nil && !m.draining.Load() {
+		return err
+	}
+	return m.working()
+}
+
+// working returns nil if the server can answer requests, whatever models are loaded, or an *failure.Unavailable.
+func (m *Main) working() error {
+	if m.draining.Load() {
+		return failure.Busy("the server is shutting down")
+	}
+	if m.predictions != nil {
+		if err := m.predictions.Err(); err != nil {
+			return failure.Busy("the prediction log isn't writable: " + err.Error())
+		}
+	}
+	return nil
 }

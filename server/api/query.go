@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	"fmt"
@@ -8,14 +8,13 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
 	"github.com/gofiber/fiber/v2"
 )
 
-// checkQuery returns a 400 error unless each parameter in the request's query is documented, occurs
+// CheckQuery returns a 400 error unless each parameter in the request's query is documented, occurs
 // once and has a value that its schema allows. An empty value is one like any other, so only a
 // free text can be empty. Handlers can then read the parameters without checking them.
-func checkQuery(c *fiber.Ctx, documented []*huma.Param) error {
+func CheckQuery(c *fiber.Ctx, documented []*huma.Param) error {
 	if len(c.Context().URI().QueryString()) == 0 {
 		return nil
 	}
@@ -73,19 +72,9 @@ func expected(schema *huma.Schema, value string) string {
 	return ""
 }
 
-// humaCheckQuery is checkQuery for huma's operations.
-func (m *Main) humaCheckQuery(ctx huma.Context, next func(huma.Context)) {
-	c := humafiber.Unwrap(ctx)
-	if err := checkQuery(c, ctx.Operation().Parameters); err != nil {
-		m.front.HandleError(c, err)
-		return
-	}
-	next(ctx)
-}
-
-// constant returns the element of values that equals text, or "". Fiber's strings are only valid
+// Constant returns the element of values that equals text, or "". Fiber's strings are only valid
 // during the request.
-func constant[T ~string](values []T, text string) T {
+func Constant[T ~string](values []T, text string) T {
 	if i := slices.Index(values, T(text)); i >= 0 {
 		return values[i]
 	}

@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	"bufio"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -29,30 +30,38 @@ type logQuery struct {
 	Cursor string `query:"cursor" pattern:"^([1-9][0-9]{0,17})?$" patternDescription:"the field next of the previous page" doc:"Where to continue: the field next of the previous page."`
 }
 
-// errUnreadableLog returns the error for requests to read the log of a server that can't read it.
-func (m *Main) errUnreadableLog() error {
-	return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("this server can't read the prediction log (--log-store=%s)", m.config.LogStore))
+// Log are the routes that read the prediction log.
+type Log struct {
+	Reader       predlog.Reader // nil if this server can't read the log
+	Store        string         // where predictions are logged
+	WriteTimeout time.Duration  // maximum time to send the next part of an export
+	Logger       *slog.Logger
 }
 
-// registerLog adds the routes that read the log.
-func (m *Main) registerLog(api huma.API) {
+// errUnreadable returns the error for requests to read the log of a server that can't read it.
+func (l Log) errUnreadable() error {
+	return fiber.NewError(fiber.StatusNotFound, fmt.Sprintf("this server can't read the prediction log (--log-store=%s)", l.Store))
+}
+
+// Register adds the route of a page of the log.
+func (l Log) Register(api huma.API, guard Guard) {
 	huma.Register(api, huma.Operation{
-		Method: http.MethodGet, Path: "/log", OperationID: "log", Tags: []string{tagLog}, Summary: "Read the prediction log",
-		Security: m.adminSecurity(), Middlewares: huma.Middlewares{m.humaAdminOnly}, Errors: []int{400, 401, 403, 404},
+		Method: http.MethodGet, Path: "/log", OperationID: "log", Tags: []string{TagLog}, Summary: "Read the prediction log",
+		Security: guard.Security(), Middlewares: huma.Middlewares{guard.AdminOperation}, Errors: []int{400, 401, 403, 404},
 	}, func(ctx context.Context, q *logQuery) (*struct{ Body LogPage }, error) {
-		if m.reader == nil {
-			return nil, failure.ForOperation(m.errUnreadableLog())
+		if l.Reader == nil {
+			return nil, failure.ForOperation(l.errUnreadable())
 		}
-		rows, next, err := m.reader.Page(ctx, q.Cursor, q.Limit)
+		rows, next, err := l.Reader.Page(ctx, q.Cursor, q.Limit)
 		if errors.Is(err, predlog.ErrCursor) {
 			return nil, failure.NewProblem(fiber.StatusBadRequest, err.Error())
 		}
 		var total int64
 		if err == nil {
-			total, err = m.reader.Count(ctx)
+			total, err = l.Reader.Count(ctx)
 		}
 		if err != nil {
-			m.log.Error("read prediction log", "error", err)
+			l.Logger.Error("read prediction log", "error", err)
 			return nil, failure.ForOperation(err)
 		}
 		if rows == nil {
@@ -62,14 +71,14 @@ func (m *Main) registerLog(api huma.API) {
 	})
 }
 
-// exportFormats are the formats of the query parameter format.
-var exportFormats = []predlog.Format{predlog.NDJSON, predlog.CSV, predlog.Parquet, predlog.Database}
+// ExportFormats are the formats of the query parameter format.
+var ExportFormats = []predlog.Format{predlog.NDJSON, predlog.CSV, predlog.Parquet, predlog.Database}
 
-// handleExport streams the whole log as a file.
-func (m *Main) handleExport(c *fiber.Ctx) error {
-	format := constant(exportFormats, c.Query("format", string(predlog.NDJSON)))
-	if m.reader == nil {
-		return m.errUnreadableLog()
+// Export is the handler that streams the whole log as a file.
+func (l Log) Export(c *fiber.Ctx) error {
+	format := Constant(ExportFormats, c.Query("format", string(predlog.NDJSON)))
+	if l.Reader == nil {
+		return l.errUnreadable()
 	}
 	if c.Method() == fiber.MethodHead {
 		c.Response().Header.SetContentType(format.ContentType())
@@ -78,9 +87,9 @@ func (m *Main) handleExport(c *fiber.Ctx) error {
 	from, to := io.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		err := m.reader.Export(ctx, to, format)
+		err := l.Reader.Export(ctx, to, format)
 		if err != nil && ctx.Err() == nil {
-			m.log.Error("export prediction log", "format", format, "error", err)
+			l.Logger.Error("export prediction log", "format", format, "error", err)
 		}
 		// On an error the response is truncated, so the client detects that the export is incomplete.
 		_ = to.CloseWithError(err)
@@ -92,7 +101,7 @@ func (m *Main) handleExport(c *fiber.Ctx) error {
 		return err
 	}
 	if conn, ok := c.Context().Conn().(*listen.Conn); ok {
-		conn.RenewWriteDeadline(m.config.WriteTimeout)
+		conn.RenewWriteDeadline(l.WriteTimeout)
 	}
 	c.Set(fiber.HeaderContentDisposition, fmt.Sprintf(`attachment; filename="predictions-%s.%s"`, time.Now().UTC().Format("20060102T150405Z"), format))
 	c.Response().Header.SetContentType(format.ContentType())
