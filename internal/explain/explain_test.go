@@ -187,3 +187,68 @@ func TestMap_Errors(t *testing.T) {
 		})
 	}
 }
+
+// A map of each class is smaller than the image: the class's map is taken and enlarged.
+func TestMap_EachClass(t *testing.T) {
+	of := described(t, func(md *model.Metadata) {
+		md.Classes, md.Columns, md.CAMKind = []string{"cat", "dog", "owl"}, 3, model.CAMOfEach
+	})
+	of.CAMWidth, of.CAMHeight = 2, 2
+	s := &linearModel{weight: make([]float32, size*size), batch: 1, gradCAM: []float32{9, 9, 9, 9, 0, 1, 0, 0, 9, 9, 9, 9}}
+	m := make([]float32, size*size)
+	if err := Map(m, GradCAM, s, of, imaging.Tensor{Float32: spots()}, 1); err != nil {
+		t.Fatal(err)
+	}
+	// The value 1 is in the upper right quarter, and falls off linearly between the centers of the quarters.
+	if m[size-1] != 1 || m[0] != 0 || m[size*size-1] != 0 {
+		t.Errorf("corners %g, %g and %g; want 1 only at the upper right", m[0], m[size-1], m[size*size-1])
+	}
+	if middle := m[size/2]; math.Abs(float64(middle)-0.53) > 0.01 {
+		t.Errorf("value %g in the middle of the upper edge, want about one half", middle)
+	}
+}
+
+// Occlusion explains one class of several, whatever the model's outputs are.
+func TestScore(t *testing.T) {
+	odds := func(p float64) float32 { return float32(math.Log(p / (1 - p))) }
+	for _, c := range []struct {
+		name   string
+		md     model.Metadata
+		scores []float32
+		class  int
+		want   float32
+	}{
+		{"first class of one logit", model.Metadata{Columns: 1, OutputKind: model.Logits}, []float32{2}, 0, -2},
+		{"second class of one logit", model.Metadata{Columns: 1, OutputKind: model.Logits}, []float32{2}, 1, 2},
+		{"logits", model.Metadata{Columns: 3, OutputKind: model.Logits}, []float32{1, 5, 3}, 2, 3},
+		{"one probability", model.Metadata{Columns: 1, OutputKind: model.Probabilities}, []float32{0.75}, 0, -odds(0.75)},
+		{"probabilities", model.Metadata{Columns: 2, OutputKind: model.Probabilities}, []float32{0.25, 0.75}, 1, float32(math.Log(0.75))},
+		{"probability 0", model.Metadata{Columns: 2, OutputKind: model.Probabilities}, []float32{0, 1}, 0, float32(math.Log(1e-12))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := score(&c.md, c.scores, c.class); math.Abs(float64(got-c.want)) > 1e-5 {
+				t.Errorf("score %g, want %g", got, c.want)
+			}
+		})
+	}
+}
+
+// Patches scale with the image and cover all of it.
+func TestStarts(t *testing.T) {
+	for n := 1; n <= 300; n++ {
+		positions, length := starts(n, patch, stride)
+		end := 0
+		for _, at := range positions {
+			if at > end {
+				t.Fatalf("%d pixels: a gap before the patch at %d", n, at)
+			}
+			end = at + length
+		}
+		if end != n || len(positions) > 12 {
+			t.Errorf("%d pixels: %d patches up to %d", n, len(positions), end)
+		}
+	}
+	if positions, length := starts(224, patch, stride); len(positions) != 6 || length != 84 {
+		t.Errorf("224 pixels: %d patches of %d, want 6 of 84", len(positions), length)
+	}
+}
