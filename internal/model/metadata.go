@@ -137,16 +137,20 @@ func (m *Metadata) Probabilities(dst []float64, scores []float32) error {
 	case m.Columns == 1 && m.OutputKind == Logits:
 		dst[0], dst[1] = Probability(-scores[0]), Probability(scores[0])
 	case m.Columns == 1:
-		dst[0], dst[1] = 1-float64(scores[0]), float64(scores[0])
+		p := clamped(scores[0])
+		dst[0], dst[1] = 1-p, p
 	case m.OutputKind == Logits:
 		softmax(dst, scores)
 	default:
 		for i := range dst {
-			dst[i] = float64(scores[i])
+			dst[i] = clamped(scores[i])
 		}
 	}
 	return nil
 }
+
+// clamped returns a probability, which rounding in the graph can have moved out of [0,1].
+func clamped(p float32) float64 { return min(max(float64(p), 0), 1) }
 
 // Probability returns the logistic function of a logit, 1/(1+e^−logit).
 func Probability(logit float32) float64 { return 1 / (1 + math.Exp(-float64(logit))) }

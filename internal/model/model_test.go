@@ -811,3 +811,15 @@ func TestProbability(t *testing.T) {
 		}
 	}
 }
+
+func TestMetadata_Probabilities_rounding(t *testing.T) {
+	md := &Metadata{Classes: []string{"a", "b", "c"}, OutputKind: Probabilities, Columns: 3}
+	dst := make([]float64, 3)
+	if err := md.Probabilities(dst, []float32{1.0000001, -1e-8, 0}); err != nil || !slices.Equal(dst, []float64{1, 0, 0}) {
+		t.Errorf("probabilities %v, %v, want those in [0,1]", dst, err)
+	}
+	md = &Metadata{Classes: []string{"a", "b"}, OutputKind: Probabilities, Columns: 1}
+	if err := md.Probabilities(dst[:2], []float32{1.0000001}); err != nil || !slices.Equal(dst[:2], []float64{0, 1}) {
+		t.Errorf("probabilities %v, %v, want those in [0,1]", dst[:2], err)
+	}
+}

@@ -445,3 +445,138 @@ func BenchmarkEngine(b *testing.B) {
 		}
 	})
 }
+
+// TestSlots checks that two models are served at the same time, each by its own slot.
+func TestSlots(t *testing.T) {
+	e := open(t, Options{Workers: 2, MaxBatch: 8, Queue: 1000})
+	other := &served{e.Engine, e.NewSlot()}
+	if _, err := classify(other, soon(), nil, 1); !errors.Is(err, ErrNoModel) {
+		t.Errorf("slot without a model: %v, want ErrNoModel", err)
+	}
+	other.Use(load(t, e, weighted(t, 100, 10, 0, 0)))
+	var group sync.WaitGroup
+	for i := range 16 {
+		group.Go(func() {
+			s, bias := e, float32(0)
+			if i%2 == 1 {
+				s, bias = other, 100
+			}
+			for range 30 {
+				call, err := s.Admit(1, soon(), nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				j := call.Next()
+				copy(j.Input.Float32, redImage(0.5))
+				call.Submit(j)
+				if err := call.Wait(j); err != nil || math.Abs(float64(j.Scores[0]-bias-5)) > 1e-3 {
+					t.Errorf("logit %v, %v, want %g", j.Scores, err, bias+5)
+				}
+				j.Free()
+				call.Close()
+			}
+		})
+	}
+	group.Wait()
+}
+
+// TestLoad_SlowModel checks that a slow model gets small batches, and other workers the rest of the queue.
+func TestLoad_SlowModel(t *testing.T) {
+	e := open(t, Options{Workers: 2, MaxBatch: 8, Queue: 100})
+	fast, slow := load(t, e, weighted(t, 1, 10, 0, 0)), load(t, e, slowModel(t))
+	if fast.MaxBatch() != 8 || slow.MaxBatch() != 1 {
+		t.Errorf("batches of %d and %d, want 8 and 1", fast.MaxBatch(), slow.MaxBatch())
+	}
+	if err := fast.Discard(); err != nil {
+		t.Error(err)
+	}
+	e.Use(slow)
+	reds := make([]float32, 6)
+	call, err := e.Admit(len(reds), soon(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var jobs []*Job
+	for range reds {
+		j := call.Next()
+		clear(j.Input.Float32)
+		call.Submit(j)
+		jobs = append(jobs, j)
+	}
+	for _, j := range jobs {
+		if err := call.Wait(j); err != nil {
+			t.Error(err)
+		}
+		j.Free()
+	}
+	call.Close()
+	if b := slow.Batches(); len(b) != 1 || b[0].Size != 1 || b[0].Count != 6 {
+		t.Errorf("batches %+v, want 6 of one image", b)
+	}
+}
+
+// slowModel returns a model that takes more than batchTime per image.
+func slowModel(tb testing.TB) []byte {
+	return graphOf(tb, func(g *onnx.Graph, mean onnx.Value) onnx.Value {
+		const n = 1200
+		rng := rand.New(rand.NewPCG(1, 2))
+		weights := make([]float32, 3*n)
+		for i := range weights {
+			weights[i] = float32(rng.NormFloat64())
+		}
+		wide := g.Gemm(mean, g.Param("wide", weights, n, 3), false, true)
+		product := g.Mul(g.Reshape(wide, onnx.Batch, n, 1), g.Reshape(wide, onnx.Batch, 1, n))
+		for range 8 {
+			product = g.Sigmoid(product)
+		}
+		red := g.Gemm(mean, g.Param("red", []float32{9, 0, 0}, 1, 3), false, true)
+		return g.Add(red, g.Reshape(g.ReduceMean(product, 1, 2), onnx.Batch, 1))
+	})
+}
+
+func TestLoad_Memory(t *testing.T) {
+	e := open(t, Options{Workers: 1, MaxBatch: 2, Queue: 4})
+	one := load(t, e, weighted(t, 1, 10, 0, 0))
+	all := e.loaded.Load()
+	if one.Memory() <= 0 || all != one.Memory()+e.current.Load().Memory() {
+		t.Errorf("%d bytes of %d", one.Memory(), all)
+	}
+	e.options.ModelMemory = all
+	if _, err := e.Load(parse(t, weighted(t, 2, 10, 0, 0))); !errors.Is(err, ErrMemory) || !strings.Contains(err.Error(), "MiB") {
+		t.Errorf("error %v, want ErrMemory", err)
+	}
+	if got := e.loaded.Load(); got != all {
+		t.Errorf("%d bytes are reserved after the failure, want %d", got, all)
+	}
+	if err := one.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	e.Use(load(t, e, weighted(t, 2, 10, 0, 0)))
+	if got := e.loaded.Load(); got != all-one.Memory() {
+		t.Errorf("%d bytes are reserved after the replaced model was freed, want %d", got, all-one.Memory())
+	}
+}
+
+func TestAdmit_QueueMemory(t *testing.T) {
+	e := open(t, Options{Workers: 1, MaxBatch: 1, Queue: 100})
+	e.options.QueueMemory = 3*e.current.Load().imageMemory() + 1
+	if _, err := e.Admit(4, soon(), nil); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "at most 3 images") {
+		t.Errorf("error %v, want ErrTooLarge", err)
+	}
+	call, err := e.Admit(2, soon(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Admit(2, soon(), nil); !errors.Is(err, ErrBusy) {
+		t.Errorf("error %v, want ErrBusy", err)
+	}
+	call.Close()
+	if call, err = e.Admit(3, soon(), nil); err != nil {
+		t.Fatal(err)
+	}
+	call.Close()
+	if e.held.Load() != 0 || e.admitted.Load() != 0 {
+		t.Errorf("%d bytes, %d images are held after all calls", e.held.Load(), e.admitted.Load())
+	}
+}

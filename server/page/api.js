@@ -43,7 +43,7 @@ const messages = {
   403: ['Not allowed', 'Contact the operator of this server.'],
   404: ['Not found', 'The feature may be turned off. Contact the operator of this server.'],
   409: ['Not possible right now', 'Check the status, then try again.'],
-  413: ['Image too large', 'Make it smaller: the model uses only 32×32 pixels anyway.'],
+  413: ['Image too large', 'Make it smaller: the model uses only few pixels anyway.'],
   415: ['Not a supported image', 'Choose a JPEG, PNG, GIF, WebP, BMP, TIFF, HEIC or AVIF file.'],
   422: ['Damaged image', 'Save it again in another program, then retry.'],
   429: ['Too many requests', 'Wait a moment, then try again.'],

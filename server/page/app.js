@@ -1,13 +1,13 @@
 // Shows one view at a time, selected by the fragment of the URL.
 
 import { initClassify, setModel } from './classify.js'
-import { onModel, showCurrent, showModels } from './models.js'
+import { initModels, onModel, showCurrent, showModels } from './models.js'
 import { showStatus, hideStatus } from './status.js'
 
 // No element has the name of a view as its ID: the browser would scroll to it, past the navigation.
 const views = ['classify', 'models', 'status']
 const aliases = { judge: 'classify', state: 'status' } // former names
-const titles = { classify: 'Fakeart: photograph or AI-generated?', models: 'Fakeart: models', status: 'Fakeart: status' }
+const titles = { classify: 'Fakeart: classify images', models: 'Fakeart: models', status: 'Fakeart: status' }
 
 function show() {
   const fragment = location.hash.slice(1)
@@ -27,6 +27,7 @@ function show() {
 }
 
 onModel(setModel)
+initModels()
 initClassify(showCurrent)
 addEventListener('hashchange', () => {
   show()

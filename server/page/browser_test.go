@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,7 +106,10 @@ func serve(t testing.TB, args ...string) (url string, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := append([]string{b.server, "--model", b.first, "--addr", "127.0.0.1:0", "--log-path", filepath.Join(t.TempDir(), "predictions.db")}, args...)
+	if !slices.Contains(args, "--model") {
+		args = append(args, "--model", b.first)
+	}
+	all := append([]string{b.server, "--addr", "127.0.0.1:0", "--log-path", filepath.Join(t.TempDir(), "predictions.db")}, args...)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	cmd := process.Command(ctx, t.Output(), all...)

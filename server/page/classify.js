@@ -1,6 +1,7 @@
 // The classify view: upload images, show predictions.
 
 import { describe, element, fileSize, noModel, Problem, request, short, sleep } from './api.js'
+import { query } from './models.js'
 
 const byId = (id) => document.getElementById(id)
 const cards = byId('cards')
@@ -10,6 +11,9 @@ const maxRequests = 4 // concurrent requests
 const maxAttempts = 4 // per image, while the server is busy
 const manyImages = 12 // more are shown as a compact grid at first
 const timeout = 120_000 // milliseconds per request; uploads can be slow
+
+// Classes of the files in samples/. They are offered to models with these classes.
+const sampleLabels = ['REAL', 'FAKE']
 
 const entries = new Set() // all images in the list
 const queue = []
@@ -65,12 +69,13 @@ export function initClassify(loadModel) {
   byId('retry-failed').addEventListener('click', () => {
     for (const entry of entries) if (entry.state === 'failed' && entry.retryable) enqueue(entry)
   })
-  for (const label of ['real', 'fake']) {
+  for (const label of sampleLabels) {
     for (const n of [1, 2, 3]) {
-      const name = `Sample ${n}, drawn as ${label.toUpperCase()}`
-      const image = element('img', { src: `ui/samples/${label}-${n}.png`, width: 48, height: 48, alt: '' })
-      byId('samples').append(element('li', {}, element('button', { type: 'button', onclick: () => addSample(`ui/samples/${label}-${n}.png`, name, label.toUpperCase()), 'aria-label': `Classify sample ${n} of ${label.toUpperCase()}` },
-        image, element('span', {}, label.toUpperCase()))))
+      const name = `Sample ${n}, drawn as ${label}`
+      const file = `ui/samples/${label.toLowerCase()}-${n}.png`
+      const image = element('img', { src: file, width: 48, height: 48, alt: '' })
+      byId('samples').append(element('li', {}, element('button', { type: 'button', onclick: () => addSample(file, name, label), 'aria-label': `Classify sample ${n} of ${label}` },
+        image, element('span', {}, label))))
     }
   }
 }
@@ -88,13 +93,18 @@ export function setModel(current) {
   for (const option of byId('method').options) option.disabled = option.value !== '' && !methods.includes(option.value)
   const method = byId('method')
   if (method.selectedOptions[0]?.disabled) method.value = methods[0] ?? ''
+  byId('sample-choice').hidden = !sampleLabels.every((label) => current.classes.includes(label))
+  byId('about').textContent = current.description || 'Upload an image to see the prediction and where the model looked.'
+  byId('labels').replaceChildren(...current.classes.map((label) => element('option', { value: label })))
+  // An image is shown as the model sees it.
+  document.body.classList.toggle('turned', current.applies_orientation)
   const note = byId('disclaimer')
   const synthetic = current.data_source.startsWith('synthetic')
   note.classList.toggle('warn', synthetic)
   note.textContent = synthetic
     ? 'The current model is for demonstration only: it was trained on drawn shapes. Its predictions for real images are meaningless.'
-    : `The current model was trained on ${current.data_source || 'an unknown dataset'} and sees only 32×32 pixels. ` +
-      'It can be wrong, especially about images from other generators. Treat predictions as a hint, not as proof.'
+    : `The current model was trained on ${current.data_source || 'an unknown dataset'} and sees only ${current.input_width}×${current.input_height} pixels. ` +
+      'It can be wrong, especially about images from other sources. Treat predictions as a hint, not as proof.'
 }
 
 async function addSample(url, name, label) {
@@ -146,7 +156,17 @@ function add(files, label = '') {
       entry.part('.heat').style.opacity = event.target.value / 100
     })
     entry.part('.correct').addEventListener('click', () => sendFeedback(entry, entry.result.label))
-    entry.part('.incorrect').addEventListener('click', () => sendFeedback(entry, other(entry.result.label)))
+    entry.part('.incorrect').addEventListener('click', () => {
+      const others = Object.keys(entry.result.probabilities).filter((label) => label !== entry.result.label)
+      if (entry.classes === 2) sendFeedback(entry, others[0])
+      else {
+        entry.part('.label-choice').hidden = false
+        entry.part('.label-choice input').focus()
+      }
+    })
+    entry.part('.label-choice input').addEventListener('change', (event) => {
+      if (event.target.value) sendFeedback(entry, event.target.value)
+    })
     entry.part('textarea').addEventListener('change', () => {
       if (entry.feedback) sendFeedback(entry, entry.feedback)
     })
@@ -157,9 +177,10 @@ function add(files, label = '') {
   for (const entry of [...entries].slice(-files.length)) enqueue(entry)
 }
 
-// storedSize returns an image's width and height without applying its EXIF orientation, which the
-// model ignores. naturalWidth and naturalHeight always apply it, whatever the style is.
+// storedSize returns an image's width and height without applying its EXIF orientation, which most
+// models ignore. naturalWidth and naturalHeight always apply it, whatever the style is.
 function storedSize(image) {
+  if (document.body.classList.contains('turned')) return [image.naturalWidth, image.naturalHeight]
   image.style.cssText = 'position: absolute; width: auto; height: auto; max-width: none'
   const { offsetWidth, offsetHeight } = image
   image.style.cssText = ''
@@ -210,12 +231,11 @@ async function classify(entry) {
   entry.part('.label span').textContent = 'Classifying…'
   for (let attempt = 1; ; attempt++) {
     const method = byId('method').value
-    const query = new URLSearchParams({ input: 'png', ...(method && { explain: method, explain_format: 'png' }) })
     const began = performance.now()
     try {
       const { file } = entry
       const type = file.type.startsWith('image/') ? file.type : 'application/octet-stream'
-      entry.result = await request(`predict?${query}`, { method: 'POST', body: file, type, timeout })
+      entry.result = await request(`predict${query({ input: 'png', ...(method && { explain: method, explain_format: 'png' }) })}`, { method: 'POST', body: file, type, timeout })
       entry.took = performance.now() - began
       break
     } catch (error) {
@@ -236,9 +256,7 @@ async function classify(entry) {
 }
 
 // confidence returns the probability of the predicted class.
-const confidence = ({ isAI, probability }) => (isAI ? probability : 1 - probability)
-
-const other = (label) => (label === 'FAKE' ? 'REAL' : 'FAKE')
+const confidence = ({ label, probability, probabilities }) => probabilities[label] ?? probability
 
 function percent(p) {
   if (p > 0.999 && p < 1) return 'over 99.9%'
@@ -248,16 +266,21 @@ function percent(p) {
 
 async function show(entry) {
   const { result, part } = entry
-  setState(entry, result.isAI ? 'fake' : 'real')
+  setState(entry, 'done')
+  const known = model?.model === result.model
+  const classes = known ? model.classes : Object.keys(result.probabilities)
+  entry.classes = classes.length
+  entry.card.classList.add(`series-${Math.max(0, classes.indexOf(result.label)) % colors}`)
   part('.label strong').textContent = result.label
-  part('.label span').textContent = result.isAI ? 'probably AI-generated' : 'probably a photograph'
+  part('.label span').textContent = ''
   const bar = part('.bar')
   const p = confidence(result)
   bar.setAttribute('aria-valuenow', (100 * p).toFixed(1))
   bar.setAttribute('aria-valuetext', `${percent(p)} ${result.label}`)
   part('.bar i').style.width = `${100 * p}%`
   part('.percent').textContent = `${percent(p)} ${result.label}`
-  const name = model?.model === result.model ? model.name : ''
+  showOthers(entry)
+  const name = known ? model.name : ''
   part('.facts').replaceChildren(
     `Classified in ${entry.took < 10 ? entry.took.toFixed(1) : Math.round(entry.took)} ms by `,
     element('code', { title: result.model }, [name, short(result.model)].filter(Boolean).join(' ')),
@@ -265,15 +288,37 @@ async function show(entry) {
   part('.detail').textContent = entry.label ? `Sample drawn as ${entry.label}: the prediction is ${entry.label === result.label ? 'correct' : 'incorrect'}.` : ''
   if (result.input) {
     part('.input').src = objectURL(entry, result.input)
-    part('.input').alt = 'The image as 32×32 pixels, which is the input of the model'
+    part('.input').alt = 'The image as the model sees it'
+    part('.input').addEventListener('load', () => {
+      const { naturalWidth: width, naturalHeight: height } = part('.input')
+      part('.input-size').textContent = `: ${width}×${height}`
+      part('.stack.model').style.aspectRatio = `${width} / ${height}`
+      part('.stack.model').classList.toggle('wide', width >= height)
+    }, { once: true })
     part('.input').hidden = false
   }
   // Show the prediction even if drawing the heat map fails.
   if (result.explanation) await drawHeatMap(entry).catch(reportError)
-  part('.correct').textContent = result.isAI ? 'Yes, AI-generated' : 'Yes, a photograph'
-  part('.incorrect').textContent = result.isAI ? 'No, a photograph' : 'No, AI-generated'
+  part('.correct').textContent = `Yes, ${result.label}`
+  part('.incorrect').textContent = entry.classes === 2 ? `No, ${Object.keys(result.probabilities).find((label) => label !== result.label)}` : 'No'
   part('.feedback').hidden = false
 }
+
+const colors = 6 // of classes, in the style sheet
+
+// showOthers shows the next most probable classes as bars. Of two classes, the second follows from the first.
+function showOthers({ result, part }) {
+  const others = Object.entries(result.probabilities).filter(([label]) => label !== result.label)
+  const list = part('.others')
+  list.hidden = others.length < 2
+  list.replaceChildren(...others.slice(0, maxOthers).map(([label, p]) => {
+    const fill = element('i')
+    fill.style.width = `${100 * p}%`
+    return element('li', {}, element('span', {}, label), element('div', { class: 'bar', 'aria-hidden': 'true' }, fill), element('span', { class: 'value' }, percent(p)))
+  }))
+}
+
+const maxOthers = 4
 
 const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))
 
@@ -287,8 +332,12 @@ function objectURL(entry, base64) {
 // drawHeatMap colors the saliency map: from transparent at 0 through yellow to red at 1.
 async function drawHeatMap(entry) {
   const heat = entry.part('.heat')
-  const context = heat.getContext('2d', { willReadFrequently: true })
   const map = await createImageBitmap(new Blob([bytes(entry.result.explanation.png)], { type: 'image/png' }))
+  heat.width = map.width
+  heat.height = map.height
+  // The map has the parts of the model's input. That is the whole image only if the image is stretched to it.
+  if (/shortest|contain/.test(model?.preprocessing ?? '')) entry.part('.stack.model').append(heat)
+  const context = heat.getContext('2d', { willReadFrequently: true })
   context.drawImage(map, 0, 0)
   const image = context.getImageData(0, 0, heat.width, heat.height)
   for (let i = 0; i < image.data.length; i += 4) {
@@ -344,16 +393,16 @@ function setCompact(compact) {
 // filter hides the images that don't match the selected filter. Waiting images always match.
 function filter() {
   const wanted = byId('filter').value
-  for (const { card, state } of entries) card.hidden = wanted !== '' && state !== wanted && state !== 'waiting'
+  for (const { card, state, result } of entries) card.hidden = wanted !== '' && state !== 'waiting' && (state === 'done' ? `=${result.label}` : state) !== wanted
   byId('filtered').hidden = entries.size === 0 || [...entries].some(({ card }) => !card.hidden)
 }
 
 // downloadCSV downloads the list as a CSV file (RFC 4180), in the order of the page.
 function downloadCSV() {
-  const rows = [['file', 'bytes', 'label', 'confidence', 'probability_fake', 'id', 'model', 'feedback', 'error']]
+  const rows = [['file', 'bytes', 'label', 'confidence', 'id', 'model_name', 'model', 'feedback', 'error']]
   for (const card of cards.children) {
     const { file, state, result, feedback, part } = [...entries].find((entry) => entry.card === card)
-    if (state === 'real' || state === 'fake') rows.push([file.name, file.size, result.label, confidence(result), result.probability, result.id, result.model, feedback, ''])
+    if (state === 'done') rows.push([file.name, file.size, result.label, confidence(result), result.id, result.modelName, result.model, feedback, ''])
     else rows.push([file.name, file.size, '', '', '', '', '', '', state === 'failed' ? part('.label strong').textContent : 'waiting'])
   }
   const csv = rows.map((row) => row.map(csvField).join(',') + '\r\n').join('')
@@ -370,16 +419,36 @@ function csvField(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
 }
 
+// count returns the number of images by label, in descending order, and of those that failed or wait.
 function count(list) {
-  const counts = { real: 0, fake: 0, failed: 0, waiting: 0 }
-  for (const { state } of list) counts[state]++
-  return counts
+  const counts = { failed: 0, waiting: 0 }
+  const byLabel = new Map()
+  for (const { state, result } of list) {
+    if (state === 'done') byLabel.set(result.label, (byLabel.get(result.label) ?? 0) + 1)
+    else counts[state]++
+  }
+  return { ...counts, labels: [...byLabel].sort(([, a], [, b]) => b - a) }
+}
+
+const maxCounts = 5 // labels in a summary
+
+// counted returns the numbers of images by label as texts.
+function counted({ labels }) {
+  const rest = labels.slice(maxCounts).reduce((sum, [, n]) => sum + n, 0)
+  return [...labels.slice(0, maxCounts).map(([label, n]) => `${n} ${label}`), rest && `${rest} of other classes`].filter(Boolean)
 }
 
 function summarize() {
   const n = count(entries)
-  const parts = [n.fake && `${n.fake} FAKE`, n.real && `${n.real} REAL`, n.failed && `${n.failed} failed`, n.waiting && `${n.waiting} waiting`]
+  const parts = [...counted(n), n.failed && `${n.failed} failed`, n.waiting && `${n.waiting} waiting`]
   byId('summary').textContent = parts.filter(Boolean).join(', ') || 'Predictions'
+  const choice = byId('filter')
+  const wanted = choice.value
+  const options = [['', 'all'], ...n.labels.map(([label]) => [`=${label}`, label]), ['failed', 'failed']]
+  if (options.length !== choice.options.length || options.some(([value], i) => choice.options[i].value !== value)) {
+    choice.replaceChildren(...options.map(([value, text]) => element('option', { value }, text)))
+    choice.value = options.some(([value]) => value === wanted) ? wanted : ''
+  }
   filter()
   byId('retry-failed').hidden = ![...entries].some((entry) => entry.state === 'failed' && entry.retryable)
 }
@@ -393,7 +462,7 @@ function announceBatch() {
     announce(state === 'failed' ? `${file.name}: ${part('.label strong').textContent}. ${part('.facts').textContent}` : `${file.name}: ${percent(confidence(result))} ${result.label}`)
   } else if (done.length > 1) {
     const n = count(done)
-    announce(`${done.length} images: ${n.fake} FAKE, ${n.real} REAL, ${n.failed} failed`)
+    announce(`${done.length} images: ${[...counted(n), `${n.failed} failed`].join(', ')}`)
   }
 }
 

@@ -5,6 +5,32 @@ import { capital, definitions, element, explain, request, short } from './api.js
 const byId = (id) => document.getElementById(id)
 const listeners = []
 let current = null
+let selected = '' // name of the selected model; empty for the default
+
+// query returns the query string that selects the model, with further parameters.
+export function query(parameters = {}) {
+  const text = String(new URLSearchParams({ ...(selected && { model: selected }), ...parameters }))
+  return text && `?${text}`
+}
+
+// initModels shows the choice of the model if the server has several.
+export async function initModels() {
+  let served
+  try {
+    ({ served } = await request('models'))
+  } catch {
+    return // the models view shows the error
+  }
+  if (served.length < 2) return
+  const select = byId('model')
+  select.replaceChildren(...served.map(({ name }) => element('option', { value: name }, name)))
+  select.addEventListener('change', () => {
+    selected = select.value
+    if (byId('models-view').hidden) showCurrent()
+    else showModels()
+  })
+  byId('model-choice').hidden = false
+}
 
 // onModel registers a listener that is called with the current model.
 export function onModel(listener) {
@@ -21,13 +47,15 @@ export async function showModels() {
 }
 
 const percent = (share) => (share == null ? '' : `${(100 * share).toFixed(2)}%`)
+const maxClasses = 10 // more are counted
+const classes = (labels) => labels.slice(0, maxClasses).join(', ') + (labels.length > maxClasses ? ` and ${labels.length - maxClasses} more` : '')
 const code = (text) => (text ? element('code', {}, text) : '')
 const moment = (time) => new Date(time).toLocaleString()
 
 // showCurrent loads and shows the current model, and calls the listeners.
 export async function showCurrent() {
   try {
-    current = await request('models/current')
+    current = await request(`models/current${query()}`)
   } catch (error) {
     byId('current').replaceChildren(element('h2', {}, 'Current model'), element('p', { class: 'notice bad' }, explain(error)))
     return
@@ -41,7 +69,13 @@ export async function showCurrent() {
       ['Dataset digest', code(current.data_digest)],
       ['Validation accuracy', percent(current.val_accuracy)],
       ['Validation loss', current.val_loss?.toFixed(4)],
-      ['Threshold for FAKE', percent(current.threshold)],
+      [`Threshold for ${current.positive}`, current.positive ? percent(current.threshold) : ''],
+      ['Description', current.description],
+      ['Classes', classes(current.classes)],
+      ['Input', `${current.input_width}×${current.input_height} pixels`],
+      ['License', current.license],
+      ['Origin', current.source],
+      ['Memory', `about ${Math.round(current.memory / 1e6)}\u00a0MB`],
       ['Explanations', (current.explanations ?? []).join(', ')],
       ['Source', code(current.ref)],
       ['In use since', moment(current.since)],
@@ -53,7 +87,7 @@ export async function showCurrent() {
 async function showAvailable() {
   let models
   try {
-    models = await request('models')
+    models = await request(`models${query()}`)
   } catch (error) {
     byId('available').replaceChildren(element('p', { class: 'notice bad' }, explain(error)))
     return
@@ -83,7 +117,7 @@ async function change(ref, title) {
   if (!yes) return
   showMessage('Loading the model…', '')
   try {
-    const now = await request('models/current', { method: 'PUT', type: 'application/json', body: JSON.stringify({ model: ref }), token: token(), timeout: 120_000 })
+    const now = await request(`models/current${query()}`, { method: 'PUT', type: 'application/json', body: JSON.stringify({ model: ref }), token: token(), timeout: 120_000 })
     showMessage(`Switched to ${now.name || 'unnamed model'}, ${short(now.model)}.`, 'good')
   } catch (error) {
     const text = error.status === 422 ? `The model was rejected; the current model stays in use. ${capital(error.detail)}.` : explain(error)

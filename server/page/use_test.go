@@ -29,6 +29,9 @@ import (
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"fakeart/internal/model"
+	"fakeart/internal/onnx"
 )
 
 // done is the condition that n images are in the list and none is waiting.
@@ -110,11 +113,11 @@ func TestClassify_ExplanationAndFeedback(t *testing.T) {
 	b, url := start(t, desktop)
 	b.drop(sample(t, "fake-1.png"))
 	b.wait(done(1))
-	if state := value[string](b, `document.querySelector('.card').dataset.state`); state != "fake" {
-		t.Errorf("state = %s, want fake", state)
+	if state := value[string](b, `document.querySelector('.card').dataset.state`); state != "done" {
+		t.Errorf("state = %s, want done", state)
 	}
-	if text := b.text(".label"); !strings.HasPrefix(text, "FAKE") || !strings.Contains(text, "AI-generated") {
-		t.Errorf("label = %q, want FAKE, AI-generated", text)
+	if text := b.text(".label"); strings.TrimSpace(text) != "FAKE" {
+		t.Errorf("label = %q, want FAKE", text)
 	}
 	if text := b.text(".facts"); !strings.Contains(text, "ms by model-1 ") {
 		t.Errorf("facts = %q, want the time and model-1", text)
@@ -265,6 +268,97 @@ func TestModels_SwitchAndRollBack(t *testing.T) {
 		t.Error("the token is in the URL")
 	}
 	_ = url
+}
+
+// colors returns the path of a model with ten classes for images of 48×40 pixels, of which the first three are red, green and blue.
+func colors(t *testing.T) string {
+	t.Helper()
+	classes := []string{"red", "green", "blue"}
+	for i := 3; i < 10; i++ {
+		classes = append(classes, fmt.Sprintf("class <%d>", i))
+	}
+	weights, bias := make([]float32, 3*len(classes)), make([]float32, len(classes))
+	for i := range classes {
+		if bias[i] = -1; i < 3 {
+			weights[3*i+i], bias[i] = 4, 0
+		}
+	}
+	g := onnx.NewGraph("colors")
+	mean := g.ReduceMean(g.Input("input", onnx.Float32, onnx.Batch, 3, 40, 48), 2, 3)
+	g.Output("logits", g.Gemm(mean, g.Param("w", weights, 10, 3), false, true, g.Param("b", bias, 10)))
+	graph, err := g.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	md := model.Trained(48, classes...)
+	md.Name, md.Description, md.Embedding, md.Preprocessing.Height = "ten colors", "Names the color of an image.", "", 40
+	data, err := model.Marshal(graph, md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeFile(t, "colors.onnx", data)
+}
+
+func TestClassify_SeveralModels(t *testing.T) {
+	built, err := tools()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []screen{desktop, phone.inDark()} {
+		t.Run(s.name, func(t *testing.T) {
+			b, url := start(t, s, "--model", "first="+built.first, "--model", "colors="+colors(t))
+			b.wait(`!document.querySelector('#model-choice').hidden`)
+			if names := value[[]string](b, `[...document.querySelectorAll('#model option')].map((e) => e.value)`); fmt.Sprint(names) != "[first colors]" {
+				t.Errorf("models = %v", names)
+			}
+			value[bool](b, `(() => { const s = document.querySelector('#model'); s.value = 'colors'; s.dispatchEvent(new Event('change')); return true })()`)
+			b.wait(`document.querySelector('#about').textContent === 'Names the color of an image.'`)
+			if !value[bool](b, `document.querySelector('#sample-choice').hidden && document.querySelector('#disclaimer').textContent.includes('48×40')`) {
+				t.Errorf("the samples of another model are offered, or the disclaimer is %q", b.text("#disclaimer"))
+			}
+			var data bytes.Buffer
+			if err := png.Encode(&data, image.NewPaletted(image.Rect(0, 0, 300, 200), color.Palette{color.RGBA{G: 255, A: 255}})); err != nil {
+				t.Fatal(err)
+			}
+			b.choose(writeFile(t, "green.png", data.Bytes()))
+			b.wait(done(1))
+			if text := b.text(".label"); strings.TrimSpace(text) != "green" {
+				t.Errorf("label = %q, want green", text)
+			}
+			if rows := value[[]string](b, `[...document.querySelectorAll('.others li span:first-child')].map((e) => e.textContent)`); len(rows) != 4 || rows[0] != "red" || rows[2] != "class <3>" {
+				t.Errorf("other classes = %q, want red, blue and two others", rows)
+			}
+			b.wait(`document.querySelector('.input-size').textContent === ': 48×40' && !document.querySelector('.heat').hidden`)
+			if size := value[[]int](b, `[document.querySelector('.heat').width, document.querySelector('.heat').height]`); fmt.Sprint(size) != "[48 40]" {
+				t.Errorf("size of the heat map = %v", size)
+			}
+			b.shot("classes")
+			b.accessible()
+			b.inside()
+			b.click(".incorrect")
+			b.wait(`document.activeElement.matches('.label-choice input')`)
+			b.do(chromedp.KeyEvent("blue" + kb.Enter))
+			b.wait(`document.querySelector('.feedback-status').textContent.startsWith('Feedback saved: blue')`)
+			if r := logged(t, url, 1)[0]; r["feedback_label"] != "blue" || r["model_name"] != "colors" {
+				t.Errorf("log record = %v", r)
+			}
+			b.accessible()
+			if options := value[[]string](b, `[...document.querySelectorAll('#filter option')].map((e) => e.value)`); fmt.Sprint(options) != "[ =green failed]" {
+				t.Errorf("filters = %q", options)
+			}
+			b.click("nav a[href='#models']")
+			b.wait(`document.querySelector('#current h2').textContent === 'Current model: ten colors'`)
+			if text := b.text("#current"); !strings.Contains(text, "red, green, blue") || !strings.Contains(text, "48×40") || strings.Contains(text, "Threshold") {
+				t.Errorf("current model = %q", text)
+			}
+			b.click("nav a[href='#status']")
+			b.wait(`document.querySelectorAll('#chart-predictions rect.series-0').length > 0`)
+			if text := b.text("#chart-predictions .legend"); !strings.Contains(text, "green") {
+				t.Errorf("legend = %q, want green", text)
+			}
+			b.accessible()
+		})
+	}
 }
 
 func TestNavigation_StaysVisible(t *testing.T) {
@@ -479,10 +573,10 @@ func TestClassify_200Images(t *testing.T) {
 	b.inside()
 	visible := `[...document.querySelectorAll('.card')].filter((card) => card.checkVisibility()).length`
 	total := 0
-	for _, state := range []string{"fake", "real", "failed"} {
+	for _, state := range []string{"=FAKE", "=REAL", "failed"} {
 		value[bool](b, fmt.Sprintf(`(() => { const f = document.querySelector('#filter'); f.value = %q; f.dispatchEvent(new Event('change')); return true })()`, state))
 		n := value[int](b, visible)
-		if want := value[int](b, fmt.Sprintf(`document.querySelectorAll('.card[data-state=%s]').length`, state)); n != want {
+		if want := value[int](b, fmt.Sprintf(`[...document.querySelectorAll('.card')].filter((card) => (card.dataset.state === 'done' ? '=' + card.querySelector('.label strong').textContent : card.dataset.state) === %q).length`, state)); n != want {
 			t.Errorf("the filter %s shows %d images, want %d", state, n, want)
 		}
 		if none := value[bool](b, `document.querySelector('#filtered').hidden`); none != (n > 0) {
