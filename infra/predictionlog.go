@@ -243,11 +243,11 @@ func (l *PredictionLog) table(ctx *pulumi.Context, name, id, schemaFile, describ
 }
 
 // dailyQuery counts predictions by day, label and model.
-const dailyQuery = "SELECT DATE(time) AS day, label, model, COUNT(DISTINCT id) AS predictions\n" +
+const dailyQuery = "SELECT DATE(time) AS day, label, model, COUNT(DISTINCT id) AS predictions, IFNULL(model_name, '') AS model_name\n" +
 	"FROM `%s`\n" +
-	"GROUP BY day, label, model\n"
+	"GROUP BY 1, 2, 3, 5\n" // not by name: model_name is also a column
 
-// driftQuery compares each day with the 28 days before it. The column shift is the difference
+// driftQuery compares each day with the 28 days before it, for each name of a model. The column shift is the difference
 // between the averages in standard deviations of those 28 days. Unlike the p-value of a test, it
 // doesn't depend on the number of images. drifted is true from half a standard deviation on, which
 // is visible in a plot of both distributions, and NULL without 100 records of the day and 1,000 before
@@ -257,65 +257,66 @@ const dailyQuery = "SELECT DATE(time) AS day, label, model, COUNT(DISTINCT id) A
 // is the total variation distance, half the sum of the differences of all shares, which drifts above
 // 0.15 as in the alert on the server's metrics. It also requires 50 records per class.
 const driftQuery = "WITH records AS (\n" +
-	"  SELECT DATE(time) AS day, model, label, probability, mean, std_dev, brightness, contrast, sharpness, saturation\n" +
+	"  SELECT DATE(time) AS day, IFNULL(model_name, '') AS model_name, model, label, probability, mean, std_dev, brightness, contrast, sharpness, saturation\n" +
 	"  FROM `%s`\n" +
 	"  WHERE time >= TIMESTAMP_SUB(TIMESTAMP_TRUNC(CURRENT_TIMESTAMP(), DAY), INTERVAL 90 DAY)\n" +
 	"  QUALIFY ROW_NUMBER() OVER (PARTITION BY id ORDER BY time) = 1\n" +
 	"),\n" + `daily AS (
   SELECT
-    day, statistic, COUNT(*) AS records, COUNT(DISTINCT model) AS models,
+    day, model_name, statistic, COUNT(*) AS records, COUNT(DISTINCT model) AS models,
     AVG(value) AS average, STDDEV_SAMP(value) AS deviation, SUM(value) AS total, SUM(value * value) AS squares
   FROM records
   UNPIVOT (value FOR statistic IN (probability, mean, std_dev, brightness, contrast, sharpness, saturation))
-  GROUP BY day, statistic
+  GROUP BY day, model_name, statistic
 ),
 sums AS (
   SELECT
-    day, statistic, records, models, average, deviation,
+    day, model_name, statistic, records, models, average, deviation,
     SUM(records) OVER weeks AS baseline_records, SUM(total) OVER weeks AS baseline_total, SUM(squares) OVER weeks AS baseline_squares
   FROM daily
-  WINDOW weeks AS (PARTITION BY statistic ORDER BY UNIX_DATE(day) RANGE BETWEEN 28 PRECEDING AND 1 PRECEDING)
+  WINDOW weeks AS (PARTITION BY model_name, statistic ORDER BY UNIX_DATE(day) RANGE BETWEEN 28 PRECEDING AND 1 PRECEDING)
 ),
 compared AS (
   SELECT
-    day, statistic, records, models, average, deviation, baseline_records,
+    day, model_name, statistic, records, models, average, deviation, baseline_records,
     SAFE_DIVIDE(baseline_total, baseline_records) AS baseline_average,
     SQRT(GREATEST(SAFE_DIVIDE(baseline_squares, baseline_records) - POW(SAFE_DIVIDE(baseline_total, baseline_records), 2), 0)) AS baseline_deviation
   FROM sums
 ),
 labels AS (
-  SELECT day, label, COUNT(*) AS records FROM records GROUP BY day, label
+  SELECT day, model_name, label, COUNT(*) AS records FROM records GROUP BY day, model_name, label
 ),
 label_days AS (
   SELECT
-    day, label, IFNULL(records, 0) AS records,
-    IFNULL(SUM(records) OVER (PARTITION BY label ORDER BY UNIX_DATE(day) RANGE BETWEEN 28 PRECEDING AND 1 PRECEDING), 0) AS baseline
-  FROM (SELECT DISTINCT day FROM labels) CROSS JOIN (SELECT DISTINCT label FROM labels) LEFT JOIN labels USING (day, label)
+    day, model_name, label, IFNULL(records, 0) AS records,
+    IFNULL(SUM(records) OVER (PARTITION BY model_name, label ORDER BY UNIX_DATE(day) RANGE BETWEEN 28 PRECEDING AND 1 PRECEDING), 0) AS baseline
+  FROM (SELECT DISTINCT day, model_name FROM labels) JOIN (SELECT DISTINCT model_name, label FROM labels) USING (model_name) LEFT JOIN labels USING (day, model_name, label)
 ),
 shares AS (
   SELECT
-    day, records, baseline,
-    SAFE_DIVIDE(records, SUM(records) OVER (PARTITION BY day)) - SAFE_DIVIDE(baseline, SUM(baseline) OVER (PARTITION BY day)) AS change
+    day, model_name, records, baseline,
+    SAFE_DIVIDE(records, SUM(records) OVER (PARTITION BY day, model_name)) - SAFE_DIVIDE(baseline, SUM(baseline) OVER (PARTITION BY day, model_name)) AS change
   FROM label_days
 ),
 distances AS (
-  SELECT day, SUM(records) AS records, SUM(baseline) AS baseline_records, COUNTIF(records + baseline > 0) AS classes, SUM(ABS(change)) / 2 AS distance
+  SELECT day, model_name, SUM(records) AS records, SUM(baseline) AS baseline_records, COUNTIF(records + baseline > 0) AS classes, SUM(ABS(change)) / 2 AS distance
   FROM shares
-  GROUP BY day
+  GROUP BY day, model_name
 )
 SELECT
-  *, SAFE_DIVIDE(average - baseline_average, baseline_deviation) AS shift,
+  day, statistic, records, models, average, deviation, baseline_records, baseline_average, baseline_deviation,
+  SAFE_DIVIDE(average - baseline_average, baseline_deviation) AS shift,
   IF(
     records >= 100 AND baseline_records >= 1000,
     ABS(average - baseline_average) > 1e-9 AND COALESCE(ABS(SAFE_DIVIDE(average - baseline_average, baseline_deviation)) >= 0.5, FALSE),
     NULL
-  ) AS drifted
+  ) AS drifted, model_name
 FROM compared
 UNION ALL
 SELECT
   day, 'label', records, models, NULL, NULL, baseline_records, NULL, NULL, distance,
-  IF(records >= GREATEST(100, 50 * classes) AND baseline_records >= GREATEST(1000, 50 * classes), distance > 0.15, NULL)
-FROM distances JOIN (SELECT day, COUNT(DISTINCT model) AS models FROM records GROUP BY day) USING (day)
+  IF(records >= GREATEST(100, 50 * classes) AND baseline_records >= GREATEST(1000, 50 * classes), distance > 0.15, NULL), model_name
+FROM distances JOIN (SELECT day, model_name, COUNT(DISTINCT model) AS models FROM records GROUP BY day, model_name) USING (day, model_name)
 `
 
 // judgedQuery returns each prediction once, with the latest feedback on it, if any. The columns have
@@ -328,23 +329,23 @@ const judgedQuery = "SELECT p.*, f.label AS feedback_label, f.comment AS feedbac
 
 // confusionQuery counts predictions with feedback by predicted and correct label, as they are in the
 // log: the classes of a model needn't be known.
-const confusionQuery = "SELECT DATE(time) AS day, model, label, feedback_label, COUNT(*) AS predictions\n" +
+const confusionQuery = "SELECT DATE(time) AS day, model, label, feedback_label, COUNT(*) AS predictions, IFNULL(model_name, '') AS model_name\n" +
 	"FROM `%s`\n" +
 	"WHERE feedback_label IS NOT NULL\n" +
-	"GROUP BY day, model, label, feedback_label\n"
+	"GROUP BY 1, 2, 3, 4, 6\n"
 
 // classMetricsQuery computes the metrics of each class that was predicted or reported by users in the
 // last 28 days. A metric is NULL if it is undefined: the precision of a class that was never predicted,
 // and the recall of one that was never reported.
 const classMetricsQuery = "WITH counts AS (\n" +
-	"  SELECT model, label, feedback_label, predictions FROM `%s` WHERE day > DATE_SUB(CURRENT_DATE(), INTERVAL 28 DAY)\n" +
+	"  SELECT model, model_name, label, feedback_label, predictions FROM `%s` WHERE day > DATE_SUB(CURRENT_DATE(), INTERVAL 28 DAY)\n" +
 	"),\n" + `sides AS (
-  SELECT model, label AS class, predictions AS predicted, 0 AS reported, IF(label = feedback_label, predictions, 0) AS correct FROM counts
+  SELECT model, model_name, label AS class, predictions AS predicted, 0 AS reported, IF(label = feedback_label, predictions, 0) AS correct FROM counts
   UNION ALL
-  SELECT model, feedback_label, 0, predictions, 0 FROM counts
+  SELECT model, model_name, feedback_label, 0, predictions, 0 FROM counts
 ),
 classes AS (
-  SELECT model, class, SUM(predicted) AS predicted, SUM(reported) AS reported, SUM(correct) AS correct FROM sides GROUP BY model, class
+  SELECT model, model_name, class, SUM(predicted) AS predicted, SUM(reported) AS reported, SUM(correct) AS correct FROM sides GROUP BY model, model_name, class
 )
 SELECT
   *, SAFE_DIVIDE(correct, predicted) AS precision, SAFE_DIVIDE(correct, reported) AS recall, SAFE_DIVIDE(2 * correct, predicted + reported) AS f1

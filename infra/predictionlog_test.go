@@ -199,7 +199,7 @@ func TestPredictionLog_Views(t *testing.T) {
 	for _, column := range schema {
 		types[column.Name] = column.Type
 	}
-	for _, name := range []string{"id", "time", "model", "label"} {
+	for _, name := range []string{"id", "time", "model", "label", "model_name"} {
 		if types[name] == "" {
 			t.Errorf("the table predictions has no column %s", name)
 		}
