@@ -11,7 +11,7 @@ import (
 )
 
 // MaxLabels is the maximum number of classes of a model that have series of their own. The others are counted together, with
-// the label [Other].
+// the label [Other]. A class of that name is one of them.
 const MaxLabels = 50
 
 // Other is the label of the classes that have no series of their own.
@@ -82,7 +82,11 @@ func (m *Model) series(f func(label string, count uint64)) {
 	var classes []int
 	before := slices.Clone(m.last)
 	for i := range m.counts {
-		if m.last[i] = m.counts[i].Load(); m.last[i] > 0 || !bounded {
+		m.last[i] = m.counts[i].Load()
+		switch {
+		case bounded && m.labels[i] == Other: // a second series of this name would make all metrics unreadable
+			m.hidden += m.last[i] - before[i]
+		case m.last[i] > 0 || !bounded:
 			classes = append(classes, i)
 		}
 	}

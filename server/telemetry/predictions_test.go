@@ -71,6 +71,49 @@ func TestModel_ManyClasses(t *testing.T) {
 	}
 }
 
+// TestModel_ClassNamedOther checks that a class with the label Other shares the series of the classes without one. Duplicate series would
+// make all metrics unreadable.
+func TestModel_ClassNamedOther(t *testing.T) {
+	for _, classes := range []int{2, MaxLabels, MaxLabels + 1, 1000} {
+		t.Run(fmt.Sprint(classes, " classes"), func(t *testing.T) {
+			labels := make([]string, classes)
+			for i := range labels {
+				labels[i] = fmt.Sprint("class ", i)
+			}
+			labels[1] = Other
+			metrics := metrics()
+			m := metrics.Model("things", "sha256:a", labels)
+			want := 0
+			for range 2 { // counts are kept from scrape to scrape
+				for i := range min(classes, 60) { // more than have series
+					m.Predicted(i, 0.5)
+				}
+				for range 5 {
+					m.Predicted(1, 0.5) // by far the most frequent
+				}
+				metrics.Feedback("things", Other, "true")
+				if want += 6; classes > MaxLabels {
+					want = int(series(m)[Other])
+				}
+				got := text(t, metrics)
+				if line := fmt.Sprintf(`fakeart_predictions_total{label="other",model="sha256:a",model_name="things"} %d`, want); !strings.Contains(got, line+"\n") {
+					t.Errorf("metrics lack %s", line)
+				}
+				total := uint64(0)
+				for _, n := range series(m) {
+					total += n
+				}
+				if n, err := metrics.Totals(); err != nil || uint64(n.Images) != total {
+					t.Errorf("the series count %d images, want %d (%v)", total, n.Images, err)
+				}
+			}
+			if classes > MaxLabels && want < 12 {
+				t.Errorf("%s counts %d images, want at least those of its class, 12", Other, want)
+			}
+		})
+	}
+}
+
 func TestFeedback_ManyLabels(t *testing.T) {
 	m := metrics()
 	for i := range 100 {
