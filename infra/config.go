@@ -49,7 +49,7 @@ type Config struct {
 	MaxInstances int    `key:"maxInstances" default:"4" doc:"Maximum number of instances."`
 	Concurrency  int    `key:"concurrency" default:"80" doc:"Maximum number of concurrent requests per instance, 1 to 1000."`
 	CPU          int    `key:"cpu" default:"1" doc:"CPU cores of the server per instance: 1, 2 or 4."`
-	Memory       string `key:"memory" default:"512Mi" doc:"Memory of the server per instance, such as 512Mi or 2Gi."`
+	Memory       string `key:"memory" default:"512Mi" doc:"Memory of the server per instance, such as 512Mi or 2Gi. Models may use a quarter of it; while one is replaced, the old and the new one count."`
 	Timeout      int    `key:"timeout" default:"30" doc:"Request timeout in seconds, 1 to 3600."`
 
 	KMSKey        string   `key:"kmsKey" doc:"Cloud KMS key that encrypts the bucket, prediction log, service, jobs, registry, secrets and workflow: projects/P/locations/L/keyRings/R/cryptoKeys/K, in the stack's region. Default: Google-managed keys."`

@@ -169,6 +169,7 @@ func (a *ServiceArgs) models() string {
 // env returns the server's environment variables, which docs/how-to/operate.md explains. None is
 // secret.
 func (a *ServiceArgs) env() [][2]string {
+	quarter := fmt.Sprint(mebibytes(a.Config.Memory) << 20 / 4)
 	return [][2]string{
 		{"FAKEART_ADMIN_TOKEN_FILE", "/etc/fakeart/admin/token"},
 		{"FAKEART_FEEDBACK_TOPIC", fmt.Sprintf("gcppubsub://projects/%s/topics/%s", a.Stack.Project, a.FeedbackTopic)},
@@ -177,9 +178,11 @@ func (a *ServiceArgs) env() [][2]string {
 		{"FAKEART_LOG_PATH", "/tmp/outbox.db"},
 		{"FAKEART_LOG_STORE", "pubsub"},
 		{"FAKEART_LOG_TOPIC", fmt.Sprintf("gcppubsub://projects/%s/topics/%s", a.Stack.Project, a.Topic)},
-		// A quarter of the memory. The limit applies twice: to request bodies and to decoding.
-		{"FAKEART_MAX_MEMORY", fmt.Sprint(mebibytes(a.Config.Memory) << 20 / 4)},
+		// The first limit applies separately to request bodies, to decoding and to waiting images. The program itself has
+		// enough memory, because hardly ever do all of them reach their limits at the same time.
+		{"FAKEART_MAX_MEMORY", quarter},
 		{"FAKEART_MODEL", a.models()},
+		{"FAKEART_MODEL_MEMORY", quarter},
 		{"FAKEART_MODEL_SOURCE", "gs://" + a.Bucket + "/models/"},
 		{"FAKEART_MODEL_WATCH", "30s"},
 		{"FAKEART_REQUEST_TIMEOUT", "10s"},

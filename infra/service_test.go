@@ -59,6 +59,7 @@ func TestService_Template(t *testing.T) {
 		"FAKEART_MODEL":            "gs://my-project-1-fakeart-dev/models/production/",
 		"FAKEART_MODEL_WATCH":      "30s",
 		"FAKEART_MAX_MEMORY":       "134217728",
+		"FAKEART_MODEL_MEMORY":     "134217728",
 		"FAKEART_LOG_STORE":        "pubsub",
 		"FAKEART_LOG_TOPIC":        "gcppubsub://projects/my-project-1/topics/fakeart-dev-predictions",
 		"FAKEART_FEEDBACK_TOPIC":   "gcppubsub://projects/my-project-1/topics/fakeart-dev-feedback",
@@ -89,6 +90,20 @@ func TestService_Models(t *testing.T) {
 			}
 		}
 		expect(t, find(t, resources, workflowKind, "triggers"), map[string]any{"userEnvVars.models": names})
+	}
+}
+
+// TestService_Memory checks that the server's limits follow the container's memory. Their defaults exceed that of a small container.
+func TestService_Memory(t *testing.T) {
+	service := find(t, mustUp(t, "dev", map[string]string{"fakeart:memory": "2Gi"}), serviceKind, "service")
+	env := map[string]any{}
+	for _, e := range service.value("template.containers.0.envs").([]any) {
+		env[fmt.Sprint(e.(map[string]any)["name"])] = e.(map[string]any)["value"]
+	}
+	for _, name := range []string{"FAKEART_MAX_MEMORY", "FAKEART_MODEL_MEMORY"} {
+		if env[name] != "536870912" {
+			t.Errorf("%s=%v, want 536870912", name, env[name])
+		}
 	}
 }
 
