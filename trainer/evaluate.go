@@ -23,7 +23,7 @@ type evaluateCommand struct {
 	Data      string `placeholder:"DIR" help:"Dataset from trainer data prepare."`
 	Log       string `placeholder:"LOG" help:"Evaluate the predictions in a prediction log against users' feedback instead. The log is the server's database or an export (ndjson, csv, parquet)."`
 	Strict    bool   `help:"With --log, fail if a record can't be read, instead of skipping it."`
-	Split     string `default:"test" enum:"train,test" help:"Split to evaluate on: train or test."`
+	Split     string `default:"test" enum:"train,val,test" help:"Split to evaluate on: train, val or test."`
 	BatchSize int    `default:"64" help:"Images per batch. Affects speed and memory use, not the result."`
 
 	Corruptions bool   `help:"Also measure the accuracy on corrupted images: seven corruptions at five severities, which takes 35 times as long."`

@@ -37,9 +37,9 @@ Examples:
     trainer train experiment=smoke run.dir=runs/first
     trainer evaluate --model runs/first/model.onnx --data data/synthetic
 
-  Train on images of your own, in folders REAL and FAKE or an archive of them:
-    trainer data prepare dataset=archive dataset.path=images.zip dataset.dir=data/mine
-    trainer train dataset=archive dataset.dir=data/mine run.dir=runs/mine
+  Train on your own images, in one folder per class:
+    trainer data prepare dataset=folder dataset.path=pets dataset.size=64 dataset.dir=data/pets
+    trainer train dataset=folder dataset.size=64 dataset.dir=data/pets run.dir=runs/pets
 
   Import a model of another framework, and check its predictions:
     trainer model import resnet18.onnx --labels labels.txt --preset torchvision --verify sample.npz -o models/resnet18.onnx

@@ -123,7 +123,7 @@ func newParser(ctx context.Context, std streams) *kong.Kong {
 	parser, err := kong.New(
 		&commands{},
 		kong.Name("trainer"),
-		kong.Description("Trains image classifiers that distinguish photographs from AI-generated images."),
+		kong.Description("Trains image classifiers, and makes model files from those of other frameworks."),
 		kong.Vars{"version": versionText(), "time_forms": cli.TimeForms, "presets": strings.Join(foreign.Presets(), ", ")},
 		kong.KindMapper(reflect.Int, kong.MapperFunc(decodeInteger)),
 		kong.KindMapper(reflect.Int64, kong.MapperFunc(decodeInteger)),

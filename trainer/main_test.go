@@ -160,7 +160,7 @@ func TestRun_UsageError(t *testing.T) {
 		{"model_without_data", []string{"evaluate", "--model", "m.onnx"}, []string{"--data"}},
 		{"data_and_log", []string{"evaluate", "--model", "m.onnx", "--data", "d", "--log", "l"}, []string{"--log", "--data"}},
 		{"corruptions_of_log", []string{"evaluate", "--log", "l", "--corruptions"}, []string{"--log", "--corruptions"}},
-		{"split", []string{"evaluate", "--model", "m", "--data", "d", "--split", "val"}, []string{"--split", "val"}},
+		{"split", []string{"evaluate", "--model", "m", "--data", "d", "--split", "dev"}, []string{"--split", "dev"}},
 		{"batch_size_not_a_number", []string{"evaluate", "--model", "m", "--data", "d", "--batch-size", "many"}, []string{"--batch-size", `"many" isn't an integer`}},
 		{"batch_size_too_large", []string{"evaluate", "--model", "m", "--data", "d", "--batch-size", "99999999999999999999"}, []string{"--batch-size", "out of range"}},
 		{"batch_size_0", []string{"evaluate", "--model", "m", "--data", "d", "--batch-size", "0"}, []string{"batch size 0", "hint: use 1 to"}},
@@ -192,7 +192,7 @@ func TestRun_SeveralInvalidSettings(t *testing.T) {
 func TestRun_HelpAndVersion(t *testing.T) {
 	program := []string{
 		"data prepare", "Examples:\n", "trainer drift --reference", "docs/reference/trainer.md",
-		"Choices in the built-in configuration:\n", "base (default), cloud, smoke", "adam (default), sgd", "huggingface, synthetic (default)",
+		"Choices in the built-in configuration:\n", "base (default), cifar10", "adam (default), adamw, sgd", "huggingface, synthetic (default)",
 	}
 	for _, test := range []struct {
 		name   string
@@ -204,7 +204,7 @@ func TestRun_HelpAndVersion(t *testing.T) {
 		{"--help", []string{"--help"}, program, ""},
 		{"-h", []string{"-h"}, program, ""},
 		{"help", []string{"help"}, program, ""},
-		{"help_of_command", []string{"help", "train"}, []string{"--task=N", "adam (default), sgd"}, "Examples:"},
+		{"help_of_command", []string{"help", "train"}, []string{"--task=N", "adam (default), adamw, sgd"}, "Examples:"},
 		{"help_of_subcommand", []string{"help", "data", "prepare"}, []string{"trainer data prepare", "synthetic (default)"}, "Examples:"},
 		{"help_of_command_without_configuration", []string{"drift", "--help"}, []string{"--since=TIME", "yesterday", "local time zone"}, "Choices"},
 		{"--version", []string{"--version"}, []string{"trainer ", "revision"}, ""},

@@ -503,7 +503,7 @@ func TestOpen(t *testing.T) {
 	_, err = Open(text)
 	checkError(t, err, "open model", text, "not an ONNX model")
 	_, err = Open(dir)
-	checkError(t, err, "open model", dir, "not a regular file")
+	checkError(t, err, "open model", dir, "is a directory; give the path of the model.onnx in it")
 	_, err = Open(filepath.Join(dir, "absent.onnx"))
 	checkError(t, err, "open model", "absent.onnx", "no such file")
 }

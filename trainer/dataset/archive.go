@@ -324,7 +324,8 @@ func (a *archive) file(out io.Writer) error {
 		return a.zip(f, info.Size(), out)
 	}
 	if kind == "" {
-		return fmt.Errorf("%s is neither a .zip nor a .tar archive (it starts with %q)", a.name, head[:min(len(head), 16)])
+		return fmt.Errorf("%s is neither a .zip nor a .tar archive (it starts with %q)\n"+
+			"hint: set dataset.path to a directory, .zip or .tar", a.name, head[:min(len(head), 16)])
 	}
 	if a.learner != nil { // a tar archive has no table of contents
 		if err := a.tarStream(kind, f, a.tarNames); err != nil {

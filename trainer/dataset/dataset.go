@@ -384,7 +384,8 @@ func Load(dir, split string) (*Split, *Manifest, error) {
 		return nil, nil, err
 	}
 	if m.Count(split) == 0 {
-		return nil, nil, fmt.Errorf("load dataset: %s has no %s split\nhint: prepare a dataset that has one: %s", dir, split, Manifest{}.prepareCommand(dir))
+		return nil, nil, fmt.Errorf("load dataset: %s has no %s split\nhint: choose one that it has (%s), or prepare a dataset that has one: %s", dir, split,
+			strings.Join(slices.DeleteFunc(slices.Clone(splitNames[:]), func(s string) bool { return m.Count(s) == 0 }), ", "), Manifest{}.prepareCommand(dir))
 	}
 	s, err := m.load(dir, split)
 	if err != nil {
@@ -406,7 +407,8 @@ func ReadManifest(dir string) (*Manifest, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 			return nil, fmt.Errorf("load dataset: %s has no %s, so it isn't a prepared dataset\n"+
-				"hint: set dataset.dir to another directory, or empty this one and run: %s", dir, manifestName, m.prepareCommand(dir))
+				"hint: to use images in %[1]s, prepare a dataset from them: bin/trainer data prepare dataset=folder dataset.path=%[1]s dataset.dir=data/%[3]s",
+				dir, manifestName, filepath.Base(dir))
 		}
 		return nil, fmt.Errorf("load dataset: no dataset in %s\nhint: prepare it: %s", dir, m.prepareCommand(dir))
 	case err != nil:

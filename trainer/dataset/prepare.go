@@ -217,7 +217,8 @@ func (c *collection) complete(name string, all bool) error {
 			dir := splitName + "/" + c.classes[class]
 			for _, r := range c.rejected {
 				if c.isIn(r.Path, dir, c.classes[class]) {
-					return fmt.Errorf("%s has no readable images in %s; for example %s: %s", name, dir, r.Path, r.Reason)
+					return fmt.Errorf("%s has no readable images in %s; for example %s: %s\n"+
+						"hint: replace these images, or remove the folder of the class", name, dir, r.Path, r.Reason)
 				}
 			}
 			if len(c.splits[split]) == 0 {
@@ -226,7 +227,8 @@ func (c *collection) complete(name string, all bool) error {
 			if all {
 				return fmt.Errorf("%s has no images in %s; both splits need images of %s", name, dir, strings.Join(c.classes, " and "))
 			}
-			return fmt.Errorf("%s has no images in %s; each class needs images to train on", name, dir)
+			return fmt.Errorf("%s has no images in %s; each class needs images to train on\n"+
+				"hint: add images to that folder, or remove it", name, dir)
 		}
 	}
 	return nil

@@ -418,7 +418,7 @@ func TestLoad_Errors(t *testing.T) {
 	}{
 		{"missing_directory", os.RemoveAll, []string{"no dataset in"}},
 		{"empty_directory", func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)) }, []string{"no dataset in"}},
-		{"no_manifest", func(dir string) error { return os.Remove(filepath.Join(dir, manifestName)) }, []string{"manifest.json"}},
+		{"no_manifest", func(dir string) error { return os.Remove(filepath.Join(dir, manifestName)) }, []string{"manifest.json", "to use images in "}},
 		{"truncated_manifest", func(dir string) error { return os.Truncate(filepath.Join(dir, manifestName), 100) }, []string{"manifest.json", "invalid"}},
 		{"newer_format_version", edit(func(m *Manifest) { m.FormatVersion = 9 }), []string{"manifest.json", "version is 9"}},
 		{"other_preprocessing", edit(func(m *Manifest) { m.Preprocessing = "rgb-64x64" }), []string{"manifest.json", "rgb-64x64"}},
@@ -444,7 +444,7 @@ func TestLoad_Errors(t *testing.T) {
 		{"not_npy", rewrite("train-labels.npy", func([]byte) []byte { return []byte("labels") }), []string{"train-labels.npy", ".npy"}},
 		{"unknown_label", rewrite("train-labels.npy", func(data []byte) []byte { data[len(data)-1] = 7; return data }), []string{"train-labels.npy", "label of image 39 is 7"}},
 		{"other_label_counts", rewrite("train-labels.npy", func(data []byte) []byte { data[len(data)-1] = 1; return data }), []string{"train-labels.npy", "19 labels are REAL"}},
-		{"missing_split", edit(func(m *Manifest) { delete(m.Splits, Train) }), []string{"no train split"}},
+		{"missing_split", edit(func(m *Manifest) { delete(m.Splits, Train) }), []string{"no train split", "that it has (test)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
@@ -457,7 +457,11 @@ func TestLoad_Errors(t *testing.T) {
 				t.Fatal("error = nil")
 			}
 			t.Log(err)
-			for _, want := range append(test.want, "bin/trainer data prepare dataset=", "dataset.dir="+dir) {
+			target := "dataset.dir=" + dir
+			if test.name == "no_manifest" { // perhaps a folder of images, which must not be replaced
+				target = "dataset.path=" + dir + " dataset.dir=data/d"
+			}
+			for _, want := range append(test.want, "bin/trainer data prepare dataset=", target) {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("error = %q, want %q in it", err, want)
 				}

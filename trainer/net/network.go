@@ -116,7 +116,7 @@ func New(c Config) (*Network, error) {
 	}
 	if most := bits.TrailingZeros(uint(c.Size)); len(c.Channels) > most {
 		return nil, fmt.Errorf("network: channels %[2]v: cannot halve an image of %[1]d×%[1]d pixels %[3]d times\n"+
-			"hint: reduce the number of blocks to %[4]d, or use a size that is divisible by %[5]d", c.Size, c.Channels, len(c.Channels), most, int64(1)<<min(len(c.Channels), 62))
+			"hint: shorten model.channels to length %[4]d, or prepare the dataset with a dataset.size that is divisible by %[5]d", c.Size, c.Channels, len(c.Channels), most, int64(1)<<min(len(c.Channels), 62))
 	}
 	n.side = c.Size
 	if c.Stem != 0 {

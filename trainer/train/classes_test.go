@@ -218,7 +218,7 @@ func TestRun_Init(t *testing.T) {
 		"missing":       {[]string{"experiment.init=" + filepath.Join(dir, "none.onnx")}, "experiment.init"},
 		"not_a_model":   {[]string{"experiment.init=" + text}, "experiment.init"},
 		"other_network": {[]string{"experiment.init=" + first.Model, "model.channels=[8,8]"}, "block2.conv.weight"},
-		"other_size":    {[]string{"experiment.init=" + first.Model, "dataset.size=32"}, "dense1.weight"},
+		"other_size":    {[]string{"experiment.init=" + first.Model, "dataset.size=32"}, "takes images of 16×16 pixels, but those of the dataset"},
 	} {
 		run := filepath.Join(t.TempDir(), "run")
 		_, err := Run(t.Context(), folderRun(t, source, run, test.more...), "test", t.Output())

@@ -175,7 +175,7 @@ func (r *run) prepare() (err error) {
 		return err
 	}
 	if p := positive(r.cfg.Model.Positive, r.manifest.Classes); p != "" && (len(r.manifest.Classes) != 2 || !slices.Contains(r.manifest.Classes, p)) {
-		return fmt.Errorf("train: model.positive is %q, but the classes of the dataset are %s\nhint: set it to one of two classes, or to auto", p, dataset.Examples(r.manifest.Classes))
+		return fmt.Errorf("train: model.positive is %q, but the classes of the dataset are %s\nhint: set model.positive=auto, or to a class of a dataset that has two classes", p, dataset.Examples(r.manifest.Classes))
 	}
 	if r.manifest.Count(dataset.Test) > 0 {
 		test, _, err := dataset.Load(dir, dataset.Test)
@@ -208,6 +208,10 @@ func (r *run) prepare() (err error) {
 	if r.cfg.Experiment.Init != "" {
 		if r.start, err = model.Open(r.cfg.Experiment.Init); err != nil {
 			return fmt.Errorf("experiment.init: %w", err)
+		}
+		if in := r.start.Metadata.Preprocessing; in.Width != r.manifest.Size || in.Height != r.manifest.Size {
+			return fmt.Errorf("experiment.init: %s takes images of %d×%d pixels, but those of the dataset in %s have %d×%[5]d\n"+
+				"hint: prepare a dataset with the model's size, or start from another model", r.cfg.Experiment.Init, in.Width, in.Height, dir, r.manifest.Size)
 		}
 	}
 	r.warnings = append(slices.Clone(r.manifest.Warnings), validationWarnings(r.split, r.validation, r.trainIndices, validate)...)
