@@ -124,7 +124,14 @@ func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			respond(map[string]any{"model": s.digest(), "classes": []string{"cat", "dog", "owl"}, "data_digest": "sha256:3"})
 			return
 		}
-		respond(map[string]any{"model": s.digest(), "classes": []string{"REAL", "FAKE"}, "threshold": 0.5, "data_digest": s.data})
+		current := map[string]any{"model": s.digest(), "classes": []string{"REAL", "FAKE"}, "threshold": 0.5, "data_digest": s.data}
+		if s.fault == "named model" {
+			current["model_name"] = "cifake"
+		}
+		respond(current)
+	case "GET /v2/models/cifake": // only described: other requests of the protocol fail
+		tensors := []map[string]any{{"name": "input", "datatype": "FP32", "shape": []int{-1, 1}}}
+		respond(map[string]any{"inputs": tensors, "outputs": tensors})
 	case "GET /models":
 		respond(map[string]any{"models": []map[string]any{{"ref": "1", "current": !s.other.Load()}, {"ref": "2", "current": s.other.Load()}}})
 	case "PUT /models/current":
@@ -396,6 +403,7 @@ func TestRun_Fails(t *testing.T) {
 		"not_ready":     {"not ready", "users", "2s", "✗ server is ready"},
 		"breakpoint":    {"slow", "breakpoint", "10s", "the SLOs were missed at the first step, 50 requests/s"},
 		"smoke":         {"none", "smoke", "10s", "✗ v2: the server describes the tensors of the model"}, // the fake server has no v2 protocol
+		"smoke_named":   {"named model", "smoke", "10s", "✗ v2: id is the one sent"},
 		"smoke_cut_off": {"slow", "smoke", "2s", "✗ All requests were sent in time"},
 	} {
 		t.Run(name, func(t *testing.T) {

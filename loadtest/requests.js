@@ -274,7 +274,7 @@ const inferRoute = '/v2/models/{name}/infer';
  * @param {any} model from /models/current @returns {Tensors|undefined}
  */
 export function modelTensors(model) {
-  const name = modelName || model.modelName || 'fakeart';
+  const name = modelName || model.model_name || 'fakeart';
   const m = body(http.get(`${target}/v2/models/${encodeURIComponent(name)}`, params('/v2/models/{name}')));
   const one = (/** @type {any} */ t) => ({ ...t, shape: t.shape.map((/** @type {number} */ n) => Math.max(n, 1)) });
   return m?.inputs?.[0] && m.outputs?.[0] ? { name, input: one(m.inputs[0]), output: one(m.outputs[0]) } : undefined;
