@@ -31,12 +31,13 @@ type pool struct {
 // findDense follows the scores back to the last layer. It returns nil if that isn't a dense layer.
 func (im *importer) findDense() *dense {
 	g := im.g
-	n, value, _ := g.follow(im.md.Output, append([]string{"Softmax", "Sigmoid", "LogSoftmax"}, pass...)...)
+	through := append([]string{"Softmax", "Sigmoid", "LogSoftmax", "Transpose"}, pass...) // channels last and first: [batch,1,1,K]
+	n, value, _ := g.follow(im.md.Output, through...)
 	logits := value
 	if n.GetOpType() == "Add" { // the bias
 		for i, name := range n.GetInput() {
 			if g.live[name] && !g.live[n.GetInput()[1-i]] {
-				n, _, _ = g.follow(name, pass...)
+				n, _, _ = g.follow(name, through...)
 				break
 			}
 		}
@@ -189,9 +190,6 @@ func (im *importer) cam(d *dense) (reason string, err error) {
 	}
 	if p.maps == "" {
 		n, _, _ := g.follow(d.features, append([]string{"Transpose"}, pass...)...)
-		if d.weights == "" {
-			n, _, _ = g.follow(d.features, pass...)
-		}
 		var ok bool
 		if p, ok = g.asPool(n); !ok {
 			if n == nil {
