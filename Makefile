@@ -238,7 +238,7 @@ setup-interop:
 .PHONY: interop
 interop: setup-interop build $(clients) ## Test the server with other projects' clients and tools, in Python (PYTHON=python3.12 MODEL=FILE)
 	@test -e $(MODEL) || go run ./tools/demo
-	$(dir $(clients))venv/bin/python -m pytest -p no:cacheprovider tools/interop --model $(MODEL)
+	OMP_NUM_THREADS=1 $(dir $(clients))venv/bin/python -m pytest -p no:cacheprovider tools/interop --model $(MODEL)
 
 .PHONY: workflows
 workflows: toolchain $(linter) ## Check that .github refers only to targets, Dagger functions and outputs that exist

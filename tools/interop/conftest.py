@@ -73,12 +73,12 @@ def model(request):
 
 
 @pytest.fixture(scope="session")
-def start_server(model, tmp_path_factory):
-    """A function that starts a server with further arguments. All servers stop at the end of the session."""
+def start(tmp_path_factory):
+    """A function that starts a server. All servers stop at the end of the session."""
     servers = []
 
     def start(*arguments):
-        server = Server([f"--model={model}", *arguments], tmp_path_factory.mktemp("server"))
+        server = Server(arguments, tmp_path_factory.mktemp("server"))
         servers.append(server)
         return server
 
@@ -86,6 +86,12 @@ def start_server(model, tmp_path_factory):
     failures = [f"exit status {status}:\n{s.log}" for s in servers if (status := s.stop()) != 0]
     if failures:
         pytest.fail("\n".join(failures), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def start_server(model, start):
+    """A function that starts a server of the model with further arguments."""
+    return lambda *arguments: start(f"--model={model}", *arguments)
 
 
 @pytest.fixture(scope="session")
