@@ -54,8 +54,11 @@ func (im *importer) freeBatch() error {
 	}
 	defer r.close()
 	got, err := r.run(im.probes[1], 1)
-	if err != nil || !closeTo(got[0].row(0, 1), im.scores[1]) {
-		return fmt.Errorf("the graph doesn't work with a single image: %v\nhint: export with a dynamic batch axis", err)
+	if err != nil {
+		return fmt.Errorf("the graph fails on a single image: %w\nhint: export with a dynamic batch axis", err)
+	}
+	if !closeTo(got[0].row(0, 1), im.scores[1]) {
+		return errors.New("the graph gives other scores for a single image\nhint: export with a dynamic batch axis")
 	}
 	return nil
 }

@@ -96,15 +96,14 @@ func (g *graph) integers(name string) []int64 {
 	return t.GetInt64Data()
 }
 
-// follow returns the node that computes a value, after skipping nodes with the given operators along their first input, and the skipped
-// nodes. The node is nil for inputs and constants.
-func (g *graph) follow(name string, skip ...string) (n *onnxpb.NodeProto, value string, skipped []*onnxpb.NodeProto) {
+// follow returns the value at which one arrives by going from a value to the first input of its node, as long as nodes have the given
+// operators, and the node that computes it. The node is nil for inputs and constants.
+func (g *graph) follow(name string, skip ...string) (n *onnxpb.NodeProto, value string) {
 	for {
 		n := g.producers[name]
 		if n == nil || !slices.Contains(skip, n.GetOpType()) || len(n.GetInput()) == 0 {
-			return n, name, skipped
+			return n, name
 		}
-		skipped = append(skipped, n)
 		name = n.GetInput()[0]
 	}
 }

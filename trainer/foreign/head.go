@@ -32,12 +32,12 @@ type pool struct {
 func (im *importer) findDense() *dense {
 	g := im.g
 	through := append([]string{"Softmax", "Sigmoid", "LogSoftmax", "Transpose"}, pass...) // channels last and first: [batch,1,1,K]
-	n, value, _ := g.follow(im.md.Output, through...)
+	n, value := g.follow(im.md.Output, through...)
 	logits := value
 	if n.GetOpType() == "Add" { // the bias
 		for i, name := range n.GetInput() {
 			if g.live[name] && !g.live[n.GetInput()[1-i]] {
-				n, _, _ = g.follow(name, through...)
+				n, _ = g.follow(name, through...)
 				break
 			}
 		}
@@ -177,9 +177,11 @@ func (im *importer) cam(d *dense) (reason string, err error) {
 		shape := results[0].shape
 		switch {
 		case len(shape) == 4 && shape[1] == int64(im.columns) && shape[2]*shape[3] > 1 && (d == nil || d.weights == "" || im.columns > 1):
-			return "", im.declareCAM(name, shape)
+			im.declareCAM(name, shape)
+			return "", nil
 		case len(shape) == 3 && im.columns == 1 && shape[1]*shape[2] > 1:
-			return "", im.declareCAM(name, shape)
+			im.declareCAM(name, shape)
+			return "", nil
 		case len(shape) != 4:
 			return fmt.Sprintf("it has the shape %s, expected feature maps [batch,K,H,W] or one map per class", shapeText(shape)), nil
 		}
@@ -189,7 +191,7 @@ func (im *importer) cam(d *dense) (reason string, err error) {
 		return "the network doesn't end in a dense layer", nil
 	}
 	if p.maps == "" {
-		n, _, _ := g.follow(d.features, append([]string{"Transpose"}, pass...)...)
+		n, _ := g.follow(d.features, append([]string{"Transpose"}, pass...)...)
 		var ok bool
 		if p, ok = g.asPool(n); !ok {
 			if n == nil {
@@ -216,9 +218,11 @@ func (im *importer) cam(d *dense) (reason string, err error) {
 	if im.linear(d, name) {
 		c := int64(im.columns)
 		if c == 1 {
-			return "", im.declareCAM(name, []int64{1, h, w})
+			im.declareCAM(name, []int64{1, h, w})
+			return "", nil
 		}
-		return "", im.declareCAM(name, []int64{1, c, h, w})
+		im.declareCAM(name, []int64{1, c, h, w})
+		return "", nil
 	}
 	im.m.Graph.Node, im.m.Graph.Initializer, im.m.Graph.Output, im.md = im.m.Graph.Node[:nodes], im.m.Graph.Initializer[:constants], outputs, embedding
 	return "the scores aren't the mean of weighted feature maps, because there is a nonlinear step between the maps and the scores", nil
@@ -310,7 +314,7 @@ func (im *importer) linear(d *dense, cam string) bool {
 }
 
 // declareCAM declares a value as the class-activation map. shape is that for one image.
-func (im *importer) declareCAM(name string, shape []int64) error {
+func (im *importer) declareCAM(name string, shape []int64) {
 	if name == im.md.Embedding || name == im.md.Output {
 		copied := im.g.unused("fakeart/cam")
 		im.g.add(nil, im.g.node("Identity", copied, []string{name}))
@@ -328,5 +332,4 @@ func (im *importer) declareCAM(name string, shape []int64) error {
 		}
 	}
 	im.m.Graph.Output = append(im.m.Graph.Output, declare(im.md.CAM, onnxpb.TensorProto_FLOAT, shape...))
-	return nil
 }

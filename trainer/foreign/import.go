@@ -458,7 +458,7 @@ func (im *importer) noScores(names []string, results []result) error {
 	var list []string
 	hint := "only models that compute one score per class can be imported; if the graph does inside, choose that value with --scores=NAME"
 	for i, r := range results {
-		is := ""
+		var is string
 		switch {
 		case strings.HasPrefix(r.kind, "int"):
 			is = "class indices, as of ArgMax"
@@ -539,12 +539,12 @@ func (im *importer) classes() error {
 		return fmt.Errorf("the model has %d outputs, and nothing names the classes\nhint: set --labels=FILE with one name per line in the order of the outputs, or --classes=NAME,NAME,…", im.columns)
 	case im.columns == 1 && n == 1:
 		return fmt.Errorf("the model has one output and one label, %q, but two classes are needed\nhint: set --classes=NEGATIVE,POSITIVE; high outputs mean the second one", f.Classes[0])
-	case n != im.columns && !(im.columns == 1 && n == 2):
+	case n != im.columns && (im.columns != 1 || n != 2):
 		hint := "one name per output is needed, in the order of the outputs"
-		switch {
-		case im.columns == 1:
+		switch im.columns {
+		case 1:
 			hint = "a model with one output has two classes: set --classes=NEGATIVE,POSITIVE"
-		case im.columns == n+1:
+		case n + 1:
 			hint = "TensorFlow's models often have a background class first: add a line for it at the top of the labels"
 		}
 		return fmt.Errorf("there are %d classes (%s), but output %q has %d scores\nhint: %s", n, f.origin[keyClasses], im.md.Output, im.columns, hint)
@@ -560,7 +560,7 @@ var pass = []string{"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "C
 
 // kind determines whether the scores are logits or probabilities.
 func (im *importer) kind() error {
-	n, _, _ := im.g.follow(im.md.Output, pass...)
+	n, _ := im.g.follow(im.md.Output, pass...)
 	op := n.GetOpType()
 	sums, within := true, true
 	for _, row := range im.scores {
@@ -586,7 +586,7 @@ func (im *importer) kind() error {
 	case f.OutputKind == "":
 		f.OutputKind = kind
 		f.origin[keyKind] = "graph"
-	case f.OutputKind == model.Probabilities && !(within && (sums || im.columns == 1)):
+	case f.OutputKind == model.Probabilities && (!within || !sums && im.columns != 1):
 		return errors.New("the outputs aren't probabilities: they are outside of 0 to 1, or don't sum to 1\nhint: set --output-kind=logits")
 	case f.OutputKind == model.Logits && kind == model.Probabilities:
 		return errors.New("the outputs are probabilities already: the graph ends in a softmax or sigmoid\nhint: leave out --output-kind")
@@ -714,12 +714,12 @@ func DescribeFilter(p *imaging.Preprocessing) string {
 // DescribeLevels describes the normalization of levels as a formula.
 func DescribeLevels(p *imaging.Preprocessing) string {
 	text := "v"
-	switch scale := p.Scale; {
-	case scale == 1:
-	case scale == 1.0/255:
+	switch p.Scale {
+	case 1:
+	case 1.0 / 255:
 		text = "v/255"
 	default:
-		text = fmt.Sprintf("v·%.6g", scale)
+		text = fmt.Sprintf("v·%.6g", p.Scale)
 	}
 	if len(p.Mean) > 0 {
 		text += " − " + numbers(p.Mean)

@@ -59,7 +59,7 @@ func TestReadLabels(t *testing.T) {
 }
 
 // beside imports the dynamic test network with the given settings files beside it.
-func beside(t *testing.T, files map[string]string, o foreign.Options) (*foreign.Imported, error) {
+func beside(t *testing.T, files map[string]string) (*foreign.Imported, error) {
 	t.Helper()
 	dir := t.TempDir()
 	data, err := os.ReadFile("testdata/dynamic.onnx")
@@ -72,7 +72,7 @@ func beside(t *testing.T, files map[string]string, o foreign.Options) (*foreign.
 			t.Fatal(err)
 		}
 	}
-	return foreign.Import(filepath.Join(dir, "model.onnx"), o)
+	return foreign.Import(filepath.Join(dir, "model.onnx"), foreign.Options{})
 }
 
 const id2label = `{"id2label":{"2":"c","0":"a","1":"b"}}`
@@ -104,18 +104,24 @@ func TestImport_processors(t *testing.T) {
 		"CLIP":       {`{"image_processor_type":"CLIPImageProcessor","size":{"shortest_edge":40},"crop_size":{"height":32,"width":32}}`, shortest(40, imaging.Bicubic), 0.48145466, 0.26862954},
 		"CLIP_old":   {`{"feature_extractor_type":"CLIPFeatureExtractor","size":40,"crop_size":32}`, shortest(40, imaging.Bicubic), 0.48145466, 0.26862954},
 		"ConvNext":   {`{"image_processor_type":"ConvNextImageProcessor","size":{"shortest_edge":32}}`, shortest(36, imaging.Bicubic), 0.5, 0.5},
-		"ConvNext_crop_pct": {`{"image_processor_type":"ConvNextImageProcessor","size":{"shortest_edge":32},"crop_pct":0.95,"resample":2}`,
-			shortest(33, imaging.Bilinear), 0.5, 0.5},
+		"ConvNext_crop_pct": {
+			`{"image_processor_type":"ConvNextImageProcessor","size":{"shortest_edge":32},"crop_pct":0.95,"resample":2}`,
+			shortest(33, imaging.Bilinear), 0.5, 0.5,
+		},
 		"Levit":     {`{"image_processor_type":"LevitImageProcessor","size":{"shortest_edge":32},"crop_size":32}`, shortest(36, imaging.Bicubic), 0.485, 0.229},
 		"MobileViT": {`{"image_processor_type":"MobileViTImageProcessor","size":{"shortest_edge":36},"crop_size":{"height":32,"width":32}}`, with(shortest(36, imaging.Bicubic), func(p *imaging.Preprocessing) { p.Color = imaging.BGR }), 0, 1},
 		"DeiT":      {`{"image_processor_type":"DeiTImageProcessor","size":{"height":36,"width":36},"crop_size":32}`, imaging.Preprocessing{Fit: imaging.Stretch, Resize: 36, Crop: imaging.Down, Filter: imaging.Bicubic, Color: imaging.RGB, Scale: 1.0 / 255}, 0.5, 0.5},
-		"EfficientNet": {`{"image_processor_type":"EfficientNetImageProcessor","size":{"height":32,"width":32},"resample":0,"image_std":[0.5,0.5,0.5]}`,
-			with(stretch(imaging.Nearest), func(p *imaging.Preprocessing) {}), 0.5, 0.25},
-		"EfficientNet_offset": {`{"image_processor_type":"EfficientNetImageProcessor","size":{"height":32,"width":32},"rescale_factor":0.00784313725490196,"rescale_offset":true,"do_normalize":false,"include_top":false}`,
-			with(stretch(imaging.Bicubic), func(p *imaging.Preprocessing) { p.Scale = 0.00784313725490196 }), 1, 1},
+		"EfficientNet": {
+			`{"image_processor_type":"EfficientNetImageProcessor","size":{"height":32,"width":32},"resample":0,"image_std":[0.5,0.5,0.5]}`,
+			stretch(imaging.Nearest), 0.5, 0.25,
+		},
+		"EfficientNet_offset": {
+			`{"image_processor_type":"EfficientNetImageProcessor","size":{"height":32,"width":32},"rescale_factor":0.00784313725490196,"rescale_offset":true,"do_normalize":false,"include_top":false}`,
+			with(stretch(imaging.Bicubic), func(p *imaging.Preprocessing) { p.Scale = 0.00784313725490196 }), 1, 1,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			imported, err := beside(t, map[string]string{"config.json": id2label, "preprocessor_config.json": test.config}, foreign.Options{})
+			imported, err := beside(t, map[string]string{"config.json": id2label, "preprocessor_config.json": test.config})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -155,7 +161,7 @@ func TestImport_timm(t *testing.T) {
 		"border":   {`,"crop_pct":1.0,"crop_mode":"border"`, imaging.Preprocessing{Fit: imaging.Contain, Filter: imaging.Bicubic, Padding: [3]uint8{26, 51, 76}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			imported, err := beside(t, map[string]string{"config.json": cfg(test.extra)}, foreign.Options{})
+			imported, err := beside(t, map[string]string{"config.json": cfg(test.extra)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -185,7 +191,7 @@ func TestImport_settingsErrors(t *testing.T) {
 		"timm_crop_mode":    {map[string]string{"config.json": `{"architecture":"x","pretrained_cfg":{"input_size":[3,32,32],"crop_mode":"tiles"}}`}, []string{"crop_mode", "tiles"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := beside(t, test.files, foreign.Options{})
+			_, err := beside(t, test.files)
 			wantError(t, err, test.want...)
 		})
 	}
@@ -198,7 +204,7 @@ func TestImport_placeholders(t *testing.T) {
 			"config.json": `{"id2label":{"0":"LABEL_0","1":"LABEL_1","2":"LABEL_2"}}`, "preprocessor_config.json": `{"image_processor_type":"ViTImageProcessor","size":32}`,
 		}
 	}
-	imported, err := beside(t, files(), foreign.Options{})
+	imported, err := beside(t, files())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +213,7 @@ func TestImport_placeholders(t *testing.T) {
 	}
 	with := files()
 	with["labels.txt"] = "x\ny\nz\n"
-	if imported, err = beside(t, with, foreign.Options{}); err != nil || imported.File.Metadata.Classes[1] != "y" {
+	if imported, err = beside(t, with); err != nil || imported.File.Metadata.Classes[1] != "y" {
 		t.Errorf("with labels.txt: %v, %v", imported, err)
 	}
 }

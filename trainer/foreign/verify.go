@@ -311,7 +311,7 @@ func (s *Sample) probabilities(md *model.Metadata) ([][]float64, error) {
 		}
 	}
 	like := model.Metadata{Classes: md.Classes, OutputKind: kind, Columns: len(s.Outputs[0])}
-	if n := len(md.Classes); like.Columns != n && !(like.Columns == 1 && n == 2) {
+	if n := len(md.Classes); like.Columns != n && (like.Columns != 1 || n != 2) {
 		return nil, fmt.Errorf("the sample has %d outputs per image, but the model has %d classes", like.Columns, n)
 	}
 	rows := make([][]float64, len(s.Outputs))
