@@ -97,7 +97,7 @@ type Models struct {
 
 // ModelChange is a request to put another model in use.
 type ModelChange struct {
-	Model  string `json:"model" minLength:"1" example:"gs://bucket/models/new.onnx" doc:"Reference from GET /models, a URL, or \"previous\"."`
+	Model  string `json:"model" minLength:"1" pattern:"^[^\\x00]*$" patternDescription:"a reference without zero bytes" example:"gs://bucket/models/new.onnx" doc:"Reference from GET /models, a URL, or \"previous\"."`
 	SHA256 string `json:"sha256,omitempty" nullable:"true" pattern:"^(((sha256|SHA256):)?[0-9a-fA-F]{64})?$" patternDescription:"sha256: and 64 hexadecimal digits" doc:"Expected digest of the model file: 64 hexadecimal digits, with or without sha256:."`
 }
 

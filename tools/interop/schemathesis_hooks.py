@@ -28,6 +28,10 @@ def before_call(context, case, kwargs):
     """Complete a valid request: its images, or its header, shape and number of values, which must agree."""
     if not case.meta or case.meta.generation.mode.is_negative:
         return
+    if case.path == "/feedback" and isinstance(case.body, dict):
+        case.body["label"] = "REAL"  # a label of the model
+    if "top" in (case.query or {}):
+        case.query["top"] = 2  # the number of its classes
     if case.path in ("/predict", "/model/") and case.media_type == "application/json":
         for instance in case.body["instances"]:
             instance["b64"] = base64.b64encode(encode("PNG")).decode()
@@ -40,7 +44,7 @@ def before_call(context, case, kwargs):
         case.headers.pop(HEADER, None)
         case.body.pop("parameters", None)  # a timeout of some microseconds
         tensor = case.body["inputs"][0]
-        tensor["shape"] = [2, 3, 32, 32]
-        tensor["data"] = [0.5] * (2 * VALUES)
+        tensor.update(name="input", datatype="FP32", shape=[2, 3, 32, 32], data=[0.5] * (2 * VALUES))
         if case.body.get("outputs"):
             case.body["outputs"] = case.body["outputs"][:1]
+            case.body["outputs"][0]["name"] = "logit"
