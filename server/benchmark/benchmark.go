@@ -161,6 +161,14 @@ func (b *bench) all(ctx context.Context) (string, error) {
 		{name: "j", args: []string{"--log-store=none"}, request: occlusion},
 		{name: "k", args: []string{"--log-store=none"}, background: occlusion},
 	}
+	file, err := model.Open(b.server.Model)
+	if err != nil {
+		return "", err
+	}
+	if !file.HasCAM() {
+		b.logf("(i) is skipped: the model file has no class-activation map")
+		setups = slices.DeleteFunc(setups, func(s setup) bool { return s.name == "i" })
+	}
 	rates := map[string][]float64{}
 	latency := map[string]*load.Run{}
 	for round := range b.Rounds {
@@ -244,7 +252,9 @@ func (b *bench) all(ctx context.Context) (string, error) {
 		}
 		row("(g) RSS, SQLite log", fmt.Sprintf("%.0f MB after %d requests, %.0f MB after %d", first, warmRequests, last, b.Requests), fmt.Sprintf("%.2f", last/first), "")
 	}
-	rate("i", "(i) with Grad-CAM explanations, no log", "a")
+	if file.HasCAM() {
+		rate("i", "(i) with Grad-CAM explanations, no log", "a")
+	}
 	rate("j", "(j) with occlusion explanations, no log", "a")
 	rate("k", fmt.Sprintf("(k) as (a), with %d background connections doing (j)", explainConnections), "a")
 	if err := users(fmt.Sprintf("(l) as (e), with %d background connections doing (j)", explainConnections), occlusion); err != nil {
