@@ -610,6 +610,19 @@ func TestModelMemory(t *testing.T) {
 	}
 }
 
+// TestModelMemory_SmallerBatches checks that a fast model with a large input runs in smaller batches if its usual ones need too much memory.
+func TestModelMemory_SmallerBatches(t *testing.T) {
+	path := classifier{classes: tenClasses, width: 224, height: 224}.write(t)
+	m := start(t, func(c *Config) { c.Model, c.Workers, c.ModelMemory = []string{path}, 1, 128<<20 })
+	if use := m.models.Default().Current(); use.MaxBatch() >= m.config.MaxBatch || use.Memory() > 128<<20 {
+		t.Errorf("batches of %d, %d bytes; want smaller batches within the limit", use.MaxBatch(), use.Memory())
+	}
+	response, body := do(t, "POST", m.URL()+"/predict", "", pngOf(t, solid(red, 32, 32)))
+	if response.StatusCode != 200 {
+		t.Errorf("status %d: %s", response.StatusCode, body)
+	}
+}
+
 // TestQueueMemory checks that the inputs of large models are bounded together.
 func TestQueueMemory(t *testing.T) {
 	m := start(t, func(c *Config) {

@@ -62,10 +62,11 @@ func (e *Engine) Load(file *model.File) (_ *Model, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("model %s: classify a blank image: %w", file.Digest, err)
 	}
-	if m.batch = min(max(int(batchTime/max(took, 1)), 1), e.options.MaxBatch); m.batch > 1 {
-		if err := m.reserve(); err != nil {
-			return nil, err
-		}
+	m.batch = min(max(int(batchTime/max(took, 1)), 1), e.options.MaxBatch)
+	for m.batch > 1 && m.reserve() != nil {
+		m.batch-- // the memory for single images is already reserved
+	}
+	if m.batch > 1 {
 		err := m.sessions[0].Close()
 		if m.sessions[0] = nil; err != nil {
 			return nil, err
@@ -117,7 +118,7 @@ func timeOf(s *model.Session) (shortest time.Duration, err error) {
 }
 
 // MaxBatch returns the maximum number of images that a session runs at once: Options.MaxBatch or fewer, so that
-// a batch takes about 4 ms.
+// a batch takes about 4 ms and fits in Options.ModelMemory.
 func (m *Model) MaxBatch() int { return m.batch }
 
 // Memory returns the estimated memory of the model in bytes.
