@@ -102,8 +102,8 @@ func (m *Main) register(app *fiber.App) {
 // describeTensors completes the schemas of inference requests in JSON with what struct tags can't express.
 // No schema can express that the number of values is the product of the shape.
 func (m *Main) describeTensors(schemas map[string]*huma.Schema) {
-	integer := func(minimum, maximum int) *huma.Schema {
-		return &huma.Schema{Type: huma.TypeInteger, Minimum: new(float64(minimum)), Maximum: new(float64(maximum))}
+	positive := func(maximum int) *huma.Schema {
+		return &huma.Schema{Type: huma.TypeInteger, Minimum: new(1.0), Maximum: new(float64(maximum))}
 	}
 	members := func(description string, properties map[string]*huma.Schema, unsupported ...string) *huma.Schema {
 		s := &huma.Schema{Type: huma.TypeObject, Nullable: true, Description: description, Properties: properties, AdditionalProperties: true}
@@ -125,7 +125,7 @@ func (m *Main) describeTensors(schemas map[string]*huma.Schema) {
 	input := schemas["InferInput"]
 	const largest = 4096 // per side
 	input.Properties["shape"].Extensions = map[string]any{"prefixItems": []*huma.Schema{
-		integer(1, m.config.MaxImages), integer(1, largest), integer(1, largest), integer(1, largest),
+		positive(m.config.MaxImages), positive(largest), positive(largest), positive(largest),
 	}}
 	input.Properties["parameters"] = members(
 		"binary_data_size: size in bytes of the values, if they follow the JSON. Others are ignored, unless they ask for something unsupported.",

@@ -262,7 +262,7 @@ func TestOIP_Uint8(t *testing.T) {
 		t.Errorf("config %s, want %s", body, want)
 	}
 	pixels := bytes.Repeat([]byte{10, 20, 255}, 40*56) // blue
-	numbers := strings.Trim(strings.ReplaceAll(fmt.Sprint(pixels), " ", ","), "[]")
+	numbers := strings.TrimSuffix(strings.Repeat("10,20,255,", 40*56), ",")
 	header := `{"inputs":[{"name":"pixels","shape":[1,56,40,3],"datatype":"UINT8"`
 	infer := func(body, lengthHeader string) (int, []byte) {
 		request, err := http.NewRequestWithContext(t.Context(), "POST", url+"/infer", strings.NewReader(body))

@@ -173,7 +173,8 @@ func (m *Main) registerModels(operations huma.API, guard api.Guard) {
 	}, func(ctx context.Context, in *struct {
 		Name string `query:"model" doc:"Name of the model; the first one of --model by default."`
 		Body ModelChange
-	}) (*current, error) {
+	},
+	) (*current, error) {
 		d, err := m.selected(in.Name)
 		if err != nil {
 			return nil, failure.ForOperation(err)

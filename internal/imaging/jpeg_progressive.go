@@ -97,7 +97,7 @@ func (r *bitReader) progressiveAC(c *jpegComponent, b *band, wide, first, last i
 	data, at, bits, n := r.data, r.at, r.bits, r.n
 	shift, end := uint(b.shift), b.last
 	for number := first; number < last; number++ {
-		index := number/wide*(c.wide) + number%wide
+		index := number/wide*c.wide + number%wide
 		values := (*[64]int16)(c.progress.coefficients[64*index:])
 		mask := c.progress.masks[index]
 		for k := b.first; k <= end; k++ {
@@ -155,7 +155,7 @@ func (r *bitReader) refineAC(c *jpegComponent, b *band, wide, first, last int) e
 	inBand := uint64(2)<<uint(b.last) - uint64(1)<<uint(b.first)
 	empty := 0 // blocks without new coefficients, including the current one
 	for number := first; number < last; number++ {
-		index := number/wide*(c.wide) + number%wide
+		index := number/wide*c.wide + number%wide
 		mask := c.progress.masks[index]
 		old := mask & inBand // coefficients that aren't zero before this scan
 		if empty > 0 && old == 0 {

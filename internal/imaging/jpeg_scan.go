@@ -356,7 +356,8 @@ func (d *jpegDecoder) sequential(
 		for _, c := range scan {
 			for j := range c.down {
 				for i := range c.across {
-					last, err := 0, error(nil)
+					var last int
+					var err error
 					if c.size == 1 {
 						err = r.skipBlock(&d.block, c)
 					} else {

@@ -366,7 +366,7 @@ func (m *Metadata) check() error {
 		return errors.New("output: empty")
 	case m.OutputKind != Logits && m.OutputKind != Probabilities:
 		return fmt.Errorf("output_kind: %q, want %s or %s", m.OutputKind, Logits, Probabilities)
-	case m.Columns != len(m.Classes) && !(m.Columns == 1 && len(m.Classes) == 2):
+	case m.Columns != len(m.Classes) && (m.Columns != 1 || len(m.Classes) != 2):
 		return fmt.Errorf("columns: %d for %d classes, want one per class, or 1 for two classes", m.Columns, len(m.Classes))
 	case m.Embedding == m.Output || m.CAM == m.Output || m.CAM != "" && m.CAM == m.Embedding:
 		return fmt.Errorf("output %q: embedding and cam need outputs of their own", m.Output)

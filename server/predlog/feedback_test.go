@@ -519,9 +519,16 @@ func TestFeedback_Labels(t *testing.T) {
 			label  string
 			valid  int // number of valid labels if it's rejected
 		}{
-			{0, "tabby", 0}, {0, "siamese", 0}, {0, "breed 3", 2}, {0, "TABBY", 2},
-			{1, "breed 19", 0}, {1, "tabby", 21},
-			{2, "lost", 0}, {2, "tabby", 0}, {2, "breed 0", 0}, {2, "found", 23}, // the labels of its model are unknown
+			{0, "tabby", 0},
+			{0, "siamese", 0},
+			{0, "breed 3", 2},
+			{0, "TABBY", 2},
+			{1, "breed 19", 0},
+			{1, "tabby", 21},
+			{2, "lost", 0},
+			{2, "tabby", 0},
+			{2, "breed 0", 0},
+			{2, "found", 23}, // the labels of its model are unknown
 		} {
 			_, err := s.Feedback(t.Context(), on(&records[test.record], test.label, "", 0))
 			e, rejected := errors.AsType[*LabelError](err)

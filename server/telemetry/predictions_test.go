@@ -103,7 +103,7 @@ func TestModel_ClassNamedOther(t *testing.T) {
 				for _, n := range series(m) {
 					total += n
 				}
-				if n, err := metrics.Totals(); err != nil || uint64(n.Images) != total {
+				if n, err := metrics.Totals(); err != nil || n.Images != total {
 					t.Errorf("the series count %d images, want %d (%v)", total, n.Images, err)
 				}
 			}

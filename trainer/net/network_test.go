@@ -20,8 +20,11 @@ func TestNew_InvalidConfig(t *testing.T) {
 		{"block_without_channels", Config{Size: 32, Classes: 2, Channels: []int{4, 0}, Dense: []int{4}}, "block2 has 0 channels"},
 		{"negative_width", Config{Size: 32, Classes: 2, Channels: []int{4}, Dense: []int{4, -1}}, "dense2 has width -1"},
 		{"too_many_blocks", Config{Size: 32, Classes: 2, Channels: []int{1, 1, 1, 1, 1, 1}, Dense: []int{4}}, "cannot halve an image of 32×32 pixels 6 times"},
-		{"size_not_divisible", Config{Size: 50, Classes: 2, Channels: []int{4, 4}, Dense: []int{4}},
-			"cannot halve an image of 50×50 pixels 2 times\nhint: shorten model.channels to length 1, or prepare the dataset with a dataset.size that is divisible by 4"},
+		{
+			"size_not_divisible",
+			Config{Size: 50, Classes: 2, Channels: []int{4, 4}, Dense: []int{4}},
+			"cannot halve an image of 50×50 pixels 2 times\nhint: shorten model.channels to length 1, or prepare the dataset with a dataset.size that is divisible by 4",
+		},
 		{"size_zero", Config{Classes: 2, Channels: []int{4}, Dense: []int{4}}, "size is 0, want at least 2"},
 		{"size_negative", Config{Size: -32, Classes: 2, Channels: []int{4}, Dense: []int{4}}, "size is -32"},
 		{"one_class", Config{Size: 32, Classes: 1, Channels: []int{4}, Dense: []int{4}}, "1 classes, want 2 to 10000"},
