@@ -221,7 +221,7 @@ func TestPredictionLog_Views(t *testing.T) {
 			t.Errorf("judgedQuery selects an unknown column: %s", column[0])
 		}
 	}
-	for _, view := range []string{"confusion", "class_metrics"} { // without duplicates, as the view judged is
+	for _, view := range []string{"confusion", "class_metrics"} { // without duplicates, like the view of feedback
 		r := find(t, runPredictionLog(t, "dev", PredictionLogArgs{}), tableKind, "log-"+view)
 		expect(t, r, map[string]any{"tableId": view, "view.useLegacySql": false})
 		from := map[string]string{"confusion": "judged", "class_metrics": "confusion"}[view]

@@ -210,7 +210,7 @@ func (t *Triggers) workflow(ctx *pulumi.Context, name string, args *TriggersArgs
 	if err != nil {
 		return err
 	}
-	models, err := json.Marshal(append([]string{}, args.Models...)) // [] if there are none
+	models, err := json.Marshal(append([]string{}, args.Models...)) // [] without models
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import { predictions, read, record, smallPixels } from './objectives.js';
  * @typedef {{ name: string, input: Tensor, output: Tensor }} Tensors the model in the v2 protocol, with its first output
  * @typedef {{ digests: string[], models: Record<string, Model>, labels: boolean, probabilities: Record<string, number>,
  *   explanations: string[], tensors?: Tensors }} Expected
- *   results of setup: the digests of the models that may respond, what /models/current says about each,
+ *   results of setup: the digests of the models that may respond, their /models/current,
  *   whether labels can be checked, the probability of each drawing by each model, the explanations that
  *   the model supports, and its tensors
  * @typedef {import('k6/http').Response} Response

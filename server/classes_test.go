@@ -567,7 +567,7 @@ func TestModelChange_OtherClassesUnderLoad(t *testing.T) {
 	}
 	stop.Store(true)
 	group.Wait()
-	// What describes the model follows it.
+	// Documents that describe the model follow it.
 	for name, words := range map[string][]string{"thousand.onnx": {"[-1,56,40,3]", "UINT8", "1000"}, "ten.onnx": {"[-1,3,48,64]", "FP32", "features"}} {
 		mustChange(t, m, "file://"+filepath.Join(dir, name), "")
 		_, body := do(t, "GET", m.URL()+"/v2/models/fakeart", "", nil)
@@ -582,7 +582,7 @@ func TestModelChange_OtherClassesUnderLoad(t *testing.T) {
 	}
 }
 
-// TestModelMemory checks that a model that needs too much memory is refused, and the old one stays in use.
+// TestModelMemory checks that a model that needs too much memory is rejected, and the old one stays in use.
 func TestModelMemory(t *testing.T) {
 	huge := classifier{classes: tenClasses, width: 2048, height: 2048} // 48 MiB per image
 	path := huge.write(t)

@@ -27,7 +27,7 @@ type ModelInUse struct {
 	Since         time.Time `json:"since" doc:"When the model was put in use."`
 	ModelName     string    `json:"model_name" doc:"Name of the model in requests, as in ?model=."`
 	Name          string    `json:"name" doc:"Name in the model file: that of the experiment that trained the model."`
-	Description   string    `json:"description,omitempty" doc:"What the model is for."`
+	Description   string    `json:"description,omitempty" doc:"Purpose of the model."`
 	License       string    `json:"license,omitempty" doc:"License of the model, an SPDX identifier."`
 	Origin        string    `json:"source,omitempty" doc:"Where a foreign model comes from."`
 	Classes       []string  `json:"classes" doc:"Labels of the classes, in the order of the model's scores. A name that occurs twice is followed by # and the index of the class."`

@@ -241,7 +241,7 @@ func (m *Main) modelOf(reference string) (string, error) {
 	return m.defaultModel()
 }
 
-// defaultModel returns the digest of the default model in use, or the reason why there is none.
+// defaultModel returns the digest of the default model in use, or the reason why no model is in use.
 func (m *Main) defaultModel() (string, error) {
 	use, err := m.models.Default().InUse()
 	if err != nil {

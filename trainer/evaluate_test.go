@@ -123,7 +123,7 @@ func TestEvaluate_LogWithDuplicatesAndUnreadableRecords(t *testing.T) {
 			`"brightness":0,"contrast":0,"sharpness":0,"saturation":0,"embedding":[],"feedback_label":"FAKE"}` + "\n"
 	}
 	log := filepath.Join(t.TempDir(), "log.ndjson")
-	text := line("1", "FAKE") + line("2", "REAL") + line("2", "REAL") + line("2", "REAL") + line("3", "cat")
+	text := line("1", "FAKE") + line("2", "REAL") + line("2", "REAL") + line("2", "REAL") + line("3", "")
 	if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -140,10 +140,10 @@ func TestEvaluate_LogWithDuplicatesAndUnreadableRecords(t *testing.T) {
 	if result.Predictions != 2 || result.Feedback != 2 || result.Models[0].Accuracy != 0.5 || result.Duplicates != 2 || result.Unreadable != 1 {
 		t.Errorf("%+v, want 2 predictions with feedback, accuracy 0.5, 2 duplicates and 1 unreadable record", result)
 	}
-	if !strings.Contains(stderr, "ignored 2 duplicate records") || !strings.Contains(stderr, log+`:5: label "cat"`) {
+	if !strings.Contains(stderr, "ignored 2 duplicate records") || !strings.Contains(stderr, log+`:5: the label is empty`) {
 		t.Errorf("standard error %q", stderr)
 	}
-	if code, _, stderr := trainer(t, "evaluate", "--log", log, "--strict"); code != exitFailure || !strings.Contains(stderr, log+`:5: label "cat"`) {
+	if code, _, stderr := trainer(t, "evaluate", "--log", log, "--strict"); code != exitFailure || !strings.Contains(stderr, log+`:5: the label is empty`) {
 		t.Errorf("--strict: exit code %d, standard error %q", code, stderr)
 	}
 	if code, _, _ := trainer(t, "evaluate", "--model", "m", "--data", "d", "--strict"); code != exitUsage {

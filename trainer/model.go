@@ -36,7 +36,7 @@ type importCommand struct {
 	Positive   string   `group:"Classes" placeholder:"CLASS" help:"Of two classes, the one that the reported probability and the threshold refer to."`
 	Threshold  *float64 `group:"Classes" placeholder:"P" help:"Probability above which the positive class is predicted, 0.5 by default."`
 	Scores     string   `group:"Classes" placeholder:"NAME" help:"Value or node of the graph that has the scores, if there are several."`
-	OutputKind string   `group:"Classes" enum:",logits,probabilities" default:"" help:"What the scores are: logits or probabilities. By default, as the graph tells."`
+	OutputKind string   `group:"Classes" enum:",logits,probabilities" default:"" help:"Kind of the scores: logits or probabilities. By default, as in the graph."`
 
 	Preset       string  `group:"Preprocessing" placeholder:"NAME" help:"Preprocessing of a library: ${presets}."`
 	NoConfig     bool    `group:"Preprocessing" help:"Ignore the files beside the model."`
@@ -51,7 +51,7 @@ type importCommand struct {
 	Filter       string  `group:"Preprocessing" enum:",nearest,bilinear,bicubic,lanczos" default:"" help:"Resampling filter: nearest, bilinear, bicubic or lanczos."`
 	Antialias    *bool   `group:"Preprocessing" negatable:"" help:"Widen the filter when reducing, as Pillow does (the default), or not, as OpenCV does."`
 	Passes       string  `group:"Preprocessing" enum:",horizontal-first,pillow-13" default:"" help:"Order of resizing width and height, with antialiasing: horizontal-first (Pillow up to 12.1) or pillow-13 (the default)."`
-	Orientation  string  `group:"Preprocessing" enum:",ignore,apply" default:"" help:"What happens to the EXIF orientation: ignore or apply."`
+	Orientation  string  `group:"Preprocessing" enum:",ignore,apply" default:"" help:"Handling of the EXIF orientation: ignore or apply."`
 	JPEG         string  `group:"Preprocessing" name:"jpeg" enum:",full,dct" default:"" help:"Decode JPEGs at full size, or at a reduced size that covers the input (dct), which is faster."`
 	Scale        string  `group:"Preprocessing" placeholder:"X" help:"Factor of the levels 0 to 255, such as 1/255. A level v becomes (v·scale − mean)/std."`
 	Mean         string  `group:"Preprocessing" placeholder:"X,…" help:"Mean per channel, in the order of --color, one for all channels, or none."`
@@ -63,7 +63,7 @@ type importCommand struct {
 	NoCAM       bool   `group:"Other outputs" name:"no-cam" help:"Don't include a class-activation map."`
 
 	Name        string `group:"Description" help:"Name of the model. By default, that of the file."`
-	Description string `group:"Description" placeholder:"TEXT" help:"What the model is for."`
+	Description string `group:"Description" placeholder:"TEXT" help:"Purpose of the model."`
 	License     string `group:"Description" placeholder:"ID" help:"License, as an SPDX identifier such as Apache-2.0."`
 	From        string `group:"Description" name:"source" placeholder:"TEXT" help:"Where the model comes from, such as its URL."`
 

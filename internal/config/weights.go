@@ -18,7 +18,7 @@ func (e Experiment) Weights() (map[string]float64, error) {
 	for item := range strings.SplitSeq(e.ClassWeights, ",") {
 		i := strings.LastIndex(item, "=")
 		if i < 1 {
-			return nil, errors.New("it must be none, balanced or a list such as cat=2,dog=0.5")
+			return nil, errors.New("it must be \"none\", \"balanced\" or a list such as cat=2,dog=0.5")
 		}
 		name := strings.TrimSpace(item[:i])
 		w, err := strconv.ParseFloat(strings.TrimSpace(item[i+1:]), 64)

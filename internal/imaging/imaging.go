@@ -86,7 +86,7 @@ type Info struct {
 	// need much more memory than usual: a lossless WebP can contain thousands of Huffman codes.
 	Memory int64
 	// Orientation is how a viewer should turn the image, as in EXIF: 1 for not at all, 2 to 8 for rotated or
-	// mirrored. Decoders apply it or not, as Preprocessing.Orientation says. It's read from EXIF in JPEG,
+	// mirrored. Decoders apply it if Preprocessing.Orientation is ApplyOrientation. It's read from EXIF in JPEG,
 	// PNG, WebP and TIFF, and from the properties irot and imir in AVIF. It's 1 for HEIC, whose properties are
 	// part of decoding, and if it's absent or invalid.
 	Orientation int

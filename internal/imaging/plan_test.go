@@ -383,8 +383,13 @@ func testPlanMemory(t *testing.T) {
 			r.end()
 			return allocated() - start
 		}
-		used := min(run(), run()) // other goroutines allocate as well
-		most := uint64(plan.memory(&info))
+		used, most := run(), uint64(plan.memory(&info))
+		for range 20 { // other goroutines allocate as well
+			if used <= most {
+				break
+			}
+			used = min(used, run())
+		}
 		if used > most {
 			t.Errorf("%d×%d, orientation %d, %+v: allocated %d bytes, more than the estimate of %d", width, height, info.Orientation, p, used, most)
 		}

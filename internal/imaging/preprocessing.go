@@ -265,7 +265,7 @@ func (p *Preprocessing) Check() error {
 		values []float64
 	}{{"mean", p.Mean}, {"std", p.Std}} {
 		if len(v.values) != 0 && len(v.values) != p.Channels() {
-			return fmt.Errorf("%s: %d values, want one per channel (%d)", v.key, len(v.values), p.Channels())
+			return fmt.Errorf("%s: %d values, expected one per channel (%d)", v.key, len(v.values), p.Channels())
 		}
 		for _, x := range v.values {
 			if math.IsNaN(x) || math.IsInf(x, 0) || v.key == "std" && x <= 0 {
@@ -277,7 +277,7 @@ func (p *Preprocessing) Check() error {
 		return errors.New("scale, mean and std: a uint8 input can't be normalized; use scale 1")
 	}
 	if !(p.Scale > 0) || math.IsInf(p.Scale, 0) {
-		return fmt.Errorf("scale: %g, want a number above 0", p.Scale)
+		return fmt.Errorf("scale: %g, expected a number above 0", p.Scale)
 	}
 	return nil
 }

@@ -337,7 +337,7 @@ func (r *resampler) putColumn(i int, line []uint8) {
 	}
 }
 
-// end ends an image, all of whose rows have been added.
+// end ends an image whose rows have all been added.
 func (r *resampler) end() { r.dst, r.upward = nil, false }
 
 // trim releases large buffers.

@@ -247,7 +247,7 @@ func (m *Metadata) fields() []field {
 	return []field{
 		{key: "format_version", value: &m.FormatVersion, doc: "Version of the format: 2."},
 		{key: "name", value: &m.Name, doc: "Name of the model or of the experiment; can be empty."},
-		{key: "description", value: &m.Description, optional: true, doc: "What the model is for, in a sentence or two."},
+		{key: "description", value: &m.Description, optional: true, doc: "Purpose of the model, in a sentence or two."},
 		{key: "license", value: &m.License, optional: true, doc: "License of the model, an [SPDX](https://spdx.org/licenses/) identifier."},
 		{key: "source", value: &m.Source, optional: true, doc: "Where a foreign model comes from."},
 		{key: "classes", value: &m.Classes, doc: "JSON list of 2 to 10,000 class names, in the order of the outputs. Names can repeat."},
@@ -260,7 +260,7 @@ func (m *Metadata) fields() []field {
 		{key: "columns", value: &m.Columns, doc: "Scores per image: the number of classes, or 1 for two classes and the score of the second one. Logits become probabilities by softmax, or by the logistic function if there is one column."},
 		{key: "embedding", value: &m.Embedding, optional: true, doc: "Name of the output with the image's features, usually those of the last hidden layer."},
 		{key: "cam", value: &m.CAM, optional: true, doc: "Name of the output with the class-activation map."},
-		{key: "cam_kind", value: (*string)(&m.CAMKind), optional: true, doc: "What the map shows: evidence for the `second` class or for the `predicted` one (shape [batch,H,W]), or for `each` class ([batch,C,H,W]). Maps are scaled to the size of the input."},
+		{key: "cam_kind", value: (*string)(&m.CAMKind), optional: true, doc: "Meaning of the map: evidence for the `second` class or for the `predicted` one (shape [batch,H,W]), or for `each` class ([batch,C,H,W]). Maps are scaled to the size of the input."},
 		{key: "data_source", value: &m.DataSource, optional: true, doc: "Description of the training images."},
 		{key: "data_digest", value: &m.DataDigest, optional: true, doc: "Digest of the training data."},
 		{key: "config_digest", value: &m.ConfigDigest, optional: true, doc: "Digest of the [configuration](configuration.md#configuration-digest)."},
@@ -367,7 +367,7 @@ func (m *Metadata) check() error {
 	case m.OutputKind != Logits && m.OutputKind != Probabilities:
 		return fmt.Errorf("output_kind: %q, want %s or %s", m.OutputKind, Logits, Probabilities)
 	case m.Columns != len(m.Classes) && (m.Columns != 1 || len(m.Classes) != 2):
-		return fmt.Errorf("columns: %d for %d classes, want one per class, or 1 for two classes", m.Columns, len(m.Classes))
+		return fmt.Errorf("columns: %d for %d classes, expected one per class, or 1 for two classes", m.Columns, len(m.Classes))
 	case m.Embedding == m.Output || m.CAM == m.Output || m.CAM != "" && m.CAM == m.Embedding:
 		return fmt.Errorf("output %q: embedding and cam need outputs of their own", m.Output)
 	case (m.CAM == "") != (m.CAMKind == ""):

@@ -53,7 +53,7 @@ type Percentiles struct {
 type StatsPoint struct {
 	Time        time.Time `json:"time" doc:"Start of the interval."`
 	Images      uint64    `json:"images" doc:"Images classified."`
-	Predictions ByLabel   `json:"predictions" doc:"Images classified by predicted class, without classes of which there were none."`
+	Predictions ByLabel   `json:"predictions" doc:"Images classified by predicted class, without classes that have no images."`
 	Errors      uint64    `json:"errors" doc:"Prediction requests with a 5xx response."`
 	Percentiles
 }

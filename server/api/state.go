@@ -28,7 +28,7 @@ type Readiness struct {
 // State are the routes for the state of the server.
 type State struct {
 	Unready func() error           // why the server isn't ready, or nil if it is
-	Model   func() (string, error) // digest of the model in use, or why there is none
+	Model   func() (string, error) // digest of the model in use, or why no model is in use
 	Drift   *driftwatch.Monitor    // nil if drift checks are disabled
 	History *activity.History
 	Logger  *slog.Logger

@@ -200,7 +200,7 @@ func (s *Set) Missing() error {
 	return nil
 }
 
-// ByDigest returns the model in use with the given digest, or nil if there is none.
+// ByDigest returns the model in use with the given digest, or nil.
 func (s *Set) ByDigest(digest string) *Model {
 	for _, d := range s.deployments {
 		if m := d.Current(); m != nil && m.File.Digest == digest {

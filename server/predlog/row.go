@@ -36,7 +36,7 @@ type Row struct {
 	Saturation     float64   `json:"saturation" parquet:"saturation" doc:"Mean HSV saturation of the input, 0 to 1."`
 	Embedding      []float32 `json:"embedding" parquet:"embedding,list" doc:"Activation of the model's last hidden layer; may be empty."`
 	Image          []byte    `json:"image,omitempty" parquet:"image,optional" doc:"Image file (base64 in JSON and CSV); absent unless images are logged."`
-	Orientation    int64     `json:"orientation" parquet:"orientation" doc:"EXIF orientation of the image, which is applied if the model's preprocessing says so: 1 to 8, 1 if the image has none; 0 for a tensor, and in records of older versions."`
+	Orientation    int64     `json:"orientation" parquet:"orientation" doc:"EXIF orientation of the image, which is applied if the model's preprocessing includes it: 1 to 8, 1 if the image has none; 0 for a tensor, and in records of older versions."`
 	ModelName      string    `json:"model_name" parquet:"model_name,dict" doc:"Name of the model in requests; empty in records of older versions."`
 }
 

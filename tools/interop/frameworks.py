@@ -131,7 +131,7 @@ class Pixels(nn.Module):
 
 
 def pixels(folder):
-    """A network that normalizes by itself, with a free batch axis."""
+    """A network that includes the normalization, with a free batch axis."""
     network = Pixels(lively(torchvision.models.mobilenet_v3_small(num_classes=5))).eval()
     prepare = rgb(lambda image: torch.from_numpy(np.array(image.resize((224, 224), Image.Resampling.BICUBIC))))
     batch = torch.export.Dim("batch")

@@ -146,7 +146,7 @@ func steps(p *imaging.Preprocessing) []string {
 		list[0] = "decode, JPEGs at 1/2, 1/4 or 1/8 of their size if that still covers the input"
 	}
 	if p.Orientation == imaging.ApplyOrientation {
-		list = append(list, "turn as the EXIF orientation says")
+		list = append(list, "turn by the EXIF orientation")
 	}
 	list = append(list, "convert to "+map[imaging.Color]string{imaging.RGB: "RGB", imaging.BGR: "BGR", imaging.Gray: "gray levels"}[p.Color])
 	list = append(list, foreign.DescribeFit(p)+" ("+foreign.DescribeFilter(p)+")")

@@ -88,7 +88,7 @@ type Split struct {
 }
 
 // Close releases the memory map of a split that [Load] returned. The images must not be used afterwards, nor those of a
-// subset. A split that is never closed stays mapped until the program ends, which costs address space but no memory.
+// subset. A split that is never closed stays mapped until the program exits, which costs address space but no memory.
 func (s *Split) Close() error {
 	if s == nil || s.mapped == nil {
 		return nil
@@ -443,7 +443,7 @@ func (m Manifest) check() error {
 		return fmt.Errorf("preprocessing is %q, want %q", m.Preprocessing, want)
 	}
 	if m.Size != m.Input.Width || m.Size != m.Input.Height || m.Input.Channels() != imaging.Channels {
-		return fmt.Errorf("size is %d, want a preprocessing to RGB images of this width and height", m.Size)
+		return fmt.Errorf("size is %d, expected a preprocessing to RGB images of this width and height", m.Size)
 	}
 	return checkClasses(m.Classes)
 }

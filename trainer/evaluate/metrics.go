@@ -50,7 +50,7 @@ type Metrics struct {
 	// the mean weighted by the number of images.
 	Macro    Average `json:"macro_average"`
 	Weighted Average `json:"weighted_average"`
-	// ROCAUCOvR is the mean one-versus-rest ROC AUC over the classes for which it's defined. It's nil if there are none.
+	// ROCAUCOvR is the mean one-versus-rest ROC AUC over the classes for which it's defined. It's nil without such classes.
 	ROCAUCOvR *float64 `json:"roc_auc_ovr,omitempty"`
 	// LogLoss is the mean cross-entropy in nats. It's computed from the logits, so that the loss of a confident error isn't
 	// clipped. It's nil if the probabilities of the labels aren't known.

@@ -468,7 +468,7 @@ func (c *preprocessor) normalization(s *Settings, d *processor, name string) {
 	}
 }
 
-// add returns values plus v, or n times v if there are none.
+// add returns values plus v, or n times v if values is empty.
 func add(values []float64, v float64, n int) []float64 {
 	sum := make([]float64, n)
 	for i := range sum {

@@ -19,7 +19,7 @@ import (
 	"fakeart/internal/ort"
 )
 
-// Options are what the user says about a model. All fields are optional.
+// Options are the settings of an import. All fields are optional.
 type Options struct {
 	// Settings override those of the preset and of the files beside the model.
 	Settings Settings
@@ -263,7 +263,7 @@ func (im *importer) size(width, height int64) error {
 	f := &im.facts
 	if f.Width == 0 {
 		if width == free || height == free {
-			return errors.New("the graph takes images of any size, and nothing says which size to use\nhint: set --size=WIDTHxHEIGHT to the size that the model was trained with, such as --size=224x224")
+			return errors.New("the graph takes images of any size, and the size to use is unknown\nhint: set --size=WIDTHxHEIGHT to the size that the model was trained with, such as --size=224x224")
 		}
 		f.Width, f.Height = int(width), int(height)
 		f.origin[keySize] = "graph"
@@ -534,7 +534,7 @@ func (im *importer) classes() error {
 	n := len(f.Classes)
 	switch {
 	case n == 0 && im.columns == 1:
-		return errors.New("the model has one output, and nothing names the two classes that it tells apart\nhint: set --classes=NEGATIVE,POSITIVE; high outputs mean the second one")
+		return errors.New("the model has one output, and the names of its two classes are unknown\nhint: set --classes=NEGATIVE,POSITIVE; high outputs mean the second one")
 	case n == 0:
 		return fmt.Errorf("the model has %d outputs, and nothing names the classes\nhint: set --labels=FILE with one name per line in the order of the outputs, or --classes=NAME,NAME,…", im.columns)
 	case im.columns == 1 && n == 1:

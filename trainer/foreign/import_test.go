@@ -279,7 +279,7 @@ func TestImport_oneColumn(t *testing.T) {
 	_, err = foreign.Import(network(t, build(false), nil), foreign.Options{Settings: abc, Preset: "unit"})
 	wantError(t, err, "3 classes (flags)", "1 scores", "two classes")
 	_, err = foreign.Import(network(t, build(false), nil), foreign.Options{Preset: "unit"})
-	wantError(t, err, "names the two classes", "--classes")
+	wantError(t, err, "names of its two classes are unknown", "--classes")
 }
 
 // TestImport_gray checks a model of one channel, with a class token of ImageNet's presets that doesn't fit.

@@ -111,7 +111,7 @@ func fold(m *onnxpb.ModelProto, path string, size int64) error {
 	if len(external) == 0 {
 		return nil
 	}
-	// Root refuses paths, and links, that lead out of the folder.
+	// Root rejects paths, and links, that lead out of the folder.
 	dir, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
 		return err

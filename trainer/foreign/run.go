@@ -150,7 +150,7 @@ func (r result) row(i, batch int) []float32 {
 	return r.floats[i*n : (i+1)*n]
 }
 
-// close reports whether two rows are equal but for rounding, which depends on the size of the batch.
+// close reports whether two rows are equal except for rounding, which depends on the size of the batch.
 func closeTo(a, b []float32) bool {
 	if len(a) != len(b) {
 		return false

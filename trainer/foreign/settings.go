@@ -12,7 +12,7 @@ import (
 )
 
 // Settings are facts about a model that its graph doesn't tell, from one source: the user, a file beside the model, or a preset. Zero values
-// mean that the source says nothing.
+// mean that the source has no value.
 type Settings struct {
 	// Classes are the names of the classes in the order of the model's outputs.
 	Classes []string
@@ -29,7 +29,7 @@ type Settings struct {
 	Filter        imaging.Filter
 	Antialias     *bool
 	Passes        imaging.Passes
-	// Scale, Mean and Std are those of [imaging.Preprocessing]. An empty Mean or Std that isn't nil means that there is none.
+	// Scale, Mean and Std are those of [imaging.Preprocessing]. An empty Mean or Std that isn't nil means no normalization.
 	Scale     *float64
 	Mean, Std []float64
 }
@@ -145,7 +145,7 @@ func (f *facts) missing(t imaging.Type) error {
 	if len(f.Classes) == 0 {
 		list = append(list, "the names of the classes (--labels or --classes)")
 	}
-	return fmt.Errorf("nothing says %s\n"+
+	return fmt.Errorf("unknown: %s\n"+
 		"hint: choose a preset for the preprocessing (--preset=%s), set these flags, or put the model's config.json and preprocessor_config.json beside it",
 		strings.Join(list, ", nor "), strings.Join(Presets(), "|"))
 }
@@ -201,7 +201,7 @@ func (f *facts) frame(p *imaging.Preprocessing) error {
 	switch p.Fit {
 	case imaging.ShortestEdge:
 		if w == 0 {
-			return fmt.Errorf("nothing says to which size an image is resized before the crop to %d×%d\n"+
+			return fmt.Errorf("unknown size to which an image is resized before the crop to %d×%d\n"+
 				"hint: set --resize=PIXELS for its shorter side, or --crop-pct=FRACTION", p.Width, p.Height)
 		}
 	case imaging.Stretch:
@@ -269,7 +269,7 @@ var presets = map[string]Settings{
 		Color: imaging.RGB, Frame: &Frame{Fit: imaging.Stretch}, Filter: imaging.Bilinear, Antialias: ptr(true),
 		Orientation: imaging.ApplyOrientation, Scale: ptr(1.0 / 255), Mean: half, Std: half,
 	},
-	// The modes of keras.applications.imagenet_utils.preprocess_input, after keras.utils.load_img. "keras" is for models that scale by themselves.
+	// The modes of keras.applications.imagenet_utils.preprocess_input, after keras.utils.load_img. "keras" is for models that include the scaling.
 	"keras":       keras(1, none, none, imaging.RGB),
 	"keras-tf":    keras(1/127.5, []float64{1, 1, 1}, none, imaging.RGB),
 	"keras-torch": keras(1.0/255, imageNetMean, imageNetStd, imaging.RGB),

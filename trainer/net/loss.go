@@ -22,11 +22,11 @@ type Loss struct {
 
 func (l Loss) check(classes int) error {
 	if l.ClassWeights != nil && len(l.ClassWeights) != classes {
-		return fmt.Errorf("loss: %d class weights, want one for each of the %d classes", len(l.ClassWeights), classes)
+		return fmt.Errorf("loss: %d class weights, expected one for each of the %d classes", len(l.ClassWeights), classes)
 	}
 	for class, w := range l.ClassWeights {
 		if !(w > 0) || math.IsInf(w, 0) {
-			return fmt.Errorf("loss: the weight of class %d is %v, want a number above 0", class, w)
+			return fmt.Errorf("loss: the weight of class %d is %v, expected a number above 0", class, w)
 		}
 	}
 	if s := l.LabelSmoothing; !(s >= 0 && s < 1) {

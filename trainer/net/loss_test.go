@@ -119,8 +119,8 @@ func TestNewTrainer_InvalidLoss(t *testing.T) {
 		loss Loss
 		want string
 	}{
-		{"too_few_weights", Loss{ClassWeights: []float64{1, 2}}, "loss: 2 class weights, want one for each of the 3 classes"},
-		{"weight_zero", Loss{ClassWeights: []float64{1, 0, 1}}, "loss: the weight of class 1 is 0, want a number above 0"},
+		{"too_few_weights", Loss{ClassWeights: []float64{1, 2}}, "loss: 2 class weights, expected one for each of the 3 classes"},
+		{"weight_zero", Loss{ClassWeights: []float64{1, 0, 1}}, "loss: the weight of class 1 is 0, expected a number above 0"},
 		{"weight_NaN", Loss{ClassWeights: []float64{1, 1, math.NaN()}}, "loss: the weight of class 2 is NaN"},
 		{"weight_infinite", Loss{ClassWeights: []float64{math.Inf(1), 1, 1}}, "loss: the weight of class 0 is +Inf"},
 		{"smoothing_one", Loss{LabelSmoothing: 1}, "loss: label smoothing is 1, want at least 0 and less than 1"},

@@ -61,7 +61,7 @@ type Config struct {
 	// Slope is the slope of the leaky ReLUs for negative values, 0 ≤ Slope < 1.
 	Slope float64
 	// Dropout is the fraction of the outputs of the first hidden dense layer, or of the averages if
-	// there is none, that a training step sets to zero, 0 ≤ Dropout < 1.
+	// the network has no such layer, that a training step sets to zero, 0 ≤ Dropout < 1.
 	Dropout float64
 }
 
