@@ -422,31 +422,42 @@ func parseProps(entries []*onnxpb.StringStringEntryProto) (Metadata, error) {
 	}
 	m := Metadata{ValLoss: math.NaN(), ValAccuracy: math.NaN()}
 	fields := m.fields()
-	if texts["format_version"] == "1" {
+	// The version determines whether the other fields can be read.
+	if err := readFields(fields[:1], texts); err != nil {
+		return m, err
+	}
+	switch {
+	case m.FormatVersion > FormatVersion:
+		return m, fmt.Errorf("format version %d is newer than the newest supported one (%d); use a newer release of Fakeart", m.FormatVersion, FormatVersion)
+	case m.FormatVersion < 1:
+		return m, fmt.Errorf("metadata %sformat_version: invalid version %d", keyPrefix, m.FormatVersion)
+	case m.FormatVersion == 1:
 		return parseVersion1(texts)
 	}
+	if err := readFields(fields[1:], texts); err != nil {
+		return m, err
+	}
+	if err := m.check(); err != nil {
+		return m, fmt.Errorf("metadata: %w", err)
+	}
+	return m, nil
+}
+
+// readFields sets the values of fields from their texts by key, without the prefix.
+func readFields(fields []field, texts map[string]string) error {
 	for _, f := range fields {
 		text, ok := texts[f.key]
 		if !ok && f.optional {
 			continue
 		}
 		if !ok {
-			return m, fmt.Errorf("metadata %s%s: missing; the file is incomplete, export it again", keyPrefix, f.key)
+			return fmt.Errorf("metadata %s%s: missing; the file is incomplete, export it again", keyPrefix, f.key)
 		}
 		if err := f.setText(text); err != nil {
-			return m, err
-		}
-		if m.FormatVersion > FormatVersion {
-			return m, fmt.Errorf("format version %d is newer than the newest supported one (%d); use a newer release of Fakeart", m.FormatVersion, FormatVersion)
-		}
-		if m.FormatVersion < 1 {
-			return m, fmt.Errorf("metadata %sformat_version: invalid version %d", keyPrefix, m.FormatVersion)
+			return err
 		}
 	}
-	if err := m.check(); err != nil {
-		return m, fmt.Errorf("metadata: %w", err)
-	}
-	return m, nil
+	return nil
 }
 
 // parseVersion1 parses the metadata of format 1, which only described two classes, the second one being the positive one, with
@@ -458,7 +469,7 @@ func parseVersion1(texts map[string]string) (Metadata, error) {
 	}
 	var size int
 	var preprocessing string
-	for _, f := range []field{
+	err := readFields([]field{
 		{key: "name", value: &m.Name},
 		{key: "classes", value: &m.Classes},
 		{key: "threshold", value: &m.Threshold},
@@ -471,17 +482,9 @@ func parseVersion1(texts map[string]string) (Metadata, error) {
 		{key: "val_loss", value: &m.ValLoss},
 		{key: "val_accuracy", value: &m.ValAccuracy},
 		{key: "revision", value: &m.Revision},
-	} {
-		text, ok := texts[f.key]
-		if !ok && f.optional {
-			continue
-		}
-		if !ok {
-			return m, fmt.Errorf("metadata %s%s: missing; the file is incomplete, export it again", keyPrefix, f.key)
-		}
-		if err := f.setText(text); err != nil {
-			return m, err
-		}
+	}, texts)
+	if err != nil {
+		return m, err
 	}
 	if len(m.Classes) == 2 {
 		m.Positive = m.Classes[1]
