@@ -40,8 +40,9 @@ func BenchmarkAppendPrediction(b *testing.B) {
 	}{{"plain", false}, {"embedding", true}} {
 		b.Run(test.name, func(b *testing.B) {
 			b.ReportAllocs()
+			x.embedding = test.embedding
 			for b.Loop() {
-				x.response = x.appendPrediction(x.response[:0], p, test.embedding)
+				x.response = x.appendPrediction(x.response[:0], p)
 			}
 		})
 	}

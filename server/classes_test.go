@@ -638,6 +638,12 @@ func TestQueueMemory(t *testing.T) {
 	}
 }
 
+func TestPredict_NoEmbedding(t *testing.T) {
+	m := start(t, func(c *Config) { c.Model = []string{classifier{classes: tenClasses, width: 32, height: 32}.write(t)} })
+	response, body := do(t, "POST", m.URL()+"/predict?embedding=true", "", pngOf(t, solid(red, 8, 8)))
+	checkProblem(t, response, body, 422, "the model has no embedding")
+}
+
 func TestConfig_Models(t *testing.T) {
 	for _, test := range []struct {
 		name  string

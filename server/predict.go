@@ -149,24 +149,25 @@ type inputImage struct {
 // exchange is a prediction request in progress. Exchanges are pooled, so that an ordinary request
 // allocates next to nothing.
 type exchange struct {
-	m        *Main
-	c        *fiber.Ctx // nil if the request was received by gRPC
-	client   infer.Peer // to detect that the client has disconnected; may be nil
-	state    *request.State
-	received time.Time
-	deadline time.Time
-	body     limit.Body
-	parts    [][]byte
-	images   []inputImage
-	batch    bool // respond with a list
-	records  []*predlog.Record
-	response []byte
-	served   *models.Model // model that serves the request
-	input    bool          // include the model's input in the response
-	top      int           // number of probabilities in the response; 0 for the default
-	tensor   bool          // the request contains a tensor
-	inferred time.Time
-	explain  explanationRequest
+	m         *Main
+	c         *fiber.Ctx // nil if the request was received by gRPC
+	client    infer.Peer // to detect that the client has disconnected; may be nil
+	state     *request.State
+	received  time.Time
+	deadline  time.Time
+	body      limit.Body
+	parts     [][]byte
+	images    []inputImage
+	batch     bool // respond with a list
+	records   []*predlog.Record
+	response  []byte
+	served    *models.Model // model that serves the request
+	input     bool          // include the model's input in the response
+	embedding bool          // include the embedding in the response
+	top       int           // number of probabilities in the response; 0 for the default
+	tensor    bool          // the request contains a tensor
+	inferred  time.Time
+	explain   explanationRequest
 
 	probabilities []float64
 	order         []int // scratch space
@@ -266,6 +267,7 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 	x := m.newExchange(c)
 	defer x.free()
 	x.input = c.Query("input") == "png"
+	x.embedding = c.Query("embedding") == "true"
 	x.explain = explanationOf(c)
 	x.state.Explained = x.explain.method != ""
 	deployment, err := m.selected(c.Query("model"))
@@ -292,7 +294,7 @@ func (m *Main) handlePredict(c *fiber.Ctx) error {
 	if err := x.classify(deployment); err != nil {
 		return err
 	}
-	x.write(c.Query("embedding") == "true")
+	x.write()
 	return nil
 }
 
@@ -517,6 +519,9 @@ func (x *exchange) classify(deployment *models.Deployment) (err error) {
 	defer func() { x.count(err) }()
 	if n := len(x.served.Labels); x.top > n {
 		return fiber.NewError(fiber.StatusBadRequest, fmt.Sprintf("top=%d: the model has only %d classes; use 1 to %[2]d", x.top, n))
+	}
+	if x.embedding && x.served.File.EmbeddingSize == 0 {
+		return fiber.NewError(fiber.StatusUnprocessableEntity, "the model has no embedding; leave out embedding=true, or import the model with --embedding")
 	}
 	if err := x.explain.check(x.served.File.Plan); err != nil {
 		return err
@@ -800,7 +805,7 @@ func (x *exchange) log() error {
 }
 
 // write writes the response with the predictions.
-func (x *exchange) write(embedding bool) {
+func (x *exchange) write() {
 	b := x.response
 	if x.batch {
 		b = append(b, `{"predictions":[`...)
@@ -816,7 +821,7 @@ func (x *exchange) write(embedding bool) {
 			b = append(b, '}')
 			continue
 		}
-		b = x.appendPrediction(b, p, embedding)
+		b = x.appendPrediction(b, p)
 	}
 	if x.batch {
 		b = append(b, ']', '}')
@@ -829,7 +834,7 @@ func (x *exchange) write(embedding bool) {
 }
 
 // appendPrediction appends the image's Prediction exactly as encoding/json would encode it, without allocating.
-func (x *exchange) appendPrediction(b []byte, p *inputImage, embedding bool) []byte {
+func (x *exchange) appendPrediction(b []byte, p *inputImage) []byte {
 	var id [36]byte
 	b = append(b, `{"id":"`...)
 	b = append(b, appendUUID(id[:0], p.id)...)
@@ -854,7 +859,7 @@ func (x *exchange) appendPrediction(b []byte, p *inputImage, embedding bool) []b
 	b = append(b, `","modelName":"`...)
 	b = append(b, x.served.Name...)
 	b = append(b, '"')
-	if embedding {
+	if x.embedding {
 		b = append(b, `,"embedding":[`...)
 		for i, v := range p.job.Embedding {
 			if i > 0 {

@@ -172,7 +172,8 @@ func TestAppendPrediction(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := x.appendPrediction(nil, p, embedding != nil); !bytes.Equal(got, want) {
+			x.embedding = embedding != nil
+			if got := x.appendPrediction(nil, p); !bytes.Equal(got, want) {
 				t.Errorf("got  %s\nwant %s", got, want)
 			}
 		}
