@@ -5,8 +5,8 @@
 package main
 
 import (
-	. "github.com/mmcloughlin/avo/build"   //nolint:revive,staticcheck // avo's convention
-	. "github.com/mmcloughlin/avo/operand" //nolint:revive,staticcheck // avo's convention
+	. "github.com/mmcloughlin/avo/build"   //nolint:revive // avo's convention
+	. "github.com/mmcloughlin/avo/operand" //nolint:revive // avo's convention
 	"github.com/mmcloughlin/avo/reg"
 )
 
